@@ -1,0 +1,195 @@
+//! Element types and shapes of values.
+
+use std::fmt;
+use std::ops::Deref;
+
+use halfstep_float::Format;
+use serde::{Deserialize, Serialize};
+
+/// The element type a value is stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE 754 binary32.
+    F32,
+    /// bfloat16: eight bits of exponent, seven of mantissa.
+    Bf16,
+    /// IEEE 754 binary16.
+    F16,
+    /// Indices, labels and random keys.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::Bf16 | DType::F16 => 2,
+        }
+    }
+
+    /// Whether this is a floating-point type.
+    pub fn is_float(self) -> bool {
+        self != DType::I32
+    }
+
+    /// The number format, for floating-point types.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            DType::F32 => Some(Format::F32),
+            DType::Bf16 => Some(Format::Bf16),
+            DType::F16 => Some(Format::F16),
+            DType::I32 => None,
+        }
+    }
+
+    /// The narrowest type that holds every value of both: two different 16-bit formats need f32.
+    pub fn widest(self, other: DType) -> DType {
+        if self == other { self } else { DType::F32 }
+    }
+
+    /// The name used in text forms.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+            DType::I32 => "i32",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The static sizes of a value, slowest dimension first. A scalar has none. No size is zero.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Shape(Vec<usize>);
+
+impl Shape {
+    /// A shape from its sizes.
+    pub fn new(sizes: &[usize]) -> Shape {
+        Shape(sizes.to_vec())
+    }
+
+    /// The shape of a single number.
+    pub fn scalar() -> Shape {
+        Shape(Vec::new())
+    }
+
+    /// Number of elements.
+    pub fn count(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Size of the last dimension; 1 for a scalar.
+    pub fn last(&self) -> usize {
+        self.0.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows when all but the last dimension are flattened.
+    pub fn rows(&self) -> usize {
+        self.count() / self.last()
+    }
+
+    /// Row-major strides in elements.
+    pub fn strides(&self) -> Vec<usize> {
+        let mut strides = vec![1; self.0.len()];
+        for i in (1..self.0.len()).rev() {
+            strides[i - 1] = strides[i] * self.0[i];
+        }
+        strides
+    }
+
+    /// The shape both broadcast to by numpy's rule (align at the last dimension; 1 stretches), if there is one.
+    pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
+        let rank = self.len().max(other.len());
+        let size = |s: &Shape, i: usize| {
+            let pad = rank - s.len();
+            if i < pad { 1 } else { s[i - pad] }
+        };
+        (0..rank)
+            .map(|i| match (size(self, i), size(other, i)) {
+                (a, b) if a == b => Some(a),
+                (1, b) => Some(b),
+                (a, 1) => Some(a),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .map(Shape)
+    }
+
+    /// Strides with which a tensor of this shape is read as `to`: 0 along stretched dimensions.
+    ///
+    /// `to` must be a shape this one broadcasts to.
+    pub fn broadcast_strides(&self, to: &Shape) -> Vec<usize> {
+        let pad = to.len() - self.len();
+        let own = self.strides();
+        (0..to.len())
+            .map(|i| if i < pad || (self[i - pad] == 1 && to[i] != 1) { 0 } else { own[i - pad] })
+            .collect()
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(sizes: [usize; N]) -> Shape {
+        Shape(sizes.to_vec())
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(sizes: Vec<usize>) -> Shape {
+        Shape(sizes)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        write!(f, "[{}]", sizes.join(","))
+    }
+}
+
+/// What is known of a value before any step runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueType {
+    /// Sizes.
+    pub shape: Shape,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl ValueType {
+    /// An f32 value of this shape.
+    pub fn f32(shape: Shape) -> ValueType {
+        ValueType { shape, dtype: DType::F32 }
+    }
+
+    /// An i32 value of this shape.
+    pub fn i32(shape: Shape) -> ValueType {
+        ValueType { shape, dtype: DType::I32 }
+    }
+
+    /// Bytes it takes to store.
+    pub fn bytes(&self) -> usize {
+        self.shape.count() * self.dtype.bytes()
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}

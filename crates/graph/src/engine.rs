@@ -1,0 +1,245 @@
+//! What an engine promises: to compile a plan and to run the program over state it owns.
+//!
+//! State is opaque: callers see slots by name and copy values in and out. Nothing here assumes that an engine's memory
+//! can be addressed by the host.
+
+use std::any::Any;
+
+use crate::dtype::{DType, ValueType};
+use crate::graph::{Graph, Node, Slot};
+use crate::plan::Plan;
+
+/// What the passes need to know of the hardware a plan is for.
+pub trait Target {
+    /// Name for reports.
+    fn name(&self) -> String;
+    /// Alignment in bytes of every value in the arena: a power of two.
+    fn alignment(&self) -> usize;
+    /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
+    fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
+}
+
+/// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
+#[derive(Clone, Copy, Debug)]
+pub enum HostSlice<'a> {
+    /// Numbers.
+    F32(&'a [f32]),
+    /// Indices, labels and keys.
+    I32(&'a [i32]),
+}
+
+impl HostSlice<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            HostSlice::F32(x) => x.len(),
+            HostSlice::I32(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn fits(&self, ty: &ValueType) -> bool {
+        self.len() == ty.shape.count() && matches!(self, HostSlice::I32(_)) == (ty.dtype == DType::I32)
+    }
+}
+
+/// Host values copied out of an engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HostTensor {
+    /// Numbers.
+    F32(Vec<f32>),
+    /// Indices.
+    I32(Vec<i32>),
+}
+
+impl HostTensor {
+    /// The numbers; empty for an integer tensor.
+    pub fn f32(&self) -> &[f32] {
+        match self {
+            HostTensor::F32(x) => x,
+            HostTensor::I32(_) => &[],
+        }
+    }
+
+    /// The integers; empty for a tensor of numbers.
+    pub fn i32(&self) -> &[i32] {
+        match self {
+            HostTensor::I32(x) => x,
+            HostTensor::F32(_) => &[],
+        }
+    }
+
+    /// The same values, borrowed.
+    pub fn as_slice(&self) -> HostSlice<'_> {
+        match self {
+            HostTensor::F32(x) => HostSlice::F32(x),
+            HostTensor::I32(x) => HostSlice::I32(x),
+        }
+    }
+}
+
+/// Why an engine could not do what was asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// A value of the wrong size or type was given.
+    #[error("`{name}` takes {expected}; {found} values were given")]
+    Size {
+        /// Input or slot.
+        name: String,
+        /// Its type.
+        expected: ValueType,
+        /// Number of elements given.
+        found: usize,
+    },
+    /// A name that is not an input, output or slot of this program.
+    #[error("there is no {what} `{name}`; there are: {known}")]
+    Unknown {
+        /// "input", "output" or "slot".
+        what: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// State of another engine.
+    #[error("this state was made by another engine than `{0}`")]
+    ForeignState(String),
+    /// An index or label in the inputs is out of range.
+    #[error("`{at}`: index {index} is out of range; there are {count} rows")]
+    Index {
+        /// The node that uses it.
+        at: String,
+        /// The index found.
+        index: i64,
+        /// How many there are.
+        count: usize,
+    },
+    /// Memory could not be had.
+    #[error("{bytes} bytes of memory are not to be had")]
+    Memory {
+        /// How many were asked for.
+        bytes: usize,
+    },
+    /// The engine cannot do something the plan asks for.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl EngineError {
+    /// An [`EngineError::Unknown`] listing what is known.
+    pub fn unknown<'a>(
+        what: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> EngineError {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+        EngineError::Unknown { what, name: name.to_string(), known }
+    }
+
+    /// An error unless `data` fits `ty`.
+    pub fn check(name: &str, ty: &ValueType, data: HostSlice<'_>) -> Result<(), EngineError> {
+        if data.fits(ty) {
+            return Ok(());
+        }
+        Err(EngineError::Size { name: name.to_string(), expected: ty.clone(), found: data.len() })
+    }
+}
+
+/// Makes programs and state for one kind of hardware.
+pub trait Engine: Send + Sync {
+    /// Name for reports, such as `cpu avx2, 2 threads`.
+    fn name(&self) -> String;
+    /// What planning needs to know.
+    fn target(&self) -> &dyn Target;
+    /// Memory for these slots, all zero.
+    ///
+    /// Errors: not enough memory.
+    fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError>;
+    /// A program for `plan` over the slots of `state`, found by name.
+    ///
+    /// Errors: a slot of the plan is absent from the state or has another type; not enough memory.
+    fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError>;
+}
+
+/// A compiled program.
+pub trait Program: Send {
+    /// Runs once: reads slots and inputs, computes, writes slots.
+    ///
+    /// Errors: a missing input, one of the wrong size, an index out of range. State is then unchanged.
+    fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError>;
+    /// An output of the last run.
+    ///
+    /// Errors: no output of that name.
+    fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
+    /// Bytes of the scratch region this program uses.
+    fn arena_bytes(&self) -> usize;
+}
+
+/// The memory behind a [`State`], wherever it lives.
+pub trait Memory: Any + Send {
+    /// Copies host values in; the length was checked.
+    fn upload(&mut self, slot: usize, data: HostSlice<'_>);
+    /// Copies values out.
+    fn download(&self, slot: usize) -> HostTensor;
+    /// For the engine that made it.
+    fn as_any(&self) -> &dyn Any;
+    /// For the engine that made it.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+/// Named slots in an engine's memory.
+pub struct State {
+    slots: Vec<Slot>,
+    memory: Box<dyn Memory>,
+}
+
+impl State {
+    /// State over memory an engine made for these slots.
+    pub fn new(slots: &[Slot], memory: Box<dyn Memory>) -> State {
+        State { slots: slots.to_vec(), memory }
+    }
+
+    /// The slots.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Position of a slot.
+    ///
+    /// Errors: no slot of that name.
+    pub fn position(&self, name: &str) -> Result<usize, EngineError> {
+        let known = || EngineError::unknown("slot", name, self.slots.iter().map(|s| s.name.as_str()));
+        self.slots.iter().position(|s| s.name == name).ok_or_else(known)
+    }
+
+    /// Copies values into a slot, rounding to its storage type.
+    ///
+    /// Errors: no such slot; a wrong number of elements.
+    pub fn upload(&mut self, name: &str, data: HostSlice<'_>) -> Result<(), EngineError> {
+        let slot = self.position(name)?;
+        EngineError::check(name, &self.slots[slot].ty, data)?;
+        self.memory.upload(slot, data);
+        Ok(())
+    }
+
+    /// Copies a slot's values out.
+    ///
+    /// Errors: no such slot.
+    pub fn download(&self, name: &str) -> Result<HostTensor, EngineError> {
+        Ok(self.memory.download(self.position(name)?))
+    }
+
+    /// The engine's own memory, if it is of type `M`.
+    pub fn memory<M: Memory>(&self) -> Option<&M> {
+        self.memory.as_any().downcast_ref()
+    }
+
+    /// The engine's own memory, if it is of type `M`.
+    pub fn memory_mut<M: Memory>(&mut self) -> Option<&mut M> {
+        self.memory.as_any_mut().downcast_mut()
+    }
+}

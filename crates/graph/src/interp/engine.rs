@@ -1,0 +1,152 @@
+//! The interpreter as an engine: slow, exact in what it rounds, and with memory of its own that no host pointer reaches.
+//! Callers that pass the engine tests with it assume nothing about where state lives.
+
+use std::any::Any;
+
+use super::{Rounding, Tensor, committed, evaluate, stored};
+use crate::dtype::DType;
+use crate::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target};
+use crate::graph::{Graph, Node, Slot};
+use crate::op::Op;
+use crate::plan::Plan;
+
+/// Runs programs through the reference interpreter.
+#[derive(Clone, Copy, Debug)]
+pub struct InterpreterEngine {
+    /// Whether results are rounded to their storage types.
+    pub rounding: Rounding,
+}
+
+impl Target for InterpreterEngine {
+    fn name(&self) -> String {
+        "reference interpreter".into()
+    }
+    fn alignment(&self) -> usize {
+        1
+    }
+    fn workspace_bytes(&self, _: &Graph, _: &Node) -> usize {
+        0
+    }
+}
+
+struct Slots {
+    dtypes: Vec<DType>,
+    tensors: Vec<Tensor>,
+}
+
+fn import(data: HostSlice<'_>, dtype: DType) -> Vec<f64> {
+    match data {
+        HostSlice::F32(x) => x.iter().map(|&v| stored(v.into(), dtype)).collect(),
+        HostSlice::I32(x) => x.iter().map(|&v| v.into()).collect(),
+    }
+}
+
+fn export(t: &Tensor, dtype: DType) -> HostTensor {
+    match dtype {
+        DType::I32 => HostTensor::I32(t.data.iter().map(|&v| v as i32).collect()),
+        _ => HostTensor::F32(t.data.iter().map(|&v| v as f32).collect()),
+    }
+}
+
+impl Memory for Slots {
+    fn upload(&mut self, slot: usize, data: HostSlice<'_>) {
+        self.tensors[slot].data = import(data, self.dtypes[slot]);
+    }
+    fn download(&self, slot: usize) -> HostTensor {
+        export(&self.tensors[slot], self.dtypes[slot])
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Engine for InterpreterEngine {
+    fn name(&self) -> String {
+        Target::name(self)
+    }
+
+    fn target(&self) -> &dyn Target {
+        self
+    }
+
+    fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError> {
+        let dtypes = slots.iter().map(|s| s.ty.dtype).collect();
+        let tensors = slots.iter().map(|s| Tensor::filled(s.ty.shape.clone(), 0.0)).collect();
+        Ok(State::new(slots, Box::new(Slots { dtypes, tensors })))
+    }
+
+    fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
+        let slots = bind_slots(&plan.graph, state)?;
+        let arena = plan.arena_bytes;
+        let graph = plan.graph.clone();
+        Ok(Box::new(Interpreted { graph, slots, rounding: self.rounding, values: Vec::new(), arena }))
+    }
+}
+
+/// For each slot of `graph`, its position in `state`.
+///
+/// Errors: a slot that is absent or of another type.
+pub(crate) fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineError> {
+    let bind = |slot: &Slot| {
+        let at = state.position(&slot.name)?;
+        let found = &state.slots()[at].ty;
+        if found != &slot.ty {
+            return Err(EngineError::Unsupported(format!(
+                "slot `{}` is {found} in the state and {} in the program",
+                slot.name, slot.ty
+            )));
+        }
+        Ok(at)
+    };
+    graph.slots.iter().map(bind).collect()
+}
+
+struct Interpreted {
+    graph: Graph,
+    slots: Vec<usize>,
+    rounding: Rounding,
+    values: Vec<Tensor>,
+    arena: usize,
+}
+
+impl Program for Interpreted {
+    fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
+        let mut tensors = Vec::new();
+        for node in &self.graph.nodes {
+            let Op::Input { name } = &node.op else { continue };
+            let Some((n, data)) = inputs.iter().find(|(n, _)| n == name) else {
+                return Err(EngineError::unknown("input", name, inputs.iter().map(|(n, _)| *n)));
+            };
+            let ty = &self.graph.value(node.outputs[0]).ty;
+            EngineError::check(name, ty, *data)?;
+            tensors.push((*n, Tensor::new(ty.shape.clone(), import(*data, ty.dtype))));
+        }
+        let foreign = || EngineError::ForeignState("reference interpreter".into());
+        let memory = state.memory_mut::<Slots>().ok_or_else(foreign)?;
+        let before: Vec<Tensor> = self.slots.iter().map(|&s| memory.tensors[s].clone()).collect();
+        self.values = evaluate(&self.graph, &before, &tensors, self.rounding)?;
+        let after = committed(&self.graph, &before, &self.values);
+        for (&slot, tensor) in self.slots.iter().zip(after) {
+            memory.tensors[slot] = tensor;
+        }
+        Ok(())
+    }
+
+    fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
+        let known = self.graph.outputs.iter().map(|(n, _)| n.as_str());
+        let value = self.graph.output(output);
+        let value = value.ok_or_else(|| EngineError::unknown("output", output, known))?;
+        let ty = &self.graph.value(value).ty;
+        match self.values.get(value.0 as usize) {
+            Some(tensor) => Ok(export(tensor, ty.dtype)),
+            None => Ok(export(&Tensor::filled(ty.shape.clone(), 0.0), ty.dtype)),
+        }
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.arena
+    }
+}

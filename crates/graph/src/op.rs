@@ -1,0 +1,390 @@
+//! The closed set of primitive operations.
+//!
+//! Adding one means one arm here and one in each table: shape rule (`infer`), derivative (`diff`), precision class
+//! (`precision::class`), f64 meaning (`interp`). None of those matches has a wildcard, so the compiler names what is missing.
+//! All arithmetic is defined on real numbers; how it is rounded is the precision plan's business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::{DType, Shape};
+
+/// A slot of persistent state, by position in [`crate::Graph::slots`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotId(pub u32);
+
+/// Functions of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum Unary {
+    Neg,
+    Abs,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Recip,
+    Tanh,
+    Sigmoid,
+    Relu,
+    /// 1 where the operand is above zero, else 0: the derivative of ReLU.
+    Step,
+    /// x·Φ(x) with the exact normal distribution function (erf, not the tanh approximation).
+    Gelu,
+    /// Φ(x) + x·φ(x), the derivative of [`Unary::Gelu`].
+    GeluGrad,
+    /// 1 where the operand is finite, else 0.
+    IsFinite,
+    Square,
+    Sign,
+}
+
+/// Functions of two numbers; operands broadcast by numpy's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Max,
+    Min,
+    /// 1 where a > b, else 0.
+    Greater,
+    /// 1 where a ≥ b, else 0.
+    GreaterEqual,
+    /// 1 where a = b, else 0.
+    Equal,
+}
+
+/// How a reduction combines elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the functions")]
+pub enum ReduceKind {
+    Sum,
+    Mean,
+    Max,
+}
+
+/// How a pooling window combines elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PoolKind {
+    /// The largest element; the gradient goes to the first largest in scan order.
+    Max,
+    /// The mean of the window.
+    Mean,
+}
+
+/// Stride and zero padding of a convolution, the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConvGeometry {
+    /// Distance between windows.
+    pub stride: usize,
+    /// Zeros added on each side.
+    pub pad: usize,
+}
+
+impl ConvGeometry {
+    /// Output size for an input size and window, if the window fits.
+    pub fn output(self, input: usize, window: usize) -> Option<usize> {
+        (input + 2 * self.pad).checked_sub(window).map(|room| room / self.stride + 1)
+    }
+}
+
+/// Heads and masking of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttentionSpec {
+    /// Number of heads; the width is divided among them.
+    pub heads: usize,
+    /// Whether position t sees only positions ≤ t.
+    pub causal: bool,
+}
+
+/// AdamW's constants (Loshchilov and Hutter 2019, as torch writes it). The learning rate is an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the field's")]
+pub struct AdamWSpec {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+/// SGD's constants, as torch writes them. The learning rate is an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the field's")]
+pub struct SgdSpec {
+    pub momentum: f64,
+    pub weight_decay: f64,
+    pub nesterov: bool,
+}
+
+/// A primitive operation. Operands and results are listed as `(operands) -> (results)`.
+///
+/// Images are channels-last: `[N, H, W, C]`; convolution weights are `[O, KH, KW, C]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// `() -> (x)`: a tensor the caller gives each step.
+    Input {
+        /// The caller's name for it.
+        name: String,
+    },
+    /// `() -> (x)`: a slot's value at the start of the step.
+    Read {
+        /// Which slot.
+        slot: SlotId,
+    },
+    /// `() -> (x)`: one value in every place.
+    Const {
+        /// The value.
+        value: f64,
+        /// The shape it fills.
+        shape: Shape,
+    },
+    /// `(x) -> (y)` element by element.
+    Unary(Unary),
+    /// `(a, b) -> (y)` element by element with broadcasting.
+    Binary(Binary),
+    /// `(c, a, b) -> (y)`: a where c ≠ 0, else b. All broadcast.
+    Select,
+    /// `(x) -> (y)`: rounds to the nearest value of `to`, ties to even.
+    Cast {
+        /// The new element type.
+        to: DType,
+    },
+    /// `(x) -> (y)`: stretches `x` to a shape it broadcasts to.
+    Broadcast {
+        /// The new shape.
+        shape: Shape,
+    },
+    /// `(x, key[4]) -> (y)`: zeroes elements with probability `rate` and divides the others by 1 − rate.
+    ///
+    /// The draw is keyed by (seed, attempt, `id`, sample, element in the sample), where a sample is one row along the
+    /// first dimension. `key` holds the seed (low word first), the attempt and the number of the first sample. The
+    /// derivative is the same operation on the gradient.
+    Dropout {
+        /// Probability of zero, below 1.
+        rate: f64,
+        /// Stable number of this dropout in the model.
+        id: u32,
+    },
+    /// `(x) -> (y)`: the same elements under another shape.
+    Reshape {
+        /// The new shape.
+        shape: Shape,
+    },
+    /// `(x) -> (y)`: dimension `i` of y is dimension `perm[i]` of x.
+    Permute {
+        /// The order of dimensions.
+        perm: Vec<usize>,
+    },
+    /// `(x) -> (y)`: elements `start..end` along one axis.
+    Slice {
+        /// Which axis.
+        axis: usize,
+        /// First element kept.
+        start: usize,
+        /// One past the last element kept.
+        end: usize,
+    },
+    /// `(x) -> (y)`: zeros before and after along one axis: the derivative of a slice.
+    Pad {
+        /// Which axis.
+        axis: usize,
+        /// Zeros before.
+        before: usize,
+        /// Zeros after.
+        after: usize,
+    },
+    /// `(x…) -> (y)`: operands one after another along an axis.
+    Concat {
+        /// Which axis.
+        axis: usize,
+    },
+    /// `(table[V, D], index[…]) -> (y[…, D])`.
+    Gather,
+    /// `(dy[…, D], index[…]) -> (dtable[V, D])`: adds rows at their index.
+    ScatterAdd {
+        /// V.
+        rows: usize,
+    },
+    /// `(x) -> (y)`: reduces the listed axes, which disappear.
+    Reduce {
+        /// How elements combine.
+        kind: ReduceKind,
+        /// Sorted axes.
+        axes: Vec<usize>,
+    },
+    /// `(x[…, D]) -> (i[…])`: position of the first largest element of each row.
+    ArgMax,
+    /// `(x[…, D]) -> (y[…, D])`: exp(x) / Σ exp(x) by rows.
+    Softmax,
+    /// `(x[…, D], γ[D], β[D]) -> (y, mean[rows], rstd[rows])` (Ba et al. 2016).
+    LayerNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
+    LayerNormGrad,
+    /// `(x[…, C], γ[C], β[C]) -> (y, mean[C], var[C], rstd[C])` with the batch's biased variance (Ioffe and Szegedy 2015).
+    BatchNorm {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
+    BatchNormGrad,
+    /// `(logits[R, V], target[R]) -> (loss[R], lse[R])`: log Σ exp(logits) − logits[target].
+    CrossEntropy,
+    /// `(logits, target, lse, dloss[R]) -> (dlogits)`.
+    CrossEntropyGrad,
+    /// `(x…) -> (norm)`: √Σx² over all operands; not finite if any element is not.
+    GlobalNorm,
+    /// `(a, b) -> (c)` or `(a, b, bias[n]) -> (c)`: matrix product of the last two dimensions; leading ones agree.
+    MatMul {
+        /// Whether a is stored transposed, `[…, k, m]`.
+        ta: bool,
+        /// Whether b is stored transposed, `[…, n, k]`.
+        tb: bool,
+    },
+    /// `(x[N,H,W,C], w[O,KH,KW,C]) -> (y[N,OH,OW,O])`, optionally with `bias[O]`.
+    Conv2d(ConvGeometry),
+    /// `(dy, w) -> (dx[N,H,W,C])`.
+    Conv2dGradInput {
+        /// Stride and padding of the forward operation.
+        geometry: ConvGeometry,
+        /// H and W of the input.
+        size: (usize, usize),
+    },
+    /// `(x, dy) -> (dw[O,KH,KW,C])`.
+    Conv2dGradWeight {
+        /// Stride and padding of the forward operation.
+        geometry: ConvGeometry,
+        /// KH and KW.
+        window: (usize, usize),
+    },
+    /// `(qkv[B,T,3·W]) -> (out[B,T,W], lse[B,H,T])`, or `(q, k, v)` of `[B,T,W]` each.
+    ///
+    /// softmax(q·kᵀ/√D)·v by heads of D = W / heads; the log-sum-exp is saved for the derivative (Dao et al. 2022).
+    Attention(AttentionSpec),
+    /// `(qkv, out, lse, dout) -> (dqkv)`, or `(q, k, v, out, lse, dout) -> (dq, dk, dv)`.
+    AttentionGrad(AttentionSpec),
+    /// `(x[N,H,W,C]) -> (y)`: square windows without padding.
+    Pool {
+        /// How a window combines.
+        kind: PoolKind,
+        /// Window size.
+        window: usize,
+        /// Distance between windows.
+        stride: usize,
+    },
+    /// `(x, dy) -> (dx)`.
+    PoolGrad {
+        /// How a window combines.
+        kind: PoolKind,
+        /// Window size.
+        window: usize,
+        /// Distance between windows.
+        stride: usize,
+    },
+    /// `(p, m, v, grad, lr, grad_scale, step, commit) -> (p, m, v)`; the last four are scalars.
+    ///
+    /// `grad · grad_scale` is the gradient used; `step` counts from 1; where `commit` is zero nothing changes.
+    AdamW(AdamWSpec),
+    /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars.
+    Sgd(SgdSpec),
+}
+
+impl Op {
+    /// The name used in text forms.
+    pub fn name(&self) -> String {
+        match self {
+            Op::Unary(u) => format!("{u:?}").to_lowercase(),
+            Op::Binary(b) => format!("{b:?}").to_lowercase(),
+            Op::Reduce { kind, .. } => format!("reduce_{kind:?}").to_lowercase(),
+            Op::Pool { kind, .. } => format!("pool_{kind:?}").to_lowercase(),
+            Op::PoolGrad { kind, .. } => format!("pool_{kind:?}_grad").to_lowercase(),
+            Op::Input { .. } => "input".into(),
+            Op::Read { .. } => "read".into(),
+            Op::Const { .. } => "const".into(),
+            Op::Select => "select".into(),
+            Op::Cast { .. } => "cast".into(),
+            Op::Broadcast { .. } => "broadcast".into(),
+            Op::Dropout { .. } => "dropout".into(),
+            Op::Reshape { .. } => "reshape".into(),
+            Op::Permute { .. } => "permute".into(),
+            Op::Slice { .. } => "slice".into(),
+            Op::Pad { .. } => "pad".into(),
+            Op::Concat { .. } => "concat".into(),
+            Op::Gather => "gather".into(),
+            Op::ScatterAdd { .. } => "scatter_add".into(),
+            Op::ArgMax => "argmax".into(),
+            Op::Softmax => "softmax".into(),
+            Op::LayerNorm { .. } => "layer_norm".into(),
+            Op::LayerNormGrad => "layer_norm_grad".into(),
+            Op::BatchNorm { .. } => "batch_norm".into(),
+            Op::BatchNormGrad => "batch_norm_grad".into(),
+            Op::CrossEntropy => "cross_entropy".into(),
+            Op::CrossEntropyGrad => "cross_entropy_grad".into(),
+            Op::GlobalNorm => "global_norm".into(),
+            Op::MatMul { .. } => "matmul".into(),
+            Op::Conv2d(_) => "conv2d".into(),
+            Op::Conv2dGradInput { .. } => "conv2d_grad_input".into(),
+            Op::Conv2dGradWeight { .. } => "conv2d_grad_weight".into(),
+            Op::Attention(_) => "attention".into(),
+            Op::AttentionGrad(_) => "attention_grad".into(),
+            Op::AdamW(_) => "adamw".into(),
+            Op::Sgd(_) => "sgd".into(),
+        }
+    }
+
+    /// The constants of the operation as they are printed between braces; empty if there are none.
+    pub fn attributes(&self) -> String {
+        match self {
+            Op::Input { name } => format!("{name:?}"),
+            Op::Read { slot } => format!("slot {}", slot.0),
+            Op::Const { value, .. } => format!("{value}"),
+            Op::Cast { to } => format!("{to}"),
+            Op::Dropout { rate, id } => format!("rate {rate}, id {id}"),
+            Op::Permute { perm } => format!("{perm:?}"),
+            Op::Slice { axis, start, end } => format!("axis {axis}, {start}..{end}"),
+            Op::Pad { axis, before, after } => format!("axis {axis}, {before}+{after}"),
+            Op::Concat { axis } => format!("axis {axis}"),
+            Op::Reduce { axes, .. } => format!("axes {axes:?}"),
+            Op::LayerNorm { eps } | Op::BatchNorm { eps } => format!("eps {eps}"),
+            Op::MatMul { ta, tb } => match (ta, tb) {
+                (false, false) => String::new(),
+                (true, false) => "aᵀ".into(),
+                (false, true) => "bᵀ".into(),
+                (true, true) => "aᵀ, bᵀ".into(),
+            },
+            Op::Conv2d(g)
+            | Op::Conv2dGradInput { geometry: g, .. }
+            | Op::Conv2dGradWeight { geometry: g, .. } => {
+                format!("stride {}, pad {}", g.stride, g.pad)
+            }
+            Op::Attention(a) | Op::AttentionGrad(a) => {
+                format!("heads {}{}", a.heads, if a.causal { ", causal" } else { "" })
+            }
+            Op::Pool { window, stride, .. } | Op::PoolGrad { window, stride, .. } => {
+                format!("window {window}, stride {stride}")
+            }
+            Op::AdamW(s) => {
+                format!("β₁ {}, β₂ {}, eps {}, decay {}", s.beta1, s.beta2, s.eps, s.weight_decay)
+            }
+            Op::Sgd(s) => format!("momentum {}, decay {}", s.momentum, s.weight_decay),
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select
+            | Op::Broadcast { .. }
+            | Op::Reshape { .. }
+            | Op::Gather
+            | Op::ScatterAdd { .. }
+            | Op::ArgMax
+            | Op::Softmax
+            | Op::LayerNormGrad
+            | Op::BatchNormGrad
+            | Op::CrossEntropy
+            | Op::CrossEntropyGrad
+            | Op::GlobalNorm => String::new(),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The pass that assigns precision.
+//!
+//! Contractions read copies rounded to the low format. A copy is made once per value, however many contractions read it;
+//! where every reader of a value takes the low format, no f32 copy is stored at all.
+
+use std::collections::HashMap;
+
+use super::class::{Class, class};
+use super::plan::PrecisionPlan;
+use super::policy::{Policy, Reason, Rule};
+use crate::dtype::{DType, ValueType};
+use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
+use crate::op::Op;
+
+/// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
+pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
+    let mut pass = Assign { policy, rewrite: Rewrite::new(graph), casts: HashMap::new() };
+    for node in &graph.nodes {
+        pass.visit(graph, node);
+    }
+    let assigned = round_where_made(&pass.rewrite.finish());
+    let plan = PrecisionPlan::of(&assigned, policy);
+    (assigned, plan)
+}
+
+struct Assign<'a> {
+    policy: &'a Policy,
+    rewrite: Rewrite<'a>,
+    casts: HashMap<(ValueId, DType), ValueId>,
+}
+
+impl Assign<'_> {
+    fn visit(&mut self, old: &Graph, node: &Node) {
+        let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.rewrite.get(v)).collect();
+        let exception = self.policy.exception(&node.name).filter(|_| node.phase != Phase::Update);
+        let rule = match (exception, class(&node.op)) {
+            (Some(rule), Class::Contraction | Class::Full | Class::Follow) => rule,
+            (None, Class::Contraction) if self.policy.low.is_some() => Rule::Low,
+            (None, Class::Contraction | Class::Full) => Rule::F32,
+            (None, Class::Follow) => Rule::Follow,
+            (_, Class::Source) => return self.source(old, node, &inputs),
+        };
+        let rule = if node.phase == Phase::Update { Rule::F32 } else { rule };
+        let contraction = class(&node.op) == Class::Contraction;
+        let storage = match (rule, self.policy.low) {
+            (Rule::Low, Some(low)) => low,
+            (Rule::Low | Rule::F32, _) => DType::F32,
+            (Rule::Follow, _) => self.widest(node, old, &inputs),
+        };
+        let inputs = if contraction {
+            let operands = match node.op {
+                Op::AttentionGrad(_) => inputs.len(),
+                Op::Attention(_) => inputs.len(),
+                // A bias is added to the f32 accumulator.
+                _ => 2,
+            };
+            let cast = |(i, &v): (usize, &ValueId)| {
+                if i < operands && !is_log_sum_exp(node, i) { self.cast(v, storage, node) } else { v }
+            };
+            inputs.iter().enumerate().map(cast).collect()
+        } else {
+            inputs
+        };
+        let mut types = Vec::new();
+        let mut reasons = Vec::new();
+        for (i, &output) in node.outputs.iter().enumerate() {
+            let value = old.value(output);
+            let (dtype, reason) = if !value.ty.dtype.is_float() {
+                (value.ty.dtype, Reason::Integer)
+            } else if node.phase == Phase::Update {
+                (DType::F32, Reason::Update)
+            } else if exception.is_some() && !(contraction && i > 0 && matches!(node.op, Op::Attention(_))) {
+                (storage, Reason::Override)
+            } else if contraction && storage != DType::F32 {
+                if value.gradient_of.is_some() {
+                    (DType::F32, Reason::WeightGradient)
+                } else if i > 0 && matches!(node.op, Op::Attention(_)) {
+                    (DType::F32, Reason::StaysF32)
+                } else {
+                    (storage, Reason::Contraction)
+                }
+            } else if self.policy.low.is_none() {
+                (DType::F32, Reason::PolicyIsF32)
+            } else if rule == Rule::Follow && value.gradient_of.is_none() {
+                (storage, Reason::Follows)
+            } else {
+                (DType::F32, Reason::StaysF32)
+            };
+            types.push(ValueType { shape: value.ty.shape.clone(), dtype });
+            reasons.push(reason);
+        }
+        self.push(node, &inputs, types, &reasons);
+    }
+
+    fn source(&mut self, old: &Graph, node: &Node, inputs: &[ValueId]) {
+        let types: Vec<ValueType> = node.outputs.iter().map(|&o| old.value(o).ty.clone()).collect();
+        let reason = match &node.op {
+            _ if !types[0].dtype.is_float() => Reason::Integer,
+            Op::Read { .. } => Reason::State,
+            Op::Cast { .. } => Reason::Explicit,
+            _ => Reason::Given,
+        };
+        self.push(node, inputs, types, &[reason]);
+    }
+
+    fn push(&mut self, node: &Node, inputs: &[ValueId], types: Vec<ValueType>, reasons: &[Reason]) {
+        self.rewrite.replace(node, node.op.clone(), inputs, types);
+        for (&output, &reason) in node.outputs.iter().zip(reasons) {
+            let new = self.rewrite.get(output);
+            self.rewrite.new.values[new.0 as usize].reason = Some(reason);
+        }
+    }
+
+    /// The widest type of the operands that have as many elements as the result: a vector added to every row does not
+    /// widen the rows.
+    fn widest(&self, node: &Node, old: &Graph, inputs: &[ValueId]) -> DType {
+        let new = &self.rewrite.new;
+        let count = old.shape(node.outputs[0]).count();
+        let floats = || inputs.iter().filter(|&&v| new.dtype(v).is_float());
+        let is_const = |v: &&ValueId| matches!(new.node(new.value(**v).node).op, Op::Const { .. });
+        let whole = || floats().filter(|&&v| new.shape(v).count() == count && new.shape(v).len() > 0);
+        let widest = |dtypes: &mut dyn Iterator<Item = DType>| dtypes.reduce(DType::widest);
+        widest(&mut whole().filter(|v| !is_const(v)).map(|&v| new.dtype(v)))
+            .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| new.dtype(v))))
+            .unwrap_or(DType::F32)
+    }
+
+    /// `v` in type `to`, through a copy made once. A copy of a reshaped value is a reshaped copy.
+    fn cast(&mut self, v: ValueId, to: DType, for_node: &Node) -> ValueId {
+        let from = self.rewrite.new.dtype(v);
+        if from == to || !from.is_float() {
+            return v;
+        }
+        if let Some(&copy) = self.casts.get(&(v, to)) {
+            return copy;
+        }
+        let made_by = self.rewrite.new.node(self.rewrite.new.value(v).node).clone();
+        let (op, operand) = match &made_by.op {
+            Op::Reshape { .. } => {
+                let below = self.cast(made_by.inputs[0], to, for_node);
+                (made_by.op.clone(), below)
+            }
+            _ => (Op::Cast { to }, v),
+        };
+        let phase = made_by.phase.max(if matches!(made_by.op, Op::Read { .. }) {
+            Phase::Forward
+        } else {
+            for_node.phase
+        });
+        let ty = ValueType { shape: self.rewrite.new.shape(v).clone(), dtype: to };
+        let new = &mut self.rewrite.new;
+        let copy = new.in_phase(phase, |g| g.push_typed(op, &[operand], made_by.name.clone(), vec![ty]))[0];
+        let reason = if to == DType::F32 { Reason::CastForF32 } else { Reason::CastForContraction };
+        self.rewrite.new.values[copy.0 as usize].reason = Some(reason);
+        self.casts.insert((v, to), copy);
+        copy
+    }
+}
+
+/// Whether operand `i` of an attention derivative is the saved log-sum-exp, which stays in f32.
+fn is_log_sum_exp(node: &Node, i: usize) -> bool {
+    matches!(node.op, Op::AttentionGrad(_)) && i == node.inputs.len() - 2
+}
+
+/// Where every reader of an f32 value is a cast to one type, stores it in that type and drops the casts.
+fn round_where_made(graph: &Graph) -> Graph {
+    let users = graph.users();
+    let mut is_root = vec![false; graph.values.len()];
+    graph.roots().for_each(|v| is_root[v.0 as usize] = true);
+    let target = |v: ValueId| -> Option<DType> {
+        let node = graph.node(graph.value(v).node);
+        if is_root[v.0 as usize]
+            || graph.dtype(v) != DType::F32
+            || class(&node.op) == Class::Source
+            || node.phase == Phase::Update
+            || graph.value(v).reason == Some(Reason::Override)
+            || graph.value(v).gradient_of.is_some()
+            || matches!(node.op, Op::Reshape { .. })
+            // Statistics are f32 by definition.
+            || (node.outputs[0] != v && matches!(class(&node.op), Class::Full))
+        {
+            return None;
+        }
+        let mut types = users[v.0 as usize].iter().map(|&n| match graph.node(n).op {
+            Op::Cast { to } => Some(to),
+            _ => None,
+        });
+        let first = types.next()??;
+        types.all(|t| t == Some(first)).then_some(first)
+    };
+    let mut rewrite = Rewrite::new(graph);
+    for node in &graph.nodes {
+        if let Op::Cast { to } = node.op
+            && rewrite.new.dtype(rewrite.get(node.inputs[0])) == to
+            && graph.dtype(node.inputs[0]) != to
+        {
+            let stored = rewrite.get(node.inputs[0]);
+            rewrite.set(node.outputs[0], stored);
+            continue;
+        }
+        let targets: Vec<Option<DType>> = node.outputs.iter().map(|&o| target(o)).collect();
+        let types = node
+            .outputs
+            .iter()
+            .zip(&targets)
+            .map(|(&o, t)| ValueType { shape: graph.shape(o).clone(), dtype: t.unwrap_or(graph.dtype(o)) });
+        let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| rewrite.get(v)).collect();
+        rewrite.replace(node, node.op.clone(), &inputs, types.collect());
+        for (&output, target) in node.outputs.iter().zip(&targets) {
+            if target.is_some() {
+                let new = rewrite.get(output);
+                rewrite.new.values[new.0 as usize].reason = Some(Reason::ReadersTakeLow);
+            }
+        }
+    }
+    rewrite.finish()
+}

@@ -1,0 +1,12 @@
+//! Precision as a pass: a policy gives each class of operation a rule, and the pass puts every value in a storage type
+//! with a reason.
+
+mod assign;
+mod class;
+mod plan;
+mod policy;
+
+pub use assign::assign;
+pub use class::{Class, class};
+pub use plan::{PlanEntry, PrecisionPlan};
+pub use policy::{Override, Policy, PolicyError, Reason, Rule};

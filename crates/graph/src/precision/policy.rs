@@ -1,0 +1,163 @@
+//! Policies: what a user says about precision.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::DType;
+
+/// What to do with an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// Operands in the policy's low format, f32 accumulation, result stored low.
+    Low,
+    /// Computed and stored in f32.
+    F32,
+    /// Stored like the widest operand.
+    Follow,
+}
+
+/// A rule for the operations whose name matches a pattern; it holds for their derivatives too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// A name in which `*` stands for any characters, such as `blocks.*.attn`.
+    pub pattern: String,
+    /// What to do with what matches.
+    pub rule: Rule,
+}
+
+impl Override {
+    /// Whether `name`, or a scope it lies in, matches the pattern.
+    pub fn matches(&self, name: &str) -> bool {
+        let ends = name.match_indices('.').map(|(i, _)| i).chain([name.len()]);
+        ends.into_iter().any(|end| glob(self.pattern.as_bytes(), name[..end].as_bytes()))
+    }
+}
+
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => (0..=name.len()).any(|skip| glob(rest, &name[skip..])),
+        Some((c, rest)) => name.split_first().is_some_and(|(n, after)| n == c && glob(rest, after)),
+    }
+}
+
+/// What a user says about precision: a named policy and exceptions to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// `fp32`, `bf16` or `fp16`.
+    pub name: String,
+    /// The format of contractions; none for `fp32`.
+    pub low: Option<DType>,
+    /// Exceptions; the first match holds.
+    pub overrides: Vec<Override>,
+}
+
+/// A policy name that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no precision policy `{0}`; there are: {all}", all = Policy::NAMES.join(", "))]
+pub struct PolicyError(pub String);
+
+impl Policy {
+    /// The named policies.
+    pub const NAMES: [&'static str; 3] = ["fp32", "bf16", "fp16"];
+
+    /// A named policy without exceptions.
+    ///
+    /// Errors: no policy has that name.
+    pub fn named(name: &str) -> Result<Policy, PolicyError> {
+        let low = match name {
+            "fp32" => None,
+            "bf16" => Some(DType::Bf16),
+            "fp16" => Some(DType::F16),
+            other => return Err(PolicyError(other.to_string())),
+        };
+        Ok(Policy { name: name.to_string(), low, overrides: Vec::new() })
+    }
+
+    /// The exception that holds for `name`, if any.
+    pub fn exception(&self, name: &str) -> Option<Rule> {
+        self.overrides.iter().find(|o| o.matches(name)).map(|o| o.rule)
+    }
+}
+
+/// Why a value is stored as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The policy has no low format.
+    PolicyIsF32,
+    /// A contraction under a policy with a low format.
+    Contraction,
+    /// A weight gradient: the f32 accumulator is stored as it is.
+    WeightGradient,
+    /// An operation that stays in f32.
+    StaysF32,
+    /// Part of the update, which works on master weights.
+    Update,
+    /// Stored like its widest operand.
+    Follows,
+    /// Every reader takes the low format, so it is rounded once, where it is made.
+    ReadersTakeLow,
+    /// A copy rounded for the contractions that read it.
+    CastForContraction,
+    /// A copy widened for an operation that an override keeps in f32.
+    CastForF32,
+    /// Master weights and other state.
+    State,
+    /// Given by the caller, or a constant.
+    Given,
+    /// Whole numbers.
+    Integer,
+    /// The model asked for this format.
+    Explicit,
+    /// An override named it.
+    Override,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::PolicyIsF32 => "the policy has no low format",
+            Reason::Contraction => "contraction: exact products, f32 accumulation, stored low",
+            Reason::WeightGradient => "weight gradient: the f32 accumulator is kept as it is",
+            Reason::StaysF32 => "statistics, exponentials and long sums stay in f32",
+            Reason::Update => "the update works on f32 master weights",
+            Reason::Follows => "stored like its widest operand",
+            Reason::ReadersTakeLow => {
+                "computed in f32; every reader takes the low format, so it is rounded here once"
+            }
+            Reason::CastForContraction => "copy rounded for the contractions that read it",
+            Reason::CastForF32 => "copy widened for an operation kept in f32",
+            Reason::State => "state: master copy",
+            Reason::Given => "given by the caller or constant",
+            Reason::Integer => "whole numbers",
+            Reason::Explicit => "the model asked for this format",
+            Reason::Override => "an override in the recipe",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_names_and_the_scopes_above_them() {
+        let matches =
+            |pattern: &str, name: &str| Override { pattern: pattern.into(), rule: Rule::F32 }.matches(name);
+        assert!(matches("blocks.0", "blocks.0.attn.qkv"));
+        assert!(matches("blocks.*.attn", "blocks.11.attn"));
+        assert!(matches("*.qkv", "blocks.0.attn.qkv"));
+        assert!(!matches("blocks.1", "blocks.11.attn"));
+        assert!(!matches("attn", "blocks.0.attn"));
+    }
+
+    #[test]
+    fn an_unknown_policy_names_those_there_are() {
+        let message = Policy::named("fp7").unwrap_err().to_string();
+        assert!(message.contains("fp7") && message.contains("bf16"), "{message}");
+    }
+}
