@@ -1,1 +1,17 @@
-//! Number formats, rounding and bulk conversion.
+//! Number formats, rounding and bulk conversion; range statistics; the counter-based generator.
+//!
+//! Two conversions exist. [`encode`], [`decode`] and [`round_to`] are the reference for every [`Format`], in integer
+//! arithmetic. The element functions of [`bulk`] are the fast ones for f16 and bf16, and are tested against them.
+
+pub mod bulk;
+mod code;
+mod format;
+mod philox;
+mod stats;
+
+pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+pub use bulk::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use code::{Overflow, Rounding, decode, encode, round_to, ulp};
+pub use format::{Format, FormatInfo, UnknownFormat};
+pub use philox::{Philox, unit_f32, unit_f64};
+pub use stats::{FormatCounts, RangeStats};

@@ -243,3 +243,21 @@ impl State {
         self.memory.as_any_mut().downcast_mut()
     }
 }
+
+/// For each slot of `graph`, its position in `state`.
+///
+/// Errors: a slot that is absent or of another type.
+pub fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineError> {
+    let bind = |slot: &Slot| {
+        let at = state.position(&slot.name)?;
+        let found = &state.slots()[at].ty;
+        if found != &slot.ty {
+            return Err(EngineError::Unsupported(format!(
+                "slot `{}` is {found} in the state and {} in the program",
+                slot.name, slot.ty
+            )));
+        }
+        Ok(at)
+    };
+    graph.slots.iter().map(bind).collect()
+}

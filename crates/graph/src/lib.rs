@@ -4,6 +4,7 @@
 //! [`differentiate`], [`precision::assign`], [`fuse()`], [`plan()`]; then an [`engine::Engine`] compiles the plan.
 
 mod build;
+pub mod conformance;
 mod diff;
 mod dtype;
 pub mod engine;

@@ -336,6 +336,19 @@ impl Op {
         }
     }
 
+    /// Whether the operation moves elements without computing: operands and result are stored alike.
+    pub fn is_movement(&self) -> bool {
+        matches!(
+            self,
+            Op::Reshape { .. }
+                | Op::Permute { .. }
+                | Op::Slice { .. }
+                | Op::Pad { .. }
+                | Op::Concat { .. }
+                | Op::Gather
+        )
+    }
+
     /// The constants of the operation as they are printed between braces; empty if there are none.
     pub fn attributes(&self) -> String {
         match self {

@@ -5,7 +5,7 @@ use std::any::Any;
 
 use super::{Rounding, Tensor, committed, evaluate, stored};
 use crate::dtype::DType;
-use crate::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target};
+use crate::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots};
 use crate::graph::{Graph, Node, Slot};
 use crate::op::Op;
 use crate::plan::Plan;
@@ -84,24 +84,6 @@ impl Engine for InterpreterEngine {
         let graph = plan.graph.clone();
         Ok(Box::new(Interpreted { graph, slots, rounding: self.rounding, values: Vec::new(), arena }))
     }
-}
-
-/// For each slot of `graph`, its position in `state`.
-///
-/// Errors: a slot that is absent or of another type.
-pub(crate) fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineError> {
-    let bind = |slot: &Slot| {
-        let at = state.position(&slot.name)?;
-        let found = &state.slots()[at].ty;
-        if found != &slot.ty {
-            return Err(EngineError::Unsupported(format!(
-                "slot `{}` is {found} in the state and {} in the program",
-                slot.name, slot.ty
-            )));
-        }
-        Ok(at)
-    };
-    graph.slots.iter().map(bind).collect()
 }
 
 struct Interpreted {

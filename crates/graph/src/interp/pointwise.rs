@@ -100,15 +100,17 @@ pub(super) fn zip(x: &[&Tensor], f: impl Fn(&[f64]) -> f64) -> Tensor {
     })
 }
 
+/// The same draw as the kernels': one Philox block for four neighbours, dropped where the word is below rate · 2³².
 pub(super) fn dropout(rate: f64, id: u32, x: &Tensor, key: &Tensor) -> Tensor {
     let word = |i: usize| key.data[i] as i64 as u32;
     let philox = Philox::with_key([word(0), word(1)]);
     let samples = x.shape.first().copied().unwrap_or(1);
     let per_sample = x.data.len() / samples;
+    let threshold = (f64::from(rate as f32) * 4_294_967_296.0) as u32;
     let keep = |i: usize| {
         let (sample, element) = (i / per_sample, i % per_sample);
-        let block = philox.block([(element / 4) as u32, word(3).wrapping_add(sample as u32), id, word(2)]);
-        halfstep_float::unit_f32(block[element % 4]) >= rate as f32
+        let block = philox.block([id, word(2), word(3).wrapping_add(sample as u32), (element / 4) as u32]);
+        block[element % 4] >= threshold
     };
     let scaled = |(i, &v): (usize, &f64)| if keep(i) { v / (1.0 - rate) } else { 0.0 };
     Tensor { shape: x.shape.clone(), data: x.data.iter().enumerate().map(scaled).collect() }

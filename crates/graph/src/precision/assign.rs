@@ -58,6 +58,8 @@ impl Assign<'_> {
                 if i < operands && !is_log_sum_exp(node, i) { self.cast(v, storage, node) } else { v }
             };
             inputs.iter().enumerate().map(cast).collect()
+        } else if node.op.is_movement() {
+            inputs.iter().map(|&v| self.cast(v, storage, node)).collect()
         } else {
             inputs
         };
@@ -125,7 +127,8 @@ impl Assign<'_> {
             .unwrap_or(DType::F32)
     }
 
-    /// `v` in type `to`, through a copy made once. A copy of a reshaped value is a reshaped copy.
+    /// `v` in type `to`, through a copy made once. A copy of a reshaped or permuted value is a reshaped or
+    /// permuted copy, so that the rounding can move to where the value is made.
     fn cast(&mut self, v: ValueId, to: DType, for_node: &Node) -> ValueId {
         let from = self.rewrite.new.dtype(v);
         if from == to || !from.is_float() {
@@ -136,7 +139,7 @@ impl Assign<'_> {
         }
         let made_by = self.rewrite.new.node(self.rewrite.new.value(v).node).clone();
         let (op, operand) = match &made_by.op {
-            Op::Reshape { .. } => {
+            Op::Reshape { .. } | Op::Permute { .. } => {
                 let below = self.cast(made_by.inputs[0], to, for_node);
                 (made_by.op.clone(), below)
             }
@@ -175,7 +178,7 @@ fn round_where_made(graph: &Graph) -> Graph {
             || node.phase == Phase::Update
             || graph.value(v).reason == Some(Reason::Override)
             || graph.value(v).gradient_of.is_some()
-            || matches!(node.op, Op::Reshape { .. })
+            || node.op.is_movement()
             // Statistics are f32 by definition.
             || (node.outputs[0] != v && matches!(class(&node.op), Class::Full))
         {

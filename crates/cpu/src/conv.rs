@@ -1,0 +1,314 @@
+//! Two-dimensional convolution and its gradients as matrix products whose operands are never written out: packing
+//! reads the windows straight from the image (implicit im2col).
+//!
+//! Activations are NHWC, weights O·KH·KW·C, all dense. y[n,i,j,o] = Σ x[n, i·s + u − p, j·s + v − p, c] · w[o,u,v,c]
+//! over u, v, c, with stride s, padding p and zeros outside the image. Formats, rounding and error bounds are those
+//! of [`crate::gemm`]; the number of terms K is KH·KW·C forward, at most ⌈KH/s⌉·⌈KW/s⌉·O for the gradient with respect
+//! to the input, and N·OH·OW for the gradient with respect to the weights.
+
+use crate::gemm::{
+    Activation, Along, Compute, Ctx, Data, DataMut, Existing, Extents, Gather, KernelError, OutRows, PackB,
+    Problem, Sink, Source, Window, check_equal, check_storage, execute,
+};
+use crate::isa::Isa;
+
+/// The sizes of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2d {
+    /// Images, N.
+    pub images: usize,
+    /// Height and width of the input, H and W.
+    pub input: [usize; 2],
+    /// Channels of the input, C.
+    pub channels: usize,
+    /// Channels of the output, O.
+    pub out_channels: usize,
+    /// Height and width of the window, KH and KW.
+    pub window: [usize; 2],
+    /// Distance between windows in both directions, s.
+    pub stride: usize,
+    /// Zeros around the image in both directions, p.
+    pub padding: usize,
+}
+
+/// Which of the three products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvPass {
+    /// y from x and w.
+    Forward,
+    /// dx from dy and w.
+    GradInput,
+    /// dw from x and dy.
+    GradWeight,
+}
+
+/// One phase of the gradient with respect to the input: the pixels whose row and column leave the same remainders
+/// when divided by the stride meet the same taps.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    /// First pixel.
+    first: [usize; 2],
+    /// Pixels.
+    grid: [usize; 2],
+    /// First tap.
+    tap: [usize; 2],
+    /// Taps, each the stride apart.
+    taps: [usize; 2],
+    /// Output row (column) of the first pixel under the first tap.
+    offset: [isize; 2],
+}
+
+impl Conv2d {
+    /// Height and width of the output: ⌊(H + 2p − KH) / s⌋ + 1 and the same for W.
+    ///
+    /// # Errors
+    /// If the stride is zero or the window is empty or larger than the padded image.
+    pub fn output(&self) -> Result<[usize; 2], KernelError> {
+        let size = |what, found, requirement| Err(KernelError::Size { what, found, requirement });
+        if self.stride == 0 {
+            return size("stride", 0, "at least 1");
+        }
+        let mut output = [0; 2];
+        for (i, output) in output.iter_mut().enumerate() {
+            let padded = self.input[i].saturating_add(self.padding.saturating_mul(2));
+            if self.window[i] == 0 || self.window[i] > padded {
+                return size("window", self.window[i], "at least 1 and no larger than the padded image");
+            }
+            *output = (padded - self.window[i]) / self.stride + 1;
+        }
+        // Pixels are decoded in 32 bits.
+        let pixels = |hw: [usize; 2]| self.images.checked_mul(hw[0])?.checked_mul(hw[1]);
+        for hw in [output, self.input] {
+            if pixels(hw).is_none_or(|p| p > u32::MAX as usize) {
+                return size("number of pixels", pixels(hw).unwrap_or(usize::MAX), "below 2^32");
+            }
+        }
+        Ok(output)
+    }
+
+    fn taps(&self) -> usize {
+        self.window[0] * self.window[1]
+    }
+
+    /// Elements of x, w and y.
+    fn lengths(&self) -> Result<[usize; 3], KernelError> {
+        let [oh, ow] = self.output()?;
+        let product = |factors: &[usize]| factors.iter().try_fold(1usize, |p, &f| p.checked_mul(f));
+        let x = product(&[self.images, self.input[0], self.input[1], self.channels]);
+        let w = product(&[self.out_channels, self.window[0], self.window[1], self.channels]);
+        let y = product(&[self.images, oh, ow, self.out_channels]);
+        let too_large =
+            KernelError::Size { what: "number of elements", found: usize::MAX, requirement: "below 2^64" };
+        x.zip(w).zip(y).map(|((x, w), y)| [x, w, y]).ok_or(too_large)
+    }
+
+    /// x as pixels of y × (tap, channel).
+    fn windows<'a>(&self, x: Data<'a>, output: [usize; 2], along: Along) -> Source<'a> {
+        let gather = Gather::Window(Window {
+            image: self.input,
+            channels: self.channels,
+            grid: output,
+            taps_x: self.window[1],
+            line_step: self.stride as isize,
+            tap_step: 1,
+            offset: [-(self.padding as isize); 2],
+        });
+        Source { data: x, base: 0, gather, along }
+    }
+
+    fn phases(&self) -> impl Iterator<Item = Phase> {
+        let s = self.stride;
+        let conv = *self;
+        (0..s * s).map(move |i| {
+            let first = [i / s, i % s];
+            let tap = first.map(|f| (f + conv.padding) % s);
+            let each =
+                |f: fn(&Conv2d, usize, usize, usize) -> usize| [0, 1].map(|d| f(&conv, d, first[d], tap[d]));
+            Phase {
+                first,
+                grid: each(|c, d, first, _| c.input[d].saturating_sub(first).div_ceil(c.stride)),
+                tap,
+                taps: each(|c, d, _, tap| c.window[d].saturating_sub(tap).div_ceil(c.stride)),
+                offset: each(|c, _, first, tap| (first + c.padding - tap) / c.stride).map(|o| o as isize),
+            }
+        })
+    }
+
+    fn forward_extents(&self, [oh, ow]: [usize; 2]) -> Extents {
+        Extents { batches: 1, m: self.images * oh * ow, n: self.out_channels, k: self.taps() * self.channels }
+    }
+
+    fn phase_extents(&self, p: &Phase) -> Extents {
+        let m = self.images * p.grid[0] * p.grid[1];
+        Extents { batches: 1, m, n: self.channels, k: p.taps[0] * p.taps[1] * self.out_channels }
+    }
+
+    fn weight_extents(&self, [oh, ow]: [usize; 2]) -> Extents {
+        Extents { batches: 1, m: self.out_channels, n: self.taps() * self.channels, k: self.images * oh * ow }
+    }
+
+    /// Bytes of scratch that a pass uses with `threads` threads.
+    ///
+    /// # Errors
+    /// As [`Conv2d::output`].
+    pub fn scratch_bytes(
+        &self,
+        pass: ConvPass,
+        isa: Isa,
+        threads: usize,
+        compute: Compute,
+    ) -> Result<usize, KernelError> {
+        let output = self.output()?;
+        let bytes = |extents, pack_b| crate::gemm::bytes(isa, threads, compute, extents, pack_b);
+        Ok(match pass {
+            ConvPass::Forward => bytes(self.forward_extents(output), PackB::Once),
+            ConvPass::GradWeight => bytes(self.weight_extents(output), PackB::PerJob),
+            ConvPass::GradInput => {
+                self.phases().map(|p| bytes(self.phase_extents(&p), PackB::Once)).max().unwrap_or(0)
+            }
+        })
+    }
+}
+
+/// How a convolution ends: see [`crate::gemm::GemmArgs`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Whether the output's values are read.
+    pub existing: Existing,
+    /// One value per channel of the output.
+    pub bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// A whole problem without batches.
+fn problem<'a>(a: Source<'a>, b: Source<'a>, sink: Sink<'a>, compute: Compute) -> Problem<'a> {
+    Problem { a, b, sink, compute, batch: [1, 1], a_batch: [0; 2], b_batch: [0; 2], out_batch: [0; 2] }
+}
+
+fn sink<'a>(data: &mut DataMut<'_>, rows: OutRows, epilogue: Epilogue<'a>) -> Sink<'a> {
+    let Epilogue { existing, bias, activation } = epilogue;
+    Sink { target: data.target(), base: 0, rows, existing, bias, activation }
+}
+
+/// y = activation(x ∗ w + bias): x \[N,H,W,C\], w \[O,KH,KW,C\], y \[N,OH,OW,O\].
+///
+/// # Errors
+/// If a length is not that of its shape, or storage and compute format do not go together; nothing is written then.
+pub fn forward(
+    ctx: &mut Ctx<'_>,
+    conv: &Conv2d,
+    x: Data<'_>,
+    w: Data<'_>,
+    mut y: DataMut<'_>,
+    compute: Compute,
+    epilogue: Epilogue<'_>,
+) -> Result<(), KernelError> {
+    let output = conv.output()?;
+    let [x_len, w_len, y_len] = conv.lengths()?;
+    check_equal("elements of x", x_len, x.len())?;
+    check_equal("elements of w", w_len, w.len())?;
+    check_equal("elements of y", y_len, y.len())?;
+    if let Some(bias) = epilogue.bias {
+        check_equal("length of the bias (O)", conv.out_channels, bias.len())?;
+    }
+    check_storage("x", x, compute)?;
+    check_storage("w", w, compute)?;
+    let extents = conv.forward_extents(output);
+    let b = Source {
+        data: w,
+        base: 0,
+        gather: Gather::Strided { line: extents.k, position: 1 },
+        along: Along::K,
+    };
+    let sink = sink(&mut y, OutRows::Strided(conv.out_channels), epilogue);
+    execute(ctx, &problem(conv.windows(x, output, Along::K), b, sink, compute), extents, PackB::Once);
+    Ok(())
+}
+
+/// dx from dy and w: the gradient of [`forward`] with respect to its input. dy \[N,OH,OW,O\], w \[O,KH,KW,C\],
+/// dx \[N,H,W,C\]; every element of dx is written, or added to.
+///
+/// # Errors
+/// As [`forward`].
+pub fn grad_input(
+    ctx: &mut Ctx<'_>,
+    conv: &Conv2d,
+    dy: Data<'_>,
+    w: Data<'_>,
+    mut dx: DataMut<'_>,
+    compute: Compute,
+    existing: Existing,
+) -> Result<(), KernelError> {
+    let output = conv.output()?;
+    let [x_len, w_len, y_len] = conv.lengths()?;
+    check_equal("elements of dy", y_len, dy.len())?;
+    check_equal("elements of w", w_len, w.len())?;
+    check_equal("elements of dx", x_len, dx.len())?;
+    check_storage("dy", dy, compute)?;
+    check_storage("w", w, compute)?;
+    let (c, o, s) = (conv.channels, conv.out_channels, conv.stride);
+    let [height, width] = conv.input;
+    for phase in conv.phases() {
+        // dx[n, i·s + f] = Σ dy[n, i + offset − t] · w[tap + t·s] over the taps t of the phase and the channels of dy.
+        let windows = Window {
+            image: output,
+            channels: o,
+            grid: phase.grid,
+            taps_x: phase.taps[1],
+            line_step: 1,
+            tap_step: -1,
+            offset: phase.offset,
+        };
+        let a = Source { data: dy, base: 0, gather: Gather::Window(windows), along: Along::K };
+        let b = Source {
+            data: w,
+            base: (phase.tap[0] * conv.window[1] + phase.tap[1]) * c,
+            gather: Gather::Digits {
+                extents: [phase.taps[1], o],
+                strides: [s * conv.window[1] * c, s * c, conv.taps() * c],
+            },
+            along: Along::Outer,
+        };
+        let rows =
+            OutRows::Digits { extents: phase.grid, strides: [height * width * c, s * width * c, s * c] };
+        let epilogue = Epilogue { existing, ..Epilogue::default() };
+        let base = (phase.first[0] * width + phase.first[1]) * c;
+        let sink = Sink { base, ..sink(&mut dx, rows, epilogue) };
+        execute(ctx, &problem(a, b, sink, compute), conv.phase_extents(&phase), PackB::Once);
+    }
+    Ok(())
+}
+
+/// dw from x and dy: the gradient of [`forward`] with respect to its weights. x \[N,H,W,C\], dy \[N,OH,OW,O\],
+/// dw \[O,KH,KW,C\].
+///
+/// # Errors
+/// As [`forward`].
+pub fn grad_weight(
+    ctx: &mut Ctx<'_>,
+    conv: &Conv2d,
+    x: Data<'_>,
+    dy: Data<'_>,
+    mut dw: DataMut<'_>,
+    compute: Compute,
+    existing: Existing,
+) -> Result<(), KernelError> {
+    let output = conv.output()?;
+    let [x_len, w_len, y_len] = conv.lengths()?;
+    check_equal("elements of x", x_len, x.len())?;
+    check_equal("elements of dy", y_len, dy.len())?;
+    check_equal("elements of dw", w_len, dw.len())?;
+    check_storage("x", x, compute)?;
+    check_storage("dy", dy, compute)?;
+    let extents = conv.weight_extents(output);
+    let gather = Gather::Strided { line: conv.out_channels, position: 1 };
+    let a = Source { data: dy, base: 0, gather, along: Along::Outer };
+    let b = conv.windows(x, output, Along::Outer);
+    let sink = sink(&mut dw, OutRows::Strided(extents.n), Epilogue { existing, ..Epilogue::default() });
+    execute(ctx, &problem(a, b, sink, compute), extents, PackB::PerJob);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

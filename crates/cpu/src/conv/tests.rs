@@ -1,0 +1,228 @@
+//! Convolutions against sums in f64, with the bounds of the matrix product.
+
+use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+
+use halfstep_float::Format;
+use proptest::prelude::*;
+
+use super::*;
+use crate::gemm::Scratch;
+use crate::gemm::tests::{Tensor, bound, format_of, instruction_sets, numbers};
+use crate::pool::Pool;
+
+static POOLS: LazyLock<[Pool; 3]> =
+    LazyLock::new(|| [1, 2, 3].map(|n| Pool::new(NonZeroUsize::new(n).expect("positive"))));
+
+/// A sum of products as it is collected: value, sum of magnitudes, number of terms.
+#[derive(Clone, Copy, Default)]
+struct Exact {
+    value: f64,
+    magnitude: f64,
+    terms: usize,
+}
+
+impl Exact {
+    fn add(&mut self, x: f64) {
+        self.value += x;
+        self.magnitude += x.abs();
+        self.terms += 1;
+    }
+}
+
+/// Calls `f(index in x, index in w, index in y)` for every product of the convolution.
+fn products(conv: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
+    let [oh, ow] = conv.output().unwrap();
+    let [h, w] = conv.input;
+    let [kh, kw] = conv.window;
+    for n in 0..conv.images {
+        for (i, j) in (0..oh).flat_map(|i| (0..ow).map(move |j| (i, j))) {
+            for (u, v) in (0..kh).flat_map(|u| (0..kw).map(move |v| (u, v))) {
+                let (y, x) = (i * conv.stride + u, j * conv.stride + v);
+                let inside = |at: usize, size: usize| at >= conv.padding && at < size + conv.padding;
+                if !inside(y, h) || !inside(x, w) {
+                    continue;
+                }
+                let pixel = (n * h + y - conv.padding) * w + x - conv.padding;
+                for o in 0..conv.out_channels {
+                    for c in 0..conv.channels {
+                        f(
+                            pixel * conv.channels + c,
+                            ((o * kh + u) * kw + v) * conv.channels + c,
+                            ((n * oh + i) * ow + j) * conv.out_channels + o,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Outcome<'a> {
+    pass: ConvPass,
+    isa: Isa,
+    compute: Compute,
+    exact: &'a [Exact],
+    largest: f64,
+}
+
+fn compare(outcome: &Outcome<'_>, results: &[Tensor]) {
+    let Outcome { pass, isa, compute, exact, largest } = *outcome;
+    for other in &results[1..] {
+        assert_eq!(
+            results[0].bits(),
+            other.bits(),
+            "{isa} {pass:?}: the number of threads changes the result"
+        );
+    }
+    for (i, e) in exact.iter().enumerate() {
+        let got = f64::from(results[0].get(i));
+        let bound = bound(isa, compute, e.terms, e.value, e.magnitude, largest, results[0].format);
+        assert!((got - e.value).abs() <= bound, "{isa} {pass:?} {i}: {got} against {} ± {bound}", e.value);
+    }
+}
+
+fn check(conv: &Conv2d, compute: Compute, out: Format, existing: Existing, relu: bool, seed: u64) {
+    let [x_len, w_len, y_len] = conv.lengths().unwrap();
+    let low = format_of(compute);
+    let tensor = |offset, len, format| Tensor::new(format, numbers(seed.wrapping_add(offset), len, 2));
+    let (x, w, dy) = (tensor(0, x_len, low), tensor(1, w_len, low), tensor(2, y_len, low));
+    let bias = numbers(seed.wrapping_add(3), conv.out_channels, 2);
+    let olds = [tensor(4, y_len, out), tensor(5, x_len, out), tensor(6, w_len, out)];
+
+    let mut exact = olds.clone().map(|old| {
+        let start = |i: usize| {
+            let mut e = Exact::default();
+            e.add(if existing == Existing::Add { old.get(i).into() } else { 0.0 });
+            e
+        };
+        (0..old.f32s.len()).map(start).collect::<Vec<_>>()
+    });
+    for (i, e) in exact[0].iter_mut().enumerate() {
+        e.add(bias[i % conv.out_channels].into());
+    }
+    let value = |t: &Tensor, i: usize| f64::from(t.get(i));
+    products(conv, |xi, wi, yi| {
+        exact[0][yi].add(value(&x, xi) * value(&w, wi));
+        exact[1][xi].add(value(&dy, yi) * value(&w, wi));
+        exact[2][wi].add(value(&dy, yi) * value(&x, xi));
+    });
+    let activation = if relu { Activation::Relu } else { Activation::Identity };
+    if relu {
+        exact[0].iter_mut().for_each(|e| e.value = e.value.max(0.0));
+    }
+    let largest =
+        [&x, &w, &dy].iter().flat_map(|t| &t.f32s).fold(0.0, |m: f64, &v| m.max(f64::from(v).abs()));
+
+    for isa in instruction_sets() {
+        for (i, pass) in
+            [ConvPass::Forward, ConvPass::GradInput, ConvPass::GradWeight].into_iter().enumerate()
+        {
+            let results: Vec<Tensor> = POOLS
+                .iter()
+                .map(|pool| {
+                    let mut result = olds[i].clone();
+                    let mut scratch = Scratch::new();
+                    let mut ctx = Ctx { isa, pool, scratch: &mut scratch };
+                    let to = result.data_mut();
+                    let epilogue = Epilogue { existing, bias: Some(&bias), activation };
+                    match pass {
+                        ConvPass::Forward => {
+                            forward(&mut ctx, conv, x.data(), w.data(), to, compute, epilogue)
+                        }
+                        ConvPass::GradInput => {
+                            grad_input(&mut ctx, conv, dy.data(), w.data(), to, compute, existing)
+                        }
+                        ConvPass::GradWeight => {
+                            grad_weight(&mut ctx, conv, x.data(), dy.data(), to, compute, existing)
+                        }
+                    }
+                    .unwrap();
+                    let announced = conv.scratch_bytes(pass, isa, pool.threads(), compute).unwrap();
+                    assert_eq!(scratch.bytes(), announced.next_multiple_of(64));
+                    result
+                })
+                .collect();
+            compare(&Outcome { pass, isa, compute, exact: &exact[i], largest }, &results);
+        }
+    }
+}
+
+fn conv() -> impl Strategy<Value = Conv2d> {
+    let size = || prop_oneof![1..=3usize, 4..=9usize];
+    let channels = || prop_oneof![1..=4usize, Just(16usize), 30..=35usize];
+    (1..=3usize, [size(), size()], channels(), channels(), [1..=4usize, 1..=3usize], 1..=3usize, 0..=2usize)
+        .prop_map(|(images, input, channels, out_channels, window, stride, padding)| Conv2d {
+            images,
+            input,
+            channels,
+            out_channels,
+            window,
+            stride,
+            padding,
+        })
+        .prop_filter("the window fits", |c| c.output().is_ok())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #[test]
+    fn convolutions_lie_within_the_bound(
+        conv in conv(),
+        compute in prop_oneof![Just(Compute::F32), Just(Compute::Bf16), Just(Compute::F16)],
+        out in prop_oneof![Just(Format::F32), Just(Format::Bf16), Just(Format::F16)],
+        add: bool,
+        relu: bool,
+        seed: u64,
+    ) {
+        let existing = if add { Existing::Add } else { Existing::Overwrite };
+        check(&conv, compute, out, existing, relu, seed);
+    }
+}
+
+/// The first layer of a network on 28 × 28 images: three taps by one channel, and a K long enough to be split.
+#[test]
+fn weight_gradient_of_a_first_layer() {
+    let conv = Conv2d {
+        images: 9,
+        input: [28, 28],
+        channels: 1,
+        out_channels: 16,
+        window: [3, 3],
+        stride: 1,
+        padding: 1,
+    };
+    for compute in [Compute::F32, Compute::Bf16, Compute::F16] {
+        check(&conv, compute, Format::F32, Existing::Overwrite, false, 5);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let conv = Conv2d {
+        images: 1,
+        input: [3, 3],
+        channels: 2,
+        out_channels: 2,
+        window: [2, 2],
+        stride: 1,
+        padding: 0,
+    };
+    let size = |c: Conv2d| matches!(c.output(), Err(KernelError::Size { .. }));
+    assert!(size(Conv2d { stride: 0, ..conv }));
+    assert!(size(Conv2d { window: [4, 1], ..conv }));
+    assert!(size(Conv2d { window: [1, 0], ..conv }));
+    assert!(size(Conv2d { images: 1 << 40, ..conv }));
+    let mut scratch = Scratch::new();
+    let mut ctx = Ctx { isa: Isa::PORTABLE, pool: &POOLS[0], scratch: &mut scratch };
+    let (x, w) = ([0.0; 18], [0.0; 16]);
+    let mut y = [0.0; 8];
+    let mut call = |x: &[f32], bias: Option<&[f32]>| {
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        let (x, w) = (Data::F32(x), Data::F32(&w));
+        forward(&mut ctx, &conv, x, w, DataMut::F32(&mut y), Compute::F32, epilogue)
+    };
+    assert_eq!(call(&x, None), Ok(()));
+    assert!(matches!(call(&x[1..], None), Err(KernelError::Shape { .. })));
+    assert!(matches!(call(&x, Some(&[0.0; 3])), Err(KernelError::Shape { .. })));
+}

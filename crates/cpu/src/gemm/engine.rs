@@ -1,0 +1,281 @@
+//! Micro-kernels: the inner product of one packed panel of A with one of B, for each instruction set.
+
+use std::ops::Range;
+
+use super::source::Source;
+use super::{Compute, pack};
+use crate::isa::{Isa, Kernel, Level};
+
+/// What one instruction set does with a block: how it packs, and its micro-kernel.
+///
+/// # Safety
+/// Whoever makes a value of an implementing type has checked that the processor runs its instructions.
+pub(crate) unsafe trait Engine: Copy + Sync {
+    /// What packed panels are made of.
+    type Unit: Copy + Send + Sync;
+    /// Rows of a panel of A.
+    const MR: usize;
+    /// Columns of a panel of B.
+    const NR: usize;
+    /// Packed k come in whole steps of this many.
+    const STEP: usize;
+    /// Packed units per element.
+    const PARTS: usize;
+    /// The longest k block: accumulators go to memory between blocks. It decides the order of summation.
+    const KC: usize;
+    /// Rows of A packed at a time; whole panels.
+    const MC: usize;
+    /// Units of packed B that should stay in the second-level cache while a thread walks down the rows; 0 where
+    /// only the panel in use matters, because it lies in the first-level cache.
+    const RESIDENT_B: usize = 0;
+
+    /// Runs `kernel` compiled for the engine's instruction set.
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output;
+    /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`].
+    fn pack_a(
+        self,
+        a: &Source<'_>,
+        compute: Compute,
+        outer: Range<usize>,
+        k: Range<usize>,
+        to: &mut [Self::Unit],
+    );
+    /// Packs rows `k` and columns `outer` of B into panels of [`Engine::NR`].
+    fn pack_b(
+        self,
+        b: &Source<'_>,
+        compute: Compute,
+        outer: Range<usize>,
+        k: Range<usize>,
+        to: &mut [Self::Unit],
+    );
+    /// What a thread does before its first block of a computation.
+    fn prepare(self) {}
+
+    /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps).
+    ///
+    /// # Safety
+    /// `a` and `b` point to panels of `k` packed k, `acc` to MR·NR f32, each aligned to 64 bytes; [`Engine::prepare`] has run on this thread;
+    /// the call is made from code compiled for the engine's instruction set ([`Engine::enter`]).
+    unsafe fn tile(self, k: usize, a: *const Self::Unit, b: *const Self::Unit, acc: *mut f32, add: bool);
+}
+
+/// The length of a packed panel of `width` outer indices and `k` columns, in units.
+pub(crate) fn panel_units<E: Engine>(width: usize, k: usize) -> usize {
+    width * k.next_multiple_of(E::STEP) * E::PARTS
+}
+
+macro_rules! f32_packing {
+    () => {
+        #[inline(always)]
+        fn pack_a(
+            self,
+            a: &Source<'_>,
+            compute: Compute,
+            outer: Range<usize>,
+            k: Range<usize>,
+            to: &mut [f32],
+        ) {
+            pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to);
+        }
+        #[inline(always)]
+        fn pack_b(
+            self,
+            b: &Source<'_>,
+            compute: Compute,
+            outer: Range<usize>,
+            k: Range<usize>,
+            to: &mut [f32],
+        ) {
+            pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
+        }
+    };
+}
+
+/// Plain Rust, left to the compiler to vectorise; multiplication and addition round separately.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+// SAFETY: needs nothing of the processor.
+unsafe impl Engine for Portable {
+    type Unit = f32;
+    const MR: usize = 4;
+    const NR: usize = 8;
+    const STEP: usize = 1;
+    const PARTS: usize = 1;
+    const KC: usize = 256;
+    const MC: usize = 96;
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run()
+    }
+
+    f32_packing!();
+
+    #[inline(always)]
+    unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
+        // SAFETY: the caller vouches for `k` packed columns behind each pointer.
+        let (a, b) = unsafe { (std::slice::from_raw_parts(a, 4 * k), std::slice::from_raw_parts(b, 8 * k)) };
+        // SAFETY: the caller vouches for 32 values.
+        let acc = unsafe { &mut *acc.cast::<[[f32; 8]; 4]>() };
+        let mut sum = [[0.0; 8]; 4];
+        for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(8)) {
+            for i in 0..4 {
+                for j in 0..8 {
+                    sum[i][j] += a[i] * b[j];
+                }
+            }
+        }
+        for (acc, sum) in acc.iter_mut().zip(&sum) {
+            for (acc, &sum) in acc.iter_mut().zip(sum) {
+                *acc = if add { *acc + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// AVX2 and FMA: 6 × 16, twelve accumulators.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    pub(crate) fn new(isa: Isa) -> Option<Avx2> {
+        (isa.level() >= Level::Avx2).then_some(Avx2(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+// SAFETY: `Avx2::new` wants an `Isa` of that level.
+unsafe impl Engine for Avx2 {
+    type Unit = f32;
+    const MR: usize = 6;
+    const NR: usize = 16;
+    const STEP: usize = 1;
+    const PARTS: usize = 1;
+    const KC: usize = 256;
+    const MC: usize = 96;
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: this value exists only where the processor runs AVX2.
+        unsafe { crate::isa::run_avx2(kernel) }
+    }
+
+    f32_packing!();
+
+    #[inline(always)]
+    unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
+        // SAFETY: passed on to the caller.
+        unsafe { tile_avx2(k, a, b, acc, add) }
+    }
+}
+
+/// # Safety
+/// As [`Engine::tile`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn tile_avx2(k: usize, mut a: *const f32, mut b: *const f32, acc: *mut f32, add: bool) {
+    use std::arch::x86_64::*;
+    let mut sum = [[_mm256_setzero_ps(); 2]; 6];
+    // SAFETY: the caller vouches for `k` packed columns of 6 and of 16 values, and for 96 accumulators.
+    unsafe {
+        // The accumulators may lie in the second-level cache: fetch them while the products run.
+        if add {
+            for line in 0..6 {
+                _mm_prefetch::<_MM_HINT_T0>(acc.add(16 * line).cast());
+            }
+        }
+        for _ in 0..k {
+            let (left, right) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let x = _mm256_broadcast_ss(&*a.add(i));
+                sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
+                sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
+            }
+            a = a.add(6);
+            b = b.add(16);
+        }
+        for (i, sum) in sum.iter().enumerate() {
+            for (j, &sum) in sum.iter().enumerate() {
+                let to = acc.add(16 * i + 8 * j);
+                _mm256_store_ps(to, if add { _mm256_add_ps(_mm256_load_ps(to), sum) } else { sum });
+            }
+        }
+    }
+}
+
+/// AVX-512: 14 × 32, twenty-eight accumulators.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    pub(crate) fn new(isa: Isa) -> Option<Avx512> {
+        (isa.level() >= Level::Avx512).then_some(Avx512(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+// SAFETY: `Avx512::new` wants an `Isa` of that level.
+unsafe impl Engine for Avx512 {
+    type Unit = f32;
+    const MR: usize = 14;
+    const NR: usize = 32;
+    const STEP: usize = 1;
+    const PARTS: usize = 1;
+    const KC: usize = 256;
+    const MC: usize = 112;
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: this value exists only where the processor runs AVX-512.
+        unsafe { crate::isa::run_avx512(kernel) }
+    }
+
+    f32_packing!();
+
+    #[inline(always)]
+    unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
+        // SAFETY: passed on to the caller.
+        unsafe { tile_avx512(k, a, b, acc, add) }
+    }
+}
+
+/// # Safety
+/// As [`Engine::tile`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn tile_avx512(k: usize, mut a: *const f32, mut b: *const f32, acc: *mut f32, add: bool) {
+    use std::arch::x86_64::*;
+    let mut sum = [[_mm512_setzero_ps(); 2]; 14];
+    // SAFETY: the caller vouches for `k` packed columns of 14 and of 32 values, and for 448 accumulators.
+    unsafe {
+        if add {
+            for line in 0..28 {
+                _mm_prefetch::<_MM_HINT_T0>(acc.add(16 * line).cast());
+            }
+        }
+        for _ in 0..k {
+            let (left, right) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            for (i, sum) in sum.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*a.add(i));
+                sum[0] = _mm512_fmadd_ps(x, left, sum[0]);
+                sum[1] = _mm512_fmadd_ps(x, right, sum[1]);
+            }
+            a = a.add(14);
+            b = b.add(32);
+        }
+        for (i, sum) in sum.iter().enumerate() {
+            for (j, &sum) in sum.iter().enumerate() {
+                let to = acc.add(32 * i + 16 * j);
+                _mm512_store_ps(to, if add { _mm512_add_ps(_mm512_load_ps(to), sum) } else { sum });
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Matrix products: C = A·B in f32, bf16 or f16 with f32 accumulation, on every instruction set.
+//!
+//! Blocking follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), and BLIS:
+//! operands are packed into panels, which also brings every layout and storage format to one form. Products of 16-bit
+//! operands are exact and sums are f32, as on a tensor core: by tiles where the processor has them, otherwise by
+//! converting to f32 (exactly) while packing.
+//!
+//! For C = A·B with K terms the error of an element before the output's own rounding is at most
+//! γ_K · Σ|a||b| with γ_K = K·u / (1 − K·u), u = 2^-24 (Higham, "Accuracy and Stability", §3.1), whatever the order of
+//! summation; with tiles see [`Compute::Bf16`]. The order depends on shape, formats and instruction set, never on the
+//! number of threads.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod element;
+mod engine;
+mod pack;
+mod plan;
+mod run;
+mod scratch;
+mod sink;
+mod source;
+#[cfg(test)]
+pub(crate) mod tests;
+mod transpose;
+
+pub use scratch::Scratch;
+pub use source::Data;
+
+pub(crate) use plan::{Extents, PackB};
+pub(crate) use run::Problem;
+pub(crate) use sink::{OutRows, Sink, Target};
+pub(crate) use source::{Along, Gather, Source, Window};
+
+use crate::isa::{Isa, Level};
+use crate::pool::Pool;
+use plan::Plan;
+
+/// What kernels run on.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The instruction set.
+    pub isa: Isa,
+    /// The threads.
+    pub pool: &'a Pool,
+    /// Working memory, which grows where it is too small.
+    pub scratch: &'a mut Scratch,
+}
+
+/// The format that products are computed in; sums are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compute {
+    /// f32 multiply-add.
+    F32,
+    /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes subnormal sums to zero,
+    /// so on it the error bound of an element carries K · 2^-126 · (1 + max|a| + max|b|) more.
+    Bf16,
+    /// Exact products of f16 operands; on AMX by four products of bf16 parts, 4·K terms in the sum instead of K.
+    F16,
+}
+
+/// Shape and strides of a stored matrix, in elements. Element (i, j) of batch (p, q) is at
+/// `p·batch_strides[0] + q·batch_strides[1] + i·row_stride + j·column_stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub columns: usize,
+    /// Distance between rows.
+    pub row_stride: usize,
+    /// Distance between columns.
+    pub column_stride: usize,
+    /// Distances between batches; zero repeats the same matrix.
+    pub batch_strides: [usize; 2],
+}
+
+impl Layout {
+    /// A dense matrix, rows one after the other.
+    pub fn row_major(rows: usize, columns: usize) -> Layout {
+        Layout { rows, columns, row_stride: columns, column_stride: 1, batch_strides: [0, 0] }
+    }
+
+    /// The transposed view of the same elements.
+    #[must_use]
+    pub fn transposed(self) -> Layout {
+        Layout {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            batch_strides: self.batch_strides,
+        }
+    }
+
+    /// The same with rows `stride` apart.
+    #[must_use]
+    pub fn with_row_stride(self, stride: usize) -> Layout {
+        Layout { row_stride: stride, ..self }
+    }
+
+    /// The same with these distances between batches.
+    #[must_use]
+    pub fn with_batch_strides(self, strides: [usize; 2]) -> Layout {
+        Layout { batch_strides: strides, ..self }
+    }
+
+    /// The number of elements that the slice must have, or `None` where that overflows; 0 for an empty matrix.
+    fn span(&self, batch: [usize; 2]) -> Option<usize> {
+        let dims = [
+            (batch[0], self.batch_strides[0]),
+            (batch[1], self.batch_strides[1]),
+            (self.rows, self.row_stride),
+            (self.columns, self.column_stride),
+        ];
+        if dims.iter().any(|d| d.0 == 0) {
+            return Some(0);
+        }
+        dims.iter().try_fold(1usize, |last, (n, stride)| last.checked_add((n - 1).checked_mul(*stride)?))
+    }
+
+    /// Whether no two index tuples name the same element (sufficient: each stride spans the dimensions below it).
+    fn is_injective(&self, batch: [usize; 2]) -> bool {
+        let mut dims = [
+            (self.batch_strides[0], batch[0]),
+            (self.batch_strides[1], batch[1]),
+            (self.row_stride, self.rows),
+            (self.column_stride, self.columns),
+        ];
+        dims.sort_unstable();
+        let mut span = 1usize;
+        for (stride, n) in dims.into_iter().filter(|d| d.1 > 1) {
+            if stride < span {
+                return false;
+            }
+            span = match (n - 1).checked_mul(stride).and_then(|d| d.checked_add(span)) {
+                Some(span) => span,
+                None => return false,
+            };
+        }
+        true
+    }
+}
+
+/// An operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// The elements: of the compute format, or f32, which is rounded to the compute format on the way.
+    pub data: Data<'a>,
+    /// Where they lie.
+    pub layout: Layout,
+}
+
+/// Elements of an output.
+#[derive(Debug)]
+pub enum DataMut<'a> {
+    /// f32 values.
+    F32(&'a mut [f32]),
+    /// bf16 codes, rounded to nearest even.
+    Bf16(&'a mut [u16]),
+    /// f16 codes, rounded to nearest even.
+    F16(&'a mut [u16]),
+}
+
+impl DataMut<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            DataMut::F32(d) => d.len(),
+            DataMut::Bf16(d) | DataMut::F16(d) => d.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn target(&mut self) -> Target {
+        match self {
+            DataMut::F32(d) => Target::F32(d.as_mut_ptr()),
+            DataMut::Bf16(d) => Target::Bf16(d.as_mut_ptr()),
+            DataMut::F16(d) => Target::F16(d.as_mut_ptr()),
+        }
+    }
+}
+
+/// An output: adjacent columns, and no element twice.
+#[derive(Debug)]
+pub struct Output<'a> {
+    /// The elements.
+    pub data: DataMut<'a>,
+    /// Where they lie.
+    pub layout: Layout,
+}
+
+/// What happens to the values that the output already has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// They are overwritten, never read.
+    #[default]
+    Overwrite,
+    /// The product is added to them, in f32.
+    Add,
+}
+
+/// The function applied last, before rounding to the output's storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// None.
+    #[default]
+    Identity,
+    /// max(x, 0); NaN stays NaN.
+    Relu,
+}
+
+/// C = activation(A·B + bias) or C = activation(C + A·B + bias) for each batch.
+#[derive(Debug)]
+pub struct GemmArgs<'a> {
+    /// Extents of the two batch dimensions; `[1, 1]` for a single product.
+    pub batch: [usize; 2],
+    /// A, M × K.
+    pub a: Operand<'a>,
+    /// B, K × N.
+    pub b: Operand<'a>,
+    /// C, M × N.
+    pub c: Output<'a>,
+    /// The format of the products.
+    pub compute: Compute,
+    /// Whether C is read.
+    pub existing: Existing,
+    /// One value per column of C.
+    pub bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// Why a product cannot be computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// Dimensions that must agree do not.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// Which dimension.
+        what: &'static str,
+        /// What the other arguments call for.
+        expected: usize,
+        /// What was given.
+        found: usize,
+    },
+    /// A slice does not reach as far as its layout says.
+    #[error("{operand} holds {found} elements, but its layout needs {needed}")]
+    TooShort {
+        /// Which operand.
+        operand: &'static str,
+        /// Elements that the layout spans; `usize::MAX` where that number overflows.
+        needed: usize,
+        /// Elements that there are.
+        found: usize,
+    },
+    /// An operand is stored in another 16-bit format than the product computes in.
+    #[error(
+        "{operand} is stored as {stored}, but the product computes in {compute:?}; store it so or as f32"
+    )]
+    Storage {
+        /// Which operand.
+        operand: &'static str,
+        /// Its storage.
+        stored: &'static str,
+        /// The format of the product.
+        compute: Compute,
+    },
+    /// The output's columns are not adjacent, or its layout names an element twice.
+    #[error("the layout of {operand} must have adjacent columns and name no element twice")]
+    Overlap {
+        /// Which operand.
+        operand: &'static str,
+    },
+    /// A size that the kernel cannot handle.
+    #[error("{what} is {found}; it must be {requirement}")]
+    Size {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        found: usize,
+        /// What is allowed.
+        requirement: &'static str,
+    },
+}
+
+pub(crate) fn check_storage(
+    operand: &'static str,
+    data: Data<'_>,
+    compute: Compute,
+) -> Result<(), KernelError> {
+    let stored = match (data, compute) {
+        (Data::F32(_), _) | (Data::Bf16(_), Compute::Bf16) | (Data::F16(_), Compute::F16) => return Ok(()),
+        (Data::Bf16(_), _) => "bf16",
+        (Data::F16(_), _) => "f16",
+    };
+    Err(KernelError::Storage { operand, stored, compute })
+}
+
+pub(crate) fn check_length(
+    operand: &'static str,
+    needed: Option<usize>,
+    found: usize,
+) -> Result<(), KernelError> {
+    match needed {
+        Some(needed) if needed <= found => Ok(()),
+        needed => Err(KernelError::TooShort { operand, needed: needed.unwrap_or(usize::MAX), found }),
+    }
+}
+
+pub(crate) fn check_equal(what: &'static str, expected: usize, found: usize) -> Result<(), KernelError> {
+    if expected == found { Ok(()) } else { Err(KernelError::Shape { what, expected, found }) }
+}
+
+/// An operand as outer × K, given the strides of the two.
+fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
+    // The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
+    let (along, line, position) = match k_stride <= outer_stride {
+        true => (Along::K, outer_stride, k_stride),
+        false => (Along::Outer, k_stride, outer_stride),
+    };
+    Source { data, base: 0, gather: Gather::Strided { line, position }, along }
+}
+
+/// Computes the product.
+///
+/// Nothing is allocated once `ctx.scratch` has [`scratch_bytes`]. Results do not depend on the number of threads.
+///
+/// # Errors
+/// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
+/// output's layout overlaps itself; nothing is written then.
+pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
+    let GemmArgs { batch, a, b, mut c, compute, existing, bias, activation } = args;
+    let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
+    check_equal("rows of B (K)", k, b.layout.rows)?;
+    check_equal("rows of C (M)", m, c.layout.rows)?;
+    check_equal("columns of C (N)", n, c.layout.columns)?;
+    if let Some(bias) = bias {
+        check_equal("length of the bias (N)", n, bias.len())?;
+    }
+    check_storage("A", a.data, compute)?;
+    check_storage("B", b.data, compute)?;
+    check_length("A", a.layout.span(batch), a.data.len())?;
+    check_length("B", b.layout.span(batch), b.data.len())?;
+    check_length("C", c.layout.span(batch), c.data.len())?;
+    if (c.layout.column_stride != 1 && n > 1) || !c.layout.is_injective(batch) {
+        return Err(KernelError::Overlap { operand: "C" });
+    }
+    let problem = Problem {
+        a: source(a.data, a.layout.row_stride, a.layout.column_stride),
+        b: source(b.data, b.layout.column_stride, b.layout.row_stride),
+        sink: Sink {
+            target: c.data.target(),
+            base: 0,
+            rows: OutRows::Strided(c.layout.row_stride),
+            existing,
+            bias,
+            activation,
+        },
+        compute,
+        batch,
+        a_batch: a.layout.batch_strides,
+        b_batch: b.layout.batch_strides,
+        out_batch: c.layout.batch_strides,
+    };
+    let extents = Extents { batches: batch[0] * batch[1], m, n, k };
+    execute(ctx, &problem, extents, share_b(batch, b.layout.batch_strides));
+    Ok(())
+}
+
+fn share_b(batch: [usize; 2], strides: [usize; 2]) -> PackB {
+    let same = (0..2).all(|i| batch[i] == 1 || strides[i] == 0);
+    if same { PackB::Once } else { PackB::PerJob }
+}
+
+/// Runs `$body` with `$engine` bound to the engine for an instruction set and a compute format.
+macro_rules! with_engine {
+    ($isa:expr, $compute:expr, $engine:ident => $body:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (isa, compute) = ($isa, $compute);
+            if let (Some(tiles), Compute::Bf16) = (amx::Tiles::new(isa), compute) {
+                let $engine = amx::AmxBf16(tiles);
+                $body
+            } else if let (Some(tiles), Compute::F16) = (amx::Tiles::new(isa), compute) {
+                let $engine = amx::AmxF16(tiles);
+                $body
+            } else if let Some($engine) = engine::Avx512::new(isa) {
+                $body
+            } else if let Some($engine) = engine::Avx2::new(isa) {
+                $body
+            } else {
+                debug_assert_eq!(isa.level(), Level::Portable);
+                let $engine = engine::Portable;
+                $body
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = ($isa, $compute, Level::Portable);
+            let $engine = engine::Portable;
+            $body
+        }
+    }};
+}
+
+/// Computes a checked problem on the engine for instruction set and compute format.
+pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, pack_b: PackB) {
+    if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
+        return;
+    }
+    let threads = ctx.pool.threads();
+    with_engine!(ctx.isa, problem.compute, engine => {
+        let plan = make_plan(engine, extents, pack_b, threads);
+        run::run(engine, ctx, problem, &plan);
+    });
+}
+
+fn make_plan<E: engine::Engine>(_: E, extents: Extents, pack_b: PackB, threads: usize) -> Plan {
+    Plan::new::<E>(extents, pack_b, threads)
+}
+
+/// Bytes of scratch for a problem of these extents.
+pub(crate) fn bytes(isa: Isa, threads: usize, compute: Compute, extents: Extents, pack_b: PackB) -> usize {
+    if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
+        return 0;
+    }
+    with_engine!(isa, compute, engine => make_plan(engine, extents, pack_b, threads).bytes(threads))
+}
+
+/// The sizes of a product, for [`scratch_bytes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmShape {
+    /// Extents of the two batch dimensions.
+    pub batch: [usize; 2],
+    /// M, N and K.
+    pub mnk: [usize; 3],
+    /// Whether all batches use the same B (a batch stride of 0 wherever there is more than one).
+    pub same_b: bool,
+    /// The format of the products.
+    pub compute: Compute,
+}
+
+/// Bytes of scratch that [`gemm`] uses for such a product with `threads` threads.
+pub fn scratch_bytes(isa: Isa, threads: usize, shape: &GemmShape) -> usize {
+    let [m, n, k] = shape.mnk;
+    let extents = Extents { batches: shape.batch[0] * shape.batch[1], m, n, k };
+    let single = extents.batches <= 1;
+    let pack_b = if shape.same_b || single { PackB::Once } else { PackB::PerJob };
+    bytes(isa, threads, shape.compute, extents, pack_b)
+}

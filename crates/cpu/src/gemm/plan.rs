@@ -1,0 +1,143 @@
+//! Blocking: how one product is cut into jobs, and what memory they need.
+//!
+//! What decides the order of summation of an output element (the k blocks and the split of K) depends on the shape
+//! and the instruction set alone. The grid of jobs may also depend on the number of threads: that changes who
+//! computes an element, not how.
+
+use super::engine::{Engine, panel_units};
+use super::scratch::whole_lines;
+
+/// Batches, M, N and K of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extents {
+    pub batches: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// Whether B may be packed whole before the jobs start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackB {
+    /// All batches use the same matrix, and it exists in memory: pack it once.
+    Once,
+    /// Each job packs the part that it needs.
+    PerJob,
+}
+
+/// How a product is cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub extents: Extents,
+    /// K of a part; K is cut into parts whose sums are added at the end where the output is small and K long.
+    pub part: usize,
+    pub parts: usize,
+    /// k of a block inside a part.
+    pub kc: usize,
+    /// Rows and columns of a job.
+    pub rows: usize,
+    pub columns: usize,
+    pub row_jobs: usize,
+    pub column_jobs: usize,
+    pub pack_b: PackB,
+    /// Bytes of the regions, each in whole cache lines: B packed once; sums of the parts; and for each worker its
+    /// block of A, its block of B, and its sums.
+    pub shared_b: usize,
+    pub sums: usize,
+    pub worker_a: usize,
+    pub worker_b: usize,
+    pub worker_sums: usize,
+}
+
+/// The largest B that is packed whole, in bytes.
+const SHARED_B_LIMIT: usize = 48 << 20;
+/// The largest room for the sums of parts, in f32.
+const SUMS_LIMIT: usize = 8 << 20;
+/// Parts wanted in all, and the shortest.
+const PARTS_WANTED: usize = 32;
+const PART_MIN: usize = 2048;
+
+impl Plan {
+    /// Cuts a product whose B allows `pack_b` for `threads` threads.
+    pub(crate) fn new<E: Engine>(extents: Extents, pack_b: PackB, threads: usize) -> Plan {
+        let Extents { batches, m, n, k } = extents;
+        let (parts, part) = split_k(extents);
+        let kc = part.div_ceil(part.div_ceil(E::KC).max(1)).next_multiple_of(32);
+
+        let shared_b_units = panel_units::<E>(n.next_multiple_of(E::NR), k.next_multiple_of(32));
+        let unit = size_of::<E::Unit>();
+        let resident_columns = match E::RESIDENT_B {
+            0 => 512,
+            units => (units / (k.max(1) * E::PARTS)).max(512),
+        };
+        let mut columns = even(n, resident_columns, E::NR);
+        let once =
+            pack_b == PackB::Once && parts == 1 && m > E::MC && shared_b_units * unit <= SHARED_B_LIMIT;
+        // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many rows as it can.
+        let (mut rows, rows_min) = match once {
+            true => (even(m, E::MC, E::MR), (E::MC / 2).next_multiple_of(E::MR).max(E::MR)),
+            false => (even(m, if parts > 1 { 512 } else { 1024 }, E::MR), E::MC),
+        };
+        let jobs = |rows: usize, columns: usize| batches * parts * m.div_ceil(rows) * n.div_ceil(columns);
+        while jobs(rows, columns) < 3 * threads && threads > 1 {
+            if rows > rows_min {
+                rows = (rows / 2).next_multiple_of(E::MR).max(rows_min);
+            } else if columns > 4 * E::NR {
+                columns = (columns / 2).next_multiple_of(E::NR);
+            } else {
+                break;
+            }
+        }
+        let (row_jobs, column_jobs) = (m.div_ceil(rows), n.div_ceil(columns));
+        let tile = E::MR * E::NR;
+        let job_sums = if kc < part || parts > 1 { rows * columns } else { tile };
+        let f32s = |count: usize| whole_lines(count * size_of::<f32>());
+        Plan {
+            extents,
+            part,
+            parts,
+            kc,
+            rows,
+            columns,
+            row_jobs,
+            column_jobs,
+            pack_b: if once { PackB::Once } else { PackB::PerJob },
+            shared_b: if once { whole_lines(shared_b_units * unit) } else { 0 },
+            sums: if parts > 1 { batches * parts * row_jobs * column_jobs * f32s(job_sums) } else { 0 },
+            worker_a: whole_lines(panel_units::<E>(E::MC.min(rows.next_multiple_of(E::MR)), kc) * unit),
+            worker_b: if once { 0 } else { whole_lines(panel_units::<E>(columns, kc) * unit) },
+            worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
+        }
+    }
+
+    /// Bytes of scratch for `threads` workers.
+    pub(crate) fn bytes(&self, threads: usize) -> usize {
+        self.shared_b + self.sums + threads * self.worker_bytes()
+    }
+
+    pub(crate) fn worker_bytes(&self) -> usize {
+        self.worker_a + self.worker_b + self.worker_sums
+    }
+
+    /// Jobs in all.
+    pub(crate) fn jobs(&self) -> usize {
+        self.extents.batches * self.parts * self.row_jobs * self.column_jobs
+    }
+}
+
+/// `whole` cut into equal pieces of at most `limit`, rounded up to a multiple of `step`.
+fn even(whole: usize, limit: usize, step: usize) -> usize {
+    let pieces = whole.div_ceil(limit).max(1);
+    whole.div_ceil(pieces).next_multiple_of(step).max(step)
+}
+
+/// The number of parts of K and their length, for products with too few outputs to keep all threads busy, such as the
+/// weight gradient of a convolution.
+fn split_k(extents: Extents) -> (usize, usize) {
+    let Extents { batches, m, n, k } = extents;
+    let tiles = batches * m.div_ceil(96).max(1) * n.div_ceil(512).max(1);
+    let room = SUMS_LIMIT / (batches * m.next_multiple_of(96) * n.next_multiple_of(64)).max(1);
+    let parts = (PARTS_WANTED / tiles.max(1)).min(k / PART_MIN).min(room).max(1);
+    let part = k.div_ceil(parts).next_multiple_of(32);
+    (k.div_ceil(part.max(1)).max(1), part)
+}

@@ -1,0 +1,338 @@
+//! Executes a plan: packs, multiplies, stores.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::engine::{Engine, panel_units};
+use super::plan::{PackB, Plan};
+use super::sink::Sink;
+use super::source::Source;
+use super::{Compute, Ctx};
+use crate::isa::Kernel;
+use crate::pool::Pool;
+
+/// A product with everything checked: indices of sources and sink lie inside their slices.
+#[derive(Clone, Copy)]
+pub(crate) struct Problem<'a> {
+    pub a: Source<'a>,
+    pub b: Source<'a>,
+    pub sink: Sink<'a>,
+    pub compute: Compute,
+    /// Extents of the two batch dimensions.
+    pub batch: [usize; 2],
+    /// Element strides of the batch dimensions in A, B and the output.
+    pub a_batch: [usize; 2],
+    pub b_batch: [usize; 2],
+    pub out_batch: [usize; 2],
+}
+
+/// Panels of B packed by one chunk of work.
+const PACK_PANELS: usize = 8;
+/// Below this many multiply-adds waking other threads costs more than it saves.
+const ALONE: usize = 1 << 15;
+
+/// The regions of scratch memory, as addresses that workers share: each uses its own part.
+#[derive(Clone, Copy)]
+struct Regions {
+    shared_b: *mut u8,
+    sums: *mut f32,
+    workers: *mut u8,
+}
+
+// SAFETY: the regions come from an exclusive borrow of the scratch memory that outlives the computation. B is written
+// in disjoint chunks before it is read; sums and workers' regions belong to one job or worker at a time.
+unsafe impl Sync for Regions {}
+// SAFETY: as above.
+unsafe impl Send for Regions {}
+
+/// Computes `problem` as `plan` says, which was made for the same engine and no more threads than the pool has.
+pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
+    let base = ctx.scratch.take(plan.bytes(ctx.pool.threads()));
+    // SAFETY: `take` gave as many bytes as the plan needs in all.
+    let regions = unsafe {
+        Regions {
+            shared_b: base,
+            sums: base.add(plan.shared_b).cast(),
+            workers: base.add(plan.shared_b + plan.sums),
+        }
+    };
+    let e = plan.extents;
+    let work = e.batches * e.m * e.n * e.k;
+    if plan.pack_b == PackB::Once {
+        let pack = PackShared { engine, problem, plan, regions, chunk: 0 };
+        let groups = e.n.div_ceil(E::NR * PACK_PANELS);
+        for_each(ctx.pool, work, e.k.div_ceil(plan.kc.max(1)) * groups, &|_, chunk| {
+            engine.enter(PackShared { chunk, ..pack });
+        });
+    }
+    for_each(ctx.pool, work, plan.jobs(), &|worker, job| {
+        engine.prepare();
+        engine.enter(Job { engine, problem, plan, regions, worker, job });
+    });
+    if plan.parts > 1 {
+        let tiles_per_job = plan.rows.div_ceil(E::MR);
+        for_each(ctx.pool, work, plan.jobs() / plan.parts * tiles_per_job, &|_, chunk| {
+            engine.enter(AddParts::<E> { engine: PhantomData, problem, plan, regions, chunk });
+        });
+    }
+}
+
+fn for_each(pool: &Pool, work: usize, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+    if work < ALONE {
+        for chunk in 0..chunks {
+            f(0, chunk);
+        }
+    } else {
+        pool.for_each(chunks, f);
+    }
+}
+
+impl Problem<'_> {
+    /// The operands and the output of one batch.
+    #[inline(always)]
+    fn batch(&self, index: usize) -> (Source<'_>, Source<'_>, Sink<'_>) {
+        let [i, j] = [index / self.batch[1], index % self.batch[1]];
+        let at = |strides: [usize; 2]| i * strides[0] + j * strides[1];
+        let a = Source { base: self.a.base + at(self.a_batch), ..self.a };
+        let b = Source { base: self.b.base + at(self.b_batch), ..self.b };
+        let sink = Sink { base: self.sink.base + at(self.out_batch), ..self.sink };
+        (a, b, sink)
+    }
+}
+
+struct Pack<'a, E: Engine, const IS_A: bool> {
+    engine: E,
+    source: &'a Source<'a>,
+    compute: Compute,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &'a mut [E::Unit],
+}
+
+impl<E: Engine, const IS_A: bool> Kernel for Pack<'_, E, IS_A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Pack { engine, source, compute, outer, k, to } = self;
+        match IS_A {
+            true => engine.pack_a(source, compute, outer, k, to),
+            false => engine.pack_b(source, compute, outer, k, to),
+        }
+    }
+}
+
+// Packing is long code that several kernels need: compiled once per engine and called.
+#[inline(never)]
+fn pack_a<E: Engine>(
+    engine: E,
+    source: &Source<'_>,
+    compute: Compute,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [E::Unit],
+) {
+    engine.enter(Pack::<E, true> { engine, source, compute, outer, k, to });
+}
+
+#[inline(never)]
+fn pack_b<E: Engine>(
+    engine: E,
+    source: &Source<'_>,
+    compute: Compute,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [E::Unit],
+) {
+    engine.enter(Pack::<E, false> { engine, source, compute, outer, k, to });
+}
+
+/// Packs some panels of one k block of the B that all jobs share: `[k block][panel]`.
+#[derive(Clone, Copy)]
+struct PackShared<'a, E> {
+    engine: E,
+    problem: &'a Problem<'a>,
+    plan: &'a Plan,
+    regions: Regions,
+    chunk: usize,
+}
+
+impl<E: Engine> Kernel for PackShared<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let e = self.plan.extents;
+        let groups = e.n.div_ceil(E::NR * PACK_PANELS);
+        let (block, group) = (self.chunk / groups, self.chunk % groups);
+        let k = block * self.plan.kc..((block + 1) * self.plan.kc).min(e.k);
+        let columns = group * PACK_PANELS * E::NR..((group + 1) * PACK_PANELS * E::NR).min(e.n);
+        let panels = columns.len().div_ceil(E::NR);
+        let at = shared_offset::<E>(self.plan, k.start, k.len(), columns.start / E::NR);
+        // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
+        let to = unsafe {
+            let start = self.regions.shared_b.cast::<E::Unit>().add(at);
+            std::slice::from_raw_parts_mut(start, panels * panel_units::<E>(E::NR, k.len()))
+        };
+        pack_b(self.engine, &self.problem.b, self.problem.compute, columns, k, to);
+    }
+}
+
+/// Where a panel of the block of `len` k from `k0` on begins in the B that is packed once, in units.
+#[inline(always)]
+fn shared_offset<E: Engine>(plan: &Plan, k0: usize, len: usize, panel: usize) -> usize {
+    // All blocks before are whole, and a whole block has a multiple of every engine's step.
+    panel_units::<E>(plan.extents.n.next_multiple_of(E::NR), k0) + panel * panel_units::<E>(E::NR, len)
+}
+
+/// One job: a rectangle of the output of one batch, over one part of K.
+struct Job<'a, E> {
+    engine: E,
+    problem: &'a Problem<'a>,
+    plan: &'a Plan,
+    regions: Regions,
+    worker: usize,
+    job: usize,
+}
+
+/// The rectangle of job `job`: (batch, part, rows, columns).
+#[inline(always)]
+fn place(plan: &Plan, job: usize) -> (usize, usize, Range<usize>, Range<usize>) {
+    // Rows change fastest, so that consecutive jobs of a worker use the same columns of B.
+    let (rest, row) = (job / plan.row_jobs, job % plan.row_jobs);
+    let (rest, column) = (rest / plan.column_jobs, rest % plan.column_jobs);
+    let (part, batch) = (rest / plan.extents.batches, rest % plan.extents.batches);
+    let rows = row * plan.rows..((row + 1) * plan.rows).min(plan.extents.m);
+    let columns = column * plan.columns..((column + 1) * plan.columns).min(plan.extents.n);
+    (batch, part, rows, columns)
+}
+
+impl<E: Engine> Kernel for Job<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Job { engine, problem, plan, regions, worker, job } = self;
+        let (batch, part, rows, columns) = place(plan, job);
+        let (a, b, sink) = problem.batch(batch);
+        let panels = columns.len().div_ceil(E::NR);
+        let tile = E::MR * E::NR;
+        // SAFETY: the region of this worker, then the parts of it, all inside what the plan asked for; a job's sums
+        // lie in its own place where K is split.
+        let (packed_a, packed_b, sums) = unsafe {
+            let own = regions.workers.add(worker * plan.worker_bytes());
+            let sums: *mut f32 = match plan.parts {
+                1 => own.add(plan.worker_a + plan.worker_b).cast(),
+                _ => regions.sums.add(job * (plan.sums / plan.jobs() / size_of::<f32>())),
+            };
+            (own.cast::<E::Unit>(), own.add(plan.worker_a).cast::<E::Unit>(), sums)
+        };
+        let keep_sums = plan.kc < plan.part || plan.parts > 1;
+        let k_part = part * plan.part..((part + 1) * plan.part).min(plan.extents.k);
+        if k_part.is_empty() {
+            // An empty sum is zero; there is one part and the sums hold at least one tile.
+            for row in rows.clone().step_by(E::MR) {
+                for column in columns.clone().step_by(E::NR) {
+                    let block = (row, E::MR.min(rows.end - row));
+                    // SAFETY: one tile of sums of this worker; the block lies inside the output.
+                    unsafe {
+                        std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
+                        sink.store(sums, E::NR, block, (column, E::NR.min(columns.end - column)));
+                    }
+                }
+            }
+            return;
+        }
+        for k0 in k_part.clone().step_by(plan.kc) {
+            let k = k0..(k0 + plan.kc).min(k_part.end);
+            let (first, last) = (k.start == k_part.start, k.end == k_part.end);
+            let packed_k = k.len().next_multiple_of(E::STEP);
+            let b_panel = panel_units::<E>(E::NR, k.len());
+            let a_panel = panel_units::<E>(E::MR, k.len());
+            let b_block = match plan.pack_b {
+                // SAFETY: inside the region of B, which the chunks before have filled.
+                PackB::Once => unsafe {
+                    let at = shared_offset::<E>(plan, k.start, k.len(), columns.start / E::NR);
+                    regions.shared_b.cast::<E::Unit>().add(at)
+                },
+                PackB::PerJob => {
+                    // SAFETY: this worker's room for B.
+                    let to = unsafe { std::slice::from_raw_parts_mut(packed_b, panels * b_panel) };
+                    pack_b(engine, &b, problem.compute, columns.clone(), k.clone(), to);
+                    packed_b
+                }
+            };
+            for row0 in rows.clone().step_by(E::MC) {
+                let strip = row0..(row0 + E::MC).min(rows.end);
+                let a_panels = strip.len().div_ceil(E::MR);
+                // SAFETY: this worker's room for A.
+                let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
+                pack_a(engine, &a, problem.compute, strip.clone(), k.clone(), to);
+                for column in 0..panels {
+                    for row in 0..a_panels {
+                        let row1 = strip.start + row * E::MR;
+                        let column1 = columns.start + column * E::NR;
+                        // SAFETY: whole packed panels; sums for every tile of the job, or for one; the block lies
+                        // inside the output and in no other job.
+                        unsafe {
+                            let at = ((row1 - rows.start) / E::MR * panels + column) * tile;
+                            let acc = sums.add(if keep_sums { at } else { 0 });
+                            let (a, b) = (packed_a.add(row * a_panel), b_block.add(column * b_panel));
+                            engine.tile(packed_k, a, b, acc, !first);
+                            if last && plan.parts == 1 {
+                                let block = (row1, E::MR.min(rows.end - row1));
+                                sink.store(acc, E::NR, block, (column1, E::NR.min(columns.end - column1)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the sums of all parts, in order, for one row of tiles of a job's rectangle.
+struct AddParts<'a, E> {
+    engine: PhantomData<E>,
+    problem: &'a Problem<'a>,
+    plan: &'a Plan,
+    regions: Regions,
+    chunk: usize,
+}
+
+impl<E: Engine> Kernel for AddParts<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let AddParts { problem, plan, regions, chunk, .. } = self;
+        let tile_rows = plan.rows.div_ceil(E::MR);
+        let (job, tile_row) = (chunk / tile_rows, chunk % tile_rows);
+        let (batch, _, rows, columns) = place(plan, job);
+        let row = rows.start + tile_row * E::MR;
+        if row >= rows.end {
+            return;
+        }
+        let sink = problem.batch(batch).2;
+        let panels = columns.len().div_ceil(E::NR);
+        let jobs_per_part = plan.jobs() / plan.parts;
+        let job_sums = plan.sums / plan.jobs() / size_of::<f32>();
+        let tile = E::MR * E::NR;
+        for column in 0..panels {
+            let at = (tile_row * panels + column) * tile;
+            // SAFETY: this tile in the sums of each part; all jobs are done, and no other chunk has this tile.
+            unsafe {
+                let sum = std::slice::from_raw_parts_mut(regions.sums.add(job * job_sums + at), tile);
+                for part in 1..plan.parts {
+                    let other = regions.sums.add((part * jobs_per_part + job) * job_sums + at);
+                    for (sum, &other) in sum.iter_mut().zip(std::slice::from_raw_parts(other, tile)) {
+                        *sum += other;
+                    }
+                }
+                let first = columns.start + column * E::NR;
+                let block = (row, E::MR.min(rows.end - row));
+                sink.store(sum.as_ptr(), E::NR, block, (first, E::NR.min(columns.end - first)));
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Where results go: rounding to the output's storage, bias, activation, and the address of each row.
+
+use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+
+use super::{Activation, Existing};
+
+/// The storage of an output, as a pointer that threads share: each writes elements of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    F32(*mut f32),
+    Bf16(*mut u16),
+    F16(*mut u16),
+}
+
+/// Where row `i` of the output begins, in elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OutRows {
+    /// `i · stride`.
+    Strided(usize),
+    /// `i` as a number of three digits with extents (any, `extents[0]`, `extents[1]`), each digit with a stride.
+    Digits { extents: [usize; 2], strides: [usize; 3] },
+}
+
+/// An output matrix with adjacent columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sink<'a> {
+    pub target: Target,
+    /// First element.
+    pub base: usize,
+    pub rows: OutRows,
+    pub existing: Existing,
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+// SAFETY: the pointer comes from an exclusive borrow that outlives the computation, and every element is written by
+// exactly one thread.
+unsafe impl Sync for Sink<'_> {}
+// SAFETY: as above.
+unsafe impl Send for Sink<'_> {}
+
+trait Stored: Copy {
+    type Code: Copy;
+    fn code(x: f32) -> Self::Code;
+    fn value(code: Self::Code) -> f32;
+}
+
+#[derive(Clone, Copy)]
+struct F32;
+#[derive(Clone, Copy)]
+struct Bf16;
+#[derive(Clone, Copy)]
+struct F16;
+
+impl Stored for F32 {
+    type Code = f32;
+    #[inline(always)]
+    fn code(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn value(code: f32) -> f32 {
+        code
+    }
+}
+
+impl Stored for Bf16 {
+    type Code = u16;
+    #[inline(always)]
+    fn code(x: f32) -> u16 {
+        bf16_from_f32(x)
+    }
+    #[inline(always)]
+    fn value(code: u16) -> f32 {
+        f32_from_bf16(code)
+    }
+}
+
+impl Stored for F16 {
+    type Code = u16;
+    #[inline(always)]
+    fn code(x: f32) -> u16 {
+        f16_from_f32(x)
+    }
+    #[inline(always)]
+    fn value(code: u16) -> f32 {
+        f32_from_f16(code)
+    }
+}
+
+/// Columns handled at a time; every engine's panel is a multiple of it.
+const LANES: usize = 8;
+
+impl Sink<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize) -> usize {
+        self.base
+            + match self.rows {
+                OutRows::Strided(stride) => i * stride,
+                OutRows::Digits { extents, strides } => {
+                    let (rest, low) = (i / extents[1], i % extents[1]);
+                    rest / extents[0] * strides[0] + rest % extents[0] * strides[1] + low * strides[2]
+                }
+            }
+    }
+
+    /// Writes the first `rows` rows and `columns` columns of a block of sums with row length `nr` to
+    /// (`row0`, `column0`) and on.
+    ///
+    /// # Safety
+    /// `acc` points to `rows · nr` values with `columns ≤ nr`; the block lies inside the output; nobody else reads or writes
+    /// it meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn store(
+        &self,
+        acc: *const f32,
+        nr: usize,
+        (row0, rows): (usize, usize),
+        (column0, columns): (usize, usize),
+    ) {
+        for r in 0..rows {
+            let at = self.row(row0 + r) + column0;
+            // SAFETY: row `r` of the block, and its place in the output, which lies inside.
+            unsafe {
+                let acc = std::slice::from_raw_parts(acc.add(r * nr), columns);
+                let bias = self.bias.map(|b| &b[column0..column0 + columns]);
+                match self.target {
+                    Target::F32(to) => self.store_row::<F32>(acc, bias, to.add(at)),
+                    Target::Bf16(to) => self.store_row::<Bf16>(acc, bias, to.add(at)),
+                    Target::F16(to) => self.store_row::<F16>(acc, bias, to.add(at)),
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `to` points to `acc.len()` elements that nobody else touches.
+    #[inline(always)]
+    unsafe fn store_row<S: Stored>(&self, acc: &[f32], bias: Option<&[f32]>, to: *mut S::Code) {
+        // SAFETY: the caller vouches for it.
+        let to = unsafe { std::slice::from_raw_parts_mut(to, acc.len()) };
+        let mut at = 0;
+        while at + LANES <= acc.len() {
+            let whole = |x: &[f32]| -> [f32; LANES] { std::array::from_fn(|i| x[at + i]) };
+            let values = whole(acc);
+            let bias = bias.map(whole);
+            let to: &mut [S::Code; LANES] = (&mut to[at..at + LANES]).try_into().expect("a range of LANES");
+            self.finish::<S, LANES>(values, bias, to);
+            at += LANES;
+        }
+        for i in at..acc.len() {
+            let to: &mut [S::Code; 1] = (&mut to[i..i + 1]).try_into().expect("a range of one");
+            self.finish::<S, 1>([acc[i]], bias.map(|b| [b[i]]), to);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Stored, const L: usize>(
+        &self,
+        mut x: [f32; L],
+        bias: Option<[f32; L]>,
+        to: &mut [S::Code; L],
+    ) {
+        if let Some(bias) = bias {
+            for (x, bias) in x.iter_mut().zip(bias) {
+                *x += bias;
+            }
+        }
+        if self.existing == Existing::Add {
+            for (x, &old) in x.iter_mut().zip(to.iter()) {
+                *x += S::value(old);
+            }
+        }
+        if self.activation == Activation::Relu {
+            for x in &mut x {
+                // NaN is not below zero, so it stays.
+                *x = if *x < 0.0 { 0.0 } else { *x };
+            }
+        }
+        for (to, x) in to.iter_mut().zip(x) {
+            *to = S::code(x);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Where an operand's elements lie: strided matrices and the implicit matrices of a convolution behind one type.
+//!
+//! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions is walked along
+//! memory (a *position*), the other jumps (a *line*). Packing asks for runs of positions on a line.
+
+/// Elements as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// f32 values.
+    F32(&'a [f32]),
+    /// bf16 codes.
+    Bf16(&'a [u16]),
+    /// f16 codes.
+    F16(&'a [u16]),
+}
+
+impl Data<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(d) => d.len(),
+            Data::Bf16(d) | Data::F16(d) => d.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which dimension the positions of a line run along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Along {
+    /// Lines are rows (columns of B); positions run along K.
+    K,
+    /// Lines are values of k; positions run along the outer dimension.
+    Outer,
+}
+
+/// How lines and positions map to elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Gather {
+    /// Element = line · `line` + position · `position`.
+    Strided { line: usize, position: usize },
+    /// A line index is a number of three digits with extents (any, `extents[0]`, `extents[1]`), each digit with a
+    /// stride; positions are adjacent.
+    Digits { extents: [usize; 2], strides: [usize; 3] },
+    /// Windows into an image.
+    Window(Window),
+}
+
+/// Windows into a batch of images [N, H, W, C]. A line is a pixel (n, y, x) of a grid, a position is a tap and a
+/// channel (ty, tx, c); the element is that of image row `y·line_step + offset + ty·tap_step` and so for columns,
+/// or zero outside the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// H and W of the image.
+    pub image: [usize; 2],
+    /// C.
+    pub channels: usize,
+    /// Height and width of the grid of lines.
+    pub grid: [usize; 2],
+    /// Taps per row of taps.
+    pub taps_x: usize,
+    pub line_step: isize,
+    pub tap_step: isize,
+    /// Vertical and horizontal offset.
+    pub offset: [isize; 2],
+}
+
+/// A decoded line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Line {
+    base: usize,
+    y: isize,
+    x: isize,
+}
+
+/// A decoded position.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Position {
+    index: usize,
+    tap_y: isize,
+    tap_x: usize,
+}
+
+/// An operand as packing sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub data: Data<'a>,
+    /// First element.
+    pub base: usize,
+    pub gather: Gather,
+    pub along: Along,
+}
+
+impl Source<'_> {
+    #[inline(always)]
+    pub(crate) fn line(&self, index: usize) -> Line {
+        match self.gather {
+            Gather::Strided { line, .. } => Line { base: self.base + index * line, y: 0, x: 0 },
+            Gather::Digits { extents, strides } => {
+                let (rest, low) = (index / extents[1], index % extents[1]);
+                let (high, middle) = (rest / extents[0], rest % extents[0]);
+                let base = self.base + high * strides[0] + middle * strides[1] + low * strides[2];
+                Line { base, y: 0, x: 0 }
+            }
+            Gather::Window(w) => {
+                let (rest, x) = (index as u32 / w.grid[1] as u32, index as u32 % w.grid[1] as u32);
+                let (n, y) = (rest / w.grid[0] as u32, rest % w.grid[0] as u32);
+                Line {
+                    base: self.base + n as usize * (w.image[0] * w.image[1] * w.channels),
+                    y: y as isize * w.line_step + w.offset[0],
+                    x: x as isize * w.line_step + w.offset[1],
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn position(&self, index: usize) -> Position {
+        match self.gather {
+            Gather::Strided { .. } | Gather::Digits { .. } => Position { index, tap_y: 0, tap_x: 0 },
+            Gather::Window(w) => {
+                let (tap, channel) = (index / w.channels, index % w.channels);
+                Position { index: channel, tap_y: (tap / w.taps_x) as isize, tap_x: tap % w.taps_x }
+            }
+        }
+    }
+
+    /// Where the run of `len` elements from `position` starts if they are adjacent in memory.
+    #[inline(always)]
+    pub(crate) fn adjacent(&self, line: Line, position: Position, len: usize) -> Option<usize> {
+        match self.gather {
+            Gather::Strided { position: 1, .. } | Gather::Digits { .. } => Some(line.base + position.index),
+            Gather::Strided { .. } => None,
+            Gather::Window(w) => w.adjacent(line, position, len),
+        }
+    }
+
+    /// Copies `to.len()` elements from `position` on, zero where the window leaves the image.
+    // Copies need no target features, and this is called from many places: one body keeps the build short.
+    #[inline(never)]
+    pub(crate) fn fetch<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
+        match self.gather {
+            Gather::Strided { position: stride, .. } => {
+                let start = line.base + position.index * stride;
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = data[start + i * stride];
+                }
+            }
+            Gather::Digits { .. } => {
+                let start = line.base + position.index;
+                to.copy_from_slice(&data[start..start + to.len()]);
+            }
+            Gather::Window(w) => w.fetch(data, line, position, to),
+        }
+    }
+}
+
+impl Window {
+    /// The first channel of the pixel under a tap; `None` outside the image.
+    #[inline(always)]
+    fn pixel(&self, line: Line, tap_y: isize, tap_x: usize) -> Option<usize> {
+        let y = line.y + tap_y * self.tap_step;
+        let x = line.x + tap_x as isize * self.tap_step;
+        // A negative number is huge as usize, so one comparison checks both ends.
+        let inside = (y as usize) < self.image[0] && (x as usize) < self.image[1];
+        inside.then(|| line.base + (y as usize * self.image[1] + x as usize) * self.channels)
+    }
+
+    /// Where a run of `len` elements starts if it lies in one row of the image, all inside.
+    #[inline(always)]
+    fn adjacent(&self, line: Line, position: Position, len: usize) -> Option<usize> {
+        if self.tap_step != 1 {
+            let inside = position.index + len <= self.channels;
+            return inside
+                .then(|| self.pixel(line, position.tap_y, position.tap_x))?
+                .map(|p| p + position.index);
+        }
+        // Taps of one row touch adjacent pixels.
+        let y = line.y + position.tap_y;
+        let start = (line.x + position.tap_x as isize) * self.channels as isize + position.index as isize;
+        let taps_left = (self.taps_x - position.tap_x) * self.channels - position.index;
+        let row = self.image[1] * self.channels;
+        let inside =
+            (y as usize) < self.image[0] && start >= 0 && start as usize + len <= row && len <= taps_left;
+        inside.then(|| line.base + y as usize * row + start as usize)
+    }
+
+    fn fetch<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
+        match self.tap_step {
+            1 => self.fetch_rows(data, line, position, to),
+            _ => self.fetch_taps(data, line, position, to),
+        }
+    }
+
+    /// Row of taps by row of taps: each is one run of the image row, with zeros where it reaches over the edges.
+    fn fetch_rows<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
+        let row = (self.image[1] * self.channels) as isize;
+        let mut start = (line.x + position.tap_x as isize) * self.channels as isize + position.index as isize;
+        let mut run = (self.taps_x - position.tap_x) * self.channels - position.index;
+        let mut y = line.y + position.tap_y;
+        let mut rest = to;
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at_mut(run.min(rest.len()));
+            let len = part.len() as isize;
+            let inside = (y as usize) < self.image[0];
+            let (from, until) =
+                if inside { ((-start).clamp(0, len), (row - start).clamp(0, len)) } else { (0, 0) };
+            let until = until.max(from);
+            part[..from as usize].fill(T::default());
+            part[until as usize..].fill(T::default());
+            if until > from {
+                let at = line.base + (y * row + start + from) as usize;
+                part[from as usize..until as usize].copy_from_slice(&data[at..at + (until - from) as usize]);
+            }
+            rest = after;
+            y += 1;
+            start = line.x * self.channels as isize;
+            run = self.taps_x * self.channels;
+        }
+    }
+
+    /// Tap by tap.
+    fn fetch_taps<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
+        let Position { index: mut channel, mut tap_y, mut tap_x } = position;
+        let mut done = 0;
+        while done < to.len() {
+            let run = (self.channels - channel).min(to.len() - done);
+            let part = &mut to[done..done + run];
+            match self.pixel(line, tap_y, tap_x) {
+                Some(start) => part.copy_from_slice(&data[start + channel..start + channel + run]),
+                None => part.fill(T::default()),
+            }
+            done += run;
+            channel = 0;
+            tap_x += 1;
+            if tap_x == self.taps_x {
+                tap_x = 0;
+                tap_y += 1;
+            }
+        }
+    }
+}

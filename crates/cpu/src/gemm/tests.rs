@@ -1,0 +1,485 @@
+//! Products against sums in f64, with bounds derived from the formats.
+
+use std::num::NonZeroUsize;
+use std::sync::LazyLock;
+
+use halfstep_float::{Format, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use proptest::prelude::*;
+
+use super::*;
+
+/// One pool per number of threads, 1 to 3.
+static POOLS: LazyLock<[Pool; 3]> =
+    LazyLock::new(|| [1, 2, 3].map(|n| Pool::new(NonZeroUsize::new(n).expect("positive"))));
+
+/// Every instruction set that is here; says which are not.
+pub(crate) fn instruction_sets() -> Vec<Isa> {
+    let here = Isa::available();
+    for level in Level::ALL {
+        if let Err(error) = Isa::new(level) {
+            eprintln!("skipped: {error}");
+        }
+    }
+    here
+}
+
+/// Numbers by counter: deterministic, spread over `2^±spread`, both signs, some zeros.
+pub(crate) fn numbers(seed: u64, count: usize, spread: i32) -> Vec<f32> {
+    let p = halfstep_float::Philox::new(seed);
+    let number = |i: usize| {
+        let word = p.word(0, i as u64);
+        let exponent = (word >> 8) as i32 % (2 * spread + 1) - spread;
+        let mantissa = 1.0 + f32::from_bits(0x3f80_0000 | p.word(1, i as u64) >> 9) / 2.0;
+        let sign = if word & 1 == 0 { 1.0 } else { -1.0 };
+        if word & 0xf0 == 0 { 0.0 } else { sign * mantissa * 2f32.powi(exponent) }
+    };
+    (0..count).map(number).collect()
+}
+
+/// f32 values as codes of a storage format, and the values of those codes.
+#[derive(Clone, Debug)]
+pub(crate) struct Tensor {
+    pub format: Format,
+    pub f32s: Vec<f32>,
+    pub codes: Vec<u16>,
+}
+
+impl Tensor {
+    pub fn new(format: Format, mut f32s: Vec<f32>) -> Tensor {
+        let codes =
+            f32s.iter().map(|&x| if format == Format::F16 { f16_from_f32(x) } else { bf16_from_f32(x) });
+        let codes: Vec<u16> = codes.collect();
+        if format != Format::F32 {
+            f32s = codes.iter().map(|&c| value(format, c)).collect();
+        }
+        Tensor { format, f32s, codes }
+    }
+
+    pub fn data(&self) -> Data<'_> {
+        match self.format {
+            Format::F16 => Data::F16(&self.codes),
+            Format::Bf16 => Data::Bf16(&self.codes),
+            _ => Data::F32(&self.f32s),
+        }
+    }
+
+    pub fn data_mut(&mut self) -> DataMut<'_> {
+        match self.format {
+            Format::F16 => DataMut::F16(&mut self.codes),
+            Format::Bf16 => DataMut::Bf16(&mut self.codes),
+            _ => DataMut::F32(&mut self.f32s),
+        }
+    }
+
+    pub fn get(&self, i: usize) -> f32 {
+        if self.format == Format::F32 { self.f32s[i] } else { value(self.format, self.codes[i]) }
+    }
+
+    pub fn bits(&self) -> Vec<u32> {
+        match self.format {
+            Format::F32 => self.f32s.iter().map(|x| x.to_bits()).collect(),
+            _ => self.codes.iter().map(|&c| c.into()).collect(),
+        }
+    }
+}
+
+fn value(format: Format, code: u16) -> f32 {
+    if format == Format::F16 { f32_from_f16(code) } else { f32_from_bf16(code) }
+}
+
+pub(crate) fn format_of(compute: Compute) -> Format {
+    match compute {
+        Compute::F32 => Format::F32,
+        Compute::Bf16 => Format::Bf16,
+        Compute::F16 => Format::F16,
+    }
+}
+
+/// What a kernel may differ by from the exact value `exact` of a sum of `k` products (and up to two more terms)
+/// whose magnitudes add up to `magnitude`, stored as `out`.
+///
+/// γ_n·Σ|terms| with n = k + 2 for the sum and the two additions of the epilogue, four times the products for f16 on
+/// tiles; half an ulp of the output; half the smallest f32 for every product that may underflow, and for bf16 on
+/// tiles what [`Compute::Bf16`] says.
+pub(crate) fn bound(
+    isa: Isa,
+    compute: Compute,
+    k: usize,
+    exact: f64,
+    magnitude: f64,
+    largest: f64,
+    out: Format,
+) -> f64 {
+    let tiles = isa.level() == Level::Amx;
+    let terms = if tiles && compute == Compute::F16 { 4 * k + 2 } else { k + 2 };
+    let u = Format::F32.info().unit_roundoff;
+    let gamma = terms as f64 * u / (1.0 - terms as f64 * u);
+    let underflow = if tiles && compute == Compute::Bf16 {
+        k as f64 * Format::F32.info().min_normal * (1.0 + 2.0 * largest)
+    } else {
+        k as f64 * Format::F32.info().min_subnormal
+    };
+    let before = gamma * magnitude + underflow;
+    let info = out.info();
+    before + info.unit_roundoff * (exact.abs() + before) + info.min_subnormal / 2.0
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    batch: [usize; 2],
+    mnk: [usize; 3],
+    compute: Compute,
+    /// Storage of A, B and C.
+    storage: [Format; 3],
+    transposed: [bool; 2],
+    /// Elements between the end of a row and the next, for A, B and C.
+    gap: [usize; 3],
+    repeat_b: bool,
+    existing: Existing,
+    bias: bool,
+    activation: Activation,
+    seed: u64,
+}
+
+fn size(large: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = usize> {
+    prop_oneof![1..=4usize, 1..=40usize, 30..=34usize, 94..=98usize, large]
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let compute = prop_oneof![Just(Compute::F32), Just(Compute::Bf16), Just(Compute::F16)];
+    let out = prop_oneof![Just(Format::F32), Just(Format::Bf16), Just(Format::F16)];
+    let shape = (
+        [1..=3usize, 1..=2usize],
+        [size(100..=130), size(500..=540)],
+        prop_oneof![0..=3usize, 1..=70usize, 254..=260usize, 510..=700usize],
+    );
+    let layout =
+        (any::<[bool; 2]>(), [0..=3usize, 0..=3usize, 0..=3usize], any::<bool>(), any::<[bool; 2]>());
+    let end = (any::<bool>(), any::<bool>(), any::<bool>(), any::<u64>());
+    (shape, compute, out, layout, end).prop_map(
+        |((batch, [m, n], k), compute, out, (transposed, gap, repeat_b, wide), (add, bias, relu, seed))| {
+            let low = format_of(compute);
+            // Keep the f64 reference affordable.
+            let batch = if m * n * k > 2_000_000 { [1, 1] } else { batch };
+            Case {
+                batch,
+                mnk: [m, n, k],
+                compute,
+                storage: [
+                    if wide[0] { Format::F32 } else { low },
+                    if wide[1] { Format::F32 } else { low },
+                    out,
+                ],
+                transposed,
+                gap,
+                repeat_b,
+                existing: if add { Existing::Add } else { Existing::Overwrite },
+                bias,
+                activation: if relu { Activation::Relu } else { Activation::Identity },
+                seed,
+            }
+        },
+    )
+}
+
+fn layout(
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+    gap: usize,
+    batch: [usize; 2],
+    repeat: bool,
+) -> Layout {
+    let (r, c) = if transposed { (columns, rows) } else { (rows, columns) };
+    let matrix = r * (c + gap) + gap;
+    let strides = if repeat { [0, 0] } else { [batch[1] * matrix, matrix] };
+    let l = Layout::row_major(r, c).with_row_stride(c + gap).with_batch_strides(strides);
+    if transposed { l.transposed() } else { l }
+}
+
+fn elements(l: &Layout, batch: [usize; 2]) -> usize {
+    l.span(batch).unwrap()
+}
+
+fn at(l: &Layout, batch: [usize; 2], i: usize, j: usize) -> usize {
+    batch[0] * l.batch_strides[0] + batch[1] * l.batch_strides[1] + i * l.row_stride + j * l.column_stride
+}
+
+fn run_case(
+    isa: Isa,
+    pool: &Pool,
+    case: &Case,
+    a: &Tensor,
+    b: &Tensor,
+    c: &mut Tensor,
+    bias: Option<&[f32]>,
+) {
+    let [m, n, k] = case.mnk;
+    let mut scratch = Scratch::new();
+    let args = GemmArgs {
+        batch: case.batch,
+        a: Operand {
+            data: a.data(),
+            layout: layout(m, k, case.transposed[0], case.gap[0], case.batch, false),
+        },
+        b: Operand {
+            data: b.data(),
+            layout: layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b),
+        },
+        c: Output { data: c.data_mut(), layout: layout(m, n, false, case.gap[2], case.batch, false) },
+        compute: case.compute,
+        existing: case.existing,
+        bias,
+        activation: case.activation,
+    };
+    gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
+    let shape = GemmShape { batch: case.batch, mnk: case.mnk, same_b: case.repeat_b, compute: case.compute };
+    assert_eq!(
+        scratch.bytes(),
+        scratch_bytes(isa, pool.threads(), &shape).next_multiple_of(64),
+        "the need that was announced"
+    );
+}
+
+fn rounded(t: &Tensor, compute: Compute) -> Vec<f64> {
+    t.f32s.iter().map(|&x| halfstep_float::round_to(format_of(compute), x.into())).collect()
+}
+
+fn check(case: &Case) {
+    let [m, n, k] = case.mnk;
+    let la = layout(m, k, case.transposed[0], case.gap[0], case.batch, false);
+    let lb = layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b);
+    let lc = layout(m, n, false, case.gap[2], case.batch, false);
+    // f16 ends at 2^16: values, and sums of up to 700 products, stay inside where C is f16.
+    let spread = if case.compute == Compute::F16 || case.storage[2] == Format::F16 { 2 } else { 20 };
+    let a = Tensor::new(case.storage[0], numbers(case.seed, elements(&la, case.batch), spread));
+    let b = Tensor::new(case.storage[1], numbers(case.seed + 1, elements(&lb, case.batch), spread));
+    let c0 = Tensor::new(case.storage[2], numbers(case.seed + 2, elements(&lc, case.batch), spread));
+    let bias = case.bias.then(|| numbers(case.seed + 3, n, spread));
+    let (av, bv) = (rounded(&a, case.compute), rounded(&b, case.compute));
+    let largest = av.iter().chain(&bv).fold(0.0, |x: f64, y| x.max(y.abs()));
+
+    for isa in instruction_sets() {
+        let results: Vec<Tensor> = POOLS
+            .iter()
+            .map(|pool| {
+                let mut c = c0.clone();
+                run_case(isa, pool, case, &a, &b, &mut c, bias.as_deref());
+                c
+            })
+            .collect();
+        let c = &results[0];
+        for other in &results[1..] {
+            assert_eq!(c.bits(), other.bits(), "{isa}: the number of threads changes the result");
+        }
+        let mut touched = vec![false; elements(&lc, case.batch)];
+        for p in 0..case.batch[0] {
+            for q in 0..case.batch[1] {
+                for i in 0..m {
+                    for j in 0..n {
+                        let (mut exact, mut magnitude) = (0.0, 0.0);
+                        let mut term = |x: f64| {
+                            exact += x;
+                            magnitude += x.abs();
+                        };
+                        for l in 0..k {
+                            term(av[at(&la, [p, q], i, l)] * bv[at(&lb, [p, q], l, j)]);
+                        }
+                        term(bias.as_ref().map_or(0.0, |b| b[j].into()));
+                        let place = at(&lc, [p, q], i, j);
+                        term(if case.existing == Existing::Add { c0.get(place).into() } else { 0.0 });
+                        if case.activation == Activation::Relu {
+                            exact = exact.max(0.0);
+                        }
+                        touched[place] = true;
+                        let got = f64::from(c.get(place));
+                        let bound = bound(isa, case.compute, k, exact, magnitude, largest, case.storage[2]);
+                        assert!(
+                            (got - exact).abs() <= bound,
+                            "{isa} [{p},{q}] ({i},{j}): {got} against {exact} ± {bound}"
+                        );
+                    }
+                }
+            }
+        }
+        for (place, _) in touched.iter().enumerate().filter(|t| !t.1) {
+            assert_eq!(
+                c.get(place).to_bits(),
+                c0.get(place).to_bits(),
+                "{isa}: wrote between rows at {place}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #[test]
+    fn products_lie_within_the_bound(case in case()) {
+        check(&case);
+    }
+}
+
+fn plain(mnk: [usize; 3], compute: Compute, transposed: [bool; 2]) -> Case {
+    let low = format_of(compute);
+    Case {
+        batch: [1, 1],
+        mnk,
+        compute,
+        storage: [low, low, Format::F32],
+        transposed,
+        gap: [0; 3],
+        repeat_b: false,
+        existing: Existing::Overwrite,
+        bias: false,
+        activation: Activation::Identity,
+        seed: 11,
+    }
+}
+
+/// Few outputs and a long K: the sum is split, as for weight gradients.
+#[test]
+fn split_sums_lie_within_the_bound() {
+    for (mnk, compute) in [
+        ([3, 5, 4200], Compute::F32),
+        ([64, 27, 16384], Compute::Bf16),
+        ([7, 33, 4099], Compute::F16),
+        ([100, 70, 6000], Compute::F32),
+    ] {
+        for transposed in [[true, false], [false, true]] {
+            check(&Case { existing: Existing::Add, bias: true, ..plain(mnk, compute, transposed) });
+        }
+    }
+}
+
+/// Big enough that a job has several strips, and B several column jobs.
+#[test]
+fn larger_products_lie_within_the_bound() {
+    check(&plain([250, 1100, 300], Compute::F32, [false, false]));
+    check(&plain([400, 520, 270], Compute::Bf16, [true, false]));
+    check(&Case { batch: [2, 1], ..plain([250, 530, 300], Compute::F16, [false, true]) });
+}
+
+/// Non-finite operands give what IEEE arithmetic gives: NaN where NaN or ∞ · 0 or ∞ − ∞ takes part, else ∞.
+#[test]
+fn non_finite_values_pass_through() {
+    let k = 40;
+    for compute in [Compute::F32, Compute::Bf16, Compute::F16] {
+        for isa in instruction_sets() {
+            for (x, y, expected) in [
+                (f32::NAN, 1.0, f64::NAN),
+                (f32::NAN, 0.0, f64::NAN),
+                (f32::INFINITY, 0.0, f64::NAN),
+                (f32::INFINITY, 2.0, f64::INFINITY),
+                (f32::INFINITY, -2.0, f64::NEG_INFINITY),
+                (f32::NEG_INFINITY, f32::NEG_INFINITY, f64::INFINITY),
+            ] {
+                for place in [0, 17, k - 1] {
+                    let case = plain([5, 9, k], compute, [false, false]);
+                    let mut a = numbers(1, 5 * k, 2);
+                    let mut b = numbers(2, k * 9, 2);
+                    a[2 * k + place] = x;
+                    b[place * 9 + 4] = y;
+                    let (a, b) = (Tensor::new(case.storage[0], a), Tensor::new(case.storage[1], b));
+                    let mut c = Tensor::new(Format::F32, vec![0.0; 45]);
+                    run_case(isa, &POOLS[0], &case, &a, &b, &mut c, None);
+                    let got = f64::from(c.get(2 * 9 + 4));
+                    // f16 by parts keeps that the result is not finite, but not which kind (see `split_f16`).
+                    let parts = compute == Compute::F16 && isa.level() == Level::Amx;
+                    assert!(
+                        got == expected || (got.is_nan() && expected.is_nan()) || (parts && !got.is_finite()),
+                        "{isa} {compute:?}: {x} · {y} gives {got}"
+                    );
+                    let clean = (0..5)
+                        .filter(|&i| i != 2)
+                        .all(|i| (0..9).filter(|&j| j != 4).all(|j| c.get(i * 9 + j).is_finite()));
+                    assert!(clean, "{isa}: other elements are untouched by {x}");
+                }
+            }
+        }
+    }
+}
+
+/// A result beyond the output's range becomes an infinity.
+#[test]
+fn overflow_of_the_output() {
+    for isa in instruction_sets() {
+        let case = Case {
+            storage: [Format::F16, Format::F16, Format::F16],
+            ..plain([1, 1, 2], Compute::F16, [false, false])
+        };
+        let a = Tensor::new(Format::F16, vec![60000.0, 60000.0]);
+        let b = Tensor::new(Format::F16, vec![1.0, 1.0]);
+        let mut c = Tensor::new(Format::F16, vec![0.0]);
+        run_case(isa, &POOLS[0], &case, &a, &b, &mut c, None);
+        assert_eq!(c.get(0), f32::INFINITY);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let (a, b) = ([0f32; 6], [0f32; 12]);
+    let codes = [0u16; 12];
+    let bias = [0f32; 3];
+    let mut scratch = Scratch::new();
+    let mut ctx = Ctx { isa: Isa::PORTABLE, pool: &POOLS[0], scratch: &mut scratch };
+    let mut call = |change: fn(&mut GemmArgs<'_>), b: Data<'_>, bias: Option<&[f32]>| {
+        let mut c = [0f32; 8];
+        let mut args = GemmArgs {
+            batch: [1, 1],
+            a: Operand { data: Data::F32(&a), layout: Layout::row_major(2, 3) },
+            b: Operand { data: b, layout: Layout::row_major(3, 4) },
+            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(2, 4) },
+            compute: Compute::F32,
+            existing: Existing::Overwrite,
+            bias,
+            activation: Activation::Identity,
+        };
+        change(&mut args);
+        gemm(&mut ctx, args)
+    };
+    let b = Data::F32(&b);
+    assert_eq!(call(|_| {}, b, None), Ok(()));
+    let shape = |r| matches!(r, Err(KernelError::Shape { .. }));
+    assert!(shape(call(|x| x.a.layout.columns = 2, b, None)));
+    assert!(shape(call(|x| x.c.layout.rows = 1, b, None)));
+    assert!(shape(call(|_| {}, b, Some(&bias))));
+    let short = |r| matches!(r, Err(KernelError::TooShort { .. }));
+    assert!(short(call(|x| x.a.layout.row_stride = 4, b, None)));
+    assert!(short(call(|x| x.a.layout.row_stride = usize::MAX, b, None)));
+    assert!(short(call(|x| x.batch = [2, 1], Data::F32(&[0.0; 11]), None)));
+    let overlap = |r| matches!(r, Err(KernelError::Overlap { .. }));
+    assert!(overlap(call(|x| x.c.layout.row_stride = 3, b, None)));
+    assert!(overlap(call(|x| x.batch = [2, 1], b, None)));
+    assert!(
+        overlap(call(|x| x.c.layout.column_stride = 2, b, None))
+            || short(call(|x| x.c.layout.column_stride = 2, b, None))
+    );
+    assert!(matches!(call(|_| {}, Data::Bf16(&codes), None), Err(KernelError::Storage { operand: "B", .. })));
+}
+
+/// After the first call nothing grows.
+#[test]
+fn scratch_is_kept() {
+    let mut scratch = Scratch::new();
+    let case = plain([70, 40, 300], Compute::F32, [false, false]);
+    let a = Tensor::new(Format::F32, numbers(1, 70 * 300, 2));
+    let b = Tensor::new(Format::F32, numbers(2, 300 * 40, 2));
+    let mut c = vec![0.0; 70 * 40];
+    let mut before = None;
+    for _ in 0..3 {
+        let args = GemmArgs {
+            batch: [1, 1],
+            a: Operand { data: a.data(), layout: Layout::row_major(70, 300) },
+            b: Operand { data: b.data(), layout: Layout::row_major(300, 40) },
+            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(70, 40) },
+            compute: case.compute,
+            existing: Existing::Overwrite,
+            bias: None,
+            activation: Activation::Identity,
+        };
+        gemm(&mut Ctx { isa: Isa::best(), pool: &POOLS[1], scratch: &mut scratch }, args).unwrap();
+        assert!(before.is_none_or(|b| b == scratch.bytes()));
+        before = Some(scratch.bytes());
+    }
+}

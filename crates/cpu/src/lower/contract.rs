@@ -1,0 +1,217 @@
+//! Contractions: matrix product, convolution, attention.
+
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::{AttentionSpec, ConvGeometry, DType, Graph, Node, Op};
+
+use super::{Lowering, Step};
+use crate::attention::{
+    AttentionBackward, AttentionForward, Grads, Layout as HeadLayout, Mask, Shape as HeadShape, View,
+    attention_backward_scratch_len, attention_forward_scratch_len,
+};
+use crate::conv::{self, Conv2d, ConvPass, Epilogue};
+use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm};
+use crate::memory::Span;
+use crate::rows::storage::Storage;
+
+/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
+fn compute(a: Span, b: Span) -> Compute {
+    match (a.dtype, b.dtype) {
+        (DType::Bf16, DType::Bf16) => Compute::Bf16,
+        (DType::F16, DType::F16) => Compute::F16,
+        _ => Compute::F32,
+    }
+}
+
+/// A bias is a row of f32: it is added to the accumulator.
+fn check_bias(l: &Lowering<'_>) -> Result<Option<Span>, EngineError> {
+    if l.node.inputs.len() < 3 {
+        return Ok(None);
+    }
+    let bias = l.input(2);
+    if bias.dtype == DType::F32 {
+        return Ok(Some(bias));
+    }
+    Err(EngineError::Unsupported(format!("`{}`: the bias is {}, expected f32", l.node.name, bias.dtype)))
+}
+
+pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, EngineError> {
+    let (a, b, c, at) = (l.input(0), l.input(1), l.output(0), l.at());
+    let (sa, sb, sc) = (l.shape(0), l.shape(1), l.result_shape());
+    let rank = sa.len();
+    let batch: usize = sa[..rank - 2].iter().product();
+    let stored = |s: &[usize], transposed: bool| {
+        let layout = Layout::row_major(s[rank - 2], s[rank - 1]);
+        let layout = layout.with_batch_strides([0, s[rank - 2] * s[rank - 1]]);
+        if transposed { layout.transposed() } else { layout }
+    };
+    let (la, lb, lc) = (stored(sa, ta), stored(sb, tb), stored(sc, false));
+    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    Ok(Box::new(move |frame, run| {
+        let none = Span { count: 0, dtype: DType::F32, ..c };
+        let ([av, bv, bias_row], [cv]) = frame.borrow([a, b, bias.unwrap_or(none)], [c]);
+        let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
+        let args = GemmArgs {
+            batch: [1, batch],
+            a: Operand { data: av.data(), layout: la },
+            b: Operand { data: bv.data(), layout: lb },
+            c: Output { data: cv.data(), layout: lc },
+            compute,
+            existing: Existing::Overwrite,
+            bias: bias.map(|_| bias_row.f32()),
+            activation: Activation::Identity,
+        };
+        gemm(&mut ctx, args).map_err(|e| at.kernel(e))
+    }))
+}
+
+fn heads(graph: &Graph, node: &Node, spec: AttentionSpec) -> HeadShape {
+    let shape = graph.shape(node.inputs[0]);
+    let packed = is_packed(node);
+    let width = if packed { shape[2] / 3 } else { shape[2] };
+    HeadShape { batch: shape[0], heads: spec.heads, time: shape[1], dim: width / spec.heads }
+}
+
+fn is_packed(node: &Node) -> bool {
+    matches!((&node.op, node.inputs.len()), (Op::Attention(_), 1) | (Op::AttentionGrad(_), 4))
+}
+
+pub(super) fn attention_words(graph: &Graph, node: &Node, spec: AttentionSpec, threads: usize) -> usize {
+    let shape = heads(graph, node, spec);
+    match node.op {
+        Op::Attention(_) => attention_forward_scratch_len(threads, &shape),
+        _ => attention_backward_scratch_len(threads, &shape),
+    }
+}
+
+/// What both directions need: where q, k and v are.
+struct Heads {
+    shape: HeadShape,
+    mask: Mask,
+    scale: f32,
+    compute: Storage,
+    layouts: [HeadLayout; 3],
+    /// Spans of q, k and v; all the same where they are packed.
+    operands: [Span; 3],
+}
+
+impl Heads {
+    fn new(l: &Lowering<'_>, spec: AttentionSpec) -> Result<Heads, EngineError> {
+        let shape = heads(l.graph, l.node, spec);
+        let packed = is_packed(l.node);
+        let operands = [0, 1, 2].map(|i| l.input(if packed { 0 } else { i }));
+        let dense = HeadLayout::dense(&shape);
+        let layouts =
+            if packed { [0, 1, 2].map(|part| HeadLayout::packed(part, &shape)) } else { [dense; 3] };
+        let no_integers = || EngineError::Unsupported("attention of integers".into());
+        let compute = Storage::of(operands[0].dtype).ok_or_else(no_integers)?;
+        let mask = if spec.causal { Mask::Causal } else { Mask::Full };
+        Ok(Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands })
+    }
+}
+
+pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
+    let h = Heads::new(l, spec)?;
+    let (writes, at) = ([l.output(0), l.output(1), work], l.at());
+    Ok(Box::new(move |frame, run| {
+        let ([q, k, v], [out, lse, work]) = frame.borrow(h.operands, writes);
+        AttentionForward {
+            shape: h.shape,
+            mask: h.mask,
+            scale: h.scale,
+            compute: h.compute,
+            q: View { data: q.src(), layout: h.layouts[0] },
+            k: View { data: k.src(), layout: h.layouts[1] },
+            v: View { data: v.src(), layout: h.layouts[2] },
+            out: out.dst(),
+            out_layout: HeadLayout::dense(&h.shape),
+            lse: lse.f32(),
+            scratch: work.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
+    let h = Heads::new(l, spec)?;
+    let packed = is_packed(l.node);
+    let first = l.node.inputs.len() - 3;
+    let rest = [first, first + 1, first + 2].map(|i| l.input(i));
+    let to = l.output(0);
+    let separate = if packed { [to; 3] } else { [0, 1, 2].map(|i| l.output(i)) };
+    let at = l.at();
+    Ok(Box::new(move |frame, run| {
+        let reads = [h.operands[0], h.operands[1], h.operands[2], rest[0], rest[1], rest[2]];
+        let [lq, lk, lv] = h.layouts;
+        let dense = HeadLayout::dense(&h.shape);
+        let ([q, k, v, out, lse, dout], grads, work) = if packed {
+            let (reads, [to, work]) = frame.borrow(reads, [to, work]);
+            (reads, Grads::Packed { data: to.dst(), q: lq, k: lk, v: lv }, work)
+        } else {
+            let (reads, [dq, dk, dv, work]) =
+                frame.borrow(reads, [separate[0], separate[1], separate[2], work]);
+            (reads, Grads::Separate { q: (dq.dst(), lq), k: (dk.dst(), lk), v: (dv.dst(), lv) }, work)
+        };
+        AttentionBackward {
+            shape: h.shape,
+            mask: h.mask,
+            scale: h.scale,
+            compute: h.compute,
+            q: View { data: q.src(), layout: lq },
+            k: View { data: k.src(), layout: lk },
+            v: View { data: v.src(), layout: lv },
+            out: View { data: out.src(), layout: dense },
+            dout: View { data: dout.src(), layout: dense },
+            lse: lse.f32(),
+            grads,
+            scratch: work.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+fn sizes(image: &[usize], weights: &[usize], g: ConvGeometry) -> Conv2d {
+    Conv2d {
+        images: image[0],
+        input: [image[1], image[2]],
+        channels: weights[3],
+        out_channels: weights[0],
+        window: [weights[1], weights[2]],
+        stride: g.stride,
+        padding: g.pad,
+    }
+}
+
+pub(super) fn conv2d(l: &Lowering<'_>, g: ConvGeometry) -> Result<Step, EngineError> {
+    convolution(l, sizes(l.shape(0), l.shape(1), g), ConvPass::Forward)
+}
+
+pub(super) fn conv2d_grad_input(l: &Lowering<'_>, g: ConvGeometry) -> Result<Step, EngineError> {
+    convolution(l, sizes(l.result_shape(), l.shape(1), g), ConvPass::GradInput)
+}
+
+pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<Step, EngineError> {
+    convolution(l, sizes(l.shape(0), l.result_shape(), g), ConvPass::GradWeight)
+}
+
+fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
+    let (a, b, to, at) = (l.input(0), l.input(1), l.output(0), l.at());
+    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    Ok(Box::new(move |frame, run| {
+        let none = Span { count: 0, dtype: DType::F32, ..to };
+        let ([a, b, row], [to]) = frame.borrow([a, b, bias.unwrap_or(none)], [to]);
+        let (a, b, to) = (a.data(), b.data(), to.data());
+        let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
+        let over = Existing::Overwrite;
+        match pass {
+            ConvPass::Forward => {
+                let epilogue = Epilogue { bias: bias.map(|_| row.f32()), ..Epilogue::default() };
+                conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue)
+            }
+            ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, over),
+            ConvPass::GradWeight => conv::grad_weight(&mut ctx, &sizes, a, b, to, compute, over),
+        }
+        .map_err(|e| at.kernel(e))
+    }))
+}

@@ -1,0 +1,132 @@
+//! From a node to a step: which kernel runs it, over which memory, with everything prepared that can be.
+
+mod contract;
+mod movement;
+mod normalise;
+mod pointwise;
+mod update;
+
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::{DType, Graph, Node, Op, Shape, ValueId};
+
+use crate::engine::Machine;
+use crate::gemm::KernelError;
+use crate::memory::{Frame, Span, Where};
+use crate::program::Run;
+use crate::rows::RowError;
+
+/// A node, ready to run.
+pub(crate) type Step = Box<dyn Fn(&mut Frame<'_>, &mut Run<'_>) -> Result<(), EngineError> + Send>;
+
+/// A node and where its operands and results are.
+pub(crate) struct Lowering<'a> {
+    pub graph: &'a Graph,
+    pub node: &'a Node,
+    pub spans: &'a [Span],
+    pub machine: &'a Machine,
+}
+
+impl<'a> Lowering<'a> {
+    fn span(&self, value: ValueId) -> Span {
+        self.spans[value.0 as usize]
+    }
+
+    fn input(&self, i: usize) -> Span {
+        self.span(self.node.inputs[i])
+    }
+
+    fn output(&self, i: usize) -> Span {
+        self.span(self.node.outputs[i])
+    }
+
+    fn shape(&self, i: usize) -> &'a Shape {
+        self.graph.shape(self.node.inputs[i])
+    }
+
+    fn result_shape(&self) -> &'a Shape {
+        self.graph.shape(self.node.outputs[0])
+    }
+
+    /// What turns a kernel's complaint into the engine's, with the node's name.
+    fn at(&self) -> At {
+        At(self.node.name.clone())
+    }
+}
+
+/// The name of a node, for errors.
+#[derive(Clone)]
+pub(crate) struct At(String);
+
+impl At {
+    fn row(&self, error: RowError) -> EngineError {
+        match error {
+            RowError::Index { index, bound, .. } => {
+                EngineError::Index { at: self.0.clone(), index, count: bound }
+            }
+            other => EngineError::Unsupported(format!("`{}`: {other}", self.0)),
+        }
+    }
+
+    fn kernel(&self, error: KernelError) -> EngineError {
+        EngineError::Unsupported(format!("`{}`: {error}", self.0))
+    }
+}
+
+/// The step of a node whose workspace begins at `workspace` in the arena; none if there is nothing to do.
+///
+/// Errors: something the kernels cannot do.
+pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Option<Step>, EngineError> {
+    let work = |dtype| {
+        let bytes = workspace_bytes(l.graph, l.node, l.machine.pool.threads());
+        Span { place: Where::Arena, offset: workspace, count: bytes / 4, dtype }
+    };
+    let scratch = work(DType::F32);
+    match &l.node.op {
+        // A reshape shares its operand's place.
+        Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Reshape { .. } => return Ok(None),
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Broadcast { .. } => pointwise::chain(l),
+        Op::Cast { .. } => pointwise::cast(l),
+        Op::Dropout { rate, id } => pointwise::dropout(l, *rate, *id),
+        Op::Permute { perm } => movement::permute(l, perm),
+        Op::Slice { axis, start, .. } => movement::slice(l, *axis, *start),
+        Op::Pad { axis, before, after } => movement::pad(l, *axis, *before, *after),
+        Op::Concat { axis } => movement::concat(l, *axis),
+        Op::Gather => movement::gather(l),
+        Op::ScatterAdd { .. } => movement::scatter_add(l, work(DType::I32)),
+        Op::Reduce { kind, axes } => normalise::reduce(l, *kind, axes, scratch),
+        Op::ArgMax => normalise::argmax(l),
+        Op::Softmax => normalise::softmax(l),
+        Op::LayerNorm { eps } => normalise::layer_norm(l, *eps),
+        Op::LayerNormGrad => normalise::layer_norm_grad(l, scratch),
+        Op::BatchNorm { eps } => normalise::batch_norm(l, *eps, scratch),
+        Op::BatchNormGrad => normalise::batch_norm_grad(l, scratch),
+        Op::CrossEntropy => normalise::cross_entropy(l),
+        Op::CrossEntropyGrad => normalise::cross_entropy_grad(l),
+        Op::Pool { kind, window, stride } => normalise::pool(l, *kind, *window, *stride),
+        Op::PoolGrad { kind, window, stride } => normalise::pool_grad(l, *kind, *window, *stride, scratch),
+        Op::MatMul { ta, tb } => contract::matmul(l, *ta, *tb),
+        Op::Conv2d(geometry) => contract::conv2d(l, *geometry),
+        Op::Conv2dGradInput { geometry, .. } => contract::conv2d_grad_input(l, *geometry),
+        Op::Conv2dGradWeight { geometry, .. } => contract::conv2d_grad_weight(l, *geometry),
+        Op::Attention(spec) => contract::attention(l, *spec, scratch),
+        Op::AttentionGrad(spec) => contract::attention_grad(l, *spec, scratch),
+        Op::GlobalNorm => update::global_norm(l),
+        Op::AdamW(spec) => update::adamw(l, *spec),
+        Op::Sgd(spec) => update::sgd(l, *spec),
+    }
+    .map(Some)
+}
+
+/// Bytes of arena a node needs besides operands and results, with this many threads.
+pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, threads: usize) -> usize {
+    4 * match &node.op {
+        Op::ScatterAdd { rows } => movement::scatter_words(graph, node, *rows),
+        Op::Reduce { axes, .. } => normalise::reduce_words(graph, node, axes),
+        Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => normalise::norm_words(graph, node),
+        Op::PoolGrad { window, stride, .. } => normalise::pool_words(graph, node, *window, *stride, threads),
+        Op::Attention(spec) | Op::AttentionGrad(spec) => {
+            contract::attention_words(graph, node, *spec, threads)
+        }
+        _ => 0,
+    }
+}

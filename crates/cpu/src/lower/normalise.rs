@@ -1,0 +1,259 @@
+//! Rows and windows: norms, softmax, losses, reductions and pooling.
+
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::{Graph, Node, Op, PoolKind, ReduceKind};
+
+use super::{Lowering, Step};
+use crate::memory::Span;
+use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
+use crate::rows::norm::{
+    BatchNorm, BatchNormBackward, LayerNorm, LayerNormBackward, batch_norm_scratch_len,
+    layer_norm_backward_scratch_len,
+};
+use crate::rows::pool2d::{
+    AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, Window, pool_backward_scratch_len,
+};
+use crate::rows::reduce::{ArgMax, Reduce, reduce_scratch_len};
+use crate::rows::softmax::Softmax;
+
+pub(super) fn reduce_words(graph: &Graph, node: &Node, axes: &[usize]) -> usize {
+    reduce_scratch_len(graph.shape(node.inputs[0]), axes)
+}
+
+pub(super) fn reduce(
+    l: &Lowering<'_>,
+    kind: ReduceKind,
+    axes: &[usize],
+    work: Span,
+) -> Result<Step, EngineError> {
+    let (x, y, at) = (l.input(0), l.output(0), l.at());
+    let (shape, axes) = (l.shape(0).clone(), axes.to_vec());
+    Ok(Box::new(move |frame, run| {
+        let ([x], [y, work]) = frame.borrow([x], [y, work]);
+        Reduce { kind, shape: &shape, axes: &axes, x: x.src(), y: y.dst(), scratch: work.f32() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
+    }))
+}
+
+/// Rows and columns of operand 0.
+fn matrix(l: &Lowering<'_>) -> (usize, usize) {
+    (l.shape(0).rows(), l.shape(0).last())
+}
+
+pub(super) fn argmax(l: &Lowering<'_>) -> Result<Step, EngineError> {
+    let (x, y, at) = (l.input(0), l.output(0), l.at());
+    let (rows, cols) = matrix(l);
+    Ok(Box::new(move |frame, run| {
+        let ([x], [y]) = frame.borrow([x], [y]);
+        ArgMax { rows, cols, x: x.src(), y: y.i32() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn softmax(l: &Lowering<'_>) -> Result<Step, EngineError> {
+    let (x, y, at) = (l.input(0), l.output(0), l.at());
+    let (rows, cols) = matrix(l);
+    Ok(Box::new(move |frame, run| {
+        let ([x], [y]) = frame.borrow([x], [y]);
+        Softmax { rows, cols, x: x.src(), y: y.dst() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn layer_norm(l: &Lowering<'_>, eps: f64) -> Result<Step, EngineError> {
+    let reads = [l.input(0), l.input(1), l.input(2)];
+    let writes = [l.output(0), l.output(1), l.output(2)];
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let ([x, gamma, beta], [y, mean, rstd]) = frame.borrow(reads, writes);
+        LayerNorm {
+            rows,
+            cols,
+            eps: eps as f32,
+            x: x.src(),
+            gamma: Some(gamma.src()),
+            beta: Some(beta.src()),
+            y: y.dst(),
+            mean: mean.f32(),
+            rstd: rstd.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn norm_words(graph: &Graph, node: &Node) -> usize {
+    let shape = graph.shape(node.inputs[0]);
+    match node.op {
+        Op::LayerNormGrad => layer_norm_backward_scratch_len(shape.rows(), shape.last()),
+        _ => batch_norm_scratch_len(shape.rows(), shape.last()),
+    }
+}
+
+pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
+    let reads = [0, 1, 2, 3, 4].map(|i| l.input(i));
+    let writes = [l.output(0), l.output(1), l.output(2), work];
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let ([x, gamma, mean, rstd, dy], [dx, dgamma, dbeta, work]) = frame.borrow(reads, writes);
+        LayerNormBackward {
+            rows,
+            cols,
+            x: x.src(),
+            gamma: Some(gamma.src()),
+            mean: mean.f32(),
+            rstd: rstd.f32(),
+            dy: dy.src(),
+            dx: dx.dst(),
+            dgamma: Some(dgamma.dst()),
+            dbeta: Some(dbeta.dst()),
+            scratch: work.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn batch_norm(l: &Lowering<'_>, eps: f64, work: Span) -> Result<Step, EngineError> {
+    let reads = [l.input(0), l.input(1), l.input(2)];
+    let writes = [l.output(0), l.output(1), l.output(2), l.output(3), work];
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let ([x, gamma, beta], [y, mean, var, rstd, work]) = frame.borrow(reads, writes);
+        BatchNorm {
+            rows,
+            cols,
+            eps: eps as f32,
+            x: x.src(),
+            gamma: Some(gamma.src()),
+            beta: Some(beta.src()),
+            y: y.dst(),
+            mean: mean.f32(),
+            var: var.f32(),
+            rstd: rstd.f32(),
+            scratch: work.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn batch_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
+    let reads = [0, 1, 2, 3, 4].map(|i| l.input(i));
+    let writes = [l.output(0), l.output(1), l.output(2), work];
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let ([x, gamma, mean, rstd, dy], [dx, dgamma, dbeta, work]) = frame.borrow(reads, writes);
+        BatchNormBackward {
+            rows,
+            cols,
+            x: x.src(),
+            gamma: Some(gamma.src()),
+            mean: mean.f32(),
+            rstd: rstd.f32(),
+            dy: dy.src(),
+            dx: dx.dst(),
+            dgamma: Some(dgamma.dst()),
+            dbeta: Some(dbeta.dst()),
+            scratch: work.f32(),
+        }
+        .run(run.machine.isa, &run.machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn cross_entropy(l: &Lowering<'_>) -> Result<Step, EngineError> {
+    let (reads, writes) = ([l.input(0), l.input(1)], [l.output(0), l.output(1)]);
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let ([logits, target], [loss, lse]) = frame.borrow(reads, writes);
+        let targets = target.i32();
+        CrossEntropy { rows, cols, logits: logits.src(), targets, loss: loss.f32(), lse: lse.f32() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn cross_entropy_grad(l: &Lowering<'_>) -> Result<Step, EngineError> {
+    let (logits, rest, to) = (l.input(0), [l.input(1), l.input(2), l.input(3)], l.output(0));
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    Ok(Box::new(move |frame, run| {
+        let machine = run.machine;
+        if logits == to {
+            let ([target, lse, dloss], [logits]) = frame.borrow(rest, [to]);
+            let (targets, lse, dloss) = (target.i32(), lse.f32(), dloss.src());
+            return CrossEntropyBackwardInPlace { rows, cols, targets, lse, dloss, logits: logits.dst() }
+                .run(machine.isa, &machine.pool)
+                .map_err(|e| at.row(e));
+        }
+        let ([logits, target, lse, dloss], [dlogits]) =
+            frame.borrow([logits, rest[0], rest[1], rest[2]], [to]);
+        CrossEntropyBackward {
+            rows,
+            cols,
+            logits: logits.src(),
+            targets: target.i32(),
+            lse: lse.f32(),
+            dloss: dloss.src(),
+            dlogits: dlogits.dst(),
+        }
+        .run(machine.isa, &machine.pool)
+        .map_err(|e| at.row(e))
+    }))
+}
+
+fn window(graph: &Graph, node: &Node, size: usize, stride: usize) -> Window {
+    let shape = graph.shape(node.inputs[0]);
+    Window::square([0, 1, 2, 3].map(|i| shape[i]), size, stride)
+}
+
+pub(super) fn pool(
+    l: &Lowering<'_>,
+    kind: PoolKind,
+    size: usize,
+    stride: usize,
+) -> Result<Step, EngineError> {
+    let (x, y, at) = (l.input(0), l.output(0), l.at());
+    let window = window(l.graph, l.node, size, stride);
+    Ok(Box::new(move |frame, run| {
+        let machine = run.machine;
+        let ([x], [y]) = frame.borrow([x], [y]);
+        let (x, y) = (x.src(), y.dst());
+        match kind {
+            PoolKind::Max => MaxPool { window, x, y }.run(machine.isa, &machine.pool),
+            PoolKind::Mean => {
+                AvgPool { window, padding: PadCount::Included, x, y }.run(machine.isa, &machine.pool)
+            }
+        }
+        .map_err(|e| at.row(e))
+    }))
+}
+
+pub(super) fn pool_words(graph: &Graph, node: &Node, size: usize, stride: usize, threads: usize) -> usize {
+    pool_backward_scratch_len(threads, &window(graph, node, size, stride))
+}
+
+pub(super) fn pool_grad(
+    l: &Lowering<'_>,
+    kind: PoolKind,
+    size: usize,
+    stride: usize,
+    work: Span,
+) -> Result<Step, EngineError> {
+    let (reads, writes, at) = ([l.input(0), l.input(1)], [l.output(0), work], l.at());
+    let window = window(l.graph, l.node, size, stride);
+    Ok(Box::new(move |frame, run| {
+        let machine = run.machine;
+        let ([x, dy], [dx, work]) = frame.borrow(reads, writes);
+        let (x, dy, dx, scratch) = (x.src(), dy.src(), dx.dst(), work.f32());
+        match kind {
+            PoolKind::Max => MaxPoolBackward { window, x, dy, dx, scratch }.run(machine.isa, &machine.pool),
+            PoolKind::Mean => AvgPoolBackward { window, padding: PadCount::Included, dy, dx, scratch }
+                .run(machine.isa, &machine.pool),
+        }
+        .map_err(|e| at.row(e))
+    }))
+}

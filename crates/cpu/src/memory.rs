@@ -1,0 +1,295 @@
+//! The memory a program works in: regions made once, and spans of them borrowed for a step.
+//!
+//! The only place where the plan's offsets become slices. [`Frame::borrow`] checks that what is written overlaps nothing
+//! else that is borrowed, so a wrong plan is a panic and never a data race.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+use halfstep_graph::DType;
+use halfstep_graph::engine::EngineError;
+
+use crate::gemm::{Data, DataMut};
+use crate::rows::storage::{Dst, Src};
+
+/// Alignment of every value: a cache line, and the width of the widest vector and tile row.
+pub(crate) const ALIGNMENT: usize = 64;
+/// Regions of at least this size are aligned to it, so that the system can back them with huge pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A block of memory of fixed size, touched when it is made.
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a region owns its memory, and hands out access only through borrows of itself.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// `bytes` bytes, all zero.
+    ///
+    /// Errors: not enough memory.
+    pub fn new(bytes: usize) -> Result<Region, EngineError> {
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        let size = bytes.max(1).next_multiple_of(align);
+        let no_memory = || EngineError::Memory { bytes };
+        let layout = Layout::from_size_align(size, align).map_err(|_| no_memory())?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(no_memory)?;
+        let region = Region { start, layout };
+        region.touch();
+        Ok(region)
+    }
+
+    /// Faults in every page now: the first touch of fresh memory is slower than any kernel.
+    fn touch(&self) {
+        #[cfg(target_os = "linux")]
+        if self.layout.align() == HUGE_PAGE {
+            // SAFETY: the range is ours; the advice changes nothing that can be read from it.
+            unsafe { libc::madvise(self.start.as_ptr().cast(), self.layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        for offset in (0..self.layout.size()).step_by(4096) {
+            // SAFETY: the offset lies inside, and nobody else has access yet. Zero is what is there.
+            unsafe { self.start.as_ptr().add(offset).write_volatile(0) };
+        }
+    }
+
+    /// Where a span begins.
+    ///
+    /// # Panics
+    /// If it does not lie inside.
+    fn at(&self, span: Span) -> *mut u8 {
+        assert!(span.offset + span.bytes() <= self.layout.size(), "{span:?} lies outside its region");
+        assert!(span.offset.is_multiple_of(span.dtype.bytes()), "{span:?} is not aligned");
+        // SAFETY: just checked to lie inside.
+        unsafe { self.start.as_ptr().add(span.offset) }
+    }
+
+    /// The elements of a span.
+    pub fn view(&self, span: Span) -> View<'_> {
+        let (at, n) = (self.at(span), span.count);
+        // SAFETY: inside the region and aligned; every bit pattern is a value of these types.
+        unsafe {
+            match span.dtype {
+                DType::F32 => View::F32(std::slice::from_raw_parts(at.cast(), n)),
+                DType::Bf16 => View::Bf16(std::slice::from_raw_parts(at.cast(), n)),
+                DType::F16 => View::F16(std::slice::from_raw_parts(at.cast(), n)),
+                DType::I32 => View::I32(std::slice::from_raw_parts(at.cast(), n)),
+            }
+        }
+    }
+
+    /// The elements of a span, to write.
+    pub fn view_mut(&mut self, span: Span) -> ViewMut<'_> {
+        // SAFETY: `self` is borrowed mutably as long as the result.
+        unsafe { self.slice_mut(span) }
+    }
+
+    /// # Safety
+    /// While the result is in use, nobody else reads or writes the span.
+    unsafe fn slice_mut<'a>(&self, span: Span) -> ViewMut<'a> {
+        let (at, n) = (self.at(span), span.count);
+        // SAFETY: as for `view`; the caller vouches for exclusive access.
+        unsafe {
+            match span.dtype {
+                DType::F32 => ViewMut::F32(std::slice::from_raw_parts_mut(at.cast(), n)),
+                DType::Bf16 => ViewMut::Bf16(std::slice::from_raw_parts_mut(at.cast(), n)),
+                DType::F16 => ViewMut::F16(std::slice::from_raw_parts_mut(at.cast(), n)),
+                DType::I32 => ViewMut::I32(std::slice::from_raw_parts_mut(at.cast(), n)),
+            }
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: made by `alloc_zeroed` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Which region a span lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    Arena,
+    Slots,
+    Constants,
+}
+
+/// Some elements of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub place: Where,
+    /// In bytes, aligned to the element.
+    pub offset: usize,
+    /// Number of elements.
+    pub count: usize,
+    pub dtype: DType,
+}
+
+impl Span {
+    fn bytes(&self) -> usize {
+        self.count * self.dtype.bytes()
+    }
+
+    fn overlaps(&self, other: &Span) -> bool {
+        self.place == other.place
+            && self.offset < other.offset + other.bytes()
+            && other.offset < self.offset + self.bytes()
+    }
+}
+
+/// The three regions while a program runs.
+pub(crate) struct Frame<'a> {
+    pub arena: &'a mut Region,
+    pub slots: &'a mut Region,
+    pub constants: &'a mut Region,
+}
+
+/// Elements to read.
+#[derive(Clone, Copy)]
+pub(crate) enum View<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+    F16(&'a [u16]),
+    I32(&'a [i32]),
+}
+
+/// Elements to write.
+pub(crate) enum ViewMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+    F16(&'a mut [u16]),
+    I32(&'a mut [i32]),
+}
+
+impl Frame<'_> {
+    /// Slices for these spans.
+    ///
+    /// # Panics
+    /// If a span lies outside its region, or one that is written overlaps another: the plan is wrong then.
+    pub fn borrow<const R: usize, const W: usize>(
+        &mut self,
+        reads: [Span; R],
+        writes: [Span; W],
+    ) -> ([View<'_>; R], [ViewMut<'_>; W]) {
+        for (i, w) in writes.iter().enumerate() {
+            let clash = reads.iter().chain(&writes[..i]).find(|other| w.overlaps(other));
+            assert!(clash.is_none(), "{w:?} is written while {clash:?} is in use");
+        }
+        let region = |span: &Span| -> &Region {
+            match span.place {
+                Where::Arena => self.arena,
+                Where::Slots => self.slots,
+                Where::Constants => self.constants,
+            }
+        };
+        // SAFETY: what is written overlaps nothing else; the result borrows `self` mutably.
+        let write = |span: Span| unsafe { region(&span).slice_mut(span) };
+        (reads.map(|span| region(&span).view(span)), writes.map(write))
+    }
+
+    /// Slices of one span.
+    pub fn read(&mut self, span: Span) -> View<'_> {
+        let ([view], []) = self.borrow([span], []);
+        view
+    }
+
+    /// The number in a span of one.
+    pub fn scalar(&mut self, span: Span) -> f32 {
+        match self.read(span) {
+            View::F32([x]) => *x,
+            _ => unreachable!("{span:?} is not a scalar: the graph's shape rules say it is"),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    pub fn src(self) -> Src<'a> {
+        match self {
+            View::F32(x) => Src::F32(x),
+            View::Bf16(x) => Src::Bf16(x),
+            View::F16(x) => Src::F16(x),
+            View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+        }
+    }
+
+    pub fn data(self) -> Data<'a> {
+        match self {
+            View::F32(x) => Data::F32(x),
+            View::Bf16(x) => Data::Bf16(x),
+            View::F16(x) => Data::F16(x),
+            View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+        }
+    }
+
+    pub fn f32(self) -> &'a [f32] {
+        match self {
+            View::F32(x) => x,
+            _ => unreachable!("the precision plan keeps statistics and state in f32"),
+        }
+    }
+
+    pub fn i32(self) -> &'a [i32] {
+        match self {
+            View::I32(x) => x,
+            _ => unreachable!("shape rules want an integer here"),
+        }
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    pub fn dst(self) -> Dst<'a> {
+        match self {
+            ViewMut::F32(x) => Dst::F32(x),
+            ViewMut::Bf16(x) => Dst::Bf16(x),
+            ViewMut::F16(x) => Dst::F16(x),
+            ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+        }
+    }
+
+    pub fn data(self) -> DataMut<'a> {
+        match self {
+            ViewMut::F32(x) => DataMut::F32(x),
+            ViewMut::Bf16(x) => DataMut::Bf16(x),
+            ViewMut::F16(x) => DataMut::F16(x),
+            ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+        }
+    }
+
+    pub fn f32(self) -> &'a mut [f32] {
+        match self {
+            ViewMut::F32(x) => x,
+            _ => unreachable!("the precision plan keeps statistics and state in f32"),
+        }
+    }
+
+    /// Copies elements of the same type; both have the same number.
+    pub fn copy_from(self, from: View<'_>) {
+        match (self, from) {
+            (ViewMut::F32(to), View::F32(from)) => to.copy_from_slice(from),
+            (ViewMut::Bf16(to), View::Bf16(from)) | (ViewMut::F16(to), View::F16(from)) => {
+                to.copy_from_slice(from)
+            }
+            (ViewMut::I32(to), View::I32(from)) => to.copy_from_slice(from),
+            _ => unreachable!("types were compared when the program was compiled"),
+        }
+    }
+
+    /// Integers as unsigned words.
+    pub fn words(self) -> &'a mut [u32] {
+        let x = self.i32();
+        // SAFETY: i32 and u32 have the same size, alignment and valid bit patterns.
+        unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
+    }
+
+    pub fn i32(self) -> &'a mut [i32] {
+        match self {
+            ViewMut::I32(x) => x,
+            _ => unreachable!("shape rules want an integer here"),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A compiled program: one prepared step per node, run in order over the planned memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
+use halfstep_graph::{Graph, Op, Place, Plan, ValueId, When};
+
+use crate::engine::{CpuMemory, Machine, download, upload};
+use crate::gemm::Scratch;
+use crate::lower::{Lowering, Step, lower};
+use crate::memory::{ALIGNMENT, Frame, Region, Span, Where};
+
+/// What a step runs on.
+pub(crate) struct Run<'a> {
+    pub machine: &'a Machine,
+    pub scratch: &'a mut Scratch,
+}
+
+struct Input {
+    name: String,
+    value: ValueId,
+    span: Span,
+}
+
+/// A program of the CPU engine.
+pub struct CpuProgram {
+    machine: Arc<Machine>,
+    graph: Graph,
+    spans: Vec<Span>,
+    inputs: Vec<Input>,
+    steps: Vec<(usize, Step)>,
+    /// Staged values that are not yet where they belong: from, to, when.
+    writes: Vec<(Span, Span, When)>,
+    arena: Region,
+    constants: Region,
+    arena_bytes: usize,
+    times: Option<Vec<Duration>>,
+}
+
+impl CpuProgram {
+    pub(crate) fn new(machine: Arc<Machine>, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
+        let graph = plan.graph.clone();
+        let memory = state.memory::<CpuMemory>().ok_or_else(foreign)?;
+        let slots: Vec<Span> = bind_slots(&graph, state)?.into_iter().map(|i| memory.spans[i]).collect();
+
+        let mut constant_bytes = 0;
+        let mut spans = Vec::with_capacity(graph.values.len());
+        for (value, place) in graph.values.iter().zip(&plan.places) {
+            let (count, dtype) = (value.ty.shape.count(), value.ty.dtype);
+            spans.push(match *place {
+                Place::Arena(offset) => Span { place: Where::Arena, offset, count, dtype },
+                // A reshape of a slot has the slot's bytes.
+                Place::Slot(slot) => Span { count, dtype, ..slots[slot.0 as usize] },
+                Place::Constant => {
+                    let offset = constant_bytes;
+                    constant_bytes = (offset + value.ty.bytes()).next_multiple_of(ALIGNMENT);
+                    Span { place: Where::Constants, offset, count, dtype }
+                }
+            });
+        }
+        let mut constants = Region::new(constant_bytes)?;
+        for (i, place) in plan.places.iter().enumerate() {
+            if *place == Place::Constant
+                && let Some(x) = constant(&graph, ValueId(i as u32))
+            {
+                let fill = vec![x as f32; spans[i].count];
+                upload(constants.view_mut(spans[i]), HostSlice::F32(&fill));
+            }
+        }
+
+        let mut inputs = Vec::new();
+        let mut steps = Vec::new();
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if let Op::Input { name } = &node.op {
+                let value = node.outputs[0];
+                inputs.push(Input { name: name.clone(), value, span: spans[value.0 as usize] });
+                continue;
+            }
+            let lowering = Lowering { graph: &graph, node, spans: &spans, machine: &machine };
+            if let Some(step) = lower(&lowering, plan.workspaces[i])? {
+                steps.push((i, step));
+            }
+        }
+        let mut writes = Vec::new();
+        for write in &graph.writes {
+            let (from, to) = (spans[write.value.0 as usize], slots[write.slot.0 as usize]);
+            if from == to {
+                continue;
+            }
+            if from.place == Where::Slots || from.dtype != to.dtype {
+                return Err(EngineError::Unsupported(format!(
+                    "slot `{}` is written with the value of another slot or type",
+                    graph.slot(write.slot).name
+                )));
+            }
+            writes.push((from, to, write.when));
+        }
+        let arena = Region::new(plan.arena_bytes)?;
+        let arena_bytes = plan.arena_bytes;
+        let times = None;
+        Ok(CpuProgram { machine, graph, spans, inputs, steps, writes, arena, constants, arena_bytes, times })
+    }
+
+    /// From now on, measures each operation of each run.
+    pub fn measure(&mut self) {
+        self.times = Some(vec![Duration::ZERO; self.graph.nodes.len()]);
+    }
+
+    /// Time spent in each node since [`CpuProgram::measure`]: name, operation, time. Empty if it was not called.
+    pub fn times(&self) -> Vec<(String, String, Duration)> {
+        let times = self.times.iter().flatten();
+        let entry = |(node, &time): (&halfstep_graph::Node, &Duration)| {
+            (node.name.clone(), format!("{}:{:?}", node.op.name(), node.phase), time)
+        };
+        self.graph.nodes.iter().zip(times).map(entry).collect()
+    }
+}
+
+/// The number that `value` holds in every place, if it is a constant or another shape of one.
+pub(crate) fn constant(graph: &Graph, value: ValueId) -> Option<f64> {
+    let node = graph.node(graph.value(value).node);
+    match &node.op {
+        Op::Const { value, .. } => Some(*value),
+        Op::Reshape { .. } => constant(graph, node.inputs[0]),
+        _ => None,
+    }
+}
+
+fn foreign() -> EngineError {
+    EngineError::ForeignState("CPU".into())
+}
+
+impl Program for CpuProgram {
+    fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
+        for input in &self.inputs {
+            let given = inputs.iter().find(|(name, _)| *name == input.name);
+            let (name, data) = given
+                .ok_or_else(|| EngineError::unknown("input", &input.name, inputs.iter().map(|i| i.0)))?;
+            EngineError::check(name, &self.graph.value(input.value).ty, *data)?;
+        }
+        for input in &self.inputs {
+            if let Some((_, data)) = inputs.iter().find(|(name, _)| *name == input.name) {
+                upload(self.arena.view_mut(input.span), *data);
+            }
+        }
+        let memory = state.memory_mut::<CpuMemory>().ok_or_else(foreign)?;
+        let mut frame =
+            Frame { arena: &mut self.arena, slots: &mut memory.region, constants: &mut self.constants };
+        let mut scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut run = Run { machine: &self.machine, scratch: &mut scratch };
+        for (node, step) in &self.steps {
+            let begin = self.times.is_some().then(Instant::now);
+            step(&mut frame, &mut run)?;
+            if let (Some(times), Some(begin)) = (&mut self.times, begin) {
+                times[*node] += begin.elapsed();
+            }
+        }
+        let commit = match self.graph.commit {
+            Some(value) => frame.scalar(self.spans[value.0 as usize]) != 0.0,
+            None => true,
+        };
+        for &(from, to, when) in &self.writes {
+            if commit || when == When::Always {
+                let ([from], [to]) = frame.borrow([from], [to]);
+                to.copy_from(from);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
+        let known = self.graph.outputs.iter().map(|(name, _)| name.as_str());
+        let value = self.graph.output(output);
+        let value = value.ok_or_else(|| EngineError::unknown("output", output, known))?;
+        let span = self.spans[value.0 as usize];
+        match span.place {
+            Where::Arena => Ok(download(self.arena.view(span))),
+            Where::Constants => Ok(download(self.constants.view(span))),
+            Where::Slots => {
+                Err(EngineError::Unsupported(format!("output `{output}` is a slot: download it")))
+            }
+        }
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+}

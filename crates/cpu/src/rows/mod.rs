@@ -1,0 +1,81 @@
+//! Kernels that work through tensors row by row or tile by tile: everything but products of matrices.
+//!
+//! Every kernel is a struct of named arguments with a `run` method. Tensors are dense and row-major, and floats may be
+//! stored as f32, bf16 or f16 ([`storage`]): a kernel converts a tile that fits in the first-level cache to f32,
+//! computes in f32 and rounds once when it stores. Work is divided by the shape alone and every sum has a fixed order,
+//! so the bits of a result do not depend on the number of threads. Nothing allocates; what a kernel needs besides its
+//! operands is given as `scratch`, whose contents do not matter.
+
+mod body;
+pub mod dropout;
+pub mod elementwise;
+pub mod gather;
+mod grid;
+pub mod loss;
+pub mod math;
+pub mod norm;
+pub mod optim;
+pub mod permute;
+pub mod pool2d;
+pub mod reduce;
+mod shared;
+pub mod softmax;
+pub mod storage;
+mod sum;
+#[cfg(test)]
+mod testing;
+
+pub(crate) use body::{Body, Caps, dispatch, fma};
+pub(crate) use grid::Grid;
+pub(crate) use math::exp_normal;
+pub(crate) use shared::{SharedDst, SharedSlice};
+pub(crate) use sum::{dot, larger, max, sum_by};
+
+/// What does not fit together in the arguments of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// A slice has another length than its shape says.
+    #[error("{what} has {actual} elements; its shape needs {expected}")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// What the shape needs.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
+    /// An index points outside what it indexes.
+    #[error("{what} {position} is {index}; it must be at least 0 and below {bound}")]
+    Index {
+        /// What the index is: a target, a row.
+        what: &'static str,
+        /// Where it stands among the indices.
+        position: usize,
+        /// Its value.
+        index: i64,
+        /// One past the largest that is allowed.
+        bound: usize,
+    },
+    /// A shape, a stride or an axis is impossible.
+    #[error("{what}: {why}")]
+    Shape {
+        /// Which argument.
+        what: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// `actual`, or the error that says what was expected.
+pub(crate) fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<(), RowError> {
+    if expected == actual { Ok(()) } else { Err(RowError::Length { what, expected, actual }) }
+}
+
+/// Scratch may be longer than is needed.
+pub(crate) fn check_scratch(needed: usize, actual: usize) -> Result<(), RowError> {
+    if actual >= needed {
+        Ok(())
+    } else {
+        Err(RowError::Length { what: "scratch", expected: needed, actual })
+    }
+}

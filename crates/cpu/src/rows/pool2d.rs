@@ -1,0 +1,398 @@
+//! Maximum and average pooling of images `[N, H, W, C]`, forward and backward.
+//!
+//! The backward passes compute one row of the input's gradient at a time in f32, from every window that covers it, so
+//! that overlapping windows are rounded once and rows can be shared out among threads. The largest element of a
+//! window is found again rather than stored.
+
+use std::ops::Range;
+
+use super::storage::{Dst, Src};
+use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
+use crate::isa::Isa;
+use crate::pool::Pool;
+
+/// Channels computed at a time.
+const CHANNELS: usize = 64;
+/// Elements a chunk should at least have.
+const CHUNK: usize = 8192;
+
+/// The shape of an image batch and of the windows over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Images.
+    pub n: usize,
+    /// Height.
+    pub h: usize,
+    /// Width.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+    /// Height and width of a window.
+    pub kernel: [usize; 2],
+    /// Distance between windows.
+    pub stride: [usize; 2],
+    /// Rows and columns added on each side; at most half the window, as in torch.
+    pub padding: [usize; 2],
+}
+
+impl Window {
+    /// Square windows without padding.
+    pub fn square(image: [usize; 4], kernel: usize, stride: usize) -> Window {
+        let [n, h, w, c] = image;
+        Window { n, h, w, c, kernel: [kernel; 2], stride: [stride; 2], padding: [0; 2] }
+    }
+
+    /// Height and width of the result.
+    ///
+    /// # Errors
+    /// If a stride or window is zero, the window does not fit, or the padding is more than half of it.
+    pub fn out(&self) -> Result<[usize; 2], RowError> {
+        let wrong = |why| Err(RowError::Shape { what: "window", why });
+        let mut out = [0; 2];
+        for (d, size) in [self.h, self.w].into_iter().enumerate() {
+            if self.kernel[d] == 0 || self.stride[d] == 0 {
+                return wrong("a size or stride is zero");
+            }
+            if self.padding[d] * 2 > self.kernel[d] {
+                return wrong("the padding is more than half the window");
+            }
+            let Some(room) = (size + 2 * self.padding[d]).checked_sub(self.kernel[d]) else {
+                return wrong("the window is larger than the image");
+            };
+            out[d] = room / self.stride[d] + 1;
+        }
+        Ok(out)
+    }
+
+    /// The rows (`d` = 0) or columns (1) of the image that window `at` covers.
+    #[inline(always)]
+    fn covered(&self, d: usize, at: usize) -> Range<usize> {
+        let start = at * self.stride[d];
+        let end = (start + self.kernel[d]).saturating_sub(self.padding[d]);
+        start.saturating_sub(self.padding[d])..end.min([self.h, self.w][d])
+    }
+
+    /// The windows that cover row (or column) `at`.
+    #[inline(always)]
+    fn covering(&self, d: usize, at: usize, out: [usize; 2]) -> Range<usize> {
+        let place = at + self.padding[d];
+        let first = (place + 1).saturating_sub(self.kernel[d]).div_ceil(self.stride[d]);
+        first..(place / self.stride[d] + 1).min(out[d])
+    }
+
+    fn check(&self, x: (&'static str, usize), y: (&'static str, usize)) -> Result<[usize; 2], RowError> {
+        let out = self.out()?;
+        check_len(x.0, self.n * self.h * self.w * self.c, x.1)?;
+        check_len(y.0, self.n * out[0] * out[1] * self.c, y.1)?;
+        Ok(out)
+    }
+}
+
+/// How an average counts places in the padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PadCount {
+    /// As zeros: the sum is divided by the window's size (torch's default).
+    Included,
+    /// Not at all: the sum is divided by the places inside the image.
+    Excluded,
+}
+
+#[derive(Clone, Copy)]
+enum Combine {
+    Max,
+    Mean(PadCount),
+}
+
+impl Combine {
+    /// The factor of an average over a window.
+    #[inline(always)]
+    fn factor(self, window: &Window, inside: usize) -> f32 {
+        match self {
+            Combine::Max => 1.0,
+            Combine::Mean(PadCount::Included) => 1.0 / (window.kernel[0] * window.kernel[1]) as f32,
+            Combine::Mean(PadCount::Excluded) => 1.0 / inside as f32,
+        }
+    }
+}
+
+/// The largest element of each window; NaN if there is one. Padding counts as −∞.
+#[derive(Debug)]
+pub struct MaxPool<'a> {
+    /// Shapes.
+    pub window: Window,
+    /// `[N, H, W, C]`.
+    pub x: Src<'a>,
+    /// `[N, OH, OW, C]`.
+    pub y: Dst<'a>,
+}
+
+impl MaxPool<'_> {
+    /// Computes y.
+    ///
+    /// # Errors
+    /// If the window is impossible, or a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        forward(isa, pool, Combine::Max, self.window, self.x, self.y)
+    }
+}
+
+/// The mean of each window.
+#[derive(Debug)]
+pub struct AvgPool<'a> {
+    /// Shapes.
+    pub window: Window,
+    /// How padding counts.
+    pub padding: PadCount,
+    /// `[N, H, W, C]`.
+    pub x: Src<'a>,
+    /// `[N, OH, OW, C]`.
+    pub y: Dst<'a>,
+}
+
+impl AvgPool<'_> {
+    /// Computes y.
+    ///
+    /// # Errors
+    /// If the window is impossible, or a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        forward(isa, pool, Combine::Mean(self.padding), self.window, self.x, self.y)
+    }
+}
+
+fn forward(
+    isa: Isa,
+    pool: &Pool,
+    combine: Combine,
+    window: Window,
+    x: Src<'_>,
+    y: Dst<'_>,
+) -> Result<(), RowError> {
+    let out = window.check(("x", x.len()), ("y", y.len()))?;
+    let y = SharedDst::new(y);
+    let row = out[1] * window.c;
+    let grid = Grid::rows(window.n * out[0], row, CHUNK);
+    pool.for_each(grid.chunks(), &|_, chunk| {
+        for at in grid.range(chunk) {
+            // SAFETY: each row of the result belongs to one chunk.
+            let to = unsafe { y.part(at * row..(at + 1) * row) };
+            let (image, oh) = (at / out[0], at % out[0]);
+            dispatch(isa, ForwardRow { combine, window, out_w: out[1], image, oh, x: &x, to });
+        }
+    });
+    Ok(())
+}
+
+struct ForwardRow<'a> {
+    combine: Combine,
+    window: Window,
+    out_w: usize,
+    image: usize,
+    oh: usize,
+    x: &'a Src<'a>,
+    to: Dst<'a>,
+}
+
+impl Body for ForwardRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let Window { h, w, c, .. } = self.window;
+        let rows = self.window.covered(0, self.oh);
+        let (mut values, mut buffer) = ([0.0; CHANNELS], [0.0; CHANNELS]);
+        for channels in super::grid::tiles(c, CHANNELS) {
+            let values = &mut values[..channels.len()];
+            for ow in 0..self.out_w {
+                let cols = self.window.covered(1, ow);
+                values.fill(if matches!(self.combine, Combine::Max) { f32::NEG_INFINITY } else { 0.0 });
+                for ih in rows.clone() {
+                    for iw in cols.clone() {
+                        let at = ((self.image * h + ih) * w + iw) * c;
+                        let xs = self.x.view::<C>(at + channels.start..at + channels.end, &mut buffer);
+                        match self.combine {
+                            Combine::Max => {
+                                for (v, &x) in values.iter_mut().zip(xs) {
+                                    *v = super::sum::larger(*v, x);
+                                }
+                            }
+                            Combine::Mean(_) => {
+                                for (v, &x) in values.iter_mut().zip(xs) {
+                                    *v += x;
+                                }
+                            }
+                        }
+                    }
+                }
+                if let Combine::Mean(_) = self.combine {
+                    let factor = self.combine.factor(&self.window, rows.len() * cols.len());
+                    for v in values.iter_mut() {
+                        *v *= factor;
+                    }
+                }
+                self.to.store::<C>(ow * c + channels.start, values);
+            }
+        }
+    }
+}
+
+/// The derivative of [`MaxPool`]: each window's gradient goes to its first largest element in scan order.
+#[derive(Debug)]
+pub struct MaxPoolBackward<'a> {
+    /// Shapes.
+    pub window: Window,
+    /// The forward operand, `[N, H, W, C]`.
+    pub x: Src<'a>,
+    /// `[N, OH, OW, C]`.
+    pub dy: Src<'a>,
+    /// `[N, H, W, C]`.
+    pub dx: Dst<'a>,
+    /// [`pool_backward_scratch_len`] elements.
+    pub scratch: &'a mut [f32],
+}
+
+/// The derivative of [`AvgPool`].
+#[derive(Debug)]
+pub struct AvgPoolBackward<'a> {
+    /// Shapes.
+    pub window: Window,
+    /// How padding counts.
+    pub padding: PadCount,
+    /// `[N, OH, OW, C]`.
+    pub dy: Src<'a>,
+    /// `[N, H, W, C]`.
+    pub dx: Dst<'a>,
+    /// [`pool_backward_scratch_len`] elements.
+    pub scratch: &'a mut [f32],
+}
+
+/// f32 elements of scratch of the backward passes: a row of the image for each thread.
+pub fn pool_backward_scratch_len(threads: usize, window: &Window) -> usize {
+    threads * window.w * window.c.min(CHANNELS)
+}
+
+impl MaxPoolBackward<'_> {
+    /// Computes dx.
+    ///
+    /// # Errors
+    /// If the window is impossible, or a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let MaxPoolBackward { window, x, dy, dx, scratch } = self;
+        check_len("x", dx.len(), x.len())?;
+        backward(isa, pool, Combine::Max, window, Some(x), dy, dx, scratch)
+    }
+}
+
+impl AvgPoolBackward<'_> {
+    /// Computes dx.
+    ///
+    /// # Errors
+    /// If the window is impossible, or a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let AvgPoolBackward { window, padding, dy, dx, scratch } = self;
+        backward(isa, pool, Combine::Mean(padding), window, None, dy, dx, scratch)
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the shared half of two structs of named arguments")]
+fn backward(
+    isa: Isa,
+    pool: &Pool,
+    combine: Combine,
+    window: Window,
+    x: Option<Src<'_>>,
+    dy: Src<'_>,
+    dx: Dst<'_>,
+    scratch: &mut [f32],
+) -> Result<(), RowError> {
+    let out = window.check(("dx", dx.len()), ("dy", dy.len()))?;
+    check_scratch(pool_backward_scratch_len(pool.threads(), &window), scratch.len())?;
+    let dx = SharedDst::new(dx);
+    let per_worker = window.w * window.c.min(CHANNELS);
+    let scratch = SharedSlice::new(scratch);
+    let row = window.w * window.c;
+    let grid = Grid::rows(window.n * window.h, row, CHUNK);
+    pool.for_each(grid.chunks(), &|worker, chunk| {
+        for at in grid.range(chunk) {
+            // SAFETY: each row of the result belongs to one chunk, and a worker runs one chunk at a time.
+            let (to, sums) = unsafe {
+                (
+                    dx.part(at * row..(at + 1) * row),
+                    scratch.part(worker * per_worker..(worker + 1) * per_worker),
+                )
+            };
+            let (image, ih) = (at / window.h, at % window.h);
+            dispatch(isa, BackwardRow { combine, window, out, image, ih, x, dy: &dy, to, sums });
+        }
+    });
+    Ok(())
+}
+
+struct BackwardRow<'a> {
+    combine: Combine,
+    window: Window,
+    out: [usize; 2],
+    image: usize,
+    ih: usize,
+    x: Option<Src<'a>>,
+    dy: &'a Src<'a>,
+    to: Dst<'a>,
+    sums: &'a mut [f32],
+}
+
+impl Body for BackwardRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let Window { h, w, c, .. } = self.window;
+        let mut buffers = [[0.0; CHANNELS]; 2];
+        let [dy_buffer, x_buffer] = &mut buffers;
+        for channels in super::grid::tiles(c, CHANNELS) {
+            let n = channels.len();
+            let sums = &mut self.sums[..w * n];
+            sums.fill(0.0);
+            for oh in self.window.covering(0, self.ih, self.out) {
+                let rows = self.window.covered(0, oh);
+                for ow in 0..self.out[1] {
+                    let cols = self.window.covered(1, ow);
+                    let at = ((self.image * self.out[0] + oh) * self.out[1] + ow) * c;
+                    let dys = self.dy.view::<C>(at + channels.start..at + channels.end, dy_buffer);
+                    let Some(x) = &self.x else {
+                        let factor = self.combine.factor(&self.window, rows.len() * cols.len());
+                        for iw in cols {
+                            for (sum, &dy) in sums[iw * n..(iw + 1) * n].iter_mut().zip(dys) {
+                                *sum += dy * factor;
+                            }
+                        }
+                        continue;
+                    };
+                    let mut best = [f32::NEG_INFINITY; CHANNELS];
+                    let mut place = [0u32; CHANNELS];
+                    let mut number = 0;
+                    for ih in rows.clone() {
+                        for iw in cols.clone() {
+                            let at = ((self.image * h + ih) * w + iw) * c;
+                            let xs = x.view::<C>(at + channels.start..at + channels.end, x_buffer);
+                            for ((best, place), &x) in best.iter_mut().zip(&mut place).zip(xs) {
+                                // NaN takes over, as in torch.
+                                let better = x > *best || x.is_nan();
+                                *best = if better { x } else { *best };
+                                *place = if better { number } else { *place };
+                            }
+                            number += 1;
+                        }
+                    }
+                    let first = ((self.ih - rows.start) * cols.len()) as u32;
+                    for (i, iw) in cols.enumerate() {
+                        let here = first + i as u32;
+                        let sums = &mut sums[iw * n..(iw + 1) * n];
+                        for ((sum, &dy), &place) in sums.iter_mut().zip(dys).zip(&place) {
+                            *sum += if place == here { dy } else { 0.0 };
+                        }
+                    }
+                }
+            }
+            for (iw, sums) in sums.chunks_exact(n).enumerate() {
+                self.to.store::<C>(iw * c + channels.start, sums);
+            }
+        }
+    }
+}

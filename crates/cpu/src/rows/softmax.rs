@@ -1,0 +1,170 @@
+//! Softmax over the last dimension, forward and backward.
+
+use super::grid::tiles;
+use super::math::exp;
+use super::storage::{Dst, Src, TILE};
+use super::sum::{dot, max, sum_by};
+use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
+use crate::isa::Isa;
+use crate::pool::Pool;
+
+/// y = exp(x − max x) / Σ exp(x − max x) by rows.
+#[derive(Debug)]
+pub struct Softmax<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+    /// `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[rows, cols]`.
+    pub y: Dst<'a>,
+}
+
+impl Softmax<'_> {
+    /// Computes y.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let Softmax { rows, cols, x, y } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("y", rows * cols, y.len())?;
+        let y = SharedDst::new(y);
+        let grid = Grid::rows(rows, cols, 8 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            let range = grid.range(chunk);
+            let elements = range.start * cols..range.end * cols;
+            // SAFETY: chunks of rows are disjoint.
+            let y = unsafe { y.part(elements.clone()) };
+            dispatch(isa, Rows { cols, x: x.slice(elements), y });
+        });
+        Ok(())
+    }
+}
+
+struct Rows<'a> {
+    cols: usize,
+    x: Src<'a>,
+    y: Dst<'a>,
+}
+
+impl Body for Rows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let cols = self.cols;
+        let mut buffers = [[0.0; TILE]; 2];
+        let [x_buffer, y_buffer] = &mut buffers;
+        for row in 0..self.x.len().checked_div(cols).unwrap_or(0) {
+            let at = row * cols;
+            let (largest, sum) = row_max_and_sum::<C>(&self.x.slice(at..at + cols), x_buffer);
+            let scale = (1.0 / sum) as f32;
+            for tile in tiles(cols, TILE) {
+                let range = at + tile.start..at + tile.end;
+                let xs = self.x.view::<C>(range.clone(), x_buffer);
+                self.y.write::<C>(range, y_buffer, |ys| {
+                    for (y, &x) in ys.iter_mut().zip(xs) {
+                        *y = exp::<C>(x - largest) * scale;
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The largest element of a row and Σ exp(x − largest).
+///
+/// NaN if an element is NaN or +∞, or all are −∞.
+#[inline(always)]
+pub(crate) fn row_max_and_sum<C: Caps>(x: &Src<'_>, buffer: &mut [f32; TILE]) -> (f32, f64) {
+    let mut largest = f32::NEG_INFINITY;
+    for tile in tiles(x.len(), TILE) {
+        largest = super::sum::larger(largest, max(x.view::<C>(tile, buffer)));
+    }
+    let mut sum = 0.0f64;
+    let mut powers = [0.0; TILE];
+    for tile in tiles(x.len(), TILE) {
+        let powers = &mut powers[..tile.len()];
+        for (p, &x) in powers.iter_mut().zip(x.view::<C>(tile, buffer)) {
+            *p = exp::<C>(x - largest);
+        }
+        sum += f64::from(sum_by(powers, |p| p));
+    }
+    (largest, sum)
+}
+
+/// The derivative of [`Softmax`]: dx = y·(dy − Σ dy·y) by rows.
+#[derive(Debug)]
+pub struct SoftmaxBackward<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+    /// The forward result, `[rows, cols]`.
+    pub y: Src<'a>,
+    /// `[rows, cols]`.
+    pub dy: Src<'a>,
+    /// `[rows, cols]`.
+    pub dx: Dst<'a>,
+}
+
+impl SoftmaxBackward<'_> {
+    /// Computes dx.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let SoftmaxBackward { rows, cols, y, dy, dx } = self;
+        check_len("y", rows * cols, y.len())?;
+        check_len("dy", rows * cols, dy.len())?;
+        check_len("dx", rows * cols, dx.len())?;
+        let dx = SharedDst::new(dx);
+        let grid = Grid::rows(rows, cols, 8 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            let range = grid.range(chunk);
+            let elements = range.start * cols..range.end * cols;
+            // SAFETY: chunks of rows are disjoint.
+            let dx = unsafe { dx.part(elements.clone()) };
+            dispatch(isa, BackwardRows { cols, y: y.slice(elements.clone()), dy: dy.slice(elements), dx });
+        });
+        Ok(())
+    }
+}
+
+struct BackwardRows<'a> {
+    cols: usize,
+    y: Src<'a>,
+    dy: Src<'a>,
+    dx: Dst<'a>,
+}
+
+impl Body for BackwardRows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let cols = self.cols;
+        let mut buffers = [[0.0; TILE]; 3];
+        let [y_buffer, dy_buffer, dx_buffer] = &mut buffers;
+        for row in 0..self.y.len().checked_div(cols).unwrap_or(0) {
+            let at = row * cols;
+            let mut sum = 0.0f64;
+            for tile in tiles(cols, TILE) {
+                let range = at + tile.start..at + tile.end;
+                let ys = self.y.view::<C>(range.clone(), y_buffer);
+                sum += f64::from(dot::<C>(ys, self.dy.view::<C>(range, dy_buffer)));
+            }
+            let sum = sum as f32;
+            for tile in tiles(cols, TILE) {
+                let range = at + tile.start..at + tile.end;
+                let ys = self.y.view::<C>(range.clone(), y_buffer);
+                let dys = self.dy.view::<C>(range.clone(), dy_buffer);
+                self.dx.write::<C>(range, dx_buffer, |dx| {
+                    for ((d, &y), &dy) in dx.iter_mut().zip(ys).zip(dys) {
+                        *d = y * (dy - sum);
+                    }
+                });
+            }
+        }
+    }
+}

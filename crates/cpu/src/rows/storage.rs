@@ -1,0 +1,339 @@
+//! Tensors as they are stored, and their conversion to and from f32 a tile at a time.
+
+use std::ops::Range;
+
+use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use halfstep_graph::DType;
+
+use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
+use crate::isa::Isa;
+use crate::pool::Pool;
+
+/// Elements of a tile: 4 KiB as f32, so that several fit in the first-level cache.
+pub const TILE: usize = 1024;
+
+/// A floating-point format in which tensors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// IEEE 754 binary32.
+    F32,
+    /// bfloat16 codes.
+    Bf16,
+    /// IEEE 754 binary16 codes.
+    F16,
+}
+
+impl Storage {
+    /// The storage of a graph's element type; `None` for integers.
+    pub fn of(dtype: DType) -> Option<Storage> {
+        match dtype {
+            DType::F32 => Some(Storage::F32),
+            DType::Bf16 => Some(Storage::Bf16),
+            DType::F16 => Some(Storage::F16),
+            DType::I32 => None,
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Storage::F32 => 4,
+            Storage::Bf16 | Storage::F16 => 2,
+        }
+    }
+
+    /// Unit roundoff: half the distance from 1 to the next number.
+    pub fn unit_roundoff(self) -> f64 {
+        match self {
+            Storage::F32 => 1.0 / (1u64 << 24) as f64,
+            Storage::Bf16 => 1.0 / (1u64 << 9) as f64,
+            Storage::F16 => 1.0 / (1u64 << 12) as f64,
+        }
+    }
+}
+
+/// A tensor to read.
+#[derive(Clone, Copy, Debug)]
+pub enum Src<'a> {
+    /// f32 elements.
+    F32(&'a [f32]),
+    /// bf16 codes.
+    Bf16(&'a [u16]),
+    /// f16 codes.
+    F16(&'a [u16]),
+}
+
+/// A tensor to write.
+#[derive(Debug)]
+pub enum Dst<'a> {
+    /// f32 elements.
+    F32(&'a mut [f32]),
+    /// bf16 codes.
+    Bf16(&'a mut [u16]),
+    /// f16 codes.
+    F16(&'a mut [u16]),
+}
+
+impl<'a> Src<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Src::F32(s) => s.len(),
+            Src::Bf16(s) | Src::F16(s) => s.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The format of the elements.
+    pub fn storage(&self) -> Storage {
+        match self {
+            Src::F32(_) => Storage::F32,
+            Src::Bf16(_) => Storage::Bf16,
+            Src::F16(_) => Storage::F16,
+        }
+    }
+
+    /// Some of the elements.
+    ///
+    /// # Panics
+    /// If `range` is not inside.
+    #[inline(always)]
+    pub fn slice(&self, range: Range<usize>) -> Src<'a> {
+        match self {
+            Src::F32(s) => Src::F32(&s[range]),
+            Src::Bf16(s) => Src::Bf16(&s[range]),
+            Src::F16(s) => Src::F16(&s[range]),
+        }
+    }
+
+    /// One element as f32.
+    ///
+    /// # Panics
+    /// If `index` is not inside.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> f32 {
+        match self {
+            Src::F32(s) => s[index],
+            Src::Bf16(s) => f32_from_bf16(s[index]),
+            Src::F16(s) => f32_from_f16(s[index]),
+        }
+    }
+
+    /// Converts elements `start ..` to fill `out`; exact.
+    #[inline(always)]
+    pub(crate) fn load<C: Caps>(&self, start: usize, out: &mut [f32]) {
+        let range = start..start + out.len();
+        match self {
+            Src::F32(s) => out.copy_from_slice(&s[range]),
+            Src::Bf16(s) => {
+                for (to, &from) in out.iter_mut().zip(&s[range]) {
+                    *to = f32_from_bf16(from);
+                }
+            }
+            Src::F16(s) => load_f16::<C>(&s[range], out),
+        }
+    }
+
+    /// Elements of `range` as f32: themselves, or converted into `buffer`.
+    #[inline(always)]
+    pub(crate) fn view<'b, C: Caps>(&self, range: Range<usize>, buffer: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Src::F32(s) => &s[range],
+            _ => {
+                let out = &mut buffer[..range.len()];
+                self.load::<C>(range.start, out);
+                out
+            }
+        }
+    }
+}
+
+impl<'a> Dst<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.as_src().len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The format of the elements.
+    pub fn storage(&self) -> Storage {
+        self.as_src().storage()
+    }
+
+    /// The same tensor for a shorter time.
+    pub fn reborrow(&mut self) -> Dst<'_> {
+        match self {
+            Dst::F32(s) => Dst::F32(s),
+            Dst::Bf16(s) => Dst::Bf16(s),
+            Dst::F16(s) => Dst::F16(s),
+        }
+    }
+
+    /// The tensor to read.
+    #[inline(always)]
+    pub fn as_src(&self) -> Src<'_> {
+        match self {
+            Dst::F32(s) => Src::F32(s),
+            Dst::Bf16(s) => Src::Bf16(s),
+            Dst::F16(s) => Src::F16(s),
+        }
+    }
+
+    /// Rounds `values` to the storage format, ties to even, into elements `start ..`.
+    #[inline(always)]
+    pub(crate) fn store<C: Caps>(&mut self, start: usize, values: &[f32]) {
+        let range = start..start + values.len();
+        match self {
+            Dst::F32(s) => s[range].copy_from_slice(values),
+            Dst::Bf16(s) => {
+                for (to, &from) in s[range].iter_mut().zip(values) {
+                    *to = bf16_from_f32(from);
+                }
+            }
+            Dst::F16(s) => store_f16::<C>(values, &mut s[range]),
+        }
+    }
+
+    /// Has `fill` write the f32 values of elements `range`: in place, or in `buffer` and then rounded.
+    #[inline(always)]
+    pub(crate) fn write<C: Caps>(
+        &mut self,
+        range: Range<usize>,
+        buffer: &mut [f32],
+        fill: impl FnOnce(&mut [f32]),
+    ) {
+        match self {
+            Dst::F32(s) => fill(&mut s[range]),
+            _ => {
+                let out = &mut buffer[..range.len()];
+                fill(out);
+                self.store::<C>(range.start, out);
+            }
+        }
+    }
+
+    /// Sets elements `range` to zero.
+    #[inline(always)]
+    pub(crate) fn zero(&mut self, range: Range<usize>) {
+        match self {
+            Dst::F32(s) => s[range].fill(0.0),
+            Dst::Bf16(s) | Dst::F16(s) => s[range].fill(0),
+        }
+    }
+}
+
+#[inline(always)]
+fn load_f16<C: Caps>(from: &[u16], to: &mut [f32]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if C::AVX2 {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+        let (from, _) = from.as_chunks::<8>();
+        let (to, _) = to.as_chunks_mut::<8>();
+        for (to, from) in to.iter_mut().zip(from) {
+            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays have 8 elements.
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())));
+            }
+        }
+        done = from.len() * 8;
+    }
+    for (to, &from) in to[done..].iter_mut().zip(&from[done..]) {
+        *to = f32_from_f16(from);
+    }
+}
+
+#[inline(always)]
+fn store_f16<C: Caps>(from: &[f32], to: &mut [u16]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if C::AVX2 {
+        use std::arch::x86_64::{
+            _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_cvtps_ph, _mm256_loadu_ps,
+        };
+        let (from, _) = from.as_chunks::<8>();
+        let (to, _) = to.as_chunks_mut::<8>();
+        for (to, from) in to.iter_mut().zip(from) {
+            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays have 8 elements.
+            unsafe {
+                let codes = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
+                _mm_storeu_si128(to.as_mut_ptr().cast(), codes);
+            }
+        }
+        done = from.len() * 8;
+    }
+    for (to, &from) in to[done..].iter_mut().zip(&from[done..]) {
+        *to = f16_from_f32(from);
+    }
+}
+
+/// Rounds every value to `storage`, ties to even, and keeps it as f32.
+#[inline(always)]
+pub(crate) fn round_in_place<C: Caps>(storage: Storage, values: &mut [f32]) {
+    match storage {
+        Storage::F32 => {}
+        Storage::Bf16 => {
+            for x in values {
+                *x = f32_from_bf16(bf16_from_f32(*x));
+            }
+        }
+        Storage::F16 => {
+            let mut codes = [0u16; 64];
+            for part in values.chunks_mut(64) {
+                let codes = &mut codes[..part.len()];
+                store_f16::<C>(part, codes);
+                load_f16::<C>(codes, part);
+            }
+        }
+    }
+}
+
+/// Copies `src` to `dst`, rounding to its format (ties to even).
+///
+/// # Errors
+/// If the lengths differ.
+pub fn convert(isa: Isa, pool: &Pool, src: Src<'_>, dst: Dst<'_>) -> Result<(), RowError> {
+    check_len("dst", src.len(), dst.len())?;
+    let grid = Grid::new(src.len(), 16 * TILE);
+    let dst = SharedDst::new(dst);
+    pool.for_each(grid.chunks(), &|_, chunk| {
+        let range = grid.range(chunk);
+        // SAFETY: chunks are disjoint and each runs once.
+        let to = unsafe { dst.part(range.clone()) };
+        dispatch(isa, Convert { from: src.slice(range), to });
+    });
+    Ok(())
+}
+
+struct Convert<'a> {
+    from: Src<'a>,
+    to: Dst<'a>,
+}
+
+impl Body for Convert<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let mut buffer = [0.0; TILE];
+        for range in super::grid::tiles(self.from.len(), TILE) {
+            match &mut self.to {
+                Dst::F32(to) => self.from.load::<C>(range.start, &mut to[range]),
+                to => {
+                    let values = self.from.view::<C>(range.clone(), &mut buffer);
+                    to.store::<C>(range.start, values);
+                }
+            }
+        }
+    }
+}

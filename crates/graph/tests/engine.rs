@@ -1,0 +1,9 @@
+//! The interpreter, as an engine with memory of its own, passes what every engine must.
+
+use halfstep_graph::conformance;
+use halfstep_graph::interp::{InterpreterEngine, Rounding};
+
+#[test]
+fn the_interpreter_is_an_engine() {
+    conformance::check(&InterpreterEngine { rounding: Rounding::Stored });
+}
