@@ -18,7 +18,8 @@ pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
     for node in &graph.nodes {
         pass.visit(graph, node);
     }
-    let assigned = round_where_made(&pass.rewrite.finish());
+    // A reshape whose copy took its place would count as a reader of the wide value.
+    let assigned = round_where_made(&pass.rewrite.finish().without_dead_nodes());
     let plan = PrecisionPlan::of(&assigned, policy);
     (assigned, plan)
 }

@@ -1,0 +1,270 @@
+//! What the passes promise: precision, fusion and the memory plan.
+
+use halfstep_graph::engine::Target;
+use halfstep_graph::interp::{InterpreterEngine, Rounding};
+use halfstep_graph::precision::{Override, Policy, Reason, Rule, assign};
+use halfstep_graph::{
+    AttentionSpec, DType, Graph, GraphError, Init, Node, Op, Phase, Place, Shape, SlotKind, Unary, ValueId,
+    ValueType, When, differentiate, fuse, plan,
+};
+use proptest::prelude::*;
+
+/// One transformer block with a loss, differentiated, with SGD: small, but with every class of operation.
+fn block() -> Graph {
+    let build = || -> Result<Graph, GraphError> {
+        let mut g = Graph::new();
+        let weight = |g: &mut Graph, name: &str, shape: &[usize]| {
+            let kind = SlotKind::Weight { decay: shape.len() > 1 };
+            g.add_slot(name, ValueType::f32(Shape::new(shape)), kind, Init::Constant(0.0))
+        };
+        let slots = vec![
+            weight(&mut g, "tok", &[11, 8])?,
+            weight(&mut g, "ln.weight", &[8])?,
+            weight(&mut g, "ln.bias", &[8])?,
+            weight(&mut g, "qkv.weight", &[24, 8])?,
+            weight(&mut g, "qkv.bias", &[24])?,
+            weight(&mut g, "up.weight", &[8, 8])?,
+        ];
+        let tokens = g.input("x", ValueType::i32([2, 3].into()));
+        let target = g.input("y", ValueType::i32([6].into()));
+        let read: Vec<ValueId> = slots.iter().map(|&s| g.read(s)).collect();
+        let x = g.scoped("embed", |g| g.gather(read[0], tokens))?;
+        let h = g.scoped("ln", |g| g.layer_norm(x, read[1], read[2], 1e-5))?;
+        let qkv = g.scoped("qkv", |g| {
+            let rows = g.reshape(h, [6, 8])?;
+            let product = g.matmul(rows, read[3], false, true)?;
+            let qkv = g.add(product, read[4])?;
+            g.reshape(qkv, [2, 3, 24])
+        })?;
+        let a = g.scoped("attn", |g| g.attention(qkv, AttentionSpec { heads: 2, causal: true }))?;
+        let u = g.scoped("up", |g| {
+            let rows = g.reshape(a, [6, 8])?;
+            let product = g.matmul(rows, read[5], false, true)?;
+            let active = g.unary(Unary::Gelu, product)?;
+            g.reshape(active, [2, 3, 8])
+        })?;
+        let x = g.scoped("residual", |g| g.add(x, u))?;
+        let loss = g.scoped("head", |g| {
+            let rows = g.reshape(x, [6, 8])?;
+            let logits = g.matmul(rows, read[0], false, true)?;
+            let losses = g.cross_entropy(logits, target)?;
+            g.mean(losses, &[0])
+        })?;
+        let seed = g.scalar(1024.0);
+        let gradients = differentiate(&mut g, loss, seed, &slots)?;
+        g.in_phase(Phase::Update, |g| {
+            let norm = g.global_norm(&gradients)?;
+            let commit = g.unary(Unary::IsFinite, norm)?;
+            for ((&slot, &gradient), &w) in slots.iter().zip(&gradients).zip(&read) {
+                let step = g.scale(gradient, 0.01)?;
+                let new = g.sub(w, step)?;
+                g.write(slot, new, When::Committed);
+            }
+            g.commit = Some(commit);
+            g.add_output("loss", loss);
+            Ok(g.clone())
+        })
+    };
+    build().unwrap()
+}
+
+fn made_by(g: &Graph, v: ValueId) -> &Node {
+    g.node(g.value(v).node)
+}
+
+fn named<'a>(g: &'a Graph, op: &'a str) -> impl Iterator<Item = &'a Node> {
+    g.nodes.iter().filter(move |n| n.op.name() == op)
+}
+
+#[test]
+fn fp32_changes_nothing() {
+    let g = block();
+    let (assigned, plan) = assign(&g, &Policy::named("fp32").unwrap());
+    assert_eq!(assigned.to_string(), g.without_dead_nodes().to_string());
+    assert_eq!(plan.casts().count(), 0);
+}
+
+#[test]
+fn every_value_has_a_reason_and_every_product_low_operands() {
+    for (name, low) in [("bf16", DType::Bf16), ("fp16", DType::F16)] {
+        let (g, plan) = assign(&block(), &Policy::named(name).unwrap());
+        assert_eq!(plan.entries.len(), g.values.len());
+        assert!(g.values.iter().all(|v| v.reason.is_some()));
+        for node in g.nodes.iter().filter(|n| matches!(n.op, Op::MatMul { .. })) {
+            assert!(node.inputs[..2].iter().all(|&v| g.dtype(v) == low), "{} in {name}\n{g}", node.name);
+            let out = g.value(node.outputs[0]);
+            let expected = if out.gradient_of.is_some() { DType::F32 } else { low };
+            assert_eq!(out.ty.dtype, expected, "{}", node.name);
+        }
+        // Statistics and the residual stream stay wide; what only products read is rounded where it is made.
+        for norm in named(&g, "layer_norm") {
+            assert_eq!(g.dtype(norm.outputs[0]), low);
+            assert_eq!(g.value(norm.outputs[0]).reason, Some(Reason::ReadersTakeLow));
+            assert_eq!(g.dtype(norm.outputs[1]), DType::F32);
+        }
+        let stream = g.nodes.iter().find(|n| n.name == "embed" && n.op.name() == "add").unwrap();
+        assert_eq!(g.dtype(stream.outputs[0]), DType::F32, "the gradient of the residual stream");
+        let residual = g.nodes.iter().find(|n| n.name == "residual" && n.phase == Phase::Forward).unwrap();
+        assert_eq!(
+            g.value(residual.outputs[0]).reason,
+            Some(Reason::ReadersTakeLow),
+            "only the head reads it"
+        );
+        let lse = named(&g, "attention").next().unwrap().outputs[1];
+        assert_eq!(g.dtype(lse), DType::F32);
+        assert!(named(&g, "cross_entropy").all(|n| g.dtype(n.outputs[1]) == DType::F32));
+        // The update works on f32.
+        for node in g.nodes.iter().filter(|n| n.phase == Phase::Update) {
+            assert!(
+                node.inputs.iter().chain(&node.outputs).all(|&v| g.dtype(v) == DType::F32),
+                "{}",
+                node.op.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_weight_is_cast_once_though_it_is_read_forward_and_backward() {
+    let (g, _) = assign(&block(), &Policy::named("bf16").unwrap());
+    for slot in g.weights() {
+        let casts = g
+            .nodes
+            .iter()
+            .filter(|n| matches!(n.op, Op::Cast { .. }) && made_by(&g, n.inputs[0]).op == Op::Read { slot });
+        assert!(casts.count() <= 1, "{}", g.slot(slot).name);
+    }
+}
+
+#[test]
+fn an_override_holds_for_the_operation_and_its_derivative() {
+    let mut policy = Policy::named("bf16").unwrap();
+    policy.overrides.push(Override { pattern: "qkv".into(), rule: Rule::F32 });
+    let (g, _) = assign(&block(), &policy);
+    let products: Vec<&Node> =
+        g.nodes.iter().filter(|n| n.name == "qkv" && matches!(n.op, Op::MatMul { .. })).collect();
+    assert_eq!(products.len(), 3, "forward, dX and dW");
+    for node in products {
+        assert!(node.inputs.iter().chain(&node.outputs).all(|&v| g.dtype(v) == DType::F32), "{g}");
+    }
+    assert!(g.nodes.iter().any(|n| n.name == "up" && g.dtype(n.outputs[0]) == DType::Bf16));
+}
+
+#[test]
+fn a_bias_is_added_in_the_accumulator() {
+    let (g, _) = assign(&block(), &Policy::named("bf16").unwrap());
+    let fused = fuse(&g);
+    let products = |g: &Graph, operands| {
+        let is = |n: &&Node| matches!(n.op, Op::MatMul { .. }) && n.inputs.len() == operands;
+        g.nodes.iter().filter(is).count()
+    };
+    assert_eq!((products(&g, 3), products(&fused, 3)), (0, 1));
+    assert_eq!(fused.nodes.len(), g.nodes.len() - 1);
+}
+
+#[test]
+fn the_text_form_of_a_block_is_as_committed() {
+    let (g, plan_text) = assign(&block(), &Policy::named("fp16").unwrap());
+    let text = format!("{}\n{plan_text}", fuse(&g));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/block_fp16.txt");
+    if std::env::var_os("HALFSTEP_BLESS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        text == committed,
+        "the text form changed; look, and run with HALFSTEP_BLESS=1 to accept:\n{text}"
+    );
+}
+
+/// A target with a workspace for every product.
+struct Roomy(usize);
+
+impl Target for Roomy {
+    fn name(&self) -> String {
+        "test".into()
+    }
+    fn alignment(&self) -> usize {
+        self.0
+    }
+    fn workspace_bytes(&self, _: &Graph, node: &Node) -> usize {
+        if matches!(node.op, Op::MatMul { .. }) { 100 } else { 0 }
+    }
+}
+
+/// Checks a plan by replaying it: each value's bytes are marked when it is made and must still be its own, or those of
+/// a value it shares a place with, whenever it is read.
+fn check_places(g: Graph, target: &dyn Target) {
+    let p = plan(g, target);
+    let g = &p.graph;
+    let mut owner: Vec<Option<ValueId>> = vec![None; p.arena_bytes];
+    let range = |v: ValueId| match p.places[v.0 as usize] {
+        Place::Arena(offset) => Some(offset..offset + g.value(v).ty.bytes()),
+        Place::Slot(_) | Place::Constant => None,
+    };
+    let mut root: Vec<ValueId> = (0..g.values.len() as u32).map(ValueId).collect();
+    for (i, node) in g.nodes.iter().enumerate() {
+        for &v in &node.inputs {
+            for byte in range(v).into_iter().flatten() {
+                let found = owner[byte].map(|o| root[o.0 as usize]);
+                assert_eq!(found, Some(root[v.0 as usize]), "%{} read by node {i} at byte {byte}", v.0);
+            }
+        }
+        if target.workspace_bytes(g, node) > 0 {
+            owner[p.workspaces[i]..p.workspaces[i] + target.workspace_bytes(g, node)].fill(None);
+        }
+        for &v in &node.outputs {
+            if matches!(node.op, Op::Reshape { .. }) {
+                root[v.0 as usize] = root[node.inputs[0].0 as usize];
+            }
+            for byte in range(v).into_iter().flatten() {
+                owner[byte] = Some(v);
+            }
+        }
+        for (a, b) in node.outputs.iter().zip(&node.outputs[1..]) {
+            if let (Some(a), Some(b)) = (range(*a), range(*b)) {
+                assert!(a.end <= b.start || b.end <= a.start, "two results of node {i} overlap");
+            }
+        }
+    }
+    for v in g.roots() {
+        for byte in range(v).into_iter().flatten() {
+            assert_eq!(owner[byte].map(|o| root[o.0 as usize]), Some(root[v.0 as usize]), "root %{}", v.0);
+        }
+    }
+    assert!(p.live_bytes <= p.arena_bytes);
+}
+
+#[test]
+fn no_value_is_overwritten_while_it_is_needed() {
+    for policy in Policy::NAMES {
+        let (g, _) = assign(&block(), &Policy::named(policy).unwrap());
+        check_places(fuse(&g), &Roomy(64));
+        check_places(g, &InterpreterEngine { rounding: Rounding::None });
+    }
+}
+
+proptest! {
+    /// Random chains of elementwise operations, reshapes, products and outputs.
+    #[test]
+    fn no_value_of_a_random_graph_is_overwritten(choices in prop::collection::vec((0u8..6, 0usize..40, 0usize..40), 1..40), align in 0u32..7) {
+        let mut g = Graph::new();
+        let mut values = vec![g.input("x", ValueType::f32([4, 4].into()))];
+        for (kind, a, b) in choices {
+            let (a, b) = (values[a % values.len()], values[b % values.len()]);
+            let made = match kind {
+                0 => g.unary(Unary::Relu, a),
+                1 => g.add(a, b),
+                2 => g.matmul(a, b, false, true),
+                3 => g.reshape(a, [16]).and_then(|flat| g.reshape(flat, [4, 4])),
+                4 => g.cast(a, DType::Bf16),
+                _ => g.permute(a, &[1, 0]),
+            };
+            values.push(made.unwrap());
+        }
+        let last = values[values.len() - 1];
+        g.add_output("y", last);
+        g.add_output("middle", values[values.len() / 2]);
+        check_places(g, &Roomy(1 << align));
+    }
+}
