@@ -84,7 +84,7 @@ impl Engine for CpuEngine {
             Span { place: Where::Slots, offset, count: slot.ty.shape.count(), dtype: slot.ty.dtype }
         };
         let spans = slots.iter().map(span).collect();
-        let memory = CpuMemory { spans, region: Region::new(bytes)? };
+        let memory = CpuMemory { spans, region: Region::new(bytes)?, arena: Region::new(0)? };
         Ok(State::new(slots, Box::new(memory)))
     }
 
@@ -93,10 +93,25 @@ impl Engine for CpuEngine {
     }
 }
 
-/// All slots in one region.
+/// All slots in one region, and the scratch region that the programs over them share.
 pub(crate) struct CpuMemory {
     pub spans: Vec<Span>,
     pub region: Region,
+    pub arena: Region,
+}
+
+impl CpuMemory {
+    /// Makes the scratch region at least this large. Its contents have no meaning between runs.
+    ///
+    /// Errors: not enough memory; there is none then until the next call.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), EngineError> {
+        if self.arena.bytes() < bytes {
+            // The old region goes first, so that both never exist together.
+            self.arena = Region::new(0)?;
+            self.arena = Region::new(bytes)?;
+        }
+        Ok(())
+    }
 }
 
 impl Memory for CpuMemory {

@@ -57,6 +57,11 @@ impl Region {
         }
     }
 
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+
     /// Where a span begins.
     ///
     /// # Panics
@@ -117,6 +122,7 @@ pub(crate) enum Where {
     Arena,
     Slots,
     Constants,
+    Outputs,
 }
 
 /// Some elements of a region.
@@ -131,7 +137,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.count * self.dtype.bytes()
     }
 
@@ -142,11 +148,12 @@ impl Span {
     }
 }
 
-/// The three regions while a program runs.
+/// The regions while a program runs.
 pub(crate) struct Frame<'a> {
     pub arena: &'a mut Region,
     pub slots: &'a mut Region,
     pub constants: &'a mut Region,
+    pub outputs: &'a mut Region,
 }
 
 /// Elements to read.
@@ -185,6 +192,7 @@ impl Frame<'_> {
                 Where::Arena => self.arena,
                 Where::Slots => self.slots,
                 Where::Constants => self.constants,
+                Where::Outputs => self.outputs,
             }
         };
         // SAFETY: what is written overlaps nothing else; the result borrows `self` mutably.

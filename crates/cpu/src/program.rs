@@ -32,7 +32,9 @@ pub struct CpuProgram {
     steps: Vec<(usize, Step)>,
     /// Staged values that are not yet where they belong: from, to, when.
     writes: Vec<(Span, Span, When)>,
-    arena: Region,
+    /// Results that callers read, which outlive the run: from, to, by position in the graph's outputs.
+    outputs: Vec<(Span, Span)>,
+    output_region: Region,
     constants: Region,
     arena_bytes: usize,
     times: Option<Vec<Duration>>,
@@ -96,10 +98,27 @@ impl CpuProgram {
             }
             writes.push((from, to, write.when));
         }
-        let arena = Region::new(plan.arena_bytes)?;
-        let arena_bytes = plan.arena_bytes;
-        let times = None;
-        Ok(CpuProgram { machine, graph, spans, inputs, steps, writes, arena, constants, arena_bytes, times })
+        let mut outputs = Vec::new();
+        let mut output_bytes = 0;
+        for (_, value) in &graph.outputs {
+            let from = spans[value.0 as usize];
+            let to = Span { place: Where::Outputs, offset: output_bytes, ..from };
+            output_bytes = (output_bytes + to.bytes()).next_multiple_of(ALIGNMENT);
+            outputs.push((from, to));
+        }
+        Ok(CpuProgram {
+            machine,
+            graph,
+            spans,
+            inputs,
+            steps,
+            writes,
+            outputs,
+            output_region: Region::new(output_bytes)?,
+            constants,
+            arena_bytes: plan.arena_bytes,
+            times: None,
+        })
     }
 
     /// From now on, measures each operation of each run.
@@ -139,14 +158,19 @@ impl Program for CpuProgram {
                 .ok_or_else(|| EngineError::unknown("input", &input.name, inputs.iter().map(|i| i.0)))?;
             EngineError::check(name, &self.graph.value(input.value).ty, *data)?;
         }
+        let memory = state.memory_mut::<CpuMemory>().ok_or_else(foreign)?;
+        memory.reserve(self.arena_bytes)?;
         for input in &self.inputs {
             if let Some((_, data)) = inputs.iter().find(|(name, _)| *name == input.name) {
-                upload(self.arena.view_mut(input.span), *data);
+                upload(memory.arena.view_mut(input.span), *data);
             }
         }
-        let memory = state.memory_mut::<CpuMemory>().ok_or_else(foreign)?;
-        let mut frame =
-            Frame { arena: &mut self.arena, slots: &mut memory.region, constants: &mut self.constants };
+        let mut frame = Frame {
+            arena: &mut memory.arena,
+            slots: &mut memory.region,
+            constants: &mut self.constants,
+            outputs: &mut self.output_region,
+        };
         let mut scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut run = Run { machine: &self.machine, scratch: &mut scratch };
         for (node, step) in &self.steps {
@@ -155,6 +179,10 @@ impl Program for CpuProgram {
             if let (Some(times), Some(begin)) = (&mut self.times, begin) {
                 times[*node] += begin.elapsed();
             }
+        }
+        for &(from, to) in &self.outputs {
+            let ([from], [to]) = frame.borrow([from], [to]);
+            to.copy_from(from);
         }
         let commit = match self.graph.commit {
             Some(value) => frame.scalar(self.spans[value.0 as usize]) != 0.0,
@@ -170,17 +198,10 @@ impl Program for CpuProgram {
     }
 
     fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
-        let known = self.graph.outputs.iter().map(|(name, _)| name.as_str());
-        let value = self.graph.output(output);
-        let value = value.ok_or_else(|| EngineError::unknown("output", output, known))?;
-        let span = self.spans[value.0 as usize];
-        match span.place {
-            Where::Arena => Ok(download(self.arena.view(span))),
-            Where::Constants => Ok(download(self.constants.view(span))),
-            Where::Slots => {
-                Err(EngineError::Unsupported(format!("output `{output}` is a slot: download it")))
-            }
-        }
+        let names = || self.graph.outputs.iter().map(|(name, _)| name.as_str());
+        let position = names().position(|name| name == output);
+        let position = position.ok_or_else(|| EngineError::unknown("output", output, names()))?;
+        Ok(download(self.output_region.view(self.outputs[position].1)))
     }
 
     fn arena_bytes(&self) -> usize {
