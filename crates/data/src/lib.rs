@@ -1,1 +1,58 @@
 //! Datasets, loaders and preprocessing.
+//!
+//! [`DataSpec`] is the `[data]` section of a recipe; [`load`] turns it into a [`Dataset`]: train and test samples and the
+//! [`Preprocessing`] that is stored with the model. [`Sampler`] says which samples make up which batch, [`Part::fill`] lays them
+//! out for a program, and [`inspect`] looks at a person's own files and suggests a `DataSpec` for them.
+//!
+//! Values are plain: this crate knows nothing of graphs, models or processors. Images are `[B, height, width, channels]` floats,
+//! table rows `[B, F]` floats, windows of text `[B, T]` tokens with targets shifted by one. Every random choice is a
+//! function of a seed and of what is chosen, never of threads or of the order of calls.
+//!
+//! ```
+//! use halfstep_data::{Batch, DataSpec, Sampler, load};
+//! let data = load(&DataSpec::bundled("digits")?, std::path::Path::new("."))?;
+//! let info = data.info();
+//! let mut sampler = Sampler::new(info.train_samples, 32, 0)?;
+//! let mut batch = Batch::new(info.input, 32);
+//! let (draw, indices) = sampler.batch(0);
+//! data.train.fill_batch(indices, draw, &mut batch)?;
+//! assert_eq!(batch.labels.len(), 32);
+//! # Ok::<(), halfstep_data::DataError>(())
+//! ```
+//!
+//! # Features
+//! `bpe`: byte-pair tokenisers through the `tokenizers` crate.
+
+mod batch;
+mod bundled;
+mod dataset;
+mod error;
+mod files;
+mod images;
+mod inspect;
+mod load;
+mod nearest;
+mod philox;
+mod preprocessing;
+mod sampler;
+mod spec;
+mod split;
+mod table;
+mod text;
+
+pub use batch::{Batch, BatchX, Draw, InputMut};
+pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples};
+pub use error::{DataError, Role};
+pub use images::{ImagePreprocessing, ImageSamples, ImageSet};
+pub use inspect::{ColumnKind, ColumnReport, Found, Inspection, Layout, inspect};
+pub use load::{check_paths, load};
+pub use nearest::nearest;
+pub use preprocessing::Preprocessing;
+pub use sampler::{InOrder, Sampler};
+pub use spec::{
+    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, DataTable, IdxFiles, IdxSpec, ImageOptions,
+    ImagesSpec, Kind, Limits, MissingNumbers, Normalise, RandomSplit, SpecError, TailSplit, TestFrom,
+    TextOptions, TextSpec, TokenizerKind, TokenizerSpec,
+};
+pub use table::{ColumnEncoder, Encoding, TableEncoder, TableSamples};
+pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

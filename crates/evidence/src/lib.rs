@@ -1,1 +1,14 @@
-//! Comparison of runs and the report.
+//! Whether a low-precision model is as good as the reference: statistics over paired seeds, a table, a report.
+//!
+//! [`Comparison::new`] takes what runs measured and says what follows; [`table::lines`] lays it out once for the
+//! terminal, [`report::markdown`] and [`report::html`].
+
+pub mod comparison;
+pub mod curves;
+pub mod report;
+pub mod stats;
+pub mod table;
+pub mod units;
+
+pub use comparison::{Against, Comparison, Evaluation, Outcome, Row, RunResult, Setup};
+pub use stats::{Paired, Verdict};

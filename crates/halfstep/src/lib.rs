@@ -1,1 +1,55 @@
-//! Mixed-precision training with evidence.
+//! Halfstep trains neural nets in mixed precision on the processors people have, and shows with evidence whether the
+//! low-precision model is as good as the f32 one.
+//!
+//! This crate is the library's front door: it re-exports the crates that do the work and chooses an engine. The program
+//! `halfstep` is built on nothing else.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`float`] | number formats, rounding, conversion |
+//! | [`graph`] | the program of a step and the passes over it |
+//! | [`cpu`] | kernels and the engine for processors |
+//! | [`nn`] | layers and models |
+//! | [`data`] | data sets and preprocessing |
+//! | [`train`] | recipes, the step, the loop, run directories |
+//! | [`evidence`] | comparison, statistics, reports |
+//!
+//! Two precisions side by side:
+//!
+//! ```
+//! use halfstep::train::recipe::Recipe;
+//! use halfstep::train::train_loop::Unwatched;
+//!
+//! let text = r#"
+//!     [data]
+//!     kind = "bundled"
+//!     name = "digits"
+//!     [model]
+//!     kind = "mlp"
+//!     hidden = [32]
+//!     [train]
+//!     epochs = 1
+//!     batch = 32
+//! "#;
+//! let experiment = Recipe::parse("digits", text, std::path::Path::new("."))?.prepare()?;
+//! let engine = halfstep::engine(None)?;
+//! for precision in ["fp32", "bf16"] {
+//!     let run = experiment.run(engine.as_ref(), precision, 0, &mut Unwatched)?;
+//!     println!("{precision}: {:?}", run.record.last_evaluation());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use halfstep_cpu as cpu;
+pub use halfstep_data as data;
+pub use halfstep_evidence as evidence;
+pub use halfstep_float as float;
+pub use halfstep_graph as graph;
+pub use halfstep_nn as nn;
+pub use halfstep_train as train;
+
+mod choose;
+mod summary;
+
+pub use choose::{engine, threads_or_all};
+pub use summary::run_result;

@@ -1,1 +1,14 @@
 //! Recipes, the training step and the loop.
+
+pub mod checkpoint;
+pub mod init;
+pub mod metrics;
+pub mod optimiser;
+pub mod recipe;
+pub mod run_dir;
+pub mod scaler;
+pub mod schedule;
+pub mod session;
+pub mod setting;
+pub mod step;
+pub mod train_loop;

@@ -10,6 +10,9 @@ use crate::rows::storage::{Dst, Storage, round_in_place};
 use crate::rows::{Body, Caps, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
 use crate::rows::{dot, exp_normal, fma};
 
+/// Scores handled at a time; a row's length is rounded up to it.
+const LANES: usize = 16;
+
 /// Where the gradients of queries, keys and values go.
 #[derive(Debug)]
 pub enum Grads<'a> {
@@ -226,13 +229,18 @@ impl Body for Head<'_> {
                     .run::<C>();
                 }
                 for i in 0..count {
-                    let p = score_row(probabilities, i);
-                    let ds = score_row(d_scores, i);
                     let limit = visible(mask, first + i, key, present);
+                    // Beyond this the products below do not look.
+                    let end = limit.next_multiple_of(LANES);
+                    let p = &mut score_row(probabilities, i)[..end];
+                    let ds = &mut score_row(d_scores, i)[..end];
                     let (lse, delta) = (lse[first + i], delta[first + i]);
-                    for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
-                        *p = exp_normal::<C>(fma::<C>(*p, scale, -lse));
-                        *ds = *p * (*ds - delta);
+                    for (p, ds) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(ds.as_chunks_mut::<LANES>().0)
+                    {
+                        for (p, ds) in p.iter_mut().zip(ds) {
+                            *p = exp_normal::<C>(fma::<C>(*p, scale, -lse));
+                            *ds = *p * (*ds - delta);
+                        }
                     }
                     p[limit..].fill(0.0);
                     ds[limit..].fill(0.0);

@@ -8,10 +8,13 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::storage::{Dst, Storage, round_in_place};
 use crate::rows::{Body, Caps, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
-use crate::rows::{exp_normal, max, sum_by};
+use crate::rows::{exp_normal, fma};
 
 /// Chunks wanted at least, if the sequences are long enough: work for many cores.
 const CHUNKS: usize = 32;
+
+/// Scores handled at a time; a row's length is rounded up to it.
+const LANES: usize = 16;
 
 /// out = softmax(scale·q·kᵀ)·v for each sequence and head, and the log-sum-exp of each row of scaled scores.
 #[derive(Debug)]
@@ -171,19 +174,12 @@ impl Body for Head<'_> {
                 }
                 .run::<C>();
                 for i in 0..count {
-                    let row = score_row(scores, i);
-                    row[visible(mask, first + i, key, present)..].fill(f32::NEG_INFINITY);
-                    for s in row.iter_mut() {
-                        *s *= scale;
-                    }
-                    let before = largest[i];
-                    let now = crate::rows::larger(before, max(row));
-                    let keep = exp_normal::<C>(before - now);
-                    for s in row.iter_mut() {
-                        *s = exp_normal::<C>(*s - now);
-                    }
+                    let limit = visible(mask, first + i, key, present);
+                    let row = &mut score_row(scores, i)[..limit.next_multiple_of(LANES)];
+                    row[limit..].fill(f32::NEG_INFINITY);
+                    let (now, keep, sum) = softmax_row::<C>(row.as_chunks_mut().0, scale, largest[i]);
                     largest[i] = now;
-                    total[i] = total[i] * keep + sum_by(row, |p| p);
+                    total[i] = fma::<C>(total[i], keep, sum);
                     round_in_place::<C>(compute, row);
                     if key_block > 0 {
                         for sum in &mut sums[i * width..(i + 1) * width] {
@@ -222,4 +218,41 @@ impl Body for Head<'_> {
             }
         }
     }
+}
+
+/// Replaces scores by exp(scale·score − maximum), where the maximum includes those of earlier blocks.
+///
+/// Returns the maximum, the factor that earlier results of this row need now, and the sum of the new values.
+#[inline(always)]
+fn softmax_row<C: Caps>(row: &mut [[f32; LANES]], scale: f32, before: f32) -> (f32, f32, f32) {
+    // A NaN may be lost here, but not from the exponentials, and so not from the result.
+    let max = |a: f32, b: f32| if a > b { a } else { b };
+    let mut largest = [before; LANES];
+    for part in row.iter_mut() {
+        for (s, largest) in part.iter_mut().zip(&mut largest) {
+            *s *= scale;
+            *largest = max(*largest, *s);
+        }
+    }
+    let now = fold(largest, max);
+    let mut sums = [0.0; LANES];
+    for part in row.iter_mut() {
+        for (s, sum) in part.iter_mut().zip(&mut sums) {
+            *s = exp_normal::<C>(*s - now);
+            *sum += *s;
+        }
+    }
+    (now, exp_normal::<C>(before - now), fold(sums, |a, b| a + b))
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }

@@ -114,11 +114,11 @@ unsafe fn micro<C: Caps, const MR: usize, const NR: usize>(
     for k in ks {
         // SAFETY: the caller's promise for B.
         let right: &[f32; NR] = unsafe { &*b.as_ptr().add(k * b_row + j).cast() };
-        for r in 0..MR {
+        for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's promise for A.
             let left = unsafe { *a.data.get_unchecked((i + r) * a.row + k * a.col) };
-            for l in 0..NR {
-                sums[r][l] = fma::<C>(left, right[l], sums[r][l]);
+            for (sum, &right) in sums.iter_mut().zip(right) {
+                *sum = fma::<C>(left, right, *sum);
             }
         }
     }
@@ -128,8 +128,8 @@ unsafe fn micro<C: Caps, const MR: usize, const NR: usize>(
         match into {
             Into::Set => *to = *sums,
             Into::Add => {
-                for l in 0..NR {
-                    to[l] += sums[l];
+                for (to, &sum) in to.iter_mut().zip(sums) {
+                    *to += sum;
                 }
             }
         }

@@ -141,6 +141,11 @@ macro_rules! packing {
         fn prepare(self) {
             configure(self.0);
         }
+        #[inline(always)]
+        unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.tile_between(k, a, b, acc, add, || {}) }
+        }
     };
 }
 
@@ -153,35 +158,29 @@ unsafe impl Engine for AmxBf16 {
     const KC: usize = 640;
     const MC: usize = 32;
     const RESIDENT_B: usize = 640 << 10;
+    const BETWEEN: bool = true;
     const PARTS: usize = 1;
 
     packing!(1);
 
     #[inline(always)]
-    unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
-        // SAFETY: the caller vouches for k / 32 steps of 2 KiB behind `a` and `b`, for 4 KiB of accumulators and for
-        // configured tiles. B streams from the second-level cache: `tileloaddt1` keeps it from evicting A.
+    unsafe fn tile_between(
+        self,
+        k: usize,
+        a: *const u16,
+        b: *const u16,
+        acc: *mut f32,
+        add: bool,
+        mut between: impl FnMut(),
+    ) {
+        // SAFETY: passed on to the caller. Tile registers keep their values from one `asm!` to the next: the compiler
+        // does not know them, so nothing else uses them.
         unsafe {
             begin(acc, add);
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {s}*1]",
-                "tileloaddt1 tmm6, [{b} + {s}*1]",
-                "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
-                "add {b}, 2048",
-                "dec {n}",
-                "jnz 2b",
-                a = inout(reg) a => _, b = inout(reg) b => _, n = inout(reg) k / TILE_STEP => _, s = in(reg) 64usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, readonly)
-            );
+            for step in 0..k / TILE_STEP {
+                bf16_step(a.add(step * 1024), b.add(step * 1024));
+                between();
+            }
             end(acc);
         }
     }
@@ -196,54 +195,99 @@ unsafe impl Engine for AmxF16 {
     const KC: usize = 640;
     const MC: usize = 32;
     const RESIDENT_B: usize = 640 << 10;
+    const BETWEEN: bool = true;
     const PARTS: usize = 2;
 
     packing!(2);
 
     #[inline(always)]
-    unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
-        // SAFETY: as for bf16 with steps of 4 KiB: the high parts of both tiles, then the low parts. The smallest
-        // products come first, so that they are not lost against the sum more often than need be.
+    unsafe fn tile_between(
+        self,
+        k: usize,
+        a: *const u16,
+        b: *const u16,
+        acc: *mut f32,
+        add: bool,
+        mut between: impl FnMut(),
+    ) {
+        // SAFETY: as for bf16.
         unsafe {
             begin(acc, add);
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {s}*1 + 2048]",
-                "tileloaddt1 tmm6, [{b} + {s}*1 + 2048]",
-                "tileloaddt1 tmm7, [{b} + {s}*1 + 3072]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s}*1 + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{a} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloaddt1 tmm6, [{b} + {s}*1]",
-                "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{a} + {s}*1 + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s}*1 + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 4096",
-                "add {b}, 4096",
-                "dec {n}",
-                "jnz 2b",
-                a = inout(reg) a => _, b = inout(reg) b => _, n = inout(reg) k / TILE_STEP => _, s = in(reg) 64usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, readonly)
-            );
+            for step in 0..k / TILE_STEP {
+                f16_step(a.add(step * 2048), b.add(step * 2048));
+                between();
+            }
             end(acc);
         }
+    }
+}
+
+/// Adds the products of one step of 32 k: two tiles of A by two of B.
+///
+/// # Safety
+/// The tiles are configured, and each pointer has 2 KiB behind it.
+#[inline(always)]
+unsafe fn bf16_step(a: *const u16, b: *const u16) {
+    // SAFETY: reads what the caller vouches for. B streams from the second-level cache: `tileloaddt1` keeps it from
+    // evicting A from the first.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{a} + {s}*1]",
+            "tileloaddt1 tmm6, [{b} + {s}*1]",
+            "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            a = in(reg) a, b = in(reg) b, s = in(reg) 64usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// Adds the products of one step of 32 k: the high and low parts of two tiles of A by those of two tiles of B.
+///
+/// # Safety
+/// The tiles are configured, and each pointer has 4 KiB behind it: high parts, then low parts.
+#[inline(always)]
+unsafe fn f16_step(a: *const u16, b: *const u16) {
+    // SAFETY: reads what the caller vouches for. Low by low comes first, so that the smallest products meet the sum
+    // together; the order of loads reuses each tile for two passes.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{a} + {s}*1 + 2048]",
+            "tileloaddt1 tmm6, [{b} + {s}*1 + 2048]",
+            "tileloaddt1 tmm7, [{b} + {s}*1 + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a} + {s}*1 + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {s}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloaddt1 tmm6, [{b} + {s}*1]",
+            "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {s}*1 + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a} + {s}*1 + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            a = in(reg) a, b = in(reg) b, s = in(reg) 64usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
     }
 }

@@ -28,6 +28,8 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// Units of packed B that should stay in the second-level cache while a thread walks down the rows; 0 where
     /// only the panel in use matters, because it lies in the first-level cache.
     const RESIDENT_B: usize = 0;
+    /// Whether [`Engine::tile_between`] can do other work between its steps.
+    const BETWEEN: bool = false;
 
     /// Runs `kernel` compiled for the engine's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
@@ -58,6 +60,24 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// `a` and `b` point to panels of `k` packed k, `acc` to MR·NR f32, each aligned to 64 bytes; [`Engine::prepare`] has run on this thread;
     /// the call is made from code compiled for the engine's instruction set ([`Engine::enter`]).
     unsafe fn tile(self, k: usize, a: *const Self::Unit, b: *const Self::Unit, acc: *mut f32, add: bool);
+
+    /// [`Engine::tile`], calling `between` after each step where [`Engine::BETWEEN`].
+    ///
+    /// # Safety
+    /// As [`Engine::tile`]; `between` leaves `acc` and the panels alone.
+    #[inline(always)]
+    unsafe fn tile_between(
+        self,
+        k: usize,
+        a: *const Self::Unit,
+        b: *const Self::Unit,
+        acc: *mut f32,
+        add: bool,
+        _between: impl FnMut(),
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.tile(k, a, b, acc, add) }
+    }
 }
 
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.
@@ -103,7 +123,7 @@ unsafe impl Engine for Portable {
     const NR: usize = 8;
     const STEP: usize = 1;
     const PARTS: usize = 1;
-    const KC: usize = 256;
+    const KC: usize = 384;
     const MC: usize = 96;
 
     #[inline(always)]
@@ -155,7 +175,7 @@ unsafe impl Engine for Avx2 {
     const NR: usize = 16;
     const STEP: usize = 1;
     const PARTS: usize = 1;
-    const KC: usize = 256;
+    const KC: usize = 384;
     const MC: usize = 96;
 
     #[inline(always)]
@@ -228,7 +248,7 @@ unsafe impl Engine for Avx512 {
     const NR: usize = 32;
     const STEP: usize = 1;
     const PARTS: usize = 1;
-    const KC: usize = 256;
+    const KC: usize = 384;
     const MC: usize = 112;
 
     #[inline(always)]

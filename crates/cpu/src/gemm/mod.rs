@@ -18,6 +18,8 @@ mod pack;
 mod plan;
 mod run;
 mod scratch;
+#[cfg(test)]
+mod simulated;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -334,6 +336,13 @@ fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
 /// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
 /// output's layout overlaps itself; nothing is written then.
 pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
+    let (problem, extents, pack_b) = check(args)?;
+    execute(ctx, &problem, extents, pack_b);
+    Ok(())
+}
+
+/// Checks the arguments of [`gemm`].
+fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, PackB), KernelError> {
     let GemmArgs { batch, a, b, mut c, compute, existing, bias, activation } = args;
     let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
     check_equal("rows of B (K)", k, b.layout.rows)?;
@@ -368,8 +377,7 @@ pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
         out_batch: c.layout.batch_strides,
     };
     let extents = Extents { batches: batch[0] * batch[1], m, n, k };
-    execute(ctx, &problem, extents, share_b(batch, b.layout.batch_strides));
-    Ok(())
+    Ok((problem, extents, share_b(batch, b.layout.batch_strides)))
 }
 
 fn share_b(batch: [usize; 2], strides: [usize; 2]) -> PackB {

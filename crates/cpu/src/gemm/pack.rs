@@ -12,6 +12,12 @@ use super::transpose::{STAGE, columns_to_rows};
 /// Lines decoded at a time.
 const LINES: usize = 32;
 
+/// Elements converted at a time where panels are filled across lines; a multiple of neither width, which is fine.
+const RUN: usize = 112;
+
+/// Lines that are fetched ahead of their use.
+const AHEAD: usize = 6;
+
 /// k per tile instruction.
 pub(crate) const TILE_STEP: usize = 32;
 
@@ -53,27 +59,48 @@ fn panels_from_k_lines<E: Element, const W: usize>(
     k: Range<usize>,
     to: &mut [f32],
 ) {
+    // Panels that are no multiple of a vector are filled from a run of several, converted in one go.
+    let together = if W.is_multiple_of(8) { 1 } else { RUN / W };
     let mut lines = [Line::default(); LINES];
+    let mut fetched = [E::Stored::default(); RUN];
+    let mut values = [0.0; RUN];
     for k0 in k.clone().step_by(LINES) {
         let count = LINES.min(k.end - k0);
         for (i, line) in lines[..count].iter_mut().enumerate() {
             *line = source.line(k0 + i);
         }
-        for (panel, first) in outer.clone().step_by(W).enumerate() {
+        for (run, first) in outer.clone().step_by(W * together).enumerate() {
             let position = source.position(first);
-            let width = W.min(outer.end - first);
-            let rows = &mut to[(panel * k.len() + k0 - k.start) * W..][..count * W];
-            for (row, &line) in rows.chunks_exact_mut(W).zip(&lines[..count]) {
-                let mut stage = [E::Stored::default(); W];
-                let from: &[E::Stored] = match source.adjacent(line, position, W) {
-                    Some(start) if width == W => &data[start..start + W],
-                    _ => {
-                        source.fetch(data, line, position, &mut stage[..width]);
-                        &stage
+            let len = (W * together).min(outer.end - first);
+            let panels = len.div_ceil(W);
+            let base = (run * together * k.len() + k0 - k.start) * W;
+            for (i, &line) in lines[..count].iter().enumerate() {
+                // Lines often lie pages apart, where the processor does not foresee the next.
+                if let Some(start) =
+                    lines[..count].get(i + AHEAD).and_then(|&l| source.adjacent(l, position, len))
+                {
+                    prefetch(data, start, len);
+                }
+                let from: &[E::Stored] = match source.adjacent(line, position, len) {
+                    Some(start) => &data[start..start + len],
+                    None => {
+                        source.fetch(data, line, position, &mut fetched[..len]);
+                        &fetched[..len]
                     }
                 };
-                for (to, &from) in row.iter_mut().zip(from) {
+                if together == 1 && len == W {
+                    for (to, &from) in to[base + i * W..][..W].iter_mut().zip(from) {
+                        *to = E::value(from);
+                    }
+                    continue;
+                }
+                for (to, &from) in values.iter_mut().zip(from) {
                     *to = E::value(from);
+                }
+                values[len..panels * W].fill(0.0);
+                for panel in 0..panels {
+                    let to = &mut to[base + (panel * k.len() + i) * W..][..W];
+                    to.copy_from_slice(&values[panel * W..][..W]);
                 }
             }
         }
@@ -116,6 +143,19 @@ fn panels_from_outer_lines<E: Element, const W: usize>(
             columns_to_rows(&stage, len, W, as_words(to));
         }
     }
+}
+
+/// Asks for `len` elements to be brought into the cache.
+#[inline(always)]
+fn prefetch<T>(data: &[T], start: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (start..start + len).step_by(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, start, len);
 }
 
 /// The bits of f32 values, in place.

@@ -5,6 +5,7 @@
 //! computes an element, not how.
 
 use super::engine::{Engine, panel_units};
+use super::run::TURNS;
 use super::scratch::whole_lines;
 
 /// Batches, M, N and K of a product.
@@ -67,7 +68,7 @@ impl Plan {
         let shared_b_units = panel_units::<E>(n.next_multiple_of(E::NR), k.next_multiple_of(32));
         let unit = size_of::<E::Unit>();
         let resident_columns = match E::RESIDENT_B {
-            0 => 512,
+            0 => 1024,
             units => (units / (k.max(1) * E::PARTS)).max(512),
         };
         let mut columns = even(n, resident_columns, E::NR);
@@ -90,7 +91,7 @@ impl Plan {
         }
         let (row_jobs, column_jobs) = (m.div_ceil(rows), n.div_ceil(columns));
         let tile = E::MR * E::NR;
-        let job_sums = if kc < part || parts > 1 { rows * columns } else { tile };
+        let job_sums = if kc < part || parts > 1 { rows * columns } else { TURNS * tile };
         let f32s = |count: usize| whole_lines(count * size_of::<f32>());
         Plan {
             extents,

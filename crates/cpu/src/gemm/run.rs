@@ -26,8 +26,10 @@ pub(crate) struct Problem<'a> {
     pub out_batch: [usize; 2],
 }
 
-/// Panels of B packed by one chunk of work.
-const PACK_PANELS: usize = 8;
+/// Columns of B packed by one chunk of work.
+const PACK_COLUMNS: usize = 128;
+/// Places for sums that are used in turn where a block needs no memory between k blocks.
+pub(crate) const TURNS: usize = 2;
 /// Below this many multiply-adds waking other threads costs more than it saves.
 const ALONE: usize = 1 << 15;
 
@@ -60,7 +62,7 @@ pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>
     let work = e.batches * e.m * e.n * e.k;
     if plan.pack_b == PackB::Once {
         let pack = PackShared { engine, problem, plan, regions, chunk: 0 };
-        let groups = e.n.div_ceil(E::NR * PACK_PANELS);
+        let groups = e.n.div_ceil(PACK_COLUMNS);
         for_each(ctx.pool, work, e.k.div_ceil(plan.kc.max(1)) * groups, &|_, chunk| {
             engine.enter(PackShared { chunk, ..pack });
         });
@@ -72,7 +74,7 @@ pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>
     if plan.parts > 1 {
         let tiles_per_job = plan.rows.div_ceil(E::MR);
         for_each(ctx.pool, work, plan.jobs() / plan.parts * tiles_per_job, &|_, chunk| {
-            engine.enter(AddParts::<E> { engine: PhantomData, problem, plan, regions, chunk });
+            engine.enter(AddParts { engine, problem, plan, regions, chunk });
         });
     }
 }
@@ -147,6 +149,51 @@ fn pack_b<E: Engine>(
     engine.enter(Pack::<E, false> { engine, source, compute, outer, k, to });
 }
 
+/// A block of finished sums and its place in the output.
+#[derive(Clone, Copy)]
+struct Finished {
+    sums: *const f32,
+    /// First row and number of rows.
+    rows: (usize, usize),
+    /// First column and number of columns.
+    columns: (usize, usize),
+}
+
+impl Finished {
+    /// The `count` rows from row `from` of the block on.
+    #[inline(always)]
+    fn part<E: Engine>(&self, from: usize, count: usize) -> Finished {
+        let sums = self.sums.wrapping_add(from * E::NR);
+        Finished { sums, rows: (self.rows.0 + from, count), columns: self.columns }
+    }
+}
+
+struct Store<'a, E> {
+    engine: PhantomData<E>,
+    sink: &'a Sink<'a>,
+    block: Finished,
+}
+
+impl<E: Engine> Kernel for Store<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Finished { sums, rows, columns } = self.block;
+        // SAFETY: whoever calls `store` vouches for it.
+        unsafe { self.sink.store(sums, E::NR, rows, columns) }
+    }
+}
+
+/// Writes a block to the output.
+///
+/// # Safety
+/// As [`Sink::store`] with rows of [`Engine::NR`] sums.
+#[inline(never)]
+unsafe fn store<E: Engine>(engine: E, sink: &Sink<'_>, block: Finished) {
+    engine.enter(Store::<E> { engine: PhantomData, sink, block });
+}
+
 /// Packs some panels of one k block of the B that all jobs share: `[k block][panel]`.
 #[derive(Clone, Copy)]
 struct PackShared<'a, E> {
@@ -163,10 +210,10 @@ impl<E: Engine> Kernel for PackShared<'_, E> {
     #[inline(always)]
     fn run(self) {
         let e = self.plan.extents;
-        let groups = e.n.div_ceil(E::NR * PACK_PANELS);
+        let groups = e.n.div_ceil(PACK_COLUMNS);
         let (block, group) = (self.chunk / groups, self.chunk % groups);
         let k = block * self.plan.kc..((block + 1) * self.plan.kc).min(e.k);
-        let columns = group * PACK_PANELS * E::NR..((group + 1) * PACK_PANELS * E::NR).min(e.n);
+        let columns = group * PACK_COLUMNS..((group + 1) * PACK_COLUMNS).min(e.n);
         let panels = columns.len().div_ceil(E::NR);
         let at = shared_offset::<E>(self.plan, k.start, k.len(), columns.start / E::NR);
         // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
@@ -233,16 +280,20 @@ impl<E: Engine> Kernel for Job<'_, E> {
             // An empty sum is zero; there is one part and the sums hold at least one tile.
             for row in rows.clone().step_by(E::MR) {
                 for column in columns.clone().step_by(E::NR) {
-                    let block = (row, E::MR.min(rows.end - row));
+                    let columns = (column, E::NR.min(columns.end - column));
+                    let block = Finished { sums, rows: (row, E::MR.min(rows.end - row)), columns };
                     // SAFETY: one tile of sums of this worker; the block lies inside the output.
                     unsafe {
                         std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
-                        sink.store(sums, E::NR, block, (column, E::NR.min(columns.end - column)));
+                        store(engine, &sink, block);
                     }
                 }
             }
             return;
         }
+        // A finished block that is stored between the steps of the next, while the tile unit works.
+        let mut pending: Option<Finished> = None;
+        let mut turn = 0;
         for k0 in k_part.clone().step_by(plan.kc) {
             let k = k0..(k0 + plan.kc).min(k_part.end);
             let (first, last) = (k.start == k_part.start, k.end == k_part.end);
@@ -272,28 +323,61 @@ impl<E: Engine> Kernel for Job<'_, E> {
                     for row in 0..a_panels {
                         let row1 = strip.start + row * E::MR;
                         let column1 = columns.start + column * E::NR;
-                        // SAFETY: whole packed panels; sums for every tile of the job, or for one; the block lies
-                        // inside the output and in no other job.
-                        unsafe {
-                            let at = ((row1 - rows.start) / E::MR * panels + column) * tile;
-                            let acc = sums.add(if keep_sums { at } else { 0 });
-                            let (a, b) = (packed_a.add(row * a_panel), b_block.add(column * b_panel));
-                            engine.tile(packed_k, a, b, acc, !first);
-                            if last && plan.parts == 1 {
-                                let block = (row1, E::MR.min(rows.end - row1));
-                                sink.store(acc, E::NR, block, (column1, E::NR.min(columns.end - column1)));
+                        let at = match keep_sums {
+                            true => (row1 - rows.start) / E::MR * panels + column,
+                            // Two places in turn: one block is stored while the next is computed.
+                            false => {
+                                turn = (turn + 1) % TURNS;
+                                turn
                             }
+                        };
+                        let acc = sums.wrapping_add(at * tile);
+                        let rows = (row1, E::MR.min(rows.end - row1));
+                        let block = Finished {
+                            sums: acc,
+                            rows,
+                            columns: (column1, E::NR.min(columns.end - column1)),
+                        };
+                        let (a, b) =
+                            (packed_a.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
+                        // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the other
+                        // one is pending; the block lies inside the output and in no other job.
+                        unsafe {
+                            let store_now = last && plan.parts == 1;
+                            if !E::BETWEEN {
+                                engine.tile(packed_k, a, b, acc, !first);
+                                if store_now {
+                                    store(engine, &sink, block);
+                                }
+                                continue;
+                            }
+                            let rows_per_step = E::MR.div_ceil(packed_k / E::STEP);
+                            let mut stored = 0;
+                            engine.tile_between(packed_k, a, b, acc, !first, || {
+                                if let Some(p) = &pending
+                                    && stored < p.rows.1
+                                {
+                                    let count = rows_per_step.min(p.rows.1 - stored);
+                                    store(engine, &sink, p.part::<E>(stored, count));
+                                    stored += count;
+                                }
+                            });
+                            pending = store_now.then_some(block);
                         }
                     }
                 }
             }
+        }
+        if let Some(block) = pending {
+            // SAFETY: the last block, as above.
+            unsafe { store(engine, &sink, block) }
         }
     }
 }
 
 /// Adds the sums of all parts, in order, for one row of tiles of a job's rectangle.
 struct AddParts<'a, E> {
-    engine: PhantomData<E>,
+    engine: E,
     problem: &'a Problem<'a>,
     plan: &'a Plan,
     regions: Regions,
@@ -305,7 +389,7 @@ impl<E: Engine> Kernel for AddParts<'_, E> {
 
     #[inline(always)]
     fn run(self) {
-        let AddParts { problem, plan, regions, chunk, .. } = self;
+        let AddParts { engine, problem, plan, regions, chunk } = self;
         let tile_rows = plan.rows.div_ceil(E::MR);
         let (job, tile_row) = (chunk / tile_rows, chunk % tile_rows);
         let (batch, _, rows, columns) = place(plan, job);
@@ -330,8 +414,12 @@ impl<E: Engine> Kernel for AddParts<'_, E> {
                     }
                 }
                 let first = columns.start + column * E::NR;
-                let block = (row, E::MR.min(rows.end - row));
-                sink.store(sum.as_ptr(), E::NR, block, (first, E::NR.min(columns.end - first)));
+                let block = Finished {
+                    sums: sum.as_ptr(),
+                    rows: (row, E::MR.min(rows.end - row)),
+                    columns: (first, E::NR.min(columns.end - first)),
+                };
+                store(engine, &sink, block);
             }
         }
     }

@@ -89,8 +89,8 @@ impl Stored for F16 {
     }
 }
 
-/// Columns handled at a time; every engine's panel is a multiple of it.
-const LANES: usize = 8;
+/// Columns handled at a time.
+const LANES: usize = 16;
 
 impl Sink<'_> {
     #[inline(always)]

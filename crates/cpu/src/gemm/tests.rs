@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use halfstep_float::{Format, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 use proptest::prelude::*;
 
+use super::simulated::SimulatedTiles;
 use super::*;
 
 /// One pool per number of threads, 1 to 3.
@@ -102,7 +103,7 @@ pub(crate) fn format_of(compute: Compute) -> Format {
 /// tiles; half an ulp of the output; half the smallest f32 for every product that may underflow, and for bf16 on
 /// tiles what [`Compute::Bf16`] says.
 pub(crate) fn bound(
-    isa: Isa,
+    tiles: bool,
     compute: Compute,
     k: usize,
     exact: f64,
@@ -110,7 +111,6 @@ pub(crate) fn bound(
     largest: f64,
     out: Format,
 ) -> f64 {
-    let tiles = isa.level() == Level::Amx;
     let terms = if tiles && compute == Compute::F16 { 4 * k + 2 } else { k + 2 };
     let u = Format::F32.info().unit_roundoff;
     let gamma = terms as f64 * u / (1.0 - terms as f64 * u);
@@ -160,7 +160,7 @@ fn case() -> impl Strategy<Value = Case> {
         |((batch, [m, n], k), compute, out, (transposed, gap, repeat_b, wide), (add, bias, relu, seed))| {
             let low = format_of(compute);
             // Keep the f64 reference affordable.
-            let batch = if m * n * k > 2_000_000 { [1, 1] } else { batch };
+            let batch = if m * n * k > 1_000_000 { [1, 1] } else { batch };
             Case {
                 batch,
                 mnk: [m, n, k],
@@ -205,15 +205,28 @@ fn at(l: &Layout, batch: [usize; 2], i: usize, j: usize) -> usize {
     batch[0] * l.batch_strides[0] + batch[1] * l.batch_strides[1] + i * l.row_stride + j * l.column_stride
 }
 
-fn run_case(
-    isa: Isa,
-    pool: &Pool,
-    case: &Case,
-    a: &Tensor,
-    b: &Tensor,
-    c: &mut Tensor,
-    bias: Option<&[f32]>,
-) {
+/// What a case runs on: an instruction set, or the code for tiles with simulated tile instructions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Isa(Isa),
+    SimulatedTiles,
+}
+
+fn everywhere(compute: Compute) -> Vec<On> {
+    let simulated = (compute != Compute::F32).then_some(On::SimulatedTiles);
+    instruction_sets().into_iter().map(On::Isa).chain(simulated).collect()
+}
+
+impl On {
+    fn has_tiles(self) -> bool {
+        match self {
+            On::Isa(isa) => isa.level() == Level::Amx,
+            On::SimulatedTiles => true,
+        }
+    }
+}
+
+fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Tensor, bias: Option<&[f32]>) {
     let [m, n, k] = case.mnk;
     let mut scratch = Scratch::new();
     let args = GemmArgs {
@@ -231,6 +244,18 @@ fn run_case(
         existing: case.existing,
         bias,
         activation: case.activation,
+    };
+    let On::Isa(isa) = on else {
+        let (problem, extents, pack_b) = super::check(args).unwrap();
+        let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
+        if case.compute == Compute::F16 {
+            let plan = Plan::new::<SimulatedTiles<2>>(extents, pack_b, pool.threads());
+            run::run(SimulatedTiles::<2>, &mut ctx, &problem, &plan);
+        } else {
+            let plan = Plan::new::<SimulatedTiles<1>>(extents, pack_b, pool.threads());
+            run::run(SimulatedTiles::<1>, &mut ctx, &problem, &plan);
+        }
+        return;
     };
     gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
     let shape = GemmShape { batch: case.batch, mnk: case.mnk, same_b: case.repeat_b, compute: case.compute };
@@ -259,18 +284,18 @@ fn check(case: &Case) {
     let (av, bv) = (rounded(&a, case.compute), rounded(&b, case.compute));
     let largest = av.iter().chain(&bv).fold(0.0, |x: f64, y| x.max(y.abs()));
 
-    for isa in instruction_sets() {
+    for on in everywhere(case.compute) {
         let results: Vec<Tensor> = POOLS
             .iter()
             .map(|pool| {
                 let mut c = c0.clone();
-                run_case(isa, pool, case, &a, &b, &mut c, bias.as_deref());
+                run_case(on, pool, case, &a, &b, &mut c, bias.as_deref());
                 c
             })
             .collect();
         let c = &results[0];
         for other in &results[1..] {
-            assert_eq!(c.bits(), other.bits(), "{isa}: the number of threads changes the result");
+            assert!(c.bits() == other.bits(), "{on:?}: the number of threads changes the result");
         }
         let mut touched = vec![false; elements(&lc, case.batch)];
         for p in 0..case.batch[0] {
@@ -293,10 +318,18 @@ fn check(case: &Case) {
                         }
                         touched[place] = true;
                         let got = f64::from(c.get(place));
-                        let bound = bound(isa, case.compute, k, exact, magnitude, largest, case.storage[2]);
+                        let bound = bound(
+                            on.has_tiles(),
+                            case.compute,
+                            k,
+                            exact,
+                            magnitude,
+                            largest,
+                            case.storage[2],
+                        );
                         assert!(
                             (got - exact).abs() <= bound,
-                            "{isa} [{p},{q}] ({i},{j}): {got} against {exact} ± {bound}"
+                            "{on:?} [{p},{q}] ({i},{j}): {got} against {exact} ± {bound}"
                         );
                     }
                 }
@@ -306,14 +339,14 @@ fn check(case: &Case) {
             assert_eq!(
                 c.get(place).to_bits(),
                 c0.get(place).to_bits(),
-                "{isa}: wrote between rows at {place}"
+                "{on:?}: wrote between rows at {place}"
             );
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
     #[test]
     fn products_lie_within_the_bound(case in case()) {
         check(&case);
@@ -365,7 +398,7 @@ fn larger_products_lie_within_the_bound() {
 fn non_finite_values_pass_through() {
     let k = 40;
     for compute in [Compute::F32, Compute::Bf16, Compute::F16] {
-        for isa in instruction_sets() {
+        for on in everywhere(compute) {
             for (x, y, expected) in [
                 (f32::NAN, 1.0, f64::NAN),
                 (f32::NAN, 0.0, f64::NAN),
@@ -382,18 +415,18 @@ fn non_finite_values_pass_through() {
                     b[place * 9 + 4] = y;
                     let (a, b) = (Tensor::new(case.storage[0], a), Tensor::new(case.storage[1], b));
                     let mut c = Tensor::new(Format::F32, vec![0.0; 45]);
-                    run_case(isa, &POOLS[0], &case, &a, &b, &mut c, None);
+                    run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
                     let got = f64::from(c.get(2 * 9 + 4));
                     // f16 by parts keeps that the result is not finite, but not which kind (see `split_f16`).
-                    let parts = compute == Compute::F16 && isa.level() == Level::Amx;
+                    let parts = compute == Compute::F16 && on.has_tiles();
                     assert!(
                         got == expected || (got.is_nan() && expected.is_nan()) || (parts && !got.is_finite()),
-                        "{isa} {compute:?}: {x} · {y} gives {got}"
+                        "{on:?} {compute:?}: {x} · {y} gives {got}"
                     );
                     let clean = (0..5)
                         .filter(|&i| i != 2)
                         .all(|i| (0..9).filter(|&j| j != 4).all(|j| c.get(i * 9 + j).is_finite()));
-                    assert!(clean, "{isa}: other elements are untouched by {x}");
+                    assert!(clean, "{on:?}: other elements are untouched by {x}");
                 }
             }
         }
@@ -403,7 +436,7 @@ fn non_finite_values_pass_through() {
 /// A result beyond the output's range becomes an infinity.
 #[test]
 fn overflow_of_the_output() {
-    for isa in instruction_sets() {
+    for on in everywhere(Compute::F16) {
         let case = Case {
             storage: [Format::F16, Format::F16, Format::F16],
             ..plain([1, 1, 2], Compute::F16, [false, false])
@@ -411,7 +444,7 @@ fn overflow_of_the_output() {
         let a = Tensor::new(Format::F16, vec![60000.0, 60000.0]);
         let b = Tensor::new(Format::F16, vec![1.0, 1.0]);
         let mut c = Tensor::new(Format::F16, vec![0.0]);
-        run_case(isa, &POOLS[0], &case, &a, &b, &mut c, None);
+        run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
         assert_eq!(c.get(0), f32::INFINITY);
     }
 }

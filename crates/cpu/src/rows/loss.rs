@@ -1,7 +1,7 @@
 //! Cross-entropy by rows, forward and backward.
 
 use super::grid::tiles;
-use super::math::exp;
+use super::math::exp_normal;
 use super::softmax::row_max_and_sum;
 use super::storage::{Dst, Src, TILE};
 use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, dispatch};
@@ -203,7 +203,7 @@ impl Body for BackwardRow<'_> {
                 None => self.dlogits.as_src().load::<C>(tile.start, values),
             }
             for v in values.iter_mut() {
-                *v = exp::<C>(*v - self.lse);
+                *v = exp_normal::<C>(*v - self.lse);
             }
             if let Some(v) = self.target.checked_sub(tile.start).and_then(|i| values.get_mut(i)) {
                 *v -= 1.0;

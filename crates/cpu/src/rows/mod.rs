@@ -23,13 +23,15 @@ pub mod softmax;
 pub mod storage;
 mod sum;
 #[cfg(test)]
-mod testing;
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::support;
 
 pub(crate) use body::{Body, Caps, dispatch, fma};
 pub(crate) use grid::Grid;
 pub(crate) use math::exp_normal;
 pub(crate) use shared::{SharedDst, SharedSlice};
-pub(crate) use sum::{dot, larger, max, sum_by};
+pub(crate) use sum::dot;
 
 /// What does not fit together in the arguments of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

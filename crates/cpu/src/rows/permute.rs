@@ -128,12 +128,19 @@ fn copy_boxes<T: Copy + Send + Sync>(
             let (height, width) = (BLOCK.min(rows - r), BLOCK.min(cols - c));
             let from = x_start + from + r + c * b.from[last];
             let to = y_start + to + r * b.to[fast] + c;
+            // Through a small block, so that both sides are read and written in runs: with sizes that are multiples of
+            // large powers of two, columns of `x` would push each other out of the cache.
+            let mut buffer = [[x[from]; BLOCK]; BLOCK];
+            for (j, row) in buffer[..width].iter_mut().enumerate() {
+                let at = from + j * b.from[last];
+                row[..height].copy_from_slice(&x[at..at + height]);
+            }
             for i in 0..height {
                 let at = to + i * b.to[fast];
                 // SAFETY: blocks write distinct places, and each belongs to one chunk.
                 let row = unsafe { y.part(at..at + width) };
-                for (j, y) in row.iter_mut().enumerate() {
-                    *y = x[from + i + j * b.from[last]];
+                for (y, column) in row.iter_mut().zip(&buffer) {
+                    *y = column[i];
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! Softmax over the last dimension, forward and backward.
 
 use super::grid::tiles;
-use super::math::exp;
+use super::math::exp_normal;
 use super::storage::{Dst, Src, TILE};
 use super::sum::{dot, max, sum_by};
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// y = exp(x − max x) / Σ exp(x − max x) by rows.
+/// y = exp(x − max x) / Σ exp(x − max x) by rows. Where x is more than 87 below the maximum, y is 0.
 #[derive(Debug)]
 pub struct Softmax<'a> {
     /// Number of rows.
@@ -65,7 +65,7 @@ impl Body for Rows<'_> {
                 let xs = self.x.view::<C>(range.clone(), x_buffer);
                 self.y.write::<C>(range, y_buffer, |ys| {
                     for (y, &x) in ys.iter_mut().zip(xs) {
-                        *y = exp::<C>(x - largest) * scale;
+                        *y = exp_normal::<C>(x - largest) * scale;
                     }
                 });
             }
@@ -87,7 +87,7 @@ pub(crate) fn row_max_and_sum<C: Caps>(x: &Src<'_>, buffer: &mut [f32; TILE]) ->
     for tile in tiles(x.len(), TILE) {
         let powers = &mut powers[..tile.len()];
         for (p, &x) in powers.iter_mut().zip(x.view::<C>(tile, buffer)) {
-            *p = exp::<C>(x - largest);
+            *p = exp_normal::<C>(x - largest);
         }
         sum += f64::from(sum_by(powers, |p| p));
     }

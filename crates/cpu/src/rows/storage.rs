@@ -42,12 +42,12 @@ impl Storage {
         }
     }
 
-    /// Unit roundoff: half the distance from 1 to the next number.
+    /// Unit roundoff: half the distance from 1 to the next number, 2^-p for p significant bits.
     pub fn unit_roundoff(self) -> f64 {
         match self {
             Storage::F32 => 1.0 / (1u64 << 24) as f64,
-            Storage::Bf16 => 1.0 / (1u64 << 9) as f64,
-            Storage::F16 => 1.0 / (1u64 << 12) as f64,
+            Storage::Bf16 => 1.0 / (1u64 << 8) as f64,
+            Storage::F16 => 1.0 / (1u64 << 11) as f64,
         }
     }
 }

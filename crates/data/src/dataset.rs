@@ -1,0 +1,271 @@
+//! Train and test samples, and laying them out for a program.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Batch, Draw, InputMut, wrong_length};
+use crate::bundled;
+use crate::error::{DataError, Role};
+use crate::images::augment::View;
+use crate::images::{ImageSamples, ImageSet};
+use crate::preprocessing::Preprocessing;
+use crate::sampler::check_batch;
+use crate::table::TableSamples;
+use crate::text::TextSamples;
+
+/// Data ready for training: read, checked, split and encoded.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// What the model is fitted on.
+    pub train: Part,
+    /// What it is judged by.
+    pub test: Part,
+    /// What new inputs need to be prepared alike.
+    pub preprocessing: Preprocessing,
+}
+
+/// The samples of one part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    role: Role,
+    samples: Samples,
+}
+
+/// Samples of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Samples {
+    /// Images with classes.
+    Images(ImageSamples),
+    /// Rows of features with classes.
+    Table(TableSamples),
+    /// Windows of text.
+    Text(TextSamples),
+}
+
+/// The shape of one sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum InputShape {
+    /// Floats, `[height, width, channels]`.
+    Image {
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+        /// 1 or 3.
+        channels: usize,
+    },
+    /// Floats, `[count]`.
+    Features {
+        /// Features of a row.
+        count: usize,
+    },
+    /// Tokens, `[sequence]`.
+    Tokens {
+        /// Tokens of a window.
+        sequence: usize,
+    },
+}
+
+impl InputShape {
+    /// `[batch, ..]`.
+    pub fn batch_shape(self, batch: usize) -> Vec<usize> {
+        match self {
+            InputShape::Image { height, width, channels } => vec![batch, height, width, channels],
+            InputShape::Features { count } => vec![batch, count],
+            InputShape::Tokens { sequence } => vec![batch, sequence],
+        }
+    }
+
+    /// Elements of one sample.
+    #[allow(clippy::len_without_is_empty)] // a sample is never empty
+    pub fn len(self) -> usize {
+        self.batch_shape(1).iter().product()
+    }
+
+    /// 1 class, or a next token for each token.
+    pub fn labels_per_sample(self) -> usize {
+        match self {
+            InputShape::Tokens { sequence } => sequence,
+            InputShape::Image { .. } | InputShape::Features { .. } => 1,
+        }
+    }
+}
+
+/// What a model must fit, and how much data there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetInfo {
+    /// The shape of one sample.
+    pub input: InputShape,
+    /// Number of classes, or of different tokens; every label is less.
+    pub outputs: usize,
+    /// Samples (for text: windows side by side) to train on.
+    pub train_samples: usize,
+    /// Samples to test on.
+    pub test_samples: usize,
+    /// SHA-256, in hexadecimal, of all samples as stored before normalisation and augmentation: runs with one fingerprint
+    /// had the same data.
+    pub fingerprint: String,
+}
+
+impl DatasetInfo {
+    /// Whole train batches in an epoch.
+    ///
+    /// # Errors
+    /// A batch of 0, or larger than the train samples.
+    pub fn steps_per_epoch(&self, batch: usize) -> Result<usize, DataError> {
+        check_batch(self.train_samples, batch, Role::Train)?;
+        Ok(self.train_samples / batch)
+    }
+}
+
+impl Dataset {
+    /// Shapes and counts. Hashes all samples: call it once.
+    pub fn info(&self) -> DatasetInfo {
+        let outputs = match &self.preprocessing {
+            Preprocessing::Text(text) => text.vocabulary(),
+            other => other.classes().len(),
+        };
+        let mut hash = Sha256::new();
+        self.train.hash(&mut hash);
+        self.test.hash(&mut hash);
+        DatasetInfo {
+            input: self.train.input(),
+            outputs,
+            train_samples: self.train.len(),
+            test_samples: self.test.len(),
+            fingerprint: bundled::hex(&hash.finalize()),
+        }
+    }
+}
+
+impl Part {
+    pub(crate) fn new(role: Role, samples: Samples) -> Self {
+        Part { role, samples }
+    }
+
+    /// Number of samples; of text, of windows side by side.
+    #[allow(clippy::len_without_is_empty)] // a part is never empty
+    pub fn len(&self) -> usize {
+        match &self.samples {
+            Samples::Images(images) => images.set.labels.len(),
+            Samples::Table(table) => table.labels.len(),
+            Samples::Text(text) => text.len(),
+        }
+    }
+
+    /// Train or test.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The samples themselves.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
+    /// The shape of one sample.
+    pub fn input(&self) -> InputShape {
+        match &self.samples {
+            Samples::Images(images) => {
+                let ImageSet { height, width, channels, .. } = images.set;
+                InputShape::Image { height, width, channels }
+            }
+            Samples::Table(table) => InputShape::Features { count: table.width() },
+            Samples::Text(text) => InputShape::Tokens { sequence: text.sequence() },
+        }
+    }
+
+    /// The class of every sample, in order; none for text.
+    pub fn labels(&self) -> &[u32] {
+        match &self.samples {
+            Samples::Images(images) => &images.set.labels,
+            Samples::Table(table) => &table.labels,
+            Samples::Text(_) => &[],
+        }
+    }
+
+    /// Writes the samples of `indices`, in their order: B inputs to `x` and B labels (of text B·T next tokens) to `labels`.
+    /// Allocates nothing.
+    ///
+    /// # Errors
+    /// An index of no sample, or a buffer of another length or kind; then nothing is written.
+    pub fn fill(
+        &self,
+        indices: &[u32],
+        draw: Draw,
+        x: InputMut<'_>,
+        labels: &mut [i32],
+    ) -> Result<(), DataError> {
+        if let Some(&index) = indices.iter().find(|&&index| index as usize >= self.len()) {
+            return Err(DataError::NoSuchSample { index, samples: self.len(), role: self.role });
+        }
+        let labels_needed = indices.len() * self.labels_per_sample();
+        if labels.len() != labels_needed {
+            return Err(wrong_length("label", labels_needed.to_string(), labels.len().to_string()));
+        }
+        let needed = indices.len() * self.sample_len();
+        match (&self.samples, x) {
+            (Samples::Images(images), InputMut::F32(x)) if x.len() == needed => {
+                let rows = x.chunks_exact_mut(self.sample_len());
+                for ((&index, row), label) in indices.iter().zip(rows).zip(labels) {
+                    let view = match draw {
+                        Draw::AsIs => View::AS_IT_IS,
+                        Draw::Random { seed, epoch } => View::draw(images.augment, seed, epoch, index),
+                    };
+                    images.write(index, view, row);
+                    *label = images.set.labels[index as usize] as i32;
+                }
+            }
+            (Samples::Table(table), InputMut::F32(x)) if x.len() == needed => {
+                let rows = x.chunks_exact_mut(self.sample_len());
+                for ((&index, row), label) in indices.iter().zip(rows).zip(labels) {
+                    row.copy_from_slice(table.row(index));
+                    *label = table.labels[index as usize] as i32;
+                }
+            }
+            (Samples::Text(text), InputMut::Tokens(x)) if x.len() == needed => {
+                let sequence = text.sequence();
+                let rows = x.chunks_exact_mut(sequence).zip(labels.chunks_exact_mut(sequence));
+                for (&index, (row, target)) in indices.iter().zip(rows) {
+                    text.write(index, draw, row, target);
+                }
+            }
+            (samples, x) => {
+                let unit = if matches!(samples, Samples::Text(_)) { "i32 tokens" } else { "f32" };
+                return Err(wrong_length("input", format!("{needed} {unit}"), x.describe()));
+            }
+        }
+        Ok(())
+    }
+
+    /// [`fill`](Self::fill) into buffers made by [`Batch::new`] for as many samples as there are indices.
+    pub fn fill_batch(&self, indices: &[u32], draw: Draw, batch: &mut Batch) -> Result<(), DataError> {
+        let (x, labels) = batch.parts_mut();
+        self.fill(indices, draw, x, labels)
+    }
+
+    /// As [`InputShape::len`], without allocating.
+    fn sample_len(&self) -> usize {
+        match &self.samples {
+            Samples::Images(images) => images.set.image_len(),
+            Samples::Table(table) => table.width(),
+            Samples::Text(text) => text.sequence(),
+        }
+    }
+
+    fn labels_per_sample(&self) -> usize {
+        self.input().labels_per_sample()
+    }
+
+    fn hash(&self, hash: &mut Sha256) {
+        // Shape and count first, so that no two different sets give one stream of bytes.
+        hash.update(format!("{:?} {:?} {}\n", self.role, self.input(), self.len()));
+        match &self.samples {
+            Samples::Images(images) => hash.update(&images.set.pixels),
+            Samples::Table(table) => table.features.iter().for_each(|f| hash.update(f.to_le_bytes())),
+            Samples::Text(text) => text.tokens().iter().for_each(|t| hash.update(t.to_le_bytes())),
+        }
+        self.labels().iter().for_each(|label| hash.update(label.to_le_bytes()));
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading files with errors that name them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::nearest::nearest;
+
+/// The whole of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(missing(path, "file")),
+        Err(e) => Err(DataError::read(path, e)),
+    }
+}
+
+/// The whole of a UTF-8 file, without a byte-order mark.
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
+    let mut bytes = read(path)?;
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let offset = e.utf8_error().valid_up_to();
+        let line = 1 + e.as_bytes()[..offset].iter().filter(|&&b| b == b'\n').count();
+        DataError::NotUtf8 { path: path.to_owned(), offset, line }
+    })
+}
+
+/// The entries of a folder in the order of their names, hidden ones left out.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let failed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::NotFound => missing(folder, "folder"),
+        _ => DataError::read(folder, e),
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The error for a path that does not exist, with the most similar name in its folder.
+pub(crate) fn missing(path: &Path, expected: &'static str) -> DataError {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let wanted = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let nearest = nearest(&wanted, names.iter().map(String::as_str)).map(str::to_owned);
+    DataError::MissingFile { path: path.to_owned(), expected, nearest }
+}
+
+/// Refuses a path that is not there or not a folder.
+pub(crate) fn require_folder(path: &Path) -> Result<(), DataError> {
+    if path.is_dir() { Ok(()) } else { Err(missing(path, "folder")) }
+}
+
+/// Refuses a path that is not there or not a file.
+pub(crate) fn require_file(path: &Path) -> Result<(), DataError> {
+    if path.is_file() { Ok(()) } else { Err(missing(path, "file")) }
+}

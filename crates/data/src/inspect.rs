@@ -1,0 +1,243 @@
+//! Looking at a person's own data: what it is, and a `[data]` section that would load it.
+
+mod pictures;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::files;
+use crate::images::idx;
+use crate::spec::{DataSpec, DataTable, IdxFiles, Kind, SpecError};
+
+/// What was found at a path, and what to do with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// The path that was looked at.
+    pub path: PathBuf,
+    /// What is there.
+    pub found: Found,
+    /// A specification that loads it; its paths begin with `path` as it was given.
+    pub spec: DataSpec,
+    /// Remarks for the person: choices made and what may need a look, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// A folder with one folder of images per class.
+    Images {
+        /// Whether test images have a folder of their own.
+        layout: Layout,
+        /// Train classes with their numbers of images, in the order of names.
+        classes: Vec<(String, usize)>,
+        /// Number of test images, if they have a folder of their own.
+        test_images: Option<usize>,
+        /// Smallest height and width.
+        smallest: (usize, usize),
+        /// Greatest height and width.
+        greatest: (usize, usize),
+        /// Number of gray images; the others are in colour.
+        gray: usize,
+    },
+    /// A folder of IDX files.
+    Idx {
+        /// `[N, height, width]` or `[N, height, width, channels]` of the train images.
+        shape: Vec<usize>,
+        /// Number of different train labels.
+        classes: usize,
+        /// Number of test images, if there are any.
+        test_images: Option<usize>,
+    },
+    /// A table.
+    Csv {
+        /// Rows, the header not counted.
+        rows: usize,
+        /// Columns in the order of the file.
+        columns: Vec<ColumnReport>,
+        /// The column suggested as target.
+        target: String,
+        /// Classes of the suggested target with their numbers of rows.
+        classes: Vec<(String, usize)>,
+    },
+    /// A text.
+    Text {
+        /// Its size.
+        bytes: usize,
+        /// Its lines.
+        lines: usize,
+        /// Different characters.
+        characters: usize,
+    },
+}
+
+/// Where train and test images are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// All together.
+    OneFolder,
+    /// In two folders, of these names.
+    TrainAndTest {
+        /// Folder of train images.
+        train: String,
+        /// Folder of test images.
+        test: String,
+    },
+}
+
+/// What a column of a table is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnReport {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub kind: ColumnKind,
+    /// Number of missing cells.
+    pub missing: usize,
+}
+
+/// What a column holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ColumnKind {
+    /// Numbers.
+    Numeric {
+        /// The least.
+        min: f64,
+        /// The greatest.
+        max: f64,
+    },
+    /// Categories.
+    Categorical {
+        /// Different values.
+        values: usize,
+    },
+    /// A different value in (nearly) every row: a name or number of the row, suggested to be ignored.
+    Identifier,
+    /// One value in all rows.
+    Constant,
+    /// What is to be predicted.
+    Target,
+}
+
+/// Looks at a folder, CSV file or text file. Reads tables and texts whole, of images only the headers.
+///
+/// # Errors
+/// A path that does not exist or holds none of the known kinds of data, or data that no recipe could load as they are.
+pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
+    if path.is_dir() {
+        let has_idx = idx::find(path, "train", "images").is_some();
+        return if has_idx { inspect_idx(path) } else { pictures::inspect(path) };
+    }
+    files::require_file(path).map_err(|error| match error {
+        DataError::MissingFile { path, nearest, .. } => {
+            DataError::MissingFile { path, expected: "file or folder", nearest }
+        }
+        other => other,
+    })?;
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let unrecognised = |reason: String| Err(DataError::Unrecognised { path: path.to_owned(), reason });
+    match extension.as_str() {
+        "csv" | "tsv" | "tab" | "data" => tables::inspect(path),
+        "png" | "jpg" | "jpeg" => {
+            unrecognised("a single image; give the folder that has one folder of images per class".to_owned())
+        }
+        "gz" | "zip" | "tar" | "xz" | "zst" | "bz2" | "7z" => {
+            unrecognised("an archive; unpack it first".to_owned())
+        }
+        "parquet" | "xlsx" | "xls" | "arrow" | "feather" => {
+            unrecognised("this kind of table is not read; save it as CSV".to_owned())
+        }
+        _ => inspect_text(path),
+    }
+}
+
+fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
+    let read = |part: &str| -> Result<_, DataError> {
+        let (images, labels) = (idx::require(folder, part, "images")?, idx::require(folder, part, "labels")?);
+        idx::read(&images, &labels)
+    };
+    let train = read("train")?;
+    let test = if idx::find(folder, "t10k", "images").is_some() { Some(read("t10k")?) } else { None };
+    let distinct: std::collections::BTreeSet<u32> = train.labels.iter().copied().collect();
+    let mut table = DataTable::empty(Kind::Idx);
+    table.path = Some(folder.to_owned());
+    let mut notes = Vec::new();
+    if test.is_none() {
+        table.test_fraction = Some(0.2);
+        notes.push("There are no test files (`t10k-…`): a fifth of the images is held out, the same share of every class.".to_owned());
+    }
+    let mut shape = vec![train.labels.len(), train.height, train.width];
+    if train.channels > 1 {
+        shape.push(train.channels);
+    }
+    let found = Found::Idx { shape, classes: distinct.len(), test_images: test.map(|t| t.labels.len()) };
+    finish(folder, found, table, notes)
+}
+
+fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
+    let text = files::read_text(path)?;
+    if text.is_empty() {
+        return Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" });
+    }
+    if text.contains('\0') {
+        let reason = "neither text nor a known kind of data (it has bytes of value 0)".to_owned();
+        return Err(DataError::Unrecognised { path: path.to_owned(), reason });
+    }
+    let mut table = DataTable::empty(Kind::Text);
+    table.path = Some(path.to_owned());
+    table.test_fraction = Some(0.1);
+    // Four windows must fit into the tenth that is held out, and a line of it may stay with the train text.
+    let sequence =
+        [256, 128, 64, 32, 16, 8].into_iter().find(|&t| text.len() / 10 > 4 * t + 200).unwrap_or(8);
+    table.sequence = Some(sequence);
+    let mut notes = vec!["The last tenth of the text is held out; each byte is a token.".to_owned()];
+    if text.len() < 100_000 {
+        let size = text.len();
+        notes.push(format!(
+            "The text is short ({size} bytes): a model will learn it by heart rather than learn from it."
+        ));
+    }
+    let characters = text.chars().collect::<std::collections::BTreeSet<_>>().len();
+    let found = Found::Text { bytes: text.len(), lines: text.lines().count(), characters };
+    finish(path, found, table, notes)
+}
+
+fn finish(path: &Path, found: Found, table: DataTable, notes: Vec<String>) -> Result<Inspection, DataError> {
+    let spec = DataSpec::try_from(table)?;
+    Ok(Inspection { path: path.to_owned(), found, spec, notes })
+}
+
+impl Inspection {
+    /// The specification with `path` and `test_path` taken relative to a folder, where they lie in it: for a recipe that is
+    /// written there.
+    ///
+    /// # Errors
+    /// None in practice: changing paths keeps a specification valid.
+    pub fn spec_relative_to(&self, folder: &Path) -> Result<DataSpec, SpecError> {
+        let mut table = DataTable::from(self.spec.clone());
+        for path in [&mut table.path, &mut table.test_path].into_iter().flatten() {
+            if let Ok(relative) = path.strip_prefix(folder) {
+                *path = relative.to_owned();
+            }
+        }
+        DataSpec::try_from(table)
+    }
+
+    /// Number of classes, or `None` for text.
+    pub fn classes(&self) -> Option<usize> {
+        match &self.found {
+            Found::Images { classes, .. } | Found::Csv { classes, .. } => Some(classes.len()),
+            Found::Idx { classes, .. } => Some(*classes),
+            Found::Text { .. } => None,
+        }
+    }
+
+    /// Whether the specification splits the data itself.
+    pub fn holds_out(&self) -> bool {
+        match &self.spec {
+            DataSpec::Idx(idx) => matches!(idx.files, IdxFiles::Folder { split: Some(_), .. }),
+            other => DataTable::from(other.clone()).test_path.is_none(),
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! From a [`DataSpec`] to a [`Dataset`].
+
+use std::path::{Path, PathBuf};
+
+use crate::bundled;
+use crate::dataset::{Dataset, Part, Samples};
+use crate::error::{DataError, Role};
+use crate::files;
+use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx};
+use crate::preprocessing::Preprocessing;
+use crate::spec::{
+    BundledSpec, CsvSpec, DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, SpecError, TestFrom,
+    TextOptions, TextSpec,
+};
+use crate::split;
+use crate::table::encoder::{self, TableEncoder};
+use crate::table::read;
+use crate::text::{self, TextPreprocessing, TextSamples};
+
+/// Reads, checks, splits and encodes data. Relative paths are taken from `base`, the recipe's folder. Writes nothing.
+///
+/// # Errors
+/// Anything that [`DataError`] lists up to batches: a missing or damaged file, cells that are no numbers, classes that
+/// cannot be split, a text shorter than a window.
+///
+/// ```
+/// use halfstep_data::{DataSpec, load};
+/// let data = load(&DataSpec::bundled("digits")?, std::path::Path::new("."))?;
+/// assert_eq!(data.train.len() + data.test.len(), 1797);
+/// # Ok::<(), halfstep_data::DataError>(())
+/// ```
+pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
+    check_paths(spec, base)?;
+    match spec {
+        DataSpec::Bundled(BundledSpec::FashionMnist { options, limits }) => {
+            let bundled::Images { train, test, classes } = bundled::fashion_mnist()?;
+            images(train, test, classes, options, *limits)
+        }
+        DataSpec::Bundled(BundledSpec::Digits { options, split, limits }) => {
+            let (set, classes) = bundled::digits()?;
+            let (train, test) = split_images(&set, &classes, *split)?;
+            images(train, test, classes, options, *limits)
+        }
+        DataSpec::Bundled(BundledSpec::Shakespeare { options, limits }) => {
+            let bundled::Text { train, test } = bundled::shakespeare()?;
+            texts(&train, &test, *options, *limits)
+        }
+        DataSpec::Idx(idx) => load_idx(idx, base),
+        DataSpec::Images(folder) => load_folder(folder, base),
+        DataSpec::Csv(csv) => load_csv(csv, base),
+        DataSpec::Text(text) => load_text(text, base),
+    }
+}
+
+/// Looks whether the files and folders of a specification are there, and whether this program can do what it asks, without
+/// reading data.
+///
+/// # Errors
+/// [`DataError::MissingFile`] with the most similar name in the same folder, or [`DataError::FeatureMissing`].
+pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
+    let file = |path: &PathBuf| files::require_file(&base.join(path));
+    let folder = |path: &PathBuf| files::require_folder(&base.join(path));
+    if cfg!(not(feature = "bpe"))
+        && let DataSpec::Text(TextSpec { options, .. })
+        | DataSpec::Bundled(BundledSpec::Shakespeare { options, .. }) = spec
+        && matches!(options.tokenizer, crate::spec::TokenizerSpec::Bpe { .. })
+    {
+        return Err(DataError::FeatureMissing { feature: "bpe", what: "`tokenizer = \"bpe\"`" });
+    }
+    match spec {
+        DataSpec::Bundled(_) => Ok(()),
+        DataSpec::Idx(IdxSpec { files: IdxFiles::Folder { path, split }, .. }) => {
+            folder(path)?;
+            let parts: &[&str] = if split.is_some() { &["train"] } else { &["train", "t10k"] };
+            parts.iter().try_for_each(|part| {
+                idx::require(&base.join(path), part, "images")?;
+                idx::require(&base.join(path), part, "labels").map(drop)
+            })
+        }
+        DataSpec::Idx(IdxSpec { files: IdxFiles::Named { images, labels, test }, .. }) => {
+            file(images)?;
+            file(labels)?;
+            match test {
+                TestFrom::Files((images, labels)) => file(images).and_then(|()| file(labels)),
+                TestFrom::Split(_) => Ok(()),
+            }
+        }
+        DataSpec::Images(ImagesSpec { path, test, .. }) => {
+            folder(path)?;
+            if let TestFrom::Files(path) = test { folder(path) } else { Ok(()) }
+        }
+        DataSpec::Csv(CsvSpec { path, test, .. }) => {
+            file(path)?;
+            if let TestFrom::Files(path) = test { file(path) } else { Ok(()) }
+        }
+        DataSpec::Text(TextSpec { path, test, .. }) => {
+            file(path)?;
+            if let TestFrom::Files(path) = test { file(path) } else { Ok(()) }
+        }
+    }
+}
+
+fn images(
+    train: ImageSet,
+    test: ImageSet,
+    classes: Vec<String>,
+    options: &ImageOptions,
+    limits: Limits,
+) -> Result<Dataset, DataError> {
+    let limited = |set: ImageSet, limit: Option<usize>| match limit {
+        Some(limit) if limit < set.labels.len() => {
+            set.select(&split::limited(&set.labels, classes.len(), limit))
+        }
+        _ => set,
+    };
+    check_limits(limits, classes.len())?;
+    let train = limited(train, limits.train).convert(options);
+    let test = limited(test, limits.test).convert(options);
+    let fitted = ImagePreprocessing::fit(&train, classes, &options.normalise)?;
+    let values = fitted.pixel_values();
+    let part = |role, set| {
+        let samples = ImageSamples { set, values: values.clone(), augment: options.augment };
+        Part::new(role, Samples::Images(samples))
+    };
+    Ok(Dataset {
+        train: part(Role::Train, train),
+        test: part(Role::Test, test),
+        preprocessing: Preprocessing::Image(fitted),
+    })
+}
+
+fn check_limits(limits: Limits, classes: usize) -> Result<(), DataError> {
+    match limits.train {
+        Some(limit) if limit < classes => {
+            let message =
+                format!("{limit} is less than the {classes} classes, so that some could not be learnt");
+            Err(SpecError { key: Some("limit_train"), message }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn split_images(
+    set: &ImageSet,
+    classes: &[String],
+    split: crate::spec::RandomSplit,
+) -> Result<(ImageSet, ImageSet), DataError> {
+    let parts = split::stratified(&set.labels, classes, split)?;
+    Ok((set.select(&parts.train), set.select(&parts.test)))
+}
+
+fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
+    let (train_files, test) = match &spec.files {
+        IdxFiles::Folder { path, split } => {
+            let folder = base.join(path);
+            let pair = |part| {
+                Ok::<_, DataError>((
+                    idx::require(&folder, part, "images")?,
+                    idx::require(&folder, part, "labels")?,
+                ))
+            };
+            let test = match split {
+                Some(split) => TestFrom::Split(*split),
+                None => TestFrom::Files(pair("t10k")?),
+            };
+            (pair("train")?, test)
+        }
+        IdxFiles::Named { images, labels, test } => {
+            let test = match test {
+                TestFrom::Files((images, labels)) => TestFrom::Files((base.join(images), base.join(labels))),
+                TestFrom::Split(split) => TestFrom::Split(*split),
+            };
+            ((base.join(images), base.join(labels)), test)
+        }
+    };
+    let set = idx::read(&train_files.0, &train_files.1)?;
+    let classes = match &spec.classes {
+        Some(names) => names.clone(),
+        None => (0..=set.labels.iter().copied().max().unwrap_or(0)).map(|class| class.to_string()).collect(),
+    };
+    idx::check_labels(&set, classes.len(), &train_files.1)?;
+    let mut present = vec![false; classes.len()];
+    set.labels.iter().for_each(|&label| present[label as usize] = true);
+    let found = present.iter().filter(|&&p| p).count();
+    if found < 2 {
+        let hint = "the classes are the different labels of the train file";
+        return Err(DataError::TooFewClasses { what: train_files.1.display().to_string(), found, hint });
+    }
+    let (train, test) = match test {
+        TestFrom::Split(split) => split_images(&set, &classes, split)?,
+        TestFrom::Files((images, labels)) => {
+            let test = idx::read(&images, &labels)?;
+            // With names given, an index beyond them is out of range; without, it is a class never seen.
+            if spec.classes.is_some() {
+                idx::check_labels(&test, classes.len(), &labels)?;
+            }
+            let unseen =
+                test.labels.iter().find(|&&label| !present.get(label as usize).is_some_and(|&seen| seen));
+            if let Some(&label) = unseen {
+                let class = classes.get(label as usize).cloned().unwrap_or_else(|| label.to_string());
+                return Err(DataError::UnseenLabel { what: labels.display().to_string(), class });
+            }
+            check_same_size(&set, &test, &spec.options, &train_files.0, &images)?;
+            (set, test)
+        }
+    };
+    images(train, test, classes, &spec.options, spec.limits)
+}
+
+/// Train and test images must be alike, unless the options make them so.
+fn check_same_size(
+    train: &ImageSet,
+    test: &ImageSet,
+    options: &ImageOptions,
+    train_path: &Path,
+    test_path: &Path,
+) -> Result<(), DataError> {
+    if options.channels.is_none() && train.channels != test.channels {
+        let (gray, colour) =
+            if train.channels == 1 { (train_path, test_path) } else { (test_path, train_path) };
+        return Err(DataError::MixedChannels { gray: gray.to_owned(), colour: colour.to_owned() });
+    }
+    let (first_size, other_size) = ((train.height, train.width), (test.height, test.width));
+    if options.resize.is_none() && first_size != other_size {
+        let (first, other) = (train_path.to_owned(), test_path.to_owned());
+        return Err(DataError::MixedSizes { first, first_size, other, other_size });
+    }
+    Ok(())
+}
+
+fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
+    let root = base.join(&spec.path);
+    let listing = folder::list(&root)?;
+    let least = if matches!(spec.test, TestFrom::Split(_)) { 2 } else { 1 };
+    listing.check(&root, least)?;
+    let classes: Vec<String> = listing.classes.keys().cloned().collect();
+    let known = |class: &str| classes.iter().position(|c| c == class).map(|i| i as u32);
+    let unseen = |class: &str, root: &Path| DataError::UnseenLabel {
+        what: root.display().to_string(),
+        class: class.to_owned(),
+    };
+    // Names are checked before any image is decoded.
+    let test_listing = match &spec.test {
+        TestFrom::Files(path) => {
+            let root = base.join(path);
+            let listing = folder::list(&root)?;
+            if listing.classes.values().all(Vec::is_empty) {
+                return Err(DataError::Empty {
+                    what: root.display().to_string(),
+                    unit: "image in a class folder",
+                });
+            }
+            let stranger =
+                listing.classes.iter().find(|(class, images)| !images.is_empty() && known(class).is_none());
+            if let Some((class, _)) = stranger {
+                return Err(unseen(class, &root));
+            }
+            Some((root, listing))
+        }
+        TestFrom::Split(_) => None,
+    };
+    let set = listing.load(&spec.options, |class| known(class).ok_or_else(|| unseen(class, &root)))?;
+    let (train, test) = match (&spec.test, test_listing) {
+        (TestFrom::Split(split), _) => split_images(&set, &classes, *split)?,
+        (TestFrom::Files(_), Some((test_root, listing))) => {
+            let test =
+                listing.load(&spec.options, |class| known(class).ok_or_else(|| unseen(class, &test_root)))?;
+            check_same_size(&set, &test, &spec.options, &root, &test_root)?;
+            (set, test)
+        }
+        (TestFrom::Files(path), None) => return Err(files::missing(&base.join(path), "folder")),
+    };
+    images(train, test, classes, &spec.options, spec.limits)
+}
+
+fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
+    let cells = read::read(&base.join(&spec.path), spec.format)?;
+    let target = cells.column(&spec.target)?;
+    let classes = encoder::classes(&cells, target)?;
+    check_limits(spec.limits, classes.len())?;
+    let labels = encoder::labels(&cells, target, &classes)?;
+    let limited = |rows: Vec<u32>, labels: &[u32], limit: Option<usize>| {
+        let own: Vec<u32> = rows.iter().map(|&row| labels[row as usize]).collect();
+        let chosen = limit.map(|limit| split::limited(&own, classes.len(), limit));
+        chosen.map(|chosen| chosen.iter().map(|&i| rows[i as usize]).collect()).unwrap_or(rows)
+    };
+    let every = |count: usize| (0..count as u32).collect::<Vec<u32>>();
+    let (fitted, train, test) = match &spec.test {
+        TestFrom::Split(split) => {
+            let parts = split::stratified(&labels, &classes, *split)?;
+            let train_rows = limited(parts.train, &labels, spec.limits.train);
+            let test_rows = limited(parts.test, &labels, spec.limits.test);
+            let fitted = TableEncoder::fit(&cells, &train_rows, classes.clone(), spec)?;
+            let train = fitted.samples(&cells, &train_rows, &labels)?;
+            let test = fitted.samples(&cells, &test_rows, &labels)?;
+            (fitted, train, test)
+        }
+        TestFrom::Files(path) => {
+            let test_cells = read::read(&base.join(path), spec.format)?;
+            let test_target = test_cells.column(&spec.target)?;
+            let test_labels = encoder::labels(&test_cells, test_target, &classes)?;
+            let train_rows = limited(every(cells.rows.len()), &labels, spec.limits.train);
+            let test_rows = limited(every(test_cells.rows.len()), &test_labels, spec.limits.test);
+            let fitted = TableEncoder::fit(&cells, &train_rows, classes.clone(), spec)?;
+            let train = fitted.samples(&cells, &train_rows, &labels)?;
+            let test = fitted.samples(&test_cells, &test_rows, &test_labels)?;
+            (fitted, train, test)
+        }
+    };
+    let part = |role, samples| Part::new(role, Samples::Table(samples));
+    Ok(Dataset {
+        train: part(Role::Train, train),
+        test: part(Role::Test, test),
+        preprocessing: Preprocessing::Table(fitted),
+    })
+}
+
+fn load_text(spec: &TextSpec, base: &Path) -> Result<Dataset, DataError> {
+    let path = base.join(&spec.path);
+    let content = files::read_text(&path)?;
+    let some = |text: &str, path: &Path| match text.is_empty() {
+        true => Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" }),
+        false => Ok(()),
+    };
+    some(&content, &path)?;
+    match &spec.test {
+        TestFrom::Split(split) => {
+            let (train, test) = text::split_tail(&content, split.fraction);
+            texts(train, test, spec.options, spec.limits)
+        }
+        TestFrom::Files(test) => {
+            let path = base.join(test);
+            let test = files::read_text(&path)?;
+            some(&test, &path)?;
+            texts(&content, &test, spec.options, spec.limits)
+        }
+    }
+}
+
+fn texts(train: &str, test: &str, options: TextOptions, limits: Limits) -> Result<Dataset, DataError> {
+    let fitted = TextPreprocessing::fit(train, options)?;
+    let part = |role, text: &str, limit| {
+        let samples = TextSamples::new(fitted.encode(text)?, options.sequence, limit, role)?;
+        Ok::<_, DataError>(Part::new(role, Samples::Text(samples)))
+    };
+    Ok(Dataset {
+        train: part(Role::Train, train, limits.train)?,
+        test: part(Role::Test, test, limits.test)?,
+        preprocessing: Preprocessing::Text(fitted),
+    })
+}

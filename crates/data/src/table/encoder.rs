@@ -1,0 +1,334 @@
+//! From rows of cells to rows of features, the same way in training and in prediction.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::TableSamples;
+use super::column::{ColumnEncoder, Looks, Place};
+use super::read::{self, Cells, Row, is_missing};
+use crate::error::DataError;
+use crate::spec::{CsvFormat, CsvSpec};
+
+/// Most classes of a target column.
+pub(crate) const MAX_CLASSES: usize = 1000;
+
+/// What turns a row of cells into the features the model was trained on; stored with the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableEncoder {
+    format: CsvFormat,
+    target: String,
+    classes: Vec<String>,
+    columns: Vec<ColumnEncoder>,
+}
+
+/// The classes of a target column in some rows: in numeric order if all are numbers, else in the order of the names.
+pub(crate) fn classes(cells: &Cells, target: usize) -> Result<Vec<String>, DataError> {
+    let mut seen = BTreeSet::new();
+    for row in &cells.rows {
+        let cell = row.cells[target].as_str();
+        if is_missing(cell) {
+            let place = Place { cells, row, column: &cells.header[target] };
+            return Err(place.missing("every row needs its target; remove the row"));
+        }
+        seen.insert(cell);
+    }
+    // With fewer than two rows each, values are quantities or names rather than classes.
+    let limit = (cells.rows.len() / 2).clamp(20, MAX_CLASSES);
+    if seen.len() > limit {
+        return Err(DataError::TooManyClasses {
+            column: cells.header[target].clone(),
+            found: seen.len(),
+            limit,
+        });
+    }
+    if seen.len() < 2 {
+        return Err(DataError::TooFewClasses {
+            what: format!("{}, column `{}`", cells.path.display(), cells.header[target]),
+            found: seen.len(),
+            hint: "the classes are the different values of the `target` column",
+        });
+    }
+    let mut classes: Vec<String> = seen.into_iter().map(str::to_owned).collect();
+    let numbers: Option<Vec<f64>> =
+        classes.iter().map(|c| c.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+    if numbers.is_some() {
+        let number = |class: &String| class.parse::<f64>().unwrap_or(0.0);
+        classes.sort_by(|a, b| number(a).total_cmp(&number(b)).then_with(|| a.cmp(b)));
+    }
+    Ok(classes)
+}
+
+/// The class index of every row.
+pub(crate) fn labels(cells: &Cells, target: usize, classes: &[String]) -> Result<Vec<u32>, DataError> {
+    let label = |row: &Row| {
+        let cell = &row.cells[target];
+        if is_missing(cell) {
+            let place = Place { cells, row, column: &cells.header[target] };
+            return Err(place.missing("every row needs its target; remove the row"));
+        }
+        let index = classes.iter().position(|class| class == cell);
+        index.map(|i| i as u32).ok_or_else(|| DataError::UnseenLabel {
+            what: format!("{}, line {}", cells.path.display(), row.line),
+            class: cell.clone(),
+        })
+    };
+    cells.rows.iter().map(label).collect()
+}
+
+impl TableEncoder {
+    /// Decides what each column is and fits its encoder, on the given rows of the train file only.
+    pub(crate) fn fit(
+        cells: &Cells,
+        rows: &[u32],
+        classes: Vec<String>,
+        spec: &CsvSpec,
+    ) -> Result<Self, DataError> {
+        for name in
+            spec.ignore.iter().chain(&spec.numeric).chain(&spec.categorical).chain(spec.ordinal.keys())
+        {
+            cells.column(name)?;
+        }
+        let mut columns = Vec::new();
+        for (at, name) in cells.header.iter().enumerate() {
+            if *name == spec.target || spec.ignore.contains(name) {
+                continue;
+            }
+            let numeric = || {
+                let own = || rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
+                let told = spec.numeric.contains(name);
+                told || (!spec.categorical.contains(name) && Looks::of(own()) == Looks::Numeric)
+            };
+            columns.push(match spec.ordinal.get(name) {
+                Some(order) => ColumnEncoder::ordinal(cells, at, rows, order)?,
+                None if numeric() => ColumnEncoder::numeric(cells, at, rows, spec.missing)?,
+                None => ColumnEncoder::one_hot(cells, at, rows)?,
+            });
+        }
+        if columns.iter().all(|column| column.width() == 0) {
+            return Err(DataError::NoFeatures { path: cells.path.clone() });
+        }
+        Ok(TableEncoder { format: spec.format, target: spec.target.clone(), classes, columns })
+    }
+
+    /// Features of a row.
+    pub fn width(&self) -> usize {
+        self.columns.iter().map(ColumnEncoder::width).sum()
+    }
+
+    /// A name for each feature.
+    pub fn feature_names(&self) -> Vec<String> {
+        self.columns.iter().flat_map(ColumnEncoder::feature_names).collect()
+    }
+
+    /// The columns used, in the order of their features.
+    pub fn columns(&self) -> &[ColumnEncoder] {
+        &self.columns
+    }
+
+    /// The column that holds the class.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Names of the classes, in the order of their indices.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Reads a CSV file to predict from: `[rows, width]`, row-major. Columns are found by name, in any order; others, the target
+    /// among them, are not looked at.
+    ///
+    /// # Errors
+    /// A missing file or column, or a cell that cannot be encoded, with its line.
+    pub fn rows_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
+        let cells = read::read(path, self.format)?;
+        let rows: Vec<u32> = (0..cells.rows.len() as u32).collect();
+        self.encode(&cells, &rows)
+    }
+
+    /// Encodes one record whose cells are in the order of `header`: `[width]`.
+    ///
+    /// # Errors
+    /// As [`rows_from_path`](Self::rows_from_path), with line 1.
+    pub fn row_from_record(&self, header: &[&str], record: &[&str]) -> Result<Vec<f32>, DataError> {
+        let strings = |cells: &[&str]| cells.iter().map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let path = Path::new("record").to_owned();
+        if header.len() != record.len() {
+            return Err(DataError::RaggedRow { path, line: 1, expected: header.len(), found: record.len() });
+        }
+        let rows = vec![Row { line: 1, cells: strings(record) }];
+        self.encode(&Cells { path, header: strings(header), rows }, &[0])
+    }
+
+    pub(crate) fn encode(&self, cells: &Cells, rows: &[u32]) -> Result<Vec<f32>, DataError> {
+        let at = self
+            .columns
+            .iter()
+            .map(|column| self.position(cells, &column.name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut features = Vec::with_capacity(rows.len() * self.width());
+        for &row in rows {
+            let row = &cells.rows[row as usize];
+            for (column, &at) in self.columns.iter().zip(&at) {
+                let place = Place { cells, row, column: &column.name };
+                column.encode(&row.cells[at], place, &mut features)?;
+            }
+        }
+        Ok(features)
+    }
+
+    /// Without a header, a file to predict from may leave the target column out, and then the columns after it move up.
+    fn position(&self, cells: &Cells, name: &str) -> Result<usize, DataError> {
+        let number = |name: &str| name.strip_prefix('c').and_then(|n| n.parse::<usize>().ok());
+        let greatest = self
+            .columns
+            .iter()
+            .map(|c| c.name.as_str())
+            .chain([self.target.as_str()])
+            .filter_map(number)
+            .max();
+        if let (false, Some(own), Some(target)) = (self.format.header, number(name), number(&self.target))
+            && Some(cells.header.len() + 1) == greatest
+        {
+            return Ok(own - 1 - usize::from(own > target));
+        }
+        cells.column(name)
+    }
+
+    pub(crate) fn samples(
+        &self,
+        cells: &Cells,
+        rows: &[u32],
+        labels: &[u32],
+    ) -> Result<TableSamples, DataError> {
+        Ok(TableSamples {
+            width: self.width(),
+            features: self.encode(cells, rows)?,
+            labels: rows.iter().map(|&row| labels[row as usize]).collect(),
+        })
+    }
+
+    /// Stored numbers that cannot have been fitted.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        self.columns.iter().try_for_each(ColumnEncoder::check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{DataSpec, DataTable, Kind, MissingNumbers};
+
+    const PEOPLE: &str =
+        "age,job,size,id,label\n20,cook,small,a,yes\n40,?,large,b,no\n?,baker,small,c,yes\n60,cook,,d,no\n";
+
+    fn spec(change: impl FnOnce(&mut DataTable)) -> CsvSpec {
+        let mut table = DataTable::empty(Kind::Csv);
+        table.path = Some("people.csv".into());
+        table.target = Some("label".into());
+        table.ignore = Some(vec!["id".into()]);
+        table.missing = Some(MissingNumbers::Mean);
+        change(&mut table);
+        match DataSpec::try_from(table).unwrap() {
+            DataSpec::Csv(csv) => csv,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fit(content: &str, rows: &[u32], spec: &CsvSpec) -> Result<TableEncoder, DataError> {
+        let cells = read::parse(content, Path::new("people.csv"), spec.format)?;
+        let classes = classes(&cells, cells.column(&spec.target)?)?;
+        TableEncoder::fit(&cells, rows, classes, spec)
+    }
+
+    #[test]
+    fn columns_become_features() {
+        let order = ["small", "medium", "large"].map(str::to_owned).to_vec();
+        let spec = spec(|t| t.ordinal = Some([("size".to_owned(), order)].into()));
+        let encoder = fit(PEOPLE, &[0, 1, 2, 3], &spec).unwrap();
+        assert_eq!(encoder.feature_names(), ["age", "job=baker", "job=cook", "job=(missing)", "size"]);
+        assert_eq!(encoder.classes(), ["no", "yes"]);
+        let header = ["size", "job", "age"];
+        let row = |cells: [&str; 3]| encoder.row_from_record(&header, &cells).unwrap();
+        // Ages 20, 40, 60: mean 40, population variance 800/3. Sizes 0, 2, 0: mean 2/3, variance 8/9.
+        let (age, low, high) = (20.0 / (800.0f64 / 3.0).sqrt(), -(0.5f64.sqrt()), 2.0f64.sqrt());
+        assert_eq!(row(["large", "cook", "60"]), [age as f32, 0.0, 1.0, 0.0, high as f32]);
+        assert_eq!(row(["small", "?", "NA"]), [0.0, 0.0, 0.0, 1.0, low as f32]);
+        assert_eq!(row(["?", "never seen", "40"]), [0.0; 5]);
+    }
+
+    #[test]
+    fn encodings_are_fitted_on_the_train_rows_only() {
+        let encoder = fit(PEOPLE, &[0, 1], &spec(|_| ())).unwrap();
+        assert_eq!(encoder.feature_names(), ["age", "job=cook", "job=(missing)", "size=large", "size=small"]);
+        let age = encoder.row_from_record(&["age", "job", "size"], &["60", "baker", "tiny"]).unwrap();
+        assert_eq!(age, [3.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn bad_cells_are_named_with_line_and_column() {
+        let error =
+            |content: &str, spec: &CsvSpec| fit(content, &[0, 1, 2, 3], spec).unwrap_err().to_string();
+        let nan = error(&PEOPLE.replace("40", "NaN"), &spec(|_| ()));
+        assert_eq!(
+            nan,
+            "people.csv: line 3, column `age`: `NaN` is not a finite number; correct or remove the row"
+        );
+        assert!(error(&PEOPLE.replace("40", "-inf"), &spec(|_| ())).contains("`-inf` is not a finite"));
+        assert!(
+            error(&PEOPLE.replace("40", "1e308"), &spec(|_| ())).contains("line 3, column `age`: `1e308`")
+        );
+        let strict = error(PEOPLE, &spec(|t| t.missing = None));
+        assert!(
+            strict.contains("line 4, column `age`: value is missing")
+                && strict.contains("missing = \"mean\""),
+            "{strict}"
+        );
+        let told = error(&PEOPLE.replace("40", "forty"), &spec(|t| t.numeric = Some(vec!["age".into()])));
+        assert!(told.contains("line 3, column `age`: `forty` is not a number"), "{told}");
+        let unknown = error(PEOPLE, &spec(|t| t.categorical = Some(vec!["jop".into()])));
+        assert!(unknown.contains("no column `jop` (did you mean `job`?)"), "{unknown}");
+        let order = vec!["small".to_owned(), "medium".to_owned()];
+        let unlisted = error(PEOPLE, &spec(|t| t.ordinal = Some([("size".to_owned(), order)].into())));
+        assert!(unlisted.contains("line 3, column `size`: `large`"), "{unlisted}");
+        let target = error(&PEOPLE.replace("d,no", "d,"), &spec(|_| ()));
+        assert!(target.contains("line 5, column `label`: value is missing"), "{target}");
+        let one = error(&PEOPLE.replace("no", "yes"), &spec(|_| ()));
+        assert!(one.contains("1 class(es) found"), "{one}");
+    }
+
+    #[test]
+    fn one_wrong_cell_among_many_numbers_is_a_mistake_not_a_category() {
+        let mut content = String::from("x,label\n");
+        (0..100).for_each(|i| content += &format!("{i},{}\n", i % 2));
+        let content = content.replace("\n57,", "\n5,7,").replace("\n5,7,", "\n5O,");
+        let rows: Vec<u32> = (0..100).collect();
+        let error = fit(&content, &rows, &spec(|t| t.ignore = None)).unwrap_err().to_string();
+        assert!(error.contains("line 59, column `x`: `5O` is not a number"), "{error}");
+    }
+
+    #[test]
+    fn numeric_classes_are_in_numeric_order() {
+        let content = "x,label\n1,10\n2,9\n3,10\n";
+        let encoder = fit(content, &[0, 1, 2], &spec(|t| t.ignore = None)).unwrap();
+        assert_eq!(encoder.classes(), ["9", "10"]);
+    }
+
+    #[test]
+    fn a_headerless_file_to_predict_from_may_lack_the_target() {
+        let spec = spec(|t| {
+            (t.header, t.target, t.ignore) = (Some(false), Some("c2".into()), None);
+        });
+        let encoder = fit("1,a,5\n3,b,5\n", &[0, 1], &spec).unwrap();
+        let encode = |text| {
+            let cells = read::parse(text, Path::new("new.csv"), spec.format).unwrap();
+            encoder.encode(&cells, &[0])
+        };
+        assert_eq!(encode("3,?,6").unwrap(), [1.0, 1.0]);
+        assert_eq!(encode("3,6").unwrap(), [1.0, 1.0]);
+        assert!(encode("3").is_err());
+    }
+}

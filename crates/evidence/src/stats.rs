@@ -1,0 +1,164 @@
+//! Paired comparison of two sets of runs over the same seeds.
+
+use serde::Serialize;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Confidence of every one-sided bound.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// Differences between pairs, and how sure they make us.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Paired {
+    /// Number of pairs.
+    pub pairs: usize,
+    /// Mean of candidate − reference.
+    pub mean: f64,
+    /// Sample standard deviation of the differences (n − 1); none for one pair.
+    pub sd: Option<f64>,
+    /// One-sided 95 % lower bound of the mean difference: mean − t(0.95, n − 1)·sd/√n. None for one pair.
+    pub lower: Option<f64>,
+    /// One-sided 95 % upper bound of the mean difference. None for one pair.
+    pub upper: Option<f64>,
+    /// Pearson correlation of reference and candidate over the pairs: how much pairing helped. None for fewer than
+    /// three pairs, or where one side does not vary.
+    pub correlation: Option<f64>,
+}
+
+/// What a bound says about a margin that was stated before the runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The candidate is worse by less than the margin, at 95 % confidence.
+    Pass,
+    /// The candidate is worse by more than the margin, at 95 % confidence.
+    Fail,
+    /// The runs cannot tell; more seeds may.
+    Inconclusive,
+    /// One pair has no spread to judge by.
+    TooFewSeeds,
+}
+
+impl Paired {
+    /// Compares candidates with references, pair by pair: the one-sided paired t-test as an interval.
+    ///
+    /// None without pairs, or if a value is not finite.
+    pub fn of(pairs: &[(f64, f64)]) -> Option<Paired> {
+        let n = pairs.len();
+        if n == 0 || pairs.iter().any(|(r, c)| !r.is_finite() || !c.is_finite()) {
+            return None;
+        }
+        let differences: Vec<f64> = pairs.iter().map(|(r, c)| c - r).collect();
+        let (mean, sd) = mean_sd(&differences)?;
+        let half = sd.map(|sd| t_quantile(n - 1) * sd / (n as f64).sqrt());
+        Some(Paired {
+            pairs: n,
+            mean,
+            sd,
+            lower: half.map(|h| mean - h),
+            upper: half.map(|h| mean + h),
+            correlation: correlation(pairs),
+        })
+    }
+
+    /// Whether the candidate's mean is less than `margin` below the reference's.
+    pub fn verdict(&self, margin: f64) -> Verdict {
+        match (self.lower, self.upper) {
+            (Some(lower), _) if lower > -margin => Verdict::Pass,
+            (_, Some(upper)) if upper < -margin => Verdict::Fail,
+            (Some(_), _) => Verdict::Inconclusive,
+            (None, _) => Verdict::TooFewSeeds,
+        }
+    }
+}
+
+/// Mean and sample standard deviation (n − 1); no deviation for one value, nothing for none.
+pub fn mean_sd(values: &[f64]) -> Option<(f64, Option<f64>)> {
+    let n = values.len();
+    if n == 0 {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    Some((mean, (n > 1).then(|| (squares / (n - 1) as f64).sqrt())))
+}
+
+/// The 95 % quantile of Student's t distribution.
+fn t_quantile(degrees: usize) -> f64 {
+    match StudentsT::new(0.0, 1.0, degrees as f64) {
+        Ok(t) => t.inverse_cdf(CONFIDENCE),
+        // Only without degrees of freedom, and then no bound exists.
+        Err(_) => f64::INFINITY,
+    }
+}
+
+fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    if pairs.len() < 3 {
+        return None;
+    }
+    let n = pairs.len() as f64;
+    let (mx, my) = (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
+    let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|&(x, y)| f(x - mx, y - my)).sum::<f64>();
+    let (xx, yy, xy) = (sum(&|x, _| x * x), sum(&|_, y| y * y), sum(&|x, y| x * y));
+    (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Quantiles from the printed table of Student's t distribution (NIST/SEMATECH e-Handbook, 1.3.6.7.2), three
+    /// decimals.
+    #[test]
+    fn quantiles_are_those_of_the_table() {
+        for (degrees, quantile) in [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833), (30, 1.697)] {
+            assert!((t_quantile(degrees) - quantile).abs() <= 0.0005, "{degrees}: {}", t_quantile(degrees));
+        }
+    }
+
+    #[test]
+    fn a_bound_worked_by_hand() {
+        // Differences −1, 0, 1, 2: mean 0.5, sd √(5/3), t(0.95, 3) = 2.353363.
+        let p = Paired::of(&[(1.0, 0.0), (2.0, 2.0), (3.0, 4.0), (4.0, 6.0)]).unwrap();
+        assert_eq!((p.pairs, p.mean), (4, 0.5));
+        let half = 2.353363 * (5.0f64 / 3.0).sqrt() / 2.0;
+        assert!((p.lower.unwrap() - (0.5 - half)).abs() < 1e-5);
+        assert!((p.upper.unwrap() - (0.5 + half)).abs() < 1e-5);
+        // Four points on the line y = 2x − 2.
+        assert!((p.correlation.unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn verdicts_follow_the_bounds() {
+        let differences = |d: &[f64]| Paired::of(&d.iter().map(|&d| (0.9, 0.9 + d)).collect::<Vec<_>>()).unwrap();
+        assert_eq!(differences(&[0.001, -0.001, 0.0, 0.001]).verdict(0.01), Verdict::Pass);
+        assert_eq!(differences(&[-0.05, -0.051, -0.049]).verdict(0.01), Verdict::Fail);
+        assert_eq!(differences(&[-0.03, 0.03, 0.0]).verdict(0.01), Verdict::Inconclusive);
+        assert_eq!(differences(&[0.0]).verdict(0.01), Verdict::TooFewSeeds);
+        // No spread at all: the bound is the mean.
+        assert_eq!(differences(&[0.0, 0.0]).verdict(0.01), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_bound_covers_the_truth_as_often_as_it_says() {
+        // Differences with true mean 0: the lower bound lies above 0 in 5 % of 4000 experiments of 5 pairs. The count is
+        // binomial with standard deviation √(4000·0.05·0.95) = 13.8; five of them are allowed.
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        };
+        let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let misses = (0..4000).filter(|_| {
+            let pairs: Vec<(f64, f64)> = (0..5).map(|_| (0.0, normal())).collect();
+            Paired::of(&pairs).unwrap().lower.unwrap() > 0.0
+        });
+        let misses = misses.count() as f64;
+        assert!((misses - 200.0).abs() < 5.0 * 13.8, "{misses}");
+    }
+
+    #[test]
+    fn nothing_is_said_of_values_that_are_not_finite() {
+        assert_eq!(Paired::of(&[]), None);
+        assert_eq!(Paired::of(&[(0.5, f64::NAN)]), None);
+    }
+}

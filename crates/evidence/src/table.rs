@@ -1,0 +1,143 @@
+//! The comparison as lines of text cells, laid out once for every form of output.
+
+use serde::Serialize;
+
+use crate::comparison::{Comparison, Row};
+use crate::stats::Verdict;
+use crate::units;
+
+/// Lines that belong together.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// What they are about.
+    pub title: String,
+    /// The lines.
+    pub lines: Vec<Line>,
+}
+
+/// One measure over all precisions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// What is measured.
+    pub label: String,
+    /// One cell per row of the comparison.
+    pub cells: Vec<String>,
+}
+
+const NONE: &str = "–";
+
+/// The lines of the table, one cell per precision.
+pub fn lines(c: &Comparison) -> Vec<Group> {
+    let line = |label: &str, cell: &dyn Fn(&Row) -> Option<String>| Line {
+        label: label.to_string(),
+        cells: c.rows.iter().map(|r| cell(r).unwrap_or_else(|| NONE.into())).collect(),
+    };
+    let runs = c.rows.iter().map(|r| r.runs).max().unwrap_or(0);
+    let seeds = if runs == 1 { "1 seed".into() } else { format!("{runs} seeds") };
+    let reference = &c.setup.reference;
+    let not_reference = |r: &Row| (r.policy != *reference).then_some(());
+    let mut quality = vec![
+        line("train loss", &|r| r.train_loss.map(|l| format!("{l:.4}"))),
+        line("test loss", &|r| r.test_loss.map(|l| format!("{l:.4}"))),
+        line("test accuracy", &|r| r.accuracy.map(|a| units::percent(a, r.accuracy_sd))),
+        line(&format!("against {reference}"), &|r| {
+            r.against.as_ref().map(|a| units::points(a.accuracy.mean))
+        }),
+        line("at worst (95 %)", &|r| {
+            let lower = r.against.as_ref()?.accuracy.lower;
+            Some(lower.map_or_else(|| "needs 2 seeds".into(), units::points))
+        }),
+        line(&format!("margin {:.2} pt", c.setup.margin * 100.0), &|r| {
+            not_reference(r)?;
+            Some(
+                match r.against.as_ref()?.verdict {
+                    Verdict::Pass => "pass",
+                    Verdict::Fail => "fail",
+                    Verdict::Inconclusive => "inconclusive",
+                    Verdict::TooFewSeeds => NONE,
+                }
+                .into(),
+            )
+        }),
+    ];
+    if c.rows.iter().any(|r| r.finished < r.runs) {
+        quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
+    }
+    vec![
+        Group {
+            title: "Speed (CPU)".into(),
+            lines: vec![
+                line("step", &|r| r.step_ms.map(units::milliseconds)),
+                line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
+                line(&format!("against {reference}"), &|r| {
+                    not_reference(r)?;
+                    r.speed_ratio.map(|x| format!("{x:.2}×"))
+                }),
+            ],
+        },
+        Group {
+            title: "Memory".into(),
+            lines: vec![
+                line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
+                line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
+                line("peak resident", &|r| r.peak_rss_bytes.map(units::bytes)),
+            ],
+        },
+        Group { title: format!("Quality ({seeds})"), lines: quality },
+        Group {
+            title: "Loss scaling".into(),
+            lines: vec![
+                line("skipped steps", &|r| Some(units::count(r.skipped))),
+                line("final scale", &|r| r.loss_scale.map(units::scale)),
+            ],
+        },
+    ]
+}
+
+/// The table for a terminal, aligned; `bold` decorates headings.
+pub fn text(c: &Comparison, bold: &dyn Fn(&str) -> String) -> String {
+    let groups = lines(c);
+    let width = |s: &str| s.chars().count();
+    let all = || groups.iter().flat_map(|g| &g.lines);
+    let label_width = all().map(|l| width(&l.label) + 2).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..c.rows.len())
+        .map(|i| all().map(|l| width(&l.cells[i])).chain([width(&c.rows[i].policy)]).max().unwrap_or(0) + 3)
+        .collect();
+    let right = |s: &str, w: usize| format!("{}{s}", " ".repeat(w.saturating_sub(width(s))));
+    let mut out = " ".repeat(label_width);
+    for (row, &w) in c.rows.iter().zip(&widths) {
+        // Padded first: decoration has no width.
+        out += &bold(&right(&row.policy, w));
+    }
+    out.push('\n');
+    for group in &groups {
+        out += &format!("{}\n", bold(&group.title));
+        for line in &group.lines {
+            out += &format!("  {}{}", line.label, " ".repeat(label_width - 2 - width(&line.label)));
+            for (cell, &w) in line.cells.iter().zip(&widths) {
+                out += &right(cell, w);
+            }
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::tests::{run, setup};
+
+    #[test]
+    fn columns_line_up() {
+        let runs = [("fp32", 0.9, 10.0), ("bf16", 0.895, 5.0), ("fp16", 0.901, 20.0)]
+            .into_iter()
+            .flat_map(|(p, a, ms)| (0..3).map(move |s| run(p, s, a + 0.001 * s as f64, ms)))
+            .collect();
+        let text = text(&Comparison::new(setup(), runs), &|s| s.to_string());
+        let ends: Vec<usize> =
+            text.lines().filter(|l| l.starts_with("  ")).map(|l| l.chars().count()).collect();
+        assert!(ends.windows(2).all(|w| w[0] == w[1]), "{text}");
+        assert!(text.contains("2.00×") && text.contains("−0.50 pt") && text.contains("2^16"), "{text}");
+    }
+}

@@ -1,0 +1,288 @@
+//! What can be written on the command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Train neural nets in half the bits, and see whether they are as good.
+#[derive(Debug, Parser)]
+#[command(name = "halfstep", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Args {
+    /// Threads to compute with [default: all cores]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train one model in several precisions and show them side by side
+    Compare(Compare),
+    /// Train in one precision
+    Train(Train),
+    /// Measure a trained model on its test data
+    Eval(Eval),
+    /// Predict classes of images or table rows, or score texts, with a trained model
+    Predict(Predict),
+    /// Continue a text with a trained model
+    Generate(Generate),
+    /// Show what a recipe becomes: program, precision plan, memory plan
+    Explain(Explain),
+    /// Show the processor, its instruction sets, memory, and what each precision runs on
+    Info(Info),
+    /// Look at a folder of images, a CSV or a text file and write a recipe for it
+    New(New),
+    /// Measure speed
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// `compare`
+#[derive(Debug, clap::Args)]
+pub struct Compare {
+    /// Recipe to run [default: a small convolutional net on the bundled Fashion-MNIST images]
+    pub recipe: Option<PathBuf>,
+    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub precisions: Option<Vec<String>>,
+    /// Number of seeds, in place of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Run directory to make [default: runs/<name>-<n>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// `train`
+#[derive(Debug, clap::Args)]
+pub struct Train {
+    /// Recipe to run
+    pub recipe: PathBuf,
+    /// Precision, in place of the recipe's: fp32, bf16 or fp16
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+    /// Seed, in place of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+    /// Run directory to make [default: runs/<name>-<n>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Which model of a run directory.
+#[derive(Debug, clap::Args)]
+pub struct Chosen {
+    /// Run directory
+    pub run: PathBuf,
+    /// Checkpoint, by its name in RUN/checkpoints without the ending [default: final, or the first seed in the recipe's
+    /// precision]
+    #[arg(long, value_name = "NAME")]
+    pub checkpoint: Option<String>,
+    /// Precision to compute in [default: the one it was trained in]
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+}
+
+/// `eval`
+#[derive(Debug, clap::Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `predict`
+#[derive(Debug, clap::Args)]
+pub struct Predict {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// Images, CSV files or text files, as the model was trained on
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `generate`
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// Text to continue
+    #[arg(long, default_value = "\n")]
+    pub prompt: String,
+    /// Tokens to add
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub tokens: usize,
+    /// 0 takes the likeliest token always; 1 draws as the model says; more is wilder
+    #[arg(long, default_value_t = 0.8, value_name = "T")]
+    pub temperature: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+/// A form of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The model and its loss
+    Graph,
+    /// With gradients and the update
+    Diff,
+    /// Storage and compute format of every value, with reasons
+    Precision,
+    /// With operations fused
+    Fused,
+    /// With a place in memory for every value
+    Plan,
+}
+
+/// `explain`
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// Recipe to explain [default: the one of `compare`]
+    pub recipe: Option<PathBuf>,
+    /// Form of the program to print [default: a summary]
+    #[arg(long)]
+    pub stage: Option<Stage>,
+    /// Precision, in place of the recipe's: fp32, bf16 or fp16
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+}
+
+/// `info`
+#[derive(Debug, clap::Args)]
+pub struct Info {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `new`
+#[derive(Debug, clap::Args)]
+pub struct New {
+    /// Folder of images (one folder per class), folder of IDX files, CSV file or text file
+    pub path: PathBuf,
+    /// Recipe to write
+    #[arg(short, long, default_value = "recipe.toml", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Column to predict, for a CSV file
+    #[arg(long, value_name = "COLUMN")]
+    pub target: Option<String>,
+    /// Overwrite the recipe if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `bench`
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Time one training step of a model on a random batch
+    Step(BenchStep),
+    /// Time one matrix product
+    Gemm(BenchGemm),
+}
+
+/// Precision by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// f32 throughout
+    Fp32,
+    /// bf16 operands
+    Bf16,
+    /// f16 operands, with loss scaling
+    Fp16,
+}
+
+impl Precision {
+    /// The policy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Bf16 => "bf16",
+            Precision::Fp16 => "fp16",
+        }
+    }
+}
+
+/// Model to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchModel {
+    /// 784-1024-1024-10
+    Mlp,
+    /// For 32×32 images
+    Resnet18,
+    /// Decoder-only transformer
+    Gpt,
+}
+
+/// `bench step`
+#[derive(Debug, clap::Args)]
+pub struct BenchStep {
+    /// Model
+    #[arg(long, default_value = "gpt")]
+    pub model: BenchModel,
+    /// Precision
+    #[arg(long, default_value = "bf16")]
+    pub precision: Precision,
+    /// Samples in a step [default: mlp 256, resnet18 64, gpt 8]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<NonZeroUsize>,
+    /// Channels of resnet18 [64] or width of gpt [384]
+    #[arg(long, value_name = "N")]
+    pub width: Option<NonZeroUsize>,
+    /// Blocks of gpt [6]
+    #[arg(long, value_name = "N")]
+    pub layers: Option<NonZeroUsize>,
+    /// Attention heads of gpt [6]
+    #[arg(long, value_name = "N")]
+    pub heads: Option<NonZeroUsize>,
+    /// Tokens of a sequence of gpt [256]
+    #[arg(long, value_name = "N")]
+    pub seq: Option<NonZeroUsize>,
+    /// Vocabulary of gpt [256]
+    #[arg(long, value_name = "N")]
+    pub vocab: Option<NonZeroUsize>,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 8.0, value_name = "S")]
+    pub seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench gemm`
+#[derive(Debug, clap::Args)]
+pub struct BenchGemm {
+    /// Rows of the result
+    #[arg(long, default_value = "1024", value_name = "N")]
+    pub m: NonZeroUsize,
+    /// Columns of the result
+    #[arg(long, default_value = "1024", value_name = "N")]
+    pub n: NonZeroUsize,
+    /// Terms of a sum
+    #[arg(long, default_value = "1024", value_name = "N")]
+    pub k: NonZeroUsize,
+    /// Precision
+    #[arg(long, default_value = "bf16")]
+    pub precision: Precision,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    pub seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}

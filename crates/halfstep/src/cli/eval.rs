@@ -1,0 +1,60 @@
+//! `halfstep eval`: a trained model on its test data.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::nn::InputSpec;
+use halfstep::train::train_loop::evaluate;
+use serde::Serialize;
+
+use super::args::Eval;
+use super::failure::Failure;
+use super::open::Opened;
+use super::{output, progress};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    checkpoint: &'a str,
+    precision: &'a str,
+    test_samples: usize,
+    loss: f64,
+    accuracy: f64,
+}
+
+/// Runs the command.
+pub fn run(args: Eval, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let opened = Opened::open(&args.chosen)?;
+    let engine = halfstep::engine(threads)?;
+    let data = halfstep::data::load(&opened.recipe.data, opened.recipe.base())?;
+    opened.check_data(&data.info())?;
+    let mut session = opened.session(engine.as_ref())?;
+    let spinner = progress::spinner("evaluating");
+    let batch = opened.recipe.train.batch.min(data.test.len());
+    let result = evaluate(&mut session, &data.test, batch);
+    spinner.finish_and_clear();
+    let result = result?;
+    if args.json {
+        output::json(&Printed {
+            checkpoint: &opened.checkpoint,
+            precision: opened.precision(),
+            test_samples: data.test.len(),
+            loss: result.loss,
+            accuracy: result.accuracy,
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut fields = vec![
+        ("checkpoint", opened.checkpoint.clone()),
+        ("precision", opened.precision().to_string()),
+        ("test samples", units::count(data.test.len() as u64)),
+        ("loss", format!("{:.4}", result.loss)),
+        ("accuracy", units::percent(result.accuracy, None)),
+    ];
+    if let InputSpec::Tokens { .. } = opened.manifest.input {
+        fields.push(("perplexity", format!("{:.2} per token", result.loss.exp())));
+    }
+    output::raw(&output::fields(&fields));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,109 @@
+//! `halfstep explain`: what a recipe becomes.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::graph::Graph;
+use halfstep::graph::engine::Engine;
+use halfstep::nn::Context;
+use halfstep::train::recipe::Experiment;
+use halfstep::train::session::{Stages, stages};
+use halfstep::train::step::{StepSpec, train_graph};
+
+use super::args::{Explain, Stage};
+use super::failure::Failure;
+use super::{output, prepare};
+
+/// Runs the command.
+pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let recipe = prepare::recipe(args.recipe.as_deref())?;
+    if let Some(name) = &args.precision {
+        prepare::known_precision(name)?;
+    }
+    let engine = halfstep::engine(threads)?;
+    let experiment = prepare::prepare(recipe)?;
+    if args.stage == Some(Stage::Graph) {
+        output::raw(&forward(&experiment)?.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let policies = match (args.precision, args.stage) {
+        (Some(name), _) => vec![name],
+        (None, Some(_)) => vec![experiment.recipe.precision.policy.clone()],
+        (None, None) => experiment.recipe.precision.policies.clone(),
+    };
+    let Some(stage) = args.stage else {
+        return summary(&experiment, engine.as_ref(), &policies);
+    };
+    let stages = all_stages(&experiment, engine.as_ref(), &policies[0])?;
+    output::raw(&match stage {
+        Stage::Graph | Stage::Diff => stages.graph.to_string(),
+        Stage::Precision => stages.precision.to_string(),
+        Stage::Fused => stages.fused.to_string(),
+        Stage::Plan => stages.plan.to_string(),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The model alone.
+fn forward(experiment: &Experiment) -> Result<Graph, Failure> {
+    let mut g = Graph::new();
+    let x = g.input("x", experiment.input.value_type(experiment.recipe.train.batch));
+    let logits = experiment.model.forward(&mut g, x, &Context::train());
+    let logits = logits.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
+    g.add_output("logits", logits);
+    Ok(g)
+}
+
+fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Stages, Failure> {
+    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
+    let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let graph = train_graph(&StepSpec {
+        model: experiment.model.as_ref(),
+        input: &experiment.input,
+        batch: spec.batch,
+        optimiser: &spec.optimiser,
+        scaling: &spec.scaling,
+        clip: spec.clip,
+        expose_gradients: false,
+    });
+    let graph = graph.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
+    Ok(stages(graph, &policy, engine.target()))
+}
+
+fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) -> Result<ExitCode, Failure> {
+    let recipe = &experiment.recipe;
+    output::raw(&output::fields(&[
+        ("recipe", recipe.name.clone()),
+        ("data", prepare::describe_data(experiment)),
+        ("model", format!("{}, {} parameters", recipe.model.kind(), units::count(prepare::parameters(experiment)? as u64))),
+        ("run", format!("{} steps of {} samples", units::count(experiment.steps), recipe.train.batch)),
+        ("planned for", engine.name()),
+    ]));
+    for policy in policies {
+        let stages = all_stages(experiment, engine, policy)?;
+        let plan = &stages.precision;
+        output::line(&format!("\n{}", output::bold(policy)));
+        output::raw(&output::fields(&[
+            ("  step's scratch", units::bytes(stages.plan.arena_bytes)),
+            ("  weights and optimiser", units::bytes(stages.plan.state_bytes().total())),
+            ("  operations", format!("{}, {} after fusion", stages.assigned.nodes.len(), stages.fused.nodes.len())),
+            ("  casts", plan.casts().count().to_string()),
+        ]));
+        // Values by how they are stored and why, most bytes first.
+        let mut groups: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
+        for e in &plan.entries {
+            let group = groups.entry((e.storage.to_string(), e.reason.to_string())).or_default();
+            group.0 += 1;
+            group.1 += e.shape.count() * e.storage.bytes();
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+        for ((storage, reason), (count, bytes)) in groups {
+            output::line(&format!("  {count:>5} values {:>8} in {storage:<5} {reason}", units::bytes(bytes)));
+        }
+    }
+    output::line("\nWith --stage: graph, diff, precision, fused or plan print the program itself.");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,81 @@
+//! How the program ends when something is wrong.
+
+use std::process::ExitCode;
+
+use halfstep::cpu::isa::IsaError;
+use halfstep::data::DataError;
+use halfstep::evidence::report::ReportError;
+use halfstep::train::checkpoint::CheckpointError;
+use halfstep::train::recipe::RecipeError;
+use halfstep::train::run_dir::RunDirError;
+use halfstep::train::session::TrainError;
+use halfstep::train::train_loop::RunError;
+use miette::{GraphicalReportHandler, GraphicalTheme, Report};
+
+/// Something is wrong with what was asked: recipe, data, arguments. As clap's own errors.
+pub const ASKED: u8 = 2;
+/// Something failed on the way.
+pub const FAILED: u8 = 1;
+/// Ended by Ctrl-C, as shells number it.
+pub const INTERRUPTED: u8 = 130;
+
+/// An error on its way to the user.
+pub struct Failure {
+    report: Report,
+    code: u8,
+}
+
+impl Failure {
+    /// A wrong argument.
+    pub fn asked(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        let help = Some(help.into()).filter(|h| !h.is_empty());
+        let mut diagnostic = miette::MietteDiagnostic::new(message);
+        diagnostic.help = help;
+        Failure { report: Report::new(diagnostic), code: ASKED }
+    }
+
+    /// Something that failed on the way.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure { report: Report::new(miette::MietteDiagnostic::new(message)), code: FAILED }
+    }
+
+    /// Prints the error to stderr.
+    pub fn show(self) -> ExitCode {
+        let colour = super::output::colour_on_stderr();
+        let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+        let mut text = String::new();
+        if handler.render_report(&mut text, self.report.as_ref()).is_err() {
+            text = format!("error: {}", self.report);
+        }
+        eprint!("{text}");
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(e: RecipeError) -> Failure {
+        Failure { report: Report::new(e), code: ASKED }
+    }
+}
+
+macro_rules! failures {
+    ($($error:ty => $code:expr),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(e: $error) -> Failure {
+                Failure { report: Report::new(miette::MietteDiagnostic::new(e.to_string())), code: $code }
+            }
+        })*
+    };
+}
+
+failures! {
+    IsaError => ASKED,
+    DataError => ASKED,
+    CheckpointError => FAILED,
+    ReportError => FAILED,
+    RunDirError => FAILED,
+    RunError => FAILED,
+    TrainError => FAILED,
+    serde_json::Error => FAILED,
+}

@@ -1,0 +1,51 @@
+//! The command line.
+
+mod args;
+mod bench;
+mod compare;
+mod eval;
+mod explain;
+mod failure;
+mod generate;
+mod info;
+mod interrupt;
+mod machine;
+mod new;
+mod open;
+mod output;
+mod predict;
+mod prepare;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Bench, Command};
+use failure::Failure;
+
+/// Runs the program with the arguments it was given.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(code) => code,
+        Err(failure) => failure.show(),
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode, Failure> {
+    let threads = args.threads;
+    match args.command {
+        Command::Compare(args) => compare::run(args, threads),
+        Command::Train(args) => train::run(args, threads),
+        Command::Eval(args) => eval::run(args, threads),
+        Command::Predict(args) => predict::run(args, threads),
+        Command::Generate(args) => generate::run(args, threads),
+        Command::Explain(args) => explain::run(args, threads),
+        Command::Info(args) => info::run(args, threads),
+        Command::New(args) => new::run(args),
+        Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
+        Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
+    }
+}

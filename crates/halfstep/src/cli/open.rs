@@ -1,0 +1,111 @@
+//! A trained model from a run directory.
+
+use halfstep::data::{DatasetInfo, Preprocessing};
+use halfstep::graph::engine::Engine;
+use halfstep::graph::precision::Policy;
+use halfstep::nn::{InputSpec, Model};
+use halfstep::train::checkpoint::{self, Manifest};
+use halfstep::train::recipe::Recipe;
+use halfstep::train::run_dir::{self, RunDir};
+use halfstep::train::session::{Session, SessionSpec};
+
+use super::args::Chosen;
+use super::failure::Failure;
+use super::{prepare, train};
+
+/// A run directory, and the checkpoint of it that was chosen.
+pub struct Opened {
+    /// The recipe it was trained by.
+    pub recipe: Recipe,
+    /// How inputs are prepared.
+    pub preprocessing: Preprocessing,
+    /// What the checkpoint says of itself.
+    pub manifest: Manifest,
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// The checkpoint's name.
+    pub checkpoint: String,
+    policy: Policy,
+    dir: RunDir,
+}
+
+impl Opened {
+    /// Opens what the arguments name.
+    pub fn open(chosen: &Chosen) -> Result<Opened, Failure> {
+        let dir = RunDir::open(&chosen.run)?;
+        let recipe = Recipe::read(&dir.file(run_dir::RECIPE))?;
+        let preprocessing: Preprocessing = dir.read_json(run_dir::PREPROCESSING)?;
+        let checkpoint = checkpoint_name(&dir, &recipe, chosen.checkpoint.as_deref())?;
+        let manifest = checkpoint::manifest(&dir.checkpoint(&checkpoint))?;
+        let outputs = outputs(&manifest.input, &preprocessing);
+        let model = recipe.model.build(&manifest.input, outputs);
+        let model = model.map_err(|e| Failure::failed(format!("{}: {e}", dir.path().display())))?;
+        let policy = match &chosen.precision {
+            None => manifest.policy.clone(),
+            Some(name) => {
+                prepare::known_precision(name)?;
+                let (policy, _) = recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
+                policy
+            }
+        };
+        Ok(Opened { recipe, preprocessing, manifest, model, checkpoint, policy, dir })
+    }
+
+    /// A session with the checkpoint's weights.
+    pub fn session<'a>(&'a self, engine: &'a dyn Engine) -> Result<Session<'a>, Failure> {
+        // The smallest batch that every layer takes: nothing is trained, and predictions have programs of their own size.
+        let spec = SessionSpec::new(&self.policy, 2, self.manifest.seed);
+        let mut session = Session::new(engine, self.model.as_ref(), &self.manifest.input, &self.policy, &spec)?;
+        checkpoint::load(&mut session, &self.dir.checkpoint(&self.checkpoint))?;
+        Ok(session)
+    }
+
+    /// The precision that will be computed in.
+    pub fn precision(&self) -> &str {
+        &self.policy.name
+    }
+
+    /// Number of classes or tokens.
+    pub fn outputs(&self) -> usize {
+        outputs(&self.manifest.input, &self.preprocessing)
+    }
+
+    /// An error unless the recipe's data are of the shape the model was trained on.
+    pub fn check_data(&self, info: &DatasetInfo) -> Result<(), Failure> {
+        let now = halfstep::train::recipe::input_spec(info.input, info.outputs);
+        if now == self.manifest.input && info.outputs == self.outputs() {
+            return Ok(());
+        }
+        let message = format!("the data are now {}; the model was trained on {}", now.describe(), self.manifest.input.describe());
+        Err(Failure::asked(message, "the data of the recipe have changed since the run"))
+    }
+}
+
+fn outputs(input: &InputSpec, preprocessing: &Preprocessing) -> usize {
+    match *input {
+        InputSpec::Tokens { vocab, .. } => vocab,
+        InputSpec::Features { .. } | InputSpec::Image { .. } => preprocessing.classes().len(),
+    }
+}
+
+fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result<String, Failure> {
+    let there = dir.checkpoints();
+    let default = || {
+        let of_recipe = format!("{}-seed{}", recipe.precision.policy, recipe.seed);
+        let names = [train::CHECKPOINT.to_string(), of_recipe];
+        names.into_iter().find(|n| there.contains(n)).or_else(|| there.first().cloned())
+    };
+    match asked {
+        Some(name) if there.iter().any(|n| n == name) => Ok(name.to_string()),
+        Some(name) => {
+            let near = halfstep::data::nearest(name, there.iter().map(String::as_str));
+            let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+            let help = format!("{help}There are: {}.", there.join(", "));
+            Err(Failure::asked(format!("{} has no checkpoint `{name}`", dir.path().display()), help))
+        }
+        None => default().ok_or_else(|| {
+            let message = format!("{} has no checkpoint: its run ended before one was written", dir.path().display());
+            Failure::asked(message, "run the recipe again")
+        }),
+    }
+}

@@ -1,0 +1,120 @@
+//! From a recipe's file to an experiment, and the files every run directory has.
+
+use std::path::{Path, PathBuf};
+
+use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::graph::precision::{Policy, PrecisionPlan};
+use halfstep::nn::parameter_count;
+use halfstep::train::metrics::StateBytes;
+use halfstep::train::recipe::{Experiment, Recipe};
+use halfstep::train::run_dir::{self, Lines, RunDir};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::progress;
+
+/// The recipe that `compare` runs when none is named.
+const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
+
+/// Reads the recipe, or the default one.
+pub fn recipe(path: Option<&Path>) -> Result<Recipe, Failure> {
+    Ok(match path {
+        Some(path) => Recipe::read(path)?,
+        None => Recipe::parse("fashion-cnn.toml", DEFAULT, Path::new("."))?,
+    })
+}
+
+/// An error unless there is a precision of that name.
+pub fn known_precision(name: &str) -> Result<(), Failure> {
+    if Policy::NAMES.contains(&name) {
+        return Ok(());
+    }
+    let near = halfstep::data::nearest(name, Policy::NAMES);
+    let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+    let help = format!("{help}There are {}.", Policy::NAMES.join(", "));
+    Err(Failure::asked(format!("there is no precision `{name}`"), help))
+}
+
+/// Loads data and builds the model.
+pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
+    let spinner = progress::spinner("loading data");
+    let prepared = recipe.prepare();
+    spinner.finish_and_clear();
+    Ok(prepared?)
+}
+
+/// The model in words.
+pub fn describe_model(experiment: &Experiment) -> String {
+    experiment.recipe.model.kind().to_string()
+}
+
+/// The data in words.
+pub fn describe_data(experiment: &Experiment) -> String {
+    use halfstep::data::DataSpec;
+    let name = match &experiment.recipe.data {
+        DataSpec::Bundled(bundled) => bundled.name().to_string(),
+        DataSpec::Idx(_) => "IDX images".into(),
+        DataSpec::Images(images) => file_name(&images.path),
+        DataSpec::Csv(csv) => file_name(&csv.path),
+        DataSpec::Text(text) => file_name(&text.path),
+    };
+    let info = &experiment.info;
+    let (train, test) = (units::count(info.train_samples as u64), units::count(info.test_samples as u64));
+    format!("{name} ({train} train, {test} test samples; {})", experiment.input.describe())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Trained numbers of the model.
+pub fn parameters(experiment: &Experiment) -> Result<usize, Failure> {
+    parameter_count(experiment.model.as_ref(), &experiment.input)
+        .map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))
+}
+
+/// `plan.json` of one precision.
+#[derive(Serialize)]
+struct PlanFile {
+    policy: String,
+    engine: String,
+    arena_bytes: usize,
+    live_bytes: usize,
+    state_bytes: StateBytes,
+    compile_ms: f64,
+    precision: PrecisionPlan,
+}
+
+/// Makes the run directory with everything that is known before the first step.
+pub fn run_dir(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    out: Option<&PathBuf>,
+) -> Result<(RunDir, Lines), Failure> {
+    // Compiled first: nothing is written for a recipe that does not compile.
+    let mut plans = Vec::new();
+    for policy in policies {
+        let session = experiment.session(engine, policy, experiment.recipe.seed)?;
+        plans.push(PlanFile {
+            policy: policy.clone(),
+            engine: engine.name(),
+            arena_bytes: session.plan().arena_bytes,
+            live_bytes: session.plan().live_bytes,
+            state_bytes: StateBytes::of(session.plan()),
+            compile_ms: session.compile_time().as_secs_f64() * 1e3,
+            precision: session.precision().clone(),
+        });
+    }
+    let resolved = experiment.recipe.resolved()?;
+    let dir = match out {
+        Some(path) => RunDir::create_at(path)?,
+        None => RunDir::create(Path::new("runs"), &experiment.recipe.name)?,
+    };
+    dir.write(run_dir::RECIPE, resolved.as_bytes())?;
+    dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing)?;
+    dir.write_json(run_dir::PLAN, &plans)?;
+    let lines = Lines::create(&dir.file(run_dir::METRICS))?;
+    Ok((dir, lines))
+}

@@ -1,0 +1,65 @@
+//! Progress on stderr, hidden when that is no terminal, and the lines of `metrics.jsonl`.
+
+use std::time::Duration;
+
+use halfstep::train::metrics::{Event, EvaluationMetrics, Line, RunningLoss, StepMetrics};
+use halfstep::train::run_dir::Lines;
+use halfstep::train::session::Session;
+use halfstep::train::train_loop::{Proceed, RunError, Watch};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::interrupt;
+
+/// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in otherwise.
+pub fn bar(label: &str, steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    let template = "{prefix}  {bar:28} {pos}/{len}  {msg}  {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━━╌"));
+    }
+    bar.set_prefix(label.to_string());
+    bar
+}
+
+/// Something of unknown length.
+pub fn spinner(label: &str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_message(label.to_string());
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}
+
+/// Shows and writes down what a run does.
+pub struct Watcher<'a> {
+    /// The bar to move.
+    pub bar: ProgressBar,
+    /// Where measurements go.
+    pub lines: &'a mut Lines,
+    /// Precision of the run.
+    pub policy: &'a str,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Called after every evaluation.
+    pub evaluated: &'a mut dyn FnMut(&EvaluationMetrics, &Session<'_>, &ProgressBar) -> Result<(), RunError>,
+    /// The loss as shown.
+    pub running: RunningLoss,
+}
+
+impl Watch for Watcher<'_> {
+    fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
+        let (policy, seed) = (self.policy, self.seed);
+        self.lines.push(&Line { policy, seed, event: Event::Step(metrics.clone()) })?;
+        self.running.push(metrics.loss);
+        self.bar.inc(1);
+        if let Some(loss) = self.running.value() {
+            self.bar.set_message(format!("loss {loss:.4}"));
+        }
+        Ok(if interrupt::asked() { Proceed::Stop } else { Proceed::Continue })
+    }
+
+    fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
+        let (policy, seed) = (self.policy, self.seed);
+        self.lines.push(&Line { policy, seed, event: Event::Evaluation(metrics.clone()) })?;
+        (self.evaluated)(metrics, session, &self.bar)
+    }
+}

@@ -1,0 +1,224 @@
+//! What is measured while a model trains.
+
+use serde::{Deserialize, Serialize};
+
+/// One step, as a line of `metrics.jsonl` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Steps tried before this one.
+    pub attempt: u64,
+    /// Mean loss of the batch before the update, without the loss scale.
+    pub loss: f32,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global norm of the gradients, without the loss scale and before clipping.
+    pub grad_norm: f32,
+    /// Loss scale.
+    pub scale: f32,
+    /// Whether the model changed.
+    pub committed: bool,
+    /// Milliseconds that the program ran.
+    pub ms: f64,
+}
+
+/// One evaluation on the test data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationMetrics {
+    /// Steps tried before it.
+    pub attempt: u64,
+    /// Mean cross-entropy per target, in nats.
+    pub loss: f64,
+    /// Fraction of the targets that were predicted.
+    pub accuracy: f64,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line<'a> {
+    /// Precision policy of the run.
+    pub policy: &'a str,
+    /// Seed of the run.
+    pub seed: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What a line of `metrics.jsonl` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A step.
+    Step(StepMetrics),
+    /// An evaluation.
+    Evaluation(EvaluationMetrics),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Outcome {
+    /// All its steps were done.
+    Finished,
+    /// It was asked to stop.
+    Interrupted,
+    /// Its gradients were not finite and nothing could be done about it.
+    Diverged {
+        /// What is known.
+        reason: String,
+    },
+}
+
+/// Bytes of what outlives a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateBytes {
+    /// Master weights.
+    pub weights: usize,
+    /// Optimiser moments.
+    pub moments: usize,
+    /// Statistics, scaler and counters.
+    pub other: usize,
+}
+
+impl StateBytes {
+    /// What the slots of a plan take.
+    pub fn of(plan: &halfstep_graph::Plan) -> StateBytes {
+        let bytes = plan.state_bytes();
+        StateBytes { weights: bytes.weights, moments: bytes.moments, other: bytes.other }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.weights + self.moments + self.other
+    }
+}
+
+/// Everything measured in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Precision policy.
+    pub policy: String,
+    /// Seed.
+    pub seed: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Loss of every step.
+    pub losses: Vec<f32>,
+    /// Milliseconds of every step.
+    pub step_ms: Vec<f32>,
+    /// Evaluations, in order.
+    pub evaluations: Vec<EvaluationMetrics>,
+    /// Steps that changed nothing.
+    pub skipped: u64,
+    /// Loss scale of the last step.
+    pub last_scale: f32,
+    /// Samples in a step.
+    pub batch: usize,
+    /// Bytes of the training program's arena.
+    pub arena_bytes: usize,
+    /// Bytes of weights, moments and the rest.
+    pub state_bytes: StateBytes,
+    /// Seconds from the first step to the end, evaluations included.
+    pub wall_seconds: f64,
+}
+
+impl RunRecord {
+    /// Mean loss of the last steps: an epoch's last tenth at most, at least one step.
+    ///
+    /// None before the first step.
+    pub fn final_train_loss(&self) -> Option<f64> {
+        let n = self.losses.len();
+        let last = &self.losses[n - n.min((n / 10).max(1))..];
+        (n > 0).then(|| last.iter().map(|&l| f64::from(l)).sum::<f64>() / last.len() as f64)
+    }
+
+    /// Median time of a step in milliseconds, the first step left out where there are more: it touches memory for the
+    /// first time.
+    pub fn median_ms(&self) -> Option<f64> {
+        let warm = if self.step_ms.len() > 1 { &self.step_ms[1..] } else { &self.step_ms };
+        let mut sorted: Vec<f64> = warm.iter().map(|&t| f64::from(t)).collect();
+        sorted.sort_by(f64::total_cmp);
+        let (middle, even) = (sorted.len() / 2, sorted.len().is_multiple_of(2));
+        match sorted.len() {
+            0 => None,
+            _ if even => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+            _ => Some(sorted[middle]),
+        }
+    }
+
+    /// The last evaluation.
+    pub fn last_evaluation(&self) -> Option<&EvaluationMetrics> {
+        self.evaluations.last()
+    }
+}
+
+/// Exponential moving average of losses, for showing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunningLoss {
+    sum: f64,
+    weight: f64,
+}
+
+impl RunningLoss {
+    /// Adds a loss; one that is not finite is left out.
+    pub fn push(&mut self, loss: f32) {
+        if loss.is_finite() {
+            self.sum = self.sum * 0.98 + f64::from(loss);
+            self.weight = self.weight * 0.98 + 1.0;
+        }
+    }
+
+    /// The average, which begins at the first loss.
+    pub fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(losses: Vec<f32>, step_ms: Vec<f32>) -> RunRecord {
+        RunRecord {
+            policy: "fp32".into(),
+            seed: 0,
+            outcome: Outcome::Finished,
+            losses,
+            step_ms,
+            evaluations: Vec::new(),
+            skipped: 0,
+            last_scale: 1.0,
+            batch: 1,
+            arena_bytes: 0,
+            state_bytes: StateBytes::default(),
+            wall_seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn the_median_leaves_the_first_step_out() {
+        assert_eq!(record(vec![], vec![100.0, 1.0, 3.0, 2.0]).median_ms(), Some(2.0));
+        assert_eq!(record(vec![], vec![100.0, 1.0, 2.0]).median_ms(), Some(1.5));
+        assert_eq!(record(vec![], vec![100.0]).median_ms(), Some(100.0));
+        assert_eq!(record(vec![], vec![]).median_ms(), None);
+    }
+
+    #[test]
+    fn the_final_loss_is_the_mean_of_the_last_tenth() {
+        let mut losses = vec![9.0; 20];
+        losses[18] = 1.0;
+        losses[19] = 2.0;
+        assert_eq!(record(losses, vec![]).final_train_loss(), Some(1.5));
+        assert_eq!(record(vec![4.0], vec![]).final_train_loss(), Some(4.0));
+        assert_eq!(record(vec![], vec![]).final_train_loss(), None);
+    }
+
+    #[test]
+    fn a_running_loss_starts_at_the_first_and_survives_nan() {
+        let mut running = RunningLoss::default();
+        assert_eq!(running.value(), None);
+        running.push(3.0);
+        running.push(f32::NAN);
+        assert_eq!(running.value(), Some(3.0));
+    }
+}

@@ -1,0 +1,99 @@
+//! A recipe with its data loaded and its model built: known to fit together.
+
+use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest};
+use halfstep_nn::{InputSpec, Model};
+
+use super::read::setting;
+use super::{Length, Recipe, RecipeError};
+use crate::scaler::LossScale;
+use crate::step::{StepSpec, train_graph};
+
+/// A recipe that can run: its data are loaded, its model is built, its sizes fit.
+pub struct Experiment {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The data.
+    pub data: Dataset,
+    /// Shapes, counts and fingerprint of the data.
+    pub info: DatasetInfo,
+    /// The form of a sample.
+    pub input: InputSpec,
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// Whole batches in an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps of the run.
+    pub steps: u64,
+}
+
+/// What a model must take for data of this shape; `outputs` is the number of classes or tokens.
+pub fn input_spec(shape: InputShape, outputs: usize) -> InputSpec {
+    match shape {
+        InputShape::Image { height, width, channels } => InputSpec::Image { height, width, channels },
+        InputShape::Features { count } => InputSpec::Features { width: count },
+        InputShape::Tokens { sequence } => InputSpec::Tokens { length: sequence, vocab: outputs },
+    }
+}
+
+impl Recipe {
+    /// Loads the data and builds the model.
+    ///
+    /// Errors: data that cannot be used, a model that does not fit them, a batch larger than the data, a warm-up longer
+    /// than the run, an override that matches nothing; with the line that is to blame.
+    pub fn prepare(self) -> Result<Experiment, RecipeError> {
+        let data = load(&self.data, &self.base).map_err(|e| self.in_data(&e))?;
+        let info = data.info();
+        let input = input_spec(info.input, info.outputs);
+        let batch = self.train.batch;
+        let steps_per_epoch = info.steps_per_epoch(batch).map_err(|e| {
+            let label = format!("expected at most {}", info.train_samples);
+            self.source.wrong("train", Some("batch"), &e.to_string(), &label)
+        })? as u64;
+        let steps = match self.train.length {
+            Length::Epochs(n) => n.saturating_mul(steps_per_epoch),
+            Length::Steps(n) => n,
+        };
+        if info.train_samples > 0 && steps / steps_per_epoch >= u64::from(u32::MAX) {
+            let message = format!("a run of {steps} steps is longer than epochs can be counted");
+            return Err(self.source.wrong("train", None, &message, "expected fewer epochs or steps"));
+        }
+        self.schedule.validate(steps).map_err(|e| setting("schedule", &e, &self.source))?;
+        let model = self.model.build(&input, info.outputs).map_err(|e| {
+            let key = e.field();
+            self.source.wrong("model", key, &e.to_string(), "does not fit").help(e.hint())
+        })?;
+        let graph = eval_graph(model.as_ref(), &input, batch).map_err(|e| {
+            self.source.wrong("model", None, &format!("the model cannot be built: {e}"), "here")
+        })?;
+        for exception in &self.precision.overrides {
+            if !graph.nodes.iter().any(|n| exception.matches(&n.name)) {
+                let pattern = &exception.pattern;
+                let mut names: Vec<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
+                names.dedup();
+                let message = format!("the override `{pattern}` matches no part of the model");
+                let error = self.source.wrong("precision", Some("overrides"), &message, "here");
+                let near = nearest(pattern, names).map(|n| format!("did you mean `{n}`? "));
+                let help = "`halfstep explain --stage graph` prints the names";
+                return Err(error.help(near.unwrap_or_default() + help));
+            }
+        }
+        Ok(Experiment { recipe: self, data, info, input, model, steps_per_epoch, steps })
+    }
+
+    /// A mistake in the data, at the key that names the file or column it is about.
+    fn in_data(&self, e: &DataError) -> RecipeError {
+        let file_name = |path: &std::path::Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        let key = match e {
+            DataError::Spec(spec) => spec.key,
+            DataError::MissingFile { path, .. } | DataError::Read { path, .. } => {
+                file_name(path).and_then(|n| self.source.key_holding("data", &n))
+            }
+            DataError::UnknownColumn { column, .. } => self.source.key_holding("data", column),
+            DataError::TooManyClasses { .. } => Some("target"),
+            DataError::TextTooShort { .. } => Some("sequence"),
+            DataError::FeatureMissing { .. } => Some("tokenizer"),
+            _ => None,
+        };
+        self.source.wrong("data", key, &e.to_string(), "from here")
+    }
+}

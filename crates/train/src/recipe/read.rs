@@ -1,0 +1,430 @@
+//! From text to a recipe, with the place of everything that can be wrong.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use halfstep_data::{DataSpec, DataTable, nearest};
+use halfstep_graph::precision::Policy;
+use halfstep_nn::ModelSpec;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::error::RecipeError;
+use super::settings::{
+    CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
+};
+use super::{Recipe, SECTIONS};
+use crate::optimiser::Optimiser;
+use crate::scaler::LossScale;
+use crate::schedule::Schedule;
+use crate::setting::SettingError;
+
+/// Where a key and its value stand in the text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub key: Range<usize>,
+    pub value: Range<usize>,
+}
+
+/// The text a recipe was read from, kept so that a later mistake can point at it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source {
+    name: String,
+    text: String,
+    /// By path, such as `model.heads`; sections by their name.
+    places: BTreeMap<String, Place>,
+}
+
+impl Source {
+    /// Adds the text to an error.
+    pub fn own(&self, error: RecipeError) -> RecipeError {
+        error.in_text(&self.name, &self.text)
+    }
+
+    /// An error at the value of `section.key`, or at the section if the key is not written.
+    pub fn wrong(&self, section: &str, key: Option<&str>, message: &str, label: &str) -> RecipeError {
+        let error = RecipeError::new(message);
+        let path = key.map(|k| format!("{section}.{k}"));
+        let value = path.and_then(|p| self.places.get(&p)).map(|p| p.value.clone());
+        let place = value.or_else(|| self.places.get(section).map(|p| p.key.clone()));
+        self.own(match place {
+            Some(span) => error.at(span, label),
+            None => error,
+        })
+    }
+
+    /// The key of `section` whose text contains `needle`.
+    pub fn key_holding(&self, section: &str, needle: &str) -> Option<&str> {
+        let prefix = format!("{section}.");
+        let holds = |place: &Place| self.text.get(place.value.clone()).is_some_and(|t| t.contains(needle));
+        let found = self.places.iter().find(|(path, place)| path.starts_with(&prefix) && holds(place));
+        found.map(|(path, _)| &path[prefix.len()..])
+    }
+
+    fn record(&mut self, path: &str, table: &DeTable<'_>) {
+        for (key, value) in table.iter() {
+            let path =
+                if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+            if let Some(inner) = value.get_ref().as_table() {
+                self.record(&path, inner);
+            }
+            self.places.insert(path, Place { key: key.span(), value: value.span() });
+        }
+    }
+}
+
+/// A section that is being read: its table, less what was taken out.
+struct Section<'i> {
+    name: String,
+    table: DeTable<'i>,
+    span: Range<usize>,
+}
+
+impl<'i> Section<'i> {
+    fn deserialise<T: Deserialize<'i>>(self) -> Result<T, RecipeError> {
+        let value = Spanned::new(self.span.clone(), DeValue::Table(self.table));
+        T::deserialize(ValueDeserializer::from(value))
+            .map_err(|e| explain(e.message(), e.span().unwrap_or(self.span)))
+    }
+
+    /// Takes out a key.
+    fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'i>>> {
+        self.table.remove_entry(&Spanned::new(0..0, Cow::Owned(key.to_string()))).map(|(_, value)| value)
+    }
+
+    /// Takes out `kind`, one of `kinds`.
+    fn kind(&mut self, kinds: &[&'static str]) -> Result<&'static str, RecipeError> {
+        let all = quoted(kinds);
+        let Some(value) = self.take("kind") else {
+            let message = format!("[{}] has no `kind`", self.name);
+            return Err(RecipeError::new(message)
+                .at(self.span.clone(), "this section")
+                .help(format!("add kind = {all}")));
+        };
+        let span = value.span();
+        let Some(given) = value.get_ref().as_str() else {
+            let message = format!(
+                "`kind` of [{}] is {}, expected text",
+                self.name,
+                indefinite(value.get_ref().type_str())
+            );
+            return Err(RecipeError::new(message).at(span, format!("expected {all}")));
+        };
+        kinds.iter().find(|&&k| k == given).copied().ok_or_else(|| {
+            let message = format!("[{}] cannot be of kind \"{given}\"", self.name);
+            RecipeError::new(message)
+                .at(span, format!("expected {all}"))
+                .help(meant(nearest(given, kinds.iter().copied())))
+        })
+    }
+}
+
+/// Reads a recipe. Paths in it stay as they are written.
+pub(crate) fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
+    let mut source = Source { name: name.to_string(), text: text.to_string(), places: BTreeMap::new() };
+    let parsed = DeTable::parse(text).map_err(|e| {
+        let span = e.span().unwrap_or(0..0);
+        source.own(RecipeError::new(format!("not valid TOML: {}", e.message())).at(span, "here"))
+    })?;
+    source.record("", parsed.get_ref());
+    read(parsed.into_inner(), &source, base).map_err(|e| if e.span().is_some() { source.own(e) } else { e })
+}
+
+fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, RecipeError> {
+    for (key, value) in root.iter() {
+        let name: &str = key.get_ref();
+        if matches!(name, "name" | "seed") {
+            continue;
+        }
+        if !SECTIONS.contains(&name) {
+            let known = || ["name", "seed"].into_iter().chain(SECTIONS);
+            let what = if value.get_ref().is_table() { "section" } else { "key" };
+            let list: Vec<String> = known().map(|k| format!("`{k}`")).collect();
+            let error = RecipeError::new(format!("unknown {what} `{name}`"));
+            let error = error.at(key.span(), format!("expected one of {}", list.join(", ")));
+            return Err(error.help(meant(nearest(name, known()))));
+        }
+        if !value.get_ref().is_table() {
+            let found = indefinite(value.get_ref().type_str());
+            let error = RecipeError::new(format!("`{name}` is {found}, expected a section"));
+            return Err(error.at(value.span(), format!("expected [{name}] on a line of its own")));
+        }
+    }
+    let mut section = |name: &str| -> Option<Section<'_>> {
+        let (key, value) = root.remove_entry(&Spanned::new(0..0, Cow::Owned(name.to_string())))?;
+        match value.into_inner() {
+            DeValue::Table(table) => Some(Section { name: name.to_string(), table, span: key.span() }),
+            _ => None,
+        }
+    };
+    let mut required = |name: &str, what: &str| {
+        let missing = || {
+            source.own(RecipeError::new(format!("the section [{name}] is missing")).help(what.to_string()))
+        };
+        section(name).ok_or_else(missing)
+    };
+    let data = data(
+        required("data", "it says what to train on, such as kind = \"bundled\", name = \"fashion-mnist\"")?,
+        source,
+    )?;
+    let model = model(required("model", "it says what to train, such as kind = \"cnn\"")?)?;
+    let train = train(required("train", "it says how long, such as epochs = 3 and batch = 64")?, source)?;
+    let optimiser = section("optimiser").map_or(Ok(Optimiser::default()), |s| optimiser(s, source))?;
+    let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
+    let precision =
+        section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
+    let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
+    check_compare(&compare, source)?;
+
+    #[derive(Deserialize)]
+    struct Top {
+        name: Option<String>,
+        #[serde(default)]
+        seed: u64,
+    }
+    let top: Top = Section { name: String::new(), table: root, span: 0..0 }.deserialise()?;
+    let stem = || Path::new(&source.name).file_stem().map(|s| s.to_string_lossy().into_owned());
+    let name = top.name.or_else(stem).unwrap_or_else(|| "recipe".into());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        let message = format!("the name `{name}` cannot name a folder");
+        return Err(source.wrong("name", None, &message, "expected letters, digits, `-`, `_` and `.`"));
+    }
+    Ok(Recipe {
+        name,
+        seed: top.seed,
+        data,
+        model,
+        optimiser,
+        schedule,
+        train,
+        precision,
+        compare,
+        base: base.to_path_buf(),
+        source: source.clone(),
+    })
+}
+
+fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> {
+    let table: DataTable = section.deserialise()?;
+    DataSpec::try_from(table).map_err(|e| {
+        let key = e.key.filter(|k| source.places.contains_key(&format!("data.{k}")));
+        let place = key.map_or("data".to_string(), |k| format!("data.{k}"));
+        let span = source.places.get(&place).map(|p| p.key.clone()).unwrap_or_default();
+        RecipeError::new(e.to_string()).at(span, "here")
+    })
+}
+
+fn model(mut section: Section<'_>) -> Result<ModelSpec, RecipeError> {
+    match section.kind(&ModelSpec::KINDS)? {
+        "mlp" => section.deserialise().map(ModelSpec::Mlp),
+        "cnn" => section.deserialise().map(ModelSpec::Cnn),
+        "resnet18" => section.deserialise().map(ModelSpec::Resnet18),
+        _ => section.deserialise().map(ModelSpec::Gpt),
+    }
+}
+
+fn optimiser(mut section: Section<'_>, source: &Source) -> Result<Optimiser, RecipeError> {
+    let optimiser = match section.kind(&Optimiser::KINDS)? {
+        "adamw" => Optimiser::AdamW(section.deserialise()?),
+        _ => Optimiser::Sgd(section.deserialise()?),
+    };
+    optimiser.validate().map_err(|e| setting("optimiser", &e, source))?;
+    Ok(optimiser)
+}
+
+fn schedule(mut section: Section<'_>) -> Result<Schedule, RecipeError> {
+    match section.kind(&Schedule::KINDS)? {
+        "constant" => section.deserialise().map(Schedule::Constant),
+        "linear" => section.deserialise().map(Schedule::Linear),
+        _ => section.deserialise().map(Schedule::Cosine),
+    }
+}
+
+fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeError> {
+    let t: TrainTable = section.deserialise()?;
+    let wrong = |key, message: &str, label: &str| Err(source.wrong("train", key, message, label));
+    let length = match (t.epochs, t.steps) {
+        (Some(epochs), None) => Length::Epochs(epochs),
+        (None, Some(steps)) => Length::Steps(steps),
+        (Some(_), Some(_)) => {
+            return wrong(Some("steps"), "both `epochs` and `steps` are given", "keep one of them");
+        }
+        (None, None) => {
+            return wrong(
+                None,
+                "neither `epochs` nor `steps` is given",
+                "expected one of them in this section",
+            );
+        }
+    };
+    match length {
+        Length::Epochs(0) => return wrong(Some("epochs"), "`epochs` is 0", "expected at least 1"),
+        Length::Steps(0) => return wrong(Some("steps"), "`steps` is 0", "expected at least 1"),
+        Length::Epochs(_) | Length::Steps(_) => {}
+    }
+    if t.batch == 0 {
+        return wrong(Some("batch"), "`batch` is 0", "expected at least 1");
+    }
+    if t.clip.is_some_and(|c| !(c > 0.0 && c.is_finite())) {
+        return wrong(Some("clip"), "`clip` is not a number above 0", "leave it out for no clipping");
+    }
+    if t.skip_limit == 0 {
+        return wrong(Some("skip_limit"), "`skip_limit` is 0", "expected at least 1");
+    }
+    if t.evaluate_every == Some(0) {
+        return wrong(Some("evaluate_every"), "`evaluate_every` is 0", "expected at least 1");
+    }
+    let TrainTable { batch, clip, skip_limit, evaluate_every, .. } = t;
+    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every })
+}
+
+fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {
+    let loss_scale = match section.take("loss_scale") {
+        None => None,
+        Some(value) => {
+            let span = value.span();
+            let DeValue::Table(table) = value.into_inner() else {
+                let error = RecipeError::new("`loss_scale` is not a section");
+                return Err(error.at(span, "expected { kind = \"off\" }, \"static\" or \"dynamic\""));
+            };
+            let mut inner = Section { name: "precision.loss_scale".into(), table, span };
+            let scale = match inner.kind(&LossScale::KINDS)? {
+                "off" => {
+                    #[derive(Deserialize)]
+                    #[serde(deny_unknown_fields)]
+                    struct Nothing {}
+                    inner.deserialise::<Nothing>().map(|_| LossScale::Off)?
+                }
+                "static" => LossScale::Static(inner.deserialise()?),
+                _ => LossScale::Dynamic(inner.deserialise()?),
+            };
+            scale.validate().map_err(|e| setting("precision.loss_scale", &e, source))?;
+            Some(scale)
+        }
+    };
+    let table: PrecisionTable = section.deserialise()?;
+    check_policy("policy", &table.policy, source)?;
+    if table.policies.is_empty() {
+        let message = "`policies` is empty";
+        return Err(source.wrong("precision", Some("policies"), message, "expected at least one precision"));
+    }
+    for (i, policy) in table.policies.iter().enumerate() {
+        check_policy("policies", policy, source)?;
+        if table.policies[..i].contains(policy) {
+            let message = format!("`policies` names \"{policy}\" twice");
+            return Err(source.wrong("precision", Some("policies"), &message, "once is enough"));
+        }
+    }
+    let PrecisionTable { policy, policies, overrides, .. } = table;
+    Ok(PrecisionSettings { policy, policies, loss_scale, overrides })
+}
+
+fn check_policy(key: &str, name: &str, source: &Source) -> Result<(), RecipeError> {
+    if Policy::NAMES.contains(&name) {
+        return Ok(());
+    }
+    let message = format!("there is no precision \"{name}\"");
+    let error =
+        source.wrong("precision", Some(key), &message, &format!("expected {}", quoted(&Policy::NAMES)));
+    Err(error.help(meant(nearest(name, Policy::NAMES))))
+}
+
+fn check_compare(compare: &CompareSettings, source: &Source) -> Result<(), RecipeError> {
+    let wrong = |key, message: &str, label: &str| Err(source.wrong("compare", Some(key), message, label));
+    if !(1..=10_000).contains(&compare.seeds) {
+        return wrong("seeds", &format!("`seeds` is {}", compare.seeds), "expected a count from 1 to 10000");
+    }
+    if !(compare.margin > 0.0 && compare.margin < 1.0) {
+        let message = format!("`margin` is {}", compare.margin);
+        return wrong("margin", &message, "expected a fraction of accuracy between 0 and 1, such as 0.01");
+    }
+    if !Policy::NAMES.contains(&compare.reference.as_str()) {
+        let message = format!("there is no precision \"{}\"", compare.reference);
+        return wrong("reference", &message, &format!("expected {}", quoted(&Policy::NAMES)));
+    }
+    Ok(())
+}
+
+/// A setting out of range, at its place.
+pub(crate) fn setting(section: &str, e: &SettingError, source: &Source) -> RecipeError {
+    let message = format!("`{}` of [{section}] is {}", e.field, e.found);
+    source.wrong(section, Some(e.field), &message, &format!("expected {}", e.expected))
+}
+
+/// What serde says, in the words of someone who writes recipes.
+fn explain(message: &str, span: Range<usize>) -> RecipeError {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let first = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.collect();
+    let list = || known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+    if message.starts_with("unknown field") {
+        let label = if known.is_empty() {
+            "there are no keys here".into()
+        } else {
+            format!("expected one of {}", list())
+        };
+        return RecipeError::new(format!("unknown key `{first}`"))
+            .at(span, label)
+            .help(meant(nearest(first, known)));
+    }
+    if message.starts_with("unknown variant") {
+        let label = format!("expected {}", quoted(&known));
+        return RecipeError::new(format!("\"{first}\" is not possible here"))
+            .at(span, label)
+            .help(meant(nearest(first, known)));
+    }
+    if message.starts_with("missing field") {
+        return RecipeError::new(format!("the key `{first}` is missing")).at(span, "in this section");
+    }
+    let Some((found, expected)) = message.split_once(", expected ") else {
+        return RecipeError::new(message).at(span, "here");
+    };
+    let found = found
+        .strip_prefix("invalid type: ")
+        .or_else(|| found.strip_prefix("invalid value: "))
+        .unwrap_or(found);
+    let found =
+        found.replace("floating point", "number").replace("string", "text").replace("sequence", "list");
+    let expected = match expected.trim() {
+        "usize" | "u64" | "u32" => "a whole number of at least 0",
+        "f64" => "a number",
+        "a string" => "text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list in square brackets",
+        "a character" => "one character in quotes",
+        "path string" => "a path in quotes",
+        other => other,
+    };
+    RecipeError::new(format!("wrong type: {found}, expected {expected}"))
+        .at(span, format!("expected {expected}"))
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// `"a", "b" or "c"`.
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => String::new(),
+    }
+}
+
+fn indefinite(toml_type: &str) -> String {
+    match toml_type {
+        "string" => "text".into(),
+        "float" => "a number".into(),
+        "integer" => "a whole number".into(),
+        "array" => "a list".into(),
+        "boolean" => "true or false".into(),
+        "table" => "a section".into(),
+        other => format!("a {other}"),
+    }
+}

@@ -1,0 +1,165 @@
+use std::path::Path;
+
+use super::*;
+
+const GOOD: &str = r#"
+seed = 3
+[data]
+kind = "bundled"
+name = "digits"
+[model]
+kind = "mlp"
+hidden = [16]
+[optimiser]
+kind = "sgd"
+lr = 1
+[schedule]
+kind = "linear"
+warmup = 2
+[train]
+epochs = 2
+batch = 32
+clip = 1.0
+[precision]
+policy = "fp16"
+policies = ["fp32", "fp16"]
+loss_scale = { kind = "dynamic", init = 1024.0 }
+overrides = [{ pattern = "layers.0", rule = "f32" }]
+[compare]
+seeds = 2
+"#;
+
+fn parse(text: &str) -> Result<Recipe, RecipeError> {
+    Recipe::parse("test.toml", text, Path::new("."))
+}
+
+/// The error of the good recipe with one text in place of another, and the text it points at.
+fn mistake(from: &str, to: &str) -> (String, String, Option<String>) {
+    let text = GOOD.replacen(from, to, 1);
+    assert_ne!(text, GOOD, "`{from}` is not in the recipe");
+    let error = parse(&text).and_then(Recipe::prepare).err().unwrap_or_else(|| panic!("`{to}` was accepted"));
+    let place = error.span().map_or(String::new(), |span| text[span].to_string());
+    (error.message().to_string(), place, error.hint().map(String::from))
+}
+
+#[test]
+fn a_good_recipe_is_read_and_prepared() {
+    let recipe = parse(GOOD).unwrap();
+    assert_eq!((recipe.name.as_str(), recipe.seed), ("test", 3));
+    assert_eq!(recipe.optimiser.lr(), 1.0, "a whole number is a number");
+    let (fp16, scaling) = recipe.precision.resolve("fp16").unwrap();
+    assert_eq!(fp16.overrides.len(), 1);
+    assert!(matches!(&scaling, crate::scaler::LossScale::Dynamic(d) if d.init == 1024.0 && d.growth == 2.0));
+    let (fp32, scaling) = recipe.precision.resolve("fp32").unwrap();
+    assert!(fp32.overrides.is_empty() && scaling == crate::scaler::LossScale::Off, "fp32 is never scaled");
+    let experiment = recipe.prepare().unwrap();
+    // 1,797 digits, a fifth held out, batches of 32: 44 whole ones.
+    assert_eq!((experiment.steps_per_epoch, experiment.steps), (44, 88));
+}
+
+#[test]
+fn the_resolved_recipe_means_the_same() {
+    let recipe = parse(GOOD).unwrap();
+    let resolved = recipe.resolved().unwrap();
+    let again = parse(&resolved).unwrap();
+    assert_eq!(again.resolved().unwrap(), resolved);
+    assert_eq!((again.data, again.model, again.train), (recipe.data, recipe.model, recipe.train));
+    assert_eq!((again.optimiser, again.schedule), (recipe.optimiser, recipe.schedule));
+    assert_eq!((again.precision, again.compare), (recipe.precision, recipe.compare));
+}
+
+#[test]
+fn resolved_paths_are_absolute() {
+    let text = GOOD.replace("kind = \"bundled\"\nname = \"digits\"", "kind = \"text\"\npath = \"a.txt\"");
+    let resolved = Recipe::parse("t.toml", &text, Path::new("folder")).unwrap().resolved().unwrap();
+    let path = std::path::absolute("folder/a.txt").unwrap();
+    assert!(resolved.contains(&format!("path = \"{}\"", path.display())), "{resolved}");
+}
+
+#[test]
+fn unknown_names_suggest_the_nearest() {
+    let (message, place, hint) = mistake("hidden", "hiden");
+    assert_eq!((message.as_str(), place.as_str()), ("unknown key `hiden`", "hiden"));
+    assert_eq!(hint.as_deref(), Some("did you mean `hidden`?"));
+    let (message, place, hint) = mistake("[schedule]", "[scheduel]");
+    assert_eq!((message.as_str(), place.as_str()), ("unknown section `scheduel`", "scheduel"));
+    assert_eq!(hint.as_deref(), Some("did you mean `schedule`?"));
+    let (_, place, hint) = mistake("kind = \"mlp\"", "kind = \"mpl\"");
+    assert_eq!((place.as_str(), hint.as_deref()), ("\"mpl\"", Some("did you mean `mlp`?")));
+    let (_, place, hint) = mistake("rule = \"f32\"", "rule = \"f23\"");
+    assert_eq!((place.as_str(), hint.as_deref()), ("\"f23\"", Some("did you mean `f32`?")));
+    let (_, _, hint) = mistake("init = 1024.0", "intt = 1024.0");
+    assert_eq!(hint.as_deref(), Some("did you mean `init`?"));
+    let (_, _, hint) = mistake("policy = \"fp16\"", "policy = \"fp15\"");
+    assert!(hint.is_some());
+}
+
+#[test]
+fn wrong_types_say_what_was_expected() {
+    let (message, place, _) = mistake("epochs = 2", "epochs = \"two\"");
+    assert_eq!(place, "\"two\"");
+    assert!(
+        message.contains("text \"two\"") && message.contains("a whole number of at least 0"),
+        "{message}"
+    );
+    let (message, place, _) = mistake("hidden = [16]", "hidden = 16");
+    assert_eq!(place, "16");
+    assert!(message.contains("expected a list"), "{message}");
+    let (message, place, _) = mistake("batch = 32", "batch = -32");
+    assert_eq!(place, "-32");
+    assert!(message.contains("at least 0"), "{message}");
+}
+
+#[test]
+fn values_out_of_range_are_pointed_at() {
+    for (from, to, place) in [
+        ("lr = 1", "lr = -1", "-1"),
+        ("init = 1024.0", "init = 0.5", "0.5"),
+        ("epochs = 2", "epochs = 0", "0"),
+        ("clip = 1.0", "clip = 0.0", "0.0"),
+        ("batch = 32", "batch = 0", "0"),
+        ("batch = 32", "batch = 5000", "5000"),
+        ("warmup = 2", "warmup = 1000", "1000"),
+        ("seeds = 2", "seeds = 0", "0"),
+        ("hidden = [16]", "hidden = [0]", "[0]"),
+        ("epochs = 2", "epochs = 2\nsteps = 3", "3"),
+        ("[compare]", "[compare]\nmargin = 1.5", "1.5"),
+    ] {
+        let (message, found, _) = mistake(from, to);
+        assert_eq!(found, place, "{to}: {message}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_an_error() {
+    let (message, place, hint) = mistake("kind = \"mlp\"\nhidden = [16]", "kind = \"gpt\"");
+    assert_eq!(place, "\"gpt\"", "{message}");
+    assert!(hint.unwrap().contains("cnn"));
+    let (message, _, hint) = mistake("layers.0", "layer.0");
+    assert!(message.contains("matches no part of the model"), "{message}");
+    assert!(hint.unwrap().contains("layers.0"));
+}
+
+#[test]
+fn missing_things_are_named() {
+    let (message, _, _) = mistake("[model]\nkind = \"mlp\"\nhidden = [16]\n", "");
+    assert_eq!(message, "the section [model] is missing");
+    let (message, place, _) = mistake("batch = 32\n", "");
+    assert_eq!((message.as_str(), place.as_str()), ("the key `batch` is missing", "train"));
+    let (message, _, _) = mistake("kind = \"sgd\"\n", "");
+    assert_eq!(message, "[optimiser] has no `kind`");
+}
+
+#[test]
+fn text_that_is_not_toml_is_an_error_at_its_place() {
+    let (message, _, _) = mistake("[train]", "[train");
+    assert!(message.starts_with("not valid TOML"), "{message}");
+}
+
+#[test]
+fn a_missing_file_points_at_its_key() {
+    let from = "kind = \"bundled\"\nname = \"digits\"";
+    let (message, place, _) = mistake(from, "kind = \"text\"\npath = \"no/such/file.txt\"");
+    assert!(message.contains("no such file"), "{message}");
+    assert_eq!(place, "\"no/such/file.txt\"");
+}

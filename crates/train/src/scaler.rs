@@ -1,0 +1,220 @@
+//! Loss scaling: gradients of `scale · loss` are computed, so that small ones survive a narrow format, and divided by
+//! `scale` before use. The dynamic scaler's state lives in slots and its rule is part of the program.
+
+use halfstep_graph::precision::Policy;
+use halfstep_graph::{
+    Binary, DType, Graph, GraphError, Init, Phase, Shape, SlotId, SlotKind, ValueId, ValueType, When,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{SettingError, require};
+
+/// Name of the slot that holds the scale.
+pub const SCALE_SLOT: &str = "scaler.scale";
+/// Name of the slot that counts steps without overflow since the scale last changed.
+pub const CLEAN_SLOT: &str = "scaler.clean";
+/// Name of the slot that counts the overflows still tolerated before the scale goes down.
+pub const TOLERANCE_SLOT: &str = "scaler.tolerance";
+
+/// Constants of dynamic loss scaling (Micikevicius et al. 2018): torch's defaults, and limits that torch lacks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DynamicScale {
+    /// First scale.
+    pub init: f64,
+    /// What the scale is multiplied with after `interval` clean steps.
+    pub growth: f64,
+    /// What the scale is multiplied with after an overflow.
+    pub backoff: f64,
+    /// Clean steps in a row after which the scale grows.
+    pub interval: u32,
+    /// Overflows in a row that lower the scale for the first time; 1 is torch's rule.
+    pub hysteresis: u32,
+    /// Smallest scale. torch has none, and its scale can fall to zero.
+    pub floor: f64,
+    /// Largest scale.
+    pub ceiling: f64,
+}
+
+impl Default for DynamicScale {
+    fn default() -> DynamicScale {
+        DynamicScale {
+            init: 65536.0,
+            growth: 2.0,
+            backoff: 0.5,
+            interval: 2000,
+            hysteresis: 1,
+            floor: 1.0,
+            ceiling: 16_777_216.0,
+        }
+    }
+}
+
+/// A scale that stays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticScale {
+    /// The scale.
+    pub scale: f64,
+}
+
+/// How the loss is scaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum LossScale {
+    /// Not at all.
+    Off,
+    /// By one number.
+    Static(StaticScale),
+    /// By a number that follows overflows.
+    Dynamic(DynamicScale),
+}
+
+/// The scale of a step: its value, and its reciprocal for unscaling.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    pub scale: ValueId,
+    /// Absent where the scale is 1.
+    pub reciprocal: Option<ValueId>,
+}
+
+impl LossScale {
+    /// Every kind's name.
+    pub const KINDS: [&'static str; 3] = ["off", "static", "dynamic"];
+
+    /// What a policy needs: dynamic scaling for f16, whose smallest number is 2^-24; none for formats with f32's range.
+    pub fn for_policy(policy: &Policy) -> LossScale {
+        match policy.low {
+            Some(DType::F16) => LossScale::Dynamic(DynamicScale::default()),
+            _ => LossScale::Off,
+        }
+    }
+
+    /// Whether the constants make sense.
+    ///
+    /// Errors: a constant out of range, or limits that contradict each other.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let positive = |field, x: f64| require(x > 0.0 && x.is_finite(), field, x, "a number above 0");
+        match self {
+            LossScale::Off => Ok(()),
+            LossScale::Static(s) => positive("scale", s.scale),
+            LossScale::Dynamic(s) => {
+                positive("floor", s.floor)?;
+                require(
+                    s.ceiling >= s.floor && s.ceiling <= f64::from(f32::MAX),
+                    "ceiling",
+                    s.ceiling,
+                    "a number between `floor` and 3.4e38",
+                )?;
+                let inside = (s.floor..=s.ceiling).contains(&s.init);
+                require(inside, "init", s.init, "a number between `floor` and `ceiling`")?;
+                require(s.growth > 1.0 && s.growth.is_finite(), "growth", s.growth, "a number above 1")?;
+                let falls = s.backoff > 0.0 && s.backoff < 1.0;
+                require(falls, "backoff", s.backoff, "a number between 0 and 1")?;
+                let counts = |n: u32| (1..1 << 24).contains(&n);
+                require(counts(s.interval), "interval", s.interval, "a count of at least 1")?;
+                require(counts(s.hysteresis), "hysteresis", s.hysteresis, "a count of at least 1")
+            }
+        }
+    }
+
+    /// Whether a step skipped at `scale` may succeed at a lower one.
+    pub fn can_fall(&self, scale: f32) -> bool {
+        match self {
+            LossScale::Off | LossScale::Static(_) => false,
+            LossScale::Dynamic(s) => f64::from(scale) > s.floor,
+        }
+    }
+
+    /// The scale of this step.
+    pub(crate) fn read(&self, g: &mut Graph) -> Result<Scale, GraphError> {
+        match self {
+            LossScale::Off => Ok(Scale { scale: g.scalar(1.0), reciprocal: None }),
+            LossScale::Static(s) => {
+                let scale = g.scalar(s.scale);
+                Ok(Scale { scale, reciprocal: Some(g.scalar(1.0 / s.scale)) })
+            }
+            LossScale::Dynamic(s) => {
+                let slot = state(g, SCALE_SLOT, s.init)?;
+                let scale = g.read(slot);
+                let one = g.scalar(1.0);
+                let reciprocal = g.in_phase(Phase::Update, |g| g.div(one, scale))?;
+                Ok(Scale { scale, reciprocal: Some(reciprocal) })
+            }
+        }
+    }
+
+    /// Adds the scaler's own transition, which happens whether or not the step commits.
+    ///
+    /// Clean step: the count of clean steps goes up; when it reaches `interval` it starts again and the scale grows. The
+    /// tolerance is refilled. Overflow: the count starts again and the tolerance goes down; once it is used up, the
+    /// scale falls.
+    pub(crate) fn update(&self, g: &mut Graph, commit: ValueId) -> Result<(), GraphError> {
+        let LossScale::Dynamic(s) = self else { return Ok(()) };
+        let scale_slot = state(g, SCALE_SLOT, s.init)?;
+        let clean_slot = state(g, CLEAN_SLOT, 0.0)?;
+        let tolerance_slot = state(g, TOLERANCE_SLOT, f64::from(s.hysteresis))?;
+        g.scoped("scaler", |g| {
+            let (scale, clean, tolerance) = (g.read(scale_slot), g.read(clean_slot), g.read(tolerance_slot));
+            let (zero, one) = (g.scalar(0.0), g.scalar(1.0));
+            let number = |g: &mut Graph, x: f64| g.scalar(x);
+
+            let count = g.add(clean, one)?;
+            let interval = number(g, f64::from(s.interval));
+            let grows = g.binary(Binary::GreaterEqual, count, interval)?;
+            let grown = g.scale(scale, s.growth)?;
+            let ceiling = number(g, s.ceiling);
+            let grown = g.binary(Binary::Min, grown, ceiling)?;
+            let scale_if_clean = g.select(grows, grown, scale)?;
+            let count_if_clean = g.select(grows, zero, count)?;
+
+            let left = g.sub(tolerance, one)?;
+            let left = g.binary(Binary::Max, left, zero)?;
+            let fallen = g.scale(scale, s.backoff)?;
+            let floor = number(g, s.floor);
+            let fallen = g.binary(Binary::Max, fallen, floor)?;
+            let scale_if_overflow = g.select(left, scale, fallen)?;
+
+            let full = number(g, f64::from(s.hysteresis));
+            let new_scale = g.select(commit, scale_if_clean, scale_if_overflow)?;
+            let new_clean = g.select(commit, count_if_clean, zero)?;
+            let new_tolerance = g.select(commit, full, left)?;
+            g.write(scale_slot, new_scale, When::Always);
+            g.write(clean_slot, new_clean, When::Always);
+            g.write(tolerance_slot, new_tolerance, When::Always);
+            Ok(())
+        })
+    }
+}
+
+fn state(g: &mut Graph, name: &str, first: f64) -> Result<SlotId, GraphError> {
+    g.add_slot(name, ValueType::f32(Shape::scalar()), SlotKind::Scaler, Init::Constant(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_out_of_range_are_named() {
+        let bad = |s: DynamicScale| LossScale::Dynamic(s).validate().unwrap_err().field;
+        let d = DynamicScale::default;
+        assert_eq!(LossScale::Dynamic(d()).validate(), Ok(()));
+        assert_eq!(bad(DynamicScale { init: 0.5, ..d() }), "init");
+        assert_eq!(bad(DynamicScale { growth: 1.0, ..d() }), "growth");
+        assert_eq!(bad(DynamicScale { backoff: 1.0, ..d() }), "backoff");
+        assert_eq!(bad(DynamicScale { interval: 0, ..d() }), "interval");
+        assert_eq!(bad(DynamicScale { hysteresis: 0, ..d() }), "hysteresis");
+        assert_eq!(bad(DynamicScale { floor: 0.0, ..d() }), "floor");
+        assert_eq!(bad(DynamicScale { ceiling: f64::INFINITY, ..d() }), "ceiling");
+        assert_eq!(LossScale::Static(StaticScale { scale: 0.0 }).validate().unwrap_err().field, "scale");
+    }
+
+    #[test]
+    fn only_f16_is_scaled_unasked() {
+        let named = |name: &str| LossScale::for_policy(&Policy::named(name).unwrap());
+        assert_eq!(named("fp32"), LossScale::Off);
+        assert_eq!(named("bf16"), LossScale::Off);
+        assert_eq!(named("fp16"), LossScale::Dynamic(DynamicScale::default()));
+    }
+}

@@ -1,0 +1,143 @@
+//! Learning-rate schedules. They count committed steps: a skipped step does not advance them.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{SettingError, require};
+
+/// The full rate after a warm-up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Constant {
+    /// Steps over which the rate rises to its full value.
+    pub warmup: u64,
+}
+
+/// A rate that falls after a warm-up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decay {
+    /// Steps over which the rate rises to its full value.
+    pub warmup: u64,
+    /// Fraction of the full rate that is left at the end.
+    pub end: f64,
+}
+
+/// How the learning rate changes over a run.
+///
+/// During warm-up, step s (from 0) has the factor (s + 1) / warmup. After it, with p the part of the remaining steps
+/// already done, the factor falls from 1 at p = 0 to `end` at p = 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Schedule {
+    /// Stays at 1.
+    Constant(Constant),
+    /// 1 − (1 − end)·p.
+    Linear(Decay),
+    /// end + (1 − end)·(1 + cos πp) / 2 (Loshchilov and Hutter 2017).
+    Cosine(Decay),
+}
+
+impl Default for Schedule {
+    fn default() -> Schedule {
+        Schedule::Constant(Constant::default())
+    }
+}
+
+impl Schedule {
+    /// Every kind's name.
+    pub const KINDS: [&'static str; 3] = ["constant", "linear", "cosine"];
+
+    /// What the learning rate is multiplied with in the next step, after `committed` steps out of `total`.
+    pub fn factor(&self, committed: u64, total: u64) -> f64 {
+        let warmup = self.warmup();
+        if committed < warmup {
+            return (committed + 1) as f64 / warmup as f64;
+        }
+        let rest = total.saturating_sub(warmup).max(1);
+        let done = ((committed - warmup) as f64 / rest as f64).min(1.0);
+        match self {
+            Schedule::Constant(_) => 1.0,
+            Schedule::Linear(d) => 1.0 - (1.0 - d.end) * done,
+            Schedule::Cosine(d) => d.end + (1.0 - d.end) * 0.5 * (1.0 + (PI * done).cos()),
+        }
+    }
+
+    /// Whether the constants make sense for a run of `total` steps.
+    ///
+    /// Errors: a warm-up longer than the run; an end outside 0..=1.
+    pub fn validate(&self, total: u64) -> Result<(), SettingError> {
+        require(self.warmup() <= total, "warmup", self.warmup(), "no more steps than the run has")?;
+        match self {
+            Schedule::Constant(_) => Ok(()),
+            Schedule::Linear(d) | Schedule::Cosine(d) => {
+                require((0.0..=1.0).contains(&d.end), "end", d.end, "a fraction from 0 to 1")
+            }
+        }
+    }
+
+    fn warmup(&self) -> u64 {
+        match self {
+            Schedule::Constant(c) => c.warmup,
+            Schedule::Linear(d) | Schedule::Cosine(d) => d.warmup,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_reaches_the_full_rate_at_its_last_step() {
+        for schedule in [
+            Schedule::Constant(Constant { warmup: 4 }),
+            Schedule::Linear(Decay { warmup: 4, end: 0.0 }),
+            Schedule::Cosine(Decay { warmup: 4, end: 0.0 }),
+        ] {
+            let factors: Vec<f64> = (0..5).map(|s| schedule.factor(s, 100)).collect();
+            assert_eq!(factors, [0.25, 0.5, 0.75, 1.0, 1.0], "{schedule:?}");
+        }
+    }
+
+    #[test]
+    fn decay_ends_where_it_should_and_stays_there() {
+        let linear = Schedule::Linear(Decay { warmup: 0, end: 0.1 });
+        let cosine = Schedule::Cosine(Decay { warmup: 0, end: 0.1 });
+        // Half way both are in the middle of 1 and 0.1; a rounding error or two of numbers below 1.
+        let near = |a: f64, b: f64| (a - b).abs() <= 2.0 * f64::EPSILON;
+        for schedule in [linear, cosine] {
+            assert_eq!(schedule.factor(0, 10), 1.0);
+            assert!(near(schedule.factor(5, 10), 0.55), "{}", schedule.factor(5, 10));
+            assert!(near(schedule.factor(10, 10), 0.1));
+            assert!(near(schedule.factor(1000, 10), 0.1));
+            let falls = (0..10).all(|s| schedule.factor(s, 10) > schedule.factor(s + 1, 10));
+            assert!(falls, "{schedule:?}");
+        }
+    }
+
+    #[test]
+    fn cosine_is_flat_at_its_ends() {
+        // The derivative of cos is 0 at 0 and π: the first of 100 steps changes the factor by about (π/100)²/4.
+        let cosine = Schedule::Cosine(Decay { warmup: 0, end: 0.0 });
+        let first = 1.0 - cosine.factor(1, 100);
+        assert!((first - (PI / 100.0).powi(2) / 4.0).abs() < (PI / 100.0).powi(4));
+    }
+
+    #[test]
+    fn a_run_without_room_for_decay_is_defined() {
+        let cosine = Schedule::Cosine(Decay { warmup: 3, end: 0.5 });
+        assert_eq!(cosine.factor(3, 3), 1.0);
+        assert_eq!(cosine.factor(4, 3), 0.5);
+        assert_eq!(Schedule::default().factor(0, 0), 1.0);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        assert_eq!(Schedule::Constant(Constant { warmup: 5 }).validate(4).unwrap_err().field, "warmup");
+        let high = Schedule::Linear(Decay { warmup: 0, end: 1.5 });
+        assert_eq!(high.validate(4).unwrap_err().field, "end");
+        assert_eq!(Schedule::Cosine(Decay { warmup: 4, end: 0.0 }).validate(4), Ok(()));
+    }
+}

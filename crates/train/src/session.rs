@@ -1,0 +1,515 @@
+//! A model in training on one engine: state, programs, and the host's side of a step.
+
+use std::time::{Duration, Instant};
+
+use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
+use halfstep_graph::precision::{Policy, PrecisionPlan, assign};
+use halfstep_graph::{Graph, GraphError, Plan, Slot, fuse, plan};
+use halfstep_nn::{InputSpec, KEY_INPUT, Model};
+use serde::{Deserialize, Serialize};
+
+use crate::init::initial_values;
+use crate::optimiser::Optimiser;
+use crate::scaler::LossScale;
+use crate::setting::{SettingError, require};
+use crate::step::{StepSpec, eval_graph, predict_graph, train_graph};
+
+/// Every form of a program from model to memory plan, for reading.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// As built: forward, backward and update.
+    pub graph: Graph,
+    /// With storage types and casts.
+    pub assigned: Graph,
+    /// The same as a table with reasons.
+    pub precision: PrecisionPlan,
+    /// With fused groups.
+    pub fused: Graph,
+    /// With a place for every value.
+    pub plan: Plan,
+}
+
+/// Runs every pass over `graph`.
+pub fn stages(graph: Graph, policy: &Policy, target: &dyn Target) -> Stages {
+    let (assigned, precision) = assign(&graph, policy);
+    let fused = fuse(&assigned);
+    let plan = plan(fused.clone(), target);
+    Stages { graph, assigned, precision, fused, plan }
+}
+
+/// What a session needs besides model and engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// How gradients become weights.
+    pub optimiser: Optimiser,
+    /// How the loss is scaled.
+    pub scaling: LossScale,
+    /// Largest global norm of the gradients; none leaves them as they are.
+    pub clip: Option<f64>,
+    /// Samples in a training batch.
+    pub batch: usize,
+    /// Seed of first weights and dropout.
+    pub seed: u64,
+    /// Skipped steps in a row that a lower loss scale cannot cure, after which the run has diverged.
+    pub skip_limit: u32,
+}
+
+impl SessionSpec {
+    /// AdamW without clipping, loss scaling as the policy needs it, and a skip limit of 8.
+    pub fn new(policy: &Policy, batch: usize, seed: u64) -> SessionSpec {
+        SessionSpec {
+            optimiser: Optimiser::default(),
+            scaling: LossScale::for_policy(policy),
+            clip: None,
+            batch,
+            seed,
+            skip_limit: 8,
+        }
+    }
+
+    /// Whether the settings make sense.
+    ///
+    /// Errors: a setting out of range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        self.optimiser.validate()?;
+        self.scaling.validate()?;
+        require(self.batch > 0, "batch", self.batch, "at least 1")?;
+        require(self.skip_limit > 0, "skip_limit", self.skip_limit, "at least 1")?;
+        match self.clip {
+            Some(clip) => require(clip > 0.0 && clip.is_finite(), "clip", clip, "a number above 0"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Mean loss of the batch, before the update.
+    pub loss: f32,
+    /// Global norm of the unscaled gradients, before clipping.
+    pub grad_norm: f32,
+    /// Whether the step changed the model; if not, a gradient or a running statistic was not finite.
+    pub committed: bool,
+    /// The loss scale used.
+    pub scale: f32,
+}
+
+/// What a model makes of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss over rows, summed in f64.
+    pub loss: f64,
+    /// Loss of each row.
+    pub losses: Vec<f32>,
+    /// `[rows, classes]`.
+    pub logits: Vec<f32>,
+    /// The class of the first largest logit of each row.
+    pub predictions: Vec<i32>,
+    /// Rows whose prediction is the target.
+    pub correct: usize,
+}
+
+/// Counts of a run, saved with a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps tried. Random draws are keyed by it, so a batch that comes again is drawn for anew.
+    pub attempts: u64,
+    /// Steps that changed the model. Schedules count these.
+    pub committed: u64,
+    /// Skipped steps since the last that committed.
+    pub skips_in_a_row: u32,
+    /// Those of them that a lower loss scale could not have cured.
+    pub hopeless_skips: u32,
+}
+
+/// Where the first number that is not finite was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// In the batch itself.
+    Data,
+    /// In the weights, before the step.
+    Weights,
+    /// Between inputs and loss.
+    Forward,
+    /// Between loss and gradients.
+    Backward,
+    /// In running statistics, which batch norm keeps.
+    Statistics,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Cause::Data => "the batch holds NaN or infinity: clean the data",
+            Cause::Weights => "the weights hold NaN or infinity: start from others",
+            Cause::Forward => {
+                "inputs and weights are finite, but the loss is not: lower the learning rate, or \
+                keep the layers that overflow in f32"
+            }
+            Cause::Backward => {
+                "the loss is finite, but a gradient is not: use dynamic loss scaling with a lower \
+                floor, or keep the layers that overflow in f32"
+            }
+            Cause::Statistics => {
+                "loss and gradients are finite, but the mean or variance of an activation is not: \
+                normalise the inputs"
+            }
+        })
+    }
+}
+
+/// Why training cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model does not fit the data or cannot be differentiated.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A setting out of range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A batch that is not a whole number of samples, or whose targets do not match.
+    #[error(
+        "a batch of {samples} numbers and {targets} targets; each sample has {elements} numbers and {rows} targets"
+    )]
+    Batch {
+        /// Numbers given.
+        samples: usize,
+        /// Targets given.
+        targets: usize,
+        /// Numbers per sample.
+        elements: usize,
+        /// Targets per sample.
+        rows: usize,
+    },
+    /// Steps in a row had gradients that were not finite.
+    #[error(
+        "the run has diverged: the last {skips} steps had gradients or statistics that are not finite (policy {policy}, attempt \
+         {attempt}, {committed} steps committed, loss {loss}, loss scale {scale}); {cause}"
+    )]
+    Diverged {
+        /// Skipped steps in a row.
+        skips: u32,
+        /// The precision policy.
+        policy: String,
+        /// Steps tried.
+        attempt: u64,
+        /// Steps that changed the model.
+        committed: u64,
+        /// Loss of the last batch.
+        loss: f32,
+        /// Loss scale of the last step.
+        scale: f32,
+        /// What is known of the reason.
+        cause: Cause,
+    },
+}
+
+struct Compiled {
+    batch: usize,
+    program: Box<dyn Program>,
+}
+
+/// A model in training: its state in an engine's memory and the programs over it.
+pub struct Session<'a> {
+    engine: &'a dyn Engine,
+    model: &'a dyn Model,
+    input: InputSpec,
+    policy: Policy,
+    spec: SessionSpec,
+    state: State,
+    train: Box<dyn Program>,
+    eval: Vec<Compiled>,
+    predict: Vec<Compiled>,
+    plan: Plan,
+    precision: PrecisionPlan,
+    progress: Progress,
+    compile_time: Duration,
+}
+
+impl<'a> Session<'a> {
+    /// Builds and compiles the training step, and draws first weights.
+    ///
+    /// Errors: a setting out of range; a model that does not take this input; not enough memory.
+    pub fn new(
+        engine: &'a dyn Engine,
+        model: &'a dyn Model,
+        input: &InputSpec,
+        policy: &Policy,
+        spec: &SessionSpec,
+    ) -> Result<Session<'a>, TrainError> {
+        Session::with_options(engine, model, input, policy, spec, false)
+    }
+
+    /// [`Session::new`], with the gradients of every step readable by [`Session::gradient`]: for tests and diagnosis.
+    ///
+    /// Errors: as [`Session::new`].
+    pub fn with_gradients(
+        engine: &'a dyn Engine,
+        model: &'a dyn Model,
+        input: &InputSpec,
+        policy: &Policy,
+        spec: &SessionSpec,
+    ) -> Result<Session<'a>, TrainError> {
+        Session::with_options(engine, model, input, policy, spec, true)
+    }
+
+    fn with_options(
+        engine: &'a dyn Engine,
+        model: &'a dyn Model,
+        input: &InputSpec,
+        policy: &Policy,
+        spec: &SessionSpec,
+        expose_gradients: bool,
+    ) -> Result<Session<'a>, TrainError> {
+        spec.validate()?;
+        let start = Instant::now();
+        let graph = train_graph(&StepSpec {
+            model,
+            input,
+            batch: spec.batch,
+            optimiser: &spec.optimiser,
+            scaling: &spec.scaling,
+            clip: spec.clip,
+            expose_gradients,
+        })?;
+        let (assigned, precision) = assign(&graph, policy);
+        let plan = plan(fuse(&assigned), engine.target());
+        let slots = graph.slots;
+        let mut state = engine.new_state(&slots)?;
+        let train = engine.compile(&plan, &state)?;
+        let compile_time = start.elapsed();
+        for slot in &slots {
+            state.upload(&slot.name, HostSlice::F32(&initial_values(slot, spec.seed)))?;
+        }
+        Ok(Session {
+            engine,
+            model,
+            input: input.clone(),
+            policy: policy.clone(),
+            spec: spec.clone(),
+            state,
+            train,
+            eval: Vec::new(),
+            predict: Vec::new(),
+            plan,
+            precision,
+            progress: Progress::default(),
+            compile_time,
+        })
+    }
+
+    /// One training step on a batch, at this learning rate.
+    ///
+    /// A step whose gradients are not finite is reported as not committed and changes nothing but the loss scaler.
+    ///
+    /// Errors: inputs of the wrong size, or an index out of range, with nothing changed and nothing counted;
+    /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure.
+    pub fn step(&mut self, x: HostSlice<'_>, y: &[i32], lr: f64) -> Result<StepReport, TrainError> {
+        let key = key(self.spec.seed, self.progress.attempts);
+        let inputs = [
+            ("x", x),
+            ("y", HostSlice::I32(y)),
+            (KEY_INPUT, HostSlice::I32(&key)),
+            ("lr", HostSlice::F32(&[lr as f32])),
+        ];
+        self.train.run(&mut self.state, &inputs)?;
+        let read = |name: &str| Ok::<f32, EngineError>(self.train.read(name)?.f32()[0]);
+        let report = StepReport {
+            loss: read("loss")?,
+            grad_norm: read("grad_norm")?,
+            committed: read("committed")? != 0.0,
+            scale: read("scale")?,
+        };
+        self.count(&report, x)?;
+        Ok(report)
+    }
+
+    fn count(&mut self, report: &StepReport, x: HostSlice<'_>) -> Result<(), TrainError> {
+        let p = &mut self.progress;
+        p.attempts += 1;
+        if report.committed {
+            p.committed += 1;
+            (p.skips_in_a_row, p.hopeless_skips) = (0, 0);
+            return Ok(());
+        }
+        p.skips_in_a_row += 1;
+        if !self.spec.scaling.can_fall(report.scale) {
+            p.hopeless_skips += 1;
+        }
+        if p.hopeless_skips < self.spec.skip_limit {
+            return Ok(());
+        }
+        Err(TrainError::Diverged {
+            skips: p.skips_in_a_row,
+            policy: self.policy.name.clone(),
+            attempt: p.attempts,
+            committed: p.committed,
+            loss: report.loss,
+            scale: report.scale,
+            cause: self.cause(report, x)?,
+        })
+    }
+
+    /// Where the first number that is not finite was seen. The weights are those before the step: it did not commit.
+    fn cause(&self, report: &StepReport, x: HostSlice<'_>) -> Result<Cause, EngineError> {
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        if let HostSlice::F32(x) = x
+            && !finite(x)
+        {
+            return Ok(Cause::Data);
+        }
+        for slot in self.state.slots() {
+            if !finite(self.state.download(&slot.name)?.f32()) {
+                return Ok(Cause::Weights);
+            }
+        }
+        Ok(match (report.loss.is_finite(), report.grad_norm.is_finite()) {
+            (false, _) => Cause::Forward,
+            (true, false) => Cause::Backward,
+            (true, true) => Cause::Statistics,
+        })
+    }
+
+    /// Loss and predictions of a batch of any size; nothing changes.
+    ///
+    /// A program for another size is compiled once and kept.
+    ///
+    /// Errors: `x` and `y` do not make up whole samples; an index out of range; not enough memory.
+    pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
+        let batch = self.batch_of(x, Some(y))?;
+        let at = match self.eval.iter().position(|c| c.batch == batch) {
+            Some(at) => at,
+            None => {
+                let program = self.compile(eval_graph(self.model, &self.input, batch)?)?;
+                self.eval.push(Compiled { batch, program });
+                self.eval.len() - 1
+            }
+        };
+        let program = &mut self.eval[at].program;
+        program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
+        let losses = program.read("losses")?.f32().to_vec();
+        let logits = program.read("logits")?.f32().to_vec();
+        let predictions = program.read("predictions")?.i32().to_vec();
+        let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len() as f64;
+        let correct = predictions.iter().zip(y).filter(|(p, y)| p == y).count();
+        Ok(Evaluation { loss, losses, logits, predictions, correct })
+    }
+
+    /// Logits `[rows, classes]` of a batch of any size; nothing changes.
+    ///
+    /// Errors: `x` does not make up whole samples; an index out of range; not enough memory.
+    pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
+        let batch = self.batch_of(x, None)?;
+        let at = match self.predict.iter().position(|c| c.batch == batch) {
+            Some(at) => at,
+            None => {
+                let program = self.compile(predict_graph(self.model, &self.input, batch)?)?;
+                self.predict.push(Compiled { batch, program });
+                self.predict.len() - 1
+            }
+        };
+        let program = &mut self.predict[at].program;
+        program.run(&mut self.state, &[("x", x)])?;
+        Ok(program.read("logits")?.f32().to_vec())
+    }
+
+    fn compile(&self, graph: Graph) -> Result<Box<dyn Program>, EngineError> {
+        let (assigned, _) = assign(&graph, &self.policy);
+        let plan = plan(fuse(&assigned), self.engine.target());
+        self.engine.compile(&plan, &self.state)
+    }
+
+    /// Number of samples in `x`, which `y` must agree with.
+    fn batch_of(&self, x: HostSlice<'_>, y: Option<&[i32]>) -> Result<usize, TrainError> {
+        let (elements, rows) = (self.input.elements(), self.input.rows(1));
+        let batch = x.len() / elements;
+        let targets = y.map_or(batch * rows, <[i32]>::len);
+        if batch == 0 || batch * elements != x.len() || batch * rows != targets {
+            return Err(TrainError::Batch { samples: x.len(), targets, elements, rows });
+        }
+        Ok(batch)
+    }
+
+    /// The gradient of a weight in the last step, unscaled: only of a session made by [`Session::with_gradients`].
+    ///
+    /// Errors: no such weight, or gradients are not readable.
+    pub fn gradient(&self, slot: &str) -> Result<Vec<f32>, TrainError> {
+        let scale = self.train.read("scale")?.f32()[0];
+        let scaled = self.train.read(&format!("grad.{slot}"))?;
+        Ok(scaled.f32().iter().map(|g| g / scale).collect())
+    }
+
+    /// All state: weights, moments, statistics, scaler, counters.
+    pub fn slots(&self) -> &[Slot] {
+        self.state.slots()
+    }
+
+    /// A slot's values.
+    ///
+    /// Errors: no such slot.
+    pub fn download(&self, slot: &str) -> Result<HostTensor, TrainError> {
+        Ok(self.state.download(slot)?)
+    }
+
+    /// Replaces a slot's values.
+    ///
+    /// Errors: no such slot; a wrong number of values.
+    pub fn upload(&mut self, slot: &str, values: HostSlice<'_>) -> Result<(), TrainError> {
+        Ok(self.state.upload(slot, values)?)
+    }
+
+    /// Counts of the run so far.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Goes on from the counts of a checkpoint.
+    pub fn restore_progress(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    /// The settings.
+    pub fn spec(&self) -> &SessionSpec {
+        &self.spec
+    }
+
+    /// The form of a sample.
+    pub fn input(&self) -> &InputSpec {
+        &self.input
+    }
+
+    /// The precision policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Storage and compute type of every value of the training step, with reasons.
+    pub fn precision(&self) -> &PrecisionPlan {
+        &self.precision
+    }
+
+    /// The training step with the place of every value.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of scratch memory of the largest program compiled so far.
+    pub fn arena_bytes(&self) -> usize {
+        let others = self.eval.iter().chain(&self.predict).map(|c| c.program.arena_bytes());
+        others.fold(self.train.arena_bytes(), usize::max)
+    }
+
+    /// Time from model to compiled training program.
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
+    }
+}
+
+/// The random key of an attempt: seed and attempt, low word first.
+fn key(seed: u64, attempt: u64) -> [i32; 4] {
+    [seed, seed >> 32, attempt, attempt >> 32].map(|word| word as u32 as i32)
+}

@@ -1,0 +1,30 @@
+//! Shared by the integration tests.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub mod golden;
+pub mod running_error;
+
+use std::num::NonZeroUsize;
+
+use halfstep_cpu::CpuEngine;
+use halfstep_cpu::isa::{Isa, Level};
+use halfstep_graph::engine::Engine;
+use halfstep_graph::interp::{InterpreterEngine, Rounding};
+
+/// The reference interpreter, rounding every value to the type the plan stores it in.
+pub fn interpreter() -> InterpreterEngine {
+    InterpreterEngine { rounding: Rounding::Stored }
+}
+
+/// The interpreter, and the CPU with every instruction set it has. Those it lacks are named on stderr.
+pub fn engines() -> Vec<Box<dyn Engine>> {
+    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(interpreter())];
+    for level in Level::ALL {
+        match Isa::new(level) {
+            Ok(isa) => engines.push(Box::new(CpuEngine::new(isa, NonZeroUsize::new(2).unwrap()))),
+            Err(missing) => eprintln!("skipped {}: {missing}", level.name()),
+        }
+    }
+    engines
+}

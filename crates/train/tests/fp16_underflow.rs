@@ -1,0 +1,116 @@
+//! Why FP16 needs loss scaling: a model whose gradients are at most 2^-25, half of f16's smallest number, loses them all.
+
+mod common;
+
+use halfstep_graph::engine::{Engine, HostSlice};
+use halfstep_graph::precision::Policy;
+use halfstep_graph::{Graph, GraphError, ValueId};
+use halfstep_nn::layers::Linear;
+use halfstep_nn::{Context, InputSpec, Model};
+use halfstep_train::optimiser::{Optimiser, Sgd};
+use halfstep_train::scaler::{DynamicScale, LossScale};
+use halfstep_train::session::{Session, SessionSpec};
+
+const WIDTH: usize = 5;
+const CLASSES: usize = 3;
+const BATCH: usize = 4;
+const INPUT: InputSpec = InputSpec::Features { width: WIDTH };
+/// 2^-25.
+const TINY: f64 = 1.0 / (1 << 25) as f64;
+
+/// logits = 2^-25 · W·x: the gradient by W·x is (softmax − target)·2^-25 / batch.
+struct Faint;
+
+impl Model for Faint {
+    fn forward(&self, g: &mut Graph, x: ValueId, _: &Context) -> Result<ValueId, GraphError> {
+        let y = Linear::new("layer", WIDTH, CLASSES).without_bias().forward(g, x)?;
+        g.scoped("faint", |g| g.scale(y, TINY))
+    }
+}
+
+/// Whole eighths within ±1: exact in f16.
+fn samples() -> Vec<f32> {
+    (0..BATCH * WIDTH).map(|i| ((i * 7) % 17) as f32 / 8.0 - 1.0).collect()
+}
+
+const TARGETS: [i32; BATCH] = [0, 1, 2, 1];
+
+struct Outcome {
+    gradient: Vec<f64>,
+    moved: f64,
+}
+
+fn train(engine: &dyn Engine, policy: &str, scaling: LossScale) -> Outcome {
+    let policy = Policy::named(policy).unwrap();
+    let spec = SessionSpec {
+        optimiser: Optimiser::Sgd(Sgd { momentum: 0.0, ..Sgd::default() }),
+        scaling,
+        ..SessionSpec::new(&policy, BATCH, 1)
+    };
+    let mut session = Session::with_gradients(engine, &Faint, &INPUT, &policy, &spec).unwrap();
+    let before = session.download("layer.weight").unwrap();
+    let report = session.step(HostSlice::F32(&samples()), &TARGETS, 2f64.powi(20)).unwrap();
+    assert!(report.committed);
+    let gradient = session.gradient("layer.weight").unwrap().into_iter().map(f64::from).collect();
+    let after = session.download("layer.weight").unwrap();
+    let moves = before.f32().iter().zip(after.f32()).map(|(a, b)| f64::from((a - b).abs()));
+    Outcome { gradient, moved: moves.fold(0.0, f64::max) }
+}
+
+/// Per weight: the gradient, and the sum of its terms' magnitudes. The logits are below 2^-23 in magnitude (|W·x| < 4), so
+/// the softmax is 1/CLASSES to within 2^-22.
+fn exact() -> Vec<(f64, f64)> {
+    let x = samples();
+    let mut weights = Vec::new();
+    for class in 0..CLASSES {
+        for feature in 0..WIDTH {
+            let term = |n: usize| {
+                let hit = if TARGETS[n] == class as i32 { 1.0 } else { 0.0 };
+                (1.0 / CLASSES as f64 - hit) * TINY / BATCH as f64 * f64::from(x[n * WIDTH + feature])
+            };
+            let sum = (0..BATCH).map(term).sum();
+            weights.push((sum, (0..BATCH).map(|n| term(n).abs()).sum()));
+        }
+    }
+    weights
+}
+
+/// `relative` is the rounding of the gradients that are summed; 2^-20 covers the softmax and the f32 operations after it.
+fn assert_near_exact(gradient: &[f64], relative: f64) {
+    for (found, (expected, magnitude)) in gradient.iter().zip(exact()) {
+        let bound = (relative + 2f64.powi(-20)) * magnitude;
+        assert!((found - expected).abs() <= bound, "{found:e} is not {expected:e} ± {bound:e}");
+    }
+}
+
+#[test]
+fn without_scaling_fp16_loses_every_gradient() {
+    for engine in common::engines() {
+        let full = train(&*engine, "fp32", LossScale::Off);
+        assert_near_exact(&full.gradient, 0.0);
+        assert!(full.gradient.iter().all(|g| g.abs() <= TINY));
+        assert!(full.gradient.iter().filter(|g| **g != 0.0).count() > WIDTH);
+        assert!(full.moved > 0.0);
+
+        let lost = train(&*engine, "fp16", LossScale::Off);
+        assert!(lost.gradient.iter().all(|&g| g == 0.0), "{}: {:?}", engine.name(), lost.gradient);
+        assert_eq!(lost.moved, 0.0);
+    }
+}
+
+#[test]
+fn with_scaling_fp16_keeps_them() {
+    for engine in common::engines() {
+        let kept = train(&*engine, "fp16", LossScale::Dynamic(DynamicScale::default()));
+        // At a scale of 2^16 they are normal numbers of f16, rounded by at most its unit roundoff.
+        assert_near_exact(&kept.gradient, 2f64.powi(-11));
+        assert!(kept.moved > 0.0);
+    }
+}
+
+#[test]
+fn bf16_has_the_range_without_scaling() {
+    for engine in common::engines() {
+        assert_near_exact(&train(&*engine, "bf16", LossScale::Off).gradient, 2f64.powi(-8));
+    }
+}
