@@ -4,6 +4,7 @@ pub(crate) mod augment;
 pub(crate) mod decode;
 pub(crate) mod folder;
 pub(crate) mod idx;
+pub(crate) mod pixels;
 
 use std::path::Path;
 
@@ -58,7 +59,7 @@ impl ImageSet {
         }
         let mut pixels = Vec::with_capacity(self.labels.len() * height * width * channels);
         for index in 0..self.labels.len() {
-            let raw = decode::Raw {
+            let raw = pixels::Raw {
                 height: self.height,
                 width: self.width,
                 channels: self.channels,
@@ -103,7 +104,8 @@ impl TryFrom<UncheckedImages> for ImagePreprocessing {
         let UncheckedImages { height, width, channels, mean, std, classes } = raw;
         let statistics = mean.len() == channels && std.len() == channels;
         let finite = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
-        if height == 0 || width == 0 || !matches!(channels, 1 | 3) || !statistics || !finite {
+        let sides = (1..=1 << 16).contains(&height) && (1..=1 << 16).contains(&width);
+        if !sides || !matches!(channels, 1 | 3) || !statistics || !finite {
             let reason =
                 format!("{height}x{width} images of {channels} channels with mean {mean:?} and std {std:?}");
             return Err(DataError::BadPreprocessing { reason });
@@ -201,10 +203,16 @@ pub(crate) struct PixelValues {
 impl PixelValues {
     /// `pixels` and `out` are `[.., channels]` of one length.
     fn write(&self, pixels: &[u8], out: &mut [f32]) {
-        let channels = self.tables.len();
-        for (pixel, value) in pixels.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                value[c] = self.tables[c][usize::from(pixel[c])];
+        match self.tables.as_slice() {
+            [gray] => out.iter_mut().zip(pixels).for_each(|(value, &byte)| *value = gray[usize::from(byte)]),
+            tables => {
+                for (pixel, values) in
+                    pixels.chunks_exact(tables.len()).zip(out.chunks_exact_mut(tables.len()))
+                {
+                    for ((value, &byte), table) in values.iter_mut().zip(pixel).zip(tables) {
+                        *value = table[usize::from(byte)];
+                    }
+                }
             }
         }
     }
@@ -232,11 +240,13 @@ impl ImageSamples {
             return;
         }
         let ImageSet { height, width, channels, .. } = self.set;
-        for y in 0..height {
-            for x in 0..width {
-                let from = view.source(y, x, height, width) * channels;
-                let to = (y * width + x) * channels;
-                self.values.write(&image[from..from + channels], &mut out[to..to + channels]);
+        for (y, row) in out.chunks_exact_mut(width * channels).enumerate() {
+            let source = &image[view.row(y, height) * width * channels..][..width * channels];
+            for (x, values) in row.chunks_exact_mut(channels).enumerate() {
+                let pixel = &source[view.column(x, width) * channels..][..channels];
+                for ((value, &byte), table) in values.iter_mut().zip(pixel).zip(&self.values.tables) {
+                    *value = table[usize::from(byte)];
+                }
             }
         }
     }

@@ -61,68 +61,98 @@ pub enum MissingNumbers {
     Mean,
 }
 
-/// The `[data]` section exactly as written: every key, each optional but `kind`. Turn it into a [`DataSpec`] with `try_from`.
+/// The `[data]` section exactly as written: every key, each optional but `kind`. Turn it into a [`DataSpec`] with `try_from`;
+/// the fields of `DataSpec` say in full what each key means, its range and its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // each key is documented where it is used: on the fields of `DataSpec`
 pub struct DataTable {
+    /// What the data are.
     pub kind: Kind,
+    /// Which bundled set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The file or folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// File or folder of test samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_path: Option<PathBuf>,
+    /// IDX file of images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
+    /// IDX file of labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
+    /// IDX file of test images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_images: Option<PathBuf>,
+    /// IDX file of test labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_labels: Option<PathBuf>,
+    /// Share held out for testing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
+    /// Which samples are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_seed: Option<u64>,
+    /// Use at most so many train samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
+    /// Use at most so many test samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
+    /// Names of the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
+    /// Height and width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<[usize; 2]>,
+    /// 1 (gray) or 3 (colour).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// Mean of each channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f64>>,
+    /// Mirror train images at random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flip: Option<bool>,
+    /// Shift train images at random by up to so many pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crop_padding: Option<usize>,
+    /// Column to predict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Columns left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignore: Option<Vec<String>>,
+    /// Columns of numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numeric: Option<Vec<String>>,
+    /// Columns of categories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub categorical: Option<Vec<String>>,
+    /// What to do with missing numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingNumbers>,
+    /// Character between cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
+    /// Whether the first line names the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
+    /// How text becomes tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<TokenizerKind>,
+    /// Tokens of a byte-pair tokeniser.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
+    /// Tokens of a window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<usize>,
+    /// Columns of ordered categories, each with its order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<BTreeMap<String, Vec<String>>>,
 }

@@ -6,19 +6,28 @@ use std::path::Path;
 use halfstep_data::{ColumnKind, DataError, DataSpec, Found, Layout, inspect, load};
 use tempfile::TempDir;
 
-fn image(path: &Path, height: u32, width: u32, colour: image::ExtendedColorType) {
+/// Writes a JPEG or PNG image, by the name, with 1 or 3 channels.
+fn image(path: &Path, height: u16, width: u16, channels: u16) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let channels = u32::from(colour.channel_count());
-    let pixels: Vec<u8> = (0..height * width * channels).map(|i| (i * 37 % 251) as u8).collect();
-    image::save_buffer(path, &pixels, width, height, colour).unwrap();
+    let pixels: Vec<u8> = (0..u32::from(height * width * channels)).map(|i| (i * 37 % 251) as u8).collect();
+    let mut out = Vec::new();
+    if path.extension().unwrap() == "jpg" {
+        let colour = if channels == 1 { jpeg_encoder::ColorType::Luma } else { jpeg_encoder::ColorType::Rgb };
+        jpeg_encoder::Encoder::new(&mut out, 90).encode(&pixels, width, height, colour).unwrap();
+    } else {
+        let mut encoder = png::Encoder::new(&mut out, width.into(), height.into());
+        encoder.set_color(if channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+    fs::write(path, out).unwrap();
 }
 
 #[test]
 fn a_folder_of_images_by_class() {
     let folder = TempDir::new().unwrap();
     for i in 0..5 {
-        image(&folder.path().join(format!("cats/{i}.jpg")), 40 + i, 60, image::ExtendedColorType::Rgb8);
-        image(&folder.path().join(format!("dogs/more/{i}.png")), 20, 30 + i, image::ExtendedColorType::L8);
+        image(&folder.path().join(format!("cats/{i}.jpg")), 40 + i, 60, 3);
+        image(&folder.path().join(format!("dogs/more/{i}.png")), 20, 30 + i, 1);
     }
     let seen = inspect(folder.path()).unwrap();
     let Found::Images { layout, classes, test_images, smallest, greatest, gray } = &seen.found else {
@@ -43,12 +52,7 @@ fn a_folder_with_train_and_test() {
     for (part, count) in [("Train", 4), ("val", 1)] {
         for class in ["a", "b"] {
             for i in 0..count {
-                image(
-                    &folder.path().join(format!("{part}/{class}/{i}.png")),
-                    28,
-                    28,
-                    image::ExtendedColorType::L8,
-                );
+                image(&folder.path().join(format!("{part}/{class}/{i}.png")), 28, 28, 1);
             }
         }
     }

@@ -29,11 +29,12 @@ impl Folder {
     }
 
     fn image(&self, name: &str, (height, width, channels): (u32, u32, u8), value: u8) {
-        let path = self.write(name, "");
         let pixels = vec![value; (height * width) as usize * usize::from(channels)];
-        let colour =
-            if channels == 1 { image::ExtendedColorType::L8 } else { image::ExtendedColorType::Rgb8 };
-        image::save_buffer(path, &pixels, width, height, colour).unwrap();
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, width, height);
+        encoder.set_color(if channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        self.write(name, out);
     }
 
     fn load(&self, toml: &str) -> Result<Dataset, DataError> {

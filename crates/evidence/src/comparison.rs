@@ -238,7 +238,9 @@ fn row(setup: &Setup, runs: &[&RunResult], reference: &[&RunResult], reference_m
         arena_bytes: first.arena_bytes,
         state_bytes: first.state_bytes,
         peak_rss_bytes: runs.iter().filter_map(|r| r.peak_rss_bytes).max(),
-        train_loss: mean(runs.iter().filter(|r| r.finished().is_some()).filter_map(|r| r.train_loss).collect()),
+        train_loss: mean(
+            runs.iter().filter(|r| r.finished().is_some()).filter_map(|r| r.train_loss).collect(),
+        ),
         test_loss: mean(runs.iter().filter_map(|r| r.finished()).map(|e| e.loss).collect()),
         accuracy,
         accuracy_sd,
@@ -251,7 +253,8 @@ fn row(setup: &Setup, runs: &[&RunResult], reference: &[&RunResult], reference_m
 fn quality(policy: &str, reference: &str, against: &Against, margin: f64) -> String {
     let Paired { pairs, mean, lower, upper, .. } = against.accuracy;
     let margin = format!("{:.2} points", margin * 100.0);
-    let worst = |bound: Option<f64>| bound.map_or_else(String::new, |b| format!("{:.2}", (-b * 100.0).max(0.0)));
+    let worst =
+        |bound: Option<f64>| bound.map_or_else(String::new, |b| format!("{:.2}", (-b * 100.0).max(0.0)));
     let seeds = if pairs == 1 { "seed" } else { "seeds" };
     match against.verdict {
         Verdict::Pass => format!(
@@ -350,7 +353,12 @@ pub(crate) mod tests {
 
     #[test]
     fn runs_are_paired_by_seed_whatever_their_order() {
-        let runs = vec![run("fp32", 0, 0.90, 10.0), run("bf16", 1, 0.89, 5.0), run("bf16", 0, 0.91, 5.0), run("fp32", 1, 0.88, 10.0)];
+        let runs = vec![
+            run("fp32", 0, 0.90, 10.0),
+            run("bf16", 1, 0.89, 5.0),
+            run("bf16", 0, 0.91, 5.0),
+            run("fp32", 1, 0.88, 10.0),
+        ];
         let c = Comparison::new(setup(), runs);
         let against = c.row("bf16").unwrap().against.as_ref().unwrap();
         assert_eq!(against.accuracy.pairs, 2);

@@ -9,9 +9,10 @@ use crate::comparison::{Comparison, RunResult};
 #[error("the loss curves cannot be drawn: {0}")]
 pub struct DrawError(String);
 
-/// Colours of precisions, in order: Okabe and Ito's, distinguishable by the colour-blind and on light and dark ground.
+/// Colours of precisions, in order: after Okabe and Ito, distinguishable by the colour-blind; the blue is lighter than
+/// theirs, to be seen on dark ground too.
 const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
+    RGBColor(51, 136, 204),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
@@ -37,7 +38,8 @@ type Curve = Vec<(f64, f64)>;
 ///
 /// Errors: the drawing library failed.
 pub fn losses(c: &Comparison) -> Result<Option<String>, DrawError> {
-    let curves: Vec<Vec<Curve>> = per_policy(c, |r| smooth(&r.losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>()));
+    let curves: Vec<Vec<Curve>> =
+        per_policy(c, |r| smooth(&r.losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>()));
     draw("Train loss", c, &curves)
 }
 
@@ -47,7 +49,9 @@ pub fn losses(c: &Comparison) -> Result<Option<String>, DrawError> {
 pub fn differences(c: &Comparison) -> Result<Option<String>, DrawError> {
     let reference = |seed: u64| c.runs.iter().find(|r| r.seed == seed && r.policy == c.setup.reference);
     let curves: Vec<Vec<Curve>> = per_policy(c, |r| {
-        let Some(base) = reference(r.seed).filter(|_| r.policy != c.setup.reference) else { return Vec::new() };
+        let Some(base) = reference(r.seed).filter(|_| r.policy != c.setup.reference) else {
+            return Vec::new();
+        };
         let pairs = r.losses.iter().zip(&base.losses);
         smooth(&pairs.map(|(&l, &b)| f64::from(l) - f64::from(b)).collect::<Vec<_>>())
     });

@@ -1,8 +1,8 @@
 //! The comparison as a Markdown page and as one HTML file that needs nothing else.
 
+use minijinja::Environment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::Environment;
 use serde::Serialize;
 
 use crate::comparison::{Comparison, Outcome, Setup};

@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn verdicts_follow_the_bounds() {
-        let differences = |d: &[f64]| Paired::of(&d.iter().map(|&d| (0.9, 0.9 + d)).collect::<Vec<_>>()).unwrap();
+        let differences =
+            |d: &[f64]| Paired::of(&d.iter().map(|&d| (0.9, 0.9 + d)).collect::<Vec<_>>()).unwrap();
         assert_eq!(differences(&[0.001, -0.001, 0.0, 0.001]).verdict(0.01), Verdict::Pass);
         assert_eq!(differences(&[-0.05, -0.051, -0.049]).verdict(0.01), Verdict::Fail);
         assert_eq!(differences(&[-0.03, 0.03, 0.0]).verdict(0.01), Verdict::Inconclusive);

@@ -59,7 +59,11 @@ pub fn percent(mean: f64, sd: Option<f64>) -> String {
 /// A difference of fractions in percentage points, with its sign.
 pub fn points(difference: f64) -> String {
     let p = difference * 100.0;
-    if p.abs() < 0.005 { "0.00 pt".into() } else { format!("{}{:.2} pt", if p < 0.0 { "−" } else { "+" }, p.abs()) }
+    if p.abs() < 0.005 {
+        "0.00 pt".into()
+    } else {
+        format!("{}{:.2} pt", if p < 0.0 { "−" } else { "+" }, p.abs())
+    }
 }
 
 /// A loss scale: a power of two where it is one.

@@ -125,7 +125,9 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
                     .filter(|&b| blocks[b].last == i && blocks[b].bytes == size(&graph, output, target)),
             };
             let block = shared.unwrap_or_else(|| {
-                blocks.push(Block { bytes: size(&graph, output, target), first: i, last: i, offset: 0 });
+                // All inputs are there before the first node runs.
+                let first = if matches!(node.op, Op::Input { .. }) { 0 } else { i };
+                blocks.push(Block { bytes: size(&graph, output, target), first, last: i, offset: 0 });
                 blocks.len() - 1
             });
             block_of[o] = Some(block);

@@ -80,7 +80,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 session.step(host_slice(&buffers.x), &buffers.labels, lr)?;
             }
             let result = evaluate(&mut session, &data.test, batch)?;
-            println!("{name} seed {seed}: test loss {:.4}, accuracy {:.2} %", result.loss, result.accuracy * 100.0);
+            println!(
+                "{name} seed {seed}: test loss {:.4}, accuracy {:.2} %",
+                result.loss,
+                result.accuracy * 100.0
+            );
             pair.push(result.accuracy);
         }
         accuracies.push((pair[0], pair[1]));

@@ -13,6 +13,9 @@ use crate::run_dir::RunDirError;
 use crate::scaler::LossScale;
 use crate::session::{Session, SessionSpec, TrainError};
 
+/// How often a run is evaluated when its recipe does not say.
+const EVALUATIONS: u64 = 12;
+
 /// Why a run could not be carried out. A run that diverged is no such error: its record says so.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -104,12 +107,13 @@ impl Experiment {
         Ok(Session::new(engine, self.model.as_ref(), &self.input, &policy, &spec)?)
     }
 
-    /// Steps between evaluations.
+    /// Steps between evaluations: as the recipe says, or about a dozen times in a run, at ends of epochs if it is counted
+    /// in epochs.
     pub fn evaluate_every(&self) -> u64 {
         match (self.recipe.train.evaluate_every, self.recipe.train.length) {
             (Some(steps), _) => steps,
-            (None, Length::Epochs(_)) => self.steps_per_epoch,
-            (None, Length::Steps(steps)) => steps.div_ceil(10).max(1),
+            (None, Length::Epochs(epochs)) => self.steps_per_epoch * epochs.div_ceil(EVALUATIONS),
+            (None, Length::Steps(steps)) => steps.div_ceil(EVALUATIONS),
         }
     }
 

@@ -1,14 +1,14 @@
 //! Fifty FP32 steps of tiny models beside PyTorch, from the same weights and batches.
 //!
-//! Distances are taken from PyTorch's f64 run. For the weights: the L2 norm of the difference over all weights, after each
-//! step. For the loss: the absolute difference in each step, but at least u·|loss|, since a loss stored in f32 cannot be
-//! known closer. Both are allowed twice the largest distance PyTorch's own f32 run had up to that step: the largest so far,
-//! because a single difference of two roundings may be zero by accident.
+//! Distances are taken from PyTorch's f64 run. For the weights: the L2 norm of the difference after each step, over all
+//! weights the loss depends on. For the loss: the absolute difference in each step, but at least 2·u·|loss|, for it ends
+//! in at least two roundings (log-sum-exp less logit, and the mean). Both are allowed twice the largest distance PyTorch's
+//! own f32 run had up to that step: the largest so far, because a single difference may be zero by accident.
 
 mod common;
 
 use common::golden::Golden;
-use common::running_error::bounds;
+use common::rounding::{U, deviations};
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
 use halfstep_graph::precision::Policy;
@@ -18,8 +18,9 @@ use halfstep_train::scaler::LossScale;
 use halfstep_train::session::{Session, SessionSpec};
 use halfstep_train::step::{StepSpec, train_graph};
 
-/// Unit roundoff of f32.
-const U: f64 = 1.0 / (1u64 << 24) as f64;
+/// How many standard deviations a rounding error may take: 2·exp(−λ²/2) is below 10^-10 for each of the few thousand
+/// gradients here, with the error of the measured deviation (9 %) still below 10^-8.
+const LAMBDA: f64 = 7.0;
 
 fn spec(golden: &Golden) -> SessionSpec {
     SessionSpec {
@@ -40,27 +41,18 @@ fn session<'a>(golden: &'a Golden, engine: &'a dyn Engine) -> Session<'a> {
     session
 }
 
-fn l2(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
-}
-
 /// Compares the gradients of the first step, before any update, with torch's f64, within bounds derived for f32.
-fn first_gradients_within_bounds(name: &str, engine: &dyn Engine) {
-    let golden = Golden::load(name);
-    let mut session = session(&golden, engine);
+fn first_gradients_within_bounds(golden: &Golden, name: &str, bounds: &[f64], engine: &dyn Engine) {
+    let mut session = session(golden, engine);
     let (x, y) = golden.batch_at(0);
     session.step(x, y, golden.lr).unwrap();
-    let found = golden.weights.iter().flat_map(|w| session.gradient(w).unwrap()).map(f64::from);
-    let bounds = gradient_bounds(&golden);
-    assert_eq!(bounds.len(), golden.gradients64.len());
-    let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
-    // A bound that allows anything shows nothing: all together, these allow less than a thousandth of the gradient.
-    let relative = norm(&bounds) / norm(&golden.gradients64);
-    assert!(relative < 1e-3, "{name}: the bounds are {relative:e} of the gradients");
+    let found: Vec<f64> =
+        golden.weights.iter().flat_map(|w| session.gradient(w).unwrap()).map(f64::from).collect();
+    assert_eq!(found.len(), golden.gradients64.len());
     let mut worst = 0f64;
-    for (i, (found, exact)) in found.zip(&golden.gradients64).enumerate() {
+    for (i, (found, exact)) in found.iter().zip(&golden.gradients64).enumerate() {
         let error = (found - exact).abs();
-        worst = worst.max(if error == 0.0 { 0.0 } else { error / bounds[i] });
+        worst = worst.max(error / bounds[i]);
         assert!(
             error <= bounds[i],
             "{name} on {}, gradient {i}: {found:e} is not {exact:e} ± {:e}",
@@ -68,13 +60,10 @@ fn first_gradients_within_bounds(name: &str, engine: &dyn Engine) {
             bounds[i]
         );
     }
-    eprintln!(
-        "{name} on {}: gradients use {worst:.3} of their bounds, which are {relative:.1e} of the gradient",
-        engine.name()
-    );
+    eprintln!("{name} on {}: gradients use at most {worst:.2} of their bounds", engine.name());
 }
 
-/// Bounds on the f32 error of each gradient of the first step, in the order of the golden file.
+/// Bounds on the f32 rounding error of each gradient of the first step, in the order of the golden file.
 fn gradient_bounds(golden: &Golden) -> Vec<f64> {
     let spec = spec(golden);
     let graph = train_graph(&StepSpec {
@@ -113,7 +102,10 @@ fn gradient_bounds(golden: &Golden) -> Vec<f64> {
     let values = evaluate(&graph, &slots, &inputs, Rounding::None).unwrap();
     let wanted: Vec<ValueId> =
         golden.weights.iter().map(|w| graph.output(&format!("grad.{w}")).unwrap()).collect();
-    bounds(&graph, &values, &wanted).concat()
+    let largest = golden.gradients64.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
+    // torch's f64 has rounding errors too, of at most a few thousand operations.
+    let f64_error = 4096.0 * f64::EPSILON * largest;
+    deviations(&graph, &values, &wanted).concat().iter().map(|d| LAMBDA * d + f64_error).collect()
 }
 
 /// Runs all steps and compares each.
@@ -126,10 +118,10 @@ fn no_farther_than_twice_torch(name: &str, engine: &dyn Engine) {
         let (x, y) = golden.batch_at(step);
         let report = session.step(x, y, golden.lr).unwrap();
         let loss = golden.losses64[step];
-        torch_loss = torch_loss.max((golden.losses32[step] - loss).abs()).max(U * loss);
+        torch_loss = torch_loss.max((golden.losses32[step] - loss).abs()).max(2.0 * U * loss);
         torch_weights = torch_weights.max(golden.distance32[step]);
         let loss_distance = (f64::from(report.loss) - loss).abs();
-        let weight_distance = l2(&golden.download(&session), &golden.weights64[step]);
+        let weight_distance = golden.distance(&golden.download(&session), step);
         worst_loss = worst_loss.max(loss_distance / torch_loss);
         worst_weights = worst_weights.max(weight_distance / torch_weights);
         assert!(
@@ -162,9 +154,16 @@ fn fifty_steps_stay_as_near_to_f64_as_torch_does() {
 
 #[test]
 fn first_gradients_lie_within_derived_bounds() {
-    for engine in common::engines() {
-        for model in MODELS {
-            first_gradients_within_bounds(model, &*engine);
+    let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
+    for model in MODELS {
+        let golden = Golden::load(model);
+        let bounds = gradient_bounds(&golden);
+        // A bound that allows anything shows nothing: all together, these allow less than a thousandth of the gradient.
+        let relative = norm(&bounds) / norm(&golden.gradients64);
+        assert!(relative < 1e-3, "{model}: the bounds are {relative:e} of the gradients");
+        eprintln!("{model}: the bounds are {relative:.1e} of the gradients");
+        for engine in common::engines() {
+            first_gradients_within_bounds(&golden, model, &bounds, &*engine);
         }
     }
 }

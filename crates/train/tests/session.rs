@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use halfstep_graph::engine::{Engine, EngineError, HostSlice};
-use halfstep_graph::precision::Policy;
-use halfstep_graph::{Graph, GraphError, ValueId};
+use halfstep_graph::precision::{Policy, assign};
+use halfstep_graph::{Graph, GraphError, ValueId, fuse, plan};
 use halfstep_nn::layers::{BatchNorm, Linear};
 use halfstep_nn::{Context, GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
 use halfstep_train::optimiser::{Optimiser, Sgd};
 use halfstep_train::session::{Session, SessionSpec, TrainError};
+use halfstep_train::step::{StepSpec, train_graph};
 
 const FEATURES: InputSpec = InputSpec::Features { width: 5 };
 /// Unit roundoff of f32.
@@ -220,5 +223,44 @@ fn sgd_on(engine: &dyn Engine, model: &dyn Model, sgd: &Sgd) {
                 assert!((f64::from(buffer[i]) - m).abs() <= 8.0 * U * size, "{name} momentum");
             }
         }
+    }
+}
+
+/// From model to program; the best of five, for a test machine has other things to do. State is made once: the first
+/// touch of its memory is no part of compiling.
+#[test]
+fn the_default_gpt_compiles_within_a_tenth_of_a_second() {
+    if cfg!(debug_assertions) {
+        eprintln!("skipped: compile time is measured in release builds");
+        return;
+    }
+    let input = InputSpec::Tokens { length: 256, vocab: 256 };
+    let model = ModelSpec::Gpt(GptSpec::default()).build(&input, 256).unwrap();
+    let engine = common::engines().pop().unwrap();
+    for policy in Policy::NAMES.map(|name| Policy::named(name).unwrap()) {
+        let spec = SessionSpec::new(&policy, 8, 0);
+        let build = || {
+            train_graph(&StepSpec {
+                model: &*model,
+                input: &input,
+                batch: spec.batch,
+                optimiser: &spec.optimiser,
+                scaling: &spec.scaling,
+                clip: Some(1.0),
+                expose_gradients: false,
+            })
+            .unwrap()
+        };
+        let state = engine.new_state(&build().slots).unwrap();
+        let compile = || {
+            let start = Instant::now();
+            let (assigned, _) = assign(&build(), &policy);
+            let plan = plan(fuse(&assigned), engine.target());
+            let program = engine.compile(&plan, &state).unwrap();
+            (start.elapsed(), program.arena_bytes())
+        };
+        let (best, arena) = (0..5).map(|_| compile()).min().unwrap();
+        eprintln!("{} on {}: {best:?}, arena {arena} bytes", policy.name, engine.name());
+        assert!(best < Duration::from_millis(100), "{}: {best:?}", policy.name);
     }
 }

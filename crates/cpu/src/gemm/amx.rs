@@ -117,26 +117,12 @@ macro_rules! packing {
             unsafe { crate::isa::run_avx512(kernel) }
         }
         #[inline(always)]
-        fn pack_a(
-            self,
-            a: &Source<'_>,
-            compute: Compute,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [u16],
-        ) {
-            pack::tiles_a::<$parts>(a, compute, outer, k, to);
+        fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+            pack::tiles_a::<$parts>(a, outer, k, to);
         }
         #[inline(always)]
-        fn pack_b(
-            self,
-            b: &Source<'_>,
-            compute: Compute,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [u16],
-        ) {
-            pack::tiles_b::<$parts>(b, compute, outer, k, to);
+        fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+            pack::tiles_b::<$parts>(b, outer, k, to);
         }
         fn prepare(self) {
             configure(self.0);

@@ -46,13 +46,13 @@ unsafe impl<const PARTS: usize> Engine for SimulatedTiles<PARTS> {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_a::<PARTS>(a, compute, outer, k, to);
+    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_a::<PARTS>(a, outer, k, to);
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_b::<PARTS>(b, compute, outer, k, to);
+    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_b::<PARTS>(b, outer, k, to);
     }
 
     #[inline(always)]

@@ -92,6 +92,11 @@ impl Stored for F16 {
 /// Columns handled at a time.
 const LANES: usize = 16;
 
+#[inline(always)]
+fn lanes(x: &[f32], at: usize) -> &[f32; LANES] {
+    x[at..at + LANES].try_into().expect("a range of LANES")
+}
+
 impl Sink<'_> {
     #[inline(always)]
     fn row(&self, i: usize) -> usize {
@@ -142,9 +147,8 @@ impl Sink<'_> {
         let to = unsafe { std::slice::from_raw_parts_mut(to, acc.len()) };
         let mut at = 0;
         while at + LANES <= acc.len() {
-            let whole = |x: &[f32]| -> [f32; LANES] { std::array::from_fn(|i| x[at + i]) };
-            let values = whole(acc);
-            let bias = bias.map(whole);
+            let values = *lanes(acc, at);
+            let bias = bias.map(|bias| *lanes(bias, at));
             let to: &mut [S::Code; LANES] = (&mut to[at..at + LANES]).try_into().expect("a range of LANES");
             self.finish::<S, LANES>(values, bias, to);
             at += LANES;

@@ -1,22 +1,29 @@
 //! 4 × 4 transposition of 32-bit words, the step that packing across lines is made of.
 
+/// Values of 32 bits for which any bits are valid.
+///
+/// # Safety
+/// The type is that.
+pub(crate) unsafe trait Word: Copy {}
+
+// SAFETY: 32 bits, all of them valid.
+unsafe impl Word for u32 {}
+// SAFETY: as above.
+unsafe impl Word for f32 {}
+
 /// Columns in the staging area of [`super::pack`].
 pub(crate) const STAGE: usize = 64;
 
 /// Writes `to[k * width + r] = stage[r][k]` for r < `width`, k < `len`; `width` is even, and `stage` has at least
 /// `width` rows rounded up to four.
 #[inline(always)]
-pub(crate) fn columns_to_rows(stage: &[[u32; STAGE]], len: usize, width: usize, to: &mut [u32]) {
+pub(crate) fn columns_to_rows<T: Word>(stage: &[[T; STAGE]], len: usize, width: usize, to: &mut [T]) {
     assert!(stage.len() >= width.next_multiple_of(4) && len <= STAGE && to.len() >= len * width);
     let whole = len / 4 * 4;
     for k in (0..whole).step_by(4) {
         for r in (0..width).step_by(4) {
-            let block = transpose4([
-                four(&stage[r], k),
-                four(&stage[r + 1], k),
-                four(&stage[r + 2], k),
-                four(&stage[r + 3], k),
-            ]);
+            let rows = &stage[r..r + 4];
+            let block = transpose4([four(&rows[0], k), four(&rows[1], k), four(&rows[2], k), four(&rows[3], k)]);
             for (j, row) in block.iter().enumerate() {
                 let at = (k + j) * width + r;
                 if r + 4 <= width {
@@ -35,22 +42,22 @@ pub(crate) fn columns_to_rows(stage: &[[u32; STAGE]], len: usize, width: usize, 
 }
 
 #[inline(always)]
-fn four(row: &[u32; STAGE], k: usize) -> [u32; 4] {
-    [row[k], row[k + 1], row[k + 2], row[k + 3]]
+fn four<T: Word>(row: &[T; STAGE], k: usize) -> [T; 4] {
+    row[k..k + 4].try_into().expect("a range of four")
 }
 
 /// The transpose of a 4 × 4 block.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn transpose4(rows: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
+fn transpose4<T: Word>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
     use std::arch::x86_64::*;
-    // SAFETY: SSE2 is part of x86-64; an array of four words and a vector of them have the same size, and any bits
-    // are valid in either.
+    // SAFETY: SSE2 is part of x86-64; sixteen words of 32 bits and four vectors of them have the same size, and any
+    // bits are valid in either.
     unsafe {
-        let [a, b, c, d]: [__m128i; 4] = std::mem::transmute(rows);
+        let [a, b, c, d]: [__m128i; 4] = std::mem::transmute_copy(&rows);
         let (ab_low, ab_high) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
         let (cd_low, cd_high) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
-        std::mem::transmute([
+        std::mem::transmute_copy(&[
             _mm_unpacklo_epi64(ab_low, cd_low),
             _mm_unpackhi_epi64(ab_low, cd_low),
             _mm_unpacklo_epi64(ab_high, cd_high),
@@ -62,7 +69,7 @@ pub(crate) fn transpose4(rows: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
 /// The transpose of a 4 × 4 block.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-pub(crate) fn transpose4(rows: [[u32; 4]; 4]) -> [[u32; 4]; 4] {
+fn transpose4<T: Word>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
     std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
 }
 

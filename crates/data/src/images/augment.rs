@@ -30,12 +30,15 @@ impl View {
         View { flip: flip && augment.flip, up, left }
     }
 
-    /// Position (`y * width + x`) of the stored pixel that is seen at (y, x). Outside the image its edge goes on, so that a white
-    /// background stays white.
-    pub(crate) fn source(self, y: usize, x: usize, height: usize, width: usize) -> usize {
+    /// The stored row that is seen at row `y`. Outside the image its edge goes on, so that a white background stays white.
+    pub(crate) fn row(self, y: usize, height: usize) -> usize {
+        y.saturating_add_signed(self.up).min(height - 1)
+    }
+
+    /// The stored column that is seen at column `x`.
+    pub(crate) fn column(self, x: usize, width: usize) -> usize {
         let x = if self.flip { width - 1 - x } else { x };
-        let within = |at: usize, by: isize, size: usize| at.saturating_add_signed(by).min(size - 1);
-        within(y, self.up, height) * width + within(x, self.left, width)
+        x.saturating_add_signed(self.left).min(width - 1)
     }
 }
 
@@ -45,7 +48,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn apply(view: View, image: &[usize], height: usize, width: usize) -> Vec<usize> {
-        (0..height * width).map(|i| image[view.source(i / width, i % width, height, width)]).collect()
+        (0..height * width)
+            .map(|i| image[view.row(i / width, height) * width + view.column(i % width, width)])
+            .collect()
     }
 
     proptest! {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::ImageSet;
-use super::decode::{self, Raw};
+use super::decode;
+use super::pixels::Raw;
 use crate::error::DataError;
 use crate::files;
 use crate::spec::{Channels, ImageOptions};

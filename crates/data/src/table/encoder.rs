@@ -19,6 +19,8 @@ pub(crate) const MAX_CLASSES: usize = 1000;
 #[serde(deny_unknown_fields)]
 pub struct TableEncoder {
     format: CsvFormat,
+    /// Columns of the train file, used or not.
+    file_columns: usize,
     target: String,
     classes: Vec<String>,
     columns: Vec<ColumnEncoder>,
@@ -110,7 +112,8 @@ impl TableEncoder {
         if columns.iter().all(|column| column.width() == 0) {
             return Err(DataError::NoFeatures { path: cells.path.clone() });
         }
-        Ok(TableEncoder { format: spec.format, target: spec.target.clone(), classes, columns })
+        let (format, file_columns, target) = (spec.format, cells.header.len(), spec.target.clone());
+        Ok(TableEncoder { format, file_columns, target, classes, columns })
     }
 
     /// Features of a row.
@@ -180,22 +183,24 @@ impl TableEncoder {
         Ok(features)
     }
 
-    /// Without a header, a file to predict from may leave the target column out, and then the columns after it move up.
+    /// Without a header, columns are found by their place, and a file to predict from may leave the target out: then the columns
+    /// after it move up.
     fn position(&self, cells: &Cells, name: &str) -> Result<usize, DataError> {
-        let number = |name: &str| name.strip_prefix('c').and_then(|n| n.parse::<usize>().ok());
-        let greatest = self
-            .columns
-            .iter()
-            .map(|c| c.name.as_str())
-            .chain([self.target.as_str()])
-            .filter_map(number)
-            .max();
-        if let (false, Some(own), Some(target)) = (self.format.header, number(name), number(&self.target))
-            && Some(cells.header.len() + 1) == greatest
-        {
-            return Ok(own - 1 - usize::from(own > target));
+        let found = cells.header.len();
+        if self.format.header || found == self.file_columns {
+            return cells.column(name);
         }
-        cells.column(name)
+        let number = |name: &str| name.strip_prefix('c').and_then(|n| n.parse::<usize>().ok());
+        let moved = match (number(name), number(&self.target)) {
+            (Some(own), Some(target)) if found + 1 == self.file_columns => {
+                own.checked_sub(1 + usize::from(own > target)).filter(|&at| at < found)
+            }
+            _ => None,
+        };
+        let line = cells.rows.first().map_or(1, |row| row.line);
+        let ragged =
+            || DataError::RaggedRow { path: cells.path.clone(), line, expected: self.file_columns, found };
+        moved.ok_or_else(ragged)
     }
 
     pub(crate) fn samples(
@@ -213,6 +218,10 @@ impl TableEncoder {
 
     /// Stored numbers that cannot have been fitted.
     pub(crate) fn check(&self) -> Result<(), DataError> {
+        if !self.format.delimiter.is_ascii() {
+            let reason = format!("delimiter {:?}", self.format.delimiter);
+            return Err(DataError::BadPreprocessing { reason });
+        }
         self.columns.iter().try_for_each(ColumnEncoder::check)
     }
 }
@@ -320,15 +329,16 @@ mod tests {
     #[test]
     fn a_headerless_file_to_predict_from_may_lack_the_target() {
         let spec = spec(|t| {
-            (t.header, t.target, t.ignore) = (Some(false), Some("c2".into()), None);
+            (t.header, t.target, t.ignore) = (Some(false), Some("c2".into()), Some(vec!["c4".into()]));
         });
-        let encoder = fit("1,a,5\n3,b,5\n", &[0, 1], &spec).unwrap();
+        let encoder = fit("1,a,5,x\n3,b,5,x\n", &[0, 1], &spec).unwrap();
         let encode = |text| {
             let cells = read::parse(text, Path::new("new.csv"), spec.format).unwrap();
             encoder.encode(&cells, &[0])
         };
-        assert_eq!(encode("3,?,6").unwrap(), [1.0, 1.0]);
-        assert_eq!(encode("3,6").unwrap(), [1.0, 1.0]);
-        assert!(encode("3").is_err());
+        assert_eq!(encode("3,?,6,junk").unwrap(), [1.0, 1.0]);
+        assert_eq!(encode("3,6,junk").unwrap(), [1.0, 1.0]);
+        let error = encode("3,6").unwrap_err().to_string();
+        assert_eq!(error, "new.csv: line 1 has 2 cells, expected 4; check the delimiter and quotes");
     }
 }

@@ -121,7 +121,7 @@ impl Assign<'_> {
         let count = old.shape(node.outputs[0]).count();
         let floats = || inputs.iter().filter(|&&v| new.dtype(v).is_float());
         let is_const = |v: &&ValueId| matches!(new.node(new.value(**v).node).op, Op::Const { .. });
-        let whole = || floats().filter(|&&v| new.shape(v).count() == count && new.shape(v).len() > 0);
+        let whole = || floats().filter(|&&v| new.shape(v).count() == count && !new.shape(v).is_empty());
         let widest = |dtypes: &mut dyn Iterator<Item = DType>| dtypes.reduce(DType::widest);
         widest(&mut whole().filter(|v| !is_const(v)).map(|&v| new.dtype(v)))
             .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| new.dtype(v))))

@@ -32,7 +32,7 @@ impl Override {
     /// Whether `name`, or a scope it lies in, matches the pattern.
     pub fn matches(&self, name: &str) -> bool {
         let ends = name.match_indices('.').map(|(i, _)| i).chain([name.len()]);
-        ends.into_iter().any(|end| glob(self.pattern.as_bytes(), name[..end].as_bytes()))
+        ends.into_iter().any(|end| glob(self.pattern.as_bytes(), &name.as_bytes()[..end]))
     }
 }
 

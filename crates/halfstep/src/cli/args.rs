@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Train neural nets in half the bits, and see whether they are as good.
 #[derive(Debug, Parser)]
-#[command(name = "halfstep", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "halfstep", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Args {
     /// Threads to compute with [default: all cores]
     #[arg(long, global = true, value_name = "N")]

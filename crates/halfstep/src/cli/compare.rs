@@ -42,7 +42,10 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     }
     if let Some(seeds) = args.seeds {
         if seeds == 0 {
-            return Err(Failure::asked("a comparison needs at least one seed", "give --seeds 2 or more for a bound"));
+            return Err(Failure::asked(
+                "a comparison needs at least one seed",
+                "give --seeds 2 or more for a bound",
+            ));
         }
         recipe.compare.seeds = seeds;
     }
@@ -88,7 +91,11 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
             let run = experiment.run(engine.as_ref(), policy, seed, &mut watcher)?;
             let peak = machine::peak_rss_bytes();
             bar.finish_and_clear();
-            checkpoint::save(&run.session, &dir.checkpoint(&format!("{policy}-seed{seed}")), Contents::Model)?;
+            checkpoint::save(
+                &run.session,
+                &dir.checkpoint(&format!("{policy}-seed{seed}")),
+                Contents::Model,
+            )?;
             let scaled = run.session.spec().scaling != LossScale::Off;
             let result = halfstep::run_result(run.record, scaled, peak);
             say(&one_line(&result));
@@ -107,7 +114,11 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     } else {
         output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         output::raw(&output::bullets(&comparison.findings));
-        output::line(&format!("\n{} in all. {}", units::seconds(seconds), dir.path().join("report.html").display()));
+        output::line(&format!(
+            "\n{} in all. {}",
+            units::seconds(seconds),
+            dir.path().join("report.html").display()
+        ));
     }
     Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
@@ -150,7 +161,9 @@ fn one_line(run: &RunResult) -> String {
         Outcome::Diverged { reason } => format!("\n  {reason}"),
     };
     let (policy, seed) = (&run.policy, run.seed);
-    format!("{policy:<5} seed {seed:<3} test accuracy {accuracy:>8}   {step:>8}/step   {wall:>7}{skipped}{end}")
+    format!(
+        "{policy:<5} seed {seed:<3} test accuracy {accuracy:>8}   {step:>8}/step   {wall:>7}{skipped}{end}"
+    )
 }
 
 fn list(seeds: &[u64]) -> String {

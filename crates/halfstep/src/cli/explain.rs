@@ -77,7 +77,14 @@ fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) ->
     output::raw(&output::fields(&[
         ("recipe", recipe.name.clone()),
         ("data", prepare::describe_data(experiment)),
-        ("model", format!("{}, {} parameters", recipe.model.kind(), units::count(prepare::parameters(experiment)? as u64))),
+        (
+            "model",
+            format!(
+                "{}, {} parameters",
+                prepare::describe_model(experiment),
+                units::count(prepare::parameters(experiment)? as u64)
+            ),
+        ),
         ("run", format!("{} steps of {} samples", units::count(experiment.steps), recipe.train.batch)),
         ("planned for", engine.name()),
     ]));
@@ -88,7 +95,10 @@ fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) ->
         output::raw(&output::fields(&[
             ("  step's scratch", units::bytes(stages.plan.arena_bytes)),
             ("  weights and optimiser", units::bytes(stages.plan.state_bytes().total())),
-            ("  operations", format!("{}, {} after fusion", stages.assigned.nodes.len(), stages.fused.nodes.len())),
+            (
+                "  operations",
+                format!("{}, {} after fusion", stages.assigned.nodes.len(), stages.fused.nodes.len()),
+            ),
             ("  casts", plan.casts().count().to_string()),
         ]));
         // Values by how they are stored and why, most bytes first.

@@ -14,7 +14,10 @@ use super::{interrupt, output};
 /// Runs the command.
 pub fn run(args: Generate, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
     if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
-        return Err(Failure::asked(format!("a temperature of {} is not possible", args.temperature), "give 0 or more"));
+        return Err(Failure::asked(
+            format!("a temperature of {} is not possible", args.temperature),
+            "give 0 or more",
+        ));
     }
     let opened = Opened::open(&args.chosen)?;
     let text = opened.preprocessing.text()?;

@@ -103,8 +103,16 @@ pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
     ]));
     output::line(&format!("\n{}", output::bold("Instruction sets")));
     for set in &printed.instruction_sets {
-        let used = if set.name == printed.used { if printed.forced { "used (HALFSTEP_ISA)" } else { "used" } } else { "" };
-        let state = if set.available { format!("yes   {used}") } else { format!("no    lacks {}", set.lacks.join(", ")) };
+        let used = if set.name == printed.used {
+            if printed.forced { "used (HALFSTEP_ISA)" } else { "used" }
+        } else {
+            ""
+        };
+        let state = if set.available {
+            format!("yes   {used}")
+        } else {
+            format!("no    lacks {}", set.lacks.join(", "))
+        };
         output::line(&format!("  {:<9} {}", set.name, state.trim_end()));
     }
     output::line(&format!("\n{}", output::bold("What each precision runs on")));

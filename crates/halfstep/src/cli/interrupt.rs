@@ -12,7 +12,9 @@ pub fn listen() {
         if ASKED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-        eprintln!("\nStopping after this step; what was learnt so far will be written. Ctrl-C again stops at once.");
+        eprintln!(
+            "\nStopping after this step; what was learnt so far will be written. Ctrl-C again stops at once."
+        );
     });
 }
 

@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use halfstep::evidence::units;
+
+use super::failure::Failure;
+
 /// Starts a new peak of this process's resident memory, so that one run's peak can be told from another's.
 ///
 /// False where the system has no such thing; then peaks are of the whole process so far.
@@ -19,6 +23,18 @@ pub fn peak_rss_bytes() -> Option<usize> {
 pub fn memory_bytes() -> Option<(usize, usize)> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     Some((kilobytes(&text, "MemTotal")?, kilobytes(&text, "MemAvailable")?))
+}
+
+/// An error if `bytes` are more than this machine has, where that is known.
+pub fn check_memory(what: &str, bytes: usize) -> Result<(), Failure> {
+    match memory_bytes() {
+        Some((all, _)) if bytes > all => {
+            let message =
+                format!("{what} needs {}, this machine has {}", units::bytes(bytes), units::bytes(all));
+            Err(Failure::asked(message, "choose smaller sizes"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The processor's name.
@@ -54,7 +70,7 @@ mod tests {
     fn the_peak_covers_what_is_touched() {
         let reset = reset_peak_rss();
         let before = peak_rss_bytes().unwrap();
-        let block = vec![1u8; 64 << 20];
+        let block = std::hint::black_box(vec![1u8; 64 << 20]);
         let after = peak_rss_bytes().unwrap();
         assert_eq!(block[12345], 1);
         // Without a reset the peak may have been higher before.

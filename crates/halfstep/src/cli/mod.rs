@@ -25,6 +25,9 @@ use clap::Parser;
 use args::{Args, Bench, Command};
 use failure::Failure;
 
+/// More threads than any processor has cores, and fewer than a system refuses.
+const MOST_THREADS: usize = 1024;
+
 /// Runs the program with the arguments it was given.
 pub fn main() -> ExitCode {
     let args = Args::parse();
@@ -36,6 +39,12 @@ pub fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<ExitCode, Failure> {
     let threads = args.threads;
+    if let Some(n) = threads.filter(|n| n.get() > MOST_THREADS) {
+        return Err(Failure::asked(
+            format!("{n} threads are too many"),
+            format!("give at most {MOST_THREADS}"),
+        ));
+    }
     match args.command {
         Command::Compare(args) => compare::run(args, threads),
         Command::Train(args) => train::run(args, threads),

@@ -29,7 +29,8 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     let inspection = inspect(&path);
     spinner.finish_and_clear();
     let inspection = inspection?;
-    let mut table = DataTable::from(inspection.spec_relative_to(folder).map_err(|e| Failure::failed(e.to_string()))?);
+    let mut table =
+        DataTable::from(inspection.spec_relative_to(folder).map_err(|e| Failure::failed(e.to_string()))?);
     if let Some(target) = args.target {
         retarget(&mut table, &inspection, target)?;
     }
@@ -103,10 +104,14 @@ struct Plan {
 impl Plan {
     fn fitting(input: InputShape, outputs: usize, train: usize) -> Plan {
         // At least eight batches in an epoch where there are enough samples, so that shuffling means something.
-        let most = if matches!(input, InputShape::Tokens { .. }) { 16 } else { 64 };
+        let most = match input {
+            InputShape::Image { .. } => 64,
+            InputShape::Features { .. } => 32,
+            InputShape::Tokens { .. } => 16,
+        };
         let batch = largest_power_of_two((train / 8).clamp(1, most));
         let per_epoch = (train / batch).max(1);
-        let epochs = |steps: usize| format!("epochs = {}", steps.div_ceil(per_epoch).clamp(3, 60));
+        let epochs = |steps: usize| format!("epochs = {}", steps.div_ceil(per_epoch).clamp(3, 20));
         match input {
             InputShape::Image { height, width, .. } => {
                 let stages = (height.min(width) / 4).checked_ilog2().unwrap_or(0).min(4) as usize;
@@ -116,15 +121,20 @@ impl Plan {
                     0 => ("mlp", "hidden = [128]               # widths of the hidden layers".to_string()),
                     _ => (
                         "cnn",
-                        format!("channels = [{}]      # one stage each, halving the image\nhidden = {hidden}", channels.join(", ")),
+                        format!(
+                            "channels = [{}]      # one stage each, halving the image\nhidden = {hidden}",
+                            channels.join(", ")
+                        ),
                     ),
                 };
-                Plan { kind, model, length: epochs(1000), batch, lr: 1e-3, warmup: 50, clip: false }
+                Plan { kind, model, length: epochs(600), batch, lr: 1e-3, warmup: 50, clip: false }
             }
             InputShape::Features { .. } => {
                 let hidden = if train < 5000 { "[64, 32]" } else { "[128, 64]" };
-                let model = format!("hidden = {hidden}            # widths of the hidden layers; [] is a linear model");
-                Plan { kind: "mlp", model, length: epochs(1500), batch, lr: 1e-3, warmup: 50, clip: false }
+                let model = format!(
+                    "hidden = {hidden}            # widths of the hidden layers; [] is a linear model"
+                );
+                Plan { kind: "mlp", model, length: epochs(400), batch, lr: 1e-3, warmup: 50, clip: false }
             }
             InputShape::Tokens { .. } => {
                 let model = "width = 128                  # numbers per token\nlayers = 4\nheads = 4\n\
@@ -169,7 +179,8 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
     struct Only {
         data: DataTable,
     }
-    let unwritable = |e: toml::ser::Error| Failure::failed(format!("the recipe cannot be written as TOML: {e}"));
+    let unwritable =
+        |e: toml::ser::Error| Failure::failed(format!("the recipe cannot be written as TOML: {e}"));
     let data = toml::to_string(&Only { data: DataTable::from(spec) }).map_err(unwritable)?;
     let mut text = String::new();
     let mut comment = |line: &str| {
@@ -210,7 +221,8 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
 fn describe(inspection: &Inspection) -> Vec<String> {
     let count = |n: usize| units::count(n as u64);
     let some = |classes: &[(String, usize)]| {
-        let mut names: Vec<String> = classes.iter().take(12).map(|(c, n)| format!("{c} ({})", count(*n))).collect();
+        let mut names: Vec<String> =
+            classes.iter().take(12).map(|(c, n)| format!("{c} ({})", count(*n))).collect();
         if classes.len() > 12 {
             names.push(format!("and {} more", classes.len() - 12));
         }
@@ -224,7 +236,13 @@ fn describe(inspection: &Inspection) -> Vec<String> {
             } else {
                 format!("{}×{} to {}×{}", smallest.0, smallest.1, greatest.0, greatest.1)
             };
-            let colour = if *gray == 0 { "colour" } else if *gray >= all { "gray" } else { "gray and colour" };
+            let colour = if *gray == 0 {
+                "colour"
+            } else if *gray >= all {
+                "gray"
+            } else {
+                "gray and colour"
+            };
             let test = test_images.map_or_else(String::new, |n| format!(" and {} test images", count(n)));
             vec![
                 format!("{} images{test} ({size}, {colour}) in {} classes.", count(all), classes.len()),
@@ -256,7 +274,9 @@ fn describe(inspection: &Inspection) -> Vec<String> {
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let last = lines.last_mut().filter(|l| l.is_empty() || l.chars().count() + 1 + word.chars().count() <= width);
+        let last = lines
+            .last_mut()
+            .filter(|l| l.is_empty() || l.chars().count() + 1 + word.chars().count() <= width);
         match last {
             Some(line) if line.is_empty() => line.push_str(word),
             Some(line) => {
@@ -281,7 +301,7 @@ mod tests {
         assert!(plan.model.starts_with("channels = [16, 32]"), "{}", plan.model);
         assert_eq!(Plan::fitting(image, 2, 5).batch, 1);
         assert_eq!(Plan::fitting(InputShape::Image { height: 6, width: 6, channels: 1 }, 2, 100).kind, "mlp");
-        assert_eq!(Plan::fitting(InputShape::Features { count: 4 }, 2, 800).batch, 64);
+        assert_eq!(Plan::fitting(InputShape::Features { count: 4 }, 2, 800).batch, 32);
         assert_eq!(Plan::fitting(InputShape::Tokens { sequence: 64 }, 256, 40).batch, 4);
     }
 

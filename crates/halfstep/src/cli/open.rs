@@ -44,7 +44,8 @@ impl Opened {
             None => manifest.policy.clone(),
             Some(name) => {
                 prepare::known_precision(name)?;
-                let (policy, _) = recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
+                let (policy, _) =
+                    recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
                 policy
             }
         };
@@ -55,7 +56,8 @@ impl Opened {
     pub fn session<'a>(&'a self, engine: &'a dyn Engine) -> Result<Session<'a>, Failure> {
         // The smallest batch that every layer takes: nothing is trained, and predictions have programs of their own size.
         let spec = SessionSpec::new(&self.policy, 2, self.manifest.seed);
-        let mut session = Session::new(engine, self.model.as_ref(), &self.manifest.input, &self.policy, &spec)?;
+        let mut session =
+            Session::new(engine, self.model.as_ref(), &self.manifest.input, &self.policy, &spec)?;
         checkpoint::load(&mut session, &self.dir.checkpoint(&self.checkpoint))?;
         Ok(session)
     }
@@ -76,7 +78,11 @@ impl Opened {
         if now == self.manifest.input && info.outputs == self.outputs() {
             return Ok(());
         }
-        let message = format!("the data are now {}; the model was trained on {}", now.describe(), self.manifest.input.describe());
+        let message = format!(
+            "the data are now {}; the model was trained on {}",
+            now.describe(),
+            self.manifest.input.describe()
+        );
         Err(Failure::asked(message, "the data of the recipe have changed since the run"))
     }
 }
@@ -104,7 +110,8 @@ fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result
             Err(Failure::asked(format!("{} has no checkpoint `{name}`", dir.path().display()), help))
         }
         None => default().ok_or_else(|| {
-            let message = format!("{} has no checkpoint: its run ended before one was written", dir.path().display());
+            let message =
+                format!("{} has no checkpoint: its run ended before one was written", dir.path().display());
             Failure::asked(message, "run the recipe again")
         }),
     }

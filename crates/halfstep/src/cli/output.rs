@@ -19,9 +19,9 @@ pub fn raw(text: &str) {
     }
 }
 
-/// Prints one JSON object to stdout.
+/// Prints one JSON object to stdout, on one line.
 pub fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    line(&serde_json::to_string_pretty(value)?);
+    line(&serde_json::to_string(value)?);
     Ok(())
 }
 

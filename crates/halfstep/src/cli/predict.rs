@@ -134,11 +134,16 @@ fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCod
     let mut inputs = Vec::new();
     for input in &args.inputs {
         let name = input.display().to_string();
-        let content = std::fs::read(input).map_err(|e| Failure::asked(format!("{name}: cannot be read: {e}"), ""))?;
-        let content = String::from_utf8(content).map_err(|_| Failure::asked(format!("{name}: not UTF-8 text"), ""))?;
+        let content =
+            std::fs::read(input).map_err(|e| Failure::asked(format!("{name}: cannot be read: {e}"), ""))?;
+        let content =
+            String::from_utf8(content).map_err(|_| Failure::asked(format!("{name}: not UTF-8 text"), ""))?;
         let tokens: Vec<i32> = text.encode(&content)?.into_iter().map(|t| t as i32).collect();
         if tokens.len() < 2 {
-            return Err(Failure::asked(format!("{name}: too short to be scored"), "at least two tokens are needed"));
+            return Err(Failure::asked(
+                format!("{name}: too short to be scored"),
+                "at least two tokens are needed",
+            ));
         }
         inputs.push((name, content.len(), tokens));
     }
@@ -158,13 +163,21 @@ fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCod
     let width = scores.iter().map(|s| s.input.chars().count()).max().unwrap_or(0);
     for s in &scores {
         let tokens = units::count(s.tokens as u64);
-        output::line(&format!("{:<width$}  {tokens} tokens  loss {:.4}  {:.3} bits per byte", s.input, s.loss, s.bits_per_byte));
+        output::line(&format!(
+            "{:<width$}  {tokens} tokens  loss {:.4}  {:.3} bits per byte",
+            s.input, s.loss, s.bits_per_byte
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Mean loss of every token but the first, each predicted from those before it in its window.
-fn score(session: &mut Session<'_>, tokens: &[i32], length: usize, vocabulary: usize) -> Result<f64, Failure> {
+fn score(
+    session: &mut Session<'_>,
+    tokens: &[i32],
+    length: usize,
+    vocabulary: usize,
+) -> Result<f64, Failure> {
     let (mut sum, mut counted) = (0.0, 0usize);
     let last = tokens.len() - 1;
     for start in (0..last).step_by(length) {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::{Policy, PrecisionPlan};
-use halfstep::nn::parameter_count;
+use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::metrics::StateBytes;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, Lines, RunDir};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::progress;
+use super::{machine, progress};
 
 /// The recipe that `compare` runs when none is named.
 const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
@@ -41,12 +41,32 @@ pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
     let spinner = progress::spinner("loading data");
     let prepared = recipe.prepare();
     spinner.finish_and_clear();
-    Ok(prepared?)
+    let experiment = prepared?;
+    // Weights and two moments in f32; what else a step needs is known once it is planned.
+    machine::check_memory("training this model", parameters(&experiment)?.saturating_mul(12))?;
+    Ok(experiment)
 }
 
 /// The model in words.
 pub fn describe_model(experiment: &Experiment) -> String {
-    experiment.recipe.model.kind().to_string()
+    let list = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
+    match &experiment.recipe.model {
+        ModelSpec::Mlp(m) if m.hidden.is_empty() => "linear model".into(),
+        ModelSpec::Mlp(m) => format!("mlp {}", list(&m.hidden)),
+        ModelSpec::Cnn(m) => format!("cnn {}, hidden {}", list(&m.channels), m.hidden),
+        ModelSpec::Resnet18(m) => format!("resnet18, width {}", m.width),
+        ModelSpec::Gpt(m) => format!("gpt {} layers × {}", m.layers, m.width),
+    }
+}
+
+/// The form of a sample in words.
+fn describe_sample(input: &InputSpec) -> String {
+    match *input {
+        InputSpec::Features { width } => format!("{width} numbers each"),
+        InputSpec::Image { height, width, channels: 1 } => format!("{height}×{width} gray"),
+        InputSpec::Image { height, width, .. } => format!("{height}×{width} colour"),
+        InputSpec::Tokens { length, vocab } => format!("windows of {length} tokens out of {vocab}"),
+    }
 }
 
 /// The data in words.
@@ -61,7 +81,7 @@ pub fn describe_data(experiment: &Experiment) -> String {
     };
     let info = &experiment.info;
     let (train, test) = (units::count(info.train_samples as u64), units::count(info.test_samples as u64));
-    format!("{name} ({train} train, {test} test samples; {})", experiment.input.describe())
+    format!("{name} ({train} train, {test} test samples; {})", describe_sample(&experiment.input))
 }
 
 fn file_name(path: &Path) -> String {

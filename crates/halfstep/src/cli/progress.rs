@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use halfstep::train::metrics::{Event, EvaluationMetrics, Line, RunningLoss, StepMetrics};
+use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
 use halfstep::train::run_dir::Lines;
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Proceed, RunError, Watch};

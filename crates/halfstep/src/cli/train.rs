@@ -51,7 +51,7 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
     say(&format!(
         "{} in {policy} on {}; {} parameters, {} steps of {}; {}",
-        output::bold(experiment.recipe.model.kind()),
+        output::bold(&prepare::describe_model(&experiment)),
         prepare::describe_data(&experiment),
         units::count(prepare::parameters(&experiment)? as u64),
         units::count(experiment.steps),
@@ -61,7 +61,12 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     let bar = bar(&policy, experiment.steps);
     let path = dir.checkpoint(CHECKPOINT);
     let mut evaluated = |e: &EvaluationMetrics, session: &Session<'_>, bar: &ProgressBar| {
-        let text = format!("step {:>6}   test loss {:.4}   test accuracy {}", e.attempt, e.loss, units::percent(e.accuracy, None));
+        let text = format!(
+            "step {:>6}   test loss {:.4}   test accuracy {}",
+            e.attempt,
+            e.loss,
+            units::percent(e.accuracy, None)
+        );
         bar.suspend(|| say(&text));
         Ok(checkpoint::save(session, &path, Contents::Everything)?)
     };

@@ -9,7 +9,10 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 ///
 /// It is a [`miette::Diagnostic`]: a program with miette's reports shows the line.
 #[derive(Clone, Debug)]
-pub struct RecipeError {
+pub struct RecipeError(Box<Mistake>);
+
+#[derive(Clone, Debug)]
+struct Mistake {
     message: String,
     place: Option<(Range<usize>, String)>,
     help: Option<String>,
@@ -19,46 +22,46 @@ pub struct RecipeError {
 impl RecipeError {
     /// A mistake that no line is to blame for.
     pub fn new(message: impl Into<String>) -> RecipeError {
-        RecipeError { message: message.into(), place: None, help: None, source: None }
+        RecipeError(Box::new(Mistake { message: message.into(), place: None, help: None, source: None }))
     }
 
     /// Points at bytes `span` of the text, with a few words beside them.
     pub(crate) fn at(mut self, span: Range<usize>, label: impl Into<String>) -> RecipeError {
-        self.place = Some((span, label.into()));
+        self.0.place = Some((span, label.into()));
         self
     }
 
     /// Says what to do.
     pub(crate) fn help(mut self, help: impl Into<String>) -> RecipeError {
-        self.help = Some(help.into()).filter(|h| !h.is_empty());
+        self.0.help = Some(help.into()).filter(|h| !h.is_empty());
         self
     }
 
     /// The text that the place is in.
     pub(crate) fn in_text(mut self, name: &str, text: &str) -> RecipeError {
-        self.source = Some(NamedSource::new(name, text.to_string()).with_language("toml"));
+        self.0.source = Some(NamedSource::new(name, text.to_string()).with_language("toml"));
         self
     }
 
     /// What is wrong, in one sentence.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The bytes of the text to look at.
     pub fn span(&self) -> Option<Range<usize>> {
-        self.place.as_ref().map(|(span, _)| span.clone())
+        self.0.place.as_ref().map(|(span, _)| span.clone())
     }
 
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
-        self.help.as_deref()
+        self.0.help.as_deref()
     }
 }
 
 impl fmt::Display for RecipeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
@@ -66,15 +69,15 @@ impl std::error::Error for RecipeError {}
 
 impl Diagnostic for RecipeError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|h| Box::new(h) as Box<dyn fmt::Display>)
+        self.0.help.as_ref().map(|h| Box::new(h) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.as_ref().map(|s| s as &dyn SourceCode)
+        self.0.source.as_ref().map(|s| s as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let (span, label) = self.place.as_ref()?;
+        let (span, label) = self.0.place.as_ref()?;
         let labelled = LabeledSpan::new(Some(label.clone()), span.start, span.len());
         Some(Box::new(std::iter::once(labelled)))
     }

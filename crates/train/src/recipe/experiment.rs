@@ -62,7 +62,16 @@ impl Recipe {
             let key = e.field();
             self.source.wrong("model", key, &e.to_string(), "does not fit").help(e.hint())
         })?;
-        let graph = eval_graph(model.as_ref(), &input, batch).map_err(|e| {
+        let graph = train_graph(&StepSpec {
+            model: model.as_ref(),
+            input: &input,
+            batch,
+            optimiser: &self.optimiser,
+            scaling: &LossScale::Off,
+            clip: self.train.clip,
+            expose_gradients: false,
+        });
+        let graph = graph.map_err(|e| {
             self.source.wrong("model", None, &format!("the model cannot be built: {e}"), "here")
         })?;
         for exception in &self.precision.overrides {
@@ -92,7 +101,8 @@ impl Recipe {
             DataError::TooManyClasses { .. } => Some("target"),
             DataError::TextTooShort { .. } => Some("sequence"),
             DataError::FeatureMissing { .. } => Some("tokenizer"),
-            _ => None,
+            // Most mistakes are inside the file; without one, the section is pointed at.
+            _ => Some("path"),
         };
         self.source.wrong("data", key, &e.to_string(), "from here")
     }

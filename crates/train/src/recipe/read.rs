@@ -213,8 +213,11 @@ fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> 
     DataSpec::try_from(table).map_err(|e| {
         let key = e.key.filter(|k| source.places.contains_key(&format!("data.{k}")));
         let place = key.map_or("data".to_string(), |k| format!("data.{k}"));
-        let span = source.places.get(&place).map(|p| p.key.clone()).unwrap_or_default();
-        RecipeError::new(e.to_string()).at(span, "here")
+        let span = source.places.get(&place).map(|p| match key {
+            Some(_) => p.key.start..p.value.end,
+            None => p.key.clone(),
+        });
+        RecipeError::new(e.to_string()).at(span.unwrap_or_default(), "here")
     })
 }
 
@@ -362,10 +365,10 @@ fn explain(message: &str, span: Range<usize>) -> RecipeError {
     let known: Vec<&str> = names.collect();
     let list = || known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
     if message.starts_with("unknown field") {
-        let label = if known.is_empty() {
-            "there are no keys here".into()
-        } else {
-            format!("expected one of {}", list())
+        let label = match known.len() {
+            0 => "there are no keys here".into(),
+            1 => format!("the only key here is {}", list()),
+            _ => format!("expected one of {}", list()),
         };
         return RecipeError::new(format!("unknown key `{first}`"))
             .at(span, label)

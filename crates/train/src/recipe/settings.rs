@@ -26,7 +26,7 @@ pub struct TrainSettings {
     pub clip: Option<f64>,
     /// `skip_limit`: skipped steps in a row, at the lowest loss scale, that end the run as diverged.
     pub skip_limit: u32,
-    /// `evaluate_every`: steps between evaluations; absent, the end of each epoch, or ten times in a run by `steps`.
+    /// `evaluate_every`: steps between evaluations; absent, about a dozen times in a run.
     pub evaluate_every: Option<u64>,
 }
 

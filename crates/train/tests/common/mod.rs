@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod golden;
-pub mod running_error;
+pub mod rounding;
 
 use std::num::NonZeroUsize;
 

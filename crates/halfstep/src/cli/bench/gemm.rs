@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use halfstep::cpu::gemm::{Activation, Compute, Ctx, Data, DataMut, Existing, GemmArgs, Layout, Operand, Output, Scratch, gemm};
+use halfstep::cpu::gemm::{
+    Activation, Compute, Ctx, Data, DataMut, Existing, GemmArgs, Layout, Operand, Output, Scratch, gemm,
+};
 use halfstep::cpu::isa::Isa;
 use halfstep::cpu::pool::Pool;
 use halfstep::evidence::units;
@@ -13,7 +15,7 @@ use serde::Serialize;
 
 use super::super::args::{BenchGemm, Precision};
 use super::super::failure::Failure;
-use super::super::output;
+use super::super::{machine, output};
 use super::median_and_min;
 
 const WARM_UP: usize = 3;
@@ -72,9 +74,12 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     if !(args.seconds >= 0.0 && args.seconds.is_finite()) {
         return Err(Failure::asked(format!("--seconds {} is not possible", args.seconds), "give 0 or more"));
     }
-    let too_large = || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
-    let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 36).ok_or_else(too_large);
+    let too_large =
+        || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
+    let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 40).ok_or_else(too_large);
     let (a_count, b_count, c_count) = (elements(m, k)?, elements(k, n)?, elements(m, n)?);
+    let operand_bytes = if args.precision == Precision::Fp32 { 4 } else { 2 };
+    machine::check_memory("this product", (a_count + b_count) * operand_bytes + c_count * 4)?;
     let threads = halfstep::threads_or_all(threads);
     let isa = Isa::from_env()?;
     let pool = Pool::new(threads);
@@ -97,7 +102,8 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
             bias: None,
             activation: Activation::Identity,
         };
-        gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args).map_err(|e| Failure::failed(e.to_string()))
+        gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args)
+            .map_err(|e| Failure::failed(e.to_string()))
     };
     for _ in 0..WARM_UP {
         once()?;
@@ -133,9 +139,16 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     }
     output::raw(&output::fields(&[
         ("product", format!("{m} × {n} × {k}, {}", printed.precision)),
-        ("on this CPU", format!("{}, {} threads", printed.instruction_set, printed.threads)),
+        ("on this CPU", format!("{}, threads: {}", printed.instruction_set, printed.threads)),
         ("speed", format!("{:.0} GFLOP/s median, {:.0} best", printed.gflops, printed.best_gflops)),
-        ("time", format!("{} median, {} least, over {runs} runs", units::milliseconds(median_ms), units::milliseconds(min_ms))),
+        (
+            "time",
+            format!(
+                "{} median, {} least, over {runs} runs",
+                units::milliseconds(median_ms),
+                units::milliseconds(min_ms)
+            ),
+        ),
     ]));
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,8 @@ pub mod step;
 pub fn median_and_min(times: &mut [f64]) -> (f64, f64) {
     times.sort_by(f64::total_cmp);
     let middle = times.len() / 2;
-    let median = if times.len().is_multiple_of(2) { (times[middle - 1] + times[middle]) / 2.0 } else { times[middle] };
+    let median =
+        if times.len().is_multiple_of(2) { (times[middle - 1] + times[middle]) / 2.0 } else { times[middle] };
     (median, times[0])
 }
 

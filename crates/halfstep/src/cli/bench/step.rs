@@ -9,7 +9,7 @@ use halfstep::evidence::units;
 use halfstep::float::{Philox, unit_f64};
 use halfstep::graph::engine::HostSlice;
 use halfstep::graph::precision::Policy;
-use halfstep::nn::{GptSpec, InputSpec, MlpSpec, ModelSpec, Resnet18Spec};
+use halfstep::nn::{GptSpec, InputSpec, MlpSpec, ModelSpec, Resnet18Spec, parameter_count};
 use halfstep::train::metrics::StateBytes;
 use halfstep::train::optimiser::{AdamW, Optimiser};
 use halfstep::train::session::{Session, SessionSpec};
@@ -66,7 +66,10 @@ struct Case {
 
 fn case(args: &BenchStep) -> Result<Case, Failure> {
     let or = |value: Option<NonZeroUsize>, default: usize| value.map_or(default, NonZeroUsize::get);
-    let refuse = |given: &[(&str, Option<NonZeroUsize>)], model: &str| match given.iter().find(|(_, v)| v.is_some()) {
+    let refuse = |given: &[(&str, Option<NonZeroUsize>)], model: &str| match given
+        .iter()
+        .find(|(_, v)| v.is_some())
+    {
         Some((name, _)) => Err(Failure::asked(format!("--{name} means nothing for {model}"), "leave it out")),
         None => Ok(()),
     };
@@ -76,7 +79,13 @@ fn case(args: &BenchStep) -> Result<Case, Failure> {
             refuse(&gpt_only, "mlp")?;
             refuse(&[("width", args.width)], "mlp")?;
             let model = ModelSpec::Mlp(MlpSpec { hidden: vec![1024, 1024] });
-            Case { name: "mlp", model, input: InputSpec::Features { width: 784 }, outputs: 10, batch: or(args.batch, 256) }
+            Case {
+                name: "mlp",
+                model,
+                input: InputSpec::Features { width: 784 },
+                outputs: 10,
+                batch: or(args.batch, 256),
+            }
         }
         BenchModel::Resnet18 => {
             refuse(&gpt_only, "resnet18")?;
@@ -120,6 +129,10 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     let case = case(&args)?;
     let model = case.model.build(&case.input, case.outputs);
     let model = model.map_err(|e| Failure::asked(e.to_string(), e.hint()))?;
+    let parameters = parameter_count(model.as_ref(), &case.input);
+    let parameters = parameters.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
+    // Weights and two moments in f32.
+    machine::check_memory("training this model", parameters.saturating_mul(12))?;
     let engine = halfstep::engine(threads)?;
     let policy = Policy::named(args.precision.name()).map_err(|e| Failure::asked(e.to_string(), ""))?;
     let optimiser = Optimiser::AdamW(AdamW { lr: LR, ..AdamW::default() });
@@ -185,7 +198,14 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     output::raw(&output::fields(&[
         ("model", format!("{}, {}", printed.model, printed.precision)),
         ("engine", printed.engine.clone()),
-        ("step", format!("{} median, {} least, over {steps} steps", units::milliseconds(median_ms), units::milliseconds(min_ms))),
+        (
+            "step",
+            format!(
+                "{} median, {} least, over {steps} steps",
+                units::milliseconds(median_ms),
+                units::milliseconds(min_ms)
+            ),
+        ),
         ("items/s", units::count(printed.items_per_s.round() as u64)),
         ("step's scratch", units::bytes(printed.arena_bytes)),
         ("weights and optimiser", units::bytes(printed.state_bytes)),

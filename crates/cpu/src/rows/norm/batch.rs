@@ -1,0 +1,356 @@
+//! Batch normalisation.
+
+use super::{check_columns, view_or_ones};
+use crate::isa::Isa;
+use crate::pool::Pool;
+use crate::rows::grid::tiles;
+use crate::rows::reduce::{Deviation, ROW_GROUP, column_scratch_len, combine, partial_sums};
+use crate::rows::storage::{Dst, Src, TILE, convert};
+use crate::rows::{
+    Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch, fma,
+};
+
+/// Training-time batch normalisation: y = (x − mean)·rstd·γ + β with each column's mean and biased variance.
+#[derive(Debug)]
+pub struct BatchNorm<'a> {
+    /// Number of rows: N·H·W of an image batch.
+    pub rows: usize,
+    /// Number of columns: channels.
+    pub cols: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`; 1 where absent.
+    pub gamma: Option<Src<'a>>,
+    /// `[cols]`; 0 where absent.
+    pub beta: Option<Src<'a>>,
+    /// `[rows, cols]`.
+    pub y: Dst<'a>,
+    /// `[cols]`.
+    pub mean: &'a mut [f32],
+    /// `[cols]`: divided by `rows`, not `rows` − 1.
+    pub var: &'a mut [f32],
+    /// `[cols]`: 1/√(var + eps).
+    pub rstd: &'a mut [f32],
+    /// [`batch_norm_scratch_len`] elements.
+    pub scratch: &'a mut [f32],
+}
+
+/// f32 elements of scratch of [`BatchNorm`] and [`BatchNormBackward`].
+pub fn batch_norm_scratch_len(rows: usize, cols: usize) -> usize {
+    column_scratch_len(rows, cols, 2) + 2 * cols
+}
+
+impl BatchNorm<'_> {
+    /// Computes y, mean, var and rstd.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNorm { rows, cols, eps, x, gamma, beta, y, mean, var, rstd, scratch } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("mean", cols, mean.len())?;
+        check_len("var", cols, var.len())?;
+        check_len("rstd", cols, rstd.len())?;
+        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
+        let scale = 1.0 / rows as f64;
+        partial_sums(isa, pool, rows, cols, &x, Deviation::None, scratch);
+        let to = [Some(SharedDst::new(Dst::F32(mean)))];
+        combine(isa, pool, rows, cols, 1, scratch, &to, scale);
+        partial_sums(isa, pool, rows, cols, &x, Deviation::Squared(mean), scratch);
+        let to = [Some(SharedDst::new(Dst::F32(var)))];
+        combine(isa, pool, rows, cols, 1, scratch, &to, scale);
+        for (r, &v) in rstd.iter_mut().zip(&*var) {
+            *r = reciprocal_deviation(v, eps);
+        }
+        apply(isa, pool, Columns { cols, x, gamma, beta, mean, rstd }, y)
+    }
+}
+
+fn reciprocal_deviation(var: f32, eps: f32) -> f32 {
+    (1.0 / (f64::from(var) + f64::from(eps)).sqrt()) as f32
+}
+
+/// Batch normalisation with given statistics, as used when a model is evaluated.
+#[derive(Debug)]
+pub struct BatchNormInfer<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`; 1 where absent.
+    pub gamma: Option<Src<'a>>,
+    /// `[cols]`; 0 where absent.
+    pub beta: Option<Src<'a>>,
+    /// `[cols]`.
+    pub mean: &'a [f32],
+    /// `[cols]`.
+    pub var: &'a [f32],
+    /// `[rows, cols]`.
+    pub y: Dst<'a>,
+    /// `[cols]` elements.
+    pub scratch: &'a mut [f32],
+}
+
+impl BatchNormInfer<'_> {
+    /// Computes y.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNormInfer { rows, cols, eps, x, gamma, beta, mean, var, y, scratch } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("mean", cols, mean.len())?;
+        check_len("var", cols, var.len())?;
+        check_scratch(cols, scratch.len())?;
+        let rstd = &mut scratch[..cols];
+        for (r, &v) in rstd.iter_mut().zip(var) {
+            *r = reciprocal_deviation(v, eps);
+        }
+        apply(isa, pool, Columns { cols, x, gamma, beta, mean, rstd }, y)
+    }
+}
+
+/// A tensor and what is done to each of its columns.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    cols: usize,
+    x: Src<'a>,
+    gamma: Option<Src<'a>>,
+    beta: Option<Src<'a>>,
+    mean: &'a [f32],
+    rstd: &'a [f32],
+}
+
+fn apply(isa: Isa, pool: &Pool, columns: Columns<'_>, y: Dst<'_>) -> Result<(), RowError> {
+    let Columns { cols, x, gamma, beta, .. } = columns;
+    check_len("y", x.len(), y.len())?;
+    check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
+    let y = SharedDst::new(y);
+    let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
+    pool.for_each(grid.chunks(), &|_, chunk| {
+        let range = grid.range(chunk);
+        let elements = range.start * cols..range.end * cols;
+        // SAFETY: chunks of rows are disjoint.
+        let to = unsafe { y.part(elements.clone()) };
+        dispatch(isa, Apply { columns: Columns { x: x.slice(elements), ..columns }, to });
+    });
+    Ok(())
+}
+
+struct Apply<'a> {
+    columns: Columns<'a>,
+    to: Dst<'a>,
+}
+
+impl Body for Apply<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let Columns { cols, x, gamma, beta, mean, rstd } = self.columns;
+        let mut buffers = [[0.0; TILE]; 4];
+        let [x_buffer, g_buffer, b_buffer, y_buffer] = &mut buffers;
+        for tile in tiles(cols, TILE) {
+            // y = (x − mean)·(rstd·γ) + β.
+            let factor = view_or_ones::<C>(&gamma, tile.clone(), g_buffer);
+            let mut factors = [0.0; TILE];
+            let factors = &mut factors[..tile.len()];
+            for ((f, &g), &r) in factors.iter_mut().zip(factor).zip(&rstd[tile.clone()]) {
+                *f = g * r;
+            }
+            let beta = match &beta {
+                Some(b) => b.view::<C>(tile.clone(), b_buffer),
+                None => &[0.0; TILE][..tile.len()],
+            };
+            let mean = &mean[tile.clone()];
+            for row in 0..x.len() / cols {
+                let range = row * cols + tile.start..row * cols + tile.end;
+                let xs = x.view::<C>(range.clone(), x_buffer);
+                self.to.write::<C>(range, y_buffer, |ys| {
+                    for ((((y, &x), &m), &f), &b) in ys.iter_mut().zip(xs).zip(mean).zip(&*factors).zip(beta)
+                    {
+                        *y = fma::<C>(x - m, f, b);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The derivative of [`BatchNorm`].
+///
+/// With x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows − x̂·dγ/rows).
+#[derive(Debug)]
+pub struct BatchNormBackward<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// The forward operand, `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`; 1 where absent.
+    pub gamma: Option<Src<'a>>,
+    /// `[cols]`.
+    pub mean: &'a [f32],
+    /// `[cols]`.
+    pub rstd: &'a [f32],
+    /// `[rows, cols]`.
+    pub dy: Src<'a>,
+    /// `[rows, cols]`.
+    pub dx: Dst<'a>,
+    /// `[cols]`.
+    pub dgamma: Option<Dst<'a>>,
+    /// `[cols]`.
+    pub dbeta: Option<Dst<'a>>,
+    /// [`batch_norm_scratch_len`] elements.
+    pub scratch: &'a mut [f32],
+}
+
+impl BatchNormBackward<'_> {
+    /// Computes dx, dγ and dβ.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNormBackward { rows, cols, x, gamma, mean, rstd, dy, dx, dgamma, dbeta, scratch } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("dy", rows * cols, dy.len())?;
+        check_len("dx", rows * cols, dx.len())?;
+        check_len("mean", cols, mean.len())?;
+        check_len("rstd", cols, rstd.len())?;
+        check_columns(
+            cols,
+            &[
+                ("gamma", gamma.map(|g| g.len())),
+                ("dgamma", dgamma.as_ref().map(|g| g.len())),
+                ("dbeta", dbeta.as_ref().map(|b| b.len())),
+            ],
+        )?;
+        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
+        let (sums, partials) = scratch.split_at_mut(2 * cols);
+        let groups = rows.div_ceil(ROW_GROUP);
+        let shared = SharedSlice::new(partials);
+        let grid = Grid::rows(groups, ROW_GROUP * cols, 16 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            for group in grid.range(chunk) {
+                let range = group * ROW_GROUP..(group * ROW_GROUP + ROW_GROUP).min(rows);
+                let elements = range.start * cols..range.end * cols;
+                // SAFETY: each group belongs to one chunk.
+                let partial = unsafe { shared.part(group * 2 * cols..(group + 1) * 2 * cols) };
+                let (x, dy) = (x.slice(elements.clone()), dy.slice(elements));
+                dispatch(isa, BatchSums { cols, x, dy, mean, rstd, partial });
+            }
+        });
+        let (sum_dgamma, sum_dbeta) = sums.split_at_mut(cols);
+        {
+            let results = [&mut *sum_dgamma, &mut *sum_dbeta].map(|s| Some(SharedDst::new(Dst::F32(s))));
+            combine(isa, pool, rows, cols, 2, partials, &results, 1.0);
+        }
+        for (to, from) in [(dgamma, &*sum_dgamma), (dbeta, &*sum_dbeta)] {
+            if let Some(to) = to {
+                convert(isa, pool, Src::F32(from), to)?;
+            }
+        }
+        let dx = SharedDst::new(dx);
+        let (dgamma, dbeta) = (&*sum_dgamma, &*sum_dbeta);
+        let grid = Grid::rows(rows, cols, 16 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            let range = grid.range(chunk);
+            let elements = range.start * cols..range.end * cols;
+            // SAFETY: chunks of rows are disjoint.
+            let dx = unsafe { dx.part(elements.clone()) };
+            let (x, dy) = (x.slice(elements.clone()), dy.slice(elements));
+            dispatch(isa, BatchDx { rows, cols, x, dy, gamma, mean, rstd, dgamma, dbeta, dx });
+        });
+        Ok(())
+    }
+}
+
+struct BatchSums<'a> {
+    cols: usize,
+    x: Src<'a>,
+    dy: Src<'a>,
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    partial: &'a mut [f32],
+}
+
+impl Body for BatchSums<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(self) {
+        let cols = self.cols;
+        self.partial.fill(0.0);
+        let (dgamma, dbeta) = self.partial.split_at_mut(cols);
+        let mut buffers = [[0.0; TILE]; 2];
+        let [x_buffer, y_buffer] = &mut buffers;
+        for tile in tiles(cols, TILE) {
+            let (mean, rstd) = (&self.mean[tile.clone()], &self.rstd[tile.clone()]);
+            let (dgamma, dbeta) = (&mut dgamma[tile.clone()], &mut dbeta[tile.clone()]);
+            for row in 0..self.x.len() / cols {
+                let range = row * cols + tile.start..row * cols + tile.end;
+                let xs = self.x.view::<C>(range.clone(), x_buffer);
+                let dys = self.dy.view::<C>(range, y_buffer);
+                let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
+                for (((((dg, db), &x), &dy), &m), &r) in sums.zip(xs).zip(dys).zip(mean).zip(rstd) {
+                    *dg = fma::<C>(dy, (x - m) * r, *dg);
+                    *db += dy;
+                }
+            }
+        }
+    }
+}
+
+struct BatchDx<'a> {
+    rows: usize,
+    cols: usize,
+    x: Src<'a>,
+    dy: Src<'a>,
+    gamma: Option<Src<'a>>,
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    dgamma: &'a [f32],
+    dbeta: &'a [f32],
+    dx: Dst<'a>,
+}
+
+impl Body for BatchDx<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        let cols = self.cols;
+        let scale = 1.0 / self.rows as f32;
+        let mut buffers = [[0.0; TILE]; 4];
+        let [x_buffer, y_buffer, g_buffer, d_buffer] = &mut buffers;
+        let mut factors = [[0.0; TILE]; 3];
+        for tile in tiles(cols, TILE) {
+            // dx = a·dy − b·(x − mean) − c, each factor a column's.
+            let gammas = view_or_ones::<C>(&self.gamma, tile.clone(), g_buffer);
+            let [a, b, c] = &mut factors;
+            for (i, &gamma) in gammas.iter().enumerate() {
+                let (r, column) = (self.rstd[tile.start + i], tile.start + i);
+                a[i] = gamma * r;
+                b[i] = a[i] * r * (self.dgamma[column] * scale);
+                c[i] = a[i] * (self.dbeta[column] * scale);
+            }
+            let n = tile.len();
+            let (a, b, c, mean) = (&a[..n], &b[..n], &c[..n], &self.mean[tile.clone()]);
+            for row in 0..self.x.len() / cols {
+                let range = row * cols + tile.start..row * cols + tile.end;
+                let xs = self.x.view::<C>(range.clone(), x_buffer);
+                let dys = self.dy.view::<C>(range.clone(), y_buffer);
+                self.dx.write::<C>(range, d_buffer, |dx| {
+                    let (xs, dys, dx) = (&xs[..n], &dys[..n], &mut dx[..n]);
+                    for i in 0..n {
+                        dx[i] = fma::<C>(a[i], dys[i], -fma::<C>(b[i], xs[i] - mean[i], c[i]));
+                    }
+                });
+            }
+        }
+    }
+}
