@@ -26,13 +26,13 @@
 mod batch;
 mod bundled;
 mod dataset;
+mod draws;
 mod error;
 mod files;
 mod images;
 mod inspect;
 mod load;
 mod nearest;
-mod philox;
 mod preprocessing;
 mod sampler;
 mod spec;

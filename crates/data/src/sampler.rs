@@ -1,8 +1,8 @@
 //! Which samples make up which batch: a function of (seed, attempt) and nothing else, so that a run can stop and resume.
 
 use crate::batch::Draw;
+use crate::draws::{Purpose, Stream};
 use crate::error::{DataError, Role};
-use crate::philox::{Purpose, Stream};
 
 /// Draws train batches without replacement, in a new order every epoch; what is left over at the end of an epoch is dropped.
 ///

@@ -1,7 +1,7 @@
 //! Choosing samples at random so that every class keeps its share.
 
+use crate::draws::{Purpose, Stream};
 use crate::error::DataError;
-use crate::philox::{Purpose, Stream};
 use crate::spec::RandomSplit;
 
 /// Samples by part; each list is in file order.

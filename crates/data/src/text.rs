@@ -9,8 +9,8 @@ mod bpe;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Draw;
+use crate::draws::{Purpose, Stream};
 use crate::error::{DataError, Role};
-use crate::philox::{Purpose, Stream};
 use crate::spec::{TextOptions, TokenizerSpec};
 
 pub use bpe::Bpe;

@@ -1,6 +1,6 @@
 //! Random changes of train images: mirroring and shifting, which both only move pixels.
 
-use crate::philox::{Purpose, Stream};
+use crate::draws::{Purpose, Stream};
 use crate::spec::Augment;
 
 /// Which pixel of the stored image is seen where.
