@@ -1,14 +1,14 @@
 //! Two-dimensional convolution and its gradients as matrix products whose operands are never written out: packing
 //! reads the windows straight from the image (implicit im2col).
 //!
-//! Activations are NHWC, weights O·KH·KW·C, all dense. y[n,i,j,o] = Σ x[n, i·s + u − p, j·s + v − p, c] · w[o,u,v,c]
+//! Activations are NHWC, weights O·KH·KW·C, all dense. `y[n,i,j,o] = Σ x[n, i·s + u − p, j·s + v − p, c] · w[o,u,v,c]`
 //! over u, v, c, with stride s, padding p and zeros outside the image. Formats, rounding and error bounds are those
 //! of [`crate::gemm`]; the number of terms K is KH·KW·C forward, at most ⌈KH/s⌉·⌈KW/s⌉·O for the gradient with respect
 //! to the input, and N·OH·OW for the gradient with respect to the weights.
 
 use crate::gemm::{
-    Activation, Along, Compute, Ctx, Data, DataMut, Existing, Extents, Gather, KernelError, OutRows, PackB,
-    Problem, Sink, Source, Window, check_equal, check_storage, execute,
+    Activation, Along, Compute, Ctx, Data, DataMut, Existing, Extents, Gather, KernelError, Operands,
+    OutRows, Packing, Problem, Sink, Source, Window, check_equal, check_storage, execute,
 };
 use crate::isa::Isa;
 
@@ -40,6 +40,18 @@ pub enum ConvPass {
     GradInput,
     /// dw from x and dy.
     GradWeight,
+}
+
+impl ConvPass {
+    /// Windows are packed piece by piece, never whole; weights and dy exist in memory.
+    fn operands(self) -> Operands {
+        match self {
+            ConvPass::Forward | ConvPass::GradInput => {
+                Operands { a: Packing::PerJob, a_rows_run: true, b: Packing::Once }
+            }
+            ConvPass::GradWeight => Operands { a: Packing::Once, a_rows_run: false, b: Packing::PerJob },
+        }
+    }
 }
 
 /// One phase of the gradient with respect to the input: the pixels whose row and column leave the same remainders
@@ -159,13 +171,11 @@ impl Conv2d {
         compute: Compute,
     ) -> Result<usize, KernelError> {
         let output = self.output()?;
-        let bytes = |extents, pack_b| crate::gemm::bytes(isa, threads, compute, extents, pack_b);
+        let bytes = |extents| crate::gemm::bytes(isa, threads, compute, extents, pass.operands());
         Ok(match pass {
-            ConvPass::Forward => bytes(self.forward_extents(output), PackB::Once),
-            ConvPass::GradWeight => bytes(self.weight_extents(output), PackB::PerJob),
-            ConvPass::GradInput => {
-                self.phases().map(|p| bytes(self.phase_extents(&p), PackB::Once)).max().unwrap_or(0)
-            }
+            ConvPass::Forward => bytes(self.forward_extents(output)),
+            ConvPass::GradWeight => bytes(self.weight_extents(output)),
+            ConvPass::GradInput => self.phases().map(|p| bytes(self.phase_extents(&p))).max().unwrap_or(0),
         })
     }
 }
@@ -222,7 +232,12 @@ pub fn forward(
         along: Along::K,
     };
     let sink = sink(&mut y, OutRows::Strided(conv.out_channels), epilogue);
-    execute(ctx, &problem(conv.windows(x, output, Along::K), b, sink, compute), extents, PackB::Once);
+    execute(
+        ctx,
+        &problem(conv.windows(x, output, Along::K), b, sink, compute),
+        extents,
+        ConvPass::Forward.operands(),
+    );
     Ok(())
 }
 
@@ -275,7 +290,12 @@ pub fn grad_input(
         let epilogue = Epilogue { existing, ..Epilogue::default() };
         let base = (phase.first[0] * width + phase.first[1]) * c;
         let sink = Sink { base, ..sink(&mut dx, rows, epilogue) };
-        execute(ctx, &problem(a, b, sink, compute), conv.phase_extents(&phase), PackB::Once);
+        execute(
+            ctx,
+            &problem(a, b, sink, compute),
+            conv.phase_extents(&phase),
+            ConvPass::GradInput.operands(),
+        );
     }
     Ok(())
 }
@@ -306,7 +326,7 @@ pub fn grad_weight(
     let a = Source { data: dy, base: 0, gather, along: Along::Outer };
     let b = conv.windows(x, output, Along::Outer);
     let sink = sink(&mut dw, OutRows::Strided(extents.n), Epilogue { existing, ..Epilogue::default() });
-    execute(ctx, &problem(a, b, sink, compute), extents, PackB::PerJob);
+    execute(ctx, &problem(a, b, sink, compute), extents, ConvPass::GradWeight.operands());
     Ok(())
 }
 

@@ -102,11 +102,8 @@ fn a_truncated_png() {
     let place = Place::new();
     for class in ["cats", "dogs"] {
         for i in 0..8u8 {
-            let image =
-                image::RgbImage::from_fn(8, 8, |x, y| image::Rgb([x as u8 * 30, y as u8 * 30, i * 30]));
-            let path = place.path(&format!("pets/{class}/{i}.png"));
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            image.save(path).unwrap();
+            let pixel = |x: u32, y: u32| [x as u8 * 30, y as u8 * 30, i * 30];
+            place.picture(&format!("pets/{class}/{i}.png"), 8, 8, pixel);
         }
     }
     let bad = place.path("pets/dogs/3.png");

@@ -94,14 +94,11 @@ fn the_resolved_recipe_trains_the_same_model() {
 fn pictures(place: &Place) {
     for (class, offset) in [("left", 2), ("right", 12)] {
         for i in 0..40u32 {
-            let picture = image::GrayImage::from_fn(20, 18, |x, y| {
+            place.picture(&format!("squares/{class}/{i}.png"), 20, 18, |x, y| {
                 let noise = (x * 31 + y * 17 + i * 101).wrapping_mul(2654435761) >> 27;
                 let inside = (offset..offset + 6).contains(&x) && (6..12).contains(&y);
-                image::Luma([noise as u8 + if inside { 200 } else { 20 }])
+                [noise as u8 + if inside { 200 } else { 20 }]
             });
-            let path = place.path(&format!("squares/{class}/{i}.png"));
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            picture.save(path).unwrap();
         }
     }
 }
@@ -273,4 +270,19 @@ fn an_interrupted_run_leaves_what_it_learnt() {
     assert!(stdout.contains("run directory"), "{stdout}");
     let eval = place.json(&["eval", "run", "--json"]);
     assert!(eval["accuracy"].as_f64().unwrap() > 0.1, "{eval}");
+}
+
+#[test]
+fn every_recipe_of_the_project_is_valid() {
+    let place = Place::new();
+    let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(recipes).unwrap() {
+        let path = entry.unwrap().path();
+        let summary = place.ok(&["explain", path.to_str().unwrap()]);
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(summary.contains(name) && summary.contains("parameters"), "{summary}");
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} recipes");
 }

@@ -29,7 +29,7 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
-pub(crate) use plan::{Extents, PackB};
+pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
 pub(crate) use source::{Along, Gather, Source, Window};
@@ -336,13 +336,13 @@ fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
 /// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
 /// output's layout overlaps itself; nothing is written then.
 pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
-    let (problem, extents, pack_b) = check(args)?;
-    execute(ctx, &problem, extents, pack_b);
+    let (problem, extents, operands) = check(args)?;
+    execute(ctx, &problem, extents, operands);
     Ok(())
 }
 
 /// Checks the arguments of [`gemm`].
-fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, PackB), KernelError> {
+fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, Operands), KernelError> {
     let GemmArgs { batch, a, b, mut c, compute, existing, bias, activation } = args;
     let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
     check_equal("rows of B (K)", k, b.layout.rows)?;
@@ -377,12 +377,18 @@ fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, PackB), KernelErro
         out_batch: c.layout.batch_strides,
     };
     let extents = Extents { batches: batch[0] * batch[1], m, n, k };
-    Ok((problem, extents, share_b(batch, b.layout.batch_strides)))
+    let operands = Operands {
+        a: packing(batch, a.layout.batch_strides),
+        a_rows_run: problem.a.along == Along::K,
+        b: packing(batch, b.layout.batch_strides),
+    };
+    Ok((problem, extents, operands))
 }
 
-fn share_b(batch: [usize; 2], strides: [usize; 2]) -> PackB {
+/// An operand in memory can be packed once where all batches use the same.
+fn packing(batch: [usize; 2], strides: [usize; 2]) -> Packing {
     let same = (0..2).all(|i| batch[i] == 1 || strides[i] == 0);
-    if same { PackB::Once } else { PackB::PerJob }
+    if same { Packing::Once } else { Packing::PerJob }
 }
 
 /// Runs `$body` with `$engine` bound to the engine for an instruction set and a compute format.
@@ -417,27 +423,33 @@ macro_rules! with_engine {
 }
 
 /// Computes a checked problem on the engine for instruction set and compute format.
-pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, pack_b: PackB) {
+pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, operands: Operands) {
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return;
     }
     let threads = ctx.pool.threads();
     with_engine!(ctx.isa, problem.compute, engine => {
-        let plan = make_plan(engine, extents, pack_b, threads);
+        let plan = make_plan(engine, extents, operands, threads);
         run::run(engine, ctx, problem, &plan);
     });
 }
 
-fn make_plan<E: engine::Engine>(_: E, extents: Extents, pack_b: PackB, threads: usize) -> Plan {
-    Plan::new::<E>(extents, pack_b, threads)
+fn make_plan<E: engine::Engine>(_: E, extents: Extents, operands: Operands, threads: usize) -> Plan {
+    Plan::new::<E>(extents, operands, threads)
 }
 
 /// Bytes of scratch for a problem of these extents.
-pub(crate) fn bytes(isa: Isa, threads: usize, compute: Compute, extents: Extents, pack_b: PackB) -> usize {
+pub(crate) fn bytes(
+    isa: Isa,
+    threads: usize,
+    compute: Compute,
+    extents: Extents,
+    operands: Operands,
+) -> usize {
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return 0;
     }
-    with_engine!(isa, compute, engine => make_plan(engine, extents, pack_b, threads).bytes(threads))
+    with_engine!(isa, compute, engine => make_plan(engine, extents, operands, threads).bytes(threads))
 }
 
 /// The sizes of a product, for [`scratch_bytes`].
@@ -453,11 +465,13 @@ pub struct GemmShape {
     pub compute: Compute,
 }
 
-/// Bytes of scratch that [`gemm`] uses for such a product with `threads` threads.
+/// Bytes of scratch that suffice [`gemm`] for such a product with `threads` threads.
 pub fn scratch_bytes(isa: Isa, threads: usize, shape: &GemmShape) -> usize {
     let [m, n, k] = shape.mnk;
     let extents = Extents { batches: shape.batch[0] * shape.batch[1], m, n, k };
     let single = extents.batches <= 1;
-    let pack_b = if shape.same_b || single { PackB::Once } else { PackB::PerJob };
-    bytes(isa, threads, shape.compute, extents, pack_b)
+    let b = if shape.same_b || single { Packing::Once } else { Packing::PerJob };
+    // How A lies is not known: take the more demanding way.
+    let ways = [true, false].map(|a_rows_run| Operands { a: Packing::Once, a_rows_run, b });
+    ways.map(|operands| bytes(isa, threads, shape.compute, extents, operands)).into_iter().max().unwrap_or(0)
 }

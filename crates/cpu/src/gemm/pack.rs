@@ -19,9 +19,7 @@ const RUN: usize = 128;
 /// Lines that are fetched ahead of their use.
 const AHEAD: usize = 6;
 
-/// Panels, and steps of k, whose pairs are made in one go: runs long enough to read well, and a stage that fits the
-/// first-level cache.
-const PAIR_PANELS: usize = 4;
+/// Steps of k whose pairs are staged in one go: runs of a cache line or two.
 const PAIR_STEPS: usize = 2;
 
 /// k per tile instruction.
@@ -213,18 +211,18 @@ pub(crate) fn tiles_b<const PARTS: usize>(
     }
 }
 
-/// Walks `len` elements of a line from position `first` on in runs of 32, calling `emit(run, part, bf16 codes)`; zeros
+/// Walks `len` elements of a line in runs of 32, which begin at `positions`, calling `emit(run, part, bf16 codes)`; zeros
 /// after `len` and where there is no line.
 #[inline(always)]
 fn thirty_twos<const PARTS: usize>(
     source: &Source<'_>,
     line: Option<Line>,
-    first: usize,
+    positions: &[Position],
     len: usize,
     mut emit: impl FnMut(usize, usize, &[u16; 32]),
 ) {
     let Some(line) = line else {
-        for run in 0..len.div_ceil(32) {
+        for run in 0..positions.len() {
             for part in 0..PARTS {
                 emit(run, part, &[0; 32]);
             }
@@ -233,10 +231,10 @@ fn thirty_twos<const PARTS: usize>(
     };
     // One part is the bf16 product, two are f16.
     match (source.data, PARTS) {
-        (Data::Bf16(d), _) => halves::<Bf16, PARTS>(source, d, line, first, len, emit),
-        (Data::F16(d), _) => halves::<F16, PARTS>(source, d, line, first, len, emit),
-        (Data::F32(d), 1) => halves::<F32ToBf16, PARTS>(source, d, line, first, len, emit),
-        (Data::F32(d), _) => halves::<F32ToF16, PARTS>(source, d, line, first, len, emit),
+        (Data::Bf16(d), _) => halves::<Bf16, PARTS>(source, d, line, positions, len, emit),
+        (Data::F16(d), _) => halves::<F16, PARTS>(source, d, line, positions, len, emit),
+        (Data::F32(d), 1) => halves::<F32ToBf16, PARTS>(source, d, line, positions, len, emit),
+        (Data::F32(d), _) => halves::<F32ToF16, PARTS>(source, d, line, positions, len, emit),
     }
 }
 
@@ -245,12 +243,10 @@ fn halves<E: Element, const PARTS: usize>(
     source: &Source<'_>,
     data: &[E::Stored],
     line: Line,
-    first: usize,
+    positions: &[Position],
     len: usize,
     mut emit: impl FnMut(usize, usize, &[u16; 32]),
 ) {
-    let adjacent = source.adjacent(line, source.position(first), len);
-    let whole = adjacent.map_or(&[][..], |start| &data[start..start + len / 32 * 32]);
     let mut convert = |run: usize, from: &[E::Stored; 32]| {
         for part in 0..PARTS {
             let mut to = [0; 32];
@@ -260,15 +256,16 @@ fn halves<E: Element, const PARTS: usize>(
             emit(run, part, &to);
         }
     };
-    let (runs, _) = whole.as_chunks::<32>();
-    for (run, from) in runs.iter().enumerate() {
+    // All runs in one piece, as in a stored matrix, or each by itself, as in windows.
+    let whole = source.adjacent(line, positions[0], len).map_or(&[][..], |start| &data[start..start + len]);
+    let whole = whole.as_chunks::<32>().0;
+    for (run, from) in whole.iter().enumerate() {
         convert(run, from);
     }
-    for run in runs.len()..len.div_ceil(32) {
-        let mut fetched = [E::Stored::default(); 32];
-        let position = source.position(first + run * 32);
-        source.fetch(data, line, position, &mut fetched[..32.min(len - run * 32)]);
-        convert(run, &fetched);
+    let mut fetched = [E::Stored::default(); 32];
+    for (run, &position) in positions.iter().enumerate().skip(whole.len()) {
+        let len = 32.min(len - run * 32);
+        convert(run, run_of_32(source, data, Some(line), position, len, &mut fetched));
     }
 }
 
@@ -286,39 +283,85 @@ fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 3
 #[inline(always)]
 fn tile_rows<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     let steps = k.len().div_ceil(TILE_STEP);
-    for (panel, first) in outer.clone().step_by(32).enumerate() {
-        for (row, &line) in some_lines(source, first, outer.end).iter().enumerate() {
-            let to = &mut to[panel * steps * PARTS * 1024 + row * 32..];
-            thirty_twos::<PARTS>(source, line, k.start, k.len(), |step, part, run| {
-                to[(step * PARTS + part) * 1024..][..32].copy_from_slice(run);
-            });
+    let mut positions = [Position::default(); LINES];
+    for first_step in (0..steps).step_by(LINES) {
+        let count = LINES.min(steps - first_step);
+        let done = first_step * TILE_STEP;
+        for (i, position) in positions[..count].iter_mut().enumerate() {
+            *position = source.position(k.start + done + i * TILE_STEP);
+        }
+        for (panel, first) in outer.clone().step_by(32).enumerate() {
+            for (row, &line) in some_lines(source, first, outer.end).iter().enumerate() {
+                let to = &mut to[(panel * steps + first_step) * PARTS * 1024 + row * 32..];
+                thirty_twos::<PARTS>(source, line, &positions[..count], k.len() - done, |step, part, run| {
+                    to[(step * PARTS + part) * 1024..][..32].copy_from_slice(run);
+                });
+            }
         }
     }
 }
 
-/// Pairs of k, a step at a time, for all of `outer`: calls `emit(panel, part, pair, 32 pairs)`.
+/// One block of 32 k by 32 outer indices as pairs of k: calls `emit(part, pair, 32 pairs)`.
 #[inline(always)]
-fn pair_lines<const PARTS: usize>(
+fn pair_block<const PARTS: usize>(
     source: &Source<'_>,
     lines: &[Option<Line>; 32],
     outer: Range<usize>,
-    mut emit: impl FnMut(usize, usize, usize, &[u32; 32]),
+    emit: impl FnMut(usize, usize, &[u32; 32]),
 ) {
-    for (pair, lines) in lines.chunks_exact(2).enumerate() {
-        // The even line waits in memory until the odd one comes: a chunk of panels at a time.
-        for (chunk, first) in outer.clone().step_by(32 * PAIR_PANELS).enumerate() {
-            let len = (32 * PAIR_PANELS).min(outer.end - first);
-            let mut even = [[[0; 32]; PARTS]; PAIR_PANELS];
-            thirty_twos::<PARTS>(source, lines[0], first, len, |panel, part, run| even[panel][part] = *run);
-            thirty_twos::<PARTS>(source, lines[1], first, len, |panel, part, odd| {
-                let mut row = [0; 32];
-                for (to, (&even, &odd)) in row.iter_mut().zip(even[panel][part].iter().zip(odd)) {
-                    *to = u32::from(even) | u32::from(odd) << 16;
-                }
-                emit(chunk * PAIR_PANELS + panel, part, pair, &row);
-            });
+    match (source.data, PARTS) {
+        (Data::Bf16(d), _) => pair_block_as::<Bf16, PARTS>(source, d, lines, outer, emit),
+        (Data::F16(d), _) => pair_block_as::<F16, PARTS>(source, d, lines, outer, emit),
+        (Data::F32(d), 1) => pair_block_as::<F32ToBf16, PARTS>(source, d, lines, outer, emit),
+        (Data::F32(d), _) => pair_block_as::<F32ToF16, PARTS>(source, d, lines, outer, emit),
+    }
+}
+
+#[inline(always)]
+fn pair_block_as<E: Element, const PARTS: usize>(
+    source: &Source<'_>,
+    data: &[E::Stored],
+    lines: &[Option<Line>; 32],
+    outer: Range<usize>,
+    mut emit: impl FnMut(usize, usize, &[u32; 32]),
+) {
+    let position = source.position(outer.start);
+    let mut fetched = [[E::Stored::default(); 32]; 2];
+    for (pair, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
+        let [even, odd] = &mut fetched;
+        let even = run_of_32(source, data, lines[0], position, outer.len(), even);
+        let odd = run_of_32(source, data, lines[1], position, outer.len(), odd);
+        for part in 0..PARTS {
+            let mut row = [0; 32];
+            for (to, (&even, &odd)) in row.iter_mut().zip(even.iter().zip(odd)) {
+                *to = u32::from(E::halves(even)[part]) | u32::from(E::halves(odd)[part]) << 16;
+            }
+            emit(part, pair, &row);
         }
     }
+}
+
+/// 32 elements of a line, in place where they can be; zeros after `len` and where there is no line.
+#[inline(always)]
+fn run_of_32<'a, T: Copy + Default>(
+    source: &Source<'_>,
+    data: &'a [T],
+    line: Option<Line>,
+    position: Position,
+    len: usize,
+    fetched: &'a mut [T; 32],
+) -> &'a [T; 32] {
+    match line.map(|line| (line, source.adjacent(line, position, len))) {
+        Some((_, Some(start))) if len == 32 => {
+            return data[start..start + 32].try_into().expect("a range of 32");
+        }
+        Some((line, _)) => {
+            source.fetch(data, line, position, &mut fetched[..len]);
+            fetched[len..].fill(T::default());
+        }
+        None => *fetched = [T::default(); 32],
+    }
+    fetched
 }
 
 /// B whose columns lie side by side in memory: rows k and k + 1 interleaved.
@@ -327,11 +370,14 @@ fn tile_pairs<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: R
     let steps = k.len().div_ceil(TILE_STEP);
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);
-        pair_lines::<PARTS>(source, &lines, outer.clone(), |panel, part, pair, row| {
-            let tiles = as_pairs(tile_pair::<PARTS>(to, panel, steps, step, part));
-            tiles[pair * 16..][..16].copy_from_slice(&row[..16]);
-            tiles[256 + pair * 16..][..16].copy_from_slice(&row[16..]);
-        });
+        for (panel, first) in outer.clone().step_by(32).enumerate() {
+            let columns = first..(first + 32).min(outer.end);
+            pair_block::<PARTS>(source, &lines, columns, |part, pair, row| {
+                let tiles = as_pairs(tile_pair::<PARTS>(to, panel, steps, step, part));
+                tiles[pair * 16..][..16].copy_from_slice(&row[..16]);
+                tiles[256 + pair * 16..][..16].copy_from_slice(&row[16..]);
+            });
+        }
     }
 }
 
@@ -344,22 +390,18 @@ fn tile_rows_from_k_lines<const PARTS: usize>(
     to: &mut [u16],
 ) {
     let steps = k.len().div_ceil(TILE_STEP);
-    // [panel][part][k / 2][outer]
-    let mut stage = [[[[0u32; STAGE]; 16]; PARTS]; PAIR_PANELS];
+    // [part][k / 2][outer]
+    let mut stage = [[[0u32; STAGE]; 16]; PARTS];
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);
-        for (group, first) in outer.clone().step_by(32 * PAIR_PANELS).enumerate() {
-            let group_end = (first + 32 * PAIR_PANELS).min(outer.end);
-            pair_lines::<PARTS>(source, &lines, first..group_end, |panel, part, pair, row| {
-                stage[panel][part][pair][..32].copy_from_slice(row);
+        for (panel, first) in outer.clone().step_by(32).enumerate() {
+            let rows = first..(first + 32).min(outer.end);
+            pair_block::<PARTS>(source, &lines, rows, |part, pair, row| {
+                stage[part][pair][..32].copy_from_slice(row);
             });
-            let panels = (group_end - first).div_ceil(32);
-            for (panel, stage) in stage[..panels].iter().enumerate() {
-                for (part, stage) in stage.iter().enumerate() {
-                    // [pair][row] becomes [row][pair]; the second tile follows the first.
-                    let to = tile_pair::<PARTS>(to, group * PAIR_PANELS + panel, steps, step, part);
-                    columns_to_rows(stage, 32, 16, as_pairs(to));
-                }
+            for (part, stage) in stage.iter().enumerate() {
+                // [pair][row] becomes [row][pair]; the second tile follows the first.
+                columns_to_rows(stage, 32, 16, as_pairs(tile_pair::<PARTS>(to, panel, steps, step, part)));
             }
         }
     }
@@ -380,8 +422,10 @@ fn tile_pairs_from_outer_lines<const PARTS: usize>(
         let lines = some_lines(source, first, outer.end);
         for (group, k0) in k.clone().step_by(TILE_STEP * PAIR_STEPS).enumerate() {
             let len = (TILE_STEP * PAIR_STEPS).min(k.end - k0);
+            let positions = [source.position(k0), source.position(k0 + TILE_STEP)];
+            let positions = &positions[..len.div_ceil(TILE_STEP)];
             for (column, &line) in lines.iter().enumerate() {
-                thirty_twos::<PARTS>(source, line, k0, len, |step, part, run| {
+                thirty_twos::<PARTS>(source, line, positions, len, |step, part, run| {
                     let to = &mut stage[step][part][column][..16];
                     for (to, pair) in to.iter_mut().zip(run.as_chunks::<2>().0) {
                         *to = u32::from(pair[0]) | u32::from(pair[1]) << 16;
@@ -396,6 +440,102 @@ fn tile_pairs_from_outer_lines<const PARTS: usize>(
                     columns_to_rows(&stage[16..], 16, 16, right);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use halfstep_float::{bf16_from_f32, f32_from_bf16};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gemm::source::{Gather, Window};
+
+    /// The element of a source at (outer, k), by fetching it alone.
+    fn element(source: &Source<'_>, data: &[u16], outer: usize, k: usize) -> u16 {
+        let (line, position) = match source.along {
+            Along::K => (outer, k),
+            Along::Outer => (k, outer),
+        };
+        let mut one = [0];
+        source.fetch(data, source.line(line), source.position(position), &mut one);
+        one[0]
+    }
+
+    /// Packs a block in every form and compares with the layouts that the documentation states.
+    fn check(source: &Source<'_>, outer: Range<usize>, k: Range<usize>) {
+        let Data::Bf16(data) = source.data else { panic!("codes") };
+        let code = |o: usize, l: usize| {
+            let inside = o < outer.len() && l < k.len();
+            if inside { element(source, data, outer.start + o, k.start + l) } else { 0 }
+        };
+        let mut panels = vec![9.0; outer.len().div_ceil(6) * 6 * k.len()];
+        panels_f32::<6>(source, Compute::Bf16, outer.clone(), k.clone(), &mut panels);
+        for (i, &got) in panels.iter().enumerate() {
+            let (panel, l, r) = (i / (6 * k.len()), i / 6 % k.len(), i % 6);
+            assert_eq!(got, f32_from_bf16(code(panel * 6 + r, l)), "f32 {i}");
+        }
+        let steps = k.len().div_ceil(32);
+        let mut memory = vec![[9u32; 512]; outer.len().div_ceil(32) * steps];
+        let mut tiles = |pack: fn(&Source<'_>, Range<usize>, Range<usize>, &mut [u16])| -> Vec<u16> {
+            // SAFETY: the same bytes; any are valid.
+            let to =
+                unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() * 1024) };
+            pack(source, outer.clone(), k.clone(), to);
+            to.to_vec()
+        };
+        for (i, got) in tiles(tiles_a::<1>).into_iter().enumerate() {
+            let (block, row, l) = (i / 1024, i / 32 % 32, i % 32);
+            assert_eq!(got, code(block / steps * 32 + row, block % steps * 32 + l), "A {i}");
+        }
+        for (i, got) in tiles(tiles_b::<1>).into_iter().enumerate() {
+            let (block, column, l) = (i / 1024, i / 512 % 2 * 16 + i / 2 % 16, i / 32 % 16 * 2 + i % 2);
+            assert_eq!(got, code(block / steps * 32 + column, block % steps * 32 + l), "B {i}");
+        }
+    }
+
+    fn part(whole: usize, cut: (usize, usize)) -> Range<usize> {
+        let start = cut.0 % whole;
+        start..start + 1 + cut.1 % (whole - start)
+    }
+
+    proptest! {
+        #[test]
+        fn windows_pack_as_documented(
+            image in [1..=9usize, 1..=9usize],
+            channels in prop_oneof![1..=5usize, Just(16usize), Just(33usize), Just(64usize)],
+            grid in [1..=5usize, 1..=5usize],
+            taps in [1..=3usize, 1..=3usize],
+            line_step in 1..=2isize,
+            back: bool,
+            offset in [-2..=2isize, -2..=2isize],
+            cuts: [(usize, usize); 2],
+            along_k: bool,
+        ) {
+            let images = 2;
+            let codes: Vec<u16> =
+                (0..images * image[0] * image[1] * channels).map(|i| bf16_from_f32(i as f32 + 1.0)).collect();
+            let tap_step = if back { -1 } else { 1 };
+            let window = Window { image, channels, grid, taps_x: taps[1], line_step, tap_step, offset };
+            let (lines, positions) = (images * grid[0] * grid[1], taps[0] * taps[1] * channels);
+            let along = if along_k { Along::K } else { Along::Outer };
+            let source = Source { data: Data::Bf16(&codes), base: 0, gather: Gather::Window(window), along };
+            let (outer, k) = if along_k { (lines, positions) } else { (positions, lines) };
+            check(&source, part(outer, cuts[0]), part(k, cuts[1]));
+        }
+
+        #[test]
+        fn matrices_pack_as_documented(
+            line in 1..=80usize,
+            position in 1..=3usize,
+            cuts: [(usize, usize); 2],
+            along_k: bool,
+        ) {
+            let codes: Vec<u16> = (0..40_000).map(|i| i as u16).collect();
+            let along = if along_k { Along::K } else { Along::Outer };
+            let source = Source { data: Data::Bf16(&codes), base: 3, gather: Gather::Strided { line, position }, along };
+            check(&source, part(110, cuts[0]), part(130, cuts[1]));
         }
     }
 }

@@ -17,13 +17,22 @@ pub(crate) struct Extents {
     pub k: usize,
 }
 
-/// Whether B may be packed whole before the jobs start.
+/// Whether an operand may be packed whole before the jobs start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PackB {
+pub(crate) enum Packing {
     /// All batches use the same matrix, and it exists in memory: pack it once.
     Once,
     /// Each job packs the part that it needs.
     PerJob,
+}
+
+/// What the operands of a product allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Operands {
+    pub a: Packing,
+    /// Whether rows of A lie along memory, which makes packing a strip of it cheap.
+    pub a_rows_run: bool,
+    pub b: Packing,
 }
 
 /// How a product is cut.
@@ -40,9 +49,13 @@ pub(crate) struct Plan {
     pub columns: usize,
     pub row_jobs: usize,
     pub column_jobs: usize,
-    pub pack_b: PackB,
-    /// Bytes of the regions, each in whole cache lines: B packed once; sums of the parts; and for each worker its
-    /// block of A, its block of B, and its sums.
+    pub pack_a: Packing,
+    pub pack_b: Packing,
+    /// Outer indices that one chunk packs of an operand packed once.
+    pub pack_width: usize,
+    /// Bytes of the regions, each in whole cache lines: A and B packed once; sums of the parts; and for each worker
+    /// its block of A, its block of B, and its sums.
+    pub shared_a: usize,
     pub shared_b: usize,
     pub sums: usize,
     pub worker_a: usize,
@@ -50,8 +63,8 @@ pub(crate) struct Plan {
     pub worker_sums: usize,
 }
 
-/// The largest B that is packed whole, in bytes.
-const SHARED_B_LIMIT: usize = 48 << 20;
+/// The largest operand that is packed whole, in bytes.
+const SHARED_LIMIT: usize = 48 << 20;
 /// The largest room for the sums of parts, in f32.
 const SUMS_LIMIT: usize = 8 << 20;
 /// Parts wanted in all, and the shortest.
@@ -59,21 +72,23 @@ const PARTS_WANTED: usize = 32;
 const PART_MIN: usize = 2048;
 
 impl Plan {
-    /// Cuts a product whose B allows `pack_b` for `threads` threads.
-    pub(crate) fn new<E: Engine>(extents: Extents, pack_b: PackB, threads: usize) -> Plan {
+    /// Cuts a product for `threads` threads.
+    pub(crate) fn new<E: Engine>(extents: Extents, operands: Operands, threads: usize) -> Plan {
         let Extents { batches, m, n, k } = extents;
         let (parts, part) = split_k(extents);
         let kc = part.div_ceil(part.div_ceil(E::KC).max(1)).next_multiple_of(32);
 
-        let shared_b_units = panel_units::<E>(n.next_multiple_of(E::NR), k.next_multiple_of(32));
         let unit = size_of::<E::Unit>();
+        let whole = |outer: usize, panel| {
+            panel_units::<E>(outer.next_multiple_of(panel), k.next_multiple_of(32)) * unit
+        };
+        let (whole_a, whole_b) = (whole(m, E::MR), whole(n, E::NR));
         let resident_columns = match E::RESIDENT_B {
             0 => 1024,
             units => (units / (k.max(1) * E::PARTS)).max(512),
         };
         let mut columns = even(n, resident_columns, E::NR);
-        let once =
-            pack_b == PackB::Once && parts == 1 && m > E::MC && shared_b_units * unit <= SHARED_B_LIMIT;
+        let once = operands.b == Packing::Once && parts == 1 && m > E::MC && whole_b <= SHARED_LIMIT;
         // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many rows as it can.
         let (mut rows, rows_min) = match once {
             true => (even(m, E::MC, E::MR), (E::MC / 2).next_multiple_of(E::MR).max(E::MR)),
@@ -90,6 +105,16 @@ impl Plan {
             }
         }
         let (row_jobs, column_jobs) = (m.div_ceil(rows), n.div_ceil(columns));
+        // Tiles outrun the packing of A: do it once, in wide chunks, where each strip would be packed several times or
+        // is read across its lines. (Vector engines take longer for the products than packing can matter.)
+        let a_once = E::RESIDENT_B > 0
+            && operands.a == Packing::Once
+            && once
+            && (column_jobs > 1 || !operands.a_rows_run)
+            && whole_a <= SHARED_LIMIT;
+        let blocks = k.div_ceil(kc.max(1)).max(1);
+        let pack_width = (n * blocks / (3 * threads)).next_multiple_of(128).clamp(128, 512);
+        let packing = |once| if once { Packing::Once } else { Packing::PerJob };
         let tile = E::MR * E::NR;
         let job_sums = if kc < part || parts > 1 { rows * columns } else { TURNS * tile };
         let f32s = |count: usize| whole_lines(count * size_of::<f32>());
@@ -102,10 +127,16 @@ impl Plan {
             columns,
             row_jobs,
             column_jobs,
-            pack_b: if once { PackB::Once } else { PackB::PerJob },
-            shared_b: if once { whole_lines(shared_b_units * unit) } else { 0 },
+            pack_a: packing(a_once),
+            pack_b: packing(once),
+            pack_width,
+            shared_a: if a_once { whole_lines(whole_a) } else { 0 },
+            shared_b: if once { whole_lines(whole_b) } else { 0 },
             sums: if parts > 1 { batches * parts * row_jobs * column_jobs * f32s(job_sums) } else { 0 },
-            worker_a: whole_lines(panel_units::<E>(E::MC.min(rows.next_multiple_of(E::MR)), kc) * unit),
+            worker_a: match a_once {
+                true => 0,
+                false => whole_lines(panel_units::<E>(E::MC.min(rows.next_multiple_of(E::MR)), kc) * unit),
+            },
             worker_b: if once { 0 } else { whole_lines(panel_units::<E>(columns, kc) * unit) },
             worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
         }
@@ -113,7 +144,7 @@ impl Plan {
 
     /// Bytes of scratch for `threads` workers.
     pub(crate) fn bytes(&self, threads: usize) -> usize {
-        self.shared_b + self.sums + threads * self.worker_bytes()
+        self.shared_a + self.shared_b + self.sums + threads * self.worker_bytes()
     }
 
     pub(crate) fn worker_bytes(&self) -> usize {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::engine::{Engine, panel_units};
-use super::plan::{PackB, Plan};
+use super::plan::{Packing, Plan};
 use super::sink::Sink;
 use super::source::Source;
 use super::{Compute, Ctx};
@@ -26,8 +26,6 @@ pub(crate) struct Problem<'a> {
     pub out_batch: [usize; 2],
 }
 
-/// Columns of B packed by one chunk of work.
-const PACK_COLUMNS: usize = 128;
 /// Places for sums that are used in turn where a block needs no memory between k blocks.
 pub(crate) const TURNS: usize = 2;
 /// Below this many multiply-adds waking other threads costs more than it saves.
@@ -36,6 +34,7 @@ const ALONE: usize = 1 << 15;
 /// The regions of scratch memory, as addresses that workers share: each uses its own part.
 #[derive(Clone, Copy)]
 struct Regions {
+    shared_a: *mut u8,
     shared_b: *mut u8,
     sums: *mut f32,
     workers: *mut u8,
@@ -53,20 +52,24 @@ pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>
     // SAFETY: `take` gave as many bytes as the plan needs in all.
     let regions = unsafe {
         Regions {
-            shared_b: base,
-            sums: base.add(plan.shared_b).cast(),
-            workers: base.add(plan.shared_b + plan.sums),
+            shared_a: base,
+            shared_b: base.add(plan.shared_a),
+            sums: base.add(plan.shared_a + plan.shared_b).cast(),
+            workers: base.add(plan.shared_a + plan.shared_b + plan.sums),
         }
     };
     let e = plan.extents;
     let work = e.batches * e.m * e.n * e.k;
-    if plan.pack_b == PackB::Once {
-        let pack = PackShared { engine, problem, plan, regions, chunk: 0 };
-        let groups = e.n.div_ceil(PACK_COLUMNS);
-        for_each(ctx.pool, work, e.k.div_ceil(plan.kc.max(1)) * groups, &|_, chunk| {
-            engine.enter(PackShared { chunk, ..pack });
-        });
-    }
+    let blocks = e.k.div_ceil(plan.kc.max(1));
+    let chunks = |packing, outer: usize| match packing {
+        Packing::Once => blocks * outer.div_ceil(plan.pack_width),
+        Packing::PerJob => 0,
+    };
+    let (chunks_a, chunks_b) = (chunks(plan.pack_a, e.m), chunks(plan.pack_b, e.n));
+    for_each(ctx.pool, work, chunks_a + chunks_b, &|_, chunk| match chunk.checked_sub(chunks_a) {
+        None => pack_shared::<E, true>(engine, problem, plan, regions, chunk),
+        Some(chunk) => pack_shared::<E, false>(engine, problem, plan, regions, chunk),
+    });
     for_each(ctx.pool, work, plan.jobs(), &|worker, job| {
         engine.prepare();
         engine.enter(Job { engine, problem, plan, regions, worker, job });
@@ -194,42 +197,41 @@ unsafe fn store<E: Engine>(engine: E, sink: &Sink<'_>, block: Finished) {
     engine.enter(Store::<E> { engine: PhantomData, sink, block });
 }
 
-/// Packs some panels of one k block of the B that all jobs share: `[k block][panel]`.
-#[derive(Clone, Copy)]
-struct PackShared<'a, E> {
+/// Packs some panels of one k block of the A or B that all jobs share: `[k block][panel]`.
+fn pack_shared<E: Engine, const IS_A: bool>(
     engine: E,
-    problem: &'a Problem<'a>,
-    plan: &'a Plan,
+    problem: &Problem<'_>,
+    plan: &Plan,
     regions: Regions,
     chunk: usize,
-}
-
-impl<E: Engine> Kernel for PackShared<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let e = self.plan.extents;
-        let groups = e.n.div_ceil(PACK_COLUMNS);
-        let (block, group) = (self.chunk / groups, self.chunk % groups);
-        let k = block * self.plan.kc..((block + 1) * self.plan.kc).min(e.k);
-        let columns = group * PACK_COLUMNS..((group + 1) * PACK_COLUMNS).min(e.n);
-        let panels = columns.len().div_ceil(E::NR);
-        let at = shared_offset::<E>(self.plan, k.start, k.len(), columns.start / E::NR);
-        // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
-        let to = unsafe {
-            let start = self.regions.shared_b.cast::<E::Unit>().add(at);
-            std::slice::from_raw_parts_mut(start, panels * panel_units::<E>(E::NR, k.len()))
-        };
-        pack_b(self.engine, &self.problem.b, self.problem.compute, columns, k, to);
+) {
+    let (whole, panel, region) = match IS_A {
+        true => (plan.extents.m, E::MR, regions.shared_a),
+        false => (plan.extents.n, E::NR, regions.shared_b),
+    };
+    let groups = whole.div_ceil(plan.pack_width);
+    let (block, group) = (chunk / groups, chunk % groups);
+    let k = block * plan.kc..((block + 1) * plan.kc).min(plan.extents.k);
+    let outer = group * plan.pack_width..((group + 1) * plan.pack_width).min(whole);
+    let at = shared_offset::<E>(whole, panel, k.clone(), outer.start);
+    // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
+    let to = unsafe {
+        let start = region.cast::<E::Unit>().add(at);
+        std::slice::from_raw_parts_mut(start, outer.len().div_ceil(panel) * panel_units::<E>(panel, k.len()))
+    };
+    match IS_A {
+        true => pack_a(engine, &problem.a, problem.compute, outer, k, to),
+        false => pack_b(engine, &problem.b, problem.compute, outer, k, to),
     }
 }
 
-/// Where a panel of the block of `len` k from `k0` on begins in the B that is packed once, in units.
+/// Where the panel that begins at `outer` begins in the k block `k` of an operand packed once, in units. `whole` is
+/// the operand's outer extent and `panel` the width of its panels.
 #[inline(always)]
-fn shared_offset<E: Engine>(plan: &Plan, k0: usize, len: usize, panel: usize) -> usize {
+fn shared_offset<E: Engine>(whole: usize, panel: usize, k: Range<usize>, outer: usize) -> usize {
     // All blocks before are whole, and a whole block has a multiple of every engine's step.
-    panel_units::<E>(plan.extents.n.next_multiple_of(E::NR), k0) + panel * panel_units::<E>(E::NR, len)
+    panel_units::<E>(whole.next_multiple_of(panel), k.start)
+        + outer / panel * panel_units::<E>(panel, k.len())
 }
 
 /// One job: a rectangle of the output of one batch, over one part of K.
@@ -302,11 +304,11 @@ impl<E: Engine> Kernel for Job<'_, E> {
             let a_panel = panel_units::<E>(E::MR, k.len());
             let b_block = match plan.pack_b {
                 // SAFETY: inside the region of B, which the chunks before have filled.
-                PackB::Once => unsafe {
-                    let at = shared_offset::<E>(plan, k.start, k.len(), columns.start / E::NR);
+                Packing::Once => unsafe {
+                    let at = shared_offset::<E>(plan.extents.n, E::NR, k.clone(), columns.start);
                     regions.shared_b.cast::<E::Unit>().add(at)
                 },
-                PackB::PerJob => {
+                Packing::PerJob => {
                     // SAFETY: this worker's room for B.
                     let to = unsafe { std::slice::from_raw_parts_mut(packed_b, panels * b_panel) };
                     pack_b(engine, &b, problem.compute, columns.clone(), k.clone(), to);
@@ -316,9 +318,19 @@ impl<E: Engine> Kernel for Job<'_, E> {
             for row0 in rows.clone().step_by(E::MC) {
                 let strip = row0..(row0 + E::MC).min(rows.end);
                 let a_panels = strip.len().div_ceil(E::MR);
-                // SAFETY: this worker's room for A.
-                let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
-                pack_a(engine, &a, problem.compute, strip.clone(), k.clone(), to);
+                let a_block = match plan.pack_a {
+                    // SAFETY: inside the region of A, which the chunks before have filled.
+                    Packing::Once => unsafe {
+                        let at = shared_offset::<E>(plan.extents.m, E::MR, k.clone(), strip.start);
+                        regions.shared_a.cast::<E::Unit>().add(at)
+                    },
+                    Packing::PerJob => {
+                        // SAFETY: this worker's room for A.
+                        let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
+                        pack_a(engine, &a, problem.compute, strip.clone(), k.clone(), to);
+                        packed_a
+                    }
+                };
                 for column in 0..panels {
                     for row in 0..a_panels {
                         let row1 = strip.start + row * E::MR;
@@ -339,7 +351,7 @@ impl<E: Engine> Kernel for Job<'_, E> {
                             columns: (column1, E::NR.min(columns.end - column1)),
                         };
                         let (a, b) =
-                            (packed_a.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
+                            (a_block.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
                         // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the other
                         // one is pending; the block lies inside the output and in no other job.
                         unsafe {

@@ -249,23 +249,22 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
         activation: case.activation,
     };
     let On::Isa(isa) = on else {
-        let (problem, extents, pack_b) = super::check(args).unwrap();
+        let (problem, extents, operands) = super::check(args).unwrap();
         let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
         if case.compute == Compute::F16 {
-            let plan = Plan::new::<SimulatedTiles<2>>(extents, pack_b, pool.threads());
+            let plan = Plan::new::<SimulatedTiles<2>>(extents, operands, pool.threads());
             run::run(SimulatedTiles::<2>, &mut ctx, &problem, &plan);
         } else {
-            let plan = Plan::new::<SimulatedTiles<1>>(extents, pack_b, pool.threads());
+            let plan = Plan::new::<SimulatedTiles<1>>(extents, operands, pool.threads());
             run::run(SimulatedTiles::<1>, &mut ctx, &problem, &plan);
         }
         return;
     };
     gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
     let shape = GemmShape { batch: case.batch, mnk: case.mnk, same_b: case.repeat_b, compute: case.compute };
-    assert_eq!(
-        scratch.bytes(),
-        scratch_bytes(isa, pool.threads(), &shape).next_multiple_of(64),
-        "the need that was announced"
+    assert!(
+        scratch.bytes() <= scratch_bytes(isa, pool.threads(), &shape).next_multiple_of(64),
+        "more than announced"
     );
 }
 
@@ -515,71 +514,4 @@ fn scratch_is_kept() {
         assert!(before.is_none_or(|b| b == scratch.bytes()));
         before = Some(scratch.bytes());
     }
-}
-
-#[test]
-#[ignore]
-fn bench_pack() {
-    use engine::Engine;
-    let n = 1024;
-    let data: Vec<u16> = (0..n * n).map(|i| bf16_from_f32(i as f32)).collect();
-    let mut out = vec![0u16; n * n + 64];
-    let off = (64 - (out.as_ptr() as usize % 64)) / 2;
-    let out = &mut out[off..][..n * n];
-    let cpu = || {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
-        t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
-    };
-    {
-        let mut best = 9e9f64;
-        for _ in 0..300 {
-            let t = cpu();
-            out.copy_from_slice(std::hint::black_box(&data));
-            std::hint::black_box(&mut *out);
-            best = best.min(cpu() - t);
-        }
-        eprintln!("along memcpy {:.3} ms", best * 1e3);
-    }
-    for (name, along) in [("k", Along::K), ("outer", Along::Outer)] {
-        let s = Source {
-            data: Data::Bf16(&data),
-            base: 0,
-            gather: Gather::Strided { line: n, position: 1 },
-            along,
-        };
-        struct P<'a>(Source<'a>, &'a mut [u16], bool, usize);
-        impl crate::isa::Kernel for P<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn run(self) {
-                let w = self.3;
-                for c in (0..1024).step_by(w) {
-                    let to = &mut self.1[c * 1024..][..w * 1024];
-                    if self.2 {
-                        pack::tiles_a::<1>(&self.0, c..c + w, 0..1024, to)
-                    } else {
-                        pack::tiles_b::<1>(&self.0, c..c + w, 0..1024, to)
-                    }
-                }
-            }
-        }
-        for a in [true, false] {
-            for w in [32, 128, 512] {
-                let mut best = 9e9f64;
-                for _ in 0..300 {
-                    let t = cpu();
-                    Isa::best().run(P(s, out, a, w));
-                    best = best.min(cpu() - t);
-                }
-                eprintln!(
-                    "along {name} as {} w {w}: {:.3} ms, {:.2} ns/kel",
-                    if a { "A" } else { "B" },
-                    best * 1e3,
-                    best * 1e12 / (n * n) as f64
-                );
-            }
-        }
-    }
-    let _ = <engine::Portable as Engine>::MR;
 }

@@ -23,7 +23,8 @@ pub(crate) fn columns_to_rows<T: Word>(stage: &[[T; STAGE]], len: usize, width: 
     for k in (0..whole).step_by(4) {
         for r in (0..width).step_by(4) {
             let rows = &stage[r..r + 4];
-            let block = transpose4([four(&rows[0], k), four(&rows[1], k), four(&rows[2], k), four(&rows[3], k)]);
+            let block =
+                transpose4([four(&rows[0], k), four(&rows[1], k), four(&rows[2], k), four(&rows[3], k)]);
             for (j, row) in block.iter().enumerate() {
                 let at = (k + j) * width + r;
                 if r + 4 <= width {

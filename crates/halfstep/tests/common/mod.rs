@@ -32,6 +32,25 @@ impl Place {
         command
     }
 
+    /// Writes a PNG picture of `width`×`height` whose pixel at (x, y) is `pixel(x, y)`: one number is gray, three are colour.
+    pub fn picture<const C: usize>(
+        &self,
+        name: &str,
+        width: u32,
+        height: u32,
+        pixel: impl Fn(u32, u32) -> [u8; C],
+    ) {
+        let pixels: Vec<u8> = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .flat_map(|(x, y)| pixel(x, y))
+            .collect();
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(if C == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        self.write(name, bytes);
+    }
+
     /// Runs the program.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
