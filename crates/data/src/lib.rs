@@ -23,6 +23,8 @@
 //! # Features
 //! `bpe`: byte-pair tokenisers through the `tokenizers` crate.
 
+#![forbid(unsafe_code)]
+
 mod batch;
 mod bundled;
 mod dataset;

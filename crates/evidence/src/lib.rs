@@ -3,6 +3,8 @@
 //! [`Comparison::new`] takes what runs measured and says what follows; [`table::lines`] lays it out once for the
 //! terminal, [`report::markdown`] and [`report::html`].
 
+#![forbid(unsafe_code)]
+
 pub mod comparison;
 pub mod curves;
 pub mod report;

@@ -3,6 +3,8 @@
 //! Two conversions exist. [`encode`], [`decode`] and [`round_to`] are the reference for every [`Format`], in integer
 //! arithmetic. The element functions of [`bulk`] are the fast ones for f16 and bf16, and are tested against them.
 
+#![forbid(unsafe_code)]
+
 pub mod bulk;
 mod code;
 mod format;

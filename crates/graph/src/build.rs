@@ -90,7 +90,7 @@ impl Graph {
         self.unary(Unary::Gelu, x)
     }
 
-    /// Zeroes elements with probability `rate`; `key` is i32[4] (seed and attempt), `id` stable in the model.
+    /// Zeroes elements with probability `rate`; `key` is `i32[4]` (seed and attempt), `id` stable in the model.
     pub fn dropout(&mut self, x: ValueId, key: ValueId, rate: f64, id: u32) -> Result<ValueId> {
         self.one(Op::Dropout { rate, id }, &[x, key])
     }
@@ -169,7 +169,7 @@ impl Graph {
         Ok((results[0], results[1], results[2]))
     }
 
-    /// log Σ exp(logits) − logits[target], one number per row of `logits[R, V]`; `target` is i32[R].
+    /// `log Σ exp(logits) − logits[target]`, one number per row of `logits[R, V]`; `target` is `i32[R]`.
     pub fn cross_entropy(&mut self, logits: ValueId, target: ValueId) -> Result<ValueId> {
         self.one(Op::CrossEntropy, &[logits, target])
     }

@@ -3,6 +3,8 @@
 //! A model and its loss are written once into a [`Graph`]. Everything after that is a pass over it:
 //! [`differentiate`], [`precision::assign`], [`fuse()`], [`plan()`]; then an [`engine::Engine`] compiles the plan.
 
+#![forbid(unsafe_code)]
+
 mod build;
 pub mod conformance;
 mod diff;

@@ -232,7 +232,7 @@ pub enum Op {
     },
     /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
     BatchNormGrad,
-    /// `(logits[R, V], target[R]) -> (loss[R], lse[R])`: log Σ exp(logits) − logits[target].
+    /// `(logits[R, V], target[R]) -> (loss[R], lse[R])`: `log Σ exp(logits) − logits[target]`.
     CrossEntropy,
     /// `(logits, target, lse, dloss[R]) -> (dlogits)`.
     CrossEntropyGrad,

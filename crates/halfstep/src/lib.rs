@@ -40,6 +40,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub use halfstep_cpu as cpu;
 pub use halfstep_data as data;
 pub use halfstep_evidence as evidence;

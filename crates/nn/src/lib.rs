@@ -4,6 +4,8 @@
 //! samples into logits that way. Slot names follow torch's `state_dict`; the layouts are this project's: images are
 //! channels-last and convolution weights `[O, KH, KW, C]`.
 
+#![forbid(unsafe_code)]
+
 mod context;
 mod input;
 pub mod layers;

@@ -1,5 +1,7 @@
 //! Recipes, the training step and the loop.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod init;
 pub mod metrics;
