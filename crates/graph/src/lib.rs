@@ -24,4 +24,4 @@ pub use dtype::{DType, Shape, ValueType};
 pub use fuse::fuse;
 pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};
 pub use op::*;
-pub use plan::{Place, Plan, plan};
+pub use plan::{Place, Plan, StateBytes, plan};

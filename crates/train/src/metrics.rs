@@ -1,5 +1,6 @@
 //! What is measured while a model trains.
 
+use halfstep_graph::StateBytes;
 use serde::{Deserialize, Serialize};
 
 /// One step, as a line of `metrics.jsonl` has it.
@@ -67,30 +68,6 @@ pub enum Outcome {
         /// What is known.
         reason: String,
     },
-}
-
-/// Bytes of what outlives a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateBytes {
-    /// Master weights.
-    pub weights: usize,
-    /// Optimiser moments.
-    pub moments: usize,
-    /// Statistics, scaler and counters.
-    pub other: usize,
-}
-
-impl StateBytes {
-    /// What the slots of a plan take.
-    pub fn of(plan: &halfstep_graph::Plan) -> StateBytes {
-        let bytes = plan.state_bytes();
-        StateBytes { weights: bytes.weights, moments: bytes.moments, other: bytes.other }
-    }
-
-    /// All of it.
-    pub fn total(&self) -> usize {
-        self.weights + self.moments + self.other
-    }
 }
 
 /// Everything measured in a run.

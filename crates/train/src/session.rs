@@ -213,6 +213,32 @@ struct Compiled {
     program: Box<dyn Program>,
 }
 
+/// The program for this batch size, made by `make` if it is the first of its size.
+fn compiled(
+    cache: &mut Vec<Compiled>,
+    batch: usize,
+    make: impl FnOnce() -> Result<Box<dyn Program>, TrainError>,
+) -> Result<&mut dyn Program, TrainError> {
+    let at = match cache.iter().position(|c| c.batch == batch) {
+        Some(at) => at,
+        None => {
+            cache.push(Compiled { batch, program: make()? });
+            cache.len() - 1
+        }
+    };
+    Ok(&mut *cache[at].program)
+}
+
+/// A program for `graph` over the session's state, through the same passes as the training program.
+fn compile(
+    engine: &dyn Engine,
+    graph: Graph,
+    policy: &Policy,
+    state: &State,
+) -> Result<Box<dyn Program>, EngineError> {
+    engine.compile(&stages(graph, policy, engine.target()).plan, state)
+}
+
 /// A model in training: its state in an engine's memory and the programs over it.
 pub struct Session<'a> {
     engine: &'a dyn Engine,
@@ -276,8 +302,7 @@ impl<'a> Session<'a> {
             clip: spec.clip,
             expose_gradients,
         })?;
-        let (assigned, precision) = assign(&graph, policy);
-        let plan = plan(fuse(&assigned), engine.target());
+        let Stages { graph, precision, plan, .. } = stages(graph, policy, engine.target());
         let slots = graph.slots;
         let passes = start.elapsed();
         let mut state = engine.new_state(&slots)?;
@@ -383,15 +408,10 @@ impl<'a> Session<'a> {
     /// Errors: `x` and `y` do not make up whole samples; an index out of range; not enough memory.
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
         let batch = self.batch_of(x, Some(y))?;
-        let at = match self.eval.iter().position(|c| c.batch == batch) {
-            Some(at) => at,
-            None => {
-                let program = self.compile(eval_graph(self.model, &self.input, batch)?)?;
-                self.eval.push(Compiled { batch, program });
-                self.eval.len() - 1
-            }
-        };
-        let program = &mut self.eval[at].program;
+        let program = compiled(&mut self.eval, batch, || {
+            let graph = eval_graph(self.model, &self.input, batch)?;
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
         program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
         let losses = program.read("losses")?.f32().to_vec();
         let logits = program.read("logits")?.f32().to_vec();
@@ -406,23 +426,12 @@ impl<'a> Session<'a> {
     /// Errors: `x` does not make up whole samples; an index out of range; not enough memory.
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = self.batch_of(x, None)?;
-        let at = match self.predict.iter().position(|c| c.batch == batch) {
-            Some(at) => at,
-            None => {
-                let program = self.compile(predict_graph(self.model, &self.input, batch)?)?;
-                self.predict.push(Compiled { batch, program });
-                self.predict.len() - 1
-            }
-        };
-        let program = &mut self.predict[at].program;
+        let program = compiled(&mut self.predict, batch, || {
+            let graph = predict_graph(self.model, &self.input, batch)?;
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
         program.run(&mut self.state, &[("x", x)])?;
         Ok(program.read("logits")?.f32().to_vec())
-    }
-
-    fn compile(&self, graph: Graph) -> Result<Box<dyn Program>, EngineError> {
-        let (assigned, _) = assign(&graph, &self.policy);
-        let plan = plan(fuse(&assigned), self.engine.target());
-        self.engine.compile(&plan, &self.state)
     }
 
     /// Number of samples in `x`, which `y` must agree with.

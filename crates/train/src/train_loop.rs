@@ -7,7 +7,7 @@ use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Policy, PolicyError};
 
 use crate::checkpoint::{CheckpointError, host_slice};
-use crate::metrics::{EvaluationMetrics, Outcome, RunRecord, StateBytes, StepMetrics};
+use crate::metrics::{EvaluationMetrics, Outcome, RunRecord, StepMetrics};
 use crate::recipe::{Experiment, Length};
 use crate::run_dir::RunDirError;
 use crate::scaler::LossScale;
@@ -142,7 +142,7 @@ impl Experiment {
             last_scale: 1.0,
             batch: self.recipe.train.batch,
             arena_bytes: session.plan().arena_bytes,
-            state_bytes: StateBytes::of(session.plan()),
+            state_bytes: session.plan().state_bytes(),
             wall_seconds: 0.0,
         };
         let mut run = Run { session, record: record.clone() };

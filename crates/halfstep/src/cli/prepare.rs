@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use halfstep::evidence::units;
+use halfstep::graph::StateBytes;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::{Policy, PrecisionPlan};
 use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
-use halfstep::train::metrics::StateBytes;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, Lines, RunDir};
 use serde::Serialize;
@@ -122,7 +122,7 @@ pub fn run_dir(
             engine: engine.name(),
             arena_bytes: session.plan().arena_bytes,
             live_bytes: session.plan().live_bytes,
-            state_bytes: StateBytes::of(session.plan()),
+            state_bytes: session.plan().state_bytes(),
             compile_ms: session.compile_time().as_secs_f64() * 1e3,
             precision: session.precision().clone(),
         });

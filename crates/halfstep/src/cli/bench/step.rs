@@ -10,7 +10,6 @@ use halfstep::float::{Philox, unit_f64};
 use halfstep::graph::engine::HostSlice;
 use halfstep::graph::precision::Policy;
 use halfstep::nn::{GptSpec, InputSpec, MlpSpec, ModelSpec, Resnet18Spec, parameter_count};
-use halfstep::train::metrics::StateBytes;
 use halfstep::train::optimiser::{AdamW, Optimiser};
 use halfstep::train::session::{Session, SessionSpec};
 use serde::Serialize;
@@ -186,7 +185,7 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         items_per_s: items as f64 / median_ms * 1e3,
         steps,
         arena_bytes: session.arena_bytes(),
-        state_bytes: StateBytes::of(session.plan()).total(),
+        state_bytes: session.plan().state_bytes().total(),
         peak_rss_bytes: machine::peak_rss_bytes(),
         compile_ms: session.compile_time().as_secs_f64() * 1e3,
         loss,
