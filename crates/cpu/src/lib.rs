@@ -10,6 +10,7 @@ mod lower;
 mod memory;
 pub mod pool;
 mod program;
+pub mod roofline;
 pub mod rows;
 
 pub use engine::{CpuEngine, Fusion};

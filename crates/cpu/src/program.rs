@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
-use halfstep_graph::{Graph, Group, Groups, Op, Place, Plan, ValueId, When};
+use halfstep_graph::{Graph, Op, Place, Plan, ValueId, When};
 
 use crate::engine::{CpuMemory, Machine, download, upload};
 use crate::gemm::Scratch;
@@ -30,7 +30,6 @@ pub struct CpuProgram {
     spans: Vec<Span>,
     inputs: Vec<Input>,
     steps: Vec<Step>,
-    groups: Groups,
     /// Staged values that are not yet where they belong: from, to, when.
     writes: Vec<(Span, Span, When)>,
     /// Results that callers read, which outlive the run: from, to, by position in the graph's outputs.
@@ -38,7 +37,8 @@ pub struct CpuProgram {
     output_region: Region,
     constants: Region,
     arena_bytes: usize,
-    times: Option<Vec<Duration>>,
+    /// Time of each step since it is measured; else empty.
+    times: Vec<Duration>,
 }
 
 impl CpuProgram {
@@ -115,30 +115,13 @@ impl CpuProgram {
             spans,
             inputs,
             steps,
-            groups: plan.groups.clone(),
             writes,
             outputs,
             output_region: Region::new(output_bytes)?,
             constants,
             arena_bytes: plan.arena_bytes,
-            times: None,
+            times: Vec::new(),
         })
-    }
-
-    /// From now on, measures each step of each run.
-    pub fn measure(&mut self) {
-        self.times = Some(vec![Duration::ZERO; self.steps.len()]);
-    }
-
-    /// Time spent in each step since [`CpuProgram::measure`]: name of the group's anchor or last operation, operations
-    /// joined by `+` with their phase, time. Empty if it was not called.
-    pub fn times(&self) -> Vec<(String, String, Duration)> {
-        let entry = |(group, &time): (&Group, &Duration)| {
-            let face = self.graph.node(group.face(&self.graph));
-            let operations: Vec<String> = group.nodes.iter().map(|&n| self.graph.node(n).op.name()).collect();
-            (face.name.clone(), format!("{}:{:?}", operations.join("+"), face.phase), time)
-        };
-        self.groups.steps.iter().zip(self.times.iter().flatten()).map(entry).collect()
     }
 }
 
@@ -180,10 +163,10 @@ impl Program for CpuProgram {
         let mut scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut run = Run { machine: &self.machine, scratch: &mut scratch };
         for (i, step) in self.steps.iter().enumerate() {
-            let begin = self.times.is_some().then(Instant::now);
+            let begin = (!self.times.is_empty()).then(Instant::now);
             step(&mut frame, &mut run)?;
-            if let (Some(times), Some(begin)) = (&mut self.times, begin) {
-                times[i] += begin.elapsed();
+            if let Some(begin) = begin {
+                self.times[i] += begin.elapsed();
             }
         }
         for &(from, to) in &self.outputs {
@@ -212,5 +195,13 @@ impl Program for CpuProgram {
 
     fn arena_bytes(&self) -> usize {
         self.arena_bytes
+    }
+
+    fn measure(&mut self) {
+        self.times = vec![Duration::ZERO; self.steps.len()];
+    }
+
+    fn times(&self) -> &[Duration] {
+        &self.times
     }
 }

@@ -4,6 +4,7 @@
 //! can be addressed by the host.
 
 use std::any::Any;
+use std::time::Duration;
 
 use crate::dtype::{DType, ValueType};
 use crate::fuse::Group;
@@ -182,6 +183,12 @@ pub trait Program: Send {
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
+    /// From now on, measures each of the plan's groups in each run. Engines that cannot do nothing.
+    fn measure(&mut self) {}
+    /// Time spent since [`Program::measure`] in each group, in the plan's order; empty if it was not measured.
+    fn times(&self) -> &[Duration] {
+        &[]
+    }
 }
 
 /// The memory behind a [`State`], wherever it lives.

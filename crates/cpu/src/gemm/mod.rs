@@ -29,6 +29,7 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
+pub(crate) use amx::tile_peak;
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
