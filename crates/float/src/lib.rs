@@ -1,12 +1,15 @@
 //! Number formats, rounding and bulk conversion; range statistics; the counter-based generator.
 //!
 //! Two conversions exist. [`encode`], [`decode`] and [`round_to`] are the reference for every [`Format`], in integer
-//! arithmetic. The element functions of [`bulk`] are the fast ones for f16 and bf16, and are tested against them.
+//! arithmetic. The functions of [`bulk`] and [`convert`] are the fast ones, for f16 and bf16 with NaN payloads kept, and for every
+//! format with either rounding; they are tested against the reference.
 
 #![forbid(unsafe_code)]
 
 pub mod bulk;
 mod code;
+pub mod convert;
+mod draws;
 mod format;
 mod philox;
 mod stats;
@@ -14,6 +17,9 @@ mod stats;
 pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 pub use bulk::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use code::{Overflow, Rounding, decode, encode, round_to, ulp};
+pub use convert::{SliceRounding, codes8_to_bf16, codes8_to_f32, f32_to_codes8, f32_to_codes16, round_f32};
+pub use convert::{pack4, unpack4};
+pub use draws::Draws;
 pub use format::{Format, FormatInfo, UnknownFormat};
 pub use philox::{Philox, unit_f32, unit_f64};
 pub use stats::{FormatCounts, RangeStats};
