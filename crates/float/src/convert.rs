@@ -15,6 +15,11 @@ pub(crate) trait Narrow {
     const MIN_FIELD: u32 = (128 - Self::INFO.bias) as u32;
     const MAX: u32 = Self::FORMAT.max_finite_code();
     const SIGN: u32 = Self::FORMAT.sign_bit();
+    /// Codes of a positive value out of range and of a positive NaN, and which bits a negative one flips in them.
+    const OVER: u32 = Self::FORMAT.overflow_code(0);
+    const OVER_FLIP: u32 = Self::OVER ^ Self::FORMAT.overflow_code(Self::SIGN);
+    const NAN: u32 = Self::FORMAT.nan_code(0);
+    const NAN_FLIP: u32 = Self::NAN ^ Self::FORMAT.nan_code(Self::SIGN);
 }
 
 macro_rules! narrow {
@@ -71,13 +76,13 @@ pub(crate) fn stochastic<F: Narrow>(x: f32, random: u32, overflow: Overflow) -> 
     let implicit = u32::from(field > 0) << 23;
     let field = field.max(1);
     let significand = (magnitude & 0x7f_ffff) | implicit;
-    // The significand in units of the result's last place, with 32 bits behind the point; what a shift beyond 63
-    // would leave is zero, as it is after 63.
     let base = field.max(F::MIN_FIELD);
-    let shift = (base - field + F::DROPPED).min(63);
-    let units = (u64::from(significand) << 32) >> shift;
-    // fraction + (2^32 − 1 − random) carries just where random < fraction.
-    let kept = ((units + u64::from(!random)) >> 32) as u32;
+    let shift = base - field + F::DROPPED;
+    // The significand in units of the result's last place: the whole part, and 32 bits behind the point.
+    let whole = significand.unbounded_shr(shift);
+    let fraction = significand.unbounded_shl(32u32.wrapping_sub(shift))
+        | significand.unbounded_shr(shift.wrapping_sub(32));
+    let kept = whole + u32::from(random < fraction);
     let code = ((base - F::MIN_FIELD) << F::INFO.mantissa_bits) + kept;
     finish::<F>(bits, code, overflow)
 }
@@ -86,15 +91,12 @@ pub(crate) fn stochastic<F: Narrow>(x: f32, random: u32, overflow: Overflow) -> 
 #[inline(always)]
 fn finish<F: Narrow>(bits: u32, code: u32, overflow: Overflow) -> u32 {
     let sign = (bits >> (32 - F::INFO.bits)) & F::SIGN;
-    let finite = sign | code.min(F::MAX);
-    let finite = if !F::INFO.has_negative_zero && code == 0 { 0 } else { finite };
     let is_nan = bits & 0x7fff_ffff > INFINITY;
-    let ranged = match overflow {
-        Overflow::Saturate => finite,
-        Overflow::NonFinite if code > F::MAX => F::FORMAT.overflow_code(sign),
-        Overflow::NonFinite => finite,
-    };
-    if is_nan { F::FORMAT.nan_code(sign) } else { ranged }
+    let finite = sign | if code < F::MAX { code } else { F::MAX };
+    let finite = if !F::INFO.has_negative_zero && code == 0 { 0 } else { finite };
+    let over = F::OVER ^ (sign & F::OVER_FLIP);
+    let ranged = if matches!(overflow, Overflow::NonFinite) && code > F::MAX { over } else { finite };
+    if is_nan { F::NAN ^ (sign & F::NAN_FLIP) } else { ranged }
 }
 
 /// The value of a code; exact.

@@ -16,8 +16,8 @@ pub struct Draws {
     pub op: u32,
 }
 
-/// Blocks drawn at once: one AVX2 register of u32 in each of the four words.
-const LANES: usize = 8;
+/// Blocks drawn at once: enough for loops over them to vectorise.
+const LANES: usize = 16;
 
 impl Draws {
     /// The word of element `element`.
@@ -36,15 +36,23 @@ impl Draws {
         }
         let philox = Philox::new(self.seed);
         let mut block = (first + lead as u64) / 4;
-        for part in rest.chunks_mut(4 * LANES) {
-            let counters = std::array::from_fn(|w| {
-                std::array::from_fn(|lane| self.counter(block.wrapping_add(lane as u64))[w])
-            });
-            let drawn: [[u32; LANES]; 4] = philox.blocks(counters);
-            for (i, word) in part.iter_mut().enumerate() {
-                *word = drawn[i % 4][i / 4];
+        let mut parts = rest.chunks_exact_mut(4 * LANES);
+        for part in &mut parts {
+            let low: [u64; LANES] = std::array::from_fn(|lane| block + lane as u64);
+            let drawn = philox.blocks([
+                [self.op; LANES],
+                [self.attempt; LANES],
+                low.map(|b| (b >> 32) as u32),
+                low.map(|b| b as u32),
+            ]);
+            let [d0, d1, d2, d3] = &drawn;
+            for (lane, four) in part.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&[d0[lane], d1[lane], d2[lane], d3[lane]]);
             }
             block += LANES as u64;
+        }
+        for (i, word) in (4 * block..).zip(parts.into_remainder()) {
+            *word = self.word(i);
         }
     }
 

@@ -41,21 +41,13 @@ impl Philox {
     /// [`Philox::block`] of `N` counters at once, lane by lane, so that the work vectorises.
     #[inline(always)]
     pub fn blocks<const N: usize>(self, counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
-        let [mut c0, mut c1, mut c2, mut c3] = counters;
-        let [mut k0, mut k1] = self.key;
-        for _ in 0..10 {
-            for i in 0..N {
-                let p0 = 0xd251_1f53u64 * u64::from(c0[i]);
-                let p1 = 0xcd9e_8d57u64 * u64::from(c2[i]);
-                c0[i] = (p1 >> 32) as u32 ^ c1[i] ^ k0;
-                c1[i] = p1 as u32;
-                c2[i] = (p0 >> 32) as u32 ^ c3[i] ^ k1;
-                c3[i] = p0 as u32;
-            }
-            k0 = k0.wrapping_add(0x9e37_79b9);
-            k1 = k1.wrapping_add(0xbb67_ae85);
+        let [c0, c1, c2, c3] = counters;
+        let mut out = [[0; N]; 4];
+        let [o0, o1, o2, o3] = &mut out;
+        for i in 0..N {
+            [o0[i], o1[i], o2[i], o3[i]] = self.block([c0[i], c1[i], c2[i], c3[i]]);
         }
-        [c0, c1, c2, c3]
+        out
     }
 
     /// Word `index` of the sequence of blocks whose counters are (index / 4, `stream`): a random number for each
