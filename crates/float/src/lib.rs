@@ -8,10 +8,13 @@
 
 pub mod bulk;
 mod code;
+#[macro_use]
 pub mod convert;
+pub mod blocks;
 mod draws;
 mod format;
 mod philox;
+mod scale;
 mod stats;
 
 pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
@@ -22,4 +25,5 @@ pub use convert::{pack4, unpack4};
 pub use draws::Draws;
 pub use format::{Format, FormatInfo, UnknownFormat};
 pub use philox::{Philox, unit_f32, unit_f64};
+pub use scale::E8m0;
 pub use stats::{FormatCounts, RangeStats};
