@@ -16,6 +16,8 @@ mod format;
 mod philox;
 mod scale;
 mod stats;
+mod stored;
+mod sums;
 
 pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 pub use bulk::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
@@ -27,3 +29,5 @@ pub use format::{Format, FormatInfo, UnknownFormat};
 pub use philox::{Philox, unit_f32, unit_f64};
 pub use scale::E8m0;
 pub use stats::{FormatCounts, RangeStats};
+pub use stored::{Class, Fields, Odds, Stored, exact_decimal};
+pub use sums::{Accumulation, RunningSum};
