@@ -105,9 +105,10 @@ impl Stored {
         relative.is_finite().then_some(relative)
     }
 
-    /// The distance between neighbours at the number given ([`ulp`]).
+    /// The distance between neighbours at the number given ([`ulp`]); at the largest number for those beyond it.
     pub fn ulp(&self) -> f64 {
-        ulp(self.format, self.given)
+        let max = self.format.info().max_finite;
+        ulp(self.format, self.given.clamp(-max, max))
     }
 
     /// The share of stochastic roundings that go to the larger neighbour in magnitude, and the two neighbours of the
@@ -188,6 +189,7 @@ mod tests {
         assert_eq!(near(Format::E4m3, 1e9).neighbours(), (None, None));
         assert_eq!(near(Format::E4m3, 1e9).class(), Class::Nan);
         assert_eq!(near(Format::F16, 1e-7).class(), Class::Subnormal);
+        assert_eq!(near(Format::E2m1, 1e30).ulp(), 2.0);
         assert_eq!(near(Format::F16, 1.0).odds(), None);
         assert_eq!(near(Format::F16, 1e6).odds(), None);
     }

@@ -25,7 +25,7 @@ pub struct RunningSum {
     pub term: f64,
     /// The sum after some numbers of terms, about sixteen to a decade, the last after all of them.
     pub curve: Vec<(u64, f64)>,
-    /// After how many terms no further one changed the sum, if that was before the last.
+    /// After how many terms no further one could change the sum, if that was before the last.
     pub stuck_after: Option<u64>,
 }
 
@@ -38,7 +38,7 @@ impl RunningSum {
         let term = round_to(format, term);
         let points = points(count);
         let mut curve = Vec::with_capacity(points.len());
-        let (mut sum, mut lost, mut changed) = (0.0, 0.0, 0);
+        let (mut sum, mut lost, mut changed, mut fixed) = (0.0f64, 0.0, 0, false);
         let mut at = 0;
         for point in points {
             while at < point {
@@ -60,14 +60,17 @@ impl RunningSum {
                 let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
                 if !same(sum, before.0) {
                     changed = at;
-                } else if same(lost, before.1) && !matches!(accumulation, Accumulation::Stochastic(_)) {
+                } else if !sum.is_finite()
+                    || same(lost, before.1) && !matches!(accumulation, Accumulation::Stochastic(_))
+                {
                     // Nothing will ever change again.
+                    fixed = true;
                     at = point;
                 }
             }
             curve.push((point, sum));
         }
-        RunningSum { format, term, curve, stuck_after: (changed < count).then_some(changed) }
+        RunningSum { format, term, curve, stuck_after: (fixed && changed < count).then_some(changed) }
     }
 
     /// The sum of all terms.

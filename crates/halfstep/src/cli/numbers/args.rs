@@ -7,8 +7,9 @@ use clap::ValueEnum;
 /// `numbers`
 #[derive(Debug, clap::Args)]
 pub struct Numbers {
-    /// Numbers to look at: 0.1, 1e-8, 2^-24, 1/3, inf, nan [default: none, which lists the formats]
-    #[arg(value_name = "NUMBER", allow_hyphen_values = true)]
+    /// Numbers to look at: 0.1, -1e-8, 2^-24, 1/3, inf, nan, and after `--` also -1/3 and -inf [default: none, which lists
+    /// the formats]
+    #[arg(value_name = "NUMBER", allow_negative_numbers = true)]
     pub values: Vec<String>,
     /// Formats to store them in
     #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "f32,bf16,f16,e4m3,e5m2")]
@@ -17,13 +18,13 @@ pub struct Numbers {
     #[arg(long)]
     pub saturate: bool,
     /// Also multiply by S before storing and divide after, as loss scaling does
-    #[arg(long, value_name = "S", conflicts_with_all = ["sum", "blocks"])]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, conflicts_with_all = ["sum", "blocks"])]
     pub scale: Option<String>,
     /// Also round stochastically, N times
     #[arg(long, value_name = "N", conflicts_with_all = ["sum", "blocks"])]
     pub stochastic: Option<u32>,
     /// Add the number (1 if none is given) N times in each format
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub sum: Option<String>,
     /// With --sum: show what prevents swamping, stochastic rounding and Kahan's summation
     #[arg(long, requires = "sum")]

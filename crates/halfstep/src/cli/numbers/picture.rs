@@ -199,7 +199,7 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
     let exact = [(0.0, log(term)), (log(count as f64), log(term * count as f64))];
     let exact: Vec<(f64, f64)> = exact.into_iter().filter(|(_, y)| y.is_finite()).collect();
     let all: Vec<f64> = sums.iter().flat_map(&curve).chain(exact.clone()).map(|(_, y)| y).collect();
-    let low = all.iter().copied().fold(f64::INFINITY, f64::min).min(0.0 + f64::MAX);
+    let low = all.iter().copied().fold(f64::INFINITY, f64::min);
     let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let (low, high) =
         if low <= high { (low.floor(), high.ceil().max(low.floor() + 1.0)) } else { (0.0, 1.0) };
@@ -209,7 +209,7 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
     };
     finished(400, |area| {
         let mut chart = ChartBuilder::on(area)
-            .caption(format!("The sum of {} and itself, again and again", brief(term)), font(17))
+            .caption(format!("{} added again and again", brief(term)), font(17))
             .margin(8)
             .margin_right(130)
             .x_label_area_size(38)
@@ -231,7 +231,7 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
         for (i, s) in sums.iter().enumerate() {
             let points = curve(s);
             ends.extend(points.last().map(|&(_, y)| (y, i)));
-            chart.draw_series(LineSeries::new(points, colour(i).stroke_width(2)))?;
+            chart.draw_series(LineSeries::new(points, colour(s.group).stroke_width(s.stroke())))?;
         }
         // Names at the ends of the curves, moved apart where they would overlap.
         ends.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -240,7 +240,7 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
             let (x, at) = chart.backend_coord(&(end, y));
             let at = (at - 8).max(free);
             free = at + 16;
-            let style = ("sans-serif", 14).into_font().color(&colour(i));
+            let style = ("sans-serif", 14).into_font().color(&colour(sums[i].group));
             area.draw(&Text::new(sums[i].name.clone(), (x + 8, at), style))?;
         }
         Ok(())

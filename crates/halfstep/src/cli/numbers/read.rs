@@ -11,10 +11,7 @@ const MOST_TERMS: f64 = 1e8;
 /// A number: 0.1, 1e-8, 2^-24, 1/3, inf, nan.
 pub fn number(text: &str) -> Result<f64, Failure> {
     parse(text).ok_or_else(|| {
-        Failure::asked(
-            format!("`{text}` is not a number"),
-            "write it as 0.1, 1e-8, 2^-24, 1/3, inf or nan; options begin with two dashes",
-        )
+        Failure::asked(format!("`{text}` is not a number"), "write it as 0.1, 1e-8, 2^-24, 1/3, inf or nan")
     })
 }
 

@@ -15,9 +15,20 @@ pub struct Named {
     pub name: String,
     /// Way alone.
     way: &'static str,
+    /// Number of the format among those asked for.
+    pub group: usize,
     /// The sum.
     pub sum: RunningSum,
 }
+
+impl Named {
+    /// Width of its curve: the remedies are thinner than what they are to mend.
+    pub fn stroke(&self) -> u32 {
+        if self.way == NEAREST { 2 } else { 1 }
+    }
+}
+
+const NEAREST: &str = "nearest";
 
 /// One sum, as `--json` prints it.
 #[derive(Serialize)]
@@ -43,7 +54,7 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
     };
     let mut sums = Vec::new();
     for (op, &format) in formats.iter().enumerate() {
-        let mut ways = vec![("nearest", Accumulation::Nearest)];
+        let mut ways = vec![(NEAREST, Accumulation::Nearest)];
         if args.remedies && format != Format::F32 {
             ways.push((
                 "stochastic",
@@ -52,8 +63,13 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
             ways.push(("Kahan", Accumulation::Kahan));
         }
         for (way, accumulation) in ways {
-            let name = if way == "nearest" { format.name().into() } else { format!("{format} {way}") };
-            sums.push(Named { name, way, sum: RunningSum::new(format, accumulation, term, count) });
+            let name = if way == NEAREST { format.name().into() } else { format!("{format} {way}") };
+            sums.push(Named {
+                name,
+                way,
+                group: op,
+                sum: RunningSum::new(format, accumulation, term, count),
+            });
         }
     }
     draw(args.svg.as_deref(), || picture::sums(term, count, &sums))?;

@@ -180,7 +180,7 @@ fn card((s, scaled, stochastic): (Stored, Option<Scaled>, Option<Drawn>)) -> Str
     let mut out = format!("\n{:<9} {}   {hex}\n", output::bold(s.format.name()), bits(s.format, s.code));
     let mut say = |label: &str, text: String| out += &format!("  {label:<11}{text}\n");
     let fields = s.fields();
-    let sign = if fields.sign == 1 { "−" } else { "" };
+    let sign = if fields.sign == 1 { "-" } else { "" };
     let power = s.exponent();
     match s.class() {
         Class::Normal | Class::Subnormal => {
