@@ -22,11 +22,11 @@ fn narrow() -> impl Iterator<Item = Format> {
 /// formats have their values, with many ties, or one f32 step beside them.
 fn value(i: u64, narrow: bool) -> u32 {
     let [w0, w1, w2, w3] = Philox::new(2026).block([i as u32, 0, 0, 0]);
-    let kind = if narrow { w1 % 4 | 2 } else { w1 % 4 };
+    let kind = if narrow { (w1 % 4) | 2 } else { w1 % 4 };
     let field = if kind == 1 { w2 % 255 } else { 100 + w2 % 48 };
     let mantissa = w0 & 0x7f_ffff & !((1 << (w3 % 24)) - 1);
     let beside = if kind == 3 { (w3 >> 8) % 3 } else { 1 };
-    if kind == 0 { w0 } else { (w0 & 0x8000_0000 | field << 23 | mantissa) + beside - 1 }
+    if kind == 0 { w0 } else { ((w0 & 0x8000_0000) | (field << 23) | mantissa) + beside - 1 }
 }
 
 /// Little-endian bytes as they lie in numpy's arrays.

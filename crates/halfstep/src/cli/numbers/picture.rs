@@ -189,24 +189,56 @@ fn label(x: f64, reach: f64) -> String {
     }
 }
 
-/// Sums over the number of terms, both in powers of ten.
-pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> {
-    let log = |x: f64| x.abs().log10();
+/// What the axes of a picture of sums are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axes {
+    /// Terms and sum as they are.
+    Linear,
+    /// Both in powers of ten.
+    Logarithmic,
+}
+
+impl Axes {
+    /// Where a number of terms or a sum lies.
+    fn place(self, x: f64) -> f64 {
+        match self {
+            Axes::Linear => x.abs(),
+            Axes::Logarithmic => x.abs().log10(),
+        }
+    }
+
+    /// What stands there.
+    fn label(self, x: f64) -> String {
+        match self {
+            Axes::Linear => brief(x),
+            Axes::Logarithmic if (x - x.round()).abs() < 1e-9 => format!("10^{x:.0}"),
+            Axes::Logarithmic => String::new(),
+        }
+    }
+
+    /// The range of the sums.
+    fn range(self, low: f64, high: f64) -> (f64, f64) {
+        match self {
+            _ if low > high => (0.0, 1.0),
+            Axes::Linear => (0.0, if high > 0.0 { high * 1.05 } else { 1.0 }),
+            Axes::Logarithmic => (low.floor(), high.ceil().max(low.floor() + 1.0)),
+        }
+    }
+}
+
+/// Magnitudes of sums over the number of terms.
+pub fn sums(term: f64, count: u64, axes: Axes, sums: &[Named]) -> Result<String, DrawError> {
     let curve = |s: &Named| -> Vec<(f64, f64)> {
-        let shown = s.sum.curve.iter().filter(|(_, y)| y.is_finite() && *y != 0.0);
-        shown.map(|&(n, y)| (log(n as f64), log(y))).collect()
+        let places = s.sum.curve.iter().map(|&(n, y)| (axes.place(n as f64), axes.place(y)));
+        places.filter(|(_, y)| y.is_finite()).collect()
     };
-    let exact = [(0.0, log(term)), (log(count as f64), log(term * count as f64))];
+    let exact = [1.0, count as f64].map(|n| (axes.place(n), axes.place(term * n)));
     let exact: Vec<(f64, f64)> = exact.into_iter().filter(|(_, y)| y.is_finite()).collect();
-    let all: Vec<f64> = sums.iter().flat_map(&curve).chain(exact.clone()).map(|(_, y)| y).collect();
-    let low = all.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let all = || sums.iter().flat_map(&curve).chain(exact.clone()).map(|(_, y)| y);
     let (low, high) =
-        if low <= high { (low.floor(), high.ceil().max(low.floor() + 1.0)) } else { (0.0, 1.0) };
-    let end = log(count as f64).max(1.0);
-    let power = |x: &f64| {
-        if (x - x.round()).abs() < 1e-9 { format!("10^{x:.0}") } else { String::new() }
-    };
+        axes.range(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+    let end = axes.place(count as f64).max(1.0);
+    let place = |x: &f64| axes.label(*x);
     finished(400, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(format!("{} added again and again", brief(term)), font(17))
@@ -223,15 +255,15 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
             .label_style(font(13))
             .x_desc("terms")
             .y_desc("sum")
-            .x_label_formatter(&power)
-            .y_label_formatter(&power)
+            .x_label_formatter(&place)
+            .y_label_formatter(&place)
             .draw()?;
         chart.draw_series(LineSeries::new(exact, TEXT.mix(0.6).stroke_width(1)))?;
         let mut ends = Vec::new();
         for (i, s) in sums.iter().enumerate() {
             let points = curve(s);
             ends.extend(points.last().map(|&(_, y)| (y, i)));
-            chart.draw_series(LineSeries::new(points, colour(s.group).stroke_width(s.stroke())))?;
+            chart.draw_series(LineSeries::new(points, colour(s.colour).stroke_width(s.stroke())))?;
         }
         // Names at the ends of the curves, moved apart where they would overlap.
         ends.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -240,7 +272,7 @@ pub fn sums(term: f64, count: u64, sums: &[Named]) -> Result<String, DrawError> 
             let (x, at) = chart.backend_coord(&(end, y));
             let at = (at - 8).max(free);
             free = at + 16;
-            let style = ("sans-serif", 14).into_font().color(&colour(sums[i].group));
+            let style = ("sans-serif", 14).into_font().color(&colour(sums[i].colour));
             area.draw(&Text::new(sums[i].name.clone(), (x + 8, at), style))?;
         }
         Ok(())

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::failure::Failure;
 use super::super::output;
 use super::args::Numbers;
+use super::picture::Axes;
 use super::{brief, draw, picture, rough, table};
 
 /// A sum and the name of how it was kept.
@@ -15,8 +16,8 @@ pub struct Named {
     pub name: String,
     /// Way alone.
     way: &'static str,
-    /// Number of the format among those asked for.
-    pub group: usize,
+    /// Number of its colour: that of the format, or that of the way where there is one format.
+    pub colour: usize,
     /// The sum.
     pub sum: RunningSum,
 }
@@ -64,15 +65,13 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
         }
         for (way, accumulation) in ways {
             let name = if way == NEAREST { format.name().into() } else { format!("{format} {way}") };
-            sums.push(Named {
-                name,
-                way,
-                group: op,
-                sum: RunningSum::new(format, accumulation, term, count),
-            });
+            let colour = if formats.len() > 1 { op } else { sums.len() };
+            sums.push(Named { name, way, colour, sum: RunningSum::new(format, accumulation, term, count) });
         }
     }
-    draw(args.svg.as_deref(), || picture::sums(term, count, &sums))?;
+    // Remedies differ little from the truth, which powers of ten would hide.
+    let axes = if args.remedies { Axes::Linear } else { Axes::Logarithmic };
+    draw(args.svg.as_deref(), || picture::sums(term, count, axes, &sums))?;
     let exact = term * count as f64;
     let relative = |s: &RunningSum| Some(((s.last() - exact) / exact).abs()).filter(|e| e.is_finite());
     if args.json {

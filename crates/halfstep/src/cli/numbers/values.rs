@@ -192,7 +192,8 @@ fn card((s, scaled, stochastic): (Stored, Option<Scaled>, Option<Drawn>)) -> Str
         }
         Class::Zero => say("value", format!("{sign}0")),
         Class::Infinite => say("value", format!("{sign}infinity: beyond {}", brief(info.max_finite))),
-        Class::Nan => say("value", "not a number".into()),
+        Class::Nan if s.given.is_nan() => say("value", "not a number".into()),
+        Class::Nan => say("value", format!("not a number: beyond {}", brief(info.max_finite))),
     }
     if s.value.is_finite() && s.given.is_finite() {
         let error = s.error();
