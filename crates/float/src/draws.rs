@@ -16,9 +16,6 @@ pub struct Draws {
     pub op: u32,
 }
 
-/// Blocks drawn at once: enough for loops over them to vectorise.
-const LANES: usize = 16;
-
 impl Draws {
     /// The word of element `element`.
     #[inline(always)]
@@ -34,25 +31,34 @@ impl Draws {
         for (i, word) in (first..).zip(head) {
             *word = self.word(i);
         }
+        let block = (first + lead as u64) / 4;
+        // As many lanes as vectorise well, then few, for the sake of short slices: the blocks of block-scaled forms.
+        let (many, rest) = rest.split_at_mut(rest.len() / 64 * 64);
+        let (few, rest) = rest.split_at_mut(rest.len() / 16 * 16);
+        let after_many = block + many.len() as u64 / 4;
+        let after_few = after_many + few.len() as u64 / 4;
+        self.fill_lanes::<16>(block, many);
+        self.fill_lanes::<4>(after_many, few);
+        for (i, word) in (4 * after_few..).zip(rest) {
+            *word = self.word(i);
+        }
+    }
+
+    /// The words of `N` blocks at a time, from `block` on; `words` is a multiple of 4·`N` long.
+    #[inline(always)]
+    fn fill_lanes<const N: usize>(self, block: u64, words: &mut [u32]) {
         let philox = Philox::new(self.seed);
-        let mut block = (first + lead as u64) / 4;
-        let mut parts = rest.chunks_exact_mut(4 * LANES);
-        for part in &mut parts {
-            let low: [u64; LANES] = std::array::from_fn(|lane| block + lane as u64);
-            let drawn = philox.blocks([
-                [self.op; LANES],
-                [self.attempt; LANES],
-                low.map(|b| (b >> 32) as u32),
-                low.map(|b| b as u32),
+        for (part, words) in words.chunks_exact_mut(4 * N).enumerate() {
+            let numbers: [u64; N] = std::array::from_fn(|lane| block + (part * N + lane) as u64);
+            let [d0, d1, d2, d3] = philox.blocks([
+                [self.op; N],
+                [self.attempt; N],
+                numbers.map(|b| (b >> 32) as u32),
+                numbers.map(|b| b as u32),
             ]);
-            let [d0, d1, d2, d3] = &drawn;
-            for (lane, four) in part.chunks_exact_mut(4).enumerate() {
+            for (lane, four) in words.chunks_exact_mut(4).enumerate() {
                 four.copy_from_slice(&[d0[lane], d1[lane], d2[lane], d3[lane]]);
             }
-            block += LANES as u64;
-        }
-        for (i, word) in (4 * block..).zip(parts.into_remainder()) {
-            *word = self.word(i);
         }
     }
 

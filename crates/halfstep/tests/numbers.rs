@@ -70,7 +70,7 @@ fn what_cannot_be_shown_is_refused() {
         (&["1", "2", "--svg", "x.svg"], "shows one number"),
         (&["nan", "--svg", "x.svg"], "not finite"),
         (&["0.1", "--scale", "0"], "cannot be divided"),
-        (&["0.1", "--stochastic", "0"], "no draws"),
+        (&["0.1", "--stochastic", "0"], "from 1 to"),
         (&["--blocks", "mxfp4"], "needs numbers"),
         (&["1", "--blocks", "mxfp9"], "mxfp4"),
         (&["1", "--sum", "10", "--blocks", "mxfp4"], "cannot be used with"),

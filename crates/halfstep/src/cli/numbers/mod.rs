@@ -123,6 +123,6 @@ mod tests {
 
     #[test]
     fn bits_are_apart() {
-        assert_eq!(bits(Format::E4m3, 0b1_0111_010), "1 0111 010");
+        assert_eq!(bits(Format::E4m3, 0xba), "1 0111 010");
     }
 }

@@ -11,6 +11,9 @@ use super::{bits, brief, draw, picture, read, rough};
 /// Digits of an exact value shown in text; `--json` has all.
 const DIGITS: usize = 64;
 
+/// More draws tell nothing new and take long.
+const MOST_DRAWS: u32 = 10_000_000;
+
 /// One number, as `--json` prints it.
 #[derive(Serialize)]
 struct Given {
@@ -80,8 +83,11 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64]) -> Result<(), Fa
             "give --scale 65536, say",
         ));
     }
-    if args.stochastic == Some(0) {
-        return Err(Failure::asked("no draws say nothing", "give --stochastic 1000, say"));
+    if let Some(n) = args.stochastic
+        && !(1..=MOST_DRAWS).contains(&n)
+    {
+        let message = format!("{n} draws cannot be shown");
+        return Err(Failure::asked(message, format!("give --stochastic from 1 to {MOST_DRAWS}")));
     }
     draw(args.svg.as_deref(), || picture::neighbours(numbers[0], formats))?;
     let overflow = if args.saturate { Overflow::Saturate } else { Overflow::NonFinite };
@@ -177,7 +183,8 @@ fn clipped(digits: &str) -> String {
 fn card((s, scaled, stochastic): (Stored, Option<Scaled>, Option<Drawn>)) -> String {
     let info = s.format.info();
     let hex = format!("{:#0width$x}", s.code, width = info.bits.div_ceil(4) as usize + 2);
-    let mut out = format!("\n{:<9} {}   {hex}\n", output::bold(s.format.name()), bits(s.format, s.code));
+    let name = output::bold(&format!("{:<9}", s.format.name()));
+    let mut out = format!("\n{name} {}   {hex}\n", bits(s.format, s.code));
     let mut say = |label: &str, text: String| out += &format!("  {label:<11}{text}\n");
     let fields = s.fields();
     let sign = if fields.sign == 1 { "-" } else { "" };
