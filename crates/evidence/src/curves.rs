@@ -11,7 +11,7 @@ pub struct DrawError(String);
 
 /// Colours of precisions, in order: after Okabe and Ito, distinguishable by the colour-blind; the blue is lighter than
 /// theirs, to be seen on dark ground too.
-const COLOURS: [RGBColor; 6] = [
+pub const COLOURS: [RGBColor; 6] = [
     RGBColor(51, 136, 204),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

@@ -27,23 +27,24 @@ pub enum Overflow {
 
 const SIGN64: u64 = 1 << 63;
 
-/// The code of `x` in `format`, in the low bits. NaN becomes the format's quiet NaN with the sign kept; e2m1 has
-/// none, and NaN becomes −0 there, as in `ml_dtypes`.
+/// The code of `x` in `format`, in the low bits. NaN becomes the format's quiet NaN with the sign kept where it has
+/// one, and a zero of the other sign in e3m2, e2m3 and e2m1, which have none; both as `ml_dtypes` does.
 pub fn encode(format: Format, x: f64, rounding: Rounding, overflow: Overflow) -> u32 {
     let info = format.info();
-    let sign = ((x.to_bits() >> 63) as u32) << (info.bits - 1);
+    let sign = if x.is_sign_negative() { format.sign_bit() } else { 0 };
     if x.is_nan() {
-        return format.nan_code().map_or(1 << (info.bits - 1), |nan| sign | nan);
+        return format.nan_code(sign);
     }
     let magnitude = match x.is_infinite() {
         true => format.max_finite_code() + 1,
         false => encode_finite(x.to_bits() & !SIGN64, info.mantissa_bits, 1 - info.bias, rounding),
     };
     let max = format.max_finite_code();
-    sign | match (magnitude > max, overflow) {
-        (false, _) => magnitude,
-        (true, Overflow::Saturate) => max,
-        (true, Overflow::NonFinite) => format.inf_code().or(format.nan_code()).unwrap_or(max),
+    match (magnitude > max, overflow) {
+        (false, _) if magnitude == 0 && !info.has_negative_zero => 0,
+        (false, _) => sign | magnitude,
+        (true, Overflow::Saturate) => sign | max,
+        (true, Overflow::NonFinite) => format.overflow_code(sign),
     }
 }
 
@@ -94,10 +95,12 @@ fn round_shift(x: u64, shift: u32, rounding: Rounding) -> u64 {
 /// The value of a code; exact. Bits above the format's width are ignored.
 pub fn decode(format: Format, code: u32) -> f64 {
     let info = format.info();
-    let sign_bit = 1 << (info.bits - 1);
-    let magnitude = code & (sign_bit - 1);
+    let magnitude = code & (format.sign_bit() - 1);
+    let negative = code & format.sign_bit() != 0;
     let value = if magnitude > format.max_finite_code() {
         if Some(magnitude) == format.inf_code() { f64::INFINITY } else { f64::NAN }
+    } else if negative && magnitude == 0 && !info.has_negative_zero {
+        f64::NAN
     } else {
         let field = magnitude >> info.mantissa_bits;
         let fraction = magnitude & ((1 << info.mantissa_bits) - 1);
@@ -105,7 +108,7 @@ pub fn decode(format: Format, code: u32) -> f64 {
         let exponent = field.max(1) as i32 - info.bias - info.mantissa_bits as i32;
         f64::from(significand) * exp2i(exponent)
     };
-    if code & sign_bit != 0 { -value } else { value }
+    if negative { -value } else { value }
 }
 
 /// `x` rounded to `format`, to nearest even, overflowing to infinity (or NaN) as IEEE does.
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn small_formats_round_trip() {
-        for format in [Format::E4m3, Format::E5m2, Format::E2m1] {
+        for format in Format::ALL.into_iter().filter(|f| f.bits() <= 8) {
             let mut previous = -1.0;
             for code in codes(format) {
                 let value = decode(format, code);
@@ -170,6 +173,7 @@ mod tests {
         }
         let e2m1: Vec<f64> = (0..8).map(|c| decode(Format::E2m1, c)).collect();
         assert_eq!(e2m1, [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
+        assert!(decode(Format::E4m3fnuz, 0x80).is_nan() && decode(Format::E5m2fnuz, 0x80).is_nan());
         assert_eq!(codes(Format::E4m3).filter(|&c| decode(Format::E4m3, c).is_nan()).count(), 2);
     }
 
@@ -177,7 +181,7 @@ mod tests {
     /// side: this fails if anything rounds twice.
     #[test]
     fn midpoints_go_to_even_and_round_once() {
-        for format in [Format::F16, Format::Bf16, Format::E4m3, Format::E5m2, Format::E2m1] {
+        for format in Format::ALL.into_iter().filter(|f| f.bits() <= 16) {
             for code in 0..format.max_finite_code() {
                 let (low, high) = (decode(format, code), decode(format, code + 1));
                 let middle = low + (high - low) / 2.0;
@@ -185,7 +189,8 @@ mod tests {
                 assert_eq!(nearest(format, middle), even);
                 assert_eq!(nearest(format, middle.next_down()), code);
                 assert_eq!(nearest(format, middle.next_up()), code + 1);
-                assert_eq!(nearest(format, -middle), even | 1 << (format.bits() - 1));
+                let zero = even == 0 && !format.info().has_negative_zero;
+                assert_eq!(nearest(format, -middle), if zero { 0 } else { even | format.sign_bit() });
                 assert_eq!(ulp(format, low), high - low);
             }
         }
@@ -193,8 +198,7 @@ mod tests {
 
     #[test]
     fn overflow_follows_the_mode() {
-        let all = [Format::F32, Format::F16, Format::Bf16, Format::E4m3, Format::E5m2, Format::E2m1];
-        for format in all {
+        for format in Format::ALL {
             let info = format.info();
             for x in [info.max_finite * 2.0, f64::MAX, f64::INFINITY] {
                 let saturated = encode(format, -x, Rounding::NearestEven, Overflow::Saturate);

@@ -37,6 +37,8 @@ pub enum Command {
     Explain(Explain),
     /// Show the processor, its instruction sets, memory, and what each precision runs on
     Info(Info),
+    /// Show how formats store numbers, sums and blocks, in digits and pictures
+    Numbers(super::numbers::args::Numbers),
     /// Look at a folder of images, a CSV or a text file and write a recipe for it
     New(New),
     /// Measure speed

@@ -13,6 +13,7 @@ mod info;
 mod interrupt;
 mod machine;
 mod new;
+mod numbers;
 mod open;
 mod output;
 mod predict;
@@ -58,6 +59,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Explain(args) => explain::run(args, threads),
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
+        Command::Numbers(args) => numbers::run(args),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, threads),
