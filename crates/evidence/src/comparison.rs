@@ -267,15 +267,15 @@ fn quality(policy: &str, reference: &str, against: &Against, margin: f64) -> Str
              {pairs} {seeds}); the margin is {margin}.",
             worst(upper)
         ),
+        Verdict::Inconclusive if lower.is_none() => format!(
+            "{policy} differs from {reference} by {} of test accuracy with one seed; at least two are needed for a bound.",
+            units::points(mean)
+        ),
         Verdict::Inconclusive => format!(
             "{policy} against {reference} is inconclusive: the mean difference is {}, but over {pairs} {seeds} a loss of up \
              to {} points cannot be ruled out (one-sided 95 % bound); the margin is {margin}. More seeds would tell.",
             units::points(mean),
             worst(lower)
-        ),
-        Verdict::TooFewSeeds => format!(
-            "{policy} differs from {reference} by {} of test accuracy with one seed; at least two are needed for a bound.",
-            units::points(mean)
         ),
     }
 }

@@ -5,12 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod comparison;
 pub mod curves;
+mod draws;
+pub mod exact;
+pub mod noninferiority;
+pub mod power;
 pub mod report;
 pub mod stats;
 pub mod table;
 pub mod units;
 
 pub use comparison::{Against, Comparison, Evaluation, Outcome, Row, RunResult, Setup};
+pub use exact::Divergence;
+pub use noninferiority::{Better, Margin, MarginTest, Question};
 pub use stats::{Paired, Verdict};
