@@ -10,6 +10,7 @@ pub mod comparison;
 pub mod curves;
 mod draws;
 pub mod exact;
+pub mod measures;
 pub mod noninferiority;
 pub mod power;
 pub mod report;
