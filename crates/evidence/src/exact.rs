@@ -18,6 +18,8 @@ pub struct Divergence {
     pub at_least: f64,
     /// The greatest chance that is accepted, if one was stated.
     pub max_divergence: Option<f64>,
+    /// P value of "the chance is at most the accepted one": P(X ≥ diverged) for a binomial X.
+    pub p_fail: Option<f64>,
     /// What follows; none where no greatest chance was stated, and then it does not gate.
     pub verdict: Option<Verdict>,
 }
@@ -37,7 +39,11 @@ impl Divergence {
                 Verdict::Inconclusive
             }
         });
-        Divergence { runs, diverged, at_most, at_least, max_divergence, verdict }
+        let p_fail = max_divergence.map(|most| match (diverged, Binomial::new(most, runs)) {
+            (1.., Ok(b)) => b.sf(diverged - 1),
+            _ => 1.0,
+        });
+        Divergence { runs, diverged, at_most, at_least, max_divergence, p_fail, verdict }
     }
 }
 
@@ -91,7 +97,11 @@ mod tests {
         assert_eq!(clean_runs_needed(0.05), Some(59));
         assert_eq!(Divergence::of(0, 59, Some(0.05)).verdict, Some(Verdict::Pass));
         assert_eq!(Divergence::of(0, 58, Some(0.05)).verdict, Some(Verdict::Inconclusive));
-        assert_eq!(Divergence::of(8, 59, Some(0.05)).verdict, Some(Verdict::Fail));
+        let many = Divergence::of(8, 59, Some(0.05));
+        assert!(many.verdict == Some(Verdict::Fail) && many.p_fail.unwrap() < 0.05);
+        // The bound and the p value are the same statement.
+        let some = Divergence::of(5, 59, Some(0.05));
+        assert!(some.verdict == Some(Verdict::Inconclusive) && some.p_fail.unwrap() > 0.05);
         // Zero of ten still allows 26 %.
         let ten = Divergence::of(0, 10, None);
         assert!((ten.at_most - 0.2589).abs() < 5e-5 && ten.verdict.is_none());

@@ -19,6 +19,16 @@ pub enum Better {
     Lower,
 }
 
+impl Better {
+    /// How much worse the candidate is, from candidate − reference.
+    pub fn harm(self, difference: f64) -> f64 {
+        match self {
+            Better::Higher => -difference,
+            Better::Lower => difference,
+        }
+    }
+}
+
 /// The greatest harm that counts as none, stated before the runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
@@ -93,22 +103,50 @@ impl MarginTest {
             return None;
         }
         let paired = Paired::of(pairs)?;
-        let harm = |&(r, c): &(f64, f64)| match better {
-            Better::Higher => r - c,
-            Better::Lower => c - r,
-        };
+        let harm = |&(r, c): &(f64, f64)| better.harm(c - r);
         let margin_mean = pairs.iter().map(|&(r, _)| margin.at(r)).sum::<f64>() / pairs.len() as f64;
         let excess = Tail::of(pairs.iter().map(|p| harm(p) - margin.at(p.0)))?;
+        // The other side: is the gain less than the margin?
+        let gain = Tail::of(pairs.iter().map(|p| -harm(p) - margin.at(p.0)))?;
+        Some(MarginTest::from_tails(paired, better, (margin, margin_mean), question, excess, gain))
+    }
+
+    /// Tests two models by their differences, example by example, from the mean over `paired.pairs` examples and its
+    /// spread: what it says holds for these two models on examples like these, not for others trained alike. A relative
+    /// margin is one of `reference`, taken as known.
+    ///
+    /// None if the margin is not a positive finite number.
+    pub fn of_examples(
+        paired: Paired,
+        reference: f64,
+        better: Better,
+        margin: Margin,
+        question: Question,
+    ) -> Option<MarginTest> {
+        let size = margin.at(reference);
+        if !(size > 0.0 && size.is_finite()) {
+            return None;
+        }
+        let harm = better.harm(paired.mean);
+        let tail = |mean| Tail::from_moments(mean, paired.sd, paired.pairs);
+        let (excess, gain) = (tail(harm - size), tail(-harm - size));
+        Some(MarginTest::from_tails(paired, better, (margin, size), question, excess, gain))
+    }
+
+    fn from_tails(
+        paired: Paired,
+        better: Better,
+        (margin, margin_mean): (Margin, f64),
+        question: Question,
+        excess: Tail,
+        gain: Tail,
+    ) -> MarginTest {
         let (p_pass, p_fail) = match question {
             Question::NonInferiority => (excess.below, excess.above),
-            Question::Equivalence => {
-                // The other side: is the gain less than the margin?
-                let gain = Tail::of(pairs.iter().map(|p| -harm(p) - margin.at(p.0)))?;
-                (
-                    excess.below.zip(gain.below).map(|(a, b)| a.max(b)),
-                    excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
-                )
-            }
+            Question::Equivalence => (
+                excess.below.zip(gain.below).map(|(a, b)| a.max(b)),
+                excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
+            ),
         };
         let verdict = match (p_pass, p_fail) {
             (Some(p), _) if p < ALPHA => Verdict::Pass,
@@ -117,7 +155,7 @@ impl MarginTest {
         };
         let half = excess.half;
         let harm = excess.mean + margin_mean;
-        Some(MarginTest {
+        MarginTest {
             paired,
             better,
             margin,
@@ -129,7 +167,7 @@ impl MarginTest {
             p_pass,
             p_fail,
             verdict,
-        })
+        }
     }
 
     /// Standard deviation of the differences over the margin: what the number of seeds follows from
@@ -152,14 +190,17 @@ struct Tail {
 impl Tail {
     fn of(values: impl Iterator<Item = f64>) -> Option<Tail> {
         let values: Vec<f64> = values.collect();
-        let n = values.len();
         let (mean, sd) = mean_sd(&values)?;
+        Some(Tail::from_moments(mean, sd, values.len()))
+    }
+
+    fn from_moments(mean: f64, sd: Option<f64>, n: usize) -> Tail {
         let error = sd.map(|sd| sd / (n as f64).sqrt());
         // Without spread the mean is certain: t is infinite, and a mean of exactly zero is on neither side.
         let p = |sign: f64| {
             error.map(|e| if e == 0.0 && mean == 0.0 { 1.0 } else { t_survival(sign * mean / e, n - 1) })
         };
-        Some(Tail { mean, half: error.map(|e| t_upper(n - 1) * e), below: p(-1.0), above: p(1.0) })
+        Tail { mean, half: error.map(|e| t_upper(n - 1) * e), below: p(-1.0), above: p(1.0) }
     }
 }
 

@@ -61,15 +61,20 @@ impl Paired {
         }
         let differences: Vec<f64> = pairs.iter().map(|(r, c)| c - r).collect();
         let (mean, sd) = mean_sd(&differences)?;
-        let half = sd.map(|sd| t_upper(n - 1) * sd / (n as f64).sqrt());
-        Some(Paired {
-            pairs: n,
+        Some(Paired { correlation: correlation(pairs), ..Paired::from_moments(n, mean, sd) })
+    }
+
+    /// The interval from the number of differences, their mean and their standard deviation.
+    pub fn from_moments(pairs: usize, mean: f64, sd: Option<f64>) -> Paired {
+        let half = sd.map(|sd| t_upper(pairs.saturating_sub(1)) * sd / (pairs as f64).sqrt());
+        Paired {
+            pairs,
             mean,
             sd,
             lower: half.map(|h| mean - h),
             upper: half.map(|h| mean + h),
-            correlation: correlation(pairs),
-        })
+            correlation: None,
+        }
     }
 
     /// Whether the candidate's mean is less than `margin` below the reference's.
