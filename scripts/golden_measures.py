@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes crates/evidence/tests/golden/measures.json: what the reference implementations say of small sets of logits.
 
-    pip install numpy scipy scikit-learn torch torchmetrics fairlearn pandas
+    pip install numpy scipy scikit-learn torch torchmetrics fairlearn pandas pyarrow safetensors
     python scripts/golden_measures.py
 
 torchmetrics: accuracy, top-5, calibration error, perplexity. scikit-learn: log loss, Brier score, ROC, average precision.
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as pq
 import torch
 from fairlearn.metrics import MetricFrame
+from safetensors.torch import save_file
 from scipy import optimize, special, stats
 from sklearn import metrics
 from torchmetrics.functional import classification as tm
@@ -116,3 +119,19 @@ paired = {"pairs": np.c_[reference, candidate].tolist(), "margin": 0.01,
 OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text(json.dumps({"sets": sets, "power": power, "bounds": bounds, "paired": paired}, separators=(",", ":")) + "\n")
 print(OUT.name, OUT.stat().st_size, "bytes")
+
+# The same logits in files as numpy and safetensors write them: the second set, as the readers must find it.
+second = sets[1]
+n, c = len(second["labels"]), second["classes"]
+x = np.array(second["first"], dtype=np.float32).reshape(n, c)
+y, group = np.array(second["labels"]), np.array(second["groups"])
+np.savez(OUT.parent / "plain.npz", logits=x, labels=y, group_region=group, seed=7)
+np.savez_compressed(OUT.parent / "compressed.npz", logits=x.astype(np.float16), labels=y.astype(np.int8)[:, None],
+                    group_region=group.astype("S"), group_half=(np.arange(n) >= n // 2))
+np.savez(OUT.parent / "double.npz", logits=x.astype(np.float64), labels=y.astype(np.uint16))
+names, codes = np.unique(group, return_inverse=True)
+for name, dtype in [("single", torch.float32), ("bfloat16", torch.bfloat16)]:
+    save_file({"logits": torch.tensor(x).to(dtype), "labels": torch.tensor(y), "group_region": torch.tensor(codes)},
+              OUT.parent / f"{name}.safetensors", {"seed": "7", "group_region": ",".join(names)})
+pq.write_table(pyarrow.table({"logits": x.tolist(), "label": y, "group_region": group.tolist()})
+               .replace_schema_metadata({"seed": "7"}), OUT.parent / "plain.parquet", row_group_size=50)
