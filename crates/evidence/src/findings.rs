@@ -41,7 +41,15 @@ fn first(a: &Assessment) -> String {
     let margins = if gates == 1 { "its margin".into() } else { format!("all {gates} margins") };
     match (a.verdict, a.protocol.question) {
         (Verdict::Pass, Question::NonInferiority) => {
-            format!("The candidate is as good as the baseline: at 95 % confidence it stays within {margins}.")
+            let accuracy =
+                a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.gates).and_then(|r| r.test);
+            let loses = accuracy.and_then(|t| t.harm_at_most).map_or_else(String::new, |most| {
+                let most = Metric::Accuracy.show_amount(most.max(0.0));
+                format!("; of accuracy it loses {most} at most")
+            });
+            format!(
+                "The candidate is as good as the baseline: at 95 % confidence it stays within {margins}{loses}."
+            )
         }
         (Verdict::Pass, Question::Equivalence) => {
             format!(

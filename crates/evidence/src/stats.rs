@@ -76,15 +76,6 @@ impl Paired {
             correlation: None,
         }
     }
-
-    /// Whether the candidate's mean is less than `margin` below the reference's.
-    pub fn verdict(&self, margin: f64) -> Verdict {
-        match (self.lower, self.upper) {
-            (Some(lower), _) if lower > -margin => Verdict::Pass,
-            (_, Some(upper)) if upper < -margin => Verdict::Fail,
-            _ => Verdict::Inconclusive,
-        }
-    }
 }
 
 /// Mean and sample standard deviation (n − 1); no deviation for one value, nothing for none.
@@ -143,18 +134,6 @@ mod tests {
         assert!((p.upper.unwrap() - (0.5 + half)).abs() < 1e-5);
         // Four points on the line y = 2x − 2.
         assert!((p.correlation.unwrap() - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn verdicts_follow_the_bounds() {
-        let differences =
-            |d: &[f64]| Paired::of(&d.iter().map(|&d| (0.9, 0.9 + d)).collect::<Vec<_>>()).unwrap();
-        assert_eq!(differences(&[0.001, -0.001, 0.0, 0.001]).verdict(0.01), Verdict::Pass);
-        assert_eq!(differences(&[-0.05, -0.051, -0.049]).verdict(0.01), Verdict::Fail);
-        assert_eq!(differences(&[-0.03, 0.03, 0.0]).verdict(0.01), Verdict::Inconclusive);
-        assert_eq!(differences(&[0.0]).verdict(0.01), Verdict::Inconclusive);
-        // No spread at all: the bound is the mean.
-        assert_eq!(differences(&[0.0, 0.0]).verdict(0.01), Verdict::Pass);
     }
 
     #[test]

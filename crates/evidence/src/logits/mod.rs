@@ -6,6 +6,8 @@
 mod array;
 mod error;
 mod npz;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod safetensors;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ pub struct Logits {
 enum Rows {
     Elements(Elements),
     Memory(Arc<Vec<f32>>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<parquet::Columns>),
 }
 
 /// A table's parts before they are checked together.
@@ -67,6 +71,9 @@ impl Logits {
         match ending.as_str() {
             "npz" => Logits::checked(npz::open(path)?),
             "safetensors" => Logits::checked(safetensors::open(path)?),
+            #[cfg(feature = "parquet")]
+            "parquet" => Logits::checked(parquet::open(path)?),
+            #[cfg(not(feature = "parquet"))]
             "parquet" => Err(LogitsError::NotBuilt { path: path.into() }),
             _ => Err(LogitsError::Ending { path: path.into() }),
         }
@@ -134,6 +141,10 @@ impl Logits {
             Rows::Elements(elements) => {
                 elements.read(out).map_err(|source| LogitsError::Read { name: self.name.clone(), source })?
             }
+            #[cfg(feature = "parquet")]
+            Rows::Parquet(columns) => columns
+                .read(out)
+                .map_err(|message| LogitsError::Table { name: self.name.clone(), message })?,
         }
         if let Some(i) = first_not_finite(out) {
             return Err(LogitsError::NotFinite {
