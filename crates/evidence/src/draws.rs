@@ -19,13 +19,13 @@ impl Integers {
     /// The `i`th integer below `n`, by the high half of a product: for n up to 2^20 no number is preferred by more
     /// than 2^-12 of its share.
     pub(crate) fn below(&self, i: u64, n: usize) -> usize {
-        (u64::from(self.generator.word(self.stream, i)) * n as u64 >> 32) as usize
+        ((u64::from(self.generator.word(self.stream, i)) * n as u64) >> 32) as usize
     }
 
     /// The four integers of block `i`, as [`Integers::below`] would give one by one.
     pub(crate) fn four(&self, i: u64, n: usize) -> [usize; 4] {
         let counter = [i as u32, (i >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
-        self.generator.block(counter).map(|w| (u64::from(w) * n as u64 >> 32) as usize)
+        self.generator.block(counter).map(|w| ((u64::from(w) * n as u64) >> 32) as usize)
     }
 }
 
