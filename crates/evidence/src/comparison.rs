@@ -2,6 +2,10 @@
 
 use serde::Serialize;
 
+use crate::assessment::POWER;
+use crate::exact::Divergence;
+use crate::noninferiority::{Better, Margin, MarginTest, Question};
+use crate::power::seeds_needed;
 use crate::stats::{Paired, Verdict, mean_sd};
 use crate::units;
 
@@ -112,8 +116,27 @@ impl RunResult {
 pub struct Against {
     /// Accuracy over the seeds that both finished; differences are precision − reference.
     pub accuracy: Paired,
-    /// What that says about the margin.
+    /// What that says about the margin: the one-sided paired t-test of [`MarginTest`].
     pub verdict: Verdict,
+    /// P value of "the loss is at least the margin"; none for one pair.
+    pub p_pass: Option<f64>,
+    /// P value of "the loss is at most the margin"; none for one pair.
+    pub p_fail: Option<f64>,
+    /// Seeds after which a precision without any loss would pass with a chance of 80 %, from the spread seen.
+    pub seeds_needed: Option<usize>,
+}
+
+impl Against {
+    fn of(pairs: &[(f64, f64)], margin: f64) -> Option<Against> {
+        let test = MarginTest::of(pairs, Better::Higher, Margin::Absolute(margin), Question::NonInferiority)?;
+        Some(Against {
+            accuracy: test.paired,
+            verdict: test.verdict,
+            p_pass: test.p_pass,
+            p_fail: test.p_fail,
+            seeds_needed: test.spread_over_margin().and_then(|s| seeds_needed(s, POWER)),
+        })
+    }
 }
 
 /// All runs of one precision.
@@ -127,6 +150,8 @@ pub struct Row {
     pub finished: usize,
     /// Runs that diverged.
     pub diverged: usize,
+    /// What that says about the chance of it: reported, not judged.
+    pub divergence: Divergence,
     /// Median over runs of the median step time, in milliseconds.
     pub step_ms: Option<f64>,
     /// Samples per second at that time.
@@ -197,7 +222,12 @@ impl Comparison {
         for row in self.rows.iter().filter(|r| r.policy != *reference) {
             let policy = &row.policy;
             if row.diverged > 0 {
-                findings.push(format!("{policy}: {} of {} runs diverged.", row.diverged, row.runs));
+                findings.push(format!(
+                    "{policy}: {} of {} runs diverged; at 95 % confidence the chance of it is at most {:.0} %.",
+                    row.diverged,
+                    row.runs,
+                    row.divergence.at_most * 100.0
+                ));
             }
             match &row.against {
                 Some(against) => findings.push(quality(policy, reference, against, self.setup.margin)),
@@ -224,14 +254,18 @@ fn row(setup: &Setup, runs: &[&RunResult], reference: &[&RunResult], reference_m
             Some((other.accuracy()?, r.accuracy()?))
         })
         .collect();
-    let against = Paired::of(&pairs).filter(|_| first.policy != setup.reference);
+    let against = Against::of(&pairs, setup.margin).filter(|_| first.policy != setup.reference);
+    let diverged = runs.iter().filter(|r| matches!(r.outcome, Outcome::Diverged { .. })).count();
+    // A run stopped by hand says nothing of divergence.
+    let ended = runs.iter().filter(|r| r.outcome != Outcome::Interrupted).count();
     let step_ms = median(runs.iter().filter_map(|r| r.step_ms));
     let (accuracy, accuracy_sd) = mean_sd(&accuracies).map_or((None, None), |(mean, sd)| (Some(mean), sd));
     Row {
         policy: first.policy.clone(),
         runs: runs.len(),
         finished: runs.iter().filter(|r| r.outcome == Outcome::Finished).count(),
-        diverged: runs.iter().filter(|r| matches!(r.outcome, Outcome::Diverged { .. })).count(),
+        diverged,
+        divergence: Divergence::of(diverged as u64, ended as u64, None),
         step_ms,
         samples_per_s: step_ms.map(|ms| setup.batch as f64 / ms * 1e3),
         speed_ratio: step_ms.zip(reference_ms).map(|(ms, base)| base / ms),
@@ -244,7 +278,7 @@ fn row(setup: &Setup, runs: &[&RunResult], reference: &[&RunResult], reference_m
         test_loss: mean(runs.iter().filter_map(|r| r.finished()).map(|e| e.loss).collect()),
         accuracy,
         accuracy_sd,
-        against: against.map(|accuracy| Against { verdict: accuracy.verdict(setup.margin), accuracy }),
+        against,
         skipped: runs.iter().map(|r| r.skipped).sum(),
         loss_scale: runs.last().and_then(|r| r.loss_scale),
     }
@@ -267,16 +301,25 @@ fn quality(policy: &str, reference: &str, against: &Against, margin: f64) -> Str
              {pairs} {seeds}); the margin is {margin}.",
             worst(upper)
         ),
-        Verdict::Inconclusive => format!(
-            "{policy} against {reference} is inconclusive: the mean difference is {}, but over {pairs} {seeds} a loss of up \
-             to {} points cannot be ruled out (one-sided 95 % bound); the margin is {margin}. More seeds would tell.",
-            units::points(mean),
-            worst(lower)
-        ),
-        Verdict::TooFewSeeds => format!(
+        Verdict::Inconclusive if lower.is_none() => format!(
             "{policy} differs from {reference} by {} of test accuracy with one seed; at least two are needed for a bound.",
             units::points(mean)
         ),
+        Verdict::Inconclusive => {
+            let enough = match against.seeds_needed {
+                Some(n) if n > pairs => {
+                    format!(" {n} seeds in all would show it with a chance of 80 % if there is none.")
+                }
+                Some(_) => " More seeds would tell how large it is.".into(),
+                None => String::new(),
+            };
+            format!(
+                "{policy} against {reference} is inconclusive: the mean difference is {}, but over {pairs} {seeds} a loss \
+                 of up to {} points cannot be ruled out (one-sided 95 % bound); the margin is {margin}.{enough}",
+                units::points(mean),
+                worst(lower)
+            )
+        }
     }
 }
 
@@ -376,6 +419,19 @@ pub(crate) mod tests {
         let row = c.row("bf16").unwrap();
         assert_eq!((row.diverged, row.accuracy, row.against.is_none()), (1, None, true));
         assert!(c.findings.iter().any(|f| f.contains("1 of 1 runs diverged")), "{:?}", c.findings);
+        assert_eq!(row.divergence.at_most, 1.0);
+    }
+
+    #[test]
+    fn an_inconclusive_comparison_says_how_many_seeds_would_tell() {
+        // Differences −0.02, 0.02, 0: standard deviation 0.02 at a margin of 0.01, so 27 seeds by the table.
+        let runs = [(0, -0.02), (1, 0.02), (2, 0.0)]
+            .into_iter()
+            .flat_map(|(s, d)| [run("fp32", s, 0.9, 10.0), run("bf16", s, 0.9 + d, 5.0)]);
+        let c = Comparison::new(setup(), runs.collect());
+        let against = c.row("bf16").unwrap().against.as_ref().unwrap();
+        assert_eq!((against.verdict, against.seeds_needed), (Verdict::Inconclusive, Some(27)));
+        assert!(c.findings[0].contains("27 seeds in all"), "{:?}", c.findings);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::comparison::{Comparison, Row};
-use crate::stats::Verdict;
 use crate::units;
 
 /// Lines that belong together.
@@ -49,15 +48,9 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
         }),
         line(&format!("margin {:.2} pt", c.setup.margin * 100.0), &|r| {
             not_reference(r)?;
-            Some(
-                match r.against.as_ref()?.verdict {
-                    Verdict::Pass => "pass",
-                    Verdict::Fail => "fail",
-                    Verdict::Inconclusive => "inconclusive",
-                    Verdict::TooFewSeeds => NONE,
-                }
-                .into(),
-            )
+            let against = r.against.as_ref()?;
+            // One seed has no bound: "needs 2 seeds" stands in the line above.
+            against.accuracy.lower.map(|_| against.verdict.name().into())
         }),
     ];
     if c.rows.iter().any(|r| r.finished < r.runs) {

@@ -41,6 +41,8 @@ pub enum Command {
     Numbers(super::numbers::args::Numbers),
     /// Look at a folder of images, a CSV or a text file and write a recipe for it
     New(New),
+    /// Judge whether a candidate is as good as a baseline, from logits of any framework
+    Verdict(Verdict),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),
@@ -207,6 +209,36 @@ pub struct New {
     /// Overwrite the recipe if it is there
     #[arg(long)]
     pub force: bool,
+}
+
+/// `verdict`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict (wrong arguments or files)."
+)]
+pub struct Verdict {
+    /// Files of the baseline's logits and labels, one per seed: .npz or .safetensors
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub baseline: Vec<PathBuf>,
+    /// Files of the candidate, one per seed, of the same samples
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub candidate: Vec<PathBuf>,
+    /// Greatest harm that counts as none, as METRIC=1.0pt (points), METRIC=2% (of itself), METRIC=0.02 or METRIC=off
+    /// [default: accuracy=1.0pt nll=0.02 ece=1.0pt negative-flips=1.0pt group-accuracy=3.0pt]
+    #[arg(long, value_name = "METRIC=VALUE")]
+    pub margin: Vec<String>,
+    /// Ask for equivalence: better by more than a margin fails too
+    #[arg(long)]
+    pub equivalence: bool,
+    /// Candidate runs that diverged and left no file
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub diverged: u64,
+    /// Greatest chance that a candidate run diverges; 5% takes 59 clean runs to show
+    #[arg(long, value_name = "SHARE")]
+    pub max_divergence: Option<String>,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench`

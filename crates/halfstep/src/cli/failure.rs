@@ -39,6 +39,11 @@ impl Failure {
         Failure { report: Report::new(miette::MietteDiagnostic::new(message)), code: FAILED }
     }
 
+    /// The same, ending with another exit code.
+    pub fn with_code(self, code: u8) -> Failure {
+        Failure { code, ..self }
+    }
+
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
         let colour = super::output::colour_on_stderr();

@@ -20,6 +20,7 @@ mod predict;
 mod prepare;
 mod progress;
 mod train;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -33,10 +34,27 @@ const MOST_THREADS: usize = 1024;
 
 /// Runs the program with the arguments it was given.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => return unreadable(&e),
+    };
+    // The codes 1 and 2 are verdicts there.
+    let gate = matches!(args.command, Command::Verdict(_));
     match run(args) {
         Ok(code) => code,
+        Err(failure) if gate => failure.with_code(verdict::NO_VERDICT).show(),
         Err(failure) => failure.show(),
+    }
+}
+
+/// Arguments that clap cannot read, or a question for help.
+fn unreadable(error: &clap::Error) -> ExitCode {
+    // A terminal that is gone cannot be told.
+    let _ = error.print();
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if std::env::args_os().any(|a| a == "verdict") => ExitCode::from(verdict::NO_VERDICT),
+        _ => ExitCode::from(failure::ASKED),
     }
 }
 
@@ -60,6 +78,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),
+        Command::Verdict(args) => verdict::run(args, threads),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, threads),

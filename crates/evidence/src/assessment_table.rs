@@ -1,0 +1,120 @@
+//! An assessment as a table for a terminal.
+
+use crate::assessment::{Assessment, Row, Unit};
+use crate::bootstrap::Examples;
+use crate::metric::Metric;
+use crate::noninferiority::Margin;
+use crate::units;
+
+const NONE: &str = "–";
+const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "at worst", "margin", "verdict"];
+
+/// The table, aligned, with a line about the files above it; `bold` decorates headings.
+pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
+    let mut groups: Vec<(String, Vec<Vec<String>>)> = Vec::new();
+    let of = |f: &dyn Fn(&Row) -> bool| a.rows.iter().filter(|r| f(r)).map(cells).collect::<Vec<_>>();
+    groups.push(("Quality".into(), of(&|r| r.group.is_none() && !r.metric.is_beside_floor())));
+    groups.push((
+        "Changed answers, beside those that another seed changes".into(),
+        of(&|r| r.group.is_none() && r.metric.is_beside_floor()),
+    ));
+    if a.seeds.len() == 1 {
+        let v = a.seeds[0].agreement;
+        let line = |metric: Metric, value: f64| {
+            let mut cells = vec![NONE.to_string(); HEADINGS.len()];
+            cells[0] = metric.name().into();
+            cells[2] = metric.show(value);
+            cells
+        };
+        groups[1] = (
+            "Changed answers".into(),
+            vec![
+                line(Metric::NegativeFlips, v.negative_flips),
+                line(Metric::Flips, v.flips),
+                line(Metric::Kl, v.kl),
+            ],
+        );
+    }
+    groups.push(("Accuracy by group".into(), of(&|r| r.group.is_some())));
+    groups.retain(|g| !g.1.is_empty());
+
+    let width = |s: &str| s.chars().count();
+    let column = |i: usize| {
+        groups.iter().flat_map(|g| &g.1).map(|c| width(&c[i])).chain([width(HEADINGS[i])]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEADINGS.len()).map(column).collect();
+    let line = |cells: &[&str], indent: &str| {
+        let mut out = format!("{indent}{}{}", cells[0], " ".repeat(widths[0] - width(cells[0])));
+        for (cell, w) in cells.iter().zip(&widths).skip(1) {
+            out += &format!("   {}{cell}", " ".repeat(w - width(cell)));
+        }
+        out.trim_end().to_string()
+    };
+    let mut out = format!("{}\n\n{}\n", files(a), bold(&line(&HEADINGS, "  ")));
+    for (title, rows) in &groups {
+        out += &format!("{}\n", bold(title));
+        for row in rows {
+            out += &format!("{}\n", line(&row.iter().map(String::as_str).collect::<Vec<_>>(), "  "));
+        }
+    }
+    out
+}
+
+/// What the table is about.
+fn files(a: &Assessment) -> String {
+    let first = &a.seeds[0];
+    let pairs = match a.seeds.len() {
+        1 => "one pair of files".to_string(),
+        n => format!("{n} pairs of files, paired by {}", if a.paired_by_seed { "seed" } else { "order" }),
+    };
+    let each = match (a.seeds.len(), a.examples) {
+        (1, _) => "",
+        (_, Examples::Shared) => ", the same in all",
+        (_, Examples::OfEachSeed) => " in the first, others in each",
+    };
+    let correlation = a.rows.first().and_then(|r| r.paired.correlation);
+    let correlation =
+        correlation.map_or_else(String::new, |c| format!("; accuracies of pairs correlate by {c:.2}"));
+    format!("{pairs}; {} samples{each}, {} classes{correlation}", units::count(first.samples), first.classes)
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let metric = row.metric;
+    let label = match &row.group {
+        Some(g) => format!("{}={} (n = {})", g.column, g.value, units::count(g.samples)),
+        None => metric.name().into(),
+    };
+    // Candidate less margin of error, in the direction of harm.
+    let worst = match (row.test.and_then(|t| t.harm_at_most), row.paired.sd) {
+        (Some(most), _) => metric.show_difference(signed(row, most)),
+        (None, Some(_)) => {
+            let bound = if metric.better().harm(1.0) > 0.0 { row.paired.upper } else { row.paired.lower };
+            bound.map_or(NONE.into(), |b| metric.show_difference(b))
+        }
+        (None, None) => NONE.into(),
+    };
+    let margin = row.test.filter(|_| row.gates).map_or(NONE.into(), |t| match t.margin {
+        Margin::Absolute(m) => metric.show_amount(m),
+        Margin::Relative(share) => format!("{:.1} %", share * 100.0),
+    });
+    let verdict = match (row.verdict(), row.unit) {
+        (Some(v), _) => v.name().to_string(),
+        (None, Unit::Seeds) if row.test.is_some() && row.paired.sd.is_none() => "needs 2 seeds".into(),
+        (None, _) if row.test.is_some() => "too few".into(),
+        (None, _) => NONE.into(),
+    };
+    vec![
+        label,
+        metric.show(row.reference),
+        metric.show(row.candidate),
+        metric.show_difference(row.paired.mean),
+        worst,
+        margin,
+        verdict,
+    ]
+}
+
+/// A harm as a difference.
+fn signed(row: &Row, harm: f64) -> f64 {
+    row.metric.better().harm(harm)
+}

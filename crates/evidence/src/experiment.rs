@@ -1,0 +1,376 @@
+//! One pass over the logits of a reference and a candidate, and of another reference for the noise floor.
+//!
+//! Memory is bounded by the batch: beside it stand labels, group codes, at most [`temperature::MOST_LOGITS`] logits of each
+//! model for the temperature, and sums. The next batch is read while one is measured; sums are taken in row order, so nothing
+//! depends on the number of threads.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread;
+
+use serde::Serialize;
+
+use crate::bootstrap::{BUCKETS, SeedSums, bucket};
+use crate::logits::{Logits, LogitsError, Source};
+use crate::measures::agreement::AgreementValues;
+use crate::measures::sample::divergence;
+use crate::measures::{
+    Agreement, GroupTable, Quality, QualityValues, ReliabilityBin, Sample, Temperature, measure, temperature,
+};
+
+/// Logits of one file in a batch.
+const BATCH_LOGITS: usize = 1 << 20;
+/// Most rows of a batch.
+const BATCH_ROWS: usize = 1 << 14;
+
+/// Measures of which every example has its own difference, candidate − reference: those that can be resampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExampleMetric {
+    /// 1 if right.
+    Accuracy,
+    /// Negative log-likelihood of the label.
+    Nll,
+    /// Squared distance from the label.
+    Brier,
+    /// 1 if the class differs from the reference's; the reference's own value is that of another seed.
+    Flips,
+    /// 1 if the reference is right and this is wrong; likewise.
+    NegativeFlips,
+}
+
+impl ExampleMetric {
+    /// All, in the order of [`SeedMeasures::examples`].
+    pub const ALL: [ExampleMetric; 5] = [
+        ExampleMetric::Accuracy,
+        ExampleMetric::Nll,
+        ExampleMetric::Brier,
+        ExampleMetric::Flips,
+        ExampleMetric::NegativeFlips,
+    ];
+}
+
+/// Sums of differences and of their squares.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    n: u64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn push(&mut self, difference: f64) {
+        self.n += 1;
+        self.sum += difference;
+        self.squares += difference * difference;
+    }
+
+    /// Number, mean and sample standard deviation.
+    pub fn values(&self) -> (usize, f64, Option<f64>) {
+        let n = self.n as f64;
+        let mean = self.sum / n;
+        let sd = (self.n > 1).then(|| ((self.squares - n * mean * mean).max(0.0) / (n - 1.0)).sqrt());
+        (self.n as usize, mean, sd)
+    }
+}
+
+/// What one model's logits say.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelMeasures {
+    /// File, or what the source calls itself.
+    pub name: String,
+    /// Accuracy to calibration.
+    #[serde(flatten)]
+    pub quality: QualityValues,
+    /// The best single temperature.
+    pub temperature: Temperature,
+    /// The reliability diagram.
+    pub reliability: Vec<ReliabilityBin>,
+}
+
+/// What one pair of models measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeedMeasures {
+    /// Seed, if the files tell.
+    pub seed: Option<u64>,
+    /// Samples.
+    pub samples: u64,
+    /// Classes.
+    pub classes: usize,
+    /// The reference.
+    pub reference: ModelMeasures,
+    /// The candidate.
+    pub candidate: ModelMeasures,
+    /// Reference and candidate, sample by sample.
+    pub agreement: AgreementValues,
+    /// Reference and the reference of another seed: what a change of seed alone does.
+    pub floor: Option<AgreementValues>,
+    /// Sums by group, one table per column.
+    #[serde(skip)]
+    pub groups: Vec<GroupTable>,
+    /// Sums of differences by bucket of examples, for the bootstrap.
+    #[serde(skip)]
+    pub sums: SeedSums,
+    /// Moments of the differences, in the order of [`ExampleMetric::ALL`]; flips only with a floor.
+    #[serde(skip)]
+    pub examples: Vec<Moments>,
+}
+
+/// Logits of the same rows of all files.
+#[derive(Default)]
+struct Batch {
+    rows: Range<usize>,
+    reference: Vec<f32>,
+    candidate: Vec<f32>,
+    other: Vec<f32>,
+}
+
+/// The open files.
+struct Files {
+    reference: Logits,
+    candidate: Logits,
+    other: Option<Logits>,
+}
+
+impl Files {
+    fn read(&mut self, rows: usize, batch: &mut Batch) -> Result<(), LogitsError> {
+        batch.rows = self.reference.read(rows, &mut batch.reference)?;
+        self.candidate.read(rows, &mut batch.candidate)?;
+        if let Some(other) = &mut self.other {
+            other.read(rows, &mut batch.other)?;
+        }
+        Ok(())
+    }
+}
+
+/// What one row says of all models.
+struct Measured {
+    reference: Sample,
+    candidate: Sample,
+    kl: f64,
+    floor: Option<(Sample, f64)>,
+}
+
+/// Checks that two tables hold the same samples: as many, with the same labels, in as many classes.
+///
+/// Errors: which of these they do not share.
+pub fn same_samples(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
+    let wrong = |message: String| Err(LogitsError::Table { name: b.name().into(), message });
+    let of = a.name();
+    if a.classes() != b.classes() {
+        return wrong(format!("{} classes, but {of} has {}", b.classes(), a.classes()));
+    }
+    if a.labels().len() != b.labels().len() {
+        return wrong(format!(
+            "{} samples, but {of} has {}; a pair is measured on the same samples",
+            b.labels().len(),
+            a.labels().len()
+        ));
+    }
+    match a.labels().iter().zip(b.labels()).position(|(a, b)| a != b) {
+        Some(row) => wrong(format!(
+            "label {} of row {row} is {} in {of}; a pair is measured on the same samples in the same order",
+            b.labels()[row],
+            a.labels()[row]
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Measures a pair in one pass over its files. `other` is the reference of another seed; where it holds other samples there
+/// is no floor.
+///
+/// Errors: a file is bad, or reference and candidate do not hold the same samples or groups.
+pub fn measure_seed(
+    reference: &dyn Source,
+    candidate: &dyn Source,
+    other: Option<&dyn Source>,
+    threads: NonZeroUsize,
+) -> Result<SeedMeasures, LogitsError> {
+    let mut files = Files {
+        reference: reference.open()?,
+        candidate: candidate.open()?,
+        other: other.map(|o| o.open()).transpose()?,
+    };
+    same_samples(&files.reference, &files.candidate)?;
+    same_groups(&files.reference, &files.candidate)?;
+    files.other = files.other.filter(|o| same_samples(&files.reference, o).is_ok());
+
+    let classes = files.reference.classes();
+    let labels = files.reference.labels().to_vec();
+    let columns = files.reference.groups().to_vec();
+    let samples = labels.len() as u64;
+    let rows = (BATCH_LOGITS / classes).clamp(1, BATCH_ROWS);
+    let mut totals = Totals::new(samples, classes, columns.len(), files.other.is_some());
+    totals.groups = columns.iter().map(GroupTable::new).collect();
+
+    let (mut current, mut next) = (Batch::default(), Batch::default());
+    files.read(rows, &mut current)?;
+    while !current.rows.is_empty() {
+        let (measured, read) = thread::scope(|s| {
+            let reading = s.spawn(|| files.read(rows, &mut next));
+            let measured = measure_batch(&current, &labels[current.rows.clone()], classes, threads);
+            (measured, reading.join().unwrap_or_else(|e| resume_unwind(e)))
+        });
+        for (i, m) in current.rows.clone().zip(&measured) {
+            let codes = columns.iter().map(|c| c.codes[i]);
+            totals.push(i as u64, m, codes);
+        }
+        totals.keep_for_temperature(&current, &labels, classes);
+        read?;
+        std::mem::swap(&mut current, &mut next);
+    }
+    let seed = files.reference.seed().or(files.candidate.seed());
+    totals.finish(seed, files.reference.name(), files.candidate.name())
+}
+
+fn same_groups(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
+    for column in b.groups() {
+        if a.groups().iter().any(|c| c.name == column.name && c != column) {
+            let message = format!("group `{}` has other values than in {}", column.name, a.name());
+            return Err(LogitsError::Table { name: b.name().into(), message });
+        }
+    }
+    Ok(())
+}
+
+fn measure_batch(batch: &Batch, labels: &[u32], classes: usize, threads: NonZeroUsize) -> Vec<Measured> {
+    let share = labels.len().div_ceil(threads.get()).max(1);
+    let part = |from: usize| {
+        let to = labels.len().min(from + share);
+        let mut exps = vec![0.0; classes];
+        (from..to)
+            .map(|i| {
+                let at = i * classes..(i + 1) * classes;
+                let (a, b) = (&batch.reference[at.clone()], &batch.candidate[at.clone()]);
+                let candidate = measure(b, labels[i], &mut exps);
+                let other = batch.other.get(at).map(|o| (o, measure(o, labels[i], &mut exps)));
+                let reference = measure(a, labels[i], &mut exps);
+                let kl = divergence(a, b, &exps, &reference, &candidate);
+                let floor = other.map(|(o, s)| (s, divergence(a, o, &exps, &reference, &s)));
+                Measured { reference, candidate, kl, floor }
+            })
+            .collect::<Vec<_>>()
+    };
+    if threads.get() == 1 {
+        return part(0);
+    }
+    thread::scope(|s| {
+        let part = &part;
+        let parts: Vec<_> =
+            (0..labels.len()).step_by(share).map(|from| s.spawn(move || part(from))).collect();
+        parts.into_iter().flat_map(|p| p.join().unwrap_or_else(|e| resume_unwind(e))).collect()
+    })
+}
+
+/// Rows kept for the temperature.
+#[derive(Default)]
+struct Kept {
+    reference: Vec<f32>,
+    candidate: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+struct Totals {
+    all: u64,
+    classes: usize,
+    reference: Quality,
+    candidate: Quality,
+    agreement: Agreement,
+    floor: Option<Agreement>,
+    groups: Vec<GroupTable>,
+    sums: SeedSums,
+    examples: Vec<Moments>,
+    kept: Kept,
+}
+
+impl Totals {
+    fn new(all: u64, classes: usize, columns: usize, floor: bool) -> Totals {
+        let metrics = if floor { ExampleMetric::ALL.len() } else { 3 };
+        let buckets = BUCKETS.min(all as usize);
+        Totals {
+            all,
+            classes,
+            reference: Quality::default(),
+            candidate: Quality::default(),
+            agreement: Agreement::default(),
+            floor: floor.then(Agreement::default),
+            groups: Vec::with_capacity(columns),
+            sums: SeedSums { counts: vec![0.0; buckets], differences: vec![vec![0.0; buckets]; metrics] },
+            examples: vec![Moments::default(); metrics],
+            kept: Kept::default(),
+        }
+    }
+
+    fn push(&mut self, row: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
+        let (a, b) = (&m.reference, &m.candidate);
+        self.reference.push(a);
+        self.candidate.push(b);
+        self.agreement.push(a, b, m.kl);
+        if let (Some(floor), Some((other, kl))) = (&mut self.floor, &m.floor) {
+            floor.push(a, other, *kl);
+        }
+        for (table, code) in self.groups.iter_mut().zip(codes) {
+            table.push(code, a, b, m.kl, m.floor.as_ref().map(|(s, kl)| (s, *kl)));
+        }
+        let one = |yes: bool| f64::from(u8::from(yes));
+        let flip = |s: &Sample| one(s.predicted != a.predicted);
+        let negative = |s: &Sample| one(a.correct() && !s.correct());
+        let beyond = |f: &dyn Fn(&Sample) -> f64| m.floor.as_ref().map_or(0.0, |(other, _)| f(b) - f(other));
+        let differences = [
+            one(b.correct()) - one(a.correct()),
+            b.nll - a.nll,
+            b.brier - a.brier,
+            beyond(&flip),
+            beyond(&negative),
+        ];
+        let bucket = bucket(row, self.all);
+        self.sums.counts[bucket] += 1.0;
+        for (k, sums) in self.sums.differences.iter_mut().enumerate() {
+            sums[bucket] += differences[k];
+            self.examples[k].push(differences[k]);
+        }
+    }
+
+    fn keep_for_temperature(&mut self, batch: &Batch, labels: &[u32], classes: usize) {
+        let stride = temperature::stride(self.all, classes) as usize;
+        for i in batch.rows.clone().filter(|i| i.is_multiple_of(stride)) {
+            let at = (i - batch.rows.start) * classes..(i - batch.rows.start + 1) * classes;
+            self.kept.reference.extend_from_slice(&batch.reference[at.clone()]);
+            self.kept.candidate.extend_from_slice(&batch.candidate[at]);
+            self.kept.labels.push(labels[i]);
+        }
+    }
+
+    fn finish(
+        self,
+        seed: Option<u64>,
+        reference: &str,
+        candidate: &str,
+    ) -> Result<SeedMeasures, LogitsError> {
+        let Kept { reference: first, candidate: second, labels } = &self.kept;
+        let model = |name: &str, quality: &Quality, kept: &[f32]| {
+            Some(ModelMeasures {
+                name: name.into(),
+                quality: quality.values()?,
+                temperature: temperature::fit(kept, labels, self.classes)?,
+                reliability: quality.calibration().reliability(),
+            })
+        };
+        let all = || {
+            Some(SeedMeasures {
+                seed,
+                samples: self.all,
+                classes: self.classes,
+                reference: model(reference, &self.reference, first)?,
+                candidate: model(candidate, &self.candidate, second)?,
+                agreement: self.agreement.values()?,
+                floor: self.floor.and_then(|f| f.values()),
+                groups: self.groups.clone(),
+                sums: self.sums.clone(),
+                examples: self.examples.clone(),
+            })
+        };
+        all().ok_or_else(|| LogitsError::Table { name: reference.into(), message: "no samples".into() })
+    }
+}

@@ -1,0 +1,203 @@
+//! What an assessment means, in plain words: what can be relied on, what is wrong, what is still unknown and what would tell.
+
+use crate::assessment::{Assessment, POWER, Row, Unit};
+use crate::experiment::SeedMeasures;
+use crate::metric::Metric;
+use crate::noninferiority::Question;
+use crate::stats::{Verdict, mean_sd};
+
+/// The sentences, most important first.
+pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
+    let mut all = vec![first(a)];
+    let named: Vec<&Row> = a.rows.iter().filter(|r| r.is_named()).collect();
+    all.extend(named.iter().map(|r| failure(a, r)));
+    all.extend(causes(a, &named));
+    let unnamed: Vec<String> = a
+        .rows
+        .iter()
+        .filter(|r| r.verdict() == Some(Verdict::Fail) && !r.is_named())
+        .map(Row::label)
+        .collect();
+    if !unnamed.is_empty() {
+        all.push(format!(
+            "Beyond its margin, but not after allowing for the number of metrics tested (Holm): {}.",
+            unnamed.join(", ")
+        ));
+    }
+    all.extend(unknown(a));
+    all.extend(divergence(a));
+    if a.rows.iter().any(|r| r.unit == Unit::Examples) {
+        all.push(
+            "One pair of files says something of these two models, not of training in this precision: another seed may \
+             do better or worse. Give one pair per seed to learn about that."
+                .into(),
+        );
+    }
+    all
+}
+
+fn first(a: &Assessment) -> String {
+    let gates = a.rows.iter().filter(|r| r.gates).count();
+    let margins = if gates == 1 { "its margin".into() } else { format!("all {gates} margins") };
+    match (a.verdict, a.protocol.question) {
+        (Verdict::Pass, Question::NonInferiority) => {
+            let accuracy =
+                a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.gates).and_then(|r| r.test);
+            let loses = accuracy.and_then(|t| t.harm_at_most).map_or_else(String::new, |most| {
+                let most = Metric::Accuracy.show_amount(most.max(0.0));
+                format!("; of accuracy it loses {most} at most")
+            });
+            format!(
+                "The candidate is as good as the baseline: at 95 % confidence it stays within {margins}{loses}."
+            )
+        }
+        (Verdict::Pass, Question::Equivalence) => {
+            format!(
+                "The candidate is equivalent to the baseline: at 95 % confidence it stays within {margins}, either way."
+            )
+        }
+        (Verdict::Fail, Question::NonInferiority) => {
+            "The candidate is worse than the baseline by more than was allowed.".into()
+        }
+        (Verdict::Fail, Question::Equivalence) => {
+            "The candidate differs from the baseline by more than was allowed.".into()
+        }
+        (Verdict::Inconclusive, _) if gates == 0 => {
+            "Nothing was judged: no metric has a margin that these files can be held to.".into()
+        }
+        (Verdict::Inconclusive, _) => {
+            "These files cannot tell whether the candidate is as good. That is no pass.".into()
+        }
+    }
+}
+
+fn failure(a: &Assessment, row: &Row) -> String {
+    let Some(test) = &row.test else { return String::new() };
+    let metric = row.metric;
+    let least = test.harm_at_least.map_or_else(String::new, |h| metric.show_amount(h.abs()));
+    let margin = metric.show_amount(test.margin_mean);
+    let beyond_floor = if metric.is_beside_floor() { " beyond what another seed does" } else { "" };
+    if a.protocol.question == Question::Equivalence && test.harm < 0.0 {
+        return format!("{}: better by more than its margin of {margin}, which was not wanted.", row.label());
+    }
+    format!("{}: worse by at least {least}{beyond_floor} (95 % bound); the margin is {margin}.", row.label())
+}
+
+/// What lies behind failures, where the measures tell.
+fn causes(a: &Assessment, named: &[&Row]) -> Vec<String> {
+    let is = |m: Metric| named.iter().any(|r| r.metric == m);
+    let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy);
+    let accuracy_holds = accuracy.is_some_and(|r| r.verdict() != Some(Verdict::Fail));
+    let mut all = Vec::new();
+    if is(Metric::Ece) || is(Metric::EceDebiased) || is(Metric::Nll) {
+        all.extend(temperature(a, accuracy_holds));
+    }
+    if is(Metric::NegativeFlips) || is(Metric::Flips) {
+        let share = |f: fn(&SeedMeasures) -> Option<f64>| mean(a, f).map(|x| Metric::Flips.show(x));
+        if let (Some(negative), Some(floor)) =
+            (share(|s| Some(s.agreement.negative_flips)), share(|s| Some(s.floor?.negative_flips)))
+        {
+            let same = if accuracy_holds { "Accuracy alone would not show it: " } else { "" };
+            all.push(format!(
+                "{same}{negative} of the answers that the baseline has right the candidate has wrong; between two seeds of \
+                 the baseline it is {floor} (shares of all samples)."
+            ));
+        }
+    }
+    let groups: Vec<String> = named.iter().filter(|r| r.group.is_some()).map(|r| r.label()).collect();
+    let all_groups = a.rows.iter().filter(|r| r.group.is_some() && r.gates).count();
+    if !groups.is_empty() && groups.len() < all_groups {
+        let over_all = if accuracy_holds { ", which the mean over all samples hides" } else { "" };
+        all.push(format!("The harm is not spread evenly: it falls on {}{over_all}.", groups.join(" and ")));
+    }
+    all
+}
+
+/// Over- or underconfidence that one number repairs is named as such.
+fn temperature(a: &Assessment, accuracy_holds: bool) -> Option<String> {
+    let of = |f: fn(&SeedMeasures) -> Option<f64>| mean(a, f);
+    let reference = of(|s| Some(s.reference.temperature.nll_after))?;
+    let before = of(|s| Some(s.candidate.temperature.nll_before))?;
+    let after = of(|s| Some(s.candidate.temperature.nll_after))?;
+    let (t, base) = (
+        of(|s| Some(s.candidate.temperature.temperature))?,
+        of(|s| Some(s.reference.temperature.temperature))?,
+    );
+    let gap = before - reference;
+    let repaired = 1.0 - (after - reference) / gap;
+    // Less than half is no repair, and a tenth of a temperature is nothing to name.
+    if !(gap > 0.0 && repaired > 0.5 && (t / base).ln().abs() > 0.1) {
+        return None;
+    }
+    let way = if t > base { "overconfident" } else { "underconfident" };
+    let but = if accuracy_holds { ", not less able" } else { "" };
+    Some(format!(
+        "It is {way}{but}: dividing its logits by one temperature, {t:.2} ({base:.2} for the baseline), takes away {:.0} % \
+         of its excess loss.",
+        (repaired * 100.0).min(100.0)
+    ))
+}
+
+fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
+    let values: Option<Vec<f64>> = a.seeds.iter().map(f).collect();
+    mean_sd(&values?).map(|m| m.0)
+}
+
+fn unknown(a: &Assessment) -> Vec<String> {
+    let open: Vec<&Row> = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
+    let mut all: Vec<String> = open
+        .iter()
+        .map(|r| {
+            let Some(test) = &r.test else { return String::new() };
+            let margin = r.metric.show_amount(test.margin_mean);
+            match test.harm_at_most {
+                None => format!("{}: one pair of runs has no spread to judge by; two or more are needed.", r.label()),
+                Some(most) => format!(
+                    "{}: inconclusive. It differs by {} on average, and a loss of up to {} cannot be ruled out; the \
+                     margin is {margin}.",
+                    r.label(),
+                    r.metric.show_difference(r.paired.mean),
+                    r.metric.show_amount(most)
+                ),
+            }
+        })
+        .collect();
+    let seeds = open.iter().filter_map(|r| r.seeds_needed).max();
+    let have = a.seeds.len();
+    if let Some(n) = seeds.filter(|n| *n > have) {
+        all.push(format!(
+            "If there is no difference, {n} seeds in all would show it with a chance of {:.0} % for the most scattered of \
+             these metrics; there are {have}.",
+            POWER * 100.0
+        ));
+    } else if open.iter().any(|r| r.unit == Unit::Seeds && r.seeds_needed.is_some_and(|n| n <= have)) {
+        all.push(
+            "By their scatter these seeds would be enough if there were no difference; more would tell how large it is."
+                .into(),
+        );
+    }
+    all
+}
+
+fn divergence(a: &Assessment) -> Option<String> {
+    let d = &a.divergence;
+    let most = format!("{:.1} %", d.at_most * 100.0);
+    let seen = format!("{} of {} candidate runs diverged", d.diverged, d.runs);
+    match (d.verdict, d.max_divergence) {
+        (Some(verdict), Some(max)) => {
+            let enough = match (verdict, crate::exact::clean_runs_needed(max)) {
+                (Verdict::Inconclusive, Some(n)) if d.diverged == 0 => {
+                    format!(" {n} clean runs would be enough.")
+                }
+                _ => String::new(),
+            };
+            Some(format!(
+                "Divergence: {}. {seen}: at 95 % confidence the chance is at most {most}, {:.1} % is allowed.{enough}",
+                verdict.name(),
+                max * 100.0
+            ))
+        }
+        _ if d.diverged > 0 => Some(format!("{seen}; at 95 % confidence the chance is at most {most}.")),
+        _ => None,
+    }
+}

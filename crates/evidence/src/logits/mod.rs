@@ -1,0 +1,271 @@
+//! Logits and labels of a test set, from a file of any framework or from memory, row by row.
+//!
+//! `docs/verdict.md` is the schema. Labels and group columns are held (four bytes per sample each); logits are read in
+//! batches, so a file may be larger than memory.
+
+mod array;
+mod error;
+mod npz;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod safetensors;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use array::Elements;
+pub use error::LogitsError;
+
+use crate::measures::GroupColumn;
+
+/// Prefix of the names of group columns.
+pub const GROUP_PREFIX: &str = "group_";
+
+/// Logits that can be opened, more than once.
+pub trait Source: Sync {
+    /// What messages call it.
+    fn name(&self) -> String;
+
+    /// Opens it at its first row.
+    ///
+    /// Errors: it cannot be read or is not as the schema says.
+    fn open(&self) -> Result<Logits, LogitsError>;
+}
+
+/// An open table of logits, N rows of C classes, with their labels.
+pub struct Logits {
+    name: String,
+    classes: usize,
+    labels: Vec<u32>,
+    groups: Vec<GroupColumn>,
+    seed: Option<u64>,
+    rows: Rows,
+    next: usize,
+}
+
+enum Rows {
+    Elements(Elements),
+    Memory(Arc<Vec<f32>>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<parquet::Columns>),
+}
+
+/// A table's parts before they are checked together.
+pub(crate) struct Parts {
+    name: String,
+    classes: usize,
+    rows: u64,
+    labels: Vec<i64>,
+    groups: Vec<GroupColumn>,
+    seed: Option<u64>,
+    source: Rows,
+}
+
+impl Logits {
+    /// Opens a file by its ending: `.npz`, `.safetensors` or `.parquet` (feature `parquet`).
+    ///
+    /// Errors: another ending; the file cannot be read, is cut short, or is not as the schema says; labels that are no class.
+    /// That logits are numbers is checked as they are read.
+    pub fn open(path: &Path) -> Result<Logits, LogitsError> {
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match ending.as_str() {
+            "npz" => Logits::checked(npz::open(path)?),
+            "safetensors" => Logits::checked(safetensors::open(path)?),
+            #[cfg(feature = "parquet")]
+            "parquet" => Logits::checked(parquet::open(path)?),
+            #[cfg(not(feature = "parquet"))]
+            "parquet" => Err(LogitsError::NotBuilt { path: path.into() }),
+            _ => Err(LogitsError::Ending { path: path.into() }),
+        }
+    }
+
+    fn checked(parts: Parts) -> Result<Logits, LogitsError> {
+        let Parts { name, classes, rows, labels, groups, seed, source } = parts;
+        let table = |message: String| LogitsError::Table { name: name.clone(), message };
+        if rows == 0 || classes == 0 {
+            return Err(table(format!("`logits` is empty: [{rows}, {classes}]")));
+        }
+        if labels.len() as u64 != rows {
+            return Err(table(format!("{rows} rows of logits, but {} labels", labels.len())));
+        }
+        if u32::try_from(classes).is_err() {
+            return Err(table(format!("{classes} classes are too many")));
+        }
+        if let Some(g) = groups.iter().find(|g| g.codes.len() as u64 != rows) {
+            return Err(table(format!("{rows} rows, but {} values of `{}`", g.codes.len(), g.name)));
+        }
+        if let Some(row) = labels.iter().position(|&l| l < 0 || l >= classes as i64) {
+            return Err(LogitsError::Label { name, row, label: labels[row], classes });
+        }
+        let labels = labels.into_iter().map(|l| l as u32).collect();
+        Ok(Logits { name, classes, labels, groups, seed, rows: source, next: 0 })
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Classes: columns of the logits.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The class of each sample.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// Columns that divide the samples into groups.
+    pub fn groups(&self) -> &[GroupColumn] {
+        &self.groups
+    }
+
+    /// The seed of the run, if the file tells.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// Reads the next `rows` rows, or what is left of them, in place of what `out` holds, and says which rows they are.
+    ///
+    /// Errors: the file cannot be read or ends early; a logit is not a finite number.
+    pub fn read(&mut self, rows: usize, out: &mut Vec<f32>) -> Result<std::ops::Range<usize>, LogitsError> {
+        let range = self.next..self.labels.len().min(self.next.saturating_add(rows));
+        let length = range.len() * self.classes;
+        out.resize(length, 0.0);
+        match &mut self.rows {
+            Rows::Memory(all) => {
+                let from = range.start * self.classes;
+                out.copy_from_slice(&all[from..from + length]);
+            }
+            Rows::Elements(elements) => {
+                elements.read(out).map_err(|source| LogitsError::Read { name: self.name.clone(), source })?
+            }
+            #[cfg(feature = "parquet")]
+            Rows::Parquet(columns) => columns
+                .read(out)
+                .map_err(|message| LogitsError::Table { name: self.name.clone(), message })?,
+        }
+        if let Some(i) = first_not_finite(out) {
+            return Err(LogitsError::NotFinite {
+                name: self.name.clone(),
+                row: range.start + i / self.classes,
+                class: i % self.classes,
+                value: out[i],
+            });
+        }
+        self.next = range.end;
+        Ok(range)
+    }
+}
+
+/// x·0 is 0 for every number and NaN for the rest: a sum of them tells in one pass without branches.
+fn first_not_finite(values: &[f32]) -> Option<usize> {
+    let clean = values.chunks(1024).all(|c| c.iter().map(|x| x * 0.0).sum::<f32>() == 0.0);
+    if clean { None } else { values.iter().position(|x| !x.is_finite()) }
+}
+
+impl Source for PathBuf {
+    fn name(&self) -> String {
+        self.display().to_string()
+    }
+
+    fn open(&self) -> Result<Logits, LogitsError> {
+        Logits::open(self)
+    }
+}
+
+/// Logits in memory.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    name: String,
+    classes: usize,
+    logits: Arc<Vec<f32>>,
+    labels: Vec<i64>,
+    groups: Vec<GroupColumn>,
+    seed: Option<u64>,
+}
+
+impl InMemory {
+    /// Logits `[labels.len(), classes]` in row order.
+    pub fn new(name: impl Into<String>, classes: usize, logits: Vec<f32>, labels: &[u32]) -> InMemory {
+        InMemory {
+            name: name.into(),
+            classes,
+            logits: Arc::new(logits),
+            labels: labels.iter().map(|&l| i64::from(l)).collect(),
+            groups: Vec::new(),
+            seed: None,
+        }
+    }
+
+    /// With a column of groups.
+    pub fn with_group(mut self, column: GroupColumn) -> InMemory {
+        self.groups.push(column);
+        self
+    }
+
+    /// With the seed of the run.
+    pub fn with_seed(mut self, seed: u64) -> InMemory {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl Source for InMemory {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn open(&self) -> Result<Logits, LogitsError> {
+        if self.logits.len() != self.labels.len() * self.classes {
+            return Err(LogitsError::Table {
+                name: self.name.clone(),
+                message: format!(
+                    "{} logits are not {} rows of {}",
+                    self.logits.len(),
+                    self.labels.len(),
+                    self.classes
+                ),
+            });
+        }
+        Logits::checked(Parts {
+            name: self.name.clone(),
+            classes: self.classes,
+            rows: self.labels.len() as u64,
+            labels: self.labels.clone(),
+            groups: self.groups.clone(),
+            seed: self.seed,
+            source: Rows::Memory(self.logits.clone()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_in_batches_and_bad_ones_are_named() {
+        let all: Vec<f32> = (0..10).map(|i| i as f32).collect();
+        let mut open = InMemory::new("m", 2, all.clone(), &[0, 1, 0, 1, 0]).open().unwrap();
+        let mut out = Vec::new();
+        assert_eq!(open.read(3, &mut out).unwrap(), 0..3);
+        assert_eq!(out, all[..6]);
+        assert_eq!(open.read(3, &mut out).unwrap(), 3..5);
+        assert_eq!(out, all[6..]);
+        assert!(open.read(3, &mut out).unwrap().is_empty());
+
+        let mut bad = all.clone();
+        bad[7] = f32::NAN;
+        let mut open = InMemory::new("m", 2, bad, &[0; 5]).open().unwrap();
+        let e = open.read(5, &mut out).unwrap_err().to_string();
+        assert!(e.contains("row 3") && e.contains("class 1") && e.contains("NaN"), "{e}");
+
+        let message = |m: InMemory| m.open().err().unwrap().to_string();
+        assert!(message(InMemory::new("m", 2, all.clone(), &[0, 1, 0, 2, 0])).contains("label 2"));
+        assert!(message(InMemory::new("m", 3, all, &[0; 5])).contains("10 logits"));
+        assert!(message(InMemory::new("m", 3, vec![], &[])).contains("empty"));
+        assert!(Logits::open(Path::new("x.csv")).err().unwrap().to_string().contains(".npz"));
+    }
+}

@@ -1,0 +1,227 @@
+//! `.npz`, as `np.savez` and `np.savez_compressed` write it: arrays `logits`, `labels`, `group_…` and `seed`.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
+use zip::{CompressionMethod, ZipArchive};
+
+use super::array::{Elements, Float, Int};
+use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
+use crate::measures::GroupColumn;
+
+/// Most bytes of an array's header: numpy's own are below 200.
+const MOST_HEADER: u64 = 1 << 16;
+
+/// An array in the archive, at its first element.
+struct Array {
+    header: NpyHeader,
+    kind: TypeChar,
+    bytes: usize,
+    reader: Box<dyn Read + Send>,
+}
+
+pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
+    let io = |source| LogitsError::Open { path: path.into(), source };
+    let bad = |message: String| LogitsError::Format { path: path.into(), message };
+    let mut archive = ZipArchive::new(BufReader::new(File::open(path).map_err(io)?))
+        .map_err(|e| bad(format!("not a whole .npz file: {e}")))?;
+    let names: Vec<String> = archive
+        .file_names()
+        .filter_map(|n| Some(npyz::npz::array_name_from_file_name(&n.ok()?)?.into()))
+        .collect();
+    let array = |archive: &mut ZipArchive<_>, name: &str| {
+        if !names.iter().any(|n| n == name) {
+            let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            return Err(LogitsError::Missing { path: path.into(), array: name.into(), found });
+        }
+        array(archive, path, name).map_err(|e| bad(format!("`{name}`: {e}")))
+    };
+
+    let logits = array(&mut archive, "logits")?;
+    let format = match (logits.kind, logits.bytes) {
+        (TypeChar::Float, 2) => Float::F16,
+        (TypeChar::Float, 4) => Float::F32,
+        (TypeChar::Float, 8) => Float::F64,
+        _ => {
+            let found = logits.header.dtype().descr();
+            return Err(bad(format!("`logits` has type {found}; expected float16, float32 or float64")));
+        }
+    };
+    let &[rows, classes] = logits.header.shape() else {
+        return Err(bad(format!(
+            "`logits` has shape {:?}; expected [samples, classes]",
+            logits.header.shape()
+        )));
+    };
+    if logits.header.order() == Order::Fortran && rows > 1 && classes > 1 {
+        return Err(bad("`logits` is stored by columns; save np.ascontiguousarray(logits)".into()));
+    }
+    let labels = array(&mut archive, "labels")?;
+    let labels = ints(labels).map_err(|e| bad(format!("`labels`: {e}")))?;
+    let mut groups = Vec::new();
+    for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
+        let values =
+            array(&mut archive, name).and_then(|a| texts(a).map_err(|e| bad(format!("`{name}`: {e}"))))?;
+        groups.push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &values));
+    }
+    let seed = if names.iter().any(|n| n == "seed") {
+        let values = ints(array(&mut archive, "seed")?).map_err(|e| bad(format!("`seed`: {e}")))?;
+        match values.as_slice() {
+            [seed] if *seed >= 0 => Some(*seed as u64),
+            _ => return Err(bad("`seed` is not one number of 0 or more".into())),
+        }
+    } else {
+        None
+    };
+    Ok(Parts {
+        name: path.display().to_string(),
+        classes: usize::try_from(classes).map_err(|_| bad(format!("{classes} classes are too many")))?,
+        rows,
+        labels,
+        groups,
+        seed,
+        source: Rows::Elements(Elements::new(logits.reader, format)),
+    })
+}
+
+/// Finds an array, reads its header, and checks that as many bytes follow as its shape needs.
+fn array(archive: &mut ZipArchive<BufReader<File>>, path: &Path, name: &str) -> Result<Array, String> {
+    let index = archive
+        .index_for_name(&npyz::npz::file_name_from_array_name(name))
+        .ok_or_else(|| "not found".to_string())?;
+    let entry = archive.by_index_raw(index).map_err(|e| e.to_string())?;
+    if entry.encrypted() {
+        return Err("it is encrypted".into());
+    }
+    let (method, size, stored, crc) =
+        (entry.compression(), entry.size(), entry.compressed_size(), entry.crc32());
+    let start = entry.data_start().ok_or("its place in the archive is not known")?;
+    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    file.seek(SeekFrom::Start(start)).map_err(|e| e.to_string())?;
+    let stored = file.take(stored);
+    let plain: Box<dyn Read + Send> = match method {
+        CompressionMethod::Stored => Box::new(stored),
+        CompressionMethod::Deflated => Box::new(flate2::read::DeflateDecoder::new(BufReader::new(stored))),
+        other => return Err(format!("it is compressed by {other}; expected none or deflate")),
+    };
+    let mut reader = Checked { inner: plain, sum: crc32fast::Hasher::new(), left: size, crc };
+
+    // The header's parser recurses: brackets are counted first.
+    let mut head = Vec::new();
+    reader.by_ref().take(MOST_HEADER.min(size)).read_to_end(&mut head).map_err(|e| e.to_string())?;
+    let line = head.split(|&b| b == b'\n').next().unwrap_or_default();
+    if line.iter().filter(|b| b"([{".contains(b)).count() > 64 {
+        return Err("its header is not one that numpy writes".into());
+    }
+    let mut rest = head.as_slice();
+    let header = NpyHeader::from_reader(&mut rest).map_err(|e| format!("its header cannot be read: {e}"))?;
+    let head_length = (head.len() - rest.len()) as u64;
+    let DType::Plain(plain) = header.dtype() else {
+        return Err(format!("type {} is not a plain one", header.dtype().descr()));
+    };
+    if header.uses_pickled_array() {
+        return Err("it holds Python objects; save numbers or strings".into());
+    }
+    if plain.endianness() == Endianness::Big {
+        return Err("it is big-endian; save it with .astype of the native type".into());
+    }
+    let bytes = plain.num_bytes().ok_or("its elements are too large")?;
+    let needed = header.shape().iter().try_fold(bytes as u64, |n, &d| n.checked_mul(d));
+    if needed.and_then(|n| n.checked_add(head_length)) != Some(size) {
+        return Err(format!(
+            "shape {:?} of {} does not fit its {} bytes",
+            header.shape(),
+            plain,
+            size - head_length
+        ));
+    }
+    let rest = io::Cursor::new(head.split_off(head_length as usize));
+    Ok(Array { kind: plain.type_char(), bytes, header, reader: Box::new(rest.chain(reader)) })
+}
+
+/// The rest of an array's bytes.
+fn bytes(mut array: Array) -> Result<(Vec<u8>, TypeChar, usize), String> {
+    let shape = array.header.shape();
+    // [N], a single number, or [N, 1].
+    if shape.len() > 2 || (shape.len() == 2 && shape[1] != 1) {
+        return Err(format!("shape {shape:?}; expected [samples]"));
+    }
+    let mut all = Vec::new();
+    array.reader.read_to_end(&mut all).map_err(|e| e.to_string())?;
+    Ok((all, array.kind, array.bytes))
+}
+
+fn int(kind: TypeChar, size: usize) -> Option<Int> {
+    Some(match (kind, size) {
+        (TypeChar::Bool, 1) | (TypeChar::Uint, 1) => Int::U8,
+        (TypeChar::Int, 1) => Int::I8,
+        (TypeChar::Int, 2) => Int::I16,
+        (TypeChar::Uint, 2) => Int::U16,
+        (TypeChar::Int, 4) => Int::I32,
+        (TypeChar::Uint, 4) => Int::U32,
+        (TypeChar::Int, 8) => Int::I64,
+        (TypeChar::Uint, 8) => Int::U64,
+        _ => return None,
+    })
+}
+
+fn ints(array: Array) -> Result<Vec<i64>, String> {
+    let found = array.header.dtype().descr();
+    let (all, kind, size) = bytes(array)?;
+    let format = int(kind, size).ok_or_else(|| format!("type {found}; expected integers"))?;
+    Ok(format.decode(&all))
+}
+
+/// Integers or strings, as text.
+fn texts(array: Array) -> Result<Vec<String>, String> {
+    let found = array.header.dtype().descr();
+    let (all, kind, size) = bytes(array)?;
+    if let Some(format) = int(kind, size) {
+        return Ok(format.decode(&all).iter().map(i64::to_string).collect());
+    }
+    let code = |b: &[u8; 4]| char::from_u32(u32::from_le_bytes(*b)).unwrap_or(char::REPLACEMENT_CHARACTER);
+    match kind {
+        _ if size == 0 => Err("its strings are all empty".into()),
+        TypeChar::UnicodeStr => Ok(all
+            .chunks_exact(size)
+            .map(|s| s.as_chunks().0.iter().map(code).collect::<String>().trim_end_matches('\0').into())
+            .collect()),
+        TypeChar::ByteStr => Ok(all
+            .chunks_exact(size)
+            .map(|s| String::from_utf8_lossy(s).trim_end_matches('\0').into())
+            .collect()),
+        _ => Err(format!("type {found}; expected integers or strings")),
+    }
+}
+
+/// A reader that checks length and CRC-32 of what it read at its end.
+struct Checked<R> {
+    inner: R,
+    sum: crc32fast::Hasher,
+    left: u64,
+    crc: u32,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 || out.is_empty() {
+            return Ok(0);
+        }
+        let most = out.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.inner.read(&mut out[..most])?;
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is cut short"));
+        }
+        self.sum.update(&out[..n]);
+        self.left -= n as u64;
+        if self.left == 0 && self.sum.clone().finalize() != self.crc {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its checksum is wrong: the file is damaged",
+            ));
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,106 @@
+//! `.safetensors`: tensors `logits`, `labels` and `group_…`, and the metadata `seed`.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::array::{Elements, Float, Int};
+use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
+use crate::measures::GroupColumn;
+
+/// The format's own limit of its header.
+const MOST_HEADER: u64 = 100_000_000;
+
+pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
+    let io = |source| LogitsError::Open { path: path.into(), source };
+    let bad = |message: String| LogitsError::Format { path: path.into(), message };
+    let mut file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix).map_err(|_| bad("not a safetensors file: it has no header".into()))?;
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > MOST_HEADER || header_length > length - 8 {
+        return Err(bad("not a whole safetensors file: its header is longer than the file".into()));
+    }
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| bad(format!("its header is broken: {e}")))?;
+    let start = 8 + header_length;
+    let expected = start.saturating_add(metadata.data_len() as u64);
+    if length != expected {
+        return Err(bad(format!("it has {length} bytes, its header says {expected}: not a whole file")));
+    }
+
+    let names = metadata.offset_keys();
+    let info = |array: &str| {
+        metadata.info(array).ok_or_else(|| LogitsError::Missing {
+            path: path.into(),
+            array: array.into(),
+            found: if names.is_empty() { "nothing".into() } else { names.join(", ") },
+        })
+    };
+    let logits = info("logits")?;
+    let format = match logits.dtype {
+        Dtype::F16 => Float::F16,
+        Dtype::BF16 => Float::Bf16,
+        Dtype::F32 => Float::F32,
+        Dtype::F64 => Float::F64,
+        other => return Err(bad(format!("`logits` has type {other:?}; expected F16, BF16, F32 or F64"))),
+    };
+    let &[rows, classes] = logits.shape.as_slice() else {
+        return Err(bad(format!("`logits` has shape {:?}; expected [samples, classes]", logits.shape)));
+    };
+    let mut ints = |name: &str, info: &TensorInfo| -> Result<Vec<i64>, LogitsError> {
+        let format = match info.dtype {
+            Dtype::BOOL | Dtype::U8 => Int::U8,
+            Dtype::I8 => Int::I8,
+            Dtype::I16 => Int::I16,
+            Dtype::U16 => Int::U16,
+            Dtype::I32 => Int::I32,
+            Dtype::U32 => Int::U32,
+            Dtype::I64 => Int::I64,
+            Dtype::U64 => Int::U64,
+            other => return Err(bad(format!("`{name}` has type {other:?}; expected integers"))),
+        };
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(io)?;
+        file.read_exact(&mut bytes).map_err(io)?;
+        Ok(format.decode(&bytes))
+    };
+    let labels = ints("labels", info("labels")?)?;
+    let texts = metadata.metadata().clone().unwrap_or_default();
+    let mut groups = Vec::new();
+    for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
+        let codes = ints(name, info(name)?)?;
+        // Names of the groups by number, if the metadata has them.
+        let known: Vec<&str> = texts.get(name).map(|t| t.split(',').collect()).unwrap_or_default();
+        let text = |&code: &i64| {
+            usize::try_from(code)
+                .ok()
+                .and_then(|c| known.get(c))
+                .map_or(code.to_string(), |n| n.trim().into())
+        };
+        groups
+            .push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &codes.iter().map(text).collect::<Vec<_>>()));
+    }
+    let seed = match texts.get("seed") {
+        Some(text) => Some(
+            text.trim().parse().map_err(|_| bad(format!("the metadata `seed` is \"{text}\", no number")))?,
+        ),
+        None => None,
+    };
+    file.seek(SeekFrom::Start(start + logits.data_offsets.0 as u64)).map_err(io)?;
+    Ok(Parts {
+        name: path.display().to_string(),
+        classes,
+        rows: rows as u64,
+        labels,
+        groups,
+        seed,
+        source: Rows::Elements(Elements::new(Box::new(file), format)),
+    })
+}

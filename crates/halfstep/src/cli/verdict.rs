@@ -1,0 +1,102 @@
+//! `halfstep verdict`: is a candidate as good as a baseline? From logits of any framework.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use halfstep::evidence::logits::Source;
+use halfstep::evidence::metric::{Metric, parse_margin};
+use halfstep::evidence::noninferiority::Question;
+use halfstep::evidence::{Assessment, Protocol, Verdict, assess, assessment_table};
+
+use super::args::Verdict as Asked;
+use super::failure::Failure;
+use super::{output, progress};
+
+/// There is no verdict: wrong arguments or files. Other than the verdicts' own codes, so that a gate cannot mistake it.
+pub const NO_VERDICT: u8 = 3;
+
+/// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
+pub fn run(args: Asked, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let protocol = protocol(&args)?;
+    let sources = |paths: &'_ [PathBuf]| -> Vec<Box<dyn Source>> {
+        paths.iter().map(|p| Box::new(p.clone()) as Box<dyn Source>).collect()
+    };
+    let (a, b) = (sources(&args.baseline), sources(&args.candidate));
+    let (a, b): (Vec<_>, Vec<_>) =
+        (a.iter().map(|s| s.as_ref()).collect(), b.iter().map(|s| s.as_ref()).collect());
+    let spinner = progress::spinner("measuring");
+    let result = assess(&a, &b, protocol, halfstep::threads_or_all(threads));
+    spinner.finish_and_clear();
+    let assessment = result.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    if args.json {
+        output::json(&assessment)?;
+    } else {
+        show(&assessment);
+    }
+    Ok(ExitCode::from(code(assessment.verdict)))
+}
+
+fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Pass => 0,
+        Verdict::Fail => 1,
+        Verdict::Inconclusive => 2,
+    }
+}
+
+fn show(a: &Assessment) {
+    output::raw(&format!("{}: ", output::bold(&a.verdict.name().to_uppercase())));
+    output::raw(&format!("{}\n", assessment_table::text(a, &output::bold)));
+    output::raw(&output::bullets(&a.findings));
+}
+
+fn protocol(args: &Asked) -> Result<Protocol, Failure> {
+    let mut protocol = Protocol { diverged: args.diverged, ..Protocol::default() };
+    if args.equivalence {
+        protocol.question = Question::Equivalence;
+    }
+    let mut seen: Vec<Metric> = Vec::new();
+    for text in &args.margin {
+        let (metric, margin) = margin(text)?;
+        if seen.contains(&metric) {
+            return Err(Failure::asked(format!("two margins are given for {}", metric.name()), ""));
+        }
+        seen.push(metric);
+        protocol.set(metric, margin);
+    }
+    if let Some(text) = &args.max_divergence {
+        protocol.max_divergence = Some(share(text)?);
+    }
+    Ok(protocol)
+}
+
+fn margin(text: &str) -> Result<(Metric, Option<halfstep::evidence::Margin>), Failure> {
+    let names = || format!("the metrics are {}", Metric::ALL.map(Metric::name).join(", "));
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(Failure::asked(
+            format!("--margin {text}: no `=`"),
+            "write --margin accuracy=1.0pt, or --margin ece=off",
+        ));
+    };
+    let Some(metric) = Metric::from_name(name.trim()) else {
+        return Err(Failure::asked(format!("--margin {text}: there is no metric `{name}`"), names()));
+    };
+    let margin = parse_margin(metric, value.trim())
+        .map_err(|message| Failure::asked(format!("--margin {text}: {message}"), ""))?;
+    Ok((metric, margin))
+}
+
+/// `5%` or `0.05`.
+fn share(text: &str) -> Result<f64, Failure> {
+    let value = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|p| p / 100.0),
+        None => text.parse::<f64>(),
+    };
+    value.ok().filter(|s| *s > 0.0 && *s < 1.0).ok_or_else(|| {
+        Failure::asked(
+            format!("--max-divergence {text}: not a share above 0 and below 1"),
+            "write 5% or 0.05",
+        )
+    })
+}
