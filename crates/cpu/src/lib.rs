@@ -12,5 +12,5 @@ pub mod pool;
 mod program;
 pub mod rows;
 
-pub use engine::CpuEngine;
+pub use engine::{CpuEngine, Fusion};
 pub use program::CpuProgram;

@@ -6,6 +6,7 @@
 use std::any::Any;
 
 use crate::dtype::{DType, ValueType};
+use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
 use crate::plan::Plan;
 
@@ -17,6 +18,10 @@ pub trait Target {
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
+    /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
+    fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
+        false
+    }
 }
 
 /// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
