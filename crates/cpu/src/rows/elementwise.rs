@@ -6,7 +6,7 @@ mod run;
 
 use halfstep_graph::{Binary, Unary};
 
-pub(crate) use chain::Chain;
+pub(crate) use chain::{BLOCK, Chain};
 use run::{Chunk, Parts};
 
 use super::storage::{Dst, Src, Storage};

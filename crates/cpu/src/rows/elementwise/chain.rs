@@ -7,6 +7,9 @@ use crate::isa::Isa;
 use crate::rows::storage::{Dst, Src};
 use crate::rows::{RowError, SharedDst, dispatch};
 
+/// Elements of a block of rows that a kernel collects for a chain: half of a first-level cache.
+pub(crate) const BLOCK: usize = 4096;
+
 /// A program bound to its operands and results, all but one operand, the kernel's own result.
 pub(crate) struct Chain<'a> {
     isa: Isa,
