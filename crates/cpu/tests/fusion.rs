@@ -38,6 +38,7 @@ fn finish(mut g: Graph, y: ValueId, wanted: &[SlotId]) -> Result<Graph> {
 /// last product has so few results and such a long sum that it is cut into parts.
 fn perceptron(rows: usize, inner: usize) -> Result<Graph> {
     let (mut g, mut wanted, width, deep) = (Graph::new(), Vec::new(), 37, 4200);
+    let key = g.input("key", ValueType::i32([4].into()));
     let x = weight(&mut g, "x", &[rows, width], &mut wanted)?;
     let [gamma, beta] =
         [("gamma", 0), ("beta", 1)].map(|(name, _)| weight(&mut g, name, &[width], &mut wanted));
@@ -55,6 +56,7 @@ fn perceptron(rows: usize, inner: usize) -> Result<Graph> {
     let active = g.gelu(up)?;
     let down = g.matmul(active, w2, false, true)?;
     let down = g.add(down, b2)?;
+    let down = g.dropout(down, key, 0.1, 3)?;
     let stream = g.add(x, down)?;
     let long = g.matmul(tall, flat, false, true)?;
     let long = g.relu(long)?;
@@ -112,11 +114,14 @@ fn outputs(engine: &CpuEngine, graph: &Graph) -> (Plan, Vec<HostTensor>) {
         .nodes
         .iter()
         .filter_map(|n| match &n.op {
-            Op::Input { name } => Some((name.clone(), normal(99, graph.shape(n.outputs[0]).count()))),
+            Op::Input { name } if name != "key" => {
+                Some((name.clone(), normal(99, graph.shape(n.outputs[0]).count())))
+            }
             _ => None,
         })
         .collect();
-    let inputs: Vec<_> = inputs.iter().map(|(n, x)| (n.as_str(), HostSlice::F32(x))).collect();
+    let mut inputs: Vec<_> = inputs.iter().map(|(n, x)| (n.as_str(), HostSlice::F32(x))).collect();
+    inputs.push(("key", HostSlice::I32(&[7, -1, 3, 5])));
     let mut program = engine.compile(&planned, &state).unwrap();
     // Twice: what the first run leaves in memory must not matter to the second.
     for _ in 0..2 {
@@ -181,6 +186,7 @@ enum Choice {
     /// Through another shape and back.
     Reshape,
     Product,
+    Dropout,
     Output,
 }
 
@@ -195,6 +201,7 @@ fn choice() -> impl Strategy<Value = Choice> {
         2 => prop::sample::select(&[DType::F32, DType::Bf16, DType::F16][..]).prop_map(Choice::Cast).boxed(),
         1 => Just(Choice::Reshape).boxed(),
         1 => Just(Choice::Product).boxed(),
+        1 => Just(Choice::Dropout).boxed(),
         1 => Just(Choice::Output).boxed(),
     ]
 }
@@ -214,6 +221,7 @@ proptest! {
         let mut stretched: Vec<ValueId> =
             shapes.iter().enumerate().map(|(i, s)| g.input(&format!("x{i}"), ValueType::f32(Shape::new(s)))).collect();
         let mut whole = vec![stretched.remove(0)];
+        let key = g.input("key", ValueType::i32([4].into()));
         for (choice, a, b, c) in choices {
             let any = |at: usize| {
                 let all = whole.len() + stretched.len();
@@ -234,6 +242,7 @@ proptest! {
                     let b = if g.dtype(b) == to { b } else { g.cast(b, to).unwrap() };
                     g.matmul(a, b, false, true)
                 }
+                Choice::Dropout => g.dropout(a, key, 0.3, c as u32),
                 Choice::Output => {
                     g.add_output(&format!("y{}", g.outputs.len()), a);
                     Ok(a)

@@ -9,9 +9,9 @@ use super::{At, Lowering, Step};
 use crate::memory::{Frame, Span, View, ViewMut, Where};
 use crate::program::{Run, constant};
 use crate::rows::elementwise::{
-    BLOCK, Chain, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
+    BLOCK, Chain, Key, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
 };
-use crate::rows::storage::Storage;
+use crate::rows::storage::{Src, Storage};
 
 /// Whether a processor can run `group` as one step.
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
@@ -37,6 +37,8 @@ pub(super) struct Fused {
     own: Option<usize>,
     /// Results in the program's order.
     results: Vec<ValueId>,
+    /// What its dropouts draw from.
+    key: Option<ValueId>,
     /// Elements of each result.
     len: usize,
 }
@@ -75,7 +77,7 @@ fn build(
         members.iter().flat_map(|&n| &graph.node(n).inputs).map(|&v| home(graph, v)).collect();
     let mut b =
         Build { graph, ops: Vec::new(), operands: Vec::new(), sources: Vec::new(), values: HashMap::new() };
-    let mut own = None;
+    let (mut own, mut key) = (None, None);
     if let Some(anchor) = anchor {
         let result = graph.node(anchor).outputs[0];
         own = Some(0);
@@ -87,7 +89,8 @@ fn build(
         let node = graph.node(n);
         let result = node.outputs[0];
         let mut inputs = Vec::new();
-        for &v in &node.inputs {
+        let numbers = if matches!(node.op, Op::Dropout { .. }) { 1 } else { node.inputs.len() };
+        for &v in &node.inputs[..numbers] {
             inputs.push(b.read(v, result, |operand| {
                 results.iter().position(|&r| Some(graph.value(r).node) != anchor && shares(operand, r))
             })?);
@@ -97,6 +100,15 @@ fn build(
             Op::Binary(f) => b.push(TileOp::Binary(*f, inputs[0], inputs[1])),
             Op::Select => b.push(TileOp::Select(inputs[0], inputs[1], inputs[2])),
             Op::Broadcast { .. } | Op::Cast { .. } => inputs[0],
+            Op::Dropout { rate, id } => {
+                let own_key = home(graph, node.inputs[1]);
+                if *key.get_or_insert(own_key) != own_key {
+                    return Err(unsupported("dropouts with different keys".into()));
+                }
+                let shape = graph.shape(node.inputs[0]);
+                let per_sample = shape.count() / shape.first().copied().unwrap_or(1);
+                b.push(TileOp::Dropout { rate: *rate as f32, op: *id, per_sample, value: inputs[0] })
+            }
             other => return Err(unsupported(format!("`{}` is not elementwise", other.name()))),
         };
         let stored = storage(graph, result)?;
@@ -112,7 +124,7 @@ fn build(
     sources[..b.sources.len()].copy_from_slice(&b.sources);
     let program = TileProgram::new(b.operands, b.ops, outputs).map_err(|e| unsupported(e.to_string()))?;
     let len = members.first().map_or(0, |&n| graph.shape(graph.node(n).outputs[0]).count());
-    Ok(Fused { program, sources, own, results, len })
+    Ok(Fused { program, sources, own, results, key, len })
 }
 
 struct Build<'a> {
@@ -180,14 +192,20 @@ pub(super) fn nothing() -> Span {
 /// The memory of a group's elementwise members.
 struct Bound {
     fused: Fused,
-    reads: [Span; MAX_INPUTS],
+    reads: [Span; READS],
     writes: [Span; MAX_OUTPUTS],
 }
+
+/// The most a chain reads: its operands and a key.
+const READS: usize = MAX_INPUTS + 1;
 
 impl Bound {
     fn new(l: &Lowering<'_>) -> Result<Bound, EngineError> {
         let fused = build(l.graph, l.group, |operand, result| l.span(operand) == l.span(result))?;
-        let reads = fused.sources.map(|s| s.map_or(nothing(), |v| l.span(v)));
+        let mut reads = [nothing(); READS];
+        for (to, v) in reads.iter_mut().zip(fused.sources.iter().chain([&fused.key])) {
+            *to = v.map_or(*to, |v| l.span(v));
+        }
         let mut writes = [nothing(); MAX_OUTPUTS];
         for (to, &v) in writes.iter_mut().zip(&fused.results) {
             *to = l.span(v);
@@ -203,7 +221,7 @@ const RESULTS: usize = 5;
 /// The memory of an operation and of the chain that continues its first result, if there is one.
 pub(super) struct After {
     chain: Option<Fused>,
-    reads: [Span; OPERANDS + MAX_INPUTS],
+    reads: [Span; OPERANDS + READS],
     writes: [Span; RESULTS + MAX_OUTPUTS],
 }
 
@@ -218,7 +236,7 @@ pub(super) struct Borrowed<'a> {
 impl After {
     /// Of the group that `l` is about: its anchor's operands, and what it writes besides its first result.
     pub fn new(l: &Lowering<'_>, operands: &[Span], others: &[Span]) -> Result<After, EngineError> {
-        let mut reads = [nothing(); OPERANDS + MAX_INPUTS];
+        let mut reads = [nothing(); OPERANDS + READS];
         let mut writes = [nothing(); RESULTS + MAX_OUTPUTS];
         reads[..operands.len()].copy_from_slice(operands);
         writes[1..=others.len()].copy_from_slice(others);
@@ -239,16 +257,29 @@ impl After {
         at: &At,
     ) -> Result<Borrowed<'a>, EngineError> {
         let (reads, writes) = frame.borrow(self.reads, self.writes);
-        let (operands, reads): (_, [_; MAX_INPUTS]) = split(reads);
+        let (operands, reads): (_, [_; READS]) = split(reads);
+        let (reads, [key]) = split(reads);
         let (results, writes): (_, [_; MAX_OUTPUTS]) = split(writes);
         let chain = self.chain.as_ref().map(|Fused { program, own, len, .. }| {
-            let inputs = reads.map(|v| v.src());
+            let inputs = sources(reads);
             let inputs = &inputs[..program.inputs().len()];
             let own = own.expect("a chain behind an anchor continues its result");
-            Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()))
+            Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()), words(key))
         });
         let chain = chain.transpose().map_err(|e| at.row(e))?;
         Ok(Borrowed { operands, results, chain })
+    }
+}
+
+fn sources(reads: [View<'_>; MAX_INPUTS]) -> [Src<'_>; MAX_INPUTS] {
+    reads.map(|v| v.src())
+}
+
+/// A key, if that is what was borrowed.
+fn words(key: View<'_>) -> Option<Key> {
+    match key {
+        View::I32(words) => words.try_into().ok(),
+        _ => None,
     }
 }
 
@@ -267,9 +298,12 @@ pub(super) fn elementwise(l: &Lowering<'_>) -> Result<Step, EngineError> {
         let machine = run.machine;
         let (reads, writes) = frame.borrow(bound.reads, bound.writes);
         let Fused { program, len, .. } = &bound.fused;
-        let inputs = reads.map(|v| v.src());
+        let (reads, [key]) = split(reads);
+        let inputs = sources(reads);
         let mut outputs = writes.map(|v| v.dst());
         let (inputs, outputs) = (&inputs[..program.inputs().len()], &mut outputs[..program.outputs().len()]);
-        program.run(machine.isa, &machine.pool, *len, inputs, outputs).map_err(|e| at.row(e))
+        program
+            .run_keyed(machine.isa, &machine.pool, *len, inputs, outputs, words(key))
+            .map_err(|e| at.row(e))
     }))
 }
