@@ -62,6 +62,11 @@ impl Region {
         self.layout.size()
     }
 
+    /// Its first byte, aligned to [`ALIGNMENT`], for one who shares it out.
+    pub fn start(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
     /// Where a span begins.
     ///
     /// # Panics

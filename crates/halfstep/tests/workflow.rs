@@ -189,7 +189,11 @@ fn explain_prints_every_stage() {
     assert!(stage("graph").contains("matmul") && !stage("graph").contains("adamw"));
     assert!(stage("diff").contains("adamw"));
     assert!(stage("precision").contains("bf16") && stage("precision").contains("exact products"));
-    assert!(stage("fused").contains("bf16["));
+    let fused = stage("fused");
+    assert!(
+        ["group matmul", "bf16[", "bytes read", "saved", "operations"].iter().all(|w| fused.contains(w)),
+        "{fused}"
+    );
     assert!(stage("plan").contains("arena"));
     let summary = place.ok(&["explain", "recipe.toml"]);
     assert!(["fp32", "bf16", "fp16", "casts"].iter().all(|w| summary.contains(w)), "{summary}");

@@ -23,9 +23,9 @@ pub struct Stages {
     pub assigned: Graph,
     /// The same as a table with reasons.
     pub precision: PrecisionPlan,
-    /// With fused groups.
+    /// With biases in the products they follow.
     pub fused: Graph,
-    /// With a place for every value.
+    /// In groups that run as one step, and with a place for every value.
     pub plan: Plan,
 }
 

@@ -132,7 +132,7 @@ fn check(conv: &Conv2d, compute: Compute, out: Format, existing: Existing, relu:
                     let mut scratch = Scratch::new();
                     let mut ctx = Ctx { isa, pool, scratch: &mut scratch };
                     let to = result.data_mut();
-                    let epilogue = Epilogue { existing, bias: Some(&bias), activation };
+                    let epilogue = Epilogue { existing, bias: Some(&bias), activation, chain: None };
                     match pass {
                         ConvPass::Forward => {
                             forward(&mut ctx, conv, x.data(), w.data(), to, compute, epilogue)

@@ -249,7 +249,7 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
         activation: case.activation,
     };
     let On::Isa(isa) = on else {
-        let (problem, extents, operands) = super::check(args).unwrap();
+        let (problem, extents, operands) = super::check(args, None).unwrap();
         let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
         if case.compute == Compute::F16 {
             let plan = Plan::new::<SimulatedTiles<2>>(extents, operands, pool.threads());

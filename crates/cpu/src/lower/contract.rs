@@ -3,17 +3,15 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, ConvGeometry, DType, Graph, Node, Op};
 
-use super::group::{Bound, join, nothing, split};
-use super::{At, Lowering, Step};
+use super::group::{After, Borrowed, nothing};
+use super::{Lowering, Step};
 use crate::attention::{
     AttentionBackward, AttentionForward, Grads, Layout as HeadLayout, Mask, Shape as HeadShape, View,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
 use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm, gemm_into};
-use crate::memory::{Frame, Span, View as Borrow, ViewMut};
-use crate::program::Run;
-use crate::rows::elementwise::{Chain, MAX_INPUTS, MAX_OUTPUTS};
+use crate::memory::Span;
 use crate::rows::storage::Storage;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
@@ -49,9 +47,10 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
     };
     let (la, lb, lc) = (stored(sa, ta), stored(sb, tb), stored(sc, false));
     let (compute, bias) = (compute(a, b), check_bias(l)?);
-    let after = After::new(l, [a, b, bias.unwrap_or(nothing())])?;
+    let after = After::new(l, &[a, b, bias.unwrap_or(nothing())], &[])?;
     Ok(Box::new(move |frame, run| {
-        let Borrowed { operands: [av, bv, bias_row], result, chain } = after.borrow(frame, run, &at)?;
+        let Borrowed { operands: [av, bv, bias_row, ..], results: [result, ..], chain } =
+            after.borrow(frame, run, &at)?;
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let args = GemmArgs {
             batch: [1, batch],
@@ -69,53 +68,6 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
         }
         .map_err(|e| at.kernel(e))
     }))
-}
-
-/// Operands of a contraction.
-const OPERANDS: usize = 3;
-
-/// The memory of a contraction and of the chain that continues it, if there is one.
-struct After {
-    chain: Option<Bound>,
-    reads: [Span; OPERANDS + MAX_INPUTS],
-    writes: [Span; 1 + MAX_OUTPUTS],
-}
-
-/// The same, borrowed.
-struct Borrowed<'a> {
-    operands: [Borrow<'a>; OPERANDS],
-    /// The contraction's own result; empty where a chain takes it.
-    result: ViewMut<'a>,
-    chain: Option<Chain<'a>>,
-}
-
-impl After {
-    fn new(l: &Lowering<'_>, operands: [Span; OPERANDS]) -> Result<After, EngineError> {
-        let chain = Bound::after_anchor(l)?;
-        Ok(match &chain {
-            None => {
-                let (reads, writes) = ([nothing(); MAX_INPUTS], [nothing(); MAX_OUTPUTS]);
-                After { reads: join(operands, reads), writes: join([l.output(0)], writes), chain }
-            }
-            Some(bound) => {
-                let (reads, writes) = (bound.reads, bound.writes);
-                After { reads: join(operands, reads), writes: join([nothing()], writes), chain }
-            }
-        })
-    }
-
-    fn borrow<'a>(
-        &'a self,
-        frame: &'a mut Frame<'_>,
-        run: &Run<'_>,
-        at: &At,
-    ) -> Result<Borrowed<'a>, EngineError> {
-        let (reads, writes) = frame.borrow(self.reads, self.writes);
-        let (operands, reads) = split(reads);
-        let ([result], writes) = split(writes);
-        let chain = self.chain.as_ref().map(|bound| bound.chain(run.machine.isa, reads, writes, at));
-        Ok(Borrowed { operands, result, chain: chain.transpose()? })
-    }
 }
 
 fn heads(graph: &Graph, node: &Node, spec: AttentionSpec) -> HeadShape {
@@ -252,9 +204,10 @@ pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<St
 fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
     let (a, b, at) = (l.input(0), l.input(1), l.at());
     let (compute, bias) = (compute(a, b), check_bias(l)?);
-    let after = After::new(l, [a, b, bias.unwrap_or(nothing())])?;
+    let after = After::new(l, &[a, b, bias.unwrap_or(nothing())], &[])?;
     Ok(Box::new(move |frame, run| {
-        let Borrowed { operands: [a, b, row], result, chain } = after.borrow(frame, run, &at)?;
+        let Borrowed { operands: [a, b, row, ..], results: [result, ..], chain } =
+            after.borrow(frame, run, &at)?;
         let (a, b, to) = (a.data(), b.data(), result.data());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let epilogue =

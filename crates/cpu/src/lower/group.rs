@@ -6,18 +6,21 @@ use halfstep_graph::engine::EngineError;
 use halfstep_graph::{DType, Graph, Group, NodeId, Op, ValueId};
 
 use super::{At, Lowering, Step};
-use crate::isa::Isa;
 use crate::memory::{Frame, Span, View, ViewMut, Where};
-use crate::program::constant;
+use crate::program::{Run, constant};
 use crate::rows::elementwise::{
-    Chain, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
+    BLOCK, Chain, Key, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
 };
 use crate::rows::storage::{Src, Storage};
 
 /// Whether a processor can run `group` as one step.
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
-    let continues = |op: &Op| matches!(op, Op::MatMul { .. } | Op::Conv2d(_) | Op::Conv2dGradInput { .. });
-    if group.anchor(graph).is_some_and(|n| !continues(&graph.node(n).op)) {
+    let continues = |n: NodeId| match graph.node(n).op {
+        Op::MatMul { .. } | Op::Conv2d(_) | Op::Conv2dGradInput { .. } => true,
+        Op::BatchNorm { .. } | Op::LayerNormGrad => graph.shape(graph.node(n).outputs[0]).last() <= BLOCK,
+        _ => false,
+    };
+    if !group.anchor(graph).is_none_or(continues) {
         return false;
     }
     // Which operand will lie where a result goes is not known yet. If none does there are the most operands; if each
@@ -34,6 +37,8 @@ pub(super) struct Fused {
     own: Option<usize>,
     /// Results in the program's order.
     results: Vec<ValueId>,
+    /// What its dropouts draw from.
+    key: Option<ValueId>,
     /// Elements of each result.
     len: usize,
 }
@@ -72,7 +77,7 @@ fn build(
         members.iter().flat_map(|&n| &graph.node(n).inputs).map(|&v| home(graph, v)).collect();
     let mut b =
         Build { graph, ops: Vec::new(), operands: Vec::new(), sources: Vec::new(), values: HashMap::new() };
-    let mut own = None;
+    let (mut own, mut key) = (None, None);
     if let Some(anchor) = anchor {
         let result = graph.node(anchor).outputs[0];
         own = Some(0);
@@ -84,7 +89,8 @@ fn build(
         let node = graph.node(n);
         let result = node.outputs[0];
         let mut inputs = Vec::new();
-        for &v in &node.inputs {
+        let numbers = if matches!(node.op, Op::Dropout { .. }) { 1 } else { node.inputs.len() };
+        for &v in &node.inputs[..numbers] {
             inputs.push(b.read(v, result, |operand| {
                 results.iter().position(|&r| Some(graph.value(r).node) != anchor && shares(operand, r))
             })?);
@@ -94,6 +100,15 @@ fn build(
             Op::Binary(f) => b.push(TileOp::Binary(*f, inputs[0], inputs[1])),
             Op::Select => b.push(TileOp::Select(inputs[0], inputs[1], inputs[2])),
             Op::Broadcast { .. } | Op::Cast { .. } => inputs[0],
+            Op::Dropout { rate, id } => {
+                let own_key = home(graph, node.inputs[1]);
+                if *key.get_or_insert(own_key) != own_key {
+                    return Err(unsupported("dropouts with different keys".into()));
+                }
+                let shape = graph.shape(node.inputs[0]);
+                let per_sample = shape.count() / shape.first().copied().unwrap_or(1);
+                b.push(TileOp::Dropout { rate: *rate as f32, op: *id, per_sample, value: inputs[0] })
+            }
             other => return Err(unsupported(format!("`{}` is not elementwise", other.name()))),
         };
         let stored = storage(graph, result)?;
@@ -109,7 +124,7 @@ fn build(
     sources[..b.sources.len()].copy_from_slice(&b.sources);
     let program = TileProgram::new(b.operands, b.ops, outputs).map_err(|e| unsupported(e.to_string()))?;
     let len = members.first().map_or(0, |&n| graph.shape(graph.node(n).outputs[0]).count());
-    Ok(Fused { program, sources, own, results, len })
+    Ok(Fused { program, sources, own, results, key, len })
 }
 
 struct Build<'a> {
@@ -152,12 +167,14 @@ impl Build<'_> {
             return Ok(self.push(TileOp::Const(x as f32)));
         }
         let storage = storage(self.graph, v)?;
-        let operand = Operand::broadcast(storage, self.graph.shape(v), self.graph.shape(result));
-        let operand = operand.map_err(|e| EngineError::Unsupported(e.to_string()))?;
-        if operand.pattern != Pattern::Same {
+        let (from, to) = (self.graph.shape(v), self.graph.shape(result));
+        if from.count() != to.count() {
             // The same memory may be stretched in several ways.
+            let operand = Operand::broadcast(storage, from, to);
+            let operand = operand.map_err(|e| EngineError::Unsupported(e.to_string()))?;
             return Ok(self.operand(operand, Some(source)));
         }
+        let operand = Operand { storage, pattern: Pattern::Same };
         let value = match overwritten_by(source) {
             Some(output) => self.push(TileOp::Previous(output)),
             None => self.operand(operand, Some(source)),
@@ -167,66 +184,111 @@ impl Build<'_> {
     }
 }
 
-/// Spans of a group's operands and results, to be borrowed with those of the anchor.
-pub(super) struct Bound {
-    fused: Fused,
-    pub reads: [Span; MAX_INPUTS],
-    pub writes: [Span; MAX_OUTPUTS],
-}
-
 /// A span that borrows nothing.
 pub(super) fn nothing() -> Span {
     Span { place: Where::Arena, offset: 0, count: 0, dtype: DType::F32 }
 }
 
-impl Bound {
-    /// What continues the anchor of the group that `l` is about, if anything does.
-    pub fn after_anchor(l: &Lowering<'_>) -> Result<Option<Bound>, EngineError> {
-        if l.group.nodes.len() > 1 { Bound::new(l).map(Some) } else { Ok(None) }
-    }
+/// The memory of a group's elementwise members.
+struct Bound {
+    fused: Fused,
+    reads: [Span; READS],
+    writes: [Span; MAX_OUTPUTS],
+}
 
-    /// The elementwise members of the group that `l` is about, over its spans.
+/// The most a chain reads: its operands and a key.
+const READS: usize = MAX_INPUTS + 1;
+
+impl Bound {
     fn new(l: &Lowering<'_>) -> Result<Bound, EngineError> {
         let fused = build(l.graph, l.group, |operand, result| l.span(operand) == l.span(result))?;
-        let reads = fused.sources.map(|s| s.map_or(nothing(), |v| l.span(v)));
+        let mut reads = [nothing(); READS];
+        for (to, v) in reads.iter_mut().zip(fused.sources.iter().chain([&fused.key])) {
+            *to = v.map_or(*to, |v| l.span(v));
+        }
         let mut writes = [nothing(); MAX_OUTPUTS];
         for (to, &v) in writes.iter_mut().zip(&fused.results) {
             *to = l.span(v);
         }
         Ok(Bound { fused, reads, writes })
     }
+}
 
-    /// The chain over borrowed operands and results, for the anchor to call.
-    pub fn chain<'a>(
+/// The most operands and results of an anchor, workspace included.
+const OPERANDS: usize = 5;
+const RESULTS: usize = 5;
+
+/// The memory of an operation and of the chain that continues its first result, if there is one.
+pub(super) struct After {
+    chain: Option<Fused>,
+    reads: [Span; OPERANDS + READS],
+    writes: [Span; RESULTS + MAX_OUTPUTS],
+}
+
+/// The same, borrowed.
+pub(super) struct Borrowed<'a> {
+    pub operands: [View<'a>; OPERANDS],
+    /// The first is empty where a chain takes it.
+    pub results: [ViewMut<'a>; RESULTS],
+    pub chain: Option<Chain<'a>>,
+}
+
+impl After {
+    /// Of the group that `l` is about: its anchor's operands, and what it writes besides its first result.
+    pub fn new(l: &Lowering<'_>, operands: &[Span], others: &[Span]) -> Result<After, EngineError> {
+        let mut reads = [nothing(); OPERANDS + READS];
+        let mut writes = [nothing(); RESULTS + MAX_OUTPUTS];
+        reads[..operands.len()].copy_from_slice(operands);
+        writes[1..=others.len()].copy_from_slice(others);
+        if l.group.nodes.len() == 1 {
+            writes[0] = l.output(0);
+            return Ok(After { chain: None, reads, writes });
+        }
+        let bound = Bound::new(l)?;
+        reads[OPERANDS..].copy_from_slice(&bound.reads);
+        writes[RESULTS..].copy_from_slice(&bound.writes);
+        Ok(After { chain: Some(bound.fused), reads, writes })
+    }
+
+    pub fn borrow<'a>(
         &'a self,
-        isa: Isa,
-        reads: [View<'a>; MAX_INPUTS],
-        writes: [ViewMut<'a>; MAX_OUTPUTS],
+        frame: &'a mut Frame<'_>,
+        run: &Run<'_>,
         at: &At,
-    ) -> Result<Chain<'a>, EngineError> {
-        let Fused { program, own, len, .. } = &self.fused;
-        let inputs = reads.map(|v| v.src());
-        let inputs: &[Src<'a>] = &inputs[..program.inputs().len()];
-        let outputs = writes.map(|v| v.dst());
-        Chain::new(isa, program, own.unwrap_or(0), *len, inputs, outputs).map_err(|e| at.row(e))
+    ) -> Result<Borrowed<'a>, EngineError> {
+        let (reads, writes) = frame.borrow(self.reads, self.writes);
+        let (operands, reads): (_, [_; READS]) = split(reads);
+        let (reads, [key]) = split(reads);
+        let (results, writes): (_, [_; MAX_OUTPUTS]) = split(writes);
+        let chain = self.chain.as_ref().map(|Fused { program, own, len, .. }| {
+            let inputs = sources(reads);
+            let inputs = &inputs[..program.inputs().len()];
+            let own = own.expect("a chain behind an anchor continues its result");
+            Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()), words(key))
+        });
+        let chain = chain.transpose().map_err(|e| at.row(e))?;
+        Ok(Borrowed { operands, results, chain })
     }
 }
 
-/// Splits what was borrowed for anchor and chain together.
-pub(super) fn split<T, const A: usize, const B: usize, const ALL: usize>(all: [T; ALL]) -> ([T; A], [T; B]) {
-    assert_eq!(A + B, ALL);
+fn sources(reads: [View<'_>; MAX_INPUTS]) -> [Src<'_>; MAX_INPUTS] {
+    reads.map(|v| v.src())
+}
+
+/// A key, if that is what was borrowed.
+fn words(key: View<'_>) -> Option<Key> {
+    match key {
+        View::I32(words) => words.try_into().ok(),
+        _ => None,
+    }
+}
+
+/// An array as its first and its other elements.
+fn split<T, const A: usize, const B: usize, const ALL: usize>(all: [T; ALL]) -> ([T; A], [T; B]) {
+    const { assert!(A + B == ALL) };
     let mut all = all.into_iter();
     let mut next = || all.next().expect("as many as the two parts have");
     (std::array::from_fn(|_| next()), std::array::from_fn(|_| next()))
-}
-
-/// The spans of both, to be borrowed together.
-pub(super) fn join<const A: usize, const B: usize, const ALL: usize>(
-    a: [Span; A],
-    b: [Span; B],
-) -> [Span; ALL] {
-    assert_eq!(A + B, ALL);
-    std::array::from_fn(|i| if i < A { a[i] } else { b[i - A] })
 }
 
 /// A group without an anchor.
@@ -236,9 +298,12 @@ pub(super) fn elementwise(l: &Lowering<'_>) -> Result<Step, EngineError> {
         let machine = run.machine;
         let (reads, writes) = frame.borrow(bound.reads, bound.writes);
         let Fused { program, len, .. } = &bound.fused;
-        let inputs = reads.map(|v| v.src());
+        let (reads, [key]) = split(reads);
+        let inputs = sources(reads);
         let mut outputs = writes.map(|v| v.dst());
         let (inputs, outputs) = (&inputs[..program.inputs().len()], &mut outputs[..program.outputs().len()]);
-        program.run(machine.isa, &machine.pool, *len, inputs, outputs).map_err(|e| at.row(e))
+        program
+            .run_keyed(machine.isa, &machine.pool, *len, inputs, outputs, words(key))
+            .map_err(|e| at.row(e))
     }))
 }

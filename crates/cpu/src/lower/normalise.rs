@@ -3,6 +3,7 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{Graph, Node, Op, PoolKind, ReduceKind};
 
+use super::group::{After, Borrowed};
 use super::{Lowering, Step};
 use crate::memory::Span;
 use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
@@ -95,11 +96,13 @@ pub(super) fn norm_words(graph: &Graph, node: &Node) -> usize {
 
 pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
     let reads = [0, 1, 2, 3, 4].map(|i| l.input(i));
-    let writes = [l.output(0), l.output(1), l.output(2), work];
+    let after = After::new(l, &reads, &[l.output(1), l.output(2), work])?;
     let (at, (rows, cols)) = (l.at(), matrix(l));
     Ok(Box::new(move |frame, run| {
-        let ([x, gamma, mean, rstd, dy], [dx, dgamma, dbeta, work]) = frame.borrow(reads, writes);
-        LayerNormBackward {
+        let Borrowed { operands, results: [dx, dgamma, dbeta, work, _], chain } =
+            after.borrow(frame, run, &at)?;
+        let [x, gamma, mean, rstd, dy] = operands;
+        let backward = LayerNormBackward {
             rows,
             cols,
             x: x.src(),
@@ -111,19 +114,24 @@ pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, Engi
             dgamma: Some(dgamma.dst()),
             dbeta: Some(dbeta.dst()),
             scratch: work.f32(),
+        };
+        let (isa, pool) = (run.machine.isa, &run.machine.pool);
+        match &chain {
+            None => backward.run(isa, pool),
+            Some(chain) => backward.run_into(isa, pool, chain),
         }
-        .run(run.machine.isa, &run.machine.pool)
         .map_err(|e| at.row(e))
     }))
 }
 
 pub(super) fn batch_norm(l: &Lowering<'_>, eps: f64, work: Span) -> Result<Step, EngineError> {
     let reads = [l.input(0), l.input(1), l.input(2)];
-    let writes = [l.output(0), l.output(1), l.output(2), l.output(3), work];
+    let after = After::new(l, &reads, &[l.output(1), l.output(2), l.output(3), work])?;
     let (at, (rows, cols)) = (l.at(), matrix(l));
     Ok(Box::new(move |frame, run| {
-        let ([x, gamma, beta], [y, mean, var, rstd, work]) = frame.borrow(reads, writes);
-        BatchNorm {
+        let Borrowed { operands: [x, gamma, beta, ..], results: [y, mean, var, rstd, work], chain } =
+            after.borrow(frame, run, &at)?;
+        let forward = BatchNorm {
             rows,
             cols,
             eps: eps as f32,
@@ -135,8 +143,12 @@ pub(super) fn batch_norm(l: &Lowering<'_>, eps: f64, work: Span) -> Result<Step,
             var: var.f32(),
             rstd: rstd.f32(),
             scratch: work.f32(),
+        };
+        let (isa, pool) = (run.machine.isa, &run.machine.pool);
+        match &chain {
+            None => forward.run(isa, pool),
+            Some(chain) => forward.run_into(isa, pool, chain),
         }
-        .run(run.machine.isa, &run.machine.pool)
         .map_err(|e| at.row(e))
     }))
 }

@@ -24,17 +24,15 @@ pub(super) fn dropout(l: &Lowering<'_>, rate: f64, id: u32) -> Result<Step, Engi
     let samples = l.shape(0).first().copied().unwrap_or(1);
     Ok(Box::new(move |frame, run| {
         let ([x, key], [y]) = frame.borrow([x, key], [y]);
-        let &[low, high, attempt, first_sample] = key.i32() else {
-            unreachable!("the shape rule wants four words")
-        };
-        let seed = u64::from(low as u32) | u64::from(high as u32) << 32;
+        let &[low, high, attempt, first] = key.i32() else { unreachable!("the shape rule wants four words") };
+        let (key, first_sample) = DropKey::unpack([low, high, attempt, first], id);
         let x = x.src();
         Dropout {
             rate: rate as f32,
-            key: DropKey { seed, op: id, attempt: attempt as u32 },
+            key,
             samples,
             per_sample: x.len() / samples,
-            first_sample: first_sample as u32,
+            first_sample,
             x,
             y: y.dst(),
         }

@@ -6,7 +6,7 @@ mod run;
 
 use halfstep_graph::{Binary, Unary};
 
-pub(crate) use chain::Chain;
+pub(crate) use chain::{BLOCK, Chain};
 use run::{Chunk, Parts};
 
 use super::storage::{Dst, Src, Storage};
@@ -94,7 +94,22 @@ pub enum TileOp {
     Binary(Binary, Value, Value),
     /// The second where the first is not zero, else the third.
     Select(Value, Value, Value),
+    /// [`super::dropout::Dropout`] of a value, with the program's key.
+    Dropout {
+        /// Probability that an element is dropped: at least 0, below 1.
+        rate: f32,
+        /// Stable number of this dropout in the model.
+        op: u32,
+        /// Elements of a sample.
+        per_sample: usize,
+        /// What it is applied to.
+        value: Value,
+    },
 }
+
+/// What the masks of a program's dropouts are drawn from: the seed (low word first), the attempt and the number of the
+/// first sample.
+pub type Key = [i32; 4];
 
 impl TileOp {
     fn operands(self) -> ([Value; 3], usize) {
@@ -104,6 +119,7 @@ impl TileOp {
             TileOp::Unary(_, a) | TileOp::Erf(a) | TileOp::Round(_, a) => ([a, none, none], 1),
             TileOp::Binary(_, a, b) => ([a, b, none], 2),
             TileOp::Select(c, a, b) => ([c, a, b], 3),
+            TileOp::Dropout { value, .. } => ([value, none, none], 1),
         }
     }
 }
@@ -246,6 +262,11 @@ impl TileProgram {
             if !known {
                 return wrong("an operation reads an input or output that does not exist");
             }
+            if let TileOp::Dropout { rate, per_sample, .. } = *op
+                && !((0.0..1.0).contains(&rate) && per_sample > 0)
+            {
+                return wrong("a dropout's rate must be at least 0 and below 1, and a sample not empty");
+            }
         }
         if outputs.iter().any(|o| usize::from(o.value.0) >= ops.len()) {
             return wrong("an output is a value that does not exist");
@@ -295,7 +316,7 @@ impl TileProgram {
     /// Computes all outputs, each of `len` elements.
     ///
     /// # Errors
-    /// If an operand or result has another length or storage than the program says.
+    /// If an operand or result has another length or storage than the program says, or the program has a dropout.
     pub fn run(
         &self,
         isa: Isa,
@@ -304,7 +325,23 @@ impl TileProgram {
         inputs: &[Src<'_>],
         outputs: &mut [Dst<'_>],
     ) -> Result<(), RowError> {
-        self.check(len, inputs, outputs, None)?;
+        self.run_keyed(isa, pool, len, inputs, outputs, None)
+    }
+
+    /// [`TileProgram::run`] with a key for dropouts.
+    ///
+    /// # Errors
+    /// If an operand or result has another length or storage than the program says, or a key is missing.
+    pub fn run_keyed(
+        &self,
+        isa: Isa,
+        pool: &Pool,
+        len: usize,
+        inputs: &[Src<'_>],
+        outputs: &mut [Dst<'_>],
+        key: Option<Key>,
+    ) -> Result<(), RowError> {
+        self.check(len, inputs, outputs, None, key)?;
         if outputs.is_empty() {
             return Ok(());
         }
@@ -317,7 +354,8 @@ impl TileProgram {
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
             let parts = Parts { rows: 1, width: range.len(), at: &|_| range.start };
-            dispatch(isa, Chunk { program: self, parts, own: None, inputs, outputs });
+            let key = key.unwrap_or_default();
+            dispatch(isa, Chunk { program: self, parts, own: None, inputs, outputs, key });
         });
         Ok(())
     }
@@ -329,7 +367,11 @@ impl TileProgram {
         inputs: &[Src<'_>],
         outputs: &[Dst<'_>],
         own: Option<usize>,
+        key: Option<Key>,
     ) -> Result<(), RowError> {
+        if key.is_none() && self.ops.iter().any(|op| matches!(op, TileOp::Dropout { .. })) {
+            return Err(RowError::Shape { what: "key", why: "a dropout needs one" });
+        }
         check_len("inputs", self.inputs.len(), inputs.len())?;
         check_len("outputs", self.outputs.len(), outputs.len())?;
         for (i, (operand, src)) in self.inputs.iter().zip(inputs).enumerate() {

@@ -11,11 +11,20 @@ use std::ops::Range;
 pub use batch::{BatchNorm, BatchNormBackward, BatchNormInfer, batch_norm_scratch_len};
 pub use layer::{LayerNorm, LayerNormBackward, layer_norm_backward_scratch_len};
 
+use super::elementwise::BLOCK;
 use super::storage::Src;
 use super::{Caps, RowError, check_len};
 
 fn check_columns(cols: usize, vectors: &[(&'static str, Option<usize>)]) -> Result<(), RowError> {
     vectors.iter().try_for_each(|&(what, len)| len.map_or(Ok(()), |len| check_len(what, cols, len)))
+}
+
+/// Rows that go to a chain must fit its blocks.
+fn check_block(cols: usize) -> Result<(), RowError> {
+    if cols <= BLOCK {
+        return Ok(());
+    }
+    Err(RowError::Shape { what: "row", why: "it is too long for a chain to continue" })
 }
 
 /// Some of a vector, or ones where there is none.

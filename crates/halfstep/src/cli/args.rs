@@ -168,7 +168,7 @@ pub enum Stage {
     Diff,
     /// Storage and compute format of every value, with reasons
     Precision,
-    /// With operations fused
+    /// Operations in the groups that run as one step: bytes moved and saved, and arithmetic
     Fused,
     /// With a place in memory for every value
     Plan,

@@ -40,7 +40,7 @@ pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     output::raw(&match stage {
         Stage::Graph | Stage::Diff => stages.graph.to_string(),
         Stage::Precision => stages.precision.to_string(),
-        Stage::Fused => stages.fused.to_string(),
+        Stage::Fused => stages.plan.groups.describe(&stages.plan.graph),
         Stage::Plan => stages.plan.to_string(),
     });
     Ok(ExitCode::SUCCESS)
@@ -97,7 +97,7 @@ fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) ->
             ("  weights and optimiser", units::bytes(stages.plan.state_bytes().total())),
             (
                 "  operations",
-                format!("{}, {} after fusion", stages.assigned.nodes.len(), stages.fused.nodes.len()),
+                format!("{} in {} steps", stages.assigned.nodes.len(), stages.plan.groups.steps.len()),
             ),
             ("  casts", plan.casts().count().to_string()),
         ]));

@@ -2,10 +2,13 @@
 //! result itself need not reach memory.
 
 use super::run::{Chunk, Parts};
-use super::{MAX_INPUTS, MAX_OUTPUTS, TileProgram};
+use super::{Key, MAX_INPUTS, MAX_OUTPUTS, TileProgram};
 use crate::isa::Isa;
 use crate::rows::storage::{Dst, Src};
 use crate::rows::{RowError, SharedDst, dispatch};
+
+/// Elements of a block of rows that a kernel collects for a chain: half of a first-level cache.
+pub(crate) const BLOCK: usize = 4096;
 
 /// A program bound to its operands and results, all but one operand, the kernel's own result.
 pub(crate) struct Chain<'a> {
@@ -15,6 +18,7 @@ pub(crate) struct Chain<'a> {
     len: usize,
     inputs: [Src<'a>; MAX_INPUTS],
     outputs: [Option<SharedDst<'a>>; MAX_OUTPUTS],
+    key: Key,
 }
 
 impl std::fmt::Debug for Chain<'_> {
@@ -29,7 +33,7 @@ impl<'a> Chain<'a> {
     /// does not have.
     ///
     /// # Errors
-    /// If an operand or result has another length or storage than the program says.
+    /// If an operand or result has another length or storage than the program says, or a dropout has no key.
     pub(crate) fn new(
         isa: Isa,
         program: &'a TileProgram,
@@ -37,8 +41,9 @@ impl<'a> Chain<'a> {
         len: usize,
         inputs: &[Src<'a>],
         outputs: [Dst<'a>; MAX_OUTPUTS],
+        key: Option<Key>,
     ) -> Result<Chain<'a>, RowError> {
-        program.check(len, inputs, &outputs[..program.outputs.len()], Some(own))?;
+        program.check(len, inputs, &outputs[..program.outputs.len()], Some(own), key)?;
         let mut chain = Chain {
             isa,
             program,
@@ -46,6 +51,7 @@ impl<'a> Chain<'a> {
             len,
             inputs: [Src::F32(&[]); MAX_INPUTS],
             outputs: [None; MAX_OUTPUTS],
+            key: key.unwrap_or_default(),
         };
         chain.inputs[..inputs.len()].copy_from_slice(inputs);
         for (to, dst) in chain.outputs.iter_mut().zip(outputs).take(program.outputs.len()) {
@@ -76,6 +82,7 @@ impl<'a> Chain<'a> {
             own: Some(self.own),
             inputs: &inputs,
             outputs: &self.outputs,
+            key: self.key,
         };
         dispatch(self.isa, chunk);
     }

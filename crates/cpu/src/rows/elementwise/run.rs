@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 
 use halfstep_graph::{Binary, Unary};
 
-use super::{MAX_RANK, Pattern, Place, REGISTERS, TILE, TileOp, TileProgram, Value};
+use super::{Key, MAX_RANK, Pattern, Place, REGISTERS, TILE, TileOp, TileProgram, Value};
+use crate::rows::dropout::{DropKey, Mask};
 use crate::rows::grid::tiles;
 use crate::rows::storage::{Src, round_in_place};
 use crate::rows::sum::larger;
@@ -25,6 +26,8 @@ pub(super) struct Chunk<'a> {
     pub(super) own: Option<usize>,
     pub(super) inputs: &'a [Src<'a>],
     pub(super) outputs: &'a [Option<SharedDst<'a>>],
+    /// Of the program's dropouts.
+    pub(super) key: Key,
 }
 
 #[repr(align(64))]
@@ -185,6 +188,10 @@ impl Chunk<'_> {
                     for (((to, &c), &a), &b) in dst.iter_mut().zip(c).zip(a).zip(b) {
                         *to = if c != 0.0 { a } else { b };
                     }
+                }
+                TileOp::Dropout { rate, op, per_sample, value } => {
+                    let (key, first_sample) = DropKey::unpack(self.key, op);
+                    Mask::new(rate, key, first_sample, per_sample).apply(start, get(value), dst);
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! Batch normalisation.
 
-use super::{check_columns, view_or_ones};
+use super::{check_block, check_columns, view_or_ones};
 use crate::isa::Isa;
 use crate::pool::Pool;
+use crate::rows::elementwise::{BLOCK, Chain};
 use crate::rows::grid::tiles;
 use crate::rows::reduce::{Deviation, ROW_GROUP, column_scratch_len, combine, partial_sums};
 use crate::rows::storage::{Dst, Src, TILE, convert};
@@ -48,6 +49,18 @@ impl BatchNorm<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        self.compute(isa, pool, None)
+    }
+
+    /// Computes mean, var and rstd, and gives y to `chain`; `y` itself is left alone.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
+    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
+        self.compute(isa, pool, Some(chain))
+    }
+
+    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
         let BatchNorm { rows, cols, eps, x, gamma, beta, y, mean, var, rstd, scratch } = self;
         check_len("x", rows * cols, x.len())?;
         check_len("mean", cols, mean.len())?;
@@ -64,7 +77,11 @@ impl BatchNorm<'_> {
         for (r, &v) in rstd.iter_mut().zip(&*var) {
             *r = reciprocal_deviation(v, eps);
         }
-        apply(isa, pool, Columns { cols, x, gamma, beta, mean, rstd }, y)
+        let columns = Columns { cols, x, gamma, beta, mean, rstd };
+        match chain {
+            None => apply(isa, pool, columns, y),
+            Some(chain) => apply_into(isa, pool, columns, chain),
+        }
     }
 }
 
@@ -139,6 +156,29 @@ fn apply(isa: Isa, pool: &Pool, columns: Columns<'_>, y: Dst<'_>) -> Result<(), 
         // SAFETY: chunks of rows are disjoint.
         let to = unsafe { y.part(elements.clone()) };
         dispatch(isa, Apply { columns: Columns { x: x.slice(elements), ..columns }, to });
+    });
+    Ok(())
+}
+
+/// [`apply`], but the results go to `chain`, some rows at a time.
+fn apply_into(isa: Isa, pool: &Pool, columns: Columns<'_>, chain: &Chain<'_>) -> Result<(), RowError> {
+    let Columns { cols, x, gamma, beta, .. } = columns;
+    check_len("y", x.len(), chain.len())?;
+    check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
+    check_block(cols)?;
+    let block_rows = BLOCK / cols.max(1);
+    let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
+    pool.for_each(grid.chunks(), &|_, chunk| {
+        let mut block = [0.0; BLOCK];
+        let range = grid.range(chunk);
+        for first in range.clone().step_by(block_rows) {
+            let elements = first * cols..(first + block_rows).min(range.end) * cols;
+            let y = &mut block[..elements.len()];
+            let columns = Columns { x: x.slice(elements.clone()), ..columns };
+            dispatch(isa, Apply { columns, to: Dst::F32(&mut *y) });
+            // SAFETY: blocks of rows are disjoint.
+            unsafe { chain.apply(y, 1, elements.len(), &|_| elements.start) };
+        }
     });
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! Layer normalisation.
 
-use super::{check_columns, view_or_ones};
+use std::mem::MaybeUninit;
+
+use super::{check_block, check_columns, view_or_ones};
 use crate::isa::Isa;
 use crate::pool::Pool;
+use crate::rows::elementwise::{BLOCK, Chain};
 use crate::rows::grid::tiles;
 use crate::rows::reduce::{ROW_GROUP, column_scratch_len, combine};
 use crate::rows::storage::{Dst, Src, TILE};
@@ -180,10 +183,23 @@ impl LayerNormBackward<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        self.compute(isa, pool, None)
+    }
+
+    /// Computes dγ and dβ, and gives dx to `chain`; `dx` itself is left alone.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
+    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
+        check_block(self.cols)?;
+        self.compute(isa, pool, Some(chain))
+    }
+
+    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
         let LayerNormBackward { rows, cols, x, gamma, mean, rstd, dy, dx, dgamma, dbeta, scratch } = self;
         check_len("x", rows * cols, x.len())?;
         check_len("dy", rows * cols, dy.len())?;
-        check_len("dx", rows * cols, dx.len())?;
+        check_len("dx", rows * cols, chain.map_or(dx.len(), Chain::len))?;
         check_len("mean", rows, mean.len())?;
         check_len("rstd", rows, rstd.len())?;
         check_columns(
@@ -205,7 +221,11 @@ impl LayerNormBackward<'_> {
                 let elements = range.start * cols..range.end * cols;
                 // SAFETY: groups are disjoint, and each belongs to one chunk.
                 let (dx, partial) = unsafe {
-                    (dx.part(elements.clone()), partials.part(group * 2 * cols..(group + 1) * 2 * cols))
+                    let dx = match chain {
+                        None => Dx::Stored(dx.part(elements.clone())),
+                        Some(chain) => Dx::Continued(chain, elements.start),
+                    };
+                    (dx, partials.part(group * 2 * cols..(group + 1) * 2 * cols))
                 };
                 dispatch(
                     isa,
@@ -228,6 +248,13 @@ impl LayerNormBackward<'_> {
     }
 }
 
+/// Where dx goes.
+enum Dx<'a> {
+    Stored(Dst<'a>),
+    /// To a chain, some rows at a time; the second is the place of the first element in the whole.
+    Continued(&'a Chain<'a>, usize),
+}
+
 struct BackwardRows<'a> {
     cols: usize,
     x: Src<'a>,
@@ -235,7 +262,7 @@ struct BackwardRows<'a> {
     mean: &'a [f32],
     rstd: &'a [f32],
     dy: Src<'a>,
-    dx: Dst<'a>,
+    dx: Dx<'a>,
     partial: &'a mut [f32],
 }
 
@@ -248,6 +275,12 @@ impl Body for BackwardRows<'_> {
         let (dgamma, dbeta) = self.partial.split_at_mut(cols);
         let mut buffers = [[0.0; TILE]; 4];
         let [x_buffer, y_buffer, g_buffer, d_buffer] = &mut buffers;
+        let mut block = MaybeUninit::<[f32; BLOCK]>::uninit();
+        let (block_rows, rows) = ((BLOCK / cols).max(1), self.mean.len());
+        let block: &mut [f32] = match self.dx {
+            Dx::Stored(_) => &mut [],
+            Dx::Continued(..) => block.write([0.0; BLOCK]),
+        };
         for (row, (&m, &r)) in self.mean.iter().zip(self.rstd).enumerate() {
             let at = row * cols;
             let (mut sum_g, mut sum_gx) = (0.0f64, 0.0f64);
@@ -267,13 +300,28 @@ impl Body for BackwardRows<'_> {
                 let range = at + tile.start..at + tile.end;
                 let xs = self.x.view::<C>(range.clone(), x_buffer);
                 let dys = self.dy.view::<C>(range.clone(), y_buffer);
-                let gammas = view_or_ones::<C>(&self.gamma, tile, g_buffer);
-                self.dx.write::<C>(range, d_buffer, |dx| {
+                let gammas = view_or_ones::<C>(&self.gamma, tile.clone(), g_buffer);
+                let fill = |dx: &mut [f32]| {
                     for (((d, &x), &dy), &gamma) in dx.iter_mut().zip(xs).zip(dys).zip(gammas) {
                         let normal = (x - m) * r;
                         *d = r * (fma::<C>(dy, gamma, -mean_g) - normal * mean_gx);
                     }
-                });
+                };
+                match &mut self.dx {
+                    Dx::Stored(dx) => dx.write::<C>(range, d_buffer, fill),
+                    Dx::Continued(..) => {
+                        let start = row % block_rows * cols;
+                        fill(&mut block[start + tile.start..start + tile.end]);
+                    }
+                }
+            }
+            let done = row % block_rows + 1;
+            if let Dx::Continued(chain, first) = self.dx
+                && (done == block_rows || row + 1 == rows)
+            {
+                let start = first + (row + 1 - done) * cols;
+                // SAFETY: these rows belong to this group alone.
+                unsafe { chain.apply(&block[..done * cols], 1, done * cols, &|_| start) };
             }
         }
     }
