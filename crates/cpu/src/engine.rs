@@ -10,7 +10,7 @@ use halfstep_graph::{Graph, Node, Plan, Slot};
 
 use crate::gemm::Scratch;
 use crate::isa::Isa;
-use crate::lower::workspace_bytes;
+use crate::lower::{scratch_bytes, workspace_bytes};
 use crate::memory::{ALIGNMENT, Region, Span, View, ViewMut, Where};
 use crate::pool::Pool;
 use crate::program::CpuProgram;
@@ -63,6 +63,10 @@ impl Target for CpuEngine {
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
         workspace_bytes(graph, node, self.threads())
+    }
+
+    fn scratch_bytes(&self, graph: &Graph, node: &Node) -> usize {
+        scratch_bytes(graph, node, self.isa(), self.threads())
     }
 }
 

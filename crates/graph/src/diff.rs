@@ -300,20 +300,21 @@ impl Vjp<'_> {
             Op::MatMul { ta, tb } => {
                 let (a, b) = (x[0], x[1]);
                 let mut parts = vec![None; x.len()];
-                if self.wanted[0] {
-                    parts[0] = Some(match (ta, tb) {
-                        (false, false) => self.matmul(dy, b, false, true)?,
-                        (false, true) => self.matmul(dy, b, false, false)?,
-                        (true, false) => self.matmul(b, dy, false, true)?,
-                        (true, true) => self.matmul(b, dy, true, true)?,
-                    });
-                }
+                // The weight's gradient first: then the saved operand is free before dX needs room.
                 if self.wanted[1] {
                     parts[1] = Some(match (ta, tb) {
                         (false, false) => self.matmul(a, dy, true, false)?,
                         (false, true) => self.matmul(dy, a, true, false)?,
                         (true, false) => self.matmul(a, dy, false, false)?,
                         (true, true) => self.matmul(dy, a, true, true)?,
+                    });
+                }
+                if self.wanted[0] {
+                    parts[0] = Some(match (ta, tb) {
+                        (false, false) => self.matmul(dy, b, false, true)?,
+                        (false, true) => self.matmul(dy, b, false, false)?,
+                        (true, false) => self.matmul(b, dy, false, true)?,
+                        (true, true) => self.matmul(b, dy, true, true)?,
                     });
                 }
                 self.bias_part(&mut parts)?;
@@ -323,13 +324,13 @@ impl Vjp<'_> {
                 let size = (self.g.shape(x[0])[1], self.g.shape(x[0])[2]);
                 let window = (self.g.shape(x[1])[1], self.g.shape(x[1])[2]);
                 let mut parts = vec![None; x.len()];
-                if self.wanted[0] {
-                    let op = Op::Conv2dGradInput { geometry: *geometry, size };
-                    parts[0] = Some(self.one(op, &[dy, x[1]])?);
-                }
                 if self.wanted[1] {
                     let op = Op::Conv2dGradWeight { geometry: *geometry, window };
                     parts[1] = Some(self.one(op, &[x[0], dy])?);
+                }
+                if self.wanted[0] {
+                    let op = Op::Conv2dGradInput { geometry: *geometry, size };
+                    parts[0] = Some(self.one(op, &[dy, x[1]])?);
                 }
                 self.bias_part(&mut parts)?;
                 Ok(parts)

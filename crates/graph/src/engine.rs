@@ -7,6 +7,7 @@ use std::any::Any;
 
 use crate::dtype::{DType, ValueType};
 use crate::graph::{Graph, Node, Slot};
+use crate::memory::Footprint;
 use crate::plan::Plan;
 
 /// What the passes need to know of the hardware a plan is for.
@@ -17,6 +18,10 @@ pub trait Target {
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
+    /// Bytes that `node` needs while it runs of the working memory outside the arena that an engine's programs share.
+    fn scratch_bytes(&self, _graph: &Graph, _node: &Node) -> usize {
+        0
+    }
 }
 
 /// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
@@ -177,6 +182,11 @@ pub trait Program: Send {
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
+    /// Bytes held at present for this program over this state: after a run of only this program on its engine, what
+    /// [`Plan::footprint`] foretold.
+    ///
+    /// Errors: state of another engine.
+    fn footprint(&self, state: &State) -> Result<Footprint, EngineError>;
 }
 
 /// The memory behind a [`State`], wherever it lives.

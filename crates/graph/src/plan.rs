@@ -1,15 +1,16 @@
 //! The memory plan: where every value lives, decided before anything runs.
 //!
 //! Values that are alive at the same time get separate places in one arena. Three kinds of value share a place: a
-//! reshape with its operand, an elementwise result with an operand that dies there, and an optimiser's result with the
-//! slot it replaces.
+//! reshape with its operand, an elementwise result (or the gradient of a cross-entropy) with an operand that dies there,
+//! and an optimiser's result with the slot it replaces.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Target;
-use crate::graph::{Graph, Node, SlotKind, ValueId, When};
+use crate::graph::{Graph, Node, NodeId, SlotKind, ValueId, When};
+use crate::memory::{Block, Content, Footprint};
 use crate::op::{Op, SlotId};
 
 /// Where a value lives.
@@ -37,6 +38,10 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// The most bytes of values alive at one time: what no placement could go below.
     pub live_bytes: usize,
+    /// What is in use when, and where: the arena in detail.
+    pub blocks: Vec<Block>,
+    /// Bytes that the engine holds for this program, by region.
+    pub footprint: Footprint,
 }
 
 impl Plan {
@@ -71,14 +76,6 @@ impl StateBytes {
     pub fn total(&self) -> usize {
         self.weights + self.moments + self.other
     }
-}
-
-/// A piece of arena that is in use from one node to another.
-struct Block {
-    bytes: usize,
-    first: usize,
-    last: usize,
-    offset: usize,
 }
 
 /// Decides where every value of `graph` lives on `target`.
@@ -120,23 +117,34 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
                 _ => node
                     .inputs
                     .iter()
-                    .find(|&&v| may_overwrite(&graph, node, v, output))
-                    .and_then(|v| block_of[v.0 as usize])
-                    .filter(|&b| blocks[b].last == i && blocks[b].bytes == size(&graph, output, target)),
+                    .filter(|&&v| may_overwrite(&graph, node, v, output))
+                    .filter_map(|v| block_of[v.0 as usize])
+                    .find(|&b| blocks[b].last == i && blocks[b].bytes == size(&graph, output, target)),
             };
             let block = shared.unwrap_or_else(|| {
                 // All inputs are there before the first node runs.
                 let first = if matches!(node.op, Op::Input { .. }) { 0 } else { i };
-                blocks.push(Block { bytes: size(&graph, output, target), first, last: i, offset: 0 });
+                let content = Content::Values(Vec::new());
+                blocks.push(Block {
+                    bytes: size(&graph, output, target),
+                    first,
+                    last: i,
+                    offset: 0,
+                    content,
+                });
                 blocks.len() - 1
             });
+            if let Content::Values(values) = &mut blocks[block].content {
+                values.push(output);
+            }
             block_of[o] = Some(block);
             blocks[block].last = blocks[block].last.max(last_use[o]);
         }
         let workspace = target.workspace_bytes(&graph, node);
         if workspace > 0 {
             let bytes = workspace.next_multiple_of(target.alignment());
-            blocks.push(Block { bytes, first: i, last: i, offset: 0 });
+            let content = Content::Workspace(NodeId(i as u32));
+            blocks.push(Block { bytes, first: i, last: i, offset: 0, content });
             workspace_block[i] = Some(blocks.len() - 1);
         }
     }
@@ -148,9 +156,10 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
         (None, Some(block)) => Place::Arena(blocks[block].offset),
         (None, None) => Place::Constant,
     };
-    let places = (0..graph.values.len()).map(place_of).collect();
+    let places: Vec<Place> = (0..graph.values.len()).map(place_of).collect();
     let workspaces = workspace_block.iter().map(|b| b.map_or(0, |b| blocks[b].offset)).collect();
-    Plan { graph, places, workspaces, arena_bytes, live_bytes }
+    let footprint = Footprint::of(&graph, &places, arena_bytes, target);
+    Plan { graph, places, workspaces, arena_bytes, live_bytes, blocks, footprint }
 }
 
 fn size(graph: &Graph, value: ValueId, target: &dyn Target) -> usize {
@@ -175,7 +184,9 @@ fn last_uses(graph: &Graph, end: usize) -> Vec<usize> {
 /// over it.
 fn may_overwrite(graph: &Graph, node: &Node, input: ValueId, output: ValueId) -> bool {
     let elementwise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select);
-    elementwise && graph.value(input).ty == graph.value(output).ty
+    // Each row of this gradient is computed from that row of the logits: with a large vocabulary, much memory.
+    let over_logits = matches!(node.op, Op::CrossEntropyGrad) && input == node.inputs[0];
+    (elementwise || over_logits) && graph.value(input).ty == graph.value(output).ty
 }
 
 /// The slot that result `index` of an optimiser replaces, if it can be updated where it lies: the operand is the slot

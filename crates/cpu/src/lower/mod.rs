@@ -4,6 +4,7 @@ mod contract;
 mod movement;
 mod normalise;
 mod pointwise;
+mod scratch;
 mod update;
 
 use halfstep_graph::engine::EngineError;
@@ -14,6 +15,8 @@ use crate::gemm::KernelError;
 use crate::memory::{Frame, Span, Where};
 use crate::program::Run;
 use crate::rows::RowError;
+
+pub(crate) use scratch::scratch_bytes;
 
 /// A node, ready to run.
 pub(crate) type Step = Box<dyn Fn(&mut Frame<'_>, &mut Run<'_>) -> Result<(), EngineError> + Send>;
