@@ -62,8 +62,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0 as u64;
-        let exact = UNITS.iter().filter(|(name, _)| name.contains('i') || *name == "B");
-        let unit = exact.into_iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));
+        let unit = UNITS.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));
         let (name, factor) = unit.copied().unwrap_or(("B", 1));
         write!(f, "{} {name}", bytes / factor)
     }
@@ -117,5 +116,6 @@ mod tests {
             assert!(up >= bytes && up - bytes <= (1 << 20) / 10 + 1);
         }
         assert_eq!(ByteSize(512 << 20).to_string(), "512 MiB");
+        assert_eq!(ByteSize(1_500_000_000).to_string(), "1500 MB");
     }
 }

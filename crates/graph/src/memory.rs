@@ -104,7 +104,7 @@ pub enum Purpose {
     Update,
     /// Working memory of the node that runs.
     Workspace,
-    /// Arena that no value uses at its fullest: alignment of places.
+    /// Arena that nothing uses when it is fullest: places that do not fit each other.
     Gaps,
     /// Constants, and copies of outputs for the caller.
     ConstantsAndOutputs,

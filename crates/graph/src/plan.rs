@@ -204,31 +204,54 @@ fn replaced_slot(graph: &Graph, node: &Node, index: usize, last_use: &[usize], a
 
 /// Gives every block an offset such that blocks alive together do not overlap, and returns the size needed.
 ///
-/// Largest first, each at the lowest gap that fits (greedy by size: Pisarchyk and Lee 2020, "Efficient memory
-/// management for deep neural net inference").
+/// One block after another, each at the lowest gap that fits (Pisarchyk and Lee 2020, "Efficient memory management for
+/// deep neural net inference"). Which order packs best depends on the program: the largest first, the largest by bytes
+/// times lifetime first, and the longest-lived first are tried until one leaves no gap.
 fn place_blocks(blocks: &mut [Block]) -> usize {
-    let mut order: Vec<usize> = (0..blocks.len()).collect();
-    order.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].bytes), blocks[b].first));
+    let live = peak(blocks, blocks.iter().map(|b| b.last).max().unwrap_or(0));
+    let lifetime = |b: &Block| b.last - b.first + 1;
+    let orders: [&dyn Fn(&Block) -> usize; 3] =
+        [&|b| b.bytes, &|b| b.bytes.saturating_mul(lifetime(b)), &lifetime];
+    let mut best: Option<(usize, Vec<usize>)> = None;
+    for key in orders {
+        let mut order: Vec<usize> = (0..blocks.len()).collect();
+        order.sort_by_key(|&b| (std::cmp::Reverse(key(&blocks[b])), blocks[b].first));
+        let (end, offsets) = first_fit(blocks, &order);
+        if best.as_ref().is_none_or(|(least, _)| end < *least) {
+            best = Some((end, offsets));
+        }
+        if end == live {
+            break;
+        }
+    }
+    let (end, offsets) = best.unwrap_or_default();
+    blocks.iter_mut().zip(offsets).for_each(|(block, offset)| block.offset = offset);
+    end
+}
+
+/// Places blocks in this order, each as low as those before it allow: the size needed, and each block's offset.
+fn first_fit(blocks: &[Block], order: &[usize]) -> (usize, Vec<usize>) {
+    let mut offsets = vec![0; blocks.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());
     let mut end = 0;
-    for b in order {
+    for &b in order {
         let (first, last, bytes) = (blocks[b].first, blocks[b].last, blocks[b].bytes);
         let mut offset = 0;
         for &other in &placed {
             let o = &blocks[other];
             if o.first <= last && first <= o.last {
-                if offset + bytes <= o.offset {
+                if offset + bytes <= offsets[other] {
                     break;
                 }
-                offset = offset.max(o.offset + o.bytes);
+                offset = offset.max(offsets[other] + o.bytes);
             }
         }
-        blocks[b].offset = offset;
+        offsets[b] = offset;
         end = end.max(offset + bytes);
-        let at = placed.partition_point(|&p| blocks[p].offset <= offset);
+        let at = placed.partition_point(|&p| offsets[p] <= offset);
         placed.insert(at, b);
     }
-    end
+    (end, offsets)
 }
 
 fn peak(blocks: &[Block], end: usize) -> usize {

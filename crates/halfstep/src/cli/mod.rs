@@ -13,6 +13,7 @@ mod machine;
 mod new;
 mod open;
 mod output;
+mod plan;
 mod predict;
 mod prepare;
 mod progress;
@@ -52,6 +53,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Predict(args) => predict::run(args, threads),
         Command::Generate(args) => generate::run(args, threads),
         Command::Explain(args) => explain::run(args, threads),
+        Command::Plan(args) => plan::run(args, threads),
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
