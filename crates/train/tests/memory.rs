@@ -24,7 +24,7 @@ fn cases() -> Vec<Case> {
     let gpt = GptSpec { width: 32, layers: 5, heads: 4, dropout: 0.1 };
     vec![
         Case {
-            model: ModelSpec::Mlp(MlpSpec { hidden: vec![64, 48, 32, 40] }),
+            model: ModelSpec::Mlp(MlpSpec { hidden: vec![32; 9] }),
             input: InputSpec::Features { width: 20 },
             outputs: 10,
         },
@@ -111,7 +111,7 @@ fn recomputation_saves_memory_and_changes_no_bit() {
             }
             for engine in engines {
                 // Values of a page or more are worth dropping: an mlp has such only in a larger batch.
-                let plain = spec(&policy, if i == 0 { 100 } else { 6 });
+                let plain = spec(&policy, if i == 0 { 200 } else { 6 });
                 let target = engine.target();
                 let least =
                     needed(&*model, &case.input, &policy, &plain, Recompute::Allowed, target).unwrap();
