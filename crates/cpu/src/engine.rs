@@ -10,7 +10,7 @@ use halfstep_graph::{Graph, Group, Node, Plan, Slot};
 
 use crate::gemm::Scratch;
 use crate::isa::Isa;
-use crate::lower::{fuses, workspace_bytes};
+use crate::lower::{fuses, scratch_bytes, workspace_bytes};
 use crate::memory::{ALIGNMENT, Region, Span, View, ViewMut, Where};
 use crate::pool::Pool;
 use crate::program::CpuProgram;
@@ -94,6 +94,10 @@ impl Target for CpuEngine {
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {
         self.fusion == Fusion::On && fuses(graph, group)
+    }
+
+    fn scratch_bytes(&self, graph: &Graph, node: &Node) -> usize {
+        scratch_bytes(graph, node, self.isa(), self.threads())
     }
 }
 

@@ -17,6 +17,10 @@ pub(crate) const ALIGNMENT: usize = 64;
 /// Regions of at least this size are aligned to it, so that the system can back them with huge pages.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// What the alignment of an empty region looks like as a type.
+#[repr(align(64))]
+struct Line;
+
 /// A block of memory of fixed size, touched when it is made.
 pub(crate) struct Region {
     start: NonNull<u8>,
@@ -34,9 +38,12 @@ impl Region {
     /// Errors: not enough memory.
     pub fn new(bytes: usize) -> Result<Region, EngineError> {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
-        let size = bytes.max(1).next_multiple_of(align);
         let no_memory = || EngineError::Memory { bytes };
-        let layout = Layout::from_size_align(size, align).map_err(|_| no_memory())?;
+        // Not a whole number of huge pages: the plan foretells every byte.
+        let layout = Layout::from_size_align(bytes, align).map_err(|_| no_memory())?;
+        if bytes == 0 {
+            return Ok(Region { start: NonNull::<Line>::dangling().cast(), layout });
+        }
         // SAFETY: the size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(no_memory)?;
         let region = Region { start, layout };
@@ -116,8 +123,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: made by `alloc_zeroed` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        if self.layout.size() > 0 {
+            // SAFETY: made by `alloc_zeroed` with this layout.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        }
     }
 }
 

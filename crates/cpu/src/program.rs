@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
-use halfstep_graph::{Graph, Op, Place, Plan, ValueId, When};
+use halfstep_graph::{Footprint, Graph, Op, Place, Plan, ValueId, When};
 
 use crate::engine::{CpuMemory, Machine, download, upload};
 use crate::gemm::Scratch;
@@ -203,5 +203,17 @@ impl Program for CpuProgram {
 
     fn times(&self) -> &[Duration] {
         &self.times
+    }
+
+    fn footprint(&self, state: &State) -> Result<Footprint, EngineError> {
+        let memory = state.memory::<CpuMemory>().ok_or_else(foreign)?;
+        let scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(Footprint {
+            state: memory.region.bytes(),
+            arena: memory.arena.bytes(),
+            constants: self.constants.bytes(),
+            outputs: self.output_region.bytes(),
+            scratch: scratch.bytes(),
+        })
     }
 }

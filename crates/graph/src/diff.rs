@@ -194,6 +194,13 @@ impl Vjp<'_> {
         self.one(Op::MatMul { ta, tb }, &[a, b])
     }
 
+    /// The first two operands of a product in the order in which their gradients are best made: each gradient reads the
+    /// other operand, which may be free afterwards, so the larger one is freed before the second gradient needs room.
+    fn larger_last(&self) -> impl Iterator<Item = usize> + use<> {
+        let [a, b] = [0, 1].map(|i| self.g.shape(self.node.inputs[i]).count());
+        if a >= b { [1, 0].into_iter() } else { [0, 1].into_iter() }
+    }
+
     fn no_derivative<T>(&self) -> Result<T> {
         let (op, name) = (self.node.op.name(), &self.node.name);
         Err(GraphError::Derivative(format!("`{op}` in `{name}` has no derivative")))
@@ -300,20 +307,16 @@ impl Vjp<'_> {
             Op::MatMul { ta, tb } => {
                 let (a, b) = (x[0], x[1]);
                 let mut parts = vec![None; x.len()];
-                if self.wanted[0] {
-                    parts[0] = Some(match (ta, tb) {
-                        (false, false) => self.matmul(dy, b, false, true)?,
-                        (false, true) => self.matmul(dy, b, false, false)?,
-                        (true, false) => self.matmul(b, dy, false, true)?,
-                        (true, true) => self.matmul(b, dy, true, true)?,
-                    });
-                }
-                if self.wanted[1] {
-                    parts[1] = Some(match (ta, tb) {
-                        (false, false) => self.matmul(a, dy, true, false)?,
-                        (false, true) => self.matmul(dy, a, true, false)?,
-                        (true, false) => self.matmul(a, dy, false, false)?,
-                        (true, true) => self.matmul(dy, a, true, true)?,
+                for operand in self.larger_last().filter(|&i| self.wanted[i]) {
+                    parts[operand] = Some(match (operand, ta, tb) {
+                        (0, false, false) => self.matmul(dy, b, false, true)?,
+                        (0, false, true) => self.matmul(dy, b, false, false)?,
+                        (0, true, false) => self.matmul(b, dy, false, true)?,
+                        (0, true, true) => self.matmul(b, dy, true, true)?,
+                        (_, false, false) => self.matmul(a, dy, true, false)?,
+                        (_, false, true) => self.matmul(dy, a, true, false)?,
+                        (_, true, false) => self.matmul(a, dy, false, false)?,
+                        (_, true, true) => self.matmul(dy, a, true, true)?,
                     });
                 }
                 self.bias_part(&mut parts)?;
@@ -323,13 +326,11 @@ impl Vjp<'_> {
                 let size = (self.g.shape(x[0])[1], self.g.shape(x[0])[2]);
                 let window = (self.g.shape(x[1])[1], self.g.shape(x[1])[2]);
                 let mut parts = vec![None; x.len()];
-                if self.wanted[0] {
-                    let op = Op::Conv2dGradInput { geometry: *geometry, size };
-                    parts[0] = Some(self.one(op, &[dy, x[1]])?);
-                }
-                if self.wanted[1] {
-                    let op = Op::Conv2dGradWeight { geometry: *geometry, window };
-                    parts[1] = Some(self.one(op, &[x[0], dy])?);
+                for operand in self.larger_last().filter(|&i| self.wanted[i]) {
+                    parts[operand] = Some(match operand {
+                        0 => self.one(Op::Conv2dGradInput { geometry: *geometry, size }, &[dy, x[1]])?,
+                        _ => self.one(Op::Conv2dGradWeight { geometry: *geometry, window }, &[x[0], dy])?,
+                    });
                 }
                 self.bias_part(&mut parts)?;
                 Ok(parts)

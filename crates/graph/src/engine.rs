@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::dtype::{DType, ValueType};
 use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
+use crate::memory::Footprint;
 use crate::plan::Plan;
 
 /// What the passes need to know of the hardware a plan is for.
@@ -22,6 +23,10 @@ pub trait Target {
     /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
         false
+    }
+    /// Bytes that `node` needs while it runs of the working memory outside the arena that an engine's programs share.
+    fn scratch_bytes(&self, _graph: &Graph, _node: &Node) -> usize {
+        0
     }
 }
 
@@ -183,6 +188,11 @@ pub trait Program: Send {
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
+    /// Bytes held at present for this program over this state: after a run of only this program on its engine, what
+    /// [`Plan::footprint`] foretold.
+    ///
+    /// Errors: state of another engine.
+    fn footprint(&self, state: &State) -> Result<Footprint, EngineError>;
     /// From now on, measures each of the plan's groups in each run. Engines that cannot do nothing.
     fn measure(&mut self) {}
     /// Time spent since [`Program::measure`] in each group, in the plan's order; empty if it was not measured.

@@ -1,11 +1,13 @@
 //! The graph: operations, differentiation, precision assignment, memory plan and the f64 reference interpreter.
 //!
 //! A model and its loss are written once into a [`Graph`]. Everything after that is a pass over it:
-//! [`differentiate`], [`precision::assign`], [`fuse()`], [`group()`], [`plan()`]; then an [`engine::Engine`] compiles the plan.
+//! [`differentiate`], [`precision::assign`], [`recompute()`] where a budget asks for it, [`fuse()`], [`group()`], [`plan()`];
+//! then an [`engine::Engine`] compiles the plan.
 
 #![forbid(unsafe_code)]
 
 mod build;
+mod byte_size;
 pub mod conformance;
 mod diff;
 mod dtype;
@@ -14,14 +16,19 @@ mod fuse;
 mod graph;
 mod infer;
 pub mod interp;
+mod memory;
 mod op;
 mod plan;
 pub mod precision;
+mod recompute;
 mod text;
 
+pub use byte_size::{ByteSize, ByteSizeError};
 pub use diff::differentiate;
 pub use dtype::{DType, Shape, ValueType};
 pub use fuse::{Group, Groups, Traffic, flops, fuse, group};
 pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};
+pub use memory::{Block, Content, Footprint, MemoryReport, Purpose, Resident};
 pub use op::*;
 pub use plan::{Place, Plan, StateBytes, plan};
+pub use recompute::{BudgetError, Recomputation, recompute, smallest_footprint};

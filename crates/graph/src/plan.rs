@@ -1,9 +1,9 @@
 //! The memory plan: where every value lives, decided before anything runs.
 //!
 //! Values that are alive at the same time get separate places in one arena. Three kinds of value share a place: a
-//! reshape with its operand, an elementwise result with an operand that dies there, and an optimiser's result with the
-//! slot it replaces. Time is counted in steps, one for each group of nodes; a value that only its own group reads has
-//! no place.
+//! reshape with its operand, an elementwise result (or the gradient of a cross-entropy) with an operand that dies there,
+//! and an optimiser's result with the slot it replaces. Time is counted in steps, one for each group of nodes; a value
+//! that only its own group reads has no place.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Target;
 use crate::fuse::{Group, Groups, Uses, group, is_elementwise};
 use crate::graph::{Graph, SlotKind, ValueId, When};
+use crate::memory::{Block, Content, Footprint};
 use crate::op::{Op, SlotId};
 
 /// Where a value lives.
@@ -43,6 +44,10 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// The most bytes of values alive at one time: what no placement could go below.
     pub live_bytes: usize,
+    /// What is in use when, and where: the arena in detail.
+    pub blocks: Vec<Block>,
+    /// Bytes that the engine holds for this program, by region.
+    pub footprint: Footprint,
 }
 
 impl Plan {
@@ -79,14 +84,6 @@ impl StateBytes {
     }
 }
 
-/// A piece of arena that is in use from one step to another.
-struct Block {
-    bytes: usize,
-    first: usize,
-    last: usize,
-    offset: usize,
-}
-
 /// Groups the nodes of `graph` into steps and decides where every value lives on `target`.
 pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
     let groups = group(&graph, target);
@@ -109,6 +106,7 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
                     first: 0,
                     last: last_use[o],
                     offset: 0,
+                    content: Content::Values(vec![node.outputs[0]]),
                 });
                 block_of[o] = Some(blocks.len() - 1);
             }
@@ -133,9 +131,14 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
                     blocks[b].last == i && blocks[b].bytes == size(&graph, output, target) && !taken(b)
                 });
             let block = shared.unwrap_or_else(|| {
-                blocks.push(Block { bytes: size(&graph, output, target), first: i, last: i, offset: 0 });
+                let content = Content::Values(Vec::new());
+                let bytes = size(&graph, output, target);
+                blocks.push(Block { bytes, first: i, last: i, offset: 0, content });
                 blocks.len() - 1
             });
+            if let Content::Values(values) = &mut blocks[block].content {
+                values.push(output);
+            }
             block_of[o] = Some(block);
             blocks[block].last = blocks[block].last.max(last_use[o]);
         }
@@ -143,7 +146,8 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
             let workspace = target.workspace_bytes(&graph, graph.node(n));
             if workspace > 0 {
                 let bytes = workspace.next_multiple_of(target.alignment());
-                blocks.push(Block { bytes, first: i, last: i, offset: 0 });
+                let content = Content::Workspace(n);
+                blocks.push(Block { bytes, first: i, last: i, offset: 0, content });
                 workspace_block[n.0 as usize] = Some(blocks.len() - 1);
             }
         }
@@ -159,9 +163,10 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
             (None, None) => Place::Inside,
         }
     };
-    let places = (0..graph.values.len() as u32).map(place_of).collect();
+    let places: Vec<Place> = (0..graph.values.len() as u32).map(place_of).collect();
     let workspaces = workspace_block.iter().map(|b| b.map_or(0, |b| blocks[b].offset)).collect();
-    Plan { graph, groups, places, workspaces, arena_bytes, live_bytes }
+    let footprint = Footprint::of(&graph, &places, arena_bytes, target);
+    Plan { graph, groups, places, workspaces, arena_bytes, live_bytes, blocks, footprint }
 }
 
 fn size(graph: &Graph, value: ValueId, target: &dyn Target) -> usize {
@@ -189,10 +194,13 @@ fn may_overwrite(graph: &Graph, uses: &Uses, step: &Group, input: ValueId, outpu
         1 => matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Select),
         _ => is_elementwise(op),
     };
+    let maker = graph.node(graph.value(output).node);
+    // Each row of this gradient is computed from that row of the logits: with a large vocabulary, much memory.
+    if matches!(maker.op, Op::CrossEntropyGrad) && step.nodes.len() == 1 {
+        return uses.home(maker.inputs[0]) == input && alike(input, output);
+    }
     let mut readers = uses.readers(input).iter().filter(|n| step.nodes.contains(n));
-    is_elementwise(&graph.node(graph.value(output).node).op)
-        && alike(input, output)
-        && readers.all(|&n| in_place(&graph.node(n).op))
+    is_elementwise(&maker.op) && alike(input, output) && readers.all(|&n| in_place(&graph.node(n).op))
 }
 
 /// The slot that a result of an optimiser replaces, if it can be updated where it lies: the operand is the slot itself,
@@ -219,31 +227,54 @@ fn replaced_slot(
 
 /// Gives every block an offset such that blocks alive together do not overlap, and returns the size needed.
 ///
-/// Largest first, each at the lowest gap that fits (greedy by size: Pisarchyk and Lee 2020, "Efficient memory
-/// management for deep neural net inference").
+/// One block after another, each at the lowest gap that fits (Pisarchyk and Lee 2020, "Efficient memory management for
+/// deep neural net inference"). Which order packs best depends on the program: the largest first, the largest by bytes
+/// times lifetime first, and the longest-lived first are tried until one leaves no gap.
 fn place_blocks(blocks: &mut [Block]) -> usize {
-    let mut order: Vec<usize> = (0..blocks.len()).collect();
-    order.sort_by_key(|&b| (std::cmp::Reverse(blocks[b].bytes), blocks[b].first));
+    let live = peak(blocks, blocks.iter().map(|b| b.last).max().unwrap_or(0));
+    let lifetime = |b: &Block| b.last - b.first + 1;
+    let orders: [&dyn Fn(&Block) -> usize; 3] =
+        [&|b| b.bytes, &|b| b.bytes.saturating_mul(lifetime(b)), &lifetime];
+    let mut best: Option<(usize, Vec<usize>)> = None;
+    for key in orders {
+        let mut order: Vec<usize> = (0..blocks.len()).collect();
+        order.sort_by_key(|&b| (std::cmp::Reverse(key(&blocks[b])), blocks[b].first));
+        let (end, offsets) = first_fit(blocks, &order);
+        if best.as_ref().is_none_or(|(least, _)| end < *least) {
+            best = Some((end, offsets));
+        }
+        if end == live {
+            break;
+        }
+    }
+    let (end, offsets) = best.unwrap_or_default();
+    blocks.iter_mut().zip(offsets).for_each(|(block, offset)| block.offset = offset);
+    end
+}
+
+/// Places blocks in this order, each as low as those before it allow: the size needed, and each block's offset.
+fn first_fit(blocks: &[Block], order: &[usize]) -> (usize, Vec<usize>) {
+    let mut offsets = vec![0; blocks.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());
     let mut end = 0;
-    for b in order {
+    for &b in order {
         let (first, last, bytes) = (blocks[b].first, blocks[b].last, blocks[b].bytes);
         let mut offset = 0;
         for &other in &placed {
             let o = &blocks[other];
             if o.first <= last && first <= o.last {
-                if offset + bytes <= o.offset {
+                if offset + bytes <= offsets[other] {
                     break;
                 }
-                offset = offset.max(o.offset + o.bytes);
+                offset = offset.max(offsets[other] + o.bytes);
             }
         }
-        blocks[b].offset = offset;
+        offsets[b] = offset;
         end = end.max(offset + bytes);
-        let at = placed.partition_point(|&p| blocks[p].offset <= offset);
+        let at = placed.partition_point(|&p| offsets[p] <= offset);
         placed.insert(at, b);
     }
-    end
+    (end, offsets)
 }
 
 fn peak(blocks: &[Block], end: usize) -> usize {

@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod init;
+pub mod memory;
 pub mod metrics;
 pub mod optimiser;
 pub mod recipe;

@@ -4,25 +4,30 @@ use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
 use halfstep_graph::precision::{Policy, PrecisionPlan, assign};
-use halfstep_graph::{Graph, GraphError, Plan, Slot, fuse, plan};
+use halfstep_graph::{
+    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, fuse, plan, recompute,
+};
 use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::init::initial_values;
+use crate::memory::step_stages;
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
-use crate::step::{StepSpec, eval_graph, predict_graph, train_graph};
+use crate::step::{eval_graph, predict_graph};
 
 /// Every form of a program from model to memory plan, for reading.
 #[derive(Clone, Debug)]
 pub struct Stages {
     /// As built: forward, backward and update.
     pub graph: Graph,
-    /// With storage types and casts.
+    /// With storage types and casts, and activations computed again where a budget asks for it.
     pub assigned: Graph,
     /// The same as a table with reasons.
     pub precision: PrecisionPlan,
+    /// What is computed twice to fit a memory budget, where something is.
+    pub recomputation: Option<Recomputation>,
     /// With biases in the products they follow.
     pub fused: Graph,
     /// In groups that run as one step, and with a place for every value.
@@ -32,9 +37,40 @@ pub struct Stages {
 /// Runs every pass over `graph`.
 pub fn stages(graph: Graph, policy: &Policy, target: &dyn Target) -> Stages {
     let (assigned, precision) = assign(&graph, policy);
+    planned(graph, assigned, precision, None, target)
+}
+
+/// Runs every pass over `graph`, with activations computed again where its plan would exceed the budget.
+///
+/// Errors: the budget cannot be met.
+pub fn stages_within(
+    graph: Graph,
+    policy: &Policy,
+    target: &dyn Target,
+    budget: Option<ByteSize>,
+) -> Result<Stages, BudgetError> {
+    let (assigned, precision) = assign(&graph, policy);
+    let recomputed = match budget {
+        Some(budget) => recompute(&assigned, target, budget.0)?,
+        None => None,
+    };
+    let (assigned, recomputation) = match recomputed {
+        Some((again, recomputation)) => (again, Some(recomputation)),
+        None => (assigned, None),
+    };
+    Ok(planned(graph, assigned, precision, recomputation, target))
+}
+
+fn planned(
+    graph: Graph,
+    assigned: Graph,
+    precision: PrecisionPlan,
+    recomputation: Option<Recomputation>,
+    target: &dyn Target,
+) -> Stages {
     let fused = fuse(&assigned);
     let plan = plan(fused.clone(), target);
-    Stages { graph, assigned, precision, fused, plan }
+    Stages { graph, assigned, precision, recomputation, fused, plan }
 }
 
 /// What a session needs besides model and engine.
@@ -52,6 +88,8 @@ pub struct SessionSpec {
     pub seed: u64,
     /// Skipped steps in a row that a lower loss scale cannot cure, after which the run has diverged.
     pub skip_limit: u32,
+    /// Bytes that the engine may hold for the training step; activations are computed again to keep within it.
+    pub memory_budget: Option<ByteSize>,
 }
 
 impl SessionSpec {
@@ -64,6 +102,7 @@ impl SessionSpec {
             batch,
             seed,
             skip_limit: 8,
+            memory_budget: None,
         }
     }
 
@@ -185,6 +224,16 @@ pub enum TrainError {
         /// Targets per sample.
         rows: usize,
     },
+    /// The step needs more memory than it was given.
+    #[error("{cause}{}", advice(.policy, .batch))]
+    Budget {
+        /// What it needs.
+        cause: BudgetError,
+        /// The precision policy.
+        policy: String,
+        /// The largest smaller batch that would fit.
+        batch: Option<usize>,
+    },
     /// Steps in a row had gradients that were not finite.
     #[error(
         "the run has diverged: the last {skips} steps had gradients or statistics that are not finite (policy {policy}, attempt \
@@ -206,6 +255,13 @@ pub enum TrainError {
         /// What is known of the reason.
         cause: Cause,
     },
+}
+
+/// What would make a step fit.
+fn advice(policy: &str, batch: &Option<usize>) -> String {
+    let format = if policy == "fp32" { ", or train in bf16 or fp16" } else { "" };
+    let batch = batch.map_or(String::new(), |b| format!(", take a batch of at most {b}"));
+    format!("; raise `memory_budget` to that{batch}, or choose a smaller model{format}")
 }
 
 struct Compiled {
@@ -252,6 +308,7 @@ pub struct Session<'a> {
     predict: Vec<Compiled>,
     plan: Plan,
     precision: PrecisionPlan,
+    recomputation: Option<Recomputation>,
     progress: Progress,
     compile_time: Duration,
 }
@@ -293,16 +350,8 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, TrainError> {
         spec.validate()?;
         let start = Instant::now();
-        let graph = train_graph(&StepSpec {
-            model,
-            input,
-            batch: spec.batch,
-            optimiser: &spec.optimiser,
-            scaling: &spec.scaling,
-            clip: spec.clip,
-            expose_gradients,
-        })?;
-        let Stages { graph, precision, plan, .. } = stages(graph, policy, engine.target());
+        let stages = step_stages(model, input, policy, spec, expose_gradients, engine.target())?;
+        let Stages { graph, precision, recomputation, plan, .. } = stages;
         let slots = graph.slots;
         let passes = start.elapsed();
         let mut state = engine.new_state(&slots)?;
@@ -324,6 +373,7 @@ impl<'a> Session<'a> {
             predict: Vec::new(),
             plan,
             precision,
+            recomputation,
             progress: Progress::default(),
             compile_time,
         })
@@ -501,6 +551,18 @@ impl<'a> Session<'a> {
     /// Storage and compute type of every value of the training step, with reasons.
     pub fn precision(&self) -> &PrecisionPlan {
         &self.precision
+    }
+
+    /// What is computed twice to stay within the memory budget, where something is.
+    pub fn recomputation(&self) -> Option<&Recomputation> {
+        self.recomputation.as_ref()
+    }
+
+    /// Bytes the engine holds at present for the training step: its state, arena, constants, outputs and scratch.
+    ///
+    /// Errors: none of a session's own state.
+    pub fn footprint(&self) -> Result<Footprint, TrainError> {
+        Ok(self.train.footprint(&self.state)?)
     }
 
     /// The training step with the place of every value.

@@ -90,6 +90,7 @@ impl Experiment {
             batch: self.recipe.train.batch,
             seed,
             skip_limit: self.recipe.train.skip_limit,
+            memory_budget: self.recipe.train.memory_budget,
         };
         Ok((policy, spec))
     }

@@ -30,6 +30,7 @@ fn spec(golden: &Golden) -> SessionSpec {
         batch: golden.batch,
         seed: 0,
         skip_limit: 1,
+        memory_budget: None,
     }
 }
 

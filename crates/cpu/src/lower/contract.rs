@@ -16,7 +16,12 @@ use crate::rows::storage::Storage;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
 fn compute(a: Span, b: Span) -> Compute {
-    match (a.dtype, b.dtype) {
+    compute_of(a.dtype, b.dtype)
+}
+
+/// The format in which operands of these types are multiplied.
+pub(super) fn compute_of(a: DType, b: DType) -> Compute {
+    match (a, b) {
         (DType::Bf16, DType::Bf16) => Compute::Bf16,
         (DType::F16, DType::F16) => Compute::F16,
         _ => Compute::F32,
@@ -177,7 +182,7 @@ pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) 
     }))
 }
 
-fn sizes(image: &[usize], weights: &[usize], g: ConvGeometry) -> Conv2d {
+pub(super) fn sizes(image: &[usize], weights: &[usize], g: ConvGeometry) -> Conv2d {
     Conv2d {
         images: image[0],
         input: [image[1], image[2]],

@@ -5,6 +5,7 @@ mod group;
 mod movement;
 mod normalise;
 mod pointwise;
+mod scratch;
 mod update;
 
 use halfstep_graph::engine::EngineError;
@@ -17,6 +18,7 @@ use crate::program::Run;
 use crate::rows::RowError;
 
 pub(crate) use group::fuses;
+pub(crate) use scratch::scratch_bytes;
 
 /// A group, ready to run.
 pub(crate) type Step = Box<dyn Fn(&mut Frame<'_>, &mut Run<'_>) -> Result<(), EngineError> + Send>;

@@ -7,6 +7,7 @@ use super::{Rounding, Tensor, committed, evaluate, stored};
 use crate::dtype::DType;
 use crate::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots};
 use crate::graph::{Graph, Node, Slot};
+use crate::memory::Footprint;
 use crate::op::Op;
 use crate::plan::Plan;
 
@@ -80,9 +81,9 @@ impl Engine for InterpreterEngine {
 
     fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
         let slots = bind_slots(&plan.graph, state)?;
-        let arena = plan.arena_bytes;
+        let footprint = plan.footprint;
         let graph = plan.graph.clone();
-        Ok(Box::new(Interpreted { graph, slots, rounding: self.rounding, values: Vec::new(), arena }))
+        Ok(Box::new(Interpreted { graph, slots, rounding: self.rounding, values: Vec::new(), footprint }))
     }
 }
 
@@ -91,7 +92,8 @@ struct Interpreted {
     slots: Vec<usize>,
     rounding: Rounding,
     values: Vec<Tensor>,
-    arena: usize,
+    /// As planned: the interpreter keeps every value, in f64.
+    footprint: Footprint,
 }
 
 impl Program for Interpreted {
@@ -129,6 +131,10 @@ impl Program for Interpreted {
     }
 
     fn arena_bytes(&self) -> usize {
-        self.arena
+        self.footprint.arena
+    }
+
+    fn footprint(&self, _: &State) -> Result<Footprint, EngineError> {
+        Ok(self.footprint)
     }
 }

@@ -35,10 +35,10 @@ impl Assign<'_> {
         let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.rewrite.get(v)).collect();
         let exception = self.policy.exception(&node.name).filter(|_| node.phase != Phase::Update);
         let rule = match (exception, class(&node.op)) {
-            (Some(rule), Class::Contraction | Class::Full | Class::Follow) => rule,
+            (Some(rule), Class::Contraction | Class::Full | Class::Normalise | Class::Follow) => rule,
             (None, Class::Contraction) if self.policy.low.is_some() => Rule::Low,
             (None, Class::Contraction | Class::Full) => Rule::F32,
-            (None, Class::Follow) => Rule::Follow,
+            (None, Class::Normalise | Class::Follow) => Rule::Follow,
             (_, Class::Source) => return self.source(old, node, &inputs),
         };
         let rule = if node.phase == Phase::Update { Rule::F32 } else { rule };
@@ -72,13 +72,14 @@ impl Assign<'_> {
                 (value.ty.dtype, Reason::Integer)
             } else if node.phase == Phase::Update {
                 (DType::F32, Reason::Update)
-            } else if exception.is_some() && !(contraction && i > 0 && matches!(node.op, Op::Attention(_))) {
+            } else if is_statistic(node, i) {
+                let reason = if self.policy.low.is_none() { Reason::PolicyIsF32 } else { Reason::StaysF32 };
+                (DType::F32, reason)
+            } else if exception.is_some() {
                 (storage, Reason::Override)
             } else if contraction && storage != DType::F32 {
                 if value.gradient_of.is_some() {
                     (DType::F32, Reason::WeightGradient)
-                } else if i > 0 && matches!(node.op, Op::Attention(_)) {
-                    (DType::F32, Reason::StaysF32)
                 } else {
                     (storage, Reason::Contraction)
                 }
@@ -161,6 +162,19 @@ impl Assign<'_> {
     }
 }
 
+/// Whether result `i` is a statistic, a loss or a sum over rows: kept in f32 whatever an override says.
+fn is_statistic(node: &Node, i: usize) -> bool {
+    match node.op {
+        Op::CrossEntropy => true,
+        Op::Attention(_)
+        | Op::LayerNorm { .. }
+        | Op::LayerNormGrad
+        | Op::BatchNorm { .. }
+        | Op::BatchNormGrad => i > 0,
+        _ => false,
+    }
+}
+
 /// Whether operand `i` of an attention derivative is the saved log-sum-exp, which stays in f32.
 fn is_log_sum_exp(node: &Node, i: usize) -> bool {
     matches!(node.op, Op::AttentionGrad(_)) && i == node.inputs.len() - 2
@@ -181,7 +195,7 @@ fn round_where_made(graph: &Graph) -> Graph {
             || graph.value(v).gradient_of.is_some()
             || node.op.is_movement()
             // Statistics are f32 by definition.
-            || (node.outputs[0] != v && matches!(class(&node.op), Class::Full))
+            || node.outputs.iter().position(|&o| o == v).is_some_and(|i| is_statistic(node, i))
         {
             return None;
         }

@@ -9,6 +9,8 @@ pub enum Class {
     Contraction,
     /// Statistics, exponentials, long sums: computed in f32, read from whatever their operands are stored in.
     Full,
+    /// Norms and their derivatives: statistics and arithmetic in f32, rows stored like the widest operand.
+    Normalise,
     /// Element by element, or moving elements: stored like the widest operand.
     Follow,
     /// Has no operands to take a type from, or has its own rule.
@@ -43,15 +45,14 @@ pub fn class(op: &Op) -> Class {
         Op::Reduce { kind: ReduceKind::Max, .. } => Class::Follow,
         Op::ScatterAdd { .. }
         | Op::Softmax
-        | Op::LayerNorm { .. }
-        | Op::LayerNormGrad
-        | Op::BatchNorm { .. }
-        | Op::BatchNormGrad
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
         | Op::AdamW(_)
         | Op::Sgd(_) => Class::Full,
+        Op::LayerNorm { .. } | Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => {
+            Class::Normalise
+        }
         Op::Binary(_)
         | Op::Select
         | Op::Broadcast { .. }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use halfstep::graph::ByteSize;
 
 /// Train neural nets in half the bits, and see whether they are as good.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ pub enum Command {
     Export(Export),
     /// Show what a recipe becomes: program, precision plan, memory plan
     Explain(Explain),
+    /// Show how much memory a step needs in each precision, and what fits a number of bytes
+    Plan(Plan),
     /// Show the processor, its instruction sets, memory, and what each precision runs on
     Info(Info),
     /// Show how formats store numbers, sums and blocks, in digits and pictures
@@ -185,6 +188,40 @@ pub struct Explain {
     /// Precision, in place of the recipe's: fp32, bf16 or fp16
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
+}
+
+/// What to search the largest of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Largest {
+    /// Samples in a step
+    Batch,
+    /// Width and depth of the model
+    Model,
+}
+
+/// `plan`
+#[derive(Debug, clap::Args)]
+pub struct Plan {
+    /// Recipe to plan [default: the one of `compare`]
+    pub recipe: Option<PathBuf>,
+    /// Precisions, in place of the recipe's: fp32, bf16, fp16
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub precision: Option<Vec<String>>,
+    /// What a step may hold, such as "512 MiB", in place of the recipe's; activations are computed again to fit
+    #[arg(long, value_name = "BYTES")]
+    pub memory_budget: Option<ByteSize>,
+    /// Search the largest batch or model that fits --budget
+    #[arg(long, requires = "budget")]
+    pub max: Option<Largest>,
+    /// What the training step may hold, such as "2 GB"
+    #[arg(long, value_name = "BYTES", requires = "max")]
+    pub budget: Option<ByteSize>,
+    /// With --max: let activations be computed again
+    #[arg(long, requires = "max")]
+    pub recompute: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `info`

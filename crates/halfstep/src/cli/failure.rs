@@ -80,7 +80,26 @@ failures! {
     CheckpointError => FAILED,
     ReportError => FAILED,
     RunDirError => FAILED,
-    RunError => FAILED,
-    TrainError => FAILED,
     serde_json::Error => FAILED,
+}
+
+impl From<TrainError> for Failure {
+    fn from(e: TrainError) -> Failure {
+        match e {
+            // Known before anything ran, and another number in the recipe mends it.
+            TrainError::Budget { .. } => {
+                Failure::asked(e.to_string(), "`halfstep plan` shows where the bytes go")
+            }
+            e => Failure::failed(e.to_string()),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(e: RunError) -> Failure {
+        match e {
+            RunError::Train(e) => e.into(),
+            e => Failure::failed(e.to_string()),
+        }
+    }
 }

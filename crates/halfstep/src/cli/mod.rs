@@ -16,6 +16,7 @@ mod new;
 mod numbers;
 mod open;
 mod output;
+mod plan;
 mod predict;
 mod prepare;
 mod progress;
@@ -75,6 +76,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         #[cfg(feature = "onnx")]
         Command::Export(args) => export::run(args, threads),
         Command::Explain(args) => explain::run(args, threads),
+        Command::Plan(args) => plan::run(args, threads),
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use halfstep::evidence::units;
-use halfstep::graph::StateBytes;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::{Policy, PrecisionPlan};
+use halfstep::graph::{MemoryReport, StateBytes};
 use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, Lines, RunDir};
@@ -49,9 +49,17 @@ pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
 
 /// The model in words.
 pub fn describe_model(experiment: &Experiment) -> String {
+    describe_spec(&experiment.recipe.model)
+}
+
+/// A model of these sizes in words.
+pub fn describe_spec(spec: &ModelSpec) -> String {
     let list = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
-    match &experiment.recipe.model {
+    match spec {
         ModelSpec::Mlp(m) if m.hidden.is_empty() => "linear model".into(),
+        ModelSpec::Mlp(m) if m.hidden.len() > 4 && m.hidden.windows(2).all(|w| w[0] == w[1]) => {
+            format!("mlp {} layers × {}", m.hidden.len(), m.hidden[0])
+        }
         ModelSpec::Mlp(m) => format!("mlp {}", list(&m.hidden)),
         ModelSpec::Cnn(m) => format!("cnn {}, hidden {}", list(&m.channels), m.hidden),
         ModelSpec::Resnet18(m) => format!("resnet18, width {}", m.width),
@@ -102,6 +110,10 @@ struct PlanFile {
     arena_bytes: usize,
     live_bytes: usize,
     state_bytes: StateBytes,
+    /// Everything the engine holds for a step, by region and purpose.
+    memory: MemoryReport,
+    /// Work added by computing activations again, as a share; 0 without a memory budget.
+    recomputed_work: f64,
     compile_ms: f64,
     precision: PrecisionPlan,
 }
@@ -123,6 +135,8 @@ pub fn run_dir(
             arena_bytes: session.plan().arena_bytes,
             live_bytes: session.plan().live_bytes,
             state_bytes: session.plan().state_bytes(),
+            memory: session.plan().memory(),
+            recomputed_work: session.recomputation().map_or(0.0, |r| r.extra_work),
             compile_ms: session.compile_time().as_secs_f64() * 1e3,
             precision: session.precision().clone(),
         });

@@ -281,8 +281,8 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
     if t.evaluate_every == Some(0) {
         return wrong(Some("evaluate_every"), "`evaluate_every` is 0", "expected at least 1");
     }
-    let TrainTable { batch, clip, skip_limit, evaluate_every, .. } = t;
-    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every })
+    let TrainTable { batch, clip, skip_limit, evaluate_every, memory_budget, .. } = t;
+    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, memory_budget })
 }
 
 fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {

@@ -1,5 +1,6 @@
 //! The sections of a recipe that are neither data, model, optimiser nor schedule.
 
+use halfstep_graph::ByteSize;
 use halfstep_graph::precision::{Override, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ pub struct TrainSettings {
     pub skip_limit: u32,
     /// `evaluate_every`: steps between evaluations; absent, about a dozen times in a run.
     pub evaluate_every: Option<u64>,
+    /// `memory_budget`: bytes that the engine may hold for a training step, such as `"512 MiB"`; activations are computed
+    /// again to keep within it. Absent, nothing is.
+    pub memory_budget: Option<ByteSize>,
 }
 
 /// `[train]` as written.
@@ -45,6 +49,8 @@ pub(crate) struct TrainTable {
     pub skip_limit: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<ByteSize>,
 }
 
 fn default_skip_limit() -> u32 {
@@ -64,6 +70,7 @@ impl From<TrainSettings> for TrainTable {
             clip: s.clip,
             skip_limit: s.skip_limit,
             evaluate_every: s.evaluate_every,
+            memory_budget: s.memory_budget,
         }
     }
 }

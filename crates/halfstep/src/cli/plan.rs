@@ -1,0 +1,365 @@
+//! `halfstep plan`: how much memory a recipe needs in each precision, and what would fit a number of bytes, before any
+//! step.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::graph::{ByteSize, Footprint, MemoryReport, Purpose, Resident};
+use halfstep::nn::ModelSpec;
+use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
+use halfstep::train::recipe::Experiment;
+use halfstep::train::session::{TrainError, stages};
+use halfstep::train::step::eval_graph;
+use serde::Serialize;
+
+use super::args::{Largest, Plan};
+use super::failure::{ASKED, Failure};
+use super::{output, prepare, progress};
+
+/// Lines of what is in the arena when it is fullest.
+const RESIDENTS: usize = 8;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    recipe: String,
+    engine: String,
+    batch: usize,
+    memory_budget: Option<usize>,
+    plans: Vec<Planned>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest: Option<Found>,
+}
+
+/// The plan of one precision.
+#[derive(Serialize)]
+struct Planned {
+    precision: String,
+    /// Of the training step: footprint, bytes by purpose, what is in the arena when it is fullest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<MemoryReport>,
+    total_bytes: Option<usize>,
+    /// What the evaluation of a batch adds to it.
+    evaluation_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recomputation: Option<Recomputed>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Recomputed {
+    bytes_without: usize,
+    values: usize,
+    nodes: usize,
+    extra_work: f64,
+}
+
+/// What fits a budget.
+#[derive(Serialize)]
+struct Found {
+    budget: usize,
+    recompute: bool,
+    rows: Vec<FoundRow>,
+}
+
+#[derive(Serialize)]
+struct FoundRow {
+    what: &'static str,
+    /// By precision; none where nothing fits, or the model has no such family.
+    values: Vec<(String, Option<Member>)>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Member {
+    Batch(usize),
+    Model(ModelSpec),
+}
+
+/// Runs the command.
+pub fn run(args: Plan, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let mut recipe = prepare::recipe(args.recipe.as_deref())?;
+    for name in args.precision.iter().flatten() {
+        prepare::known_precision(name)?;
+    }
+    recipe.train.memory_budget = args.memory_budget.or(recipe.train.memory_budget);
+    let engine = halfstep::engine(threads)?;
+    let spinner = progress::spinner("loading data");
+    let experiment = recipe.prepare();
+    spinner.finish_and_clear();
+    let experiment = experiment?;
+    let policies = args.precision.unwrap_or_else(|| experiment.recipe.precision.policies.clone());
+
+    let spinner = progress::spinner("planning");
+    let mut plans = Vec::new();
+    for policy in &policies {
+        plans.push(planned(&experiment, engine.as_ref(), policy)?);
+    }
+    let largest = match (args.max, args.budget) {
+        (Some(what), Some(budget)) => {
+            let recompute = if args.recompute { Recompute::Allowed } else { Recompute::Not };
+            Some(search(&experiment, engine.as_ref(), &policies, what, recompute, budget)?)
+        }
+        _ => None,
+    };
+    spinner.finish_and_clear();
+
+    let fits = plans.iter().any(|p| p.step.is_some());
+    let printed = Printed {
+        recipe: experiment.recipe.name.clone(),
+        engine: engine.name(),
+        batch: experiment.recipe.train.batch,
+        memory_budget: experiment.recipe.train.memory_budget.map(|b| b.0),
+        plans,
+        largest,
+    };
+    if args.json {
+        output::json(&printed)?
+    } else {
+        show(&printed, &experiment)?
+    }
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(ASKED) })
+}
+
+fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Planned, Failure> {
+    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
+    let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let (model, input, target) = (experiment.model.as_ref(), &experiment.input, engine.target());
+    let precision = policy.name.clone();
+    let step = match step_stages(model, input, &policy, &spec, false, target) {
+        Ok(step) => step,
+        Err(problem @ TrainError::Budget { .. }) => {
+            let problem = Some(problem.to_string());
+            return Ok(Planned {
+                precision,
+                step: None,
+                total_bytes: None,
+                evaluation_bytes: None,
+                recomputation: None,
+                problem,
+            });
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let graph = eval_graph(model, input, spec.batch).map_err(TrainError::from)?;
+    let evaluation = stages(graph, &policy, target).plan.footprint;
+    let recomputation = step.recomputation.as_ref().map(|r| Recomputed {
+        bytes_without: r.without.total(),
+        values: r.dropped.len(),
+        nodes: r.nodes,
+        extra_work: r.extra_work,
+    });
+    let report = step.plan.memory();
+    Ok(Planned {
+        precision,
+        total_bytes: Some(report.footprint.total()),
+        evaluation_bytes: Some(added(&report.footprint, &evaluation)),
+        recomputation,
+        problem: None,
+        step: Some(report),
+    })
+}
+
+/// What a second program over the same state adds: constants and outputs of its own, and what it needs more of what is
+/// shared.
+fn added(step: &Footprint, evaluation: &Footprint) -> usize {
+    evaluation.constants
+        + evaluation.outputs
+        + evaluation.arena.saturating_sub(step.arena)
+        + evaluation.scratch.saturating_sub(step.scratch)
+}
+
+fn search(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    what: Largest,
+    recompute: Recompute,
+    budget: ByteSize,
+) -> Result<Found, Failure> {
+    let (input, outputs) = (&experiment.input, experiment.info.outputs);
+    let spec = &experiment.recipe.model;
+    let families: &[(&'static str, Option<Family>)] = match what {
+        Largest::Batch => &[("largest batch", None)],
+        Largest::Model => &[
+            ("widest", Some(Family::Wider)),
+            ("deepest", Some(Family::Deeper)),
+            ("both", Some(Family::Both)),
+        ],
+    };
+    let mut rows = Vec::new();
+    for &(what, family) in families {
+        let mut values = Vec::new();
+        for name in policies {
+            let resolved = experiment.session_spec(name, experiment.recipe.seed);
+            let (policy, session) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+            let limit = (recompute, budget);
+            let target = engine.target();
+            let found = match family {
+                None => {
+                    let model = experiment.model.as_ref();
+                    largest_batch(model, input, &policy, &session, limit, target)?.map(Member::Batch)
+                }
+                Some(family) if family.unit(spec).is_some() => {
+                    let data = (input, outputs);
+                    largest_model(spec, family, data, &policy, &session, limit, target)?.map(Member::Model)
+                }
+                Some(_) => None,
+            };
+            values.push((name.clone(), found));
+        }
+        rows.push(FoundRow { what, values });
+    }
+    Ok(Found { budget: budget.0, recompute: recompute == Recompute::Allowed, rows })
+}
+
+fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
+    let mut about = vec![
+        ("recipe", printed.recipe.clone()),
+        ("data", prepare::describe_data(experiment)),
+        (
+            "model",
+            format!(
+                "{}, {} parameters",
+                prepare::describe_model(experiment),
+                units::count(prepare::parameters(experiment)? as u64)
+            ),
+        ),
+        ("batch", printed.batch.to_string()),
+        ("planned for", printed.engine.clone()),
+    ];
+    if let Some(budget) = printed.memory_budget {
+        about.push(("memory budget", units::bytes(budget)));
+    }
+    output::raw(&output::fields(&about));
+    let fitting: Vec<&Planned> = printed.plans.iter().filter(|p| p.step.is_some()).collect();
+    if !fitting.is_empty() {
+        output::line(&format!("\n{}", output::bold("Bytes of a training step when its arena is fullest")));
+        output::raw(&table(&fitting));
+    }
+    for plan in &printed.plans {
+        if let Some(problem) = &plan.problem {
+            output::line(&format!("\n{}", output::bold(&plan.precision)));
+            output::raw(&output::bullets(std::slice::from_ref(problem)));
+        }
+        let Some(step) = &plan.step else { continue };
+        output::line(&format!("\n{} is fullest at {}", output::bold(&plan.precision), step.peak_at));
+        output::raw(&residents(&step.residents));
+        if let Some(r) = &plan.recomputation {
+            output::line(&format!(
+                "  {} values are computed again, for {:.1} % more work; without, the step needs {}",
+                r.values,
+                r.extra_work * 100.0,
+                units::bytes(r.bytes_without)
+            ));
+        }
+    }
+    if let Some(found) = &printed.largest {
+        show_found(found, experiment);
+    }
+    Ok(())
+}
+
+/// Rows of label and one cell for each column, the cells to the right.
+fn aligned(rows: &[(String, Vec<String>)]) -> String {
+    let width =
+        |cells: &mut dyn Iterator<Item = &String>| cells.map(|c| c.chars().count()).max().unwrap_or(0);
+    let label = width(&mut rows.iter().map(|(l, _)| l));
+    let columns = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
+    let widths: Vec<usize> =
+        (0..columns).map(|c| width(&mut rows.iter().filter_map(|(_, cells)| cells.get(c)))).collect();
+    let mut out = String::new();
+    for (name, cells) in rows {
+        let mut line = format!("  {name}{}", " ".repeat(label - name.chars().count()));
+        for (cell, width) in cells.iter().zip(&widths) {
+            line += &format!("  {}{cell}", " ".repeat(width - cell.chars().count()));
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+fn table(plans: &[&Planned]) -> String {
+    let steps = || plans.iter().filter_map(|p| p.step.as_ref());
+    let cells = |of: &dyn Fn(&MemoryReport) -> usize| -> Vec<String> {
+        let cell = |n: usize| if n == 0 { "–".to_string() } else { units::bytes(n) };
+        steps().map(|s| cell(of(s))).collect()
+    };
+    let mut rows = vec![(String::new(), plans.iter().map(|p| p.precision.clone()).collect())];
+    for purpose in Purpose::ALL {
+        if steps().any(|s| s.bytes(purpose) > 0) {
+            rows.push((purpose.to_string(), cells(&|s| s.bytes(purpose))));
+        }
+    }
+    rows.push(("together".into(), cells(&|s| s.footprint.total())));
+    rows.push(("of these, the arena".into(), cells(&|s| s.footprint.arena)));
+    let evaluation = plans.iter().map(|p| units::bytes(p.evaluation_bytes.unwrap_or(0)));
+    rows.push(("an evaluation adds".into(), evaluation.collect()));
+    aligned(&rows)
+}
+
+/// The largest things in the arena, alike ones of different layers together.
+fn residents(all: &[Resident]) -> String {
+    let mut groups: BTreeMap<(String, String, Purpose), (usize, usize, &str)> = BTreeMap::new();
+    for r in all {
+        let ty = r.ty.as_ref().map_or_else(|| "workspace".to_string(), ToString::to_string);
+        let group = groups.entry((r.op.clone(), ty, r.purpose)).or_insert((0, 0, &r.name));
+        group.0 += r.bytes;
+        group.1 += 1;
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, (bytes, ..))| std::cmp::Reverse(*bytes));
+    let rest: usize = groups.iter().skip(RESIDENTS).map(|(_, (bytes, ..))| bytes).sum();
+    let mut out = String::new();
+    for ((op, ty, purpose), (bytes, count, name)) in groups.into_iter().take(RESIDENTS) {
+        let times = if count > 1 { format!("{count} × ") } else { String::new() };
+        let like = if count > 1 { "such as " } else { "" };
+        out += &format!("  {:>8}  {purpose:<24}  {times}{ty} of {op}, {like}{name}\n", units::bytes(bytes));
+    }
+    if rest > 0 {
+        out += &format!("  {:>8}  the rest\n", units::bytes(rest));
+    }
+    out
+}
+
+fn show_found(found: &Found, experiment: &Experiment) {
+    let how = if found.recompute { ", computing activations again where that helps" } else { "" };
+    output::line(&format!(
+        "\n{}{how}",
+        output::bold(&format!("What a budget of {} holds", units::bytes(found.budget)))
+    ));
+    let mut rows = Vec::new();
+    if let Some(first) = found.rows.first() {
+        rows.push((String::new(), first.values.iter().map(|(name, _)| name.clone()).collect()));
+    }
+    let mut notes = Vec::new();
+    for row in &found.rows {
+        let cell = |value: &Option<Member>| match value {
+            None => "–".to_string(),
+            Some(Member::Batch(n)) => n.to_string(),
+            Some(Member::Model(spec)) => prepare::describe_spec(spec),
+        };
+        rows.push((row.what.to_string(), row.values.iter().map(|(_, v)| cell(v)).collect()));
+        let most = row.values.iter().filter_map(|(_, v)| match v {
+            Some(Member::Batch(n)) => Some(*n),
+            _ => None,
+        });
+        if most.max().is_some_and(|n| n > experiment.info.train_samples) {
+            notes.push(format!(
+                "the data have {} samples",
+                units::count(experiment.info.train_samples as u64)
+            ));
+        }
+    }
+    output::raw(&aligned(&rows));
+    if found.rows.len() > 1 {
+        notes.push("widest: the depth of the recipe; deepest: its width; both: in its proportion".into());
+    }
+    notes.iter().for_each(|note| output::line(&format!("  {note}")));
+}
