@@ -20,7 +20,7 @@ pub mod precision;
 mod text;
 
 pub use diff::differentiate;
-pub use dtype::{DType, Shape, ValueType};
+pub use dtype::{DType, Shape, Split, ValueType};
 pub use fuse::fuse;
 pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};
 pub use op::*;

@@ -80,6 +80,20 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     }
 }
 
+/// An engine of tiles, which can also put its results straight into a larger matrix.
+///
+/// # Safety
+/// As [`Engine`]; [`Engine::MR`], [`Engine::NR`] and [`Engine::STEP`] are 32.
+pub(crate) unsafe trait Tiled: Engine<Unit = u16> {
+    /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
+    /// `steps` steps of 32 packed k.
+    ///
+    /// # Safety
+    /// `a` and `b` point to panels of that many steps and `c` to such rows; [`Engine::prepare`] has run on this thread; the call
+    /// is made from code compiled for the engine's instruction set ([`Engine::enter`]).
+    unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
+}
+
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.
 pub(crate) fn panel_units<E: Engine>(width: usize, k: usize) -> usize {
     width * k.next_multiple_of(E::STEP) * E::PARTS

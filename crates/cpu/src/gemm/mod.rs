@@ -17,6 +17,7 @@ mod engine;
 mod pack;
 mod plan;
 mod run;
+pub(crate) mod scheme;
 mod scratch;
 #[cfg(test)]
 mod simulated;
@@ -33,6 +34,8 @@ pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
 pub(crate) use source::{Along, Gather, Source, Window};
+
+use halfstep_graph::Split;
 
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
@@ -57,8 +60,13 @@ pub enum Compute {
     /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes subnormal sums to zero,
     /// so on it the error bound of an element carries K · 2^-126 · (1 + max|a| + max|b|) more.
     Bf16,
-    /// Exact products of f16 operands; on AMX by four products of bf16 parts, 4·K terms in the sum instead of K.
+    /// Exact products of f16 operands; on AMX without f16 tiles by four products of bf16 parts, 4·K terms in the sum
+    /// instead of K.
     F16,
+    /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by products of bf16 terms: 3·K or 6·K
+    /// terms in the sum, and as many times the underflow of [`Compute::Bf16`]; a partial sum within 2^-7 of f32's maximum may
+    /// overflow. Elsewhere as [`Compute::F32`].
+    Split(Split),
 }
 
 /// Shape and strides of a stored matrix, in elements. Element (i, j) of batch (p, q) is at
@@ -397,12 +405,12 @@ macro_rules! with_engine {
         #[cfg(target_arch = "x86_64")]
         {
             let (isa, compute) = ($isa, $compute);
-            if let (Some(tiles), Compute::Bf16) = (amx::Tiles::new(isa), compute) {
-                let $engine = amx::AmxBf16(tiles);
-                $body
-            } else if let (Some(tiles), Compute::F16) = (amx::Tiles::new(isa), compute) {
-                let $engine = amx::AmxF16(tiles);
-                $body
+            let tiles = amx::Tiles::new(isa).filter(|_| compute != Compute::F32);
+            if let Some(tiles) = tiles {
+                scheme::with_scheme!(compute, tiles.takes_f16(), S => {
+                    let $engine = amx::Amx::<S>::new(tiles);
+                    $body
+                }, else unreachable!("f32 has no tiles"))
             } else if let Some($engine) = engine::Avx512::new(isa) {
                 $body
             } else if let Some($engine) = engine::Avx2::new(isa) {

@@ -13,11 +13,14 @@ use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand,
 use crate::memory::Span;
 use crate::rows::storage::Storage;
 
-/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
-fn compute(a: Span, b: Span) -> Compute {
-    match (a.dtype, b.dtype) {
-        (DType::Bf16, DType::Bf16) => Compute::Bf16,
-        (DType::F16, DType::F16) => Compute::F16,
+/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
+/// split that it asks for.
+pub(super) fn compute(graph: &Graph, node: &Node) -> Compute {
+    let [a, b] = [0, 1].map(|i| graph.dtype(*node.inputs.get(i).unwrap_or(&node.inputs[0])));
+    match (a, b, node.split) {
+        (DType::Bf16, DType::Bf16, _) => Compute::Bf16,
+        (DType::F16, DType::F16, _) => Compute::F16,
+        (_, _, Some(split)) => Compute::Split(split),
         _ => Compute::F32,
     }
 }
@@ -45,7 +48,7 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
         if transposed { layout.transposed() } else { layout }
     };
     let (la, lb, lc) = (stored(sa, ta), stored(sb, tb), stored(sc, false));
-    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let (compute, bias) = (compute(l.graph, l.node), check_bias(l)?);
     Ok(Box::new(move |frame, run| {
         let none = Span { count: 0, dtype: DType::F32, ..c };
         let ([av, bv, bias_row], [cv]) = frame.borrow([a, b, bias.unwrap_or(none)], [c]);
@@ -197,7 +200,7 @@ pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<St
 
 fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
     let (a, b, to, at) = (l.input(0), l.input(1), l.output(0), l.at());
-    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let (compute, bias) = (compute(l.graph, l.node), check_bias(l)?);
     Ok(Box::new(move |frame, run| {
         let none = Span { count: 0, dtype: DType::F32, ..to };
         let ([a, b, row], [to]) = frame.borrow([a, b, bias.unwrap_or(none)], [to]);
