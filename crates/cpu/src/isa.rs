@@ -22,8 +22,7 @@ pub enum Level {
 
 impl Level {
     /// All levels, lowest first.
-    pub const ALL: [Level; 5] =
-        [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx, Level::AmxFp16];
+    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx, Level::AmxFp16];
 
     /// The name used by `HALFSTEP_ISA` and in reports.
     pub fn name(self) -> &'static str {

@@ -288,7 +288,14 @@ impl Graph {
             self.values.push(Value { ty, node, index, gradient_of: None, reason: None });
         }
         let phase = self.phase.unwrap_or(Phase::Forward);
-        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), name, phase, split: None });
+        self.nodes.push(Node {
+            op,
+            inputs: inputs.to_vec(),
+            outputs: outputs.clone(),
+            name,
+            phase,
+            split: None,
+        });
         outputs
     }
 

@@ -76,15 +76,7 @@ fn compare(outcome: &Outcome<'_>, results: &[Tensor]) {
     }
     for (i, e) in exact.iter().enumerate() {
         let got = f64::from(results[0].get(i));
-        let bound = bound(
-            Unit::of(isa),
-            compute,
-            e.terms,
-            e.value,
-            e.magnitude,
-            largest,
-            results[0].format,
-        );
+        let bound = bound(Unit::of(isa), compute, e.terms, e.value, e.magnitude, largest, results[0].format);
         assert!((got - e.value).abs() <= bound, "{isa} {pass:?} {i}: {got} against {} ± {bound}", e.value);
     }
 }

@@ -9,11 +9,11 @@ use std::arch::asm;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::Compute;
 use super::engine::{Engine, Tiled};
 use super::pack::{self, TILE_STEP};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
-use super::Compute;
 use crate::isa::{Isa, Kernel, Level};
 
 /// Proof that this processor has tiles, and whether they take f16.

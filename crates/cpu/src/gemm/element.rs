@@ -195,9 +195,13 @@ mod tests {
     /// and some between.
     #[test]
     fn three_bf16_terms_are_the_value_and_two_are_near_it() {
-        let edges = [0u32, 1, 0x7f, 0x80, 0x81, 0x7fff, 0x8000, 0x8001, 0x17fff, 0x18000, 0xff_ffff, 0x7f_ffff, 0x7f_8000];
+        let edges = [
+            0u32, 1, 0x7f, 0x80, 0x81, 0x7fff, 0x8000, 0x8001, 0x17fff, 0x18000, 0xff_ffff, 0x7f_ffff,
+            0x7f_8000,
+        ];
         let random = halfstep_float::Philox::new(3);
-        let significands = edges.map(|e| e & 0x7f_ffff).into_iter().chain((0..500).map(|i| random.word(0, i) >> 9));
+        let significands =
+            edges.map(|e| e & 0x7f_ffff).into_iter().chain((0..500).map(|i| random.word(0, i) >> 9));
         for significand in significands {
             for code in (0..=254u32).flat_map(|e| [e << 23, 1 << 31 | e << 23]) {
                 let x = bits(code | significand);
@@ -206,8 +210,14 @@ mod tests {
                 assert!(terms.iter().all(|t| t.is_finite()), "{x:e}: {terms:?}");
                 // Below 2^-133, bf16's last place, the rest is rounded too.
                 let place = 2f64.powi(-134);
-                assert!((exact - terms.iter().sum::<f64>()).abs() <= if exact.abs() < 2f64.powi(-109) { place } else { 0.0 });
-                assert!((exact - terms[0] - terms[1]).abs() <= 2f64.powi(-17) * 1.002 * exact.abs() + place, "{x:e}");
+                assert!(
+                    (exact - terms.iter().sum::<f64>()).abs()
+                        <= if exact.abs() < 2f64.powi(-109) { place } else { 0.0 }
+                );
+                assert!(
+                    (exact - terms[0] - terms[1]).abs() <= 2f64.powi(-17) * 1.002 * exact.abs() + place,
+                    "{x:e}"
+                );
                 assert!(terms[1].abs() <= 2f64.powi(-8) * 1.002 * exact.abs() + place, "{x:e}");
                 assert!(terms[2].abs() <= 2f64.powi(-17) * 1.002 * exact.abs() + place, "{x:e}");
             }

@@ -326,12 +326,17 @@ pub(crate) fn check_equal(what: &'static str, expected: usize, found: usize) -> 
     if expected == found { Ok(()) } else { Err(KernelError::Shape { what, expected, found }) }
 }
 
+/// The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
+fn along(outer_stride: usize, k_stride: usize) -> Along {
+    if k_stride <= outer_stride { Along::K } else { Along::Outer }
+}
+
 /// An operand as outer × K, given the strides of the two.
 fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
-    // The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
-    let (along, line, position) = match k_stride <= outer_stride {
-        true => (Along::K, outer_stride, k_stride),
-        false => (Along::Outer, k_stride, outer_stride),
+    let along = along(outer_stride, k_stride);
+    let (line, position) = match along {
+        Along::K => (outer_stride, k_stride),
+        Along::Outer => (k_stride, outer_stride),
     };
     Source { data, base: 0, gather: Gather::Strided { line, position }, along }
 }
@@ -385,12 +390,7 @@ fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, Operands), KernelE
         out_batch: c.layout.batch_strides,
     };
     let extents = Extents { batches: batch[0] * batch[1], m, n, k };
-    let operands = Operands {
-        a: packing(batch, a.layout.batch_strides),
-        a_rows_run: problem.a.along == Along::K,
-        b: packing(batch, b.layout.batch_strides),
-    };
-    Ok((problem, extents, operands))
+    Ok((problem, extents, operands(batch, &a.layout, &b.layout)))
 }
 
 /// An operand in memory can be packed once where all batches use the same.
@@ -460,26 +460,25 @@ pub(crate) fn bytes(
     with_engine!(isa, compute, engine => make_plan(engine, extents, operands, threads).bytes(threads))
 }
 
-/// The sizes of a product, for [`scratch_bytes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GemmShape {
-    /// Extents of the two batch dimensions.
-    pub batch: [usize; 2],
-    /// M, N and K.
-    pub mnk: [usize; 3],
-    /// Whether all batches use the same B (a batch stride of 0 wherever there is more than one).
-    pub same_b: bool,
-    /// The format of the products.
-    pub compute: Compute,
+/// Bytes of scratch that [`gemm`] uses for operands with these layouts on `threads` threads: packed panels, of every plane
+/// that the compute format has on this instruction set, and sums.
+pub fn scratch_bytes(
+    isa: Isa,
+    threads: usize,
+    compute: Compute,
+    batch: [usize; 2],
+    a: &Layout,
+    b: &Layout,
+) -> usize {
+    let extents = Extents { batches: batch[0] * batch[1], m: a.rows, n: b.columns, k: a.columns };
+    bytes(isa, threads, compute, extents, operands(batch, a, b))
 }
 
-/// Bytes of scratch that suffice [`gemm`] for such a product with `threads` threads.
-pub fn scratch_bytes(isa: Isa, threads: usize, shape: &GemmShape) -> usize {
-    let [m, n, k] = shape.mnk;
-    let extents = Extents { batches: shape.batch[0] * shape.batch[1], m, n, k };
-    let single = extents.batches <= 1;
-    let b = if shape.same_b || single { Packing::Once } else { Packing::PerJob };
-    // How A lies is not known: take the more demanding way.
-    let ways = [true, false].map(|a_rows_run| Operands { a: Packing::Once, a_rows_run, b });
-    ways.map(|operands| bytes(isa, threads, shape.compute, extents, operands)).into_iter().max().unwrap_or(0)
+/// What the operands of a product in memory allow.
+fn operands(batch: [usize; 2], a: &Layout, b: &Layout) -> Operands {
+    Operands {
+        a: packing(batch, a.batch_strides),
+        a_rows_run: along(a.row_stride, a.column_stride) == Along::K,
+        b: packing(batch, b.batch_strides),
+    }
 }

@@ -223,12 +223,7 @@ macro_rules! with_planes {
 ///
 /// `to` is aligned to a cache line, and has room for the panels begun and for whole steps.
 #[inline(always)]
-pub(crate) fn tiles_a<S: Scheme>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+pub(crate) fn tiles_a<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     match source.along {
         Along::K => with_planes!(S, tile_rows(source, outer, k, to)),
         Along::Outer => with_planes!(S, tile_rows_from_k_lines(source, outer, k, to)),
@@ -237,12 +232,7 @@ pub(crate) fn tiles_a<S: Scheme>(
 
 /// Packs B likewise: `to[panel][step][plane][tile][k / 2][column][k % 2]` with 2 tiles of 16 columns and 32 k.
 #[inline(always)]
-pub(crate) fn tiles_b<S: Scheme>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+pub(crate) fn tiles_b<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     match source.along {
         Along::Outer => with_planes!(S, tile_pairs(source, outer, k, to)),
         Along::K => with_planes!(S, tile_pairs_from_outer_lines(source, outer, k, to)),
@@ -313,7 +303,12 @@ fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 3
 
 /// A whose rows run along memory: a copy, row by row.
 #[inline(always)]
-fn tile_rows<S: Scheme, const PLANES: usize>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+fn tile_rows<S: Scheme, const PLANES: usize>(
+    source: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [u16],
+) {
     let steps = k.len().div_ceil(TILE_STEP);
     let mut positions = [Position::default(); LINES];
     for first_step in (0..steps).step_by(LINES) {
@@ -325,9 +320,15 @@ fn tile_rows<S: Scheme, const PLANES: usize>(source: &Source<'_>, outer: Range<u
         for (panel, first) in outer.clone().step_by(32).enumerate() {
             for (row, &line) in some_lines(source, first, outer.end).iter().enumerate() {
                 let to = &mut to[(panel * steps + first_step) * PLANES * 1024 + row * 32..];
-                thirty_twos::<S, PLANES>(source, line, &positions[..count], k.len() - done, |step, plane, run| {
-                    to[(step * PLANES + plane) * 1024..][..32].copy_from_slice(run);
-                });
+                thirty_twos::<S, PLANES>(
+                    source,
+                    line,
+                    &positions[..count],
+                    k.len() - done,
+                    |step, plane, run| {
+                        to[(step * PLANES + plane) * 1024..][..32].copy_from_slice(run);
+                    },
+                );
             }
         }
     }
@@ -393,7 +394,12 @@ fn run_of_32<'a, T: Copy + Default>(
 
 /// B whose columns lie side by side in memory: rows k and k + 1 interleaved.
 #[inline(always)]
-fn tile_pairs<S: Scheme, const PLANES: usize>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+fn tile_pairs<S: Scheme, const PLANES: usize>(
+    source: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [u16],
+) {
     let steps = k.len().div_ceil(TILE_STEP);
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);

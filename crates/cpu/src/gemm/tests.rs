@@ -11,13 +11,8 @@ use super::simulated::SimulatedTiles;
 use super::*;
 
 /// Every compute format.
-pub(crate) const COMPUTES: [Compute; 5] = [
-    Compute::F32,
-    Compute::Bf16,
-    Compute::F16,
-    Compute::Split(Split::Bf16x3),
-    Compute::Split(Split::Bf16x6),
-];
+pub(crate) const COMPUTES: [Compute; 5] =
+    [Compute::F32, Compute::Bf16, Compute::F16, Compute::Split(Split::Bf16x3), Compute::Split(Split::Bf16x6)];
 
 /// One pool per number of threads, 1 to 3.
 static POOLS: LazyLock<[Pool; 3]> =
@@ -273,16 +268,12 @@ impl On {
 fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Tensor, bias: Option<&[f32]>) {
     let [m, n, k] = case.mnk;
     let mut scratch = Scratch::new();
+    let la = layout(m, k, case.transposed[0], case.gap[0], case.batch, false);
+    let lb = layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b);
     let args = GemmArgs {
         batch: case.batch,
-        a: Operand {
-            data: a.data(),
-            layout: layout(m, k, case.transposed[0], case.gap[0], case.batch, false),
-        },
-        b: Operand {
-            data: b.data(),
-            layout: layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b),
-        },
+        a: Operand { data: a.data(), layout: la },
+        b: Operand { data: b.data(), layout: lb },
         c: Output { data: c.data_mut(), layout: layout(m, n, false, case.gap[2], case.batch, false) },
         compute: case.compute,
         existing: case.existing,
@@ -302,11 +293,8 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
         }
     };
     gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
-    let shape = GemmShape { batch: case.batch, mnk: case.mnk, same_b: case.repeat_b, compute: case.compute };
-    assert!(
-        scratch.bytes() <= scratch_bytes(isa, pool.threads(), &shape).next_multiple_of(64),
-        "more than announced"
-    );
+    let announced = scratch_bytes(isa, pool.threads(), case.compute, case.batch, &la, &lb);
+    assert_eq!(scratch.bytes(), announced.next_multiple_of(64), "not what was announced");
 }
 
 fn rounded(t: &Tensor, compute: Compute) -> Vec<f64> {
@@ -485,7 +473,15 @@ fn non_finite_values_pass_through() {
 #[test]
 fn splits_take_the_whole_range() {
     let (m, n, k) = (5, 9, 40);
-    let edges = [f32::MAX, -f32::MAX, f32::from_bits(0x7f7f_8000), f32::from_bits(0x7f7f_7fff), 3.0e38, -2.9e38, 1.0e38];
+    let edges = [
+        f32::MAX,
+        -f32::MAX,
+        f32::from_bits(0x7f7f_8000),
+        f32::from_bits(0x7f7f_7fff),
+        3.0e38,
+        -2.9e38,
+        1.0e38,
+    ];
     let huge: Vec<f32> = (0..m * k).map(|i| edges[i % edges.len()]).collect();
     let small = numbers(5, k * n, 4).into_iter().map(|x| x * 2f32.powi(-20)).collect::<Vec<_>>();
     let tiny = numbers(6, m * k, 9).into_iter().map(|x| x * 2f32.powi(-125)).collect::<Vec<_>>();
@@ -503,7 +499,10 @@ fn splits_take_the_whole_range() {
                     let (exact, magnitude) = (terms().sum::<f64>(), terms().map(f64::abs).sum());
                     let bound = bound(on.unit(), case.compute, k, exact, magnitude, largest, Format::F32);
                     let got = f64::from(c.get(i * n + j));
-                    assert!((got - exact).abs() <= bound, "{on:?} {split}: {got:e} against {exact:e} ± {bound:e}");
+                    assert!(
+                        (got - exact).abs() <= bound,
+                        "{on:?} {split}: {got:e} against {exact:e} ± {bound:e}"
+                    );
                 }
             }
         }

@@ -36,7 +36,9 @@ impl Assign<'_> {
         let exception = self.policy.exception(&node.name).filter(|_| node.phase != Phase::Update);
         let rule = match (exception, class(&node.op)) {
             (Some(rule), Class::Contraction | Class::Full | Class::Follow) => rule,
-            (None, Class::Contraction) if self.policy.low.is_some() || self.policy.split.is_some() => Rule::Low,
+            (None, Class::Contraction) if self.policy.low.is_some() || self.policy.split.is_some() => {
+                Rule::Low
+            }
             (None, Class::Contraction | Class::Full) => Rule::F32,
             (None, Class::Follow) => Rule::Follow,
             (_, Class::Source) => return self.source(old, node, &inputs),
