@@ -62,7 +62,7 @@ impl Target for CpuEngine {
     }
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
-        workspace_bytes(graph, node, self.threads())
+        workspace_bytes(graph, node, self.isa(), self.threads())
     }
 }
 

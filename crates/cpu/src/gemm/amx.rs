@@ -15,6 +15,7 @@ use super::pack::{self, TILE_STEP};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use crate::isa::{Isa, Kernel, Level};
+use crate::rows::{Body, for_avx512};
 
 /// Proof that this processor has tiles, and whether they take f16.
 #[derive(Clone, Copy)]
@@ -264,6 +265,12 @@ unsafe impl<S: Scheme> Engine for Amx<S> {
 
 // SAFETY: as above.
 unsafe impl<S: Scheme> Tiled for Amx<S> {
+    #[inline(always)]
+    fn enter_body<B: Body>(self, body: B) -> B::Output {
+        // SAFETY: `enter` is that code, and `Tiles` proves the processor.
+        self.enter(unsafe { for_avx512(body) })
+    }
+
     #[inline(always)]
     unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.

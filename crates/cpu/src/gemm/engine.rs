@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel, Level};
+use crate::rows::Body;
 
 /// What one instruction set does with a block: how it packs, and its micro-kernel.
 ///
@@ -85,12 +86,15 @@ pub(crate) unsafe trait Engine: Copy + Sync {
 /// # Safety
 /// As [`Engine`]; [`Engine::MR`], [`Engine::NR`] and [`Engine::STEP`] are 32.
 pub(crate) unsafe trait Tiled: Engine<Unit = u16> {
+    /// Runs `body` compiled for the engine's instruction set.
+    fn enter_body<B: Body>(self, body: B) -> B::Output;
+
     /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
     /// `steps` steps of 32 packed k.
     ///
     /// # Safety
     /// `a` and `b` point to panels of that many steps and `c` to such rows; [`Engine::prepare`] has run on this thread; the call
-    /// is made from code compiled for the engine's instruction set ([`Engine::enter`]).
+    /// is made from code compiled for the engine's instruction set ([`Tiled::enter_body`]).
     unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
 }
 

@@ -11,7 +11,7 @@
 //! number of threads.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 mod element;
 mod engine;
 mod pack;
@@ -20,7 +20,7 @@ mod run;
 pub(crate) mod scheme;
 mod scratch;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -30,8 +30,9 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
+pub(crate) use engine::{Engine, Tiled};
 pub(crate) use plan::{Extents, Operands, Packing};
-pub(crate) use run::Problem;
+pub(crate) use run::{Problem, pack_a, pack_b};
 pub(crate) use sink::{OutRows, Sink, Target};
 pub(crate) use source::{Along, Gather, Source, Window};
 
@@ -429,6 +430,30 @@ macro_rules! with_engine {
         }
     }};
 }
+
+/// Runs `$body` with `$engine` bound to the engine of tiles for an instruction set and a compute format, or `$other` where
+/// there is none.
+macro_rules! with_tiles {
+    ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            let compute: $crate::gemm::Compute = $compute;
+            match $crate::gemm::amx::Tiles::new($isa) {
+                Some(tiles) => $crate::gemm::scheme::with_scheme!(compute, tiles.takes_f16(), S => {
+                    let $engine = $crate::gemm::amx::Amx::<S>::new(tiles);
+                    $body
+                }, else $other),
+                None => $other,
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = ($isa, $compute);
+            $other
+        }
+    }};
+}
+pub(crate) use with_tiles;
 
 /// Computes a checked problem on the engine for instruction set and compute format.
 pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, operands: Operands) {

@@ -11,6 +11,7 @@ use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel};
+use crate::rows::{Body, dispatch};
 
 /// An engine in the place of `Amx` with the same scheme.
 #[derive(Clone, Copy, Debug)]
@@ -22,41 +23,47 @@ impl<S> SimulatedTiles<S> {
     }
 }
 
+#[inline(always)]
 fn flush(x: f32) -> f32 {
-    if x.is_subnormal() { 0.0 } else { x }
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
-/// An operand as the instruction takes it: bf16 subnormals are zero, f16's are not.
+/// The operands of an instruction: bf16 subnormals are zero, f16's are not.
 #[inline(always)]
-fn operand(format: TileFormat, code: u16) -> f32 {
-    match format {
-        TileFormat::Bf16 => flush(f32_from_bf16(code)),
-        TileFormat::F16 => f32_from_f16(code),
+fn decode(format: TileFormat, codes: &[u16]) -> [f32; 1024] {
+    let mut values = [0.0; 1024];
+    for (value, &code) in values.iter_mut().zip(codes) {
+        *value = match format {
+            TileFormat::Bf16 => flush(f32_from_bf16(code)),
+            TileFormat::F16 => f32_from_f16(code),
+        };
     }
+    values
 }
 
-/// One element of `tdpbf16ps` or `tdpfp16ps` (Intel's manual): even and odd k in two chains of multiply-adds, added at the
-/// end; subnormal results are zero.
-#[inline(always)]
-fn dot(format: TileFormat, acc: f32, a: &[u16], b: impl Fn(usize) -> u16) -> f32 {
-    let mut sums = [0f32; 2];
-    for (k, &a) in a.iter().enumerate() {
-        sums[k % 2] = flush(operand(format, a).mul_add(operand(format, b(k)), sums[k % 2]));
-    }
-    flush(flush(acc) + flush(sums[0] + sums[1]))
-}
-
-/// C += A·B for one step of 32 k: rows of C are `c_row` apart.
+/// C += A·B for one step of 32 k, by `tdpbf16ps` or `tdpfp16ps` (Intel's manual): even and odd k in two chains of multiply-adds,
+/// added at the end; subnormal results are zero. Rows of C are `c_row` apart.
 #[inline(always)]
 fn step<S: Scheme>(a: &[u16], b: &[u16], c: *mut f32, c_row: usize) {
     for &(plane_a, plane_b) in S::PASSES {
-        let (a, b) = (&a[plane_a * 1024..][..1024], &b[plane_b * 1024..][..1024]);
-        for (row, column) in (0..32).flat_map(|row| (0..32).map(move |column| (row, column))) {
-            let tile = &b[column / 16 * 512..][..512];
-            let at = |k: usize| tile[k / 2 * 32 + column % 16 * 2 + k % 2];
-            // SAFETY: the callers have 32 rows of 32.
-            let c = unsafe { &mut *c.add(row * c_row + column) };
-            *c = dot(S::FORMAT, *c, &a[row * 32..][..32], at);
+        let a = decode(S::FORMAT, &a[plane_a * 1024..][..1024]);
+        let b = decode(S::FORMAT, &b[plane_b * 1024..][..1024]);
+        for (tile, b) in b.as_chunks::<512>().0.iter().enumerate() {
+            for (row, a) in a.as_chunks::<32>().0.iter().enumerate() {
+                // SAFETY: the callers have 32 rows of 32.
+                let c = unsafe { &mut *c.add(row * c_row + tile * 16).cast::<[f32; 16]>() };
+                let mut sums = [[0f32; 2]; 16];
+                for (a, b) in a.as_chunks::<2>().0.iter().zip(b.as_chunks::<32>().0) {
+                    for (sums, b) in sums.iter_mut().zip(b.as_chunks::<2>().0) {
+                        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+                            *sum = flush(a.mul_add(b, *sum));
+                        }
+                    }
+                }
+                for (c, sums) in c.iter_mut().zip(sums) {
+                    *c = flush(flush(*c) + flush(sums[0] + sums[1]));
+                }
+            }
         }
     }
 }
@@ -140,6 +147,11 @@ unsafe impl<S: Scheme> Engine for SimulatedTiles<S> {
 
 // SAFETY: as above.
 unsafe impl<S: Scheme> Tiled for SimulatedTiles<S> {
+    #[inline(always)]
+    fn enter_body<B: Body>(self, body: B) -> B::Output {
+        dispatch(Isa::best(), body)
+    }
+
     #[inline(always)]
     unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.

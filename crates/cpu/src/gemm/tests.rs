@@ -120,6 +120,16 @@ impl Unit {
             _ => Unit::Vector,
         }
     }
+
+    /// Products of tiles for one product of matrices, and what fraction of Σ|a||b| they leave out.
+    pub fn passes(self, compute: Compute) -> (usize, f64) {
+        match (self, compute) {
+            (Unit::Vector, _) | (_, Compute::F32 | Compute::Bf16) => (1, 0.0),
+            (Unit::TilesWithF16, Compute::F16) => (1, 0.0),
+            (Unit::Tiles, Compute::F16) => (4, 0.0),
+            (_, Compute::Split(split)) => (split.products(), split.bound()),
+        }
+    }
 }
 
 /// What a kernel may differ by from the exact value `exact` of a sum of `k` products (and up to two more terms)
@@ -139,14 +149,11 @@ pub(crate) fn bound(
     out: Format,
 ) -> f64 {
     let f32 = Format::F32.info();
-    let (passes, left_out, flushed) = match (unit, compute) {
-        (Unit::Vector, _) | (_, Compute::F32) | (Unit::TilesWithF16, Compute::F16) => (1, 0.0, 0.0),
-        (Unit::Tiles, Compute::F16) => (4, 0.0, 0.0),
-        (_, Compute::Bf16) => (1, 0.0, 1.0 + 2.0 * largest),
-        (_, Compute::Split(split)) => {
-            let passes = split.products();
-            (passes, split.bound(), 2.0 * passes as f64 + 4.0 * largest)
-        }
+    let (passes, left_out) = unit.passes(compute);
+    let flushed = match compute {
+        Compute::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
+        Compute::Split(_) if unit != Unit::Vector => 2.0 * passes as f64 + 4.0 * largest,
+        _ => 0.0,
     };
     let n = (passes * k + 2) as f64;
     let gamma = n * f32.unit_roundoff / (1.0 - n * f32.unit_roundoff);

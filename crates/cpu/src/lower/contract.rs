@@ -10,13 +10,14 @@ use crate::attention::{
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
 use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm};
+use crate::isa::Isa;
 use crate::memory::Span;
-use crate::rows::storage::Storage;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
 /// split that it asks for.
 pub(super) fn compute(graph: &Graph, node: &Node) -> Compute {
-    let [a, b] = [0, 1].map(|i| graph.dtype(*node.inputs.get(i).unwrap_or(&node.inputs[0])));
+    let packed = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_)) && is_packed(node);
+    let [a, b] = [0, if packed { 0 } else { 1 }].map(|i| graph.dtype(node.inputs[i]));
     match (a, b, node.split) {
         (DType::Bf16, DType::Bf16, _) => Compute::Bf16,
         (DType::F16, DType::F16, _) => Compute::F16,
@@ -78,11 +79,17 @@ fn is_packed(node: &Node) -> bool {
     matches!((&node.op, node.inputs.len()), (Op::Attention(_), 1) | (Op::AttentionGrad(_), 4))
 }
 
-pub(super) fn attention_words(graph: &Graph, node: &Node, spec: AttentionSpec, threads: usize) -> usize {
-    let shape = heads(graph, node, spec);
+pub(super) fn attention_words(
+    graph: &Graph,
+    node: &Node,
+    spec: AttentionSpec,
+    isa: Isa,
+    threads: usize,
+) -> usize {
+    let (shape, compute) = (heads(graph, node, spec), compute(graph, node));
     match node.op {
-        Op::Attention(_) => attention_forward_scratch_len(threads, &shape),
-        _ => attention_backward_scratch_len(threads, &shape),
+        Op::Attention(_) => attention_forward_scratch_len(isa, threads, &shape, compute),
+        _ => attention_backward_scratch_len(isa, threads, &shape, compute),
     }
 }
 
@@ -91,29 +98,28 @@ struct Heads {
     shape: HeadShape,
     mask: Mask,
     scale: f32,
-    compute: Storage,
+    compute: Compute,
     layouts: [HeadLayout; 3],
     /// Spans of q, k and v; all the same where they are packed.
     operands: [Span; 3],
 }
 
 impl Heads {
-    fn new(l: &Lowering<'_>, spec: AttentionSpec) -> Result<Heads, EngineError> {
+    fn new(l: &Lowering<'_>, spec: AttentionSpec) -> Heads {
         let shape = heads(l.graph, l.node, spec);
         let packed = is_packed(l.node);
         let operands = [0, 1, 2].map(|i| l.input(if packed { 0 } else { i }));
         let dense = HeadLayout::dense(&shape);
         let layouts =
             if packed { [0, 1, 2].map(|part| HeadLayout::packed(part, &shape)) } else { [dense; 3] };
-        let no_integers = || EngineError::Unsupported("attention of integers".into());
-        let compute = Storage::of(operands[0].dtype).ok_or_else(no_integers)?;
+        let compute = compute(l.graph, l.node);
         let mask = if spec.causal { Mask::Causal } else { Mask::Full };
-        Ok(Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands })
+        Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands }
     }
 }
 
 pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
-    let h = Heads::new(l, spec)?;
+    let h = Heads::new(l, spec);
     let (writes, at) = ([l.output(0), l.output(1), work], l.at());
     Ok(Box::new(move |frame, run| {
         let ([q, k, v], [out, lse, work]) = frame.borrow(h.operands, writes);
@@ -136,7 +142,7 @@ pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Re
 }
 
 pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
-    let h = Heads::new(l, spec)?;
+    let h = Heads::new(l, spec);
     let packed = is_packed(l.node);
     let first = l.node.inputs.len() - 3;
     let rest = [first, first + 1, first + 2].map(|i| l.input(i));
