@@ -47,7 +47,8 @@ impl On {
 macro_rules! simulated {
     ($compute:expr, $with_f16:expr, $unit:ident => $body:expr) => {
         with_scheme!($compute, $with_f16, S => {
-            let $unit = Tiles(SimulatedTiles::<S>::new());
+            let tiles = SimulatedTiles::<S>::new();
+            let $unit = Tiles(&tiles);
             $body
         }, else unreachable!("f32 has no tiles"))
     };
@@ -301,7 +302,7 @@ fn check(case: Case) {
         match on {
             On::Isa(isa) => kernel.run(isa, pool),
             On::SimulatedTiles { with_f16 } => {
-                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::PORTABLE, pool))
+                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::best(), pool))
             }
         }
         .unwrap();
@@ -341,7 +342,7 @@ fn check(case: Case) {
         match on {
             On::Isa(isa) => kernel.run(isa, pool),
             On::SimulatedTiles { with_f16 } => {
-                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::PORTABLE, pool))
+                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::best(), pool))
             }
         }
         .unwrap();

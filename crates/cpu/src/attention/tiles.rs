@@ -9,7 +9,7 @@ use super::forward::Running;
 use super::{
     BLOCK, Mask, Shape, View, backward, forward, load_rows, operand_format, padded, score_row, visible,
 };
-use crate::gemm::{Along, Data, Engine, Gather, Source, Tiled, pack_a, pack_b};
+use crate::gemm::{Along, Data, Gather, Source, TileUnit};
 use crate::rows::storage::{Src, Storage};
 use crate::rows::{Body, Caps, dot};
 
@@ -17,8 +17,8 @@ use crate::rows::{Body, Caps, dot};
 const SIDE: usize = 32;
 
 /// f32 elements that hold `outer` × `k` packed elements, both in whole panels or steps.
-fn packed_len<T: Engine>(outer: usize, k: usize) -> usize {
-    outer.next_multiple_of(SIDE) * k.next_multiple_of(SIDE) * T::PARTS / 2
+fn packed_len(unit: &dyn TileUnit, outer: usize, k: usize) -> usize {
+    outer.next_multiple_of(SIDE) * k.next_multiple_of(SIDE) * unit.planes() / 2
 }
 
 /// Codes in the place of f32 values.
@@ -60,41 +60,30 @@ fn packed(values: &mut [f32], steps: usize) -> Panels<'_> {
     Panels { codes: codes(values), steps }
 }
 
-/// Packs the operands of one head.
-#[derive(Clone, Copy)]
-struct Packer<T> {
-    engine: T,
-    compute: crate::gemm::Compute,
+/// Packs a left operand: `outer` rows by `k`.
+fn left<'a>(
+    unit: &dyn TileUnit,
+    from: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &'a mut [f32],
+) -> Panels<'a> {
+    let steps = k.len().div_ceil(SIDE);
+    unit.pack_left(from, outer, k, codes(to));
+    packed(to, steps)
 }
 
-impl<T: Tiled> Packer<T> {
-    /// A left operand: `outer` rows by `k`.
-    #[inline(always)]
-    fn left<'a>(
-        self,
-        from: &Source<'_>,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &'a mut [f32],
-    ) -> Panels<'a> {
-        let steps = k.len().div_ceil(SIDE);
-        pack_a(self.engine, from, self.compute, outer, k, codes(to));
-        Panels { codes: codes(to), steps }
-    }
-
-    /// A right operand: `k` by `outer` columns.
-    #[inline(always)]
-    fn right<'a>(
-        self,
-        from: &Source<'_>,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &'a mut [f32],
-    ) -> Panels<'a> {
-        let steps = k.len().div_ceil(SIDE);
-        pack_b(self.engine, from, self.compute, outer, k, codes(to));
-        Panels { codes: codes(to), steps }
-    }
+/// Packs a right operand: `k` by `outer` columns.
+fn right<'a>(
+    unit: &dyn TileUnit,
+    from: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &'a mut [f32],
+) -> Panels<'a> {
+    let steps = k.len().div_ceil(SIDE);
+    unit.pack_right(from, outer, k, codes(to));
+    packed(to, steps)
 }
 
 /// A matrix of f32 of which a product fills 32 × 32.
@@ -110,14 +99,14 @@ struct Place<'a> {
 
 /// One 32 × 32 block of a product over `steps`: panel `a.1` of A by panel `b.1` of B.
 #[inline(always)]
-fn multiply<T: Tiled>(
-    engine: T,
+fn multiply(
+    unit: &dyn TileUnit,
     a: (Panels<'_>, usize),
     b: (Panels<'_>, usize),
     steps: Range<usize>,
     to: Place<'_>,
 ) {
-    let step = T::PARTS * SIDE * SIDE;
+    let step = unit.planes() * SIDE * SIDE;
     let start = |(panels, panel): (Panels<'_>, usize)| {
         assert!(steps.end <= panels.steps, "steps of a packed operand");
         let first = (panel * panels.steps + steps.start) * step;
@@ -126,57 +115,56 @@ fn multiply<T: Tiled>(
     let (a, b) = (start(a), start(b));
     let at = to.panel.0 * SIDE * to.row + to.panel.1 * SIDE;
     let place = &mut to.values[at..at + (SIDE - 1) * to.row + SIDE];
-    // SAFETY: whole panels of that many steps and 32 rows of 32 results, as just checked. `unit::Tiles` prepares the engine on this
-    // thread before it runs a head, compiled for the engine's instruction set.
-    unsafe { engine.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
+    // SAFETY: whole panels of that many steps and 32 rows of 32 results, as just checked; bodies begin by preparing the unit.
+    unsafe { unit.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
 }
 
 /// f32 elements that one worker needs forward.
-pub(super) fn forward_len<T: Engine>(shape: &Shape) -> usize {
+pub(super) fn forward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Keys and values of all positions, queries of a block, probabilities; scores and sums.
-    2 * packed_len::<T>(time, width)
-        + packed_len::<T>(BLOCK, width)
-        + packed_len::<T>(BLOCK, BLOCK)
+    2 * packed_len(unit, time, width)
+        + packed_len(unit, BLOCK, width)
+        + packed_len(unit, BLOCK, BLOCK)
         + BLOCK * BLOCK
         + BLOCK * width
 }
 
 /// Some blocks of queries of one head.
-pub(super) struct Forward<'a, T> {
-    pub engine: T,
+pub(super) struct Forward<'a> {
+    pub unit: &'a dyn TileUnit,
     pub head: forward::Head<'a>,
 }
 
-impl<T: Tiled> Body for Forward<'_, T> {
+impl Body for Forward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let Forward { engine, mut head } = self;
+        let Forward { unit, mut head } = self;
+        unit.prepare();
         let scratch = std::mem::take(&mut head.scratch);
         let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
         let time = head.shape.time.next_multiple_of(BLOCK);
-        let packer = Packer { engine, compute: head.compute };
-        let block_len = packed_len::<T>(BLOCK, width);
-        let (keys, scratch) = scratch.split_at_mut(packed_len::<T>(time, width));
-        let (values, scratch) = scratch.split_at_mut(packed_len::<T>(time, width));
+        let block_len = packed_len(unit, BLOCK, width);
+        let (keys, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
+        let (values, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
         let (queries, scratch) = scratch.split_at_mut(block_len);
-        let (probabilities, scratch) = scratch.split_at_mut(packed_len::<T>(BLOCK, BLOCK));
+        let (probabilities, scratch) = scratch.split_at_mut(packed_len(unit, BLOCK, BLOCK));
         let (scores, sums) = scratch.split_at_mut(BLOCK * BLOCK);
 
         for block in 0..head.key_blocks() {
             let (key, present) = head.range(block);
             let place = block * block_len..(block + 1) * block_len;
             let (range, to) = (key..key + present, &mut keys[place.clone()]);
-            packer.right(&positions(&head.k, at, Along::K), range.clone(), 0..dim, to);
-            packer.right(&positions(&head.v, at, Along::Outer), 0..dim, range, &mut values[place]);
+            right(unit, &positions(&head.k, at, Along::K), range.clone(), 0..dim, to);
+            right(unit, &positions(&head.v, at, Along::Outer), 0..dim, range, &mut values[place]);
         }
 
         let (d_panels, d_steps) = (dim.div_ceil(SIDE), dim.div_ceil(SIDE));
         for block in head.blocks.clone() {
             let (first, count) = head.range(block);
             let queries =
-                packer.left(&positions(&head.q, at, Along::K), first..first + count, 0..dim, queries);
+                left(unit, &positions(&head.q, at, Along::K), first..first + count, 0..dim, queries);
             let mut running = Running::new();
             for key_block in 0..head.seen_by(block) {
                 let (key, present) = head.range(key_block);
@@ -186,18 +174,18 @@ impl<T: Tiled> Body for Forward<'_, T> {
                 let panels = packed(&mut keys[place.clone()], d_steps);
                 for (i, j) in quarters(count, present, diagonal) {
                     let to = Place { values: scores, row: BLOCK, panel: (i, j), add: false };
-                    multiply(engine, (queries, i), (panels, j), 0..d_steps, to);
+                    multiply(unit, (queries, i), (panels, j), 0..d_steps, to);
                 }
                 running.block::<C>(&head, (first, count), (key, present), scores, sums, |row, limit| {
                     row[limit..].fill(0.0);
                 });
-                let left = packer.left(&scores_of(scores, Along::K), 0..count, 0..present, probabilities);
+                let left = left(unit, &scores_of(scores, Along::K), 0..count, 0..present, probabilities);
                 let right = packed(&mut values[place], k_steps);
                 for i in 0..count.div_ceil(SIDE) {
                     let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
                     for j in 0..d_panels {
                         let to = Place { values: sums, row: width, panel: (i, j), add: key_block > 0 };
-                        multiply(engine, (left, i), (right, j), steps.clone(), to);
+                        multiply(unit, (left, i), (right, j), steps.clone(), to);
                     }
                 }
             }
@@ -214,37 +202,37 @@ fn quarters(rows: usize, columns: usize, diagonal: bool) -> impl Iterator<Item =
 }
 
 /// f32 elements that one worker needs backward.
-pub(super) fn backward_len<T: Engine>(shape: &Shape) -> usize {
+pub(super) fn backward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block of keys as rows and as
     // columns and of values; probabilities and gradients of scores, transposed, and those also as they are; both before
     // they are packed; gradients of keys and values.
-    4 * packed_len::<T>(time, width)
+    4 * packed_len(unit, time, width)
         + time
-        + 3 * packed_len::<T>(BLOCK, width)
-        + 3 * packed_len::<T>(BLOCK, BLOCK)
+        + 3 * packed_len(unit, BLOCK, width)
+        + 3 * packed_len(unit, BLOCK, BLOCK)
         + 2 * BLOCK * BLOCK
         + 2 * BLOCK * width
 }
 
 /// Some blocks of keys of one head.
-pub(super) struct Backward<'a, T> {
-    pub engine: T,
+pub(super) struct Backward<'a> {
+    pub unit: &'a dyn TileUnit,
     pub head: backward::Head<'a>,
 }
 
-impl<T: Tiled> Body for Backward<'_, T> {
+impl Body for Backward<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let Backward { engine, mut head } = self;
+        let Backward { unit, mut head } = self;
+        unit.prepare();
         let scratch = std::mem::take(&mut head.scratch);
         let d_queries = std::mem::take(&mut head.d_queries);
         let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
         let time = head.shape.time.next_multiple_of(BLOCK);
-        let packer = Packer { engine, compute: head.compute };
         let (all, one, square) =
-            (packed_len::<T>(time, width), packed_len::<T>(BLOCK, width), packed_len::<T>(BLOCK, BLOCK));
+            (packed_len(unit, time, width), packed_len(unit, BLOCK, width), packed_len(unit, BLOCK, BLOCK));
         let (query_rows, scratch) = scratch.split_at_mut(all);
         let (query_columns, scratch) = scratch.split_at_mut(all);
         let (d_out_rows, scratch) = scratch.split_at_mut(all);
@@ -268,8 +256,8 @@ impl<T: Tiled> Body for Backward<'_, T> {
                 [(&head.q, &mut *query_rows, &mut *query_columns), (&head.dout, d_out_rows, d_out_columns)]
             {
                 let (rows, columns) = (&mut rows[place.clone()], &mut columns[place.clone()]);
-                packer.left(&positions(view, at, by_rows), range.clone(), 0..dim, rows);
-                packer.right(&positions(view, at, by_columns), 0..dim, range.clone(), columns);
+                left(unit, &positions(view, at, by_rows), range.clone(), 0..dim, rows);
+                right(unit, &positions(view, at, by_columns), 0..dim, range.clone(), columns);
             }
             // `d_keys` and `d_values` are free until they are zeroed below.
             let compute = operand_format(head.compute);
@@ -286,10 +274,9 @@ impl<T: Tiled> Body for Backward<'_, T> {
         for key_block in head.blocks.clone() {
             let (key, present) = head.range(key_block);
             let range = key..key + present;
-            let keys = packer.right(&positions(&head.k, at, by_rows), range.clone(), 0..dim, key_rows);
-            let keys_t =
-                packer.right(&positions(&head.k, at, by_columns), 0..dim, range.clone(), key_columns);
-            let values = packer.right(&positions(&head.v, at, by_rows), range, 0..dim, value_rows);
+            let keys = right(unit, &positions(&head.k, at, by_rows), range.clone(), 0..dim, key_rows);
+            let keys_t = right(unit, &positions(&head.k, at, by_columns), 0..dim, range.clone(), key_columns);
+            let values = right(unit, &positions(&head.v, at, by_rows), range, 0..dim, value_rows);
             d_keys.fill(0.0);
             d_values.fill(0.0);
             for block in head.query_blocks(key_block) {
@@ -302,9 +289,9 @@ impl<T: Tiled> Body for Backward<'_, T> {
                 // Scores, and the gradients of probabilities.
                 for (i, j) in quarters(count, present, diagonal) {
                     let to = Place { values: p, row: BLOCK, panel: (i, j), add: false };
-                    multiply(engine, (queries, i), (keys, j), 0..d_panels, to);
+                    multiply(unit, (queries, i), (keys, j), 0..d_panels, to);
                     let to = Place { values: ds, row: BLOCK, panel: (i, j), add: false };
-                    multiply(engine, (d_out, i), (values, j), 0..d_panels, to);
+                    multiply(unit, (d_out, i), (values, j), 0..d_panels, to);
                 }
                 for i in 0..count {
                     let limit = visible(head.mask, first + i, key, present);
@@ -314,24 +301,24 @@ impl<T: Tiled> Body for Backward<'_, T> {
                     ds[limit..].fill(0.0);
                 }
                 // dv += pᵀ·dout and dk += dsᵀ·q; on the diagonal later keys are seen by later queries only.
-                let p_t = packer.left(&scores_of(p, by_columns), 0..present, 0..count, p_packed);
-                let ds_t = packer.left(&scores_of(ds, by_columns), 0..present, 0..count, ds_packed);
-                let ds_packed = packer.left(&scores_of(ds, by_rows), 0..count, 0..present, ds_rows);
+                let p_t = left(unit, &scores_of(p, by_columns), 0..present, 0..count, p_packed);
+                let ds_t = left(unit, &scores_of(ds, by_columns), 0..present, 0..count, ds_packed);
+                let ds_packed = left(unit, &scores_of(ds, by_rows), 0..count, 0..present, ds_rows);
                 let q = packed(&mut query_columns[place.clone()], q_steps);
                 let d_out = packed(&mut d_out_columns[place], q_steps);
                 for (i, j) in (0..k_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
                     let steps = if diagonal { i } else { 0 }..q_steps;
                     let to = Place { values: d_values, row: width, panel: (i, j), add: true };
-                    multiply(engine, (p_t, i), (d_out, j), steps.clone(), to);
+                    multiply(unit, (p_t, i), (d_out, j), steps.clone(), to);
                     let to = Place { values: d_keys, row: width, panel: (i, j), add: true };
-                    multiply(engine, (ds_t, i), (q, j), steps, to);
+                    multiply(unit, (ds_t, i), (q, j), steps, to);
                 }
                 // dq += ds·k.
                 for (i, j) in (0..q_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
                     let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
                     let values = &mut d_queries[first * width..(first + BLOCK) * width];
                     let to = Place { values, row: width, panel: (i, j), add: true };
-                    multiply(engine, (ds_packed, i), (keys_t, j), steps, to);
+                    multiply(unit, (ds_packed, i), (keys_t, j), steps, to);
                 }
             }
             head.store_keys::<C>((key, present), d_keys, d_values);

@@ -1,7 +1,7 @@
 //! What multiplies blocks: vectors or tiles.
 
 use super::{Shape, backward, forward, tiles};
-use crate::gemm::Tiled;
+use crate::gemm::TileUnit;
 use crate::isa::Isa;
 use crate::rows::dispatch;
 
@@ -38,22 +38,20 @@ impl Unit for Vectors {
 
 /// Products of packed tiles.
 #[derive(Clone, Copy)]
-pub(super) struct Tiles<T>(pub T);
+pub(super) struct Tiles<'a>(pub &'a dyn TileUnit);
 
-impl<T: Tiled> Unit for Tiles<T> {
+impl Unit for Tiles<'_> {
     fn forward_len(self, shape: &Shape) -> usize {
-        tiles::forward_len::<T>(shape)
+        tiles::forward_len(self.0, shape)
     }
     fn backward_len(self, shape: &Shape) -> usize {
-        tiles::backward_len::<T>(shape)
+        tiles::backward_len(self.0, shape)
     }
-    fn forward(self, _: Isa, head: forward::Head<'_>) {
-        self.0.prepare();
-        self.0.enter_body(tiles::Forward { engine: self.0, head });
+    fn forward(self, isa: Isa, head: forward::Head<'_>) {
+        dispatch(isa, tiles::Forward { unit: self.0, head });
     }
-    fn backward(self, _: Isa, head: backward::Head<'_>) {
-        self.0.prepare();
-        self.0.enter_body(tiles::Backward { engine: self.0, head });
+    fn backward(self, isa: Isa, head: backward::Head<'_>) {
+        dispatch(isa, tiles::Backward { unit: self.0, head });
     }
 }
 
@@ -61,7 +59,7 @@ impl<T: Tiled> Unit for Tiles<T> {
 macro_rules! with_unit {
     ($isa:expr, $compute:expr, $unit:ident => $body:expr) => {
         $crate::gemm::with_tiles!($isa, $compute, engine => {
-            let $unit = $crate::attention::unit::Tiles(engine);
+            let $unit = $crate::attention::unit::Tiles(&engine);
             $body
         }, else {
             let $unit = $crate::attention::unit::Vectors;

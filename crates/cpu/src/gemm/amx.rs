@@ -10,12 +10,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Compute;
-use super::engine::{Engine, Tiled};
+use super::engine::{Engine, TileUnit};
 use super::pack::{self, TILE_STEP};
+use super::run::{pack_a, pack_b};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use crate::isa::{Isa, Kernel, Level};
-use crate::rows::{Body, for_avx512};
 
 /// Proof that this processor has tiles, and whether they take f16.
 #[derive(Clone, Copy)]
@@ -263,16 +263,20 @@ unsafe impl<S: Scheme> Engine for Amx<S> {
     }
 }
 
-// SAFETY: as above.
-unsafe impl<S: Scheme> Tiled for Amx<S> {
-    #[inline(always)]
-    fn enter_body<B: Body>(self, body: B) -> B::Output {
-        // SAFETY: `enter` is that code, and `Tiles` proves the processor.
-        self.enter(unsafe { for_avx512(body) })
+impl<S: Scheme> TileUnit for Amx<S> {
+    fn planes(&self) -> usize {
+        S::PLANES
     }
-
-    #[inline(always)]
-    unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+    fn prepare(&self) {
+        configure(self.0);
+    }
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    }
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    }
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.
         unsafe {
             begin(c, 4 * c_row, add);

@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel, Level};
-use crate::rows::Body;
 
 /// What one instruction set does with a block: how it packs, and its micro-kernel.
 ///
@@ -81,21 +80,24 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     }
 }
 
-/// An engine of tiles, which can also put its results straight into a larger matrix.
-///
-/// # Safety
-/// As [`Engine`]; [`Engine::MR`], [`Engine::NR`] and [`Engine::STEP`] are 32.
-pub(crate) unsafe trait Tiled: Engine<Unit = u16> {
-    /// Runs `body` compiled for the engine's instruction set.
-    fn enter_body<B: Body>(self, body: B) -> B::Output;
-
+/// An engine of tiles as an object, for code that packs and multiplies blocks of its own and is compiled once for all
+/// schemes. Panels have 32 outer indices and steps 32 k; see [`pack`] for their layout.
+pub(crate) trait TileUnit: Sync {
+    /// Planes of an operand.
+    fn planes(&self) -> usize;
+    /// What a thread does before its first block.
+    fn prepare(&self);
+    /// Packs a left operand: rows `outer` and columns `k`.
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
+    /// Packs a right operand: rows `k` and columns `outer`.
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
     /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
-    /// `steps` steps of 32 packed k.
+    /// `steps` steps.
     ///
     /// # Safety
-    /// `a` and `b` point to panels of that many steps and `c` to such rows; [`Engine::prepare`] has run on this thread; the call
-    /// is made from code compiled for the engine's instruction set ([`Tiled::enter_body`]).
-    unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
+    /// `a` and `b` point to that many steps of packed panels and `c` to such rows; [`TileUnit::prepare`] has run on this
+    /// thread.
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
 }
 
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.

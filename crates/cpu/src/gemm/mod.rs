@@ -30,9 +30,9 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
-pub(crate) use engine::{Engine, Tiled};
+pub(crate) use engine::TileUnit;
 pub(crate) use plan::{Extents, Operands, Packing};
-pub(crate) use run::{Problem, pack_a, pack_b};
+pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
 pub(crate) use source::{Along, Gather, Source, Window};
 

@@ -6,12 +6,12 @@ use std::ops::Range;
 
 use halfstep_float::{f32_from_bf16, f32_from_f16};
 
-use super::engine::{Engine, Tiled};
+use super::engine::{Engine, TileUnit};
+use super::run::{pack_a, pack_b};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel};
-use crate::rows::{Body, dispatch};
 
 /// An engine in the place of `Amx` with the same scheme.
 #[derive(Clone, Copy, Debug)]
@@ -145,16 +145,40 @@ unsafe impl<S: Scheme> Engine for SimulatedTiles<S> {
     }
 }
 
-// SAFETY: as above.
-unsafe impl<S: Scheme> Tiled for SimulatedTiles<S> {
-    #[inline(always)]
-    fn enter_body<B: Body>(self, body: B) -> B::Output {
-        dispatch(Isa::best(), body)
-    }
+/// One call of [`TileUnit::block`], to be compiled for vectors.
+struct Block<S> {
+    steps: usize,
+    a: *const u16,
+    b: *const u16,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+    scheme: PhantomData<S>,
+}
 
+impl<S: Scheme> Kernel for Block<S> {
+    type Output = ();
     #[inline(always)]
-    unsafe fn block(self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
-        // SAFETY: passed on to the caller.
-        unsafe { Self::product(steps, a, b, c, c_row, add, || {}) }
+    fn run(self) {
+        // SAFETY: as the caller of `block` promised.
+        unsafe {
+            SimulatedTiles::<S>::product(self.steps, self.a, self.b, self.c, self.c_row, self.add, || {});
+        }
+    }
+}
+
+impl<S: Scheme> TileUnit for SimulatedTiles<S> {
+    fn planes(&self) -> usize {
+        S::PLANES
+    }
+    fn prepare(&self) {}
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    }
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    }
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+        self.enter(Block::<S> { steps, a, b, c, c_row, add, scheme: PhantomData });
     }
 }

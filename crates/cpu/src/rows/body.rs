@@ -60,15 +60,6 @@ impl<B: Body, C: Caps> Kernel for With<B, C> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-/// `body` as a kernel that assumes AVX-512.
-///
-/// # Safety
-/// Whoever runs it does so in code compiled for AVX-512, on a processor that has it.
-pub(crate) unsafe fn for_avx512<B: Body>(body: B) -> impl Kernel<Output = B::Output> {
-    With(body, PhantomData::<Avx512>)
-}
-
 /// Runs `body` compiled for `isa`.
 #[inline]
 pub(crate) fn dispatch<B: Body>(isa: Isa, body: B) -> B::Output {

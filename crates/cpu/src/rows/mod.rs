@@ -27,8 +27,6 @@ mod tests;
 #[cfg(test)]
 pub(crate) use tests::support;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use body::for_avx512;
 pub(crate) use body::{Body, Caps, dispatch, fma};
 pub(crate) use grid::Grid;
 pub(crate) use math::exp_normal;
