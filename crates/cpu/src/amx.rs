@@ -11,6 +11,17 @@ pub fn available() -> bool {
     *AVAILABLE.get_or_init(detect)
 }
 
+/// Whether tiles also take f16: `tdpfp16ps`, CPUID(7,1).EAX bit 21 (AMX-FP16). Means nothing unless [`available`].
+pub fn fp16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & (1 << 21) != 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 fn detect() -> bool {
     false

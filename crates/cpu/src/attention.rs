@@ -6,22 +6,28 @@
 //!
 //! Operands may be stored in any format. Products are those of a tensor core: operands in the compute format,
 //! accumulation in f32. So probabilities and their gradients are rounded to the compute format before they enter a
-//! product; row sums, maxima and exponentials are f32.
+//! product; row sums, maxima and exponentials are f32. On a processor with tiles products are those of [`crate::gemm`] on
+//! packed operands, exact or split as there; elsewhere they are f32 products of the rounded operands.
 
 mod backward;
 mod forward;
 mod product;
 #[cfg(test)]
 mod tests;
+mod tiles;
+mod unit;
 
 pub use backward::{AttentionBackward, Grads, attention_backward_scratch_len};
 pub use forward::{AttentionForward, attention_forward_scratch_len};
 
+use crate::gemm::Compute;
 use crate::rows::storage::{Src, Storage, round_in_place};
 use crate::rows::{Caps, RowError};
 
 /// Queries of a block, and keys of a block.
 const BLOCK: usize = 64;
+/// Chunks wanted at least, if the sequences are long enough: work for many cores.
+const CHUNKS: usize = 32;
 /// Widths are padded to a multiple of this in scratch memory: the widest panel of a block product.
 const PANEL: usize = 32;
 
@@ -126,6 +132,24 @@ fn check_shape(shape: &Shape) -> Result<(), RowError> {
         return Err(RowError::Shape { what: "attention", why: "a size is zero" });
     }
     Ok(())
+}
+
+/// The format that operands are rounded to before a product.
+fn operand_format(compute: Compute) -> Storage {
+    match compute {
+        Compute::F32 | Compute::Split(_) => Storage::F32,
+        Compute::Bf16 => Storage::Bf16,
+        Compute::F16 => Storage::F16,
+    }
+}
+
+/// Operands of a product are stored in f32 or in its own format.
+fn check_format(what: &'static str, view: &View<'_>, compute: Compute) -> Result<(), RowError> {
+    let stored = view.data.storage();
+    if stored == Storage::F32 || stored == operand_format(compute) {
+        return Ok(());
+    }
+    Err(RowError::Shape { what, why: "stored in another 16-bit format than the products are computed in" })
 }
 
 /// Loads positions `start .. start + rows` of one head into rows of `width` elements, rounded to `compute`; the rest of

@@ -89,7 +89,7 @@ impl Target for CpuEngine {
     }
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
-        workspace_bytes(graph, node, self.threads())
+        workspace_bytes(graph, node, self.isa(), self.threads())
     }
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {

@@ -16,11 +16,13 @@ pub enum Level {
     Avx512,
     /// AMX tiles with bf16 products, on top of AVX-512.
     Amx,
+    /// AMX tiles that take f16 too.
+    AmxFp16,
 }
 
 impl Level {
     /// All levels, lowest first.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx];
+    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx, Level::AmxFp16];
 
     /// The name used by `HALFSTEP_ISA` and in reports.
     pub fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Amx => "amx",
+            Level::AmxFp16 => "amx-fp16",
         }
     }
 }
@@ -51,7 +54,7 @@ pub enum IsaError {
         best: Level,
     },
     /// `HALFSTEP_ISA` holds something else than a level's name.
-    #[error("HALFSTEP_ISA is `{0}`; expected one of portable, avx2, avx512, amx")]
+    #[error("HALFSTEP_ISA is `{0}`; expected one of portable, avx2, avx512, amx, amx-fp16")]
     Unknown(String),
 }
 
@@ -116,7 +119,7 @@ impl Isa {
             Level::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Amx => unsafe { run_avx512(kernel) },
+            Level::Avx512 | Level::Amx | Level::AmxFp16 => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(),
         }
@@ -164,6 +167,9 @@ fn missing(level: Level) -> Vec<&'static str> {
     }
     if level >= Level::Amx && !crate::amx::available() {
         missing.push("amx-bf16");
+    }
+    if level >= Level::AmxFp16 && !crate::amx::fp16() {
+        missing.push("amx-fp16");
     }
     missing
 }

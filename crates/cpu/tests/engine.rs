@@ -36,3 +36,8 @@ fn avx512() {
 fn amx() {
     check(Level::Amx);
 }
+
+#[test]
+fn amx_fp16() {
+    check(Level::AmxFp16);
+}

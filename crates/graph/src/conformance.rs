@@ -9,7 +9,7 @@ use crate::engine::{Engine, EngineError, HostSlice, State};
 use crate::graph::{Graph, Init, SlotKind, ValueId, When};
 use crate::interp::{Rounding, Tensor, committed, evaluate};
 use crate::op::{AdamWSpec, AttentionSpec, Binary, ConvGeometry, Op, PoolKind, ReduceKind, SgdSpec, Unary};
-use crate::precision::{Policy, assign};
+use crate::precision::{Class, Policy, assign, class};
 use crate::{DType, GraphError, Phase, Shape, ValueType, differentiate, fuse, plan};
 
 /// A numbered draw in ±1.
@@ -116,19 +116,27 @@ fn compile(
 /// Operands lie in ±1, so Σ|a||b| ≤ `terms`. Sums in f32 err by γ_n·Σ|a||b| with n = terms (Higham 2002, §3.1), and
 /// f16 products made of four bf16 ones have four times the terms. Results that are rounded to a type with unit roundoff
 /// u differ by at most 2u·|y| more. Where a low format is used, attention rounds its probabilities too: u per term.
-fn bound(case: &Case, dtype: DType, lowest: DType, y: f64) -> f64 {
+///
+/// A split product errs by ε·Σ|a||b| more ([`crate::Split::bound`]), and has six times the terms. In attention with heads of D ≤ 16
+/// elements a score then errs by ε√D, a probability by twice that relative to itself, a result by ε(2√D + 1) and δ and
+/// dout·vᵀ by at most D times that; so a gradient, which adds at most T of those, by ε·T·(6D + 4√D) ≤ 128·ε·`terms`.
+fn bound(case: &Case, dtype: DType, policy: &Policy, y: f64) -> f64 {
+    let lowest = policy.low.unwrap_or(DType::F32);
+    let attention = case.name.starts_with("attention");
+    let contracts = case.graph.nodes.iter().any(|n| class(&n.op) == Class::Contraction);
     let unit = |d: DType| match d {
         DType::F32 | DType::I32 => f64::powi(2.0, -24),
         DType::Bf16 => f64::powi(2.0, -8),
         DType::F16 => f64::powi(2.0, -11),
     };
-    let n = 4.0 * case.terms as f64 + 8.0;
+    let n = policy.split.map_or(4.0, |s| s.products() as f64) * case.terms as f64 + 8.0;
     let gamma = n * unit(DType::F32) / (1.0 - n * unit(DType::F32));
     let sums = gamma * (case.terms as f64 + y.abs());
-    let inner = if case.name.starts_with("attention") && lowest != DType::F32 {
-        4.0 * unit(lowest) * (case.terms as f64).sqrt()
-    } else {
-        0.0
+    let inner = match policy.split {
+        None if attention && lowest != DType::F32 => 4.0 * unit(lowest) * (case.terms as f64).sqrt(),
+        None => 0.0,
+        Some(split) if contracts => split.bound() * case.terms as f64 * if attention { 128.0 } else { 1.0 },
+        Some(_) => 0.0,
     };
     // Below the normal range rounding is absolute.
     2.0 * unit(dtype) * y.abs() + sums + inner + f64::powi(2.0, -24)
@@ -138,7 +146,6 @@ fn agrees_with_the_interpreter(engine: &dyn Engine, case: &Case, policy: &Policy
     let (graph, mut state, mut program) = compile(engine, &case.graph, policy);
     program.run(&mut state, &case.inputs()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let expected = evaluate(&graph, &[], &case.tensors(&graph), Rounding::Stored).expect("the interpreter");
-    let lowest = policy.low.unwrap_or(DType::F32);
     for (name, value) in &graph.outputs {
         let (dtype, expected) = (graph.dtype(*value), &expected[value.0 as usize]);
         let found = program.read(name).expect("an output");
@@ -150,7 +157,7 @@ fn agrees_with_the_interpreter(engine: &dyn Engine, case: &Case, policy: &Policy
         assert_eq!(found.f32().len(), expected.data.len());
         for (i, (&y, &want)) in found.f32().iter().zip(&expected.data).enumerate() {
             let error = (f64::from(y) - want).abs();
-            let allowed = bound(case, dtype, lowest, want);
+            let allowed = bound(case, dtype, policy, want);
             let same = error <= allowed || (y.is_nan() && want.is_nan()) || f64::from(y) == want;
             assert!(
                 same,

@@ -60,6 +60,62 @@ impl DType {
     }
 }
 
+/// How a contraction multiplies f32 operands on a matrix unit that takes bf16: each is split into bf16 terms, each
+/// term the rest of those before it rounded to nearest even, and the products of terms that matter are added in f32.
+///
+/// With a = a₀ + a₁ + …, |a₁| ≤ 2^-8·|a| and |a₂| ≤ 2^-17·|a|. Besides the rounding of the f32 sum, a product differs from
+/// Σab by at most [`Split::bound`] times Σ|a||b|. That is the contract: hardware without such a unit may multiply in f32,
+/// which keeps it with room to spare. Names are XLA's dot algorithms `BF16_BF16_F32_X3` and `_X6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Two terms, three products: a₀b₀ + a₀b₁ + a₁b₀.
+    Bf16x3,
+    /// Three terms, which hold every f32 exactly, and six products: those aᵢbⱼ with i + j ≤ 2.
+    Bf16x6,
+}
+
+impl Split {
+    /// The largest error of a product as a fraction of Σ|a||b|, without that of the f32 sum and of underflow:
+    /// 2^-15 for a₁b₁ and the rests of both operands; 2^-23 for a₁b₂, a₂b₁ and a₂b₂.
+    pub fn bound(self) -> f64 {
+        match self {
+            Split::Bf16x3 => 1.0 / f64::from(1 << 15),
+            Split::Bf16x6 => 1.0 / f64::from(1 << 23),
+        }
+    }
+
+    /// Terms of an operand.
+    pub fn terms(self) -> usize {
+        match self {
+            Split::Bf16x3 => 2,
+            Split::Bf16x6 => 3,
+        }
+    }
+
+    /// Products of terms.
+    pub fn products(self) -> usize {
+        match self {
+            Split::Bf16x3 => 3,
+            Split::Bf16x6 => 6,
+        }
+    }
+
+    /// The name used in text forms and of the policy.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Bf16x3 => "bf16x3",
+            Split::Bf16x6 => "bf16x6",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

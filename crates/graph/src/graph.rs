@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::{DType, Shape, ValueType};
+use crate::dtype::{DType, Shape, Split, ValueType};
 use crate::infer::infer;
 use crate::op::{Op, SlotId};
 use crate::precision::Reason;
@@ -40,6 +40,9 @@ pub struct Node {
     pub name: String,
     /// Which part of the step it belongs to.
     pub phase: Phase,
+    /// For a contraction of f32 operands: how they may be split into bf16 terms. None: multiplied as they are stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
 }
 
 /// One value.
@@ -285,7 +288,14 @@ impl Graph {
             self.values.push(Value { ty, node, index, gradient_of: None, reason: None });
         }
         let phase = self.phase.unwrap_or(Phase::Forward);
-        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: outputs.clone(), name, phase });
+        self.nodes.push(Node {
+            op,
+            inputs: inputs.to_vec(),
+            outputs: outputs.clone(),
+            name,
+            phase,
+            split: None,
+        });
         outputs
     }
 
@@ -415,6 +425,9 @@ impl<'a> Rewrite<'a> {
     /// Adds a node in the place of an old one, with the same results in other types or another operation.
     pub fn replace(&mut self, node: &Node, op: Op, inputs: &[ValueId], types: Vec<ValueType>) {
         let outputs = self.new.in_phase(node.phase, |g| g.push_typed(op, inputs, node.name.clone(), types));
+        if let Some(added) = self.new.nodes.last_mut() {
+            added.split = node.split;
+        }
         for (&old, &new) in node.outputs.iter().zip(&outputs) {
             self.new.values[new.0 as usize].reason = self.old.value(old).reason;
             self.set(old, new);

@@ -25,7 +25,7 @@ mod text;
 
 pub use byte_size::{ByteSize, ByteSizeError};
 pub use diff::differentiate;
-pub use dtype::{DType, Shape, ValueType};
+pub use dtype::{DType, Shape, Split, ValueType};
 pub use fuse::{Group, Groups, Traffic, flops, fuse, group};
 pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};
 pub use memory::{Block, Content, Footprint, MemoryReport, Purpose, Resident};

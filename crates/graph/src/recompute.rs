@@ -358,6 +358,8 @@ fn repeat(
     let outputs = rewrite
         .new
         .in_phase(node.phase, |g| g.push_typed(node.op.clone(), &inputs, node.name.clone(), types));
+    let made = rewrite.new.value(outputs[0]).node;
+    rewrite.new.nodes[made.0 as usize].split = node.split;
     for (&old, &new) in node.outputs.iter().zip(&outputs) {
         rewrite.new.values[new.0 as usize].reason = graph.value(old).reason;
         again[old.0 as usize] = Some(new);

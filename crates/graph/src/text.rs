@@ -12,10 +12,14 @@ impl Graph {
             node.outputs.iter().map(|&o| format!("%{}: {}", o.0, self.value(o).ty)).collect();
         let operands: Vec<String> = node.inputs.iter().map(|v| format!("%{}", v.0)).collect();
         let mut line = format!("{} = {}({})", results.join(", "), node.op.name(), operands.join(", "));
-        let attributes = match &node.op {
+        let mut attributes = match &node.op {
             Op::Read { slot } => self.slot(*slot).name.clone(),
             op => op.attributes(),
         };
+        if let Some(split) = node.split {
+            let separator = if attributes.is_empty() { "" } else { ", " };
+            attributes = format!("{attributes}{separator}{split}");
+        }
         if !attributes.is_empty() {
             line += &format!(" {{{attributes}}}");
         }

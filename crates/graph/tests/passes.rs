@@ -2,10 +2,10 @@
 
 use halfstep_graph::engine::Target;
 use halfstep_graph::interp::{InterpreterEngine, Rounding};
-use halfstep_graph::precision::{Override, Policy, Reason, Rule, assign};
+use halfstep_graph::precision::{Compute, Override, Policy, PrecisionPlan, Reason, Rule, assign};
 use halfstep_graph::{
     AttentionSpec, ConvGeometry, DType, Graph, GraphError, Group, Init, Node, Op, Phase, Place, Shape,
-    SlotKind, Unary, ValueId, ValueType, When, differentiate, flops, fuse, plan,
+    SlotKind, Split, Unary, ValueId, ValueType, When, differentiate, flops, fuse, plan,
 };
 use proptest::prelude::*;
 
@@ -148,6 +148,30 @@ fn an_override_holds_for_the_operation_and_its_derivative() {
         assert!(node.inputs.iter().chain(&node.outputs).all(|&v| g.dtype(v) == DType::F32), "{g}");
     }
     assert!(g.nodes.iter().any(|n| n.name == "up" && g.dtype(n.outputs[0]) == DType::Bf16));
+}
+
+#[test]
+fn a_split_stores_f32_and_marks_every_product_also_after_fusion() {
+    for (name, split) in [("bf16x3", Split::Bf16x3), ("bf16x6", Split::Bf16x6)] {
+        let mut policy = Policy::named(name).unwrap();
+        policy.overrides.push(Override { pattern: "qkv".into(), rule: Rule::F32 });
+        let (g, plan) = assign(&block(), &policy);
+        assert_eq!(plan.casts().count(), 0);
+        assert!(plan.entries.iter().all(|e| !e.storage.is_float() || e.storage == DType::F32));
+        for node in &fuse(&g).nodes {
+            let contraction = matches!(node.op, Op::MatMul { .. } | Op::Attention(_) | Op::AttentionGrad(_));
+            let expected = (contraction && node.name != "qkv").then_some(split);
+            assert_eq!(node.split, expected, "{} {}", node.name, node.op.name());
+        }
+        let up = plan.entries.iter().find(|e| e.name == "up" && e.op == "matmul").unwrap();
+        assert_eq!((up.compute, up.accumulate), (Compute::Split(split), DType::F32));
+        let text = plan.to_string();
+        assert!(text.contains(&format!("f32/{name}/f32")) && text.contains("bf16 terms"), "{text}");
+        // A plan is read back as it was written.
+        let json = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<PrecisionPlan>(&json).unwrap(), plan);
+        assert!(json.contains(&format!("\"compute\":\"{name}\"")), "{json}");
+    }
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! The backward pass.
 
+use std::ops::Range;
+
 use super::product::{Band, Into, Left, Product};
+use super::unit::{Unit, with_unit};
 use super::{
-    BLOCK, Layout, Mask, Shape, View, check_shape, load_rows, padded, score_row, transpose, visible,
+    BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
+    score_row, transpose, visible,
 };
+use crate::gemm::Compute;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::storage::{Dst, Storage, round_in_place};
@@ -51,7 +56,7 @@ pub struct AttentionBackward<'a> {
     /// Factor of the scores.
     pub scale: f32,
     /// Format of the operands of products.
-    pub compute: Storage,
+    pub compute: Compute,
     /// Queries.
     pub q: View<'a>,
     /// Keys.
@@ -71,19 +76,61 @@ pub struct AttentionBackward<'a> {
 }
 
 /// f32 elements of scratch of [`AttentionBackward`] on a pool of `threads` threads.
-pub fn attention_backward_scratch_len(threads: usize, shape: &Shape) -> usize {
-    threads * worker_len(shape)
+pub fn attention_backward_scratch_len(isa: Isa, threads: usize, shape: &Shape, compute: Compute) -> usize {
+    with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-fn worker_len(shape: &Shape) -> usize {
+pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &Shape) -> usize {
+    Grid::new(unit, shape).scratch_len(threads)
+}
+
+/// f32 elements that one worker needs without tiles, besides the gradients of the queries.
+pub(super) fn vector_len(shape: &Shape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Queries, their gradients and those of the results, each for all positions; δ; one block of keys, of keys and of
-    // values transposed, and of the gradients of both; two of scores.
-    3 * time * width + time + 5 * BLOCK * width + 2 * BLOCK * BLOCK
+    // Queries and gradients of the results, each for all positions; δ; one block of keys, of keys and of values transposed,
+    // and of the gradients of both; two of scores.
+    2 * time * width + time + 5 * BLOCK * width + 2 * BLOCK * BLOCK
+}
+
+/// How the work is shared out: by shape alone.
+#[derive(Clone, Copy)]
+struct Grid {
+    heads: usize,
+    /// Parts that the blocks of keys of a head are cut into, for work for many cores where heads are few. Each part has
+    /// gradients of all queries of its own, which are added at the end, in order.
+    parts: usize,
+    blocks: usize,
+    /// Elements of the gradients of a head's queries.
+    d_queries: usize,
+    per_worker: usize,
+}
+
+impl Grid {
+    fn new(unit: impl Unit, shape: &Shape) -> Grid {
+        let (heads, blocks) = (shape.batch * shape.heads, shape.time.div_ceil(BLOCK));
+        let parts = CHUNKS.div_ceil(heads).min(blocks);
+        let d_queries = blocks * BLOCK * padded(shape.dim);
+        let own = if parts == 1 { d_queries } else { 0 };
+        Grid { heads, parts, blocks, d_queries, per_worker: unit.backward_len(shape) + own }
+    }
+
+    /// Elements for the gradients of queries that are added later.
+    fn partial(&self) -> usize {
+        if self.parts == 1 { 0 } else { self.heads * self.parts * self.d_queries }
+    }
+
+    fn scratch_len(&self, threads: usize) -> usize {
+        self.partial() + threads * self.per_worker
+    }
+
+    /// The blocks of keys of a part.
+    fn keys(&self, part: usize) -> Range<usize> {
+        self.blocks * part / self.parts..self.blocks * (part + 1) / self.parts
+    }
 }
 
 #[derive(Clone, Copy)]
-struct Target<'a> {
+pub(super) struct Target<'a> {
     data: SharedDst<'a>,
     layout: Layout,
 }
@@ -121,60 +168,198 @@ impl AttentionBackward<'_> {
     /// Computes the gradients.
     ///
     /// # Errors
-    /// If a size is zero, a tensor or the scratch is too short, or rows of a gradient overlap.
+    /// If a size is zero, a tensor or the scratch is too short, rows of a gradient overlap, or an operand is stored in
+    /// another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
+    }
+
+    pub(super) fn run_on<U: Unit>(self, unit: U, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         let AttentionBackward { shape, mask, scale, compute, q, k, v, out, dout, lse, grads, scratch } = self;
         check_shape(&shape)?;
         for (what, view) in [("q", &q), ("k", &k), ("v", &v), ("out", &out), ("dout", &dout)] {
             view.layout.check(what, &shape, view.data.len())?;
         }
         check_len("lse", shape.batch * shape.heads * shape.time, lse.len())?;
-        check_scratch(attention_backward_scratch_len(pool.threads(), &shape), scratch.len())?;
+        for (what, view) in [("q", &q), ("k", &k), ("v", &v), ("dout", &dout)] {
+            check_format(what, view, compute)?;
+        }
+        let grid = Grid::new(unit, &shape);
+        check_scratch(grid.scratch_len(pool.threads()), scratch.len())?;
         let [dq, dk, dv] = grads.targets(&shape)?;
-        let per_worker = worker_len(&shape);
-        let scratch = SharedSlice::new(scratch);
-        pool.for_each(shape.batch * shape.heads, &|worker, index| {
+        let (partial, workers) = scratch.split_at_mut(grid.partial());
+        let (partial, workers) = (SharedSlice::new(partial), SharedSlice::new(workers));
+        pool.for_each(grid.heads * grid.parts, &|worker, chunk| {
+            let (index, part) = (chunk / grid.parts, chunk % grid.parts);
             // SAFETY: a worker runs one chunk at a time.
-            let scratch = unsafe { scratch.part(worker * per_worker..(worker + 1) * per_worker) };
-            let lse = &lse[index * shape.time..(index + 1) * shape.time];
-            let at = (index / shape.heads, index % shape.heads);
-            dispatch(
-                isa,
-                Head { shape, mask, scale, compute, q, k, v, out, dout, at, lse, dq, dk, dv, scratch },
-            );
+            let own = unsafe { workers.part(worker * grid.per_worker..(worker + 1) * grid.per_worker) };
+            let (scratch, d_queries) = match grid.parts {
+                1 => own.split_at_mut(grid.per_worker - grid.d_queries),
+                // SAFETY: each chunk has its own.
+                _ => (own, unsafe { partial.part(chunk * grid.d_queries..(chunk + 1) * grid.d_queries) }),
+            };
+            let head = Head {
+                shape,
+                mask,
+                scale,
+                compute,
+                q,
+                k,
+                v,
+                out,
+                dout,
+                at: (index / shape.heads, index % shape.heads),
+                blocks: grid.keys(part),
+                lse: &lse[index * shape.time..(index + 1) * shape.time],
+                dq: (grid.parts == 1).then_some(dq),
+                dk,
+                dv,
+                d_queries,
+                scratch,
+            };
+            unit.backward(isa, head);
         });
+        if grid.parts > 1 {
+            pool.for_each(grid.heads * grid.blocks, &|_, chunk| {
+                let (index, block) = (chunk / grid.blocks, chunk % grid.blocks);
+                dispatch(isa, AddParts { grid, shape, mask, scale, index, block, partial, dq });
+            });
+        }
         Ok(())
     }
 }
 
-/// One head of one sequence.
-struct Head<'a> {
+/// Adds the parts of the gradients of one block of queries and stores them.
+struct AddParts<'a> {
+    grid: Grid,
     shape: Shape,
     mask: Mask,
     scale: f32,
-    compute: Storage,
-    q: View<'a>,
-    k: View<'a>,
-    v: View<'a>,
-    out: View<'a>,
-    dout: View<'a>,
-    at: (usize, usize),
-    lse: &'a [f32],
+    index: usize,
+    block: usize,
+    partial: SharedSlice<'a, f32>,
     dq: Target<'a>,
-    dk: Target<'a>,
-    dv: Target<'a>,
-    scratch: &'a mut [f32],
 }
 
-impl Body for Head<'_> {
+impl Body for AddParts<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let Head { shape, mask, scale, compute, at, lse, scratch, .. } = self;
+        let AddParts { grid, shape, mask, scale, index, block, partial, dq } = self;
+        let width = padded(shape.dim);
+        let place = |part: usize| {
+            let start = (index * grid.parts + part) * grid.d_queries + block * BLOCK * width;
+            start..start + BLOCK * width
+        };
+        // SAFETY: all parts are computed, and no other chunk has this block.
+        let sums = unsafe { partial.part(place(0)) };
+        for part in 1..grid.parts {
+            // Queries do not see the keys of later blocks, nor their parts.
+            if mask == Mask::Causal && grid.keys(part).start > block {
+                break;
+            }
+            // SAFETY: as above; nobody writes.
+            let other = unsafe { partial.part_ref(place(part)) };
+            for (sum, other) in sums.iter_mut().zip(other) {
+                *sum += other;
+            }
+        }
+        let range = (block * BLOCK, BLOCK.min(shape.time - block * BLOCK));
+        let at = (index / shape.heads, index % shape.heads);
+        store_rows::<C>(&dq, &shape, at, range, width, sums, scale);
+    }
+}
+
+/// Some blocks of keys of one head of one sequence.
+pub(super) struct Head<'a> {
+    pub shape: Shape,
+    pub mask: Mask,
+    pub scale: f32,
+    pub compute: Compute,
+    pub q: View<'a>,
+    pub k: View<'a>,
+    pub v: View<'a>,
+    pub out: View<'a>,
+    pub dout: View<'a>,
+    pub at: (usize, usize),
+    /// Blocks of keys.
+    pub blocks: Range<usize>,
+    pub lse: &'a [f32],
+    /// Where the gradients of queries go, unless other parts are added to them.
+    pub dq: Option<Target<'a>>,
+    pub dk: Target<'a>,
+    pub dv: Target<'a>,
+    /// Gradients of all queries from these keys, without the factor of the scores; zeroed and filled.
+    pub d_queries: &'a mut [f32],
+    pub scratch: &'a mut [f32],
+}
+
+impl Head<'_> {
+    /// Blocks of queries that see a block of keys.
+    pub fn query_blocks(&self, key_block: usize) -> Range<usize> {
+        let first = if self.mask == Mask::Causal { key_block } else { 0 };
+        first..self.shape.time.div_ceil(BLOCK)
+    }
+
+    /// First position and number of positions of a block.
+    pub fn range(&self, block: usize) -> (usize, usize) {
+        (block * BLOCK, BLOCK.min(self.shape.time - block * BLOCK))
+    }
+
+    /// Turns a row of products q·kᵀ into probabilities and one of dout·vᵀ into gradients of scores, as far as whole lanes
+    /// cover the first `limit`.
+    #[inline(always)]
+    pub fn probabilities<C: Caps>(
+        &self,
+        query: usize,
+        limit: usize,
+        delta: f32,
+        p: &mut [f32; BLOCK],
+        ds: &mut [f32; BLOCK],
+    ) {
+        let end = limit.next_multiple_of(LANES);
+        let (lse, scale) = (self.lse[query], self.scale);
+        for (p, ds) in
+            p[..end].as_chunks_mut::<LANES>().0.iter_mut().zip(ds[..end].as_chunks_mut::<LANES>().0)
+        {
+            for (p, ds) in p.iter_mut().zip(ds) {
+                *p = exp_normal::<C>(fma::<C>(*p, scale, -lse));
+                *ds = *p * (*ds - delta);
+            }
+        }
+    }
+
+    /// Stores the gradients of a block of keys and values.
+    #[inline(always)]
+    pub fn store_keys<C: Caps>(&self, range: (usize, usize), d_keys: &mut [f32], d_values: &mut [f32]) {
+        let width = padded(self.shape.dim);
+        store_rows::<C>(&self.dk, &self.shape, self.at, range, width, d_keys, self.scale);
+        store_rows::<C>(&self.dv, &self.shape, self.at, range, width, d_values, 1.0);
+    }
+
+    /// Stores the gradients of the queries, if they are complete.
+    #[inline(always)]
+    pub fn finish<C: Caps>(&self, d_queries: &mut [f32]) {
+        if let Some(dq) = &self.dq {
+            let width = padded(self.shape.dim);
+            store_rows::<C>(dq, &self.shape, self.at, (0, self.shape.time), width, d_queries, self.scale);
+        }
+    }
+}
+
+/// A head by f32 products of vectors.
+pub(super) struct OnVectors<'a>(pub Head<'a>);
+
+impl Body for OnVectors<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(self) {
+        let mut head = self.0;
+        let (scratch, d_queries) = (std::mem::take(&mut head.scratch), std::mem::take(&mut head.d_queries));
+        let (shape, mask, compute, at) = (head.shape, head.mask, operand_format(head.compute), head.at);
         let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
         let (queries, scratch) = scratch.split_at_mut(time * width);
         let (d_out, scratch) = scratch.split_at_mut(time * width);
-        let (d_queries, scratch) = scratch.split_at_mut(time * width);
         let (delta, scratch) = scratch.split_at_mut(time);
         let (keys, scratch) = scratch.split_at_mut(BLOCK * width);
         let (keys_t, scratch) = scratch.split_at_mut(BLOCK * width);
@@ -183,30 +368,30 @@ impl Body for Head<'_> {
         let (d_values, scratch) = scratch.split_at_mut(BLOCK * width);
         let (probabilities, d_scores) = scratch.split_at_mut(BLOCK * BLOCK);
 
-        load_rows::<C>(&self.q, &shape, compute, at, (0, shape.time), width, queries);
+        // Queries that see none of these keys are left out.
+        let start = head.query_blocks(head.blocks.start).start * BLOCK;
+        let seeing = (start, shape.time - start);
+        load_rows::<C>(&head.q, &shape, compute, at, seeing, width, &mut queries[start * width..]);
         // The forward results are needed only for δ: they pass through the place of the queries' gradients.
-        load_rows::<C>(&self.out, &shape, Storage::F32, at, (0, shape.time), width, d_queries);
-        load_rows::<C>(&self.dout, &shape, compute, at, (0, shape.time), width, d_out);
+        load_rows::<C>(&head.out, &shape, Storage::F32, at, seeing, width, &mut d_queries[start * width..]);
+        load_rows::<C>(&head.dout, &shape, compute, at, seeing, width, &mut d_out[start * width..]);
         let rows = d_queries.chunks_exact(width).zip(d_out.chunks_exact(width));
-        for (delta, (out, d_out)) in delta.iter_mut().zip(rows) {
+        for (delta, (out, d_out)) in delta.iter_mut().zip(rows).skip(start) {
             *delta = dot::<C>(out, d_out);
         }
         d_queries.fill(0.0);
 
-        for key_block in 0..time / BLOCK {
-            let key = key_block * BLOCK;
-            let present = BLOCK.min(shape.time - key);
+        for key_block in head.blocks.clone() {
+            let (key, present) = head.range(key_block);
             // `d_keys` is free until it is zeroed below.
-            load_rows::<C>(&self.v, &shape, compute, at, (key, present), width, d_keys);
+            load_rows::<C>(&head.v, &shape, compute, at, (key, present), width, d_keys);
             transpose(d_keys, width, values_t);
-            load_rows::<C>(&self.k, &shape, compute, at, (key, present), width, keys);
+            load_rows::<C>(&head.k, &shape, compute, at, (key, present), width, keys);
             transpose(keys, width, keys_t);
             d_keys.fill(0.0);
             d_values.fill(0.0);
-            let first_block = if mask == Mask::Causal { key_block } else { 0 };
-            for block in first_block..time / BLOCK {
-                let first = block * BLOCK;
-                let count = BLOCK.min(shape.time - first);
+            for block in head.query_blocks(key_block) {
+                let (first, count) = head.range(block);
                 let place = first * width..(first + BLOCK) * width;
                 let diagonal = mask == Mask::Causal && block == key_block;
                 let band = |band| if diagonal { band } else { Band::Full };
@@ -230,22 +415,14 @@ impl Body for Head<'_> {
                 }
                 for i in 0..count {
                     let limit = visible(mask, first + i, key, present);
+                    let (p, ds) = (score_row(probabilities, i), score_row(d_scores, i));
+                    head.probabilities::<C>(first + i, limit, delta[first + i], p, ds);
                     // Beyond this the products below do not look.
                     let end = limit.next_multiple_of(LANES);
-                    let p = &mut score_row(probabilities, i)[..end];
-                    let ds = &mut score_row(d_scores, i)[..end];
-                    let (lse, delta) = (lse[first + i], delta[first + i]);
-                    for (p, ds) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(ds.as_chunks_mut::<LANES>().0)
-                    {
-                        for (p, ds) in p.iter_mut().zip(ds) {
-                            *p = exp_normal::<C>(fma::<C>(*p, scale, -lse));
-                            *ds = *p * (*ds - delta);
-                        }
-                    }
-                    p[limit..].fill(0.0);
-                    ds[limit..].fill(0.0);
-                    round_in_place::<C>(compute, p);
-                    round_in_place::<C>(compute, ds);
+                    p[limit..end].fill(0.0);
+                    ds[limit..end].fill(0.0);
+                    round_in_place::<C>(compute, &mut p[..end]);
+                    round_in_place::<C>(compute, &mut ds[..end]);
                 }
                 // dv += pᵀ·dout and dk += dsᵀ·q.
                 let operands =
@@ -279,10 +456,9 @@ impl Body for Head<'_> {
                 }
                 .run::<C>();
             }
-            store_rows::<C>(&self.dk, &shape, at, (key, present), width, d_keys, scale);
-            store_rows::<C>(&self.dv, &shape, at, (key, present), width, d_values, 1.0);
+            head.store_keys::<C>((key, present), d_keys, d_values);
         }
-        store_rows::<C>(&self.dq, &shape, at, (0, shape.time), width, d_queries, scale);
+        head.finish::<C>(d_queries);
     }
 }
 

@@ -1,17 +1,17 @@
 //! The forward pass.
 
 use super::product::{Band, Into, Left, Product};
+use super::unit::{Unit, with_unit};
 use super::{
-    BLOCK, Layout, Mask, Shape, View, check_shape, load_rows, padded, score_row, transpose, visible,
+    BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
+    score_row, transpose, visible,
 };
+use crate::gemm::Compute;
 use crate::isa::Isa;
 use crate::pool::Pool;
-use crate::rows::storage::{Dst, Storage, round_in_place};
-use crate::rows::{Body, Caps, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
+use crate::rows::storage::{Dst, round_in_place};
+use crate::rows::{Body, Caps, RowError, SharedDst, SharedSlice, check_len, check_scratch};
 use crate::rows::{exp_normal, fma};
-
-/// Chunks wanted at least, if the sequences are long enough: work for many cores.
-const CHUNKS: usize = 32;
 
 /// Scores handled at a time; a row's length is rounded up to it.
 const LANES: usize = 16;
@@ -26,7 +26,7 @@ pub struct AttentionForward<'a> {
     /// Factor of the scores, usually 1/√D.
     pub scale: f32,
     /// Format of the operands of products.
-    pub compute: Storage,
+    pub compute: Compute,
     /// Queries.
     pub q: View<'a>,
     /// Keys.
@@ -44,11 +44,16 @@ pub struct AttentionForward<'a> {
 }
 
 /// f32 elements of scratch of [`AttentionForward`] on a pool of `threads` threads.
-pub fn attention_forward_scratch_len(threads: usize, shape: &Shape) -> usize {
-    threads * worker_len(shape)
+pub fn attention_forward_scratch_len(isa: Isa, threads: usize, shape: &Shape, compute: Compute) -> usize {
+    with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-fn worker_len(shape: &Shape) -> usize {
+pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &Shape) -> usize {
+    threads * unit.forward_len(shape)
+}
+
+/// f32 elements that one worker needs without tiles.
+pub(super) fn vector_len(shape: &Shape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Keys transposed, values, one block of queries, keys (before transposing) and results, one of scores.
     2 * time * width + 3 * BLOCK * width + BLOCK * BLOCK
@@ -58,8 +63,13 @@ impl AttentionForward<'_> {
     /// Computes the results.
     ///
     /// # Errors
-    /// If a size is zero, a tensor or the scratch is too short, or rows of `out` overlap.
+    /// If a size is zero, a tensor or the scratch is too short, rows of `out` overlap, or an operand is stored in another
+    /// 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
+    }
+
+    pub(super) fn run_on<U: Unit>(self, unit: U, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         let AttentionForward { shape, mask, scale, compute, q, k, v, out, out_layout, lse, scratch } = self;
         check_shape(&shape)?;
         q.layout.check("q", &shape, q.data.len())?;
@@ -67,7 +77,11 @@ impl AttentionForward<'_> {
         v.layout.check("v", &shape, v.data.len())?;
         out_layout.check("out", &shape, out.len())?;
         check_len("lse", shape.batch * shape.heads * shape.time, lse.len())?;
-        check_scratch(attention_forward_scratch_len(pool.threads(), &shape), scratch.len())?;
+        for (what, view) in [("q", &q), ("k", &k), ("v", &v)] {
+            check_format(what, view, compute)?;
+        }
+        let per_worker = unit.forward_len(&shape);
+        check_scratch(pool.threads() * per_worker, scratch.len())?;
         if !out_layout.is_disjoint(&shape, None) {
             return Err(RowError::Shape { what: "out", why: "rows overlap" });
         }
@@ -77,7 +91,6 @@ impl AttentionForward<'_> {
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let out = SharedDst::new(out);
         let (lse, scratch) = (SharedSlice::new(lse), SharedSlice::new(scratch));
-        let per_worker = worker_len(&shape);
         pool.for_each(heads * parts, &|worker, chunk| {
             let (index, part) = (chunk / parts, chunk % parts);
             // SAFETY: a worker runs one chunk at a time.
@@ -97,34 +110,125 @@ impl AttentionForward<'_> {
                 lse,
                 scratch,
             };
-            dispatch(isa, head);
+            unit.forward(isa, head);
         });
         Ok(())
     }
 }
 
 /// Some blocks of queries of one head of one sequence.
-struct Head<'a> {
-    shape: Shape,
-    mask: Mask,
-    scale: f32,
-    compute: Storage,
-    q: View<'a>,
-    k: View<'a>,
-    v: View<'a>,
-    at: (usize, usize),
-    blocks: std::ops::Range<usize>,
-    out: SharedDst<'a>,
-    out_layout: Layout,
-    lse: SharedSlice<'a, f32>,
-    scratch: &'a mut [f32],
+pub(super) struct Head<'a> {
+    pub shape: Shape,
+    pub mask: Mask,
+    pub scale: f32,
+    pub compute: Compute,
+    pub q: View<'a>,
+    pub k: View<'a>,
+    pub v: View<'a>,
+    pub at: (usize, usize),
+    pub blocks: std::ops::Range<usize>,
+    pub out: SharedDst<'a>,
+    pub out_layout: Layout,
+    pub lse: SharedSlice<'a, f32>,
+    pub scratch: &'a mut [f32],
 }
 
-impl Body for Head<'_> {
+/// The running softmax of a block of queries.
+pub(super) struct Running {
+    largest: [f32; BLOCK],
+    total: [f32; BLOCK],
+}
+
+impl Running {
+    pub fn new() -> Running {
+        Running { largest: [f32::NEG_INFINITY; BLOCK], total: [0.0; BLOCK] }
+    }
+
+    /// Turns the scores of one block of keys into probabilities relative to the largest score so far, and rescales the sums
+    /// of earlier blocks. `end(row, limit)` finishes a row of which the first `limit` count.
+    #[inline(always)]
+    pub fn block<C: Caps>(
+        &mut self,
+        head: &Head<'_>,
+        (first, count): (usize, usize),
+        (key, present): (usize, usize),
+        scores: &mut [f32],
+        sums: &mut [f32],
+        end: impl Fn(&mut [f32; BLOCK], usize),
+    ) {
+        let width = padded(head.shape.dim);
+        for i in 0..count {
+            let limit = visible(head.mask, first + i, key, present);
+            let all = score_row(scores, i);
+            let row = &mut all[..limit.next_multiple_of(LANES)];
+            row[limit..].fill(f32::NEG_INFINITY);
+            let (now, keep, sum) = softmax_row::<C>(row.as_chunks_mut().0, head.scale, self.largest[i]);
+            self.largest[i] = now;
+            self.total[i] = fma::<C>(self.total[i], keep, sum);
+            end(all, limit);
+            if key > 0 {
+                for sum in &mut sums[i * width..(i + 1) * width] {
+                    *sum *= keep;
+                }
+            }
+        }
+    }
+
+    /// Divides the sums by the totals, and writes them and the log-sum-exp.
+    #[inline(always)]
+    pub fn finish<C: Caps>(&self, head: &Head<'_>, (first, count): (usize, usize), sums: &mut [f32]) {
+        let (shape, at, width) = (&head.shape, head.at, padded(head.shape.dim));
+        let lse_start = (at.0 * shape.heads + at.1) * shape.time + first;
+        // SAFETY: these queries belong to this chunk alone.
+        let lse = unsafe { head.lse.part(lse_start..lse_start + count) };
+        for i in 0..count {
+            lse[i] = (f64::from(self.largest[i]) + f64::from(self.total[i]).ln()) as f32;
+            let factor = 1.0 / self.total[i];
+            let row = &mut sums[i * width..i * width + shape.dim];
+            for x in row.iter_mut() {
+                *x *= factor;
+            }
+            let start = head.out_layout.row(at.0, first + i, at.1);
+            // SAFETY: rows of `out` do not overlap, and these queries belong to this chunk alone.
+            let mut to = unsafe { head.out.part(start..start + shape.dim) };
+            to.store::<C>(0, row);
+        }
+    }
+}
+
+impl Head<'_> {
+    /// Blocks of keys that any of these queries sees.
+    pub fn key_blocks(&self) -> usize {
+        match self.mask {
+            Mask::Causal => self.blocks.end,
+            Mask::Full => self.shape.time.div_ceil(BLOCK),
+        }
+    }
+
+    /// Blocks of keys that a block of queries sees.
+    pub fn seen_by(&self, block: usize) -> usize {
+        match self.mask {
+            Mask::Causal => block + 1,
+            Mask::Full => self.key_blocks(),
+        }
+    }
+
+    /// First position and number of positions of a block.
+    pub fn range(&self, block: usize) -> (usize, usize) {
+        (block * BLOCK, BLOCK.min(self.shape.time - block * BLOCK))
+    }
+}
+
+/// A head by f32 products of vectors.
+pub(super) struct OnVectors<'a>(pub Head<'a>);
+
+impl Body for OnVectors<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let Head { shape, mask, scale, compute, q, k, v, at, blocks, out, out_layout, lse, scratch } = self;
+        let mut head = self.0;
+        let scratch = std::mem::take(&mut head.scratch);
+        let (shape, mask, compute, at) = (head.shape, head.mask, operand_format(head.compute), head.at);
         let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
         let (keys, scratch) = scratch.split_at_mut(time * width);
         let (values, scratch) = scratch.split_at_mut(time * width);
@@ -133,32 +237,22 @@ impl Body for Head<'_> {
         let (sums, scores) = scratch.split_at_mut(BLOCK * width);
 
         // Keys transposed block by block, and values, as far as any of these queries sees.
-        let key_blocks = match mask {
-            Mask::Causal => blocks.end,
-            Mask::Full => time / BLOCK,
-        };
-        for block in 0..key_blocks {
-            let range = (block * BLOCK, BLOCK.min(shape.time - block * BLOCK));
+        for block in 0..head.key_blocks() {
+            let range = head.range(block);
             let place = block * BLOCK * width..(block + 1) * BLOCK * width;
-            load_rows::<C>(&k, &shape, compute, at, range, width, rows);
+            load_rows::<C>(&head.k, &shape, compute, at, range, width, rows);
             transpose(rows, width, &mut keys[place.clone()]);
-            load_rows::<C>(&v, &shape, compute, at, range, width, &mut values[place]);
+            load_rows::<C>(&head.v, &shape, compute, at, range, width, &mut values[place]);
         }
 
-        for block in blocks {
-            let first = block * BLOCK;
-            let count = BLOCK.min(shape.time - first);
-            load_rows::<C>(&q, &shape, compute, at, (first, count), width, queries);
+        for block in head.blocks.clone() {
+            let (first, count) = head.range(block);
+            load_rows::<C>(&head.q, &shape, compute, at, (first, count), width, queries);
             sums.fill(0.0);
-            let (mut largest, mut total) = ([f32::NEG_INFINITY; BLOCK], [0.0f32; BLOCK]);
-            let seen = match mask {
-                Mask::Causal => block + 1,
-                Mask::Full => key_blocks,
-            };
-            for key_block in 0..seen {
-                let key = key_block * BLOCK;
+            let mut running = Running::new();
+            for key_block in 0..head.seen_by(block) {
+                let (key, present) = head.range(key_block);
                 let place = key * width..(key + BLOCK) * width;
-                let present = BLOCK.min(shape.time - key);
                 let diagonal = mask == Mask::Causal && key_block == block;
                 Product {
                     m: count,
@@ -173,20 +267,10 @@ impl Body for Head<'_> {
                     band: if diagonal { Band::LowerResult } else { Band::Full },
                 }
                 .run::<C>();
-                for i in 0..count {
-                    let limit = visible(mask, first + i, key, present);
-                    let row = &mut score_row(scores, i)[..limit.next_multiple_of(LANES)];
-                    row[limit..].fill(f32::NEG_INFINITY);
-                    let (now, keep, sum) = softmax_row::<C>(row.as_chunks_mut().0, scale, largest[i]);
-                    largest[i] = now;
-                    total[i] = fma::<C>(total[i], keep, sum);
-                    round_in_place::<C>(compute, row);
-                    if key_block > 0 {
-                        for sum in &mut sums[i * width..(i + 1) * width] {
-                            *sum *= keep;
-                        }
-                    }
-                }
+                // Beyond whole lanes the next product does not look.
+                running.block::<C>(&head, (first, count), (key, present), scores, sums, |row, limit| {
+                    round_in_place::<C>(compute, &mut row[..limit.next_multiple_of(LANES)]);
+                });
                 Product {
                     m: count,
                     n: width,
@@ -201,21 +285,7 @@ impl Body for Head<'_> {
                 }
                 .run::<C>();
             }
-            let lse_start = (at.0 * shape.heads + at.1) * shape.time + first;
-            // SAFETY: these queries belong to this chunk alone.
-            let lse = unsafe { lse.part(lse_start..lse_start + count) };
-            for i in 0..count {
-                lse[i] = (f64::from(largest[i]) + f64::from(total[i]).ln()) as f32;
-                let factor = 1.0 / total[i];
-                let row = &mut sums[i * width..i * width + shape.dim];
-                for x in row.iter_mut() {
-                    *x *= factor;
-                }
-                let start = out_layout.row(at.0, first + i, at.1);
-                // SAFETY: rows of `out` do not overlap, and these queries belong to this chunk alone.
-                let mut to = unsafe { out.part(start..start + shape.dim) };
-                to.store::<C>(0, row);
-            }
+            running.finish::<C>(&head, (first, count), sums);
         }
     }
 }

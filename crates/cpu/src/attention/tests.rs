@@ -1,6 +1,12 @@
 use proptest::prelude::*;
 
+use super::unit::Tiles;
 use super::*;
+use crate::gemm::scheme::with_scheme;
+use crate::gemm::simulated::SimulatedTiles;
+use crate::gemm::tests::{COMPUTES, Unit};
+use crate::isa::Isa;
+use crate::pool::Pool;
 use crate::rows::storage::Dst;
 use crate::rows::support::*;
 
@@ -16,8 +22,50 @@ struct Case {
     shape: Shape,
     mask: Mask,
     storage: Storage,
-    compute: Storage,
+    compute: Compute,
     packing: Packing,
+}
+
+/// What a case runs on.
+#[derive(Clone, Copy, Debug)]
+enum On {
+    Isa(Isa),
+    SimulatedTiles { with_f16: bool },
+}
+
+impl On {
+    fn unit(self) -> Unit {
+        match self {
+            On::Isa(isa) => Unit::of(isa),
+            On::SimulatedTiles { with_f16: false } => Unit::Tiles,
+            On::SimulatedTiles { with_f16: true } => Unit::TilesWithF16,
+        }
+    }
+}
+
+/// Runs `$body` on the unit that is simulated for a compute format.
+macro_rules! simulated {
+    ($compute:expr, $with_f16:expr, $unit:ident => $body:expr) => {
+        with_scheme!($compute, $with_f16, S => {
+            let tiles = SimulatedTiles::<S>::new();
+            let $unit = Tiles(&tiles);
+            $body
+        }, else unreachable!("f32 has no tiles"))
+    };
+}
+
+/// How much a product may leave out or round away of Σ|a||b|, and how many terms it has for each.
+fn product(case: &Case, unit: Unit) -> (f64, usize) {
+    let (passes, left_out) = unit.passes(case.compute);
+    (left_out, passes)
+}
+
+/// The fraction by which an operand that a kernel makes itself is rounded, or what is left out of its products.
+fn operand_error(case: &Case, unit: Unit) -> f64 {
+    match operand_format(case.compute) {
+        Storage::F32 => product(case, unit).0,
+        low => low.unit_roundoff(),
+    }
 }
 
 /// Everything in f64, and bounds: naive attention with the score matrix.
@@ -54,24 +102,32 @@ fn scale(shape: &Shape) -> f32 {
     1.0 / (shape.dim as f32).sqrt()
 }
 
-/// Error of a scaled score: D products and additions, and the scaling.
-fn score_error(shape: &Shape, q: &[f64], k: &[f64]) -> f64 {
-    f64::from(scale(shape)) * gamma(shape.dim + 1) * abs_dot(q, k)
+/// Error of a product of D terms as a fraction of the sum of magnitudes.
+fn dot_error(case: &Case, unit: Unit) -> f64 {
+    let (left_out, passes) = product(case, unit);
+    // Products of terms add up to a little more than the product.
+    left_out + gamma(passes * case.shape.dim + 1) * if left_out > 0.0 { 1.0 + 1.0 / 32.0 } else { 1.0 }
 }
 
-fn forward(case: &Case, [q, k, v]: [&[f64]; 3]) -> Reference {
+/// Error of a scaled score: D products and additions, and the scaling.
+fn score_error(case: &Case, unit: Unit, q: &[f64], k: &[f64]) -> f64 {
+    f64::from(scale(&case.shape)) * dot_error(case, unit) * abs_dot(q, k)
+}
+
+fn forward(case: &Case, on: Unit, [q, k, v]: [&[f64]; 3]) -> Reference {
     let shape = &case.shape;
     let count = q.len();
     let rows = shape.batch * shape.heads * shape.time;
+    let passes = product(case, on).1;
     let mut r = Reference {
         out: vec![0.0; count],
         out_bound: vec![0.0; count],
         lse: vec![0.0; rows],
         lse_bound: vec![0.0; rows],
     };
-    let unit = if case.compute == Storage::F32 { 0.0 } else { case.compute.unit_roundoff() };
+    let unit = operand_error(case, on);
     // Below this a probability in f16 is subnormal and its rounding absolute.
-    let tiny = if case.compute == Storage::F16 { 2f64.powi(-25) } else { 0.0 };
+    let tiny = if case.compute == Compute::F16 { 2f64.powi(-25) } else { 0.0 };
     for (b, h) in heads(*shape) {
         for t in 0..shape.time {
             let at = row(shape, b, t, h);
@@ -83,7 +139,7 @@ fn forward(case: &Case, [q, k, v]: [&[f64]; 3]) -> Reference {
             let range = scores.iter().fold(0.0, |a: f64, &b| a.max(largest - b));
             let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             let worst =
-                keys.iter().map(|&j| score_error(shape, q, &k[row(shape, b, j, h)])).fold(0.0, f64::max);
+                keys.iter().map(|&j| score_error(case, on, q, &k[row(shape, b, j, h)])).fold(0.0, f64::max);
             // The difference from the maximum, an exponential within 2 ulp, and for every later block a rescaling by
             // another exponential.
             let blocks = (shape.time.div_ceil(BLOCK) + 1) as f64;
@@ -102,7 +158,8 @@ fn forward(case: &Case, [q, k, v]: [&[f64]; 3]) -> Reference {
                 let size: f64 = terms().map(|(p, v)| p * v.abs()).sum();
                 let values: f64 = terms().map(|(_, v)| v.abs()).sum();
                 // Errors of probabilities and of their sum, their rounding, and the product's sum.
-                r.out_bound[o] = size * (2.0 * relative + unit + 2.0 * gamma(BLOCK) + blocks * 2.0 * U)
+                r.out_bound[o] = size
+                    * (2.0 * relative + unit + 2.0 * gamma(passes * BLOCK) + blocks * 2.0 * U)
                     + values * tiny / total;
             }
         }
@@ -116,13 +173,14 @@ struct Gradients {
 }
 
 /// The gradients, given out and lse as the kernel gets them.
-fn backward(case: &Case, [q, k, v, out, dout]: [&[f64]; 5], lse: &[f64]) -> Gradients {
+fn backward(case: &Case, on: Unit, [q, k, v, out, dout]: [&[f64]; 5], lse: &[f64]) -> Gradients {
     let shape = &case.shape;
     let zero = || [vec![0.0; q.len()], vec![0.0; q.len()], vec![0.0; q.len()]];
     let mut g = Gradients { values: zero(), bounds: zero() };
-    let unit = if case.compute == Storage::F32 { 0.0 } else { case.compute.unit_roundoff() };
-    let tiny = if case.compute == Storage::F16 { 2f64.powi(-25) } else { 0.0 };
-    let sums = gamma(shape.time + 2);
+    let unit = operand_error(case, on);
+    let tiny = if case.compute == Compute::F16 { 2f64.powi(-25) } else { 0.0 };
+    // With keys in parts, one more addition for each.
+    let sums = gamma(product(case, on).1 * shape.time + 2 + CHUNKS);
     let s = f64::from(scale(shape));
     for (b, h) in heads(*shape) {
         for t in 0..shape.time {
@@ -137,12 +195,12 @@ fn backward(case: &Case, [q, k, v, out, dout]: [&[f64]; 5], lse: &[f64]) -> Grad
                 let score = s * dot(qr, kr);
                 let p = (score - lse).exp();
                 let p_error = p
-                    * (score_error(shape, qr, kr) + ((score - lse).abs() + score.abs() + 6.0) * U)
+                    * (score_error(case, on, qr, kr) + ((score - lse).abs() + score.abs() + 6.0) * U)
                     + 2f64.powi(-126);
                 let dp = dot(dor, vr);
                 let ds = p * (dp - delta);
                 let ds_error = p_error * (dp - delta).abs()
-                    + p * (gamma(shape.dim) * abs_dot(dor, vr) + delta_error)
+                    + p * (dot_error(case, on) * abs_dot(dor, vr) + delta_error)
                     + 3.0 * U * p * (dp.abs() + delta.abs());
                 // As operands of products: rounded to the compute format.
                 let (p_total, ds_total) = (
@@ -203,7 +261,7 @@ fn dense(shape: &Shape, data: &Stored, layout: Layout) -> Vec<f64> {
 /// The values as the products see them: rounded to the compute format.
 fn seen_by_products(case: &Case, values: Vec<f64>) -> Vec<f64> {
     let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
-    Stored::new(case.compute, &values).values()
+    Stored::new(operand_format(case.compute), &values).values()
 }
 
 fn check(case: Case) {
@@ -215,13 +273,20 @@ fn check(case: Case) {
     let views = layouts.map(|(i, layout)| View { data: stored[i].src(), layout });
     let dout = random_stored(4, case.storage, count, 1.0);
     let packed = case.packing == Packing::Packed;
-    let results = everywhere(|isa, pool| {
+    let run = |on: On, pool: &Pool| {
         let mut out = Stored::empty(case.storage, count);
         let mut lse = vec![0.0; rows];
         let [q, k, v] = views;
         let (mask, compute, scale) = (case.mask, case.compute, scale(&shape));
-        let mut scratch = vec![f32::NAN; attention_forward_scratch_len(pool.threads(), &shape)];
-        AttentionForward {
+        let threads = pool.threads();
+        let len = match on {
+            On::Isa(isa) => attention_forward_scratch_len(isa, threads, &shape, compute),
+            On::SimulatedTiles { with_f16 } => {
+                simulated!(compute, with_f16, unit => forward::scratch_len(unit, threads, &shape))
+            }
+        };
+        let mut scratch = vec![f32::NAN; len];
+        let kernel = AttentionForward {
             shape,
             mask,
             scale,
@@ -233,15 +298,26 @@ fn check(case: Case) {
             out_layout: Layout::dense(&shape),
             lse: &mut lse,
             scratch: &mut scratch,
+        };
+        match on {
+            On::Isa(isa) => kernel.run(isa, pool),
+            On::SimulatedTiles { with_f16 } => {
+                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::best(), pool))
+            }
         }
-        .run(isa, pool)
         .unwrap();
         let mut grads: Vec<Stored> = if packed {
             vec![Stored::empty(case.storage, 3 * count)]
         } else {
             (0..3).map(|_| Stored::empty(case.storage, count)).collect()
         };
-        let mut scratch = vec![f32::NAN; attention_backward_scratch_len(pool.threads(), &shape)];
+        let len = match on {
+            On::Isa(isa) => attention_backward_scratch_len(isa, threads, &shape, compute),
+            On::SimulatedTiles { with_f16 } => {
+                simulated!(compute, with_f16, unit => backward::scratch_len(unit, threads, &shape))
+            }
+        };
+        let mut scratch = vec![f32::NAN; len];
         let [lq, lk, lv] = layouts.map(|(_, layout)| layout);
         let targets = match &mut grads[..] {
             [all] => Grads::Packed { data: all.dst(), q: lq, k: lk, v: lv },
@@ -249,7 +325,7 @@ fn check(case: Case) {
             _ => unreachable!(),
         };
         let dense = Layout::dense(&shape);
-        AttentionBackward {
+        let kernel = AttentionBackward {
             shape,
             mask,
             scale,
@@ -262,16 +338,31 @@ fn check(case: Case) {
             lse: &lse,
             grads: targets,
             scratch: &mut scratch,
+        };
+        match on {
+            On::Isa(isa) => kernel.run(isa, pool),
+            On::SimulatedTiles { with_f16 } => {
+                simulated!(compute, with_f16, unit => kernel.run_on(unit, Isa::best(), pool))
+            }
         }
-        .run(isa, pool)
         .unwrap();
         let mut all = vec![out, Stored::F32(lse)];
         all.extend(grads);
         all
-    });
+    };
+    let mut everywhere: Vec<On> = isas().into_iter().map(On::Isa).collect();
+    let tiles = case.compute != Compute::F32;
+    everywhere.extend(tiles.then_some(On::SimulatedTiles { with_f16: false }));
+    everywhere.extend((case.compute == Compute::F16).then_some(On::SimulatedTiles { with_f16: true }));
     let parts = layouts.map(|(i, layout)| seen_by_products(&case, dense(&shape, &stored[i], layout)));
-    let reference = forward(&case, [&parts[0], &parts[1], &parts[2]]);
-    for result in results {
+    let bits = |result: &[Stored]| result.iter().map(Stored::bits).collect::<Vec<_>>();
+    for on in everywhere {
+        let result = run(on, &pool(1));
+        for threads in [2, 3] {
+            let other = run(on, &pool(threads));
+            assert!(bits(&other) == bits(&result), "{on:?}: {threads} threads differ from one");
+        }
+        let reference = forward(&case, on.unit(), [&parts[0], &parts[1], &parts[2]]);
         assert_close("lse", &result[1].values(), &reference.lse, |i| reference.lse_bound[i]);
         assert_close("out", &result[0].values(), &reference.out, |i| {
             let bound = reference.out_bound[i];
@@ -279,7 +370,8 @@ fn check(case: Case) {
         });
         let out = result[0].values();
         let dout = seen_by_products(&case, dout.values());
-        let g = backward(&case, [&parts[0], &parts[1], &parts[2], &out, &dout], &result[1].values());
+        let g =
+            backward(&case, on.unit(), [&parts[0], &parts[1], &parts[2], &out, &dout], &result[1].values());
         for (which, (i, layout)) in layouts.into_iter().enumerate() {
             let actual = dense(&shape, &result[2 + i], layout);
             assert_close(["dq", "dk", "dv"][which], &actual, &g.values[which], |i| {
@@ -291,14 +383,27 @@ fn check(case: Case) {
 }
 
 #[test]
-fn shapes_at_the_edges() {
-    for (batch, heads, time, dim) in
-        [(1, 1, 1, 1), (2, 3, 64, 64), (1, 2, 65, 33), (1, 1, 130, 8), (1, 2, 200, 40)]
-    {
+fn one_block() {
+    edges(&[(1, 1, 1, 1), (1, 2, 33, 33)]);
+}
+
+#[test]
+fn several_blocks() {
+    edges(&[(2, 3, 64, 64), (1, 2, 65, 33), (1, 1, 130, 8), (1, 2, 200, 40)]);
+}
+
+/// More heads than chunks are wanted, so that none is cut.
+#[test]
+fn many_heads() {
+    edges(&[(CHUNKS / 2, 2, 66, 3)]);
+}
+
+fn edges(shapes: &[(usize, usize, usize, usize)]) {
+    for &(batch, heads, time, dim) in shapes {
         for mask in [Mask::Causal, Mask::Full] {
-            for storage in STORAGES {
-                let shape = Shape { batch, heads, time, dim };
-                check(Case { shape, mask, storage, compute: storage, packing: Packing::Packed });
+            for compute in COMPUTES {
+                let (shape, storage) = (Shape { batch, heads, time, dim }, operand_format(compute));
+                check(Case { shape, mask, storage, compute, packing: Packing::Packed });
             }
         }
     }
@@ -308,12 +413,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_shape(batch in 1usize..3, heads in 1usize..4, time in 1usize..150, dim in 1usize..70, causal in any::<bool>(),
-                 storage in 0usize..3, compute in 0usize..3, packed in any::<bool>()) {
+                 storage in 0usize..3, compute in 0usize..5, packed in any::<bool>()) {
         let mask = if causal { Mask::Causal } else { Mask::Full };
         let packing = if packed { Packing::Packed } else { Packing::Separate };
         let storage = STORAGES[storage];
         // 16-bit storage is computed in its own format; f32 in any.
-        let compute = if storage == Storage::F32 { STORAGES[compute] } else { storage };
+        let own = COMPUTES.into_iter().find(|&c| operand_format(c) == storage);
+        let compute = if storage == Storage::F32 { COMPUTES[compute] } else { own.unwrap() };
         check(Case { shape: Shape { batch, heads, time, dim }, mask, storage, compute, packing });
     }
 }
@@ -329,21 +435,21 @@ fn a_long_sequence_with_growing_scores() {
         shape,
         mask: Mask::Full,
         storage: Storage::F32,
-        compute: Storage::F32,
+        compute: Compute::F32,
         packing: Packing::Separate,
     };
     let values = |x: &[f32]| x.iter().map(|&x| x.into()).collect::<Vec<f64>>();
-    let reference = forward(&case, [&values(&q), &values(&k), &values(&v)]);
+    let reference = forward(&case, Unit::Vector, [&values(&q), &values(&k), &values(&v)]);
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; 256], vec![0.0; 256]);
         let layout = Layout::dense(&shape);
-        let mut scratch = vec![0.0; attention_forward_scratch_len(1, &shape)];
+        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
         let view = |x| View { data: Src::F32(x), layout };
         AttentionForward {
             shape,
             mask: Mask::Full,
             scale: 1.0,
-            compute: Storage::F32,
+            compute: Compute::F32,
             q: view(&q),
             k: view(&k),
             v: view(&v),
@@ -369,13 +475,13 @@ fn nan_in_one_head_stays_in_it_and_shows() {
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; count], vec![0.0; 140]);
         let layout = Layout::dense(&shape);
-        let mut scratch = vec![0.0; attention_forward_scratch_len(1, &shape)];
+        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
         let view = |x| View { data: Src::F32(x), layout };
         AttentionForward {
             shape,
             mask: Mask::Causal,
             scale: 1.0,
-            compute: Storage::F32,
+            compute: Compute::F32,
             q: view(&q),
             k: view(&k),
             v: view(&v),
@@ -408,7 +514,7 @@ fn overlapping_or_short_tensors_are_errors() {
 
     let x = vec![0.0; 48];
     let (mut out, mut lse) = (vec![0.0; 48], vec![0.0; 12]);
-    let mut scratch = vec![0.0; attention_forward_scratch_len(1, &shape)];
+    let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
     let mut run = |shape, out_layout, q: &[f32]| {
         let layout = Layout::dense(&Shape { batch: 2, heads: 2, time: 3, dim: 4 });
         let view = |x| View { data: Src::F32(x), layout };
@@ -416,7 +522,7 @@ fn overlapping_or_short_tensors_are_errors() {
             shape,
             mask: Mask::Full,
             scale: 1.0,
-            compute: Storage::F32,
+            compute: Compute::F32,
             q: view(q),
             k: view(&x),
             v: view(&x),

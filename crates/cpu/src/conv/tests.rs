@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gemm::Scratch;
-use crate::gemm::tests::{Tensor, bound, format_of, instruction_sets, numbers};
+use crate::gemm::tests::{COMPUTES, Tensor, Unit, bound, format_of, instruction_sets, numbers};
 use crate::pool::Pool;
 
 static POOLS: LazyLock<[Pool; 3]> =
@@ -76,15 +76,7 @@ fn compare(outcome: &Outcome<'_>, results: &[Tensor]) {
     }
     for (i, e) in exact.iter().enumerate() {
         let got = f64::from(results[0].get(i));
-        let bound = bound(
-            isa.level() == crate::isa::Level::Amx,
-            compute,
-            e.terms,
-            e.value,
-            e.magnitude,
-            largest,
-            results[0].format,
-        );
+        let bound = bound(Unit::of(isa), compute, e.terms, e.value, e.magnitude, largest, results[0].format);
         assert!((got - e.value).abs() <= bound, "{isa} {pass:?} {i}: {got} against {} ± {bound}", e.value);
     }
 }
@@ -182,7 +174,7 @@ proptest! {
     #[test]
     fn convolutions_lie_within_the_bound(
         conv in conv(),
-        compute in prop_oneof![Just(Compute::F32), Just(Compute::Bf16), Just(Compute::F16)],
+        compute in prop::sample::select(COMPUTES.to_vec()),
         out in prop_oneof![Just(Format::F32), Just(Format::Bf16), Just(Format::F16)],
         add: bool,
         relu: bool,
@@ -205,7 +197,7 @@ fn weight_gradient_of_a_first_layer() {
         stride: 1,
         padding: 1,
     };
-    for compute in [Compute::F32, Compute::Bf16, Compute::F16] {
+    for compute in COMPUTES {
         check(&conv, compute, Format::F32, Existing::Overwrite, false, 5);
     }
 }

@@ -1,36 +1,50 @@
-//! The engines for AMX: bf16 products of tiles, and f16 as four bf16 products.
+//! The engine for AMX: products of tiles by `tdpbf16ps`, and by `tdpfp16ps` where the processor has it.
 //!
 //! `tdpbf16ps` treats bf16 subnormals (below 2^-126) as zero and flushes f32 subnormals of its sums to zero, so for
 //! bf16 operands the error bound of a product of length k carries, besides the rounding of the sum,
-//! k · 2^-126 · (max|a| + max|b| + 1). For f16 nothing is ever flushed: see [`super::element`].
+//! k · 2^-126 · (max|a| + max|b| + 1). For f16 nothing is ever flushed: by bf16 parts see [`super::element`];
+//! `tdpfp16ps` takes f16 subnormals as they are, and its products are multiples of 2^-48.
 
 use std::arch::asm;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::engine::Engine;
-use super::pack::TILE_STEP;
+use super::Compute;
+use super::engine::{Engine, TileUnit};
+use super::pack::{self, TILE_STEP};
+use super::run::{pack_a, pack_b};
+use super::scheme::{self, Scheme, TileFormat};
 use super::scratch::Scratch;
 use super::source::Source;
-use super::{Compute, pack};
 use crate::isa::{Isa, Kernel, Level};
 
-/// Proof that this processor has tiles.
+/// Proof that this processor has tiles, and whether they take f16.
 #[derive(Clone, Copy)]
-pub(crate) struct Tiles(());
+pub(crate) struct Tiles(Level);
 
 impl Tiles {
     pub(crate) fn new(isa: Isa) -> Option<Tiles> {
-        (isa.level() >= Level::Amx).then_some(Tiles(()))
+        (isa.level() >= Level::Amx).then_some(Tiles(isa.level()))
+    }
+
+    /// Whether there is `tdpfp16ps`.
+    pub(crate) fn takes_f16(self) -> bool {
+        self.0 >= Level::AmxFp16
     }
 }
 
-/// bf16 by bf16 to f32, 32 × 32 in four tiles.
+/// Products by tiles, 32 × 32 in four of them.
 #[derive(Clone, Copy)]
-pub(crate) struct AmxBf16(pub(crate) Tiles);
+pub(crate) struct Amx<S>(Tiles, PhantomData<S>);
 
-/// f16 by f16 to f32 with exact products: both operands split into two bf16, four products.
-#[derive(Clone, Copy)]
-pub(crate) struct AmxF16(pub(crate) Tiles);
+impl<S: Scheme> Amx<S> {
+    /// # Panics
+    /// If the scheme takes f16 tiles and the processor does not.
+    pub(crate) fn new(tiles: Tiles) -> Amx<S> {
+        assert!(S::FORMAT == TileFormat::Bf16 || tiles.takes_f16(), "no f16 tiles here");
+        Amx(tiles, PhantomData)
+    }
+}
 
 /// The configuration of all eight tiles as 16 rows of 64 bytes (Intel's manual, LDTILECFG: palette 1).
 #[repr(C, align(64))]
@@ -59,22 +73,22 @@ fn configure(_: Tiles) {
     }
 }
 
-/// Loads the four accumulators from `acc[32][32]`, or zeroes them.
+/// Loads the four accumulators from 32 rows of 32 f32 that are `stride` bytes apart, or zeroes them.
 ///
 /// # Safety
-/// The tiles are configured, and `acc` points to 1024 f32.
+/// The tiles are configured, and `acc` points to such rows.
 #[inline(always)]
-unsafe fn begin(acc: *mut f32, add: bool) {
-    // The second pair lies 16 rows of 128 bytes on; the right tile of a pair 64 bytes on.
+unsafe fn begin(acc: *mut f32, stride: usize, add: bool) {
+    // The right tile of a pair lies 64 bytes on.
     if add {
-        // SAFETY: reads the 4 KiB at `acc` only.
+        // SAFETY: reads those rows only.
         unsafe {
             asm!(
                 "tileloadd tmm0, [{p} + {s}*1]",
                 "tileloadd tmm1, [{p} + {s}*1 + 64]",
-                "tileloadd tmm2, [{p} + {s}*1 + 2048]",
-                "tileloadd tmm3, [{p} + {s}*1 + 2112]",
-                p = in(reg) acc, s = in(reg) 128usize,
+                "tileloadd tmm2, [{q} + {s}*1]",
+                "tileloadd tmm3, [{q} + {s}*1 + 64]",
+                p = in(reg) acc, q = in(reg) acc.byte_add(16 * stride), s = in(reg) stride,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 options(nostack, readonly)
             );
@@ -91,64 +105,142 @@ unsafe fn begin(acc: *mut f32, add: bool) {
     }
 }
 
-/// Stores the four accumulators to `acc[32][32]`.
+/// Stores the four accumulators to 32 rows of 32 f32 that are `stride` bytes apart.
 ///
 /// # Safety
-/// The tiles are configured, and `acc` points to 1024 f32.
+/// The tiles are configured, and `acc` points to such rows.
 #[inline(always)]
-unsafe fn end(acc: *mut f32) {
-    // SAFETY: writes the 4 KiB at `acc` only.
+unsafe fn end(acc: *mut f32, stride: usize) {
+    // SAFETY: writes those rows only.
     unsafe {
         asm!(
             "tilestored [{p} + {s}*1], tmm0",
             "tilestored [{p} + {s}*1 + 64], tmm1",
-            "tilestored [{p} + {s}*1 + 2048], tmm2",
-            "tilestored [{p} + {s}*1 + 2112], tmm3",
-            p = in(reg) acc, s = in(reg) 128usize,
+            "tilestored [{q} + {s}*1], tmm2",
+            "tilestored [{q} + {s}*1 + 64], tmm3",
+            p = in(reg) acc, q = in(reg) acc.byte_add(16 * stride), s = in(reg) stride,
             options(nostack)
         );
     }
 }
 
-macro_rules! packing {
-    ($parts:expr) => {
-        #[inline(always)]
-        fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-            // SAFETY: AMX is a level above AVX-512, and `Tiles` proves it.
-            unsafe { crate::isa::run_avx512(kernel) }
+/// One instruction on tiles that reads 1 KiB behind `$p`, or none.
+macro_rules! tiles {
+    ($instruction:literal, $p:expr) => {
+        // SAFETY: reads what the caller vouches for. The compiler does not know tile registers, so nothing else uses
+        // them and they keep their values from one `asm!` to the next.
+        unsafe {
+            asm!(
+                $instruction, p = in(reg) $p, s = in(reg) 64usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly, preserves_flags)
+            )
         }
-        #[inline(always)]
-        fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-            pack::tiles_a::<$parts>(a, outer, k, to);
-        }
-        #[inline(always)]
-        fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-            pack::tiles_b::<$parts>(b, outer, k, to);
-        }
-        fn prepare(self) {
-            configure(self.0);
-        }
-        #[inline(always)]
-        unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
-            // SAFETY: passed on to the caller.
-            unsafe { self.tile_between(k, a, b, acc, add, || {}) }
+    };
+    ($($instruction:literal),+) => {
+        // SAFETY: touches no memory; registers as above.
+        unsafe {
+            asm!(
+                $($instruction,)+
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem, preserves_flags)
+            )
         }
     };
 }
 
+/// Multiplies one pair of planes after loading those that are new: two tiles of A by two of B.
+///
+/// # Safety
+/// The tiles are configured, `a` and `b` have 2 KiB behind them.
+#[inline(always)]
+unsafe fn pass<S: Scheme>(a: *const u16, new_a: bool, b: *const u16, new_b: bool) {
+    if new_a {
+        tiles!("tileloadd tmm4, [{p} + {s}*1]", a);
+    }
+    // B streams from the second-level cache: `tileloaddt1` keeps it from evicting A from the first.
+    if new_b {
+        tiles!("tileloaddt1 tmm6, [{p} + {s}*1]", b);
+        tiles!("tileloaddt1 tmm7, [{p} + {s}*1 + 1024]", b);
+    }
+    match S::FORMAT {
+        TileFormat::Bf16 => tiles!("tdpbf16ps tmm0, tmm4, tmm6"),
+        TileFormat::F16 => tiles!("tdpfp16ps tmm0, tmm4, tmm6"),
+    }
+    if new_a {
+        tiles!("tileloadd tmm5, [{p} + {s}*1 + 1024]", a);
+    }
+    match S::FORMAT {
+        TileFormat::Bf16 => {
+            tiles!("tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7");
+        }
+        TileFormat::F16 => {
+            tiles!("tdpfp16ps tmm1, tmm4, tmm7", "tdpfp16ps tmm2, tmm5, tmm6", "tdpfp16ps tmm3, tmm5, tmm7");
+        }
+    }
+}
+
+/// Adds the products of one step of 32 k.
+///
+/// # Safety
+/// The tiles are configured, and each pointer has the planes of one step behind it.
+#[inline(always)]
+unsafe fn step<S: Scheme>(a: *const u16, b: *const u16) {
+    // Written out, so that the choices below are made when this is compiled.
+    macro_rules! passes {
+        ($($i:literal)+) => {
+            $(if let Some(&(plane_a, plane_b)) = S::PASSES.get($i) {
+                let before = if $i == 0 { None } else { S::PASSES.get($i - 1usize) };
+                let new_a = before.is_none_or(|p| p.0 != plane_a);
+                let new_b = before.is_none_or(|p| p.1 != plane_b);
+                // SAFETY: the caller vouches for all planes.
+                unsafe { pass::<S>(a.add(plane_a * 1024), new_a, b.add(plane_b * 1024), new_b) };
+            })+
+        };
+    }
+    const { assert!(S::PASSES.len() <= 6) };
+    passes!(0 1 2 3 4 5);
+}
+
 // SAFETY: `Tiles::new` wants an `Isa` of that level.
-unsafe impl Engine for AmxBf16 {
+unsafe impl<S: Scheme> Engine for Amx<S> {
     type Unit = u16;
     const MR: usize = 32;
     const NR: usize = 32;
     const STEP: usize = TILE_STEP;
-    const KC: usize = 640;
+    const PARTS: usize = S::PLANES;
+    const KC: usize = S::KC;
     const MC: usize = 32;
     const RESIDENT_B: usize = 640 << 10;
     const BETWEEN: bool = true;
-    const PARTS: usize = 1;
 
-    packing!(1);
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: AMX is a level above AVX-512, and `Tiles` proves it.
+        unsafe { crate::isa::run_avx512(kernel) }
+    }
+
+    #[inline(always)]
+    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_a::<S>(a, outer, k, to);
+    }
+
+    #[inline(always)]
+    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_b::<S>(b, outer, k, to);
+    }
+
+    fn prepare(self) {
+        configure(self.0);
+    }
+
+    #[inline(always)]
+    unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.tile_between(k, a, b, acc, add, || {}) }
+    }
 
     #[inline(always)]
     unsafe fn tile_between(
@@ -160,122 +252,40 @@ unsafe impl Engine for AmxBf16 {
         add: bool,
         mut between: impl FnMut(),
     ) {
-        // SAFETY: passed on to the caller. Tile registers keep their values from one `asm!` to the next: the compiler
-        // does not know them, so nothing else uses them.
+        // SAFETY: passed on to the caller: rows of 32 f32, one after the other.
         unsafe {
-            begin(acc, add);
-            for step in 0..k / TILE_STEP {
-                bf16_step(a.add(step * 1024), b.add(step * 1024));
+            begin(acc, 128, add);
+            for i in 0..k / TILE_STEP {
+                step::<S>(a.add(i * S::PLANES * 1024), b.add(i * S::PLANES * 1024));
                 between();
             }
-            end(acc);
+            end(acc, 128);
         }
     }
 }
 
-// SAFETY: `Tiles::new` wants an `Isa` of that level.
-unsafe impl Engine for AmxF16 {
-    type Unit = u16;
-    const MR: usize = 32;
-    const NR: usize = 32;
-    const STEP: usize = TILE_STEP;
-    const KC: usize = 640;
-    const MC: usize = 32;
-    const RESIDENT_B: usize = 640 << 10;
-    const BETWEEN: bool = true;
-    const PARTS: usize = 2;
-
-    packing!(2);
-
-    #[inline(always)]
-    unsafe fn tile_between(
-        self,
-        k: usize,
-        a: *const u16,
-        b: *const u16,
-        acc: *mut f32,
-        add: bool,
-        mut between: impl FnMut(),
-    ) {
-        // SAFETY: as for bf16.
+impl<S: Scheme> TileUnit for Amx<S> {
+    fn planes(&self) -> usize {
+        S::PLANES
+    }
+    fn prepare(&self) {
+        configure(self.0);
+    }
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    }
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    }
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+        // SAFETY: passed on to the caller.
         unsafe {
-            begin(acc, add);
-            for step in 0..k / TILE_STEP {
-                f16_step(a.add(step * 2048), b.add(step * 2048));
-                between();
+            begin(c, 4 * c_row, add);
+            for i in 0..steps {
+                step::<S>(a.add(i * S::PLANES * 1024), b.add(i * S::PLANES * 1024));
             }
-            end(acc);
+            end(c, 4 * c_row);
         }
-    }
-}
-
-/// Adds the products of one step of 32 k: two tiles of A by two of B.
-///
-/// # Safety
-/// The tiles are configured, and each pointer has 2 KiB behind it.
-#[inline(always)]
-unsafe fn bf16_step(a: *const u16, b: *const u16) {
-    // SAFETY: reads what the caller vouches for. B streams from the second-level cache: `tileloaddt1` keeps it from
-    // evicting A from the first.
-    unsafe {
-        asm!(
-            "tileloadd tmm4, [{a} + {s}*1]",
-            "tileloaddt1 tmm6, [{b} + {s}*1]",
-            "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            a = in(reg) a, b = in(reg) b, s = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, readonly, preserves_flags)
-        );
-    }
-}
-
-/// Adds the products of one step of 32 k: the high and low parts of two tiles of A by those of two tiles of B.
-///
-/// # Safety
-/// The tiles are configured, and each pointer has 4 KiB behind it: high parts, then low parts.
-#[inline(always)]
-unsafe fn f16_step(a: *const u16, b: *const u16) {
-    // SAFETY: reads what the caller vouches for. Low by low comes first, so that the smallest products meet the sum
-    // together; the order of loads reuses each tile for two passes.
-    unsafe {
-        asm!(
-            "tileloadd tmm4, [{a} + {s}*1 + 2048]",
-            "tileloaddt1 tmm6, [{b} + {s}*1 + 2048]",
-            "tileloaddt1 tmm7, [{b} + {s}*1 + 3072]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a} + {s}*1 + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {s}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloaddt1 tmm6, [{b} + {s}*1]",
-            "tileloaddt1 tmm7, [{b} + {s}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {s}*1 + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a} + {s}*1 + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            a = in(reg) a, b = in(reg) b, s = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, readonly, preserves_flags)
-        );
     }
 }
 
@@ -285,11 +295,11 @@ pub(crate) fn tile_peak(isa: Isa) -> f64 {
     const K: usize = 256;
     const TIMES: usize = 4000;
     let Some(tiles) = Tiles::new(isa) else { return 0.0 };
-    let engine = AmxBf16(tiles);
+    let engine = Amx::<scheme::Bf16>::new(tiles);
     let mut scratch = Scratch::new();
     let panel = 2 * 32 * K;
     let base = scratch.take(2 * panel + 4 * 32 * 32);
-    engine.prepare();
+    configure(tiles);
     for _ in 0..TIMES {
         // SAFETY: three regions of the scratch memory just taken, each a multiple of 64 bytes long; the values in them,
         // whatever they are, change neither the work nor its time.

@@ -8,8 +8,8 @@ pub(crate) trait Element {
     type Stored: Copy + Default;
     /// The value, rounded to the compute format where the storage is wider. Exact otherwise.
     fn value(stored: Self::Stored) -> f32;
-    /// The value as a sum of bf16 codes, of which a bf16 product needs only the first.
-    fn halves(stored: Self::Stored) -> [u16; 2];
+    /// The 16-bit codes that tiles multiply, one for each plane of the scheme; zeros after the last.
+    fn terms(stored: Self::Stored) -> [u16; 3];
 }
 
 /// f32 computed as f32.
@@ -22,6 +22,12 @@ pub(crate) struct F16;
 pub(crate) struct F32ToBf16;
 /// f32 rounded to f16.
 pub(crate) struct F32ToF16;
+/// f16 codes for tiles that take them.
+pub(crate) struct F16Code;
+/// f32 rounded to f16 for tiles that take it.
+pub(crate) struct F32ToF16Code;
+/// f32 split into bf16 terms.
+pub(crate) struct SplitF32;
 
 impl Element for F32 {
     type Stored = f32;
@@ -30,8 +36,8 @@ impl Element for F32 {
         stored
     }
     #[inline(always)]
-    fn halves(stored: f32) -> [u16; 2] {
-        F32ToBf16::halves(stored)
+    fn terms(stored: f32) -> [u16; 3] {
+        SplitF32::terms(stored)
     }
 }
 
@@ -42,8 +48,8 @@ impl Element for Bf16 {
         f32_from_bf16(stored)
     }
     #[inline(always)]
-    fn halves(stored: u16) -> [u16; 2] {
-        [stored, 0]
+    fn terms(stored: u16) -> [u16; 3] {
+        [stored, 0, 0]
     }
 }
 
@@ -54,8 +60,8 @@ impl Element for F32ToBf16 {
         f32_from_bf16(bf16_from_f32(stored))
     }
     #[inline(always)]
-    fn halves(stored: f32) -> [u16; 2] {
-        [bf16_from_f32(stored), 0]
+    fn terms(stored: f32) -> [u16; 3] {
+        [bf16_from_f32(stored), 0, 0]
     }
 }
 
@@ -66,7 +72,7 @@ impl Element for F16 {
         f32_from_f16(stored)
     }
     #[inline(always)]
-    fn halves(stored: u16) -> [u16; 2] {
+    fn terms(stored: u16) -> [u16; 3] {
         split_f16(f32_from_f16(stored))
     }
 }
@@ -78,8 +84,44 @@ impl Element for F32ToF16 {
         f32_from_f16(f16_from_f32(stored))
     }
     #[inline(always)]
-    fn halves(stored: f32) -> [u16; 2] {
-        F16::halves(f16_from_f32(stored))
+    fn terms(stored: f32) -> [u16; 3] {
+        F16::terms(f16_from_f32(stored))
+    }
+}
+
+impl Element for F16Code {
+    type Stored = u16;
+    #[inline(always)]
+    fn value(stored: u16) -> f32 {
+        f32_from_f16(stored)
+    }
+    #[inline(always)]
+    fn terms(stored: u16) -> [u16; 3] {
+        [stored, 0, 0]
+    }
+}
+
+impl Element for F32ToF16Code {
+    type Stored = f32;
+    #[inline(always)]
+    fn value(stored: f32) -> f32 {
+        F32ToF16::value(stored)
+    }
+    #[inline(always)]
+    fn terms(stored: f32) -> [u16; 3] {
+        [f16_from_f32(stored), 0, 0]
+    }
+}
+
+impl Element for SplitF32 {
+    type Stored = f32;
+    #[inline(always)]
+    fn value(stored: f32) -> f32 {
+        stored
+    }
+    #[inline(always)]
+    fn terms(stored: f32) -> [u16; 3] {
+        split_f32(stored)
     }
 }
 
@@ -94,12 +136,34 @@ impl Element for F32ToF16 {
 /// An infinity or NaN goes to the high part and the low part is zero. Their products with the other operand's low
 /// part may turn an infinity into NaN (∞ · 0): non-finite stays non-finite, but which of the two is not kept.
 #[inline(always)]
-fn split_f16(x: f32) -> [u16; 2] {
+fn split_f16(x: f32) -> [u16; 3] {
     let high = bf16_from_f32(x);
     let rest = x - f32_from_bf16(high);
     let finite = x.to_bits() & 0x7fff_ffff < 0x7f80_0000;
     // The rest has at most three significant bits, so cutting its lower half loses nothing.
-    [high, if finite { (rest.to_bits() >> 16) as u16 } else { 0 }]
+    [high, if finite { (rest.to_bits() >> 16) as u16 } else { 0 }, 0]
+}
+
+/// `x` as a sum of bf16 terms, each what those before it leave, rounded to nearest even.
+///
+/// With |x| in [2^e, 2^(e+1)) the first rest is at most 2^(e−8) and has 16 bits, so its difference is exact; the second is
+/// at most 2^(e−17) and a multiple of 2^(e−23), so the third term is all of it: three terms are x, two are x within
+/// 2^-17·|x|. Values within half a unit of f32's maximum, which would round to infinity, are cut instead: bf16 has the
+/// cut value, the first rest is then below 2^(e−7) and the rest of this holds with twice the numbers. Terms
+/// below 2^-126 are bf16 subnormals, which the matrix unit takes for zero: an absolute error below 2^-125.
+///
+/// An infinity or NaN goes to the first term and the others are zero; as for [`split_f16`], an infinity may become NaN in
+/// the product, but never finite, and NaN stays NaN.
+#[inline(always)]
+fn split_f32(x: f32) -> [u16; 3] {
+    let finite = x.to_bits() & 0x7fff_ffff < 0x7f80_0000;
+    let nearest = bf16_from_f32(x);
+    let overflows = finite && nearest & 0x7fff == 0x7f80;
+    let first = if overflows { (x.to_bits() >> 16) as u16 } else { nearest };
+    let rest = if finite { x - f32_from_bf16(first) } else { 0.0 };
+    let second = bf16_from_f32(rest);
+    // At most eight significant bits are left: rounding them loses nothing.
+    [first, second, bf16_from_f32(rest - f32_from_bf16(second))]
 }
 
 #[cfg(test)]
@@ -111,7 +175,8 @@ mod tests {
     fn every_f16_is_the_exact_sum_of_two_bf16_that_are_not_subnormal() {
         for code in 0..=u16::MAX {
             let x = f32_from_f16(code);
-            let [high, low] = F16::halves(code).map(f32_from_bf16);
+            let [high, low, none] = F16::terms(code).map(f32_from_bf16);
+            assert_eq!(none, 0.0);
             if x.is_finite() {
                 assert_eq!(f64::from(high) + f64::from(low), f64::from(x), "{code:#x}");
                 for part in [high, low] {
@@ -120,6 +185,46 @@ mod tests {
             } else {
                 assert!(!high.is_finite() && high.is_nan() == x.is_nan() && low == 0.0, "{code:#x}");
             }
+        }
+    }
+    fn bits(i: u32) -> f32 {
+        f32::from_bits(i)
+    }
+
+    /// What [`Split`](halfstep_graph::Split) and its bounds rest on: every exponent, with the significands at which rounding turns
+    /// and some between.
+    #[test]
+    fn three_bf16_terms_are_the_value_and_two_are_near_it() {
+        let edges = [
+            0u32, 1, 0x7f, 0x80, 0x81, 0x7fff, 0x8000, 0x8001, 0x17fff, 0x18000, 0xff_ffff, 0x7f_ffff,
+            0x7f_8000,
+        ];
+        let random = halfstep_float::Philox::new(3);
+        let significands =
+            edges.map(|e| e & 0x7f_ffff).into_iter().chain((0..500).map(|i| random.word(0, i) >> 9));
+        for significand in significands {
+            for code in (0..=254u32).flat_map(|e| [e << 23, 1 << 31 | e << 23]) {
+                let x = bits(code | significand);
+                let terms = SplitF32::terms(x).map(|t| f64::from(f32_from_bf16(t)));
+                let exact = f64::from(x);
+                assert!(terms.iter().all(|t| t.is_finite()), "{x:e}: {terms:?}");
+                // Below 2^-133, bf16's last place, the rest is rounded too.
+                let place = 2f64.powi(-134);
+                assert!(
+                    (exact - terms.iter().sum::<f64>()).abs()
+                        <= if exact.abs() < 2f64.powi(-109) { place } else { 0.0 }
+                );
+                assert!(
+                    (exact - terms[0] - terms[1]).abs() <= 2f64.powi(-17) * 1.002 * exact.abs() + place,
+                    "{x:e}"
+                );
+                assert!(terms[1].abs() <= 2f64.powi(-8) * 1.002 * exact.abs() + place, "{x:e}");
+                assert!(terms[2].abs() <= 2f64.powi(-17) * 1.002 * exact.abs() + place, "{x:e}");
+            }
+        }
+        for x in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let [first, second, third] = SplitF32::terms(x).map(f32_from_bf16);
+            assert!((first == x || (first.is_nan() && x.is_nan())) && second == 0.0 && third == 0.0);
         }
     }
 }

@@ -80,6 +80,26 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     }
 }
 
+/// An engine of tiles as an object, for code that packs and multiplies blocks of its own and is compiled once for all
+/// schemes. Panels have 32 outer indices and steps 32 k; see [`pack`] for their layout.
+pub(crate) trait TileUnit: Sync {
+    /// Planes of an operand.
+    fn planes(&self) -> usize;
+    /// What a thread does before its first block.
+    fn prepare(&self);
+    /// Packs a left operand: rows `outer` and columns `k`.
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
+    /// Packs a right operand: rows `k` and columns `outer`.
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
+    /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
+    /// `steps` steps.
+    ///
+    /// # Safety
+    /// `a` and `b` point to that many steps of packed panels and `c` to such rows; [`TileUnit::prepare`] has run on this
+    /// thread.
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
+}
+
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.
 pub(crate) fn panel_units<E: Engine>(width: usize, k: usize) -> usize {
     width * k.next_multiple_of(E::STEP) * E::PARTS

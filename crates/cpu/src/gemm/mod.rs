@@ -11,15 +11,16 @@
 //! number of threads.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 mod element;
 mod engine;
 mod pack;
 mod plan;
 mod run;
+pub(crate) mod scheme;
 mod scratch;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -30,10 +31,13 @@ pub use scratch::Scratch;
 pub use source::Data;
 
 pub(crate) use amx::tile_peak;
+pub(crate) use engine::TileUnit;
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
 pub(crate) use source::{Along, Gather, Source, Window};
+
+use halfstep_graph::Split;
 
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
@@ -59,8 +63,13 @@ pub enum Compute {
     /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes subnormal sums to zero,
     /// so on it the error bound of an element carries K · 2^-126 · (1 + max|a| + max|b|) more.
     Bf16,
-    /// Exact products of f16 operands; on AMX by four products of bf16 parts, 4·K terms in the sum instead of K.
+    /// Exact products of f16 operands; on AMX without f16 tiles by four products of bf16 parts, 4·K terms in the sum
+    /// instead of K.
     F16,
+    /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by products of bf16 terms: 3·K or 6·K
+    /// terms in the sum, and as many times the underflow of [`Compute::Bf16`]; a partial sum within 2^-7 of f32's maximum may
+    /// overflow. Elsewhere as [`Compute::F32`].
+    Split(Split),
 }
 
 /// Shape and strides of a stored matrix, in elements. Element (i, j) of batch (p, q) is at
@@ -320,12 +329,17 @@ pub(crate) fn check_equal(what: &'static str, expected: usize, found: usize) -> 
     if expected == found { Ok(()) } else { Err(KernelError::Shape { what, expected, found }) }
 }
 
+/// The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
+fn along(outer_stride: usize, k_stride: usize) -> Along {
+    if k_stride <= outer_stride { Along::K } else { Along::Outer }
+}
+
 /// An operand as outer × K, given the strides of the two.
 fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
-    // The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
-    let (along, line, position) = match k_stride <= outer_stride {
-        true => (Along::K, outer_stride, k_stride),
-        false => (Along::Outer, k_stride, outer_stride),
+    let along = along(outer_stride, k_stride);
+    let (line, position) = match along {
+        Along::K => (outer_stride, k_stride),
+        Along::Outer => (k_stride, outer_stride),
     };
     Source { data, base: 0, gather: Gather::Strided { line, position }, along }
 }
@@ -394,12 +408,7 @@ fn check<'a>(
         out_batch: c.layout.batch_strides,
     };
     let extents = Extents { batches: batch[0] * batch[1], m, n, k };
-    let operands = Operands {
-        a: packing(batch, a.layout.batch_strides),
-        a_rows_run: problem.a.along == Along::K,
-        b: packing(batch, b.layout.batch_strides),
-    };
-    Ok((problem, extents, operands))
+    Ok((problem, extents, operands(batch, &a.layout, &b.layout)))
 }
 
 /// An operand in memory can be packed once where all batches use the same.
@@ -414,12 +423,12 @@ macro_rules! with_engine {
         #[cfg(target_arch = "x86_64")]
         {
             let (isa, compute) = ($isa, $compute);
-            if let (Some(tiles), Compute::Bf16) = (amx::Tiles::new(isa), compute) {
-                let $engine = amx::AmxBf16(tiles);
-                $body
-            } else if let (Some(tiles), Compute::F16) = (amx::Tiles::new(isa), compute) {
-                let $engine = amx::AmxF16(tiles);
-                $body
+            let tiles = amx::Tiles::new(isa).filter(|_| compute != Compute::F32);
+            if let Some(tiles) = tiles {
+                scheme::with_scheme!(compute, tiles.takes_f16(), S => {
+                    let $engine = amx::Amx::<S>::new(tiles);
+                    $body
+                }, else unreachable!("f32 has no tiles"))
             } else if let Some($engine) = engine::Avx512::new(isa) {
                 $body
             } else if let Some($engine) = engine::Avx2::new(isa) {
@@ -438,6 +447,30 @@ macro_rules! with_engine {
         }
     }};
 }
+
+/// Runs `$body` with `$engine` bound to the engine of tiles for an instruction set and a compute format, or `$other` where
+/// there is none.
+macro_rules! with_tiles {
+    ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            let compute: $crate::gemm::Compute = $compute;
+            match $crate::gemm::amx::Tiles::new($isa) {
+                Some(tiles) => $crate::gemm::scheme::with_scheme!(compute, tiles.takes_f16(), S => {
+                    let $engine = $crate::gemm::amx::Amx::<S>::new(tiles);
+                    $body
+                }, else $other),
+                None => $other,
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = ($isa, $compute);
+            $other
+        }
+    }};
+}
+pub(crate) use with_tiles;
 
 /// Computes a checked problem on the engine for instruction set and compute format.
 pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, operands: Operands) {
@@ -476,26 +509,25 @@ pub(crate) fn bytes(
     with_engine!(isa, compute, engine => make_plan(engine, extents, operands, threads).bytes(threads))
 }
 
-/// The sizes of a product, for [`scratch_bytes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GemmShape {
-    /// Extents of the two batch dimensions.
-    pub batch: [usize; 2],
-    /// M, N and K.
-    pub mnk: [usize; 3],
-    /// Whether all batches use the same B (a batch stride of 0 wherever there is more than one).
-    pub same_b: bool,
-    /// The format of the products.
-    pub compute: Compute,
+/// Bytes of scratch that [`gemm`] uses for operands with these layouts on `threads` threads: packed panels, of every plane
+/// that the compute format has on this instruction set, and sums.
+pub fn scratch_bytes(
+    isa: Isa,
+    threads: usize,
+    compute: Compute,
+    batch: [usize; 2],
+    a: &Layout,
+    b: &Layout,
+) -> usize {
+    let extents = Extents { batches: batch[0] * batch[1], m: a.rows, n: b.columns, k: a.columns };
+    bytes(isa, threads, compute, extents, operands(batch, a, b))
 }
 
-/// Bytes of scratch that suffice [`gemm`] for such a product with `threads` threads.
-pub fn scratch_bytes(isa: Isa, threads: usize, shape: &GemmShape) -> usize {
-    let [m, n, k] = shape.mnk;
-    let extents = Extents { batches: shape.batch[0] * shape.batch[1], m, n, k };
-    let single = extents.batches <= 1;
-    let b = if shape.same_b || single { Packing::Once } else { Packing::PerJob };
-    // How A lies is not known: take the more demanding way.
-    let ways = [true, false].map(|a_rows_run| Operands { a: Packing::Once, a_rows_run, b });
-    ways.map(|operands| bytes(isa, threads, shape.compute, extents, operands)).into_iter().max().unwrap_or(0)
+/// What the operands of a product in memory allow.
+fn operands(batch: [usize; 2], a: &Layout, b: &Layout) -> Operands {
+    Operands {
+        a: packing(batch, a.batch_strides),
+        a_rows_run: along(a.row_stride, a.column_stride) == Along::K,
+        b: packing(batch, b.batch_strides),
+    }
 }

@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::Compute;
-use super::element::{Bf16, Element, F16, F32, F32ToBf16, F32ToF16};
+use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32};
+use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Data, Line, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
 
@@ -46,7 +47,8 @@ pub(crate) fn panels_f32<const W: usize>(
 #[inline(always)]
 fn load(source: &Source<'_>, compute: Compute, line: Line, position: Position, to: &mut [f32]) {
     match (source.data, compute) {
-        (Data::F32(d), Compute::F32) => load_as::<F32>(source, d, line, position, to),
+        // Without tiles a split product is an f32 product, which is more accurate and takes a third or a sixth of the work.
+        (Data::F32(d), Compute::F32 | Compute::Split(_)) => load_as::<F32>(source, d, line, position, to),
         (Data::F32(d), Compute::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
         (Data::F32(d), Compute::F16) => load_as::<F32ToF16>(source, d, line, position, to),
         (Data::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
@@ -168,53 +170,79 @@ fn as_pairs(codes: &mut [u16; 1024]) -> &mut [u32; 512] {
     unsafe { &mut *codes.as_mut_ptr().cast() }
 }
 
-/// The panel of 32 outer indices at one step of 32 k in one part: two tiles of 1 KiB.
+/// Runs `$body` with `$element` naming how the elements of `$data` become the planes of `$scheme`.
+macro_rules! with_element {
+    ($data:expr, $scheme:ident, $d:ident, $element:ident => $body:expr) => {
+        with_element!(@ $data, $scheme, $d, $element, $body;
+            Bf16, Compute::Bf16, _ => Bf16;
+            F32, Compute::Bf16, _ => F32ToBf16;
+            F16, Compute::F16, TileFormat::F16 => F16Code;
+            F32, Compute::F16, TileFormat::F16 => F32ToF16Code;
+            F16, Compute::F16, TileFormat::Bf16 => F16;
+            F32, Compute::F16, TileFormat::Bf16 => F32ToF16;
+            F32, Compute::Split(_), _ => SplitF32)
+    };
+    (@ $data:expr, $scheme:ident, $d:ident, $element:ident, $body:expr;
+        $($stored:ident, $compute:pat, $format:pat => $name:ident);+) => {
+        match ($data, $scheme::COMPUTE, $scheme::FORMAT) {
+            $((Data::$stored($d), $compute, $format) => {
+                type $element = $name;
+                $body
+            })+
+            (_, compute, _) => unreachable!("storage was checked to go with {compute:?}"),
+        }
+    };
+}
+
+/// The panel of 32 outer indices at one step of 32 k in one plane: two tiles of 1 KiB.
 #[inline(always)]
-fn tile_pair<const PARTS: usize>(
+fn tile_pair<const PLANES: usize>(
     to: &mut [u16],
     panel: usize,
     steps: usize,
     step: usize,
-    part: usize,
+    plane: usize,
 ) -> &mut [u16; 1024] {
-    let at = ((panel * steps + step) * PARTS + part) * 1024;
+    let at = ((panel * steps + step) * PLANES + plane) * 1024;
     (&mut to[at..at + 1024]).try_into().expect("a range of 1024 has 1024 elements")
 }
 
-/// Packs A for tiles: `to[panel][step][part][tile][row][k]` with 2 tiles of 16 rows and 32 k.
+/// Calls a function with a scheme and its number of planes, which sizes of arrays must be told as a number.
+macro_rules! with_planes {
+    ($scheme:ident, $function:ident($($argument:expr),+)) => {
+        match $scheme::PLANES {
+            1 => $function::<$scheme, 1>($($argument),+),
+            2 => $function::<$scheme, 2>($($argument),+),
+            3 => $function::<$scheme, 3>($($argument),+),
+            more => unreachable!("{more} planes"),
+        }
+    };
+}
+
+/// Packs A for the tiles of a scheme: `to[panel][step][plane][tile][row][k]` with 2 tiles of 16 rows and 32 k.
 ///
 /// `to` is aligned to a cache line, and has room for the panels begun and for whole steps.
 #[inline(always)]
-pub(crate) fn tiles_a<const PARTS: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+pub(crate) fn tiles_a<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     match source.along {
-        Along::K => tile_rows::<PARTS>(source, outer, k, to),
-        Along::Outer => tile_rows_from_k_lines::<PARTS>(source, outer, k, to),
+        Along::K => with_planes!(S, tile_rows(source, outer, k, to)),
+        Along::Outer => with_planes!(S, tile_rows_from_k_lines(source, outer, k, to)),
     }
 }
 
-/// Packs B for tiles: `to[panel][step][part][tile][k / 2][column][k % 2]` with 2 tiles of 16 columns and 32 k.
+/// Packs B likewise: `to[panel][step][plane][tile][k / 2][column][k % 2]` with 2 tiles of 16 columns and 32 k.
 #[inline(always)]
-pub(crate) fn tiles_b<const PARTS: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+pub(crate) fn tiles_b<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     match source.along {
-        Along::Outer => tile_pairs::<PARTS>(source, outer, k, to),
-        Along::K => tile_pairs_from_outer_lines::<PARTS>(source, outer, k, to),
+        Along::Outer => with_planes!(S, tile_pairs(source, outer, k, to)),
+        Along::K => with_planes!(S, tile_pairs_from_outer_lines(source, outer, k, to)),
     }
 }
 
-/// Walks `len` elements of a line in runs of 32, which begin at `positions`, calling `emit(run, part, bf16 codes)`; zeros
+/// Walks `len` elements of a line in runs of 32, which begin at `positions`, calling `emit(run, plane, bf16 codes)`; zeros
 /// after `len` and where there is no line.
 #[inline(always)]
-fn thirty_twos<const PARTS: usize>(
+fn thirty_twos<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,
     line: Option<Line>,
     positions: &[Position],
@@ -223,23 +251,17 @@ fn thirty_twos<const PARTS: usize>(
 ) {
     let Some(line) = line else {
         for run in 0..positions.len() {
-            for part in 0..PARTS {
-                emit(run, part, &[0; 32]);
+            for plane in 0..PLANES {
+                emit(run, plane, &[0; 32]);
             }
         }
         return;
     };
-    // One part is the bf16 product, two are f16.
-    match (source.data, PARTS) {
-        (Data::Bf16(d), _) => halves::<Bf16, PARTS>(source, d, line, positions, len, emit),
-        (Data::F16(d), _) => halves::<F16, PARTS>(source, d, line, positions, len, emit),
-        (Data::F32(d), 1) => halves::<F32ToBf16, PARTS>(source, d, line, positions, len, emit),
-        (Data::F32(d), _) => halves::<F32ToF16, PARTS>(source, d, line, positions, len, emit),
-    }
+    with_element!(source.data, S, d, E => halves::<E, PLANES>(source, d, line, positions, len, emit))
 }
 
 #[inline(always)]
-fn halves<E: Element, const PARTS: usize>(
+fn halves<E: Element, const PLANES: usize>(
     source: &Source<'_>,
     data: &[E::Stored],
     line: Line,
@@ -248,12 +270,12 @@ fn halves<E: Element, const PARTS: usize>(
     mut emit: impl FnMut(usize, usize, &[u16; 32]),
 ) {
     let mut convert = |run: usize, from: &[E::Stored; 32]| {
-        for part in 0..PARTS {
+        for plane in 0..PLANES {
             let mut to = [0; 32];
             for (to, &from) in to.iter_mut().zip(from) {
-                *to = E::halves(from)[part];
+                *to = E::terms(from)[plane];
             }
-            emit(run, part, &to);
+            emit(run, plane, &to);
         }
     };
     // All runs in one piece, as in a stored matrix, or each by itself, as in windows.
@@ -281,7 +303,12 @@ fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 3
 
 /// A whose rows run along memory: a copy, row by row.
 #[inline(always)]
-fn tile_rows<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+fn tile_rows<S: Scheme, const PLANES: usize>(
+    source: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [u16],
+) {
     let steps = k.len().div_ceil(TILE_STEP);
     let mut positions = [Position::default(); LINES];
     for first_step in (0..steps).step_by(LINES) {
@@ -292,33 +319,34 @@ fn tile_rows<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: Ra
         }
         for (panel, first) in outer.clone().step_by(32).enumerate() {
             for (row, &line) in some_lines(source, first, outer.end).iter().enumerate() {
-                let to = &mut to[(panel * steps + first_step) * PARTS * 1024 + row * 32..];
-                thirty_twos::<PARTS>(source, line, &positions[..count], k.len() - done, |step, part, run| {
-                    to[(step * PARTS + part) * 1024..][..32].copy_from_slice(run);
-                });
+                let to = &mut to[(panel * steps + first_step) * PLANES * 1024 + row * 32..];
+                thirty_twos::<S, PLANES>(
+                    source,
+                    line,
+                    &positions[..count],
+                    k.len() - done,
+                    |step, plane, run| {
+                        to[(step * PLANES + plane) * 1024..][..32].copy_from_slice(run);
+                    },
+                );
             }
         }
     }
 }
 
-/// One block of 32 k by 32 outer indices as pairs of k: calls `emit(part, pair, 32 pairs)`.
+/// One block of 32 k by 32 outer indices as pairs of k: calls `emit(plane, pair, 32 pairs)`.
 #[inline(always)]
-fn pair_block<const PARTS: usize>(
+fn pair_block<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,
     lines: &[Option<Line>; 32],
     outer: Range<usize>,
     emit: impl FnMut(usize, usize, &[u32; 32]),
 ) {
-    match (source.data, PARTS) {
-        (Data::Bf16(d), _) => pair_block_as::<Bf16, PARTS>(source, d, lines, outer, emit),
-        (Data::F16(d), _) => pair_block_as::<F16, PARTS>(source, d, lines, outer, emit),
-        (Data::F32(d), 1) => pair_block_as::<F32ToBf16, PARTS>(source, d, lines, outer, emit),
-        (Data::F32(d), _) => pair_block_as::<F32ToF16, PARTS>(source, d, lines, outer, emit),
-    }
+    with_element!(source.data, S, d, E => pair_block_as::<E, PLANES>(source, d, lines, outer, emit))
 }
 
 #[inline(always)]
-fn pair_block_as<E: Element, const PARTS: usize>(
+fn pair_block_as<E: Element, const PLANES: usize>(
     source: &Source<'_>,
     data: &[E::Stored],
     lines: &[Option<Line>; 32],
@@ -331,12 +359,12 @@ fn pair_block_as<E: Element, const PARTS: usize>(
         let [even, odd] = &mut fetched;
         let even = run_of_32(source, data, lines[0], position, outer.len(), even);
         let odd = run_of_32(source, data, lines[1], position, outer.len(), odd);
-        for part in 0..PARTS {
+        for plane in 0..PLANES {
             let mut row = [0; 32];
             for (to, (&even, &odd)) in row.iter_mut().zip(even.iter().zip(odd)) {
-                *to = u32::from(E::halves(even)[part]) | u32::from(E::halves(odd)[part]) << 16;
+                *to = u32::from(E::terms(even)[plane]) | u32::from(E::terms(odd)[plane]) << 16;
             }
-            emit(part, pair, &row);
+            emit(plane, pair, &row);
         }
     }
 }
@@ -366,14 +394,19 @@ fn run_of_32<'a, T: Copy + Default>(
 
 /// B whose columns lie side by side in memory: rows k and k + 1 interleaved.
 #[inline(always)]
-fn tile_pairs<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+fn tile_pairs<S: Scheme, const PLANES: usize>(
+    source: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &mut [u16],
+) {
     let steps = k.len().div_ceil(TILE_STEP);
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);
         for (panel, first) in outer.clone().step_by(32).enumerate() {
             let columns = first..(first + 32).min(outer.end);
-            pair_block::<PARTS>(source, &lines, columns, |part, pair, row| {
-                let tiles = as_pairs(tile_pair::<PARTS>(to, panel, steps, step, part));
+            pair_block::<S, PLANES>(source, &lines, columns, |plane, pair, row| {
+                let tiles = as_pairs(tile_pair::<PLANES>(to, panel, steps, step, plane));
                 tiles[pair * 16..][..16].copy_from_slice(&row[..16]);
                 tiles[256 + pair * 16..][..16].copy_from_slice(&row[16..]);
             });
@@ -383,25 +416,25 @@ fn tile_pairs<const PARTS: usize>(source: &Source<'_>, outer: Range<usize>, k: R
 
 /// A whose columns run along memory: pairs of k, then a transposition of pairs.
 #[inline(always)]
-fn tile_rows_from_k_lines<const PARTS: usize>(
+fn tile_rows_from_k_lines<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [u16],
 ) {
     let steps = k.len().div_ceil(TILE_STEP);
-    // [part][k / 2][outer]
-    let mut stage = [[[0u32; STAGE]; 16]; PARTS];
+    // [plane][k / 2][outer]
+    let mut stage = [[[0u32; STAGE]; 16]; PLANES];
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);
         for (panel, first) in outer.clone().step_by(32).enumerate() {
             let rows = first..(first + 32).min(outer.end);
-            pair_block::<PARTS>(source, &lines, rows, |part, pair, row| {
-                stage[part][pair][..32].copy_from_slice(row);
+            pair_block::<S, PLANES>(source, &lines, rows, |plane, pair, row| {
+                stage[plane][pair][..32].copy_from_slice(row);
             });
-            for (part, stage) in stage.iter().enumerate() {
+            for (plane, stage) in stage.iter().enumerate() {
                 // [pair][row] becomes [row][pair]; the second tile follows the first.
-                columns_to_rows(stage, 32, 16, as_pairs(tile_pair::<PARTS>(to, panel, steps, step, part)));
+                columns_to_rows(stage, 32, 16, as_pairs(tile_pair::<PLANES>(to, panel, steps, step, plane)));
             }
         }
     }
@@ -409,15 +442,15 @@ fn tile_rows_from_k_lines<const PARTS: usize>(
 
 /// B whose rows run along memory: adjacent k are pairs already, then a transposition of pairs.
 #[inline(always)]
-fn tile_pairs_from_outer_lines<const PARTS: usize>(
+fn tile_pairs_from_outer_lines<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [u16],
 ) {
     let steps = k.len().div_ceil(TILE_STEP);
-    // [step][part][outer][k / 2]
-    let mut stage = [[[[0u32; STAGE]; 32]; PARTS]; PAIR_STEPS];
+    // [step][plane][outer][k / 2]
+    let mut stage = [[[[0u32; STAGE]; 32]; PLANES]; PAIR_STEPS];
     for (panel, first) in outer.clone().step_by(32).enumerate() {
         let lines = some_lines(source, first, outer.end);
         for (group, k0) in k.clone().step_by(TILE_STEP * PAIR_STEPS).enumerate() {
@@ -425,16 +458,16 @@ fn tile_pairs_from_outer_lines<const PARTS: usize>(
             let positions = [source.position(k0), source.position(k0 + TILE_STEP)];
             let positions = &positions[..len.div_ceil(TILE_STEP)];
             for (column, &line) in lines.iter().enumerate() {
-                thirty_twos::<PARTS>(source, line, positions, len, |step, part, run| {
-                    let to = &mut stage[step][part][column][..16];
+                thirty_twos::<S, PLANES>(source, line, positions, len, |step, plane, run| {
+                    let to = &mut stage[step][plane][column][..16];
                     for (to, pair) in to.iter_mut().zip(run.as_chunks::<2>().0) {
                         *to = u32::from(pair[0]) | u32::from(pair[1]) << 16;
                     }
                 });
             }
             for (step, stage) in stage[..len.div_ceil(TILE_STEP)].iter().enumerate() {
-                for (part, stage) in stage.iter().enumerate() {
-                    let to = tile_pair::<PARTS>(to, panel, steps, group * PAIR_STEPS + step, part);
+                for (plane, stage) in stage.iter().enumerate() {
+                    let to = tile_pair::<PLANES>(to, panel, steps, group * PAIR_STEPS + step, plane);
                     let (left, right) = as_pairs(to).split_at_mut(256);
                     columns_to_rows(&stage[..16], 16, 16, left);
                     columns_to_rows(&stage[16..], 16, 16, right);
@@ -450,6 +483,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gemm::scheme;
     use crate::gemm::source::{Gather, Window};
 
     /// The element of a source at (outer, k), by fetching it alone.
@@ -485,11 +519,11 @@ mod tests {
             pack(source, outer.clone(), k.clone(), to);
             to.to_vec()
         };
-        for (i, got) in tiles(tiles_a::<1>).into_iter().enumerate() {
+        for (i, got) in tiles(tiles_a::<scheme::Bf16>).into_iter().enumerate() {
             let (block, row, l) = (i / 1024, i / 32 % 32, i % 32);
             assert_eq!(got, code(block / steps * 32 + row, block % steps * 32 + l), "A {i}");
         }
-        for (i, got) in tiles(tiles_b::<1>).into_iter().enumerate() {
+        for (i, got) in tiles(tiles_b::<scheme::Bf16>).into_iter().enumerate() {
             let (block, column, l) = (i / 1024, i / 512 % 2 * 16 + i / 2 % 16, i / 32 % 16 * 2 + i % 2);
             assert_eq!(got, code(block / steps * 32 + column, block % steps * 32 + l), "B {i}");
         }

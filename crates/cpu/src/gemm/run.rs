@@ -132,7 +132,7 @@ impl<E: Engine, const IS_A: bool> Kernel for Pack<'_, E, IS_A> {
 
 // Packing is long code that several kernels need: compiled once per engine and called.
 #[inline(never)]
-fn pack_a<E: Engine>(
+pub(crate) fn pack_a<E: Engine>(
     engine: E,
     source: &Source<'_>,
     compute: Compute,
@@ -144,7 +144,7 @@ fn pack_a<E: Engine>(
 }
 
 #[inline(never)]
-fn pack_b<E: Engine>(
+pub(crate) fn pack_b<E: Engine>(
     engine: E,
     source: &Source<'_>,
     compute: Compute,

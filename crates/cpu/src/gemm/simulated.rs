@@ -1,40 +1,109 @@
-//! For tests: the packing, blocking and storing of AMX with the tile instruction in plain Rust, so that all but the
+//! For tests: the packing, blocking and storing of AMX with the tile instructions in plain Rust, so that all but the
 //! instructions themselves is tested on processors without them.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use halfstep_float::f32_from_bf16;
+use halfstep_float::{f32_from_bf16, f32_from_f16};
 
-use super::engine::Engine;
+use super::engine::{Engine, TileUnit};
+use super::run::{pack_a, pack_b};
+use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel};
 
-/// An engine in the place of `AmxBf16` (one part) or `AmxF16` (two parts).
+/// An engine in the place of `Amx` with the same scheme.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SimulatedTiles<const PARTS: usize>;
+pub(crate) struct SimulatedTiles<S>(PhantomData<S>);
 
-/// One element of `tdpbf16ps` (Intel's manual): even and odd k in two chains of multiply-adds, added at the end;
-/// subnormal operands and results are zero.
-#[inline(always)]
-fn tdpbf16ps(acc: f32, a: &[u16], b: impl Fn(usize) -> u16) -> f32 {
-    let flush = |x: f32| if x.is_subnormal() { 0.0 } else { x };
-    let mut sums = [0f32; 2];
-    for (k, &a) in a.iter().enumerate() {
-        let (a, b) = (flush(f32_from_bf16(a)), flush(f32_from_bf16(b(k))));
-        sums[k % 2] = flush(a.mul_add(b, sums[k % 2]));
+impl<S> SimulatedTiles<S> {
+    pub(crate) fn new() -> Self {
+        SimulatedTiles(PhantomData)
     }
-    flush(flush(acc) + flush(sums[0] + sums[1]))
+}
+
+#[inline(always)]
+fn flush(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
+}
+
+/// The operands of an instruction: bf16 subnormals are zero, f16's are not.
+#[inline(always)]
+fn decode(format: TileFormat, codes: &[u16]) -> [f32; 1024] {
+    let mut values = [0.0; 1024];
+    for (value, &code) in values.iter_mut().zip(codes) {
+        *value = match format {
+            TileFormat::Bf16 => flush(f32_from_bf16(code)),
+            TileFormat::F16 => f32_from_f16(code),
+        };
+    }
+    values
+}
+
+/// C += A·B for one step of 32 k, by `tdpbf16ps` or `tdpfp16ps` (Intel's manual): even and odd k in two chains of multiply-adds,
+/// added at the end; subnormal results are zero. Rows of C are `c_row` apart.
+#[inline(always)]
+fn step<S: Scheme>(a: &[u16], b: &[u16], c: *mut f32, c_row: usize) {
+    for &(plane_a, plane_b) in S::PASSES {
+        let a = decode(S::FORMAT, &a[plane_a * 1024..][..1024]);
+        let b = decode(S::FORMAT, &b[plane_b * 1024..][..1024]);
+        for (tile, b) in b.as_chunks::<512>().0.iter().enumerate() {
+            for (row, a) in a.as_chunks::<32>().0.iter().enumerate() {
+                // SAFETY: the callers have 32 rows of 32.
+                let c = unsafe { &mut *c.add(row * c_row + tile * 16).cast::<[f32; 16]>() };
+                let mut sums = [[0f32; 2]; 16];
+                for (a, b) in a.as_chunks::<2>().0.iter().zip(b.as_chunks::<32>().0) {
+                    for (sums, b) in sums.iter_mut().zip(b.as_chunks::<2>().0) {
+                        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+                            *sum = flush(a.mul_add(b, *sum));
+                        }
+                    }
+                }
+                for (c, sums) in c.iter_mut().zip(sums) {
+                    *c = flush(flush(*c) + flush(sums[0] + sums[1]));
+                }
+            }
+        }
+    }
+}
+
+impl<S: Scheme> SimulatedTiles<S> {
+    /// # Safety
+    /// `a` and `b` point to panels of that many steps, `c` to 32 rows of 32 f32, `c_row` apart.
+    #[inline(always)]
+    unsafe fn product(
+        steps: usize,
+        a: *const u16,
+        b: *const u16,
+        c: *mut f32,
+        c_row: usize,
+        add: bool,
+        mut between: impl FnMut(),
+    ) {
+        let planes = S::PLANES * 1024;
+        // SAFETY: the caller vouches for the panels and the sums.
+        let (a, b) = unsafe {
+            for row in 0..if add { 0 } else { 32 } {
+                c.add(row * c_row).write_bytes(0, 32);
+            }
+            (std::slice::from_raw_parts(a, steps * planes), std::slice::from_raw_parts(b, steps * planes))
+        };
+        for (a, b) in a.chunks(planes).zip(b.chunks(planes)) {
+            step::<S>(a, b, c, c_row);
+            between();
+        }
+    }
 }
 
 // SAFETY: needs nothing of the processor.
-unsafe impl<const PARTS: usize> Engine for SimulatedTiles<PARTS> {
+unsafe impl<S: Scheme> Engine for SimulatedTiles<S> {
     type Unit = u16;
     const MR: usize = 32;
     const NR: usize = 32;
     const STEP: usize = 32;
-    const PARTS: usize = PARTS;
-    const KC: usize = 640;
+    const PARTS: usize = S::PLANES;
+    const KC: usize = S::KC;
     const MC: usize = 32;
     const RESIDENT_B: usize = 640 << 10;
     const BETWEEN: bool = true;
@@ -47,12 +116,12 @@ unsafe impl<const PARTS: usize> Engine for SimulatedTiles<PARTS> {
 
     #[inline(always)]
     fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_a::<PARTS>(a, outer, k, to);
+        pack::tiles_a::<S>(a, outer, k, to);
     }
 
     #[inline(always)]
     fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_b::<PARTS>(b, outer, k, to);
+        pack::tiles_b::<S>(b, outer, k, to);
     }
 
     #[inline(always)]
@@ -69,28 +138,47 @@ unsafe impl<const PARTS: usize> Engine for SimulatedTiles<PARTS> {
         b: *const u16,
         acc: *mut f32,
         add: bool,
-        mut between: impl FnMut(),
+        between: impl FnMut(),
     ) {
-        let len = k / 32 * PARTS * 1024;
-        // SAFETY: the caller vouches for the panels and the sums.
-        let (a, b, acc) = unsafe {
-            let acc = std::slice::from_raw_parts_mut(acc, 1024);
-            (std::slice::from_raw_parts(a, len), std::slice::from_raw_parts(b, len), acc)
-        };
-        if !add {
-            acc.fill(0.0);
+        // SAFETY: passed on to the caller.
+        unsafe { Self::product(k / 32, a, b, acc, 32, add, between) }
+    }
+}
+
+/// One call of [`TileUnit::block`], to be compiled for vectors.
+struct Block<S> {
+    steps: usize,
+    a: *const u16,
+    b: *const u16,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+    scheme: PhantomData<S>,
+}
+
+impl<S: Scheme> Kernel for Block<S> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        // SAFETY: as the caller of `block` promised.
+        unsafe {
+            SimulatedTiles::<S>::product(self.steps, self.a, self.b, self.c, self.c_row, self.add, || {});
         }
-        for (a, b) in a.chunks(PARTS * 1024).zip(b.chunks(PARTS * 1024)) {
-            for pass in (0..PARTS * PARTS).rev() {
-                let (a, b) = (&a[pass % PARTS * 1024..][..1024], &b[pass / PARTS * 1024..][..1024]);
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let (row, column) = (i / 32, i % 32);
-                    let tile = &b[column / 16 * 512..][..512];
-                    let at = |k: usize| tile[k / 2 * 32 + column % 16 * 2 + k % 2];
-                    *acc = tdpbf16ps(*acc, &a[row * 32..][..32], at);
-                }
-            }
-            between();
-        }
+    }
+}
+
+impl<S: Scheme> TileUnit for SimulatedTiles<S> {
+    fn planes(&self) -> usize {
+        S::PLANES
+    }
+    fn prepare(&self) {}
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    }
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    }
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+        self.enter(Block::<S> { steps, a, b, c, c_row, add, scheme: PhantomData });
     }
 }

@@ -6,8 +6,13 @@ use std::sync::LazyLock;
 use halfstep_float::{Format, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 use proptest::prelude::*;
 
+use super::scheme::with_scheme;
 use super::simulated::SimulatedTiles;
 use super::*;
+
+/// Every compute format.
+pub(crate) const COMPUTES: [Compute; 5] =
+    [Compute::F32, Compute::Bf16, Compute::F16, Compute::Split(Split::Bf16x3), Compute::Split(Split::Bf16x6)];
 
 /// One pool per number of threads, 1 to 3.
 static POOLS: LazyLock<[Pool; 3]> =
@@ -90,20 +95,52 @@ fn value(format: Format, code: u16) -> f32 {
 
 pub(crate) fn format_of(compute: Compute) -> Format {
     match compute {
-        Compute::F32 => Format::F32,
+        Compute::F32 | Compute::Split(_) => Format::F32,
         Compute::Bf16 => Format::Bf16,
         Compute::F16 => Format::F16,
+    }
+}
+
+/// How a kernel multiplies, as far as bounds know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Unit {
+    /// f32 multiply-add.
+    Vector,
+    /// Tiles of bf16.
+    Tiles,
+    /// Tiles of bf16 and of f16.
+    TilesWithF16,
+}
+
+impl Unit {
+    pub fn of(isa: Isa) -> Unit {
+        match isa.level() {
+            Level::AmxFp16 => Unit::TilesWithF16,
+            Level::Amx => Unit::Tiles,
+            _ => Unit::Vector,
+        }
+    }
+
+    /// Products of tiles for one product of matrices, and what fraction of Σ|a||b| they leave out.
+    pub fn passes(self, compute: Compute) -> (usize, f64) {
+        match (self, compute) {
+            (Unit::Vector, _) | (_, Compute::F32 | Compute::Bf16) => (1, 0.0),
+            (Unit::TilesWithF16, Compute::F16) => (1, 0.0),
+            (Unit::Tiles, Compute::F16) => (4, 0.0),
+            (_, Compute::Split(split)) => (split.products(), split.bound()),
+        }
     }
 }
 
 /// What a kernel may differ by from the exact value `exact` of a sum of `k` products (and up to two more terms)
 /// whose magnitudes add up to `magnitude`, stored as `out`.
 ///
-/// γ_n·Σ|terms| with n = k + 2 for the sum and the two additions of the epilogue, four times the products for f16 on
-/// tiles; half an ulp of the output; half the smallest f32 for every product that may underflow, and for bf16 on
-/// tiles what [`Compute::Bf16`] says.
+/// γ_n·Σ|terms| with n = k + 2 for the sum and the two additions of the epilogue, as many times the products as tiles take
+/// passes; what a split leaves out ([`Split::bound`]), whose products of terms add up to at most (1 + 2^-7)² times the
+/// magnitude; half an ulp of the output. Underflow: half the smallest f32 for every product, or on tiles of bf16 2^-126 for
+/// each product and each sum of each pass and for each term of an operand, times the other operand.
 pub(crate) fn bound(
-    tiles: bool,
+    unit: Unit,
     compute: Compute,
     k: usize,
     exact: f64,
@@ -111,15 +148,18 @@ pub(crate) fn bound(
     largest: f64,
     out: Format,
 ) -> f64 {
-    let terms = if tiles && compute == Compute::F16 { 4 * k + 2 } else { k + 2 };
-    let u = Format::F32.info().unit_roundoff;
-    let gamma = terms as f64 * u / (1.0 - terms as f64 * u);
-    let underflow = if tiles && compute == Compute::Bf16 {
-        k as f64 * Format::F32.info().min_normal * (1.0 + 2.0 * largest)
-    } else {
-        k as f64 * Format::F32.info().min_subnormal
+    let f32 = Format::F32.info();
+    let (passes, left_out) = unit.passes(compute);
+    let flushed = match compute {
+        Compute::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
+        Compute::Split(_) if unit != Unit::Vector => 2.0 * passes as f64 + 4.0 * largest,
+        _ => 0.0,
     };
-    let before = gamma * magnitude + underflow;
+    let n = (passes * k + 2) as f64;
+    let gamma = n * f32.unit_roundoff / (1.0 - n * f32.unit_roundoff);
+    let terms = if left_out > 0.0 { (1.0 + 1.0 / 128.0) * (1.0 + 1.0 / 128.0) } else { 1.0 };
+    let underflow = k as f64 * (f32.min_normal * flushed + f32.min_subnormal);
+    let before = (gamma * terms + left_out) * magnitude + underflow;
     let info = out.info();
     before + info.unit_roundoff * (exact.abs() + before) + info.min_subnormal / 2.0
 }
@@ -146,7 +186,7 @@ fn size(large: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = usize> 
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let compute = prop_oneof![Just(Compute::F32), Just(Compute::Bf16), Just(Compute::F16)];
+    let compute = prop::sample::select(COMPUTES.to_vec());
     let out = prop_oneof![Just(Format::F32), Just(Format::Bf16), Just(Format::F16)];
     let shape = (
         [1..=3usize, 1..=2usize],
@@ -209,22 +249,25 @@ fn at(l: &Layout, batch: [usize; 2], i: usize, j: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum On {
     Isa(Isa),
-    SimulatedTiles,
+    SimulatedTiles { with_f16: bool },
 }
 
 /// Where to run a case; simulating is slow, so only up to a size.
 fn everywhere(case: &Case) -> Vec<On> {
     let products = case.batch.iter().chain(&case.mnk).product::<usize>();
     let simulate = case.compute != Compute::F32 && products <= 5_000_000;
-    let simulated = simulate.then_some(On::SimulatedTiles);
-    instruction_sets().into_iter().map(On::Isa).chain(simulated).collect()
+    let mut on: Vec<On> = instruction_sets().into_iter().map(On::Isa).collect();
+    on.extend(simulate.then_some(On::SimulatedTiles { with_f16: false }));
+    on.extend((simulate && case.compute == Compute::F16).then_some(On::SimulatedTiles { with_f16: true }));
+    on
 }
 
 impl On {
-    fn has_tiles(self) -> bool {
+    fn unit(self) -> Unit {
         match self {
-            On::Isa(isa) => isa.level() == Level::Amx,
-            On::SimulatedTiles => true,
+            On::Isa(isa) => Unit::of(isa),
+            On::SimulatedTiles { with_f16: false } => Unit::Tiles,
+            On::SimulatedTiles { with_f16: true } => Unit::TilesWithF16,
         }
     }
 }
@@ -232,40 +275,33 @@ impl On {
 fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Tensor, bias: Option<&[f32]>) {
     let [m, n, k] = case.mnk;
     let mut scratch = Scratch::new();
+    let la = layout(m, k, case.transposed[0], case.gap[0], case.batch, false);
+    let lb = layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b);
     let args = GemmArgs {
         batch: case.batch,
-        a: Operand {
-            data: a.data(),
-            layout: layout(m, k, case.transposed[0], case.gap[0], case.batch, false),
-        },
-        b: Operand {
-            data: b.data(),
-            layout: layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b),
-        },
+        a: Operand { data: a.data(), layout: la },
+        b: Operand { data: b.data(), layout: lb },
         c: Output { data: c.data_mut(), layout: layout(m, n, false, case.gap[2], case.batch, false) },
         compute: case.compute,
         existing: case.existing,
         bias,
         activation: case.activation,
     };
-    let On::Isa(isa) = on else {
-        let (problem, extents, operands) = super::check(args, None).unwrap();
-        let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
-        if case.compute == Compute::F16 {
-            let plan = Plan::new::<SimulatedTiles<2>>(extents, operands, pool.threads());
-            run::run(SimulatedTiles::<2>, &mut ctx, &problem, &plan);
-        } else {
-            let plan = Plan::new::<SimulatedTiles<1>>(extents, operands, pool.threads());
-            run::run(SimulatedTiles::<1>, &mut ctx, &problem, &plan);
+    let isa = match on {
+        On::Isa(isa) => isa,
+        On::SimulatedTiles { with_f16 } => {
+            let (problem, extents, operands) = super::check(args, None).unwrap();
+            let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
+            with_scheme!(case.compute, with_f16, S => {
+                let plan = Plan::new::<SimulatedTiles<S>>(extents, operands, pool.threads());
+                run::run(SimulatedTiles::<S>::new(), &mut ctx, &problem, &plan);
+            }, else unreachable!("f32 has no tiles"));
+            return;
         }
-        return;
     };
     gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
-    let shape = GemmShape { batch: case.batch, mnk: case.mnk, same_b: case.repeat_b, compute: case.compute };
-    assert!(
-        scratch.bytes() <= scratch_bytes(isa, pool.threads(), &shape).next_multiple_of(64),
-        "more than announced"
-    );
+    let announced = scratch_bytes(isa, pool.threads(), case.compute, case.batch, &la, &lb);
+    assert_eq!(scratch.bytes(), announced.next_multiple_of(64), "not what was announced");
 }
 
 fn rounded(t: &Tensor, compute: Compute) -> Vec<f64> {
@@ -329,7 +365,7 @@ fn check(case: &Case) {
                 assert_eq!(got.to_bits(), c0.get(place).to_bits(), "{on:?}: wrote between rows at {place}");
                 continue;
             };
-            let bound = bound(on.has_tiles(), case.compute, k, value, magnitude, largest, case.storage[2]);
+            let bound = bound(on.unit(), case.compute, k, value, magnitude, largest, case.storage[2]);
             let error = (f64::from(got) - value).abs();
             assert!(error <= bound, "{on:?} at {place}: {got} against {value} ± {bound}");
         }
@@ -388,7 +424,7 @@ fn larger_products_lie_within_the_bound() {
 /// blocks and kept sums has to get right.
 #[test]
 fn tiles_with_several_strips_lie_within_the_bound() {
-    for compute in [Compute::Bf16, Compute::F16] {
+    for compute in COMPUTES.into_iter().filter(|&c| c != Compute::F32) {
         check(&Case { batch: [2, 1], ..plain([100, 70, 40], compute, [false, false]) });
         check(&Case { batch: [1, 2], bias: true, ..plain([70, 33, 700], compute, [true, true]) });
         check(&Case { existing: Existing::Add, ..plain([33, 65, 1300], compute, [false, true]) });
@@ -399,7 +435,7 @@ fn tiles_with_several_strips_lie_within_the_bound() {
 #[test]
 fn non_finite_values_pass_through() {
     let k = 40;
-    for compute in [Compute::F32, Compute::Bf16, Compute::F16] {
+    for compute in COMPUTES {
         for on in everywhere(&plain([5, 9, k], compute, [false, false])) {
             for (x, y, expected) in [
                 (f32::NAN, 1.0, f64::NAN),
@@ -419,16 +455,61 @@ fn non_finite_values_pass_through() {
                     let mut c = Tensor::new(Format::F32, vec![0.0; 45]);
                     run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
                     let got = f64::from(c.get(2 * 9 + 4));
-                    // f16 by parts keeps that the result is not finite, but not which kind (see `split_f16`).
-                    let parts = compute == Compute::F16 && on.has_tiles();
+                    // Products of terms keep that the result is not finite and NaN, but not infinities (see `split_f16`).
+                    let parts = match (compute, on.unit()) {
+                        (_, Unit::Vector) => false,
+                        (Compute::F16, unit) => unit == Unit::Tiles,
+                        (compute, _) => matches!(compute, Compute::Split(_)),
+                    };
                     assert!(
-                        got == expected || (got.is_nan() && expected.is_nan()) || (parts && !got.is_finite()),
+                        got == expected || got.is_nan() && (expected.is_nan() || parts),
                         "{on:?} {compute:?}: {x} · {y} gives {got}"
                     );
                     let clean = (0..5)
                         .filter(|&i| i != 2)
                         .all(|i| (0..9).filter(|&j| j != 4).all(|j| c.get(i * 9 + j).is_finite()));
                     assert!(clean, "{on:?}: other elements are untouched by {x}");
+                }
+            }
+        }
+    }
+}
+
+/// Splits take every finite f32: above bf16's maximum, where the first term would round to infinity, and down to the
+/// subnormals, where terms are flushed.
+#[test]
+fn splits_take_the_whole_range() {
+    let (m, n, k) = (5, 9, 40);
+    let edges = [
+        f32::MAX,
+        -f32::MAX,
+        f32::from_bits(0x7f7f_8000),
+        f32::from_bits(0x7f7f_7fff),
+        3.0e38,
+        -2.9e38,
+        1.0e38,
+    ];
+    let huge: Vec<f32> = (0..m * k).map(|i| edges[i % edges.len()]).collect();
+    let small = numbers(5, k * n, 4).into_iter().map(|x| x * 2f32.powi(-20)).collect::<Vec<_>>();
+    let tiny = numbers(6, m * k, 9).into_iter().map(|x| x * 2f32.powi(-125)).collect::<Vec<_>>();
+    let ones = numbers(7, k * n, 0);
+    for split in [Split::Bf16x3, Split::Bf16x6] {
+        let case = plain([m, n, k], Compute::Split(split), [false, false]);
+        // Terms of the huge and the small are never flushed, and neither are their products.
+        for (a, b, largest) in [(&huge, &small, 0.0), (&tiny, &ones, 2.0)] {
+            let (a, b) = (Tensor::new(Format::F32, a.clone()), Tensor::new(Format::F32, b.clone()));
+            for on in everywhere(&case) {
+                let mut c = Tensor::new(Format::F32, vec![0.0; m * n]);
+                run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let terms = || (0..k).map(|l| f64::from(a.get(i * k + l)) * f64::from(b.get(l * n + j)));
+                    let (exact, magnitude) = (terms().sum::<f64>(), terms().map(f64::abs).sum());
+                    let bound = bound(on.unit(), case.compute, k, exact, magnitude, largest, Format::F32);
+                    let got = f64::from(c.get(i * n + j));
+                    assert!(
+                        (got - exact).abs() <= bound,
+                        "{on:?} {split}: {got:e} against {exact:e} ± {bound:e}"
+                    );
                 }
             }
         }

@@ -11,19 +11,18 @@ use crate::attention::{
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
 use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm, gemm_into};
+use crate::isa::Isa;
 use crate::memory::Span;
-use crate::rows::storage::Storage;
 
-/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
-fn compute(a: Span, b: Span) -> Compute {
-    compute_of(a.dtype, b.dtype)
-}
-
-/// The format in which operands of these types are multiplied.
-pub(super) fn compute_of(a: DType, b: DType) -> Compute {
-    match (a, b) {
-        (DType::Bf16, DType::Bf16) => Compute::Bf16,
-        (DType::F16, DType::F16) => Compute::F16,
+/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
+/// split that it asks for.
+pub(super) fn compute(graph: &Graph, node: &Node) -> Compute {
+    let packed = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_)) && is_packed(node);
+    let [a, b] = [0, if packed { 0 } else { 1 }].map(|i| graph.dtype(node.inputs[i]));
+    match (a, b, node.split) {
+        (DType::Bf16, DType::Bf16, _) => Compute::Bf16,
+        (DType::F16, DType::F16, _) => Compute::F16,
+        (_, _, Some(split)) => Compute::Split(split),
         _ => Compute::F32,
     }
 }
@@ -51,7 +50,7 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
         if transposed { layout.transposed() } else { layout }
     };
     let (la, lb, lc) = (stored(sa, ta), stored(sb, tb), stored(sc, false));
-    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let (compute, bias) = (compute(l.graph, l.node), check_bias(l)?);
     let after = After::new(l, &[a, b, bias.unwrap_or(nothing())], &[])?;
     Ok(Box::new(move |frame, run| {
         let Borrowed { operands: [av, bv, bias_row, ..], results: [result, ..], chain } =
@@ -86,11 +85,17 @@ fn is_packed(node: &Node) -> bool {
     matches!((&node.op, node.inputs.len()), (Op::Attention(_), 1) | (Op::AttentionGrad(_), 4))
 }
 
-pub(super) fn attention_words(graph: &Graph, node: &Node, spec: AttentionSpec, threads: usize) -> usize {
-    let shape = heads(graph, node, spec);
+pub(super) fn attention_words(
+    graph: &Graph,
+    node: &Node,
+    spec: AttentionSpec,
+    isa: Isa,
+    threads: usize,
+) -> usize {
+    let (shape, compute) = (heads(graph, node, spec), compute(graph, node));
     match node.op {
-        Op::Attention(_) => attention_forward_scratch_len(threads, &shape),
-        _ => attention_backward_scratch_len(threads, &shape),
+        Op::Attention(_) => attention_forward_scratch_len(isa, threads, &shape, compute),
+        _ => attention_backward_scratch_len(isa, threads, &shape, compute),
     }
 }
 
@@ -99,29 +104,28 @@ struct Heads {
     shape: HeadShape,
     mask: Mask,
     scale: f32,
-    compute: Storage,
+    compute: Compute,
     layouts: [HeadLayout; 3],
     /// Spans of q, k and v; all the same where they are packed.
     operands: [Span; 3],
 }
 
 impl Heads {
-    fn new(l: &Lowering<'_>, spec: AttentionSpec) -> Result<Heads, EngineError> {
+    fn new(l: &Lowering<'_>, spec: AttentionSpec) -> Heads {
         let shape = heads(l.graph, l.node, spec);
         let packed = is_packed(l.node);
         let operands = [0, 1, 2].map(|i| l.input(if packed { 0 } else { i }));
         let dense = HeadLayout::dense(&shape);
         let layouts =
             if packed { [0, 1, 2].map(|part| HeadLayout::packed(part, &shape)) } else { [dense; 3] };
-        let no_integers = || EngineError::Unsupported("attention of integers".into());
-        let compute = Storage::of(operands[0].dtype).ok_or_else(no_integers)?;
+        let compute = compute(l.graph, l.node);
         let mask = if spec.causal { Mask::Causal } else { Mask::Full };
-        Ok(Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands })
+        Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands }
     }
 }
 
 pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
-    let h = Heads::new(l, spec)?;
+    let h = Heads::new(l, spec);
     let (writes, at) = ([l.output(0), l.output(1), work], l.at());
     Ok(Box::new(move |frame, run| {
         let ([q, k, v], [out, lse, work]) = frame.borrow(h.operands, writes);
@@ -144,7 +148,7 @@ pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Re
 }
 
 pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
-    let h = Heads::new(l, spec)?;
+    let h = Heads::new(l, spec);
     let packed = is_packed(l.node);
     let first = l.node.inputs.len() - 3;
     let rest = [first, first + 1, first + 2].map(|i| l.input(i));
@@ -208,7 +212,7 @@ pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<St
 
 fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
     let (a, b, at) = (l.input(0), l.input(1), l.at());
-    let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let (compute, bias) = (compute(l.graph, l.node), check_bias(l)?);
     let after = After::new(l, &[a, b, bias.unwrap_or(nothing())], &[])?;
     Ok(Box::new(move |frame, run| {
         let Borrowed { operands: [a, b, row, ..], results: [result, ..], chain } =

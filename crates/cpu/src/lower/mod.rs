@@ -13,6 +13,7 @@ use halfstep_graph::{DType, Graph, Group, Node, Op, Shape, ValueId};
 
 use crate::engine::Machine;
 use crate::gemm::KernelError;
+use crate::isa::Isa;
 use crate::memory::{Frame, Span, Where};
 use crate::program::Run;
 use crate::rows::RowError;
@@ -84,7 +85,7 @@ impl At {
 /// Errors: something the kernels cannot do.
 pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineError> {
     let work = |dtype| {
-        let bytes = workspace_bytes(l.graph, l.node, l.machine.pool.threads());
+        let bytes = workspace_bytes(l.graph, l.node, l.machine.isa, l.machine.pool.threads());
         Span { place: Where::Arena, offset: workspace, count: bytes / 4, dtype }
     };
     let scratch = work(DType::F32);
@@ -128,14 +129,14 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
 }
 
 /// Bytes of arena a node needs besides operands and results, with this many threads.
-pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, threads: usize) -> usize {
+pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usize) -> usize {
     4 * match &node.op {
         Op::ScatterAdd { rows } => movement::scatter_words(graph, node, *rows),
         Op::Reduce { axes, .. } => normalise::reduce_words(graph, node, axes),
         Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => normalise::norm_words(graph, node),
         Op::PoolGrad { window, stride, .. } => normalise::pool_words(graph, node, *window, *stride, threads),
         Op::Attention(spec) | Op::AttentionGrad(spec) => {
-            contract::attention_words(graph, node, *spec, threads)
+            contract::attention_words(graph, node, *spec, isa, threads)
         }
         _ => 0,
     }

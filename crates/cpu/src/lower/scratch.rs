@@ -2,7 +2,7 @@
 
 use halfstep_graph::{ConvGeometry, Graph, Node, Op};
 
-use super::contract::{compute_of, sizes};
+use super::contract::{compute, sizes};
 use crate::conv::ConvPass;
 use crate::gemm::{Extents, Operands, Packing, bytes};
 use crate::isa::Isa;
@@ -14,7 +14,7 @@ pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usize
         let shape = |i: usize| graph.shape(values[i]);
         // A convolution that cannot be computed is refused when it is lowered.
         let needed = sizes(shape(image), shape(weights), geometry);
-        needed.scratch_bytes(pass, isa, threads, operands_compute(graph, node)).unwrap_or(0)
+        needed.scratch_bytes(pass, isa, threads, compute(graph, node)).unwrap_or(0)
     };
     // Counted over operands and results, one after another: where image and weights are.
     let result = node.inputs.len();
@@ -27,10 +27,6 @@ pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usize
     }
 }
 
-fn operands_compute(graph: &Graph, node: &Node) -> crate::gemm::Compute {
-    compute_of(graph.dtype(node.inputs[0]), graph.dtype(node.inputs[1]))
-}
-
 fn matmul_bytes(graph: &Graph, node: &Node, ta: bool, tb: bool, isa: Isa, threads: usize) -> usize {
     let (a, b) = (graph.shape(node.inputs[0]), graph.shape(node.inputs[1]));
     let rank = a.len();
@@ -40,5 +36,5 @@ fn matmul_bytes(graph: &Graph, node: &Node, ta: bool, tb: bool, isa: Isa, thread
     let packing = if batches == 1 { Packing::Once } else { Packing::PerJob };
     // Rows of A run along memory unless it is stored transposed; a single row always does.
     let operands = Operands { a: packing, a_rows_run: !ta || m <= 1, b: packing };
-    bytes(isa, threads, operands_compute(graph, node), Extents { batches, m, n, k }, operands)
+    bytes(isa, threads, compute(graph, node), Extents { batches, m, n, k }, operands)
 }

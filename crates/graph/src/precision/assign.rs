@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::class::{Class, class};
 use super::plan::PrecisionPlan;
 use super::policy::{Policy, Reason, Rule};
-use crate::dtype::{DType, ValueType};
+use crate::dtype::{DType, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::Op;
 
@@ -36,7 +36,9 @@ impl Assign<'_> {
         let exception = self.policy.exception(&node.name).filter(|_| node.phase != Phase::Update);
         let rule = match (exception, class(&node.op)) {
             (Some(rule), Class::Contraction | Class::Full | Class::Normalise | Class::Follow) => rule,
-            (None, Class::Contraction) if self.policy.low.is_some() => Rule::Low,
+            (None, Class::Contraction) if self.policy.low.is_some() || self.policy.split.is_some() => {
+                Rule::Low
+            }
             (None, Class::Contraction | Class::Full) => Rule::F32,
             (None, Class::Normalise | Class::Follow) => Rule::Follow,
             (_, Class::Source) => return self.source(old, node, &inputs),
@@ -48,6 +50,7 @@ impl Assign<'_> {
             (Rule::Low | Rule::F32, _) => DType::F32,
             (Rule::Follow, _) => self.widest(node, old, &inputs),
         };
+        let split = self.policy.split.filter(|_| contraction && rule == Rule::Low);
         let inputs = if contraction {
             let operands = match node.op {
                 Op::AttentionGrad(_) => inputs.len(),
@@ -73,10 +76,17 @@ impl Assign<'_> {
             } else if node.phase == Phase::Update {
                 (DType::F32, Reason::Update)
             } else if is_statistic(node, i) {
-                let reason = if self.policy.low.is_none() { Reason::PolicyIsF32 } else { Reason::StaysF32 };
+                let all_f32 = self.policy.low.is_none() && self.policy.split.is_none();
+                let reason = if all_f32 { Reason::PolicyIsF32 } else { Reason::StaysF32 };
                 (DType::F32, reason)
             } else if exception.is_some() {
                 (storage, Reason::Override)
+            } else if let Some(split) = split {
+                let reason = match split {
+                    Split::Bf16x3 => Reason::SplitInTwo,
+                    Split::Bf16x6 => Reason::SplitInThree,
+                };
+                (DType::F32, reason)
             } else if contraction && storage != DType::F32 {
                 if value.gradient_of.is_some() {
                     (DType::F32, Reason::WeightGradient)
@@ -93,7 +103,7 @@ impl Assign<'_> {
             types.push(ValueType { shape: value.ty.shape.clone(), dtype });
             reasons.push(reason);
         }
-        self.push(node, &inputs, types, &reasons);
+        self.push(&Node { split, ..node.clone() }, &inputs, types, &reasons);
     }
 
     fn source(&mut self, old: &Graph, node: &Node, inputs: &[ValueId]) {

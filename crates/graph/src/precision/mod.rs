@@ -8,5 +8,5 @@ mod policy;
 
 pub use assign::assign;
 pub use class::{Class, class};
-pub use plan::{PlanEntry, PrecisionPlan};
+pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};

@@ -6,8 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::class::{Class, class};
 use super::policy::{Policy, Reason};
-use crate::dtype::{DType, Shape};
+use crate::dtype::{DType, Shape, Split};
 use crate::graph::{Graph, Phase};
+
+/// What operands are multiplied in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Compute {
+    /// A format.
+    Format(DType),
+    /// f32 operands split into bf16 terms.
+    Split(Split),
+}
+
+impl fmt::Display for Compute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compute::Format(dtype) => dtype.fmt(f),
+            Compute::Split(split) => split.fmt(f),
+        }
+    }
+}
 
 /// What the plan says of one value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,8 +43,8 @@ pub struct PlanEntry {
     pub shape: Shape,
     /// How it is stored.
     pub storage: DType,
-    /// The format its operands are multiplied in, or f32.
-    pub compute: DType,
+    /// What its operands are multiplied in, or f32.
+    pub compute: Compute,
     /// The format sums are kept in.
     pub accumulate: DType,
     /// Why.
@@ -46,11 +65,12 @@ impl PrecisionPlan {
     pub fn of(graph: &Graph, policy: &Policy) -> PrecisionPlan {
         let entry = |(i, value): (usize, &crate::graph::Value)| {
             let node = graph.node(value.node);
-            let compute = match class(&node.op) {
+            let format = match class(&node.op) {
                 Class::Contraction => graph.dtype(node.inputs[0]),
                 _ if value.ty.dtype == DType::I32 => DType::I32,
                 _ => DType::F32,
             };
+            let compute = node.split.map_or(Compute::Format(format), Compute::Split);
             PlanEntry {
                 value: i as u32,
                 name: node.name.clone(),
@@ -59,7 +79,7 @@ impl PrecisionPlan {
                 shape: value.ty.shape.clone(),
                 storage: value.ty.dtype,
                 compute,
-                accumulate: if compute == DType::I32 { DType::I32 } else { DType::F32 },
+                accumulate: if format == DType::I32 { DType::I32 } else { DType::F32 },
                 reason: value.reason.unwrap_or(Reason::PolicyIsF32),
             }
         };

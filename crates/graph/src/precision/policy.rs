@@ -4,13 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dtype::DType;
+use crate::dtype::{DType, Split};
 
 /// What to do with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Operands in the policy's low format, f32 accumulation, result stored low.
+    /// Operands in the policy's low format, f32 accumulation, result stored low; under a policy that splits f32 operands
+    /// instead, the split.
     Low,
     /// Computed and stored in f32.
     F32,
@@ -47,10 +48,13 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 /// What a user says about precision: a named policy and exceptions to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// `fp32`, `bf16` or `fp16`.
+    /// One of [`Policy::NAMES`].
     pub name: String,
-    /// The format of contractions; none for `fp32`.
+    /// The format that contractions read and store; none where all storage is f32.
     pub low: Option<DType>,
+    /// How contractions split f32 operands; none for policies with a low format and for `fp32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Exceptions; the first match holds.
     pub overrides: Vec<Override>,
 }
@@ -62,19 +66,23 @@ pub struct PolicyError(pub String);
 
 impl Policy {
     /// The named policies.
-    pub const NAMES: [&'static str; 3] = ["fp32", "bf16", "fp16"];
+    pub const NAMES: [&'static str; 5] = ["fp32", "bf16", "fp16", "bf16x3", "bf16x6"];
+    /// Those that a comparison sets side by side unless it is told which.
+    pub const USUAL: [&'static str; 3] = ["fp32", "bf16", "fp16"];
 
     /// A named policy without exceptions.
     ///
     /// Errors: no policy has that name.
     pub fn named(name: &str) -> Result<Policy, PolicyError> {
-        let low = match name {
-            "fp32" => None,
-            "bf16" => Some(DType::Bf16),
-            "fp16" => Some(DType::F16),
+        let (low, split) = match name {
+            "fp32" => (None, None),
+            "bf16" => (Some(DType::Bf16), None),
+            "fp16" => (Some(DType::F16), None),
+            "bf16x3" => (None, Some(Split::Bf16x3)),
+            "bf16x6" => (None, Some(Split::Bf16x6)),
             other => return Err(PolicyError(other.to_string())),
         };
-        Ok(Policy { name: name.to_string(), low, overrides: Vec::new() })
+        Ok(Policy { name: name.to_string(), low, split, overrides: Vec::new() })
     }
 
     /// The exception that holds for `name`, if any.
@@ -91,6 +99,10 @@ pub enum Reason {
     PolicyIsF32,
     /// A contraction under a policy with a low format.
     Contraction,
+    /// A contraction under a policy that splits f32 operands into two bf16 terms.
+    SplitInTwo,
+    /// A contraction under a policy that splits f32 operands into three bf16 terms.
+    SplitInThree,
     /// A weight gradient: the f32 accumulator is stored as it is.
     WeightGradient,
     /// An operation that stays in f32.
@@ -122,6 +134,12 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::PolicyIsF32 => "the policy has no low format",
             Reason::Contraction => "contraction: exact products, f32 accumulation, stored low",
+            Reason::SplitInTwo => {
+                "contraction: f32 operands as two bf16 terms, three products (f32 products where there is no bf16 unit)"
+            }
+            Reason::SplitInThree => {
+                "contraction: f32 operands as three bf16 terms, six products (f32 products where there is no bf16 unit)"
+            }
             Reason::WeightGradient => "weight gradient: the f32 accumulator is kept as it is",
             Reason::StaysF32 => "statistics, exponentials and long sums stay in f32",
             Reason::Update => "the update works on f32 master weights",

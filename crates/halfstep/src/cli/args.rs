@@ -56,7 +56,7 @@ pub enum Command {
 pub struct Compare {
     /// Recipe to run [default: a small convolutional net on the bundled Fashion-MNIST images]
     pub recipe: Option<PathBuf>,
-    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16
+    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub precisions: Option<Vec<String>>,
     /// Number of seeds, in place of the recipe's
@@ -75,7 +75,7 @@ pub struct Compare {
 pub struct Train {
     /// Recipe to run
     pub recipe: PathBuf,
-    /// Precision, in place of the recipe's: fp32, bf16 or fp16
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
     /// Seed, in place of the recipe's
@@ -185,7 +185,7 @@ pub struct Explain {
     /// Form of the program to print [default: a summary]
     #[arg(long)]
     pub stage: Option<Stage>,
-    /// Precision, in place of the recipe's: fp32, bf16 or fp16
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
 }
@@ -298,6 +298,10 @@ pub enum Precision {
     Bf16,
     /// f16 operands, with loss scaling
     Fp16,
+    /// f32 storage, products of two bf16 terms
+    Bf16x3,
+    /// f32 storage, products of three bf16 terms
+    Bf16x6,
 }
 
 impl Precision {
@@ -307,6 +311,8 @@ impl Precision {
             Precision::Fp32 => "fp32",
             Precision::Bf16 => "bf16",
             Precision::Fp16 => "fp16",
+            Precision::Bf16x3 => "bf16x3",
+            Precision::Bf16x6 => "bf16x6",
         }
     }
 }

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use halfstep::cpu::isa::{Isa, Level};
 use halfstep::evidence::{Comparison, Outcome, RunResult, Setup, report, table, units};
+use halfstep::graph::precision::Policy;
 use halfstep::train::checkpoint::{self, Contents};
 use halfstep::train::metrics::{EvaluationMetrics, RunningLoss};
 use halfstep::train::recipe::Experiment;
@@ -107,7 +109,8 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    let comparison = Comparison::new(setup, runs);
+    let mut comparison = Comparison::new(setup, runs);
+    comparison.findings.extend(not_split_here(&policies)?);
     write(&dir, &comparison)?;
     if args.json {
         output::json(&Printed { run_directory: &dir.path().display().to_string(), comparison: &comparison })?;
@@ -121,6 +124,20 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         ));
     }
     Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// What must be said of policies that split f32 products into bf16 ones where the processor does not.
+fn not_split_here(policies: &[String]) -> Result<Option<String>, Failure> {
+    let split = |name: &&String| Policy::named(name).is_ok_and(|p| p.split.is_some());
+    let names: Vec<&str> = policies.iter().filter(split).map(String::as_str).collect();
+    let (used, plural) = (Isa::from_env()?, if names.len() == 1 { "was" } else { "were" });
+    Ok((!names.is_empty() && used.level() < Level::Amx).then(|| {
+        format!(
+            "{} {plural} computed as fp32, because this processor ({used}) has no bf16 tiles: more accurate than the split \
+             and no slower. These runs say nothing about the split itself.",
+            names.join(" and ")
+        )
+    }))
 }
 
 fn setup(experiment: &Experiment, engine: String) -> Result<Setup, Failure> {
@@ -162,7 +179,7 @@ fn one_line(run: &RunResult) -> String {
     };
     let (policy, seed) = (&run.policy, run.seed);
     format!(
-        "{policy:<5} seed {seed:<3} test accuracy {accuracy:>8}   {step:>8}/step   {wall:>7}{skipped}{end}"
+        "{policy:<6} seed {seed:<3} test accuracy {accuracy:>8}   {step:>8}/step   {wall:>7}{skipped}{end}"
     )
 }
 

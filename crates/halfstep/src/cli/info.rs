@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
+use halfstep::graph::precision::Policy;
 use serde::Serialize;
 
 use super::args::Info;
@@ -40,31 +41,43 @@ struct Printed {
     precisions: Vec<RunsOn>,
 }
 
-/// What the kernels compute matrix products with.
-fn runs_on(level: Level) -> [RunsOn; 3] {
-    let (fp32, bf16, fp16) = match level {
-        Level::Portable => (
+/// What the kernels compute matrix products with, for each of [`Policy::NAMES`].
+fn runs_on(level: Level) -> [RunsOn; 5] {
+    let texts = match level {
+        Level::Portable => [
             "f32, portable code",
             "f32 products of bf16 values (exact), portable code: saves memory, not time",
             "f32 products of f16 values (exact), portable code: saves memory, not time",
-        ),
-        Level::Avx2 => (
+            "f32, portable code, there being no bf16 tiles: as accurate and as fast as fp32",
+            "f32, portable code, there being no bf16 tiles: as accurate and as fast as fp32",
+        ],
+        Level::Avx2 => [
             "f32 multiply-add, AVX2",
             "f32 multiply-add of bf16 values (exact products), AVX2: saves memory, not time",
             "f32 multiply-add of f16 values (exact products), AVX2: saves memory, not time",
-        ),
-        Level::Avx512 => (
+            "f32 multiply-add, AVX2, there being no bf16 tiles: as accurate and as fast as fp32",
+            "f32 multiply-add, AVX2, there being no bf16 tiles: as accurate and as fast as fp32",
+        ],
+        Level::Avx512 => [
             "f32 multiply-add, AVX-512",
             "f32 multiply-add of bf16 values (exact products), AVX-512: saves memory, not time",
             "f32 multiply-add of f16 values (exact products), AVX-512: saves memory, not time",
-        ),
-        Level::Amx => (
+            "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
+            "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
+        ],
+        Level::Amx | Level::AmxFp16 => [
             "f32 multiply-add, AVX-512",
             "AMX tiles: exact bf16 products, f32 sums",
-            "AMX tiles: each f16 value as the exact sum of two bf16 values, four passes",
-        ),
+            if level == Level::Amx {
+                "AMX tiles: each f16 value as the exact sum of two bf16 values, four passes"
+            } else {
+                "AMX-FP16 tiles: exact f16 products, f32 sums"
+            },
+            "AMX tiles: each f32 value as two bf16 terms, three passes; error within 2^-15 of |A||B|",
+            "AMX tiles: each f32 value as three bf16 terms, six passes; error within 2^-23 of |A||B|",
+        ],
     };
-    [("fp32", fp32), ("bf16", bf16), ("fp16", fp16)].map(|(precision, runs_on)| RunsOn { precision, runs_on })
+    std::array::from_fn(|i| RunsOn { precision: Policy::NAMES[i], runs_on: texts[i] })
 }
 
 /// Runs the command.

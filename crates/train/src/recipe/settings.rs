@@ -82,10 +82,11 @@ pub struct PrecisionSettings {
     pub policy: String,
     /// `policies`: what `compare` sets side by side.
     pub policies: Vec<String>,
-    /// `loss_scale`: in place of what a policy with a low format would use by default. `fp32` is never scaled.
+    /// `loss_scale`: in place of what a policy with a low format would use by default. Policies that store f32 are
+    /// never scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
-    /// `overrides`: exceptions by name pattern, for every policy with a low format.
+    /// `overrides`: exceptions by name pattern, for every policy but `fp32`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
 }
@@ -94,7 +95,7 @@ impl Default for PrecisionSettings {
     fn default() -> PrecisionSettings {
         PrecisionSettings {
             policy: "bf16".into(),
-            policies: Policy::NAMES.map(String::from).to_vec(),
+            policies: Policy::USUAL.map(String::from).to_vec(),
             loss_scale: None,
             overrides: Vec::new(),
         }
@@ -107,10 +108,13 @@ impl PrecisionSettings {
     /// Errors: no policy has that name.
     pub fn resolve(&self, name: &str) -> Result<(Policy, LossScale), PolicyError> {
         let mut policy = Policy::named(name)?;
+        if policy.low.is_some() || policy.split.is_some() {
+            policy.overrides = self.overrides.clone();
+        }
+        // Gradients stored in f32 need no scaling.
         if policy.low.is_none() {
             return Ok((policy, LossScale::Off));
         }
-        policy.overrides = self.overrides.clone();
         let scaling = self.loss_scale.clone().unwrap_or_else(|| LossScale::for_policy(&policy));
         Ok((policy, scaling))
     }

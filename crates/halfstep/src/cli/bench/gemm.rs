@@ -11,6 +11,7 @@ use halfstep::cpu::isa::Isa;
 use halfstep::cpu::pool::Pool;
 use halfstep::evidence::units;
 use halfstep::float::{Philox, bf16_from_f32, f16_from_f32, unit_f32};
+use halfstep::graph::Split;
 use serde::Serialize;
 
 use super::super::args::{BenchGemm, Precision};
@@ -53,7 +54,7 @@ impl Stored {
         let random = Philox::new(0);
         let values = (0..count).map(|i| 2.0 * unit_f32(random.word(stream, i as u64)) - 1.0);
         match precision {
-            Precision::Fp32 => Stored::F32(values.collect()),
+            Precision::Fp32 | Precision::Bf16x3 | Precision::Bf16x6 => Stored::F32(values.collect()),
             Precision::Bf16 => Stored::Bf16(values.map(bf16_from_f32).collect()),
             Precision::Fp16 => Stored::F16(values.map(f16_from_f32).collect()),
         }
@@ -78,7 +79,10 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
     let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 40).ok_or_else(too_large);
     let (a_count, b_count, c_count) = (elements(m, k)?, elements(k, n)?, elements(m, n)?);
-    let operand_bytes = if args.precision == Precision::Fp32 { 4 } else { 2 };
+    let operand_bytes = match args.precision {
+        Precision::Bf16 | Precision::Fp16 => 2,
+        Precision::Fp32 | Precision::Bf16x3 | Precision::Bf16x6 => 4,
+    };
     machine::check_memory("this product", (a_count + b_count) * operand_bytes + c_count * 4)?;
     let threads = halfstep::threads_or_all(threads);
     let isa = Isa::from_env()?;
@@ -88,6 +92,8 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         Precision::Fp32 => Compute::F32,
         Precision::Bf16 => Compute::Bf16,
         Precision::Fp16 => Compute::F16,
+        Precision::Bf16x3 => Compute::Split(Split::Bf16x3),
+        Precision::Bf16x6 => Compute::Split(Split::Bf16x6),
     };
     let (a, b) = (Stored::random(args.precision, a_count, 1), Stored::random(args.precision, b_count, 2));
     let mut c = vec![0.0f32; c_count];

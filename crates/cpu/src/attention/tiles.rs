@@ -1,0 +1,328 @@
+//! Heads of attention on tiles: operands are packed straight from the tensors as they are stored, products land where
+//! the next step reads them.
+//!
+//! Tiles are 32 × 32, half a block on each side, so of a causal block on the diagonal one quarter is not computed.
+
+use std::ops::Range;
+
+use super::forward::Running;
+use super::{
+    BLOCK, Mask, Shape, View, backward, forward, load_rows, operand_format, padded, score_row, visible,
+};
+use crate::gemm::{Along, Data, Gather, Source, TileUnit};
+use crate::rows::storage::{Src, Storage};
+use crate::rows::{Body, Caps, dot};
+
+/// Rows and columns of a panel, and k of a step.
+const SIDE: usize = 32;
+
+/// f32 elements that hold `outer` × `k` packed elements, both in whole panels or steps.
+fn packed_len(unit: &dyn TileUnit, outer: usize, k: usize) -> usize {
+    outer.next_multiple_of(SIDE) * k.next_multiple_of(SIDE) * unit.planes() / 2
+}
+
+/// Codes in the place of f32 values.
+fn codes(values: &mut [f32]) -> &mut [u16] {
+    // SAFETY: the same bytes, aligned for a smaller type; any bits are valid in either.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 2 * values.len()) }
+}
+
+fn data(src: Src<'_>) -> Data<'_> {
+    match src {
+        Src::F32(x) => Data::F32(x),
+        Src::Bf16(x) => Data::Bf16(x),
+        Src::F16(x) => Data::F16(x),
+    }
+}
+
+/// The positions of one head: a line each, along which its elements run.
+fn positions<'a>(view: &View<'a>, (batch, head): (usize, usize), along: Along) -> Source<'a> {
+    let gather = Gather::Strided { line: view.layout.time, position: 1 };
+    Source { data: data(view.data), base: view.layout.row(batch, 0, head), gather, along }
+}
+
+/// A block of scores in rows of [`BLOCK`].
+fn scores_of(block: &[f32], along: Along) -> Source<'_> {
+    let gather = Gather::Strided { line: BLOCK, position: 1 };
+    Source { data: Data::F32(block), base: 0, gather, along }
+}
+
+/// Packed panels.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    codes: &'a [u16],
+    /// Steps of a panel.
+    steps: usize,
+}
+
+/// What was packed into `values` before, with so many steps a panel.
+fn packed(values: &mut [f32], steps: usize) -> Panels<'_> {
+    Panels { codes: codes(values), steps }
+}
+
+/// Packs a left operand: `outer` rows by `k`.
+fn left<'a>(
+    unit: &dyn TileUnit,
+    from: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &'a mut [f32],
+) -> Panels<'a> {
+    let steps = k.len().div_ceil(SIDE);
+    unit.pack_left(from, outer, k, codes(to));
+    packed(to, steps)
+}
+
+/// Packs a right operand: `k` by `outer` columns.
+fn right<'a>(
+    unit: &dyn TileUnit,
+    from: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    to: &'a mut [f32],
+) -> Panels<'a> {
+    let steps = k.len().div_ceil(SIDE);
+    unit.pack_right(from, outer, k, codes(to));
+    packed(to, steps)
+}
+
+/// A matrix of f32 of which a product fills 32 × 32.
+struct Place<'a> {
+    values: &'a mut [f32],
+    /// Distance between rows.
+    row: usize,
+    /// Panel of rows and panel of columns.
+    panel: (usize, usize),
+    /// Whether the product is added to what is there.
+    add: bool,
+}
+
+/// One 32 × 32 block of a product over `steps`: panel `a.1` of A by panel `b.1` of B.
+#[inline(always)]
+fn multiply(
+    unit: &dyn TileUnit,
+    a: (Panels<'_>, usize),
+    b: (Panels<'_>, usize),
+    steps: Range<usize>,
+    to: Place<'_>,
+) {
+    let step = unit.planes() * SIDE * SIDE;
+    let start = |(panels, panel): (Panels<'_>, usize)| {
+        assert!(steps.end <= panels.steps, "steps of a packed operand");
+        let first = (panel * panels.steps + steps.start) * step;
+        panels.codes[first..first + steps.len() * step].as_ptr()
+    };
+    let (a, b) = (start(a), start(b));
+    let at = to.panel.0 * SIDE * to.row + to.panel.1 * SIDE;
+    let place = &mut to.values[at..at + (SIDE - 1) * to.row + SIDE];
+    // SAFETY: whole panels of that many steps and 32 rows of 32 results, as just checked; bodies begin by preparing the unit.
+    unsafe { unit.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
+}
+
+/// f32 elements that one worker needs forward.
+pub(super) fn forward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
+    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
+    // Keys and values of all positions, queries of a block, probabilities; scores and sums.
+    2 * packed_len(unit, time, width)
+        + packed_len(unit, BLOCK, width)
+        + packed_len(unit, BLOCK, BLOCK)
+        + BLOCK * BLOCK
+        + BLOCK * width
+}
+
+/// Some blocks of queries of one head.
+pub(super) struct Forward<'a> {
+    pub unit: &'a dyn TileUnit,
+    pub head: forward::Head<'a>,
+}
+
+impl Body for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(self) {
+        let Forward { unit, mut head } = self;
+        unit.prepare();
+        let scratch = std::mem::take(&mut head.scratch);
+        let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
+        let time = head.shape.time.next_multiple_of(BLOCK);
+        let block_len = packed_len(unit, BLOCK, width);
+        let (keys, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
+        let (values, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
+        let (queries, scratch) = scratch.split_at_mut(block_len);
+        let (probabilities, scratch) = scratch.split_at_mut(packed_len(unit, BLOCK, BLOCK));
+        let (scores, sums) = scratch.split_at_mut(BLOCK * BLOCK);
+
+        for block in 0..head.key_blocks() {
+            let (key, present) = head.range(block);
+            let place = block * block_len..(block + 1) * block_len;
+            let (range, to) = (key..key + present, &mut keys[place.clone()]);
+            right(unit, &positions(&head.k, at, Along::K), range.clone(), 0..dim, to);
+            right(unit, &positions(&head.v, at, Along::Outer), 0..dim, range, &mut values[place]);
+        }
+
+        let (d_panels, d_steps) = (dim.div_ceil(SIDE), dim.div_ceil(SIDE));
+        for block in head.blocks.clone() {
+            let (first, count) = head.range(block);
+            let queries =
+                left(unit, &positions(&head.q, at, Along::K), first..first + count, 0..dim, queries);
+            let mut running = Running::new();
+            for key_block in 0..head.seen_by(block) {
+                let (key, present) = head.range(key_block);
+                let place = key_block * block_len..(key_block + 1) * block_len;
+                let diagonal = head.mask == Mask::Causal && key_block == block;
+                let k_steps = present.div_ceil(SIDE);
+                let panels = packed(&mut keys[place.clone()], d_steps);
+                for (i, j) in quarters(count, present, diagonal) {
+                    let to = Place { values: scores, row: BLOCK, panel: (i, j), add: false };
+                    multiply(unit, (queries, i), (panels, j), 0..d_steps, to);
+                }
+                running.block::<C>(&head, (first, count), (key, present), scores, sums, |row, limit| {
+                    row[limit..].fill(0.0);
+                });
+                let left = left(unit, &scores_of(scores, Along::K), 0..count, 0..present, probabilities);
+                let right = packed(&mut values[place], k_steps);
+                for i in 0..count.div_ceil(SIDE) {
+                    let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
+                    for j in 0..d_panels {
+                        let to = Place { values: sums, row: width, panel: (i, j), add: key_block > 0 };
+                        multiply(unit, (left, i), (right, j), steps.clone(), to);
+                    }
+                }
+            }
+            running.finish::<C>(&head, (first, count), sums);
+        }
+    }
+}
+
+/// The quarters of a block of scores that are wanted: rows and columns in panels.
+fn quarters(rows: usize, columns: usize, diagonal: bool) -> impl Iterator<Item = (usize, usize)> {
+    let columns = columns.div_ceil(SIDE);
+    (0..rows.div_ceil(SIDE))
+        .flat_map(move |i| (0..if diagonal { columns.min(i + 1) } else { columns }).map(move |j| (i, j)))
+}
+
+/// f32 elements that one worker needs backward.
+pub(super) fn backward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
+    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
+    // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block of keys as rows and as
+    // columns and of values; probabilities and gradients of scores, transposed, and those also as they are; both before
+    // they are packed; gradients of keys and values.
+    4 * packed_len(unit, time, width)
+        + time
+        + 3 * packed_len(unit, BLOCK, width)
+        + 3 * packed_len(unit, BLOCK, BLOCK)
+        + 2 * BLOCK * BLOCK
+        + 2 * BLOCK * width
+}
+
+/// Some blocks of keys of one head.
+pub(super) struct Backward<'a> {
+    pub unit: &'a dyn TileUnit,
+    pub head: backward::Head<'a>,
+}
+
+impl Body for Backward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(self) {
+        let Backward { unit, mut head } = self;
+        unit.prepare();
+        let scratch = std::mem::take(&mut head.scratch);
+        let d_queries = std::mem::take(&mut head.d_queries);
+        let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
+        let time = head.shape.time.next_multiple_of(BLOCK);
+        let (all, one, square) =
+            (packed_len(unit, time, width), packed_len(unit, BLOCK, width), packed_len(unit, BLOCK, BLOCK));
+        let (query_rows, scratch) = scratch.split_at_mut(all);
+        let (query_columns, scratch) = scratch.split_at_mut(all);
+        let (d_out_rows, scratch) = scratch.split_at_mut(all);
+        let (d_out_columns, scratch) = scratch.split_at_mut(all);
+        let (delta, scratch) = scratch.split_at_mut(time);
+        let (key_rows, scratch) = scratch.split_at_mut(one);
+        let (key_columns, scratch) = scratch.split_at_mut(one);
+        let (value_rows, scratch) = scratch.split_at_mut(one);
+        let (p_packed, scratch) = scratch.split_at_mut(square);
+        let (ds_packed, scratch) = scratch.split_at_mut(square);
+        let (ds_rows, scratch) = scratch.split_at_mut(square);
+        let (p, scratch) = scratch.split_at_mut(BLOCK * BLOCK);
+        let (ds, scratch) = scratch.split_at_mut(BLOCK * BLOCK);
+        let (d_keys, d_values) = scratch.split_at_mut(BLOCK * width);
+
+        let (by_rows, by_columns) = (Along::K, Along::Outer);
+        for block in head.query_blocks(head.blocks.start) {
+            let (first, count) = head.range(block);
+            let (range, place) = (first..first + count, block * one..(block + 1) * one);
+            for (view, rows, columns) in
+                [(&head.q, &mut *query_rows, &mut *query_columns), (&head.dout, d_out_rows, d_out_columns)]
+            {
+                let (rows, columns) = (&mut rows[place.clone()], &mut columns[place.clone()]);
+                left(unit, &positions(view, at, by_rows), range.clone(), 0..dim, rows);
+                right(unit, &positions(view, at, by_columns), 0..dim, range.clone(), columns);
+            }
+            // `d_keys` and `d_values` are free until they are zeroed below.
+            let compute = operand_format(head.compute);
+            load_rows::<C>(&head.out, &head.shape, Storage::F32, at, (first, count), width, d_keys);
+            load_rows::<C>(&head.dout, &head.shape, compute, at, (first, count), width, d_values);
+            let rows = d_keys.chunks_exact(width).zip(d_values.chunks_exact(width));
+            for (delta, (out, d_out)) in delta[first..first + count].iter_mut().zip(rows) {
+                *delta = dot::<C>(out, d_out);
+            }
+        }
+        d_queries.fill(0.0);
+
+        let d_panels = dim.div_ceil(SIDE);
+        for key_block in head.blocks.clone() {
+            let (key, present) = head.range(key_block);
+            let range = key..key + present;
+            let keys = right(unit, &positions(&head.k, at, by_rows), range.clone(), 0..dim, key_rows);
+            let keys_t = right(unit, &positions(&head.k, at, by_columns), 0..dim, range.clone(), key_columns);
+            let values = right(unit, &positions(&head.v, at, by_rows), range, 0..dim, value_rows);
+            d_keys.fill(0.0);
+            d_values.fill(0.0);
+            for block in head.query_blocks(key_block) {
+                let (first, count) = head.range(block);
+                let place = block * one..(block + 1) * one;
+                let diagonal = head.mask == Mask::Causal && block == key_block;
+                let (q_steps, k_steps) = (count.div_ceil(SIDE), present.div_ceil(SIDE));
+                let queries = packed(&mut query_rows[place.clone()], d_panels);
+                let d_out = packed(&mut d_out_rows[place.clone()], d_panels);
+                // Scores, and the gradients of probabilities.
+                for (i, j) in quarters(count, present, diagonal) {
+                    let to = Place { values: p, row: BLOCK, panel: (i, j), add: false };
+                    multiply(unit, (queries, i), (keys, j), 0..d_panels, to);
+                    let to = Place { values: ds, row: BLOCK, panel: (i, j), add: false };
+                    multiply(unit, (d_out, i), (values, j), 0..d_panels, to);
+                }
+                for i in 0..count {
+                    let limit = visible(head.mask, first + i, key, present);
+                    let (p, ds) = (score_row(p, i), score_row(ds, i));
+                    head.probabilities::<C>(first + i, limit, delta[first + i], p, ds);
+                    p[limit..].fill(0.0);
+                    ds[limit..].fill(0.0);
+                }
+                // dv += pᵀ·dout and dk += dsᵀ·q; on the diagonal later keys are seen by later queries only.
+                let p_t = left(unit, &scores_of(p, by_columns), 0..present, 0..count, p_packed);
+                let ds_t = left(unit, &scores_of(ds, by_columns), 0..present, 0..count, ds_packed);
+                let ds_packed = left(unit, &scores_of(ds, by_rows), 0..count, 0..present, ds_rows);
+                let q = packed(&mut query_columns[place.clone()], q_steps);
+                let d_out = packed(&mut d_out_columns[place], q_steps);
+                for (i, j) in (0..k_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
+                    let steps = if diagonal { i } else { 0 }..q_steps;
+                    let to = Place { values: d_values, row: width, panel: (i, j), add: true };
+                    multiply(unit, (p_t, i), (d_out, j), steps.clone(), to);
+                    let to = Place { values: d_keys, row: width, panel: (i, j), add: true };
+                    multiply(unit, (ds_t, i), (q, j), steps, to);
+                }
+                // dq += ds·k.
+                for (i, j) in (0..q_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
+                    let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
+                    let values = &mut d_queries[first * width..(first + BLOCK) * width];
+                    let to = Place { values, row: width, panel: (i, j), add: true };
+                    multiply(unit, (ds_packed, i), (keys_t, j), steps, to);
+                }
+            }
+            head.store_keys::<C>((key, present), d_keys, d_values);
+        }
+        head.finish::<C>(d_queries);
+    }
+}

@@ -1,0 +1,117 @@
+//! How products of tiles make one product of matrices: which planes operands are packed into, and which pairs of planes
+//! are multiplied.
+
+use halfstep_graph::Split;
+
+use super::Compute;
+
+/// What the tile instruction takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TileFormat {
+    /// `tdpbf16ps`.
+    Bf16,
+    /// `tdpfp16ps`.
+    F16,
+}
+
+/// A way to multiply by tiles.
+pub(crate) trait Scheme: Copy + Send + Sync + 'static {
+    /// What it computes.
+    const COMPUTE: Compute;
+    /// What its planes hold.
+    const FORMAT: TileFormat;
+    /// Planes of an operand; a step of 32 k has one after the other.
+    const PLANES: usize;
+    /// Planes of A and B that are multiplied in a step, in order.
+    ///
+    /// The sum already holds the steps before, so within a step the order decides nothing about the bound. It is chosen
+    /// so that from one pass to the next only one operand changes, which saves loads, and so that the pass that may
+    /// overflow comes last where that is free.
+    const PASSES: &'static [(usize, usize)];
+    /// The longest k block: a panel of 32 columns of B then has about 40 KB, the size at which streaming it through the
+    /// first-level cache was measured to be fastest.
+    const KC: usize = 640 / Self::PLANES / 32 * 32;
+}
+
+/// bf16 operands, one product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bf16;
+/// f16 operands as f16.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F16;
+/// f16 operands, each the exact sum of two bf16 planes: all four products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F16ByBf16;
+/// f32 operands as two bf16 planes: [`Split::Bf16x3`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bf16x3;
+/// f32 operands as three bf16 planes: [`Split::Bf16x6`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bf16x6;
+
+impl Scheme for Bf16 {
+    const COMPUTE: Compute = Compute::Bf16;
+    const FORMAT: TileFormat = TileFormat::Bf16;
+    const PLANES: usize = 1;
+    const PASSES: &'static [(usize, usize)] = &[(0, 0)];
+}
+
+impl Scheme for F16 {
+    const COMPUTE: Compute = Compute::F16;
+    const FORMAT: TileFormat = TileFormat::F16;
+    const PLANES: usize = 1;
+    const PASSES: &'static [(usize, usize)] = &[(0, 0)];
+}
+
+impl Scheme for F16ByBf16 {
+    const COMPUTE: Compute = Compute::F16;
+    const FORMAT: TileFormat = TileFormat::Bf16;
+    const PLANES: usize = 2;
+    const PASSES: &'static [(usize, usize)] = &[(1, 1), (0, 1), (0, 0), (1, 0)];
+}
+
+impl Scheme for Bf16x3 {
+    const COMPUTE: Compute = Compute::Split(Split::Bf16x3);
+    const FORMAT: TileFormat = TileFormat::Bf16;
+    const PLANES: usize = 2;
+    const PASSES: &'static [(usize, usize)] = &[(1, 0), (0, 0), (0, 1)];
+}
+
+impl Scheme for Bf16x6 {
+    const COMPUTE: Compute = Compute::Split(Split::Bf16x6);
+    const FORMAT: TileFormat = TileFormat::Bf16;
+    const PLANES: usize = 3;
+    const PASSES: &'static [(usize, usize)] = &[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)];
+}
+
+/// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take f16; f32 has none.
+macro_rules! with_scheme {
+    ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {{
+        use $crate::gemm::Compute;
+        use $crate::gemm::scheme;
+        match ($compute, $native_f16) {
+            (Compute::F32, _) => $other,
+            (Compute::Bf16, _) => {
+                type $scheme = scheme::Bf16;
+                $body
+            }
+            (Compute::F16, true) => {
+                type $scheme = scheme::F16;
+                $body
+            }
+            (Compute::F16, false) => {
+                type $scheme = scheme::F16ByBf16;
+                $body
+            }
+            (Compute::Split(halfstep_graph::Split::Bf16x3), _) => {
+                type $scheme = scheme::Bf16x3;
+                $body
+            }
+            (Compute::Split(halfstep_graph::Split::Bf16x6), _) => {
+                type $scheme = scheme::Bf16x6;
+                $body
+            }
+        }
+    }};
+}
+pub(crate) use with_scheme;
