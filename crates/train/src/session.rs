@@ -459,6 +459,11 @@ impl<'a> Session<'a> {
         self.state.slots()
     }
 
+    /// Bytes of a copy of all state, in which every element takes four.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.state.slots().iter().map(|s| 4 * s.ty.shape.count()).sum()
+    }
+
     /// A slot's values.
     ///
     /// Errors: no such slot.

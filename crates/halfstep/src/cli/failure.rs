@@ -16,8 +16,10 @@ use miette::{GraphicalReportHandler, GraphicalTheme, Report};
 pub const ASKED: u8 = 2;
 /// Something failed on the way.
 pub const FAILED: u8 = 1;
-/// Ended by Ctrl-C, as shells number it.
+/// Ended by Ctrl-C or a polite signal, as shells number it.
 pub const INTERRUPTED: u8 = 130;
+/// The time given was not enough; `sysexits.h` calls it "try again".
+pub const OUT_OF_TIME: u8 = 75;
 
 /// An error on its way to the user.
 pub struct Failure {

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod compare;
+mod duration;
 mod eval;
 mod explain;
 mod failure;
@@ -10,12 +11,14 @@ mod generate;
 mod info;
 mod interrupt;
 mod machine;
+mod memory;
 mod new;
 mod open;
 mod output;
 mod predict;
 mod prepare;
 mod progress;
+mod resume;
 mod train;
 
 use std::process::ExitCode;

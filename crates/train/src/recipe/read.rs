@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::settings::{
-    CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
+    CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
 };
 use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
@@ -174,6 +174,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     let train = train(required("train", "it says how long, such as epochs = 3 and batch = 64")?, source)?;
     let optimiser = section("optimiser").map_or(Ok(Optimiser::default()), |s| optimiser(s, source))?;
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
+    let checkpoint = section("checkpoint").map_or(Ok(CheckpointSettings::default()), Section::deserialise)?;
+    checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
@@ -201,6 +203,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         optimiser,
         schedule,
         train,
+        checkpoint,
         precision,
         compare,
         base: base.to_path_buf(),

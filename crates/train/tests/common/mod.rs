@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod faulty_disk;
 pub mod golden;
 pub mod rounding;
+pub mod run;
 
 use std::num::NonZeroUsize;
 
