@@ -204,6 +204,13 @@ impl RunDir {
     /// Errors: there is a whole run, or something that no run writes; another process writes to it; it cannot be made or
     /// written to.
     pub fn create_over(path: &Path) -> Result<RunDir, RunDirError> {
+        RunDir::create_over_on(Arc::new(Disk), path)
+    }
+
+    /// [`RunDir::create_over`] over another layer of files.
+    ///
+    /// Errors: as there.
+    pub fn create_over_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
         std::fs::create_dir_all(path).map_err(failed(path))?;
         let ours = |name: &str| {
             [LOCK, RUN, PLAN, METRICS, PREPROCESSING, CHECKPOINTS].contains(&name)
@@ -216,7 +223,7 @@ impl RunDir {
         if !names().map_err(failed(path))?.iter().all(is_ours) {
             return Err(RunDirError::Occupied { path: path.to_path_buf() });
         }
-        let dir = RunDir::locked(path, Arc::new(Disk))?;
+        let dir = RunDir::locked(path, files)?;
         for left in names().map_err(failed(path))? {
             if !is_ours(&left) {
                 return Err(RunDirError::Occupied { path: path.to_path_buf() });

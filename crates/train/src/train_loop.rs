@@ -299,7 +299,8 @@ impl Running<'_> {
                 }
                 if let Some(checkpoints) = checkpoints.as_deref_mut() {
                     let evaluation = record.evaluations.last().filter(|e| e.attempt == attempts);
-                    if checkpoints.due(attempts, evaluation) {
+                    if checkpoints.due(attempts, evaluation) || (ends && checkpoints.last() != Some(attempts))
+                    {
                         checkpoints.take(session, self.state(session, record), &self.history.0)?;
                     }
                     for event in checkpoints.news() {

@@ -41,6 +41,13 @@ impl Failure {
         Failure { report: Report::new(miette::MietteDiagnostic::new(message)), code: FAILED }
     }
 
+    /// The message and the help, as text.
+    #[cfg(test)]
+    pub fn to_text(&self) -> String {
+        let help = self.report.help().map(|h| h.to_string()).unwrap_or_default();
+        format!("{}\n{help}", self.report)
+    }
+
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
         let colour = super::output::colour_on_stderr();

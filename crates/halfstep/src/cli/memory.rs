@@ -7,7 +7,7 @@ use halfstep::train::session::stages;
 use halfstep::train::step::{StepSpec, train_graph};
 
 use super::failure::Failure;
-use super::machine;
+use super::machine::{self, Available};
 
 /// Bytes that a run needs at one time, by what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,19 @@ pub fn check(
     policies: &[String],
     checkpoints: bool,
 ) -> Result<(), Failure> {
-    let Some(limit) = machine::available_memory() else { return Ok(()) };
+    match machine::available_memory() {
+        Some(limit) => check_within(limit, experiment, engine, policies, checkpoints),
+        None => Ok(()),
+    }
+}
+
+fn check_within(
+    limit: Available,
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    checkpoints: bool,
+) -> Result<(), Failure> {
     let batch = experiment.recipe.train.batch;
     for policy in policies {
         let found = need(experiment, engine, policy, batch, checkpoints)?;
@@ -120,4 +132,41 @@ fn advice(
         true => "even a batch of 1 is too large: choose a smaller model".into(),
         false => format!("it would fit with {}", settings.join(" or ")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::machine::Limit;
+    use halfstep::train::recipe::Recipe;
+
+    const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
+        [model]\nkind = \"mlp\"\nhidden = [64]\n[train]\nsteps = 1\nbatch = 256\n";
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let recipe = Recipe::parse("r.toml", RECIPE, std::path::Path::new(".")).unwrap();
+        let experiment = recipe.prepare().unwrap();
+        let engine = halfstep::engine(None).unwrap();
+        let policies = ["fp32".to_string()];
+        let need = |policy: &str, batch| need(&experiment, engine.as_ref(), policy, batch, true).unwrap();
+        let check = |bytes| {
+            let limit = Available { bytes, source: Limit::ControlGroup };
+            check_within(limit, &experiment, engine.as_ref(), &policies, true)
+        };
+        let whole = need("fp32", 256);
+        assert_eq!(whole.snapshot, whole.state, "all state is f32");
+        assert!(check(whole.total()).is_ok());
+        let refused = |bytes| check(bytes).err().expect("refused").to_text();
+        let said = refused(whole.total() - 1);
+        assert!(said.contains(&units::bytes(whole.total())) && said.contains("container or job"), "{said}");
+        assert!(said.contains("`batch = 128` in [train]"), "{said}");
+        // What is advised fits.
+        let quarter = need("fp32", 64).total();
+        assert!(need("bf16", 256).total() > quarter, "{said}");
+        let said = refused(quarter);
+        assert!(said.contains("`batch = 64`") && !said.contains("--precision"), "{said}");
+        let said = refused(whole.state);
+        assert!(said.contains("choose a smaller model"), "{said}");
+    }
 }

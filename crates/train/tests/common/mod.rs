@@ -4,6 +4,7 @@
 
 pub mod faulty_disk;
 pub mod golden;
+pub mod json_schema;
 pub mod rounding;
 pub mod run;
 

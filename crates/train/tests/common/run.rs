@@ -92,7 +92,8 @@ pub fn run(
             Ok((dir, latest, rejected, lines))
         })
     } else {
-        let made = if path.exists() { RunDir::create_over(path) } else { RunDir::create_on(files, path) };
+        let made =
+            if path.exists() { RunDir::create_over_on(files, path) } else { RunDir::create_on(files, path) };
         made.and_then(|dir| {
             dir.write(PREPROCESSING, b"{}")?;
             let lines = Lines::create_on(dir.files(), &dir.file(METRICS))?;
