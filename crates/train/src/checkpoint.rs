@@ -26,6 +26,7 @@ pub use snapshot::{
 
 use crate::run_dir::{CHECKPOINTS, RunDir, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
+use crate::step::AVERAGE;
 
 /// The key of our entry in the file's metadata. One entry only: safetensors writes several in no fixed order, and the
 /// same run must give the same bytes.
@@ -61,7 +62,7 @@ impl Manifest {
 /// Which slots to save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Weights and running statistics: enough to use the model.
+    /// Weights, as their moving averages where those are kept, and running statistics: enough to use the model.
     Model,
     /// All state: enough to go on training.
     Everything,
@@ -127,9 +128,13 @@ pub fn save_to(
 /// The slots as a safetensors file, which is to be written to `path`.
 fn serialised(session: &Session<'_>, contents: Contents, path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let mut values: Vec<(&Slot, HostTensor)> = Vec::new();
-    for slot in session.slots() {
+    for slot in session.lasting_slots() {
         if contents == Contents::Everything || belongs_to_model(slot.kind) {
-            values.push((slot, session.download(&slot.name)?));
+            let value = match contents {
+                Contents::Model => session.download_averaged(&slot.name)?,
+                Contents::Everything => session.download(&slot.name)?,
+            };
+            values.push((slot, value));
         }
     }
     let tensors: Vec<tensors::Tensor<'_>> = values
@@ -163,16 +168,16 @@ pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
 /// lacks.
 pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointError> {
     let bytes = read(path)?;
-    put(session, path, &[(path, &bytes)], belongs_to_model)
+    put(session, path, &[(path, &bytes)], |slot| belongs_to_model(slot.kind))
 }
 
 /// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of them in messages; slots of
-/// a kind that is `needed` must be there.
+/// a kind that is `needed` must be there. A moving average that is not in them begins anew at its weight.
 fn put(
     session: &mut Session<'_>,
     path: &Path,
     files: &[(&Path, &[u8])],
-    needed: fn(SlotKind) -> bool,
+    needed: fn(&Slot) -> bool,
 ) -> Result<(), CheckpointError> {
     let misfit = |reason: String| CheckpointError::Misfit { path: path.to_path_buf(), reason };
     let mut found = std::collections::HashMap::new();
@@ -185,7 +190,7 @@ fn put(
     let mut values = Vec::new();
     for slot in &slots {
         let Some(tensor) = found.remove(&slot.name) else {
-            if needed(slot.kind) {
+            if needed(slot) {
                 return Err(misfit(format!("it has no tensor `{}`", slot.name)));
             }
             continue;
@@ -211,6 +216,13 @@ fn put(
     // Only once everything is known to fit.
     for (name, value) in &values {
         session.upload(name, value.as_slice())?;
+    }
+    for slot in &slots {
+        let there = values.iter().any(|(name, _)| **name == slot.name);
+        if let (Some(weight), false) = (slot.name.strip_prefix(AVERAGE), there) {
+            let value = session.download(weight)?;
+            session.upload(&slot.name, value.as_slice())?;
+        }
     }
     Ok(())
 }

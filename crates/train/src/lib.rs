@@ -16,4 +16,5 @@ pub mod schedule;
 pub mod session;
 pub mod setting;
 pub mod step;
+pub mod step_options;
 pub mod train_loop;

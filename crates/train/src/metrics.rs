@@ -109,6 +109,9 @@ pub struct RunRecord {
     pub state_bytes: StateBytes,
     /// Seconds from the first step to the end, evaluations included; of a run that was resumed, of its parts.
     pub wall_seconds: f64,
+    /// Evaluations in a row without a better one that ended the run early.
+    #[serde(default)]
+    pub out_of_patience: Option<u64>,
     /// Seconds that steps waited for their data.
     #[serde(default)]
     pub data_seconds: f64,
@@ -197,6 +200,7 @@ mod tests {
             arena_bytes: 0,
             state_bytes: StateBytes::default(),
             wall_seconds: 0.0,
+            out_of_patience: None,
             data_seconds: 0.0,
         }
     }

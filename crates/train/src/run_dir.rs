@@ -26,6 +26,8 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOCK: &str = ".lock";
 /// The weights in the folder of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
+/// The moving averages of the weights in the folder of a checkpoint, where they are kept.
+pub const AVERAGED: &str = "averaged.safetensors";
 
 /// `run.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,15 +282,15 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// The path of the weights of a checkpoint: `<name>.safetensors`, or `<name>/model.safetensors` where there is a
-    /// folder of that name.
+    /// The path of the weights of a checkpoint: `<name>.safetensors`, or, where there is a folder of that name,
+    /// `averaged.safetensors` in it or else `model.safetensors`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         let folder = self.file(CHECKPOINTS).join(name);
-        if folder.is_dir() {
-            folder.join(MODEL)
-        } else {
-            self.file(CHECKPOINTS).join(format!("{name}.safetensors"))
+        if !folder.is_dir() {
+            return self.file(CHECKPOINTS).join(format!("{name}.safetensors"));
         }
+        let averaged = folder.join(AVERAGED);
+        if averaged.is_file() { averaged } else { folder.join(MODEL) }
     }
 
     /// Names of the checkpoints there are, in order.

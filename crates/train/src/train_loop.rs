@@ -105,6 +105,7 @@ impl Experiment {
             batch: self.recipe.train.batch,
             seed,
             skip_limit: self.recipe.train.skip_limit,
+            options: self.recipe.train.options.clone(),
         };
         Ok((policy, spec))
     }
@@ -177,6 +178,7 @@ impl Experiment {
             arena_bytes: session.plan().arena_bytes,
             state_bytes: session.plan().state_bytes(),
             wall_seconds: 0.0,
+            out_of_patience: None,
             data_seconds: 0.0,
         };
         let mut history = ScaleHistory::default();
@@ -213,6 +215,20 @@ impl Experiment {
             }
         }
         Ok(Run { session, record })
+    }
+
+    /// Samples of an evaluation's batch: as many as a step works through at a time.
+    pub fn evaluation_batch(&self) -> usize {
+        self.recipe.train.batch / self.recipe.train.options.accumulate.max(1)
+    }
+
+    /// Whether so many of the last evaluations as the recipe has patience for were no better than the best before them.
+    fn out_of_patience(&self, evaluations: &[EvaluationMetrics]) -> bool {
+        let Some(patience) = self.recipe.train.patience else { return false };
+        let by = self.recipe.checkpoint.metric;
+        // The first of equally good ones.
+        let best = evaluations.iter().enumerate().min_by(|a, b| by.compare(a.1, b.1).then(a.0.cmp(&b.0)));
+        best.is_some_and(|(i, _)| (evaluations.len() - 1 - i) as u64 >= patience)
     }
 
     /// An error unless a checkpoint is of this experiment.
@@ -291,11 +307,16 @@ impl Running<'_> {
                 let attempts = session.progress().attempts;
                 let ends = attempts >= experiment.steps;
                 // Here and not after the step: a run that was stopped between the two goes on with the evaluation.
+                let mut ends = ends;
                 let due = attempts > 0 && (attempts.is_multiple_of(every) || ends);
                 let evaluated =
                     |record: &RunRecord| record.evaluations.last().is_some_and(|e| e.attempt == attempts);
                 if due && !evaluated(record) {
                     self.evaluate(session, record)?;
+                }
+                if evaluated(record) && experiment.out_of_patience(&record.evaluations) {
+                    record.out_of_patience = experiment.recipe.train.patience;
+                    ends = true;
                 }
                 if let Some(checkpoints) = checkpoints.as_deref_mut() {
                     let evaluation = record.evaluations.last().filter(|e| e.attempt == attempts);
@@ -358,7 +379,7 @@ impl Running<'_> {
     }
 
     fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<(), RunError> {
-        let metrics = evaluate(session, &self.experiment.data.test, self.experiment.recipe.train.batch)?;
+        let metrics = evaluate(session, &self.experiment.data.test, self.experiment.evaluation_batch())?;
         self.watch.evaluation(&metrics, session)?;
         record.add(&Event::Evaluation(metrics));
         Ok(())

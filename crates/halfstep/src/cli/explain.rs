@@ -10,7 +10,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::nn::Context;
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::{Stages, stages};
-use halfstep::train::step::{StepSpec, train_graph};
+use halfstep::train::step::{StepSpec, step_graphs};
 
 use super::args::{Explain, Stage};
 use super::failure::Failure;
@@ -59,17 +59,21 @@ fn forward(experiment: &Experiment) -> Result<Graph, Failure> {
 fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Stages, Failure> {
     let resolved = experiment.session_spec(policy, experiment.recipe.seed);
     let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
-    let graph = train_graph(&StepSpec {
-        model: experiment.model.as_ref(),
-        input: &experiment.input,
-        batch: spec.batch,
-        optimiser: &spec.optimiser,
-        scaling: &spec.scaling,
-        clip: spec.clip,
-        expose_gradients: false,
-    });
-    let graph = graph.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
-    Ok(stages(graph, &policy, engine.target()))
+    let graphs = step_graphs(
+        &StepSpec {
+            model: experiment.model.as_ref(),
+            input: &experiment.input,
+            batch: spec.batch,
+            optimiser: &spec.optimiser,
+            scaling: &spec.scaling,
+            clip: spec.clip,
+            expose_gradients: false,
+        },
+        &spec.options,
+    );
+    let graphs = graphs.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
+    // Of a batch in parts, one part: the end of the step is the update alone.
+    Ok(stages(graphs.train, &policy, engine.target()))
 }
 
 fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) -> Result<ExitCode, Failure> {

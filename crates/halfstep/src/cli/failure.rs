@@ -22,6 +22,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const OUT_OF_TIME: u8 = 75;
 
 /// An error on its way to the user.
+#[derive(Debug)]
 pub struct Failure {
     report: Report,
     code: u8,

@@ -4,7 +4,7 @@ use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::stages;
-use halfstep::train::step::{StepSpec, train_graph};
+use halfstep::train::step::{ACCUMULATE, StepSpec, step_graphs};
 
 use super::failure::Failure;
 use super::machine::{self, Available};
@@ -26,31 +26,35 @@ impl Need {
     }
 }
 
-/// What `policy` needs in batches of `batch`, from the plan alone.
+/// What `policy` needs for a batch in so many parts, from the plan alone.
 fn need(
     experiment: &Experiment,
     engine: &dyn Engine,
     policy: &str,
-    batch: usize,
+    parts: usize,
     checkpoints: bool,
 ) -> Result<Need, Failure> {
     let resolved = experiment.session_spec(policy, experiment.recipe.seed);
-    let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
-    let graph = train_graph(&StepSpec {
+    let (policy, mut spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    spec.options.accumulate = parts;
+    let step = StepSpec {
         model: experiment.model.as_ref(),
         input: &experiment.input,
-        batch,
+        batch: spec.batch,
         optimiser: &spec.optimiser,
         scaling: &spec.scaling,
         clip: spec.clip,
         expose_gradients: false,
-    });
-    let graph = graph.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
-    let plan = stages(graph, &policy, engine.target()).plan;
+    };
+    let graphs = step_graphs(&step, &spec.options);
+    let graphs = graphs.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
+    let plan = stages(graphs.train, &policy, engine.target()).plan;
+    let end = graphs.apply.map_or(0, |graph| stages(graph, &policy, engine.target()).plan.arena_bytes);
     let state = plan.state_bytes().total();
-    let snapshot =
-        if checkpoints { plan.graph.slots.iter().map(|s| 4 * s.ty.shape.count()).sum() } else { 0 };
-    Ok(Need { state, scratch: plan.arena_bytes, snapshot })
+    let lasting = plan.graph.slots.iter().filter(|s| !s.name.starts_with(ACCUMULATE));
+    let snapshot = if checkpoints { lasting.map(|s| 4 * s.ty.shape.count()).sum() } else { 0 };
+    // Programs run one after another in one arena.
+    Ok(Need { state, scratch: plan.arena_bytes.max(end), snapshot })
 }
 
 /// An error if one of the precisions does not fit in the memory that is to be had, with the setting that would make it fit.
@@ -74,9 +78,9 @@ fn check_within(
     policies: &[String],
     checkpoints: bool,
 ) -> Result<(), Failure> {
-    let batch = experiment.recipe.train.batch;
+    let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
     for policy in policies {
-        let found = need(experiment, engine, policy, batch, checkpoints)?;
+        let found = need(experiment, engine, policy, parts, checkpoints)?;
         if found.total() <= limit.bytes {
             continue;
         }
@@ -85,28 +89,29 @@ fn check_within(
             bytes => format!(", {} for the copy that checkpoints are written from", units::bytes(bytes)),
         };
         let message = format!(
-            "this run in {policy} needs {}: {} for weights and optimiser, {} for a step of {batch} samples{copy}; \
+            "this run in {policy} needs {}: {} for weights and optimiser, {} for a step of {} samples{copy}; \
              {} {}",
             units::bytes(found.total()),
             units::bytes(found.state),
             units::bytes(found.scratch),
+            batch / parts,
             units::bytes(limit.bytes),
             limit.source.words(),
         );
-        let fits = |policy: &str, batch: usize| -> Result<Option<Need>, Failure> {
-            let need = need(experiment, engine, policy, batch, checkpoints)?;
+        let fits = |policy: &str, parts: usize| -> Result<Option<Need>, Failure> {
+            let need = need(experiment, engine, policy, parts, checkpoints)?;
             Ok((need.total() <= limit.bytes).then_some(need))
         };
-        return Err(Failure::asked(message, advice(experiment, policy, batch, found, limit.bytes, fits)?));
+        return Err(Failure::asked(message, advice(experiment, policy, found, limit.bytes, fits)?));
     }
     Ok(())
 }
 
-/// What to change in the recipe.
+/// What to change: the precision, or the number of parts that a batch is worked through in, which leaves what is trained as
+/// it is.
 fn advice(
     experiment: &Experiment,
     policy: &str,
-    batch: usize,
     found: Need,
     limit: usize,
     fits: impl Fn(&str, usize) -> Result<Option<Need>, Failure>,
@@ -114,22 +119,21 @@ fn advice(
     if found.state + found.snapshot > limit {
         return Ok("weights and optimiser alone are too large: choose a smaller model".into());
     }
+    let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
     let mut settings = Vec::new();
     for other in experiment.recipe.precision.policies.iter().filter(|p| *p != policy) {
-        if let Some(need) = fits(other, batch)? {
+        if let Some(need) = fits(other, parts)? {
             settings.push(format!("--precision {other} ({})", units::bytes(need.total())));
         }
     }
-    let mut smaller = batch / 2;
-    while smaller > 0 {
-        if let Some(need) = fits(policy, smaller)? {
-            settings.push(format!("`batch = {smaller}` in [train] ({})", units::bytes(need.total())));
+    for more in (parts + 1..=batch).filter(|&more| batch.is_multiple_of(more)) {
+        if let Some(need) = fits(policy, more)? {
+            settings.push(format!("`accumulate = {more}` in [train] ({})", units::bytes(need.total())));
             break;
         }
-        smaller /= 2;
     }
     Ok(match settings.is_empty() {
-        true => "even a batch of 1 is too large: choose a smaller model".into(),
+        true => "even single samples are too large: choose a smaller model".into(),
         false => format!("it would fit with {}", settings.join(" or ")),
     })
 }
@@ -149,23 +153,23 @@ mod tests {
         let experiment = recipe.prepare().unwrap();
         let engine = halfstep::engine(None).unwrap();
         let policies = ["fp32".to_string()];
-        let need = |policy: &str, batch| need(&experiment, engine.as_ref(), policy, batch, true).unwrap();
+        let need = |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true).unwrap();
         let check = |bytes| {
             let limit = Available { bytes, source: Limit::ControlGroup };
             check_within(limit, &experiment, engine.as_ref(), &policies, true)
         };
-        let whole = need("fp32", 256);
+        let whole = need("fp32", 1);
         assert_eq!(whole.snapshot, whole.state, "all state is f32");
         assert!(check(whole.total()).is_ok());
         let refused = |bytes| check(bytes).err().expect("refused").to_text();
         let said = refused(whole.total() - 1);
         assert!(said.contains(&units::bytes(whole.total())) && said.contains("container or job"), "{said}");
-        assert!(said.contains("`batch = 128` in [train]"), "{said}");
-        // What is advised fits.
-        let quarter = need("fp32", 64).total();
-        assert!(need("bf16", 256).total() > quarter, "{said}");
-        let said = refused(quarter);
-        assert!(said.contains("`batch = 64`") && !said.contains("--precision"), "{said}");
+        assert!(said.contains("it would fit with") && said.contains("`accumulate = 2` in [train]"), "{said}");
+        // What is advised fits, and one part fewer does not.
+        let eighth = need("fp32", 8).total();
+        assert!(need("fp32", 4).total() > eighth && need("bf16", 1).total() > eighth);
+        let said = refused(eighth);
+        assert!(said.contains("`accumulate = 8`") && !said.contains("--precision"), "{said}");
         let said = refused(whole.state);
         assert!(said.contains("choose a smaller model"), "{said}");
     }

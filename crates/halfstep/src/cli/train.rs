@@ -142,7 +142,15 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     let progress = run.session.progress();
     let goes_on = format!("`halfstep train --resume {}` goes on from there.", dir.path().display());
     match &record.outcome {
-        Outcome::Finished => Ok(ExitCode::SUCCESS),
+        Outcome::Finished => {
+            if let Some(patience) = record.out_of_patience {
+                let steps = units::count(progress.attempts);
+                say(&format!(
+                    "Ended early, after step {steps}: {patience} evaluations in a row were no better."
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Outcome::Interrupted if interrupt::asked() => {
             say(&format!("Stopped after step {}. {goes_on}", progress.attempts));
             Ok(ExitCode::from(INTERRUPTED))

@@ -74,6 +74,11 @@ impl Checksums {
         Ok(sums)
     }
 
+    /// Names of the files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// Reads a file and compares it with its checksum.
     ///
     /// Errors: what is wrong with it, in words.

@@ -302,7 +302,7 @@ impl Writer {
 
 impl BestBy {
     /// Less if `a` is better than `b`. A loss that is not a number is the worst.
-    fn compare(self, a: &EvaluationMetrics, b: &EvaluationMetrics) -> Ordering {
+    pub(crate) fn compare(self, a: &EvaluationMetrics, b: &EvaluationMetrics) -> Ordering {
         let worst_if_nan = |x: f64| if x.is_nan() { f64::INFINITY } else { x };
         match self {
             BestBy::Loss => worst_if_nan(a.loss).total_cmp(&worst_if_nan(b.loss)),

@@ -129,7 +129,7 @@ impl PrecisionManifest {
         history: &[ScaleChange],
         file: impl Fn(SlotKind) -> &'static str,
     ) -> Self {
-        let slots = session.slots();
+        let slots: Vec<&halfstep_graph::Slot> = session.lasting_slots().collect();
         let low = session.policy().low.unwrap_or(DType::F32);
         let kept = |wanted: fn(SlotKind) -> bool| {
             slots
@@ -161,7 +161,7 @@ impl PrecisionManifest {
                 rounding: Rounding::NearestEven,
             },
             loss_scaling: LossScaling { recipe: session.spec().scaling.clone(), history: history.to_vec() },
-            tensors: slots.iter().map(stored).collect(),
+            tensors: slots.iter().map(|slot| stored(slot)).collect(),
             values: session.precision().entries.clone(),
         }
     }

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `model.safetensors` | weights and running statistics, under their names in the model |
-//! | `optimiser.safetensors` | moments, counters, the loss scaler |
+//! | `optimiser.safetensors` | moments, counters, the loss scaler, moving averages |
+//! | `averaged.safetensors` | the model with its weights' moving averages in their place, where they are kept |
 //! | `state.json` | [`RunState`] |
 //! | `precision.json` | [`PrecisionManifest`] |
 //! | `manifest.json` | length and SHA-256 of the others |
@@ -22,10 +23,11 @@ use super::tensors::{self, Tensor};
 use super::{CheckpointError, KEY, Manifest, belongs_to_model, put};
 use crate::files::{Files, UNFINISHED};
 use crate::metrics::EvaluationMetrics;
-use crate::run_dir::{MODEL, pretty};
+use crate::run_dir::{AVERAGED, MODEL, pretty};
 use crate::run_log::LogPosition;
 use crate::schedule::Schedule;
 use crate::session::{Progress, Session, TrainError};
+use crate::step::{ACCUMULATE, AVERAGE};
 
 /// Moments, counters and the loss scaler in the folder of a checkpoint.
 pub const OPTIMISER: &str = "optimiser.safetensors";
@@ -127,7 +129,7 @@ impl Snapshot {
         history: Vec<ScaleChange>,
     ) -> Result<Snapshot, TrainError> {
         let copy = |slot: &Slot| Ok((slot.clone(), session.download(&slot.name)?));
-        let tensors = session.slots().iter().map(copy).collect::<Result<_, TrainError>>()?;
+        let tensors = session.lasting_slots().map(copy).collect::<Result<_, TrainError>>()?;
         Ok(Snapshot { tensors, manifest: Manifest::of(session), state, precision, history })
     }
 
@@ -151,10 +153,23 @@ impl Snapshot {
         files.create_dir(unfinished)?;
         let mut sums = Checksums::default();
         let about = serde_json::to_string(&self.manifest)?;
-        for file in [MODEL, OPTIMISER] {
-            let of_file = self.tensors.iter().filter(|(slot, _)| file_of(slot.kind) == file);
-            let tensors: Vec<Tensor<'_>> = of_file
-                .map(|(slot, values)| Tensor { name: &slot.name, shape: &slot.ty.shape, values })
+        let is_average = |slot: &Slot| slot.name.starts_with(AVERAGE);
+        let averages = self.tensors.iter().any(|(slot, _)| is_average(slot));
+        for file in [MODEL, OPTIMISER, AVERAGED].into_iter().filter(|f| *f != AVERAGED || averages) {
+            let of_file = |kind| if file == AVERAGED { MODEL } else { file } == file_of(kind);
+            let values_of = |at: &'_ Slot| {
+                let average = format!("{AVERAGE}{}", at.name);
+                self.tensors.iter().find(|(slot, _)| file == AVERAGED && slot.name == average)
+            };
+            let tensor = |(slot, values)| {
+                let values = values_of(slot).map_or(values, |(_, average)| average);
+                Tensor { name: &slot.name, shape: &slot.ty.shape, values }
+            };
+            let tensors: Vec<Tensor<'_>> = self
+                .tensors
+                .iter()
+                .filter(|(slot, _)| of_file(slot.kind))
+                .map(|(slot, values)| tensor((slot, values)))
                 .collect();
             sums.write(files, unfinished, file, |out| tensors::write(out, &tensors, (KEY, &about)))?;
         }
@@ -203,7 +218,9 @@ impl Verified {
         let sums = Checksums::read(path)?;
         let state = sums.read_file(path, STATE)?;
         let state = serde_json::from_slice(&state).map_err(|e| format!("`{STATE}` makes no sense: {e}"))?;
-        sums.read_file(path, PRECISION)?;
+        for name in sums.names().filter(|name| ![STATE, MODEL, OPTIMISER].contains(name)) {
+            sums.read_file(path, name)?;
+        }
         let tensors = [MODEL, OPTIMISER].map(|name| Ok((path.join(name), sums.read_file(path, name)?)));
         let files = tensors.into_iter().collect::<Result<_, String>>()?;
         Ok(Verified { path: path.to_path_buf(), files, state })
@@ -215,7 +232,7 @@ impl Verified {
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
         let files: Vec<(&Path, &[u8])> =
             self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();
-        put(session, &self.path, &files, |_| true)?;
+        put(session, &self.path, &files, |slot| !slot.name.starts_with(ACCUMULATE))?;
         session.restore_progress(self.state.progress);
         Ok(())
     }

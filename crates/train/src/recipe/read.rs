@@ -21,6 +21,7 @@ use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
 use crate::setting::SettingError;
+use crate::step_options::StepOptions;
 
 /// Where a key and its value stand in the text.
 #[derive(Clone, Debug, Default)]
@@ -246,6 +247,7 @@ fn schedule(mut section: Section<'_>) -> Result<Schedule, RecipeError> {
     match section.kind(&Schedule::KINDS)? {
         "constant" => section.deserialise().map(Schedule::Constant),
         "linear" => section.deserialise().map(Schedule::Linear),
+        "onecycle" => section.deserialise().map(Schedule::OneCycle),
         _ => section.deserialise().map(Schedule::Cosine),
     }
 }
@@ -284,8 +286,13 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
     if t.evaluate_every == Some(0) {
         return wrong(Some("evaluate_every"), "`evaluate_every` is 0", "expected at least 1");
     }
-    let TrainTable { batch, clip, skip_limit, evaluate_every, .. } = t;
-    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every })
+    if t.patience == Some(0) {
+        return wrong(Some("patience"), "`patience` is 0", "expected at least 1");
+    }
+    let TrainTable { batch, clip, skip_limit, evaluate_every, patience, accumulate, ema, groups, .. } = t;
+    let options = StepOptions { accumulate, average: ema, groups };
+    options.validate(batch).map_err(|e| setting("train", &e, source))?;
+    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, options })
 }
 
 fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
+use crate::step_options::{Group, StepOptions};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub struct TrainSettings {
     pub skip_limit: u32,
     /// `evaluate_every`: steps between evaluations; absent, about a dozen times in a run.
     pub evaluate_every: Option<u64>,
+    /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that end the run early.
+    pub patience: Option<u64>,
+    /// `accumulate`, `ema` and `groups`.
+    pub options: StepOptions,
 }
 
 /// `[train]` as written.
@@ -46,6 +51,22 @@ pub(crate) struct TrainTable {
     pub skip_limit: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(parts: &usize) -> bool {
+    *parts == 1
 }
 
 fn default_skip_limit() -> u32 {
@@ -65,6 +86,10 @@ impl From<TrainSettings> for TrainTable {
             clip: s.clip,
             skip_limit: s.skip_limit,
             evaluate_every: s.evaluate_every,
+            patience: s.patience,
+            accumulate: s.options.accumulate,
+            ema: s.options.average,
+            groups: s.options.groups,
         }
     }
 }

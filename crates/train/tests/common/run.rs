@@ -67,7 +67,7 @@ pub struct Part {
 /// Where a part of a run ended.
 pub struct Ended {
     pub outcome: Outcome,
-    /// Bits of all slots, by name.
+    /// Bits of all lasting slots, by name.
     pub bits: BTreeMap<String, Vec<u32>>,
     pub losses: Vec<u32>,
     pub skipped: u64,
@@ -131,7 +131,7 @@ pub fn run_well(
 
 pub fn bits(session: &Session<'_>) -> BTreeMap<String, Vec<u32>> {
     let values = |name: &str| session.download(name).unwrap().f32().iter().map(|v| v.to_bits()).collect();
-    session.slots().iter().map(|s| (s.name.clone(), values(&s.name))).collect()
+    session.lasting_slots().map(|s| (s.name.clone(), values(&s.name))).collect()
 }
 
 /// The log less its times.
