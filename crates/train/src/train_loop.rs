@@ -208,12 +208,12 @@ impl Experiment {
         if !goes_on && record.evaluations.last().is_none_or(|e| e.attempt != session.progress().attempts) {
             running.evaluate(&mut session, &mut record)?;
         }
-        record.wall_seconds = running.wall_seconds();
         if let Some(checkpoints) = checkpoints {
             for event in checkpoints.settle() {
                 running.watch.checkpoint(&event);
             }
         }
+        record.wall_seconds = running.wall_seconds();
         Ok(Run { session, record })
     }
 

@@ -161,7 +161,7 @@ mod tests {
         let whole = need("fp32", 1);
         assert_eq!(whole.snapshot, whole.state, "all state is f32");
         assert!(check(whole.total()).is_ok());
-        let refused = |bytes| check(bytes).err().expect("refused").to_text();
+        let refused = |bytes| check(bytes).expect_err("refused").to_text();
         let said = refused(whole.total() - 1);
         assert!(said.contains(&units::bytes(whole.total())) && said.contains("container or job"), "{said}");
         assert!(said.contains("it would fit with") && said.contains("`accumulate = 2` in [train]"), "{said}");
