@@ -11,6 +11,7 @@ use crate::gemm::{
     OutRows, Packing, Problem, Sink, Source, Window, check_equal, check_storage, execute,
 };
 use crate::isa::Isa;
+use crate::rows::elementwise::Chain;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,16 +190,35 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied last.
     pub activation: Activation,
+    /// What takes the results in the place of the output, which is then not written.
+    pub(crate) chain: Option<&'a Chain<'a>>,
 }
 
-/// A whole problem without batches.
-fn problem<'a>(a: Source<'a>, b: Source<'a>, sink: Sink<'a>, compute: Compute) -> Problem<'a> {
-    Problem { a, b, sink, compute, batch: [1, 1], a_batch: [0; 2], b_batch: [0; 2], out_batch: [0; 2] }
+/// A whole problem without batches, whose output has `base` as its first element.
+fn problem<'a>(
+    [a, b]: [Source<'a>; 2],
+    data: &mut DataMut<'_>,
+    (base, rows): (usize, OutRows),
+    compute: Compute,
+    epilogue: Epilogue<'a>,
+) -> Problem<'a> {
+    let Epilogue { existing, bias, activation, chain } = epilogue;
+    let sink = Sink { target: data.target(), base, rows, existing, bias, activation };
+    Problem { a, b, sink, chain, compute, batch: [1, 1], a_batch: [0; 2], b_batch: [0; 2], out_batch: [0; 2] }
 }
 
-fn sink<'a>(data: &mut DataMut<'_>, rows: OutRows, epilogue: Epilogue<'a>) -> Sink<'a> {
-    let Epilogue { existing, bias, activation } = epilogue;
-    Sink { target: data.target(), base: 0, rows, existing, bias, activation }
+/// An epilogue's parts fit an output of so many elements and channels, of which `found` are there.
+fn check_epilogue(
+    epilogue: &Epilogue<'_>,
+    what: &'static str,
+    [needed, found]: [usize; 2],
+    channels: usize,
+) -> Result<(), KernelError> {
+    check_equal(what, needed, epilogue.chain.map_or(found, Chain::len))?;
+    match epilogue.bias {
+        Some(bias) => check_equal("length of the bias (channels)", channels, bias.len()),
+        None => Ok(()),
+    }
 }
 
 /// y = activation(x ∗ w + bias): x \[N,H,W,C\], w \[O,KH,KW,C\], y \[N,OH,OW,O\].
@@ -218,10 +238,7 @@ pub fn forward(
     let [x_len, w_len, y_len] = conv.lengths()?;
     check_equal("elements of x", x_len, x.len())?;
     check_equal("elements of w", w_len, w.len())?;
-    check_equal("elements of y", y_len, y.len())?;
-    if let Some(bias) = epilogue.bias {
-        check_equal("length of the bias (O)", conv.out_channels, bias.len())?;
-    }
+    check_epilogue(&epilogue, "elements of y", [y_len, y.len()], conv.out_channels)?;
     check_storage("x", x, compute)?;
     check_storage("w", w, compute)?;
     let extents = conv.forward_extents(output);
@@ -231,18 +248,14 @@ pub fn forward(
         gather: Gather::Strided { line: extents.k, position: 1 },
         along: Along::K,
     };
-    let sink = sink(&mut y, OutRows::Strided(conv.out_channels), epilogue);
-    execute(
-        ctx,
-        &problem(conv.windows(x, output, Along::K), b, sink, compute),
-        extents,
-        ConvPass::Forward.operands(),
-    );
+    let place = (0, OutRows::Strided(conv.out_channels));
+    let problem = problem([conv.windows(x, output, Along::K), b], &mut y, place, compute, epilogue);
+    execute(ctx, &problem, extents, ConvPass::Forward.operands());
     Ok(())
 }
 
 /// dx from dy and w: the gradient of [`forward`] with respect to its input. dy \[N,OH,OW,O\], w \[O,KH,KW,C\],
-/// dx \[N,H,W,C\]; every element of dx is written, or added to.
+/// dx \[N,H,W,C\]; every element of dx is written, or added to, as `epilogue` says.
 ///
 /// # Errors
 /// As [`forward`].
@@ -253,13 +266,13 @@ pub fn grad_input(
     w: Data<'_>,
     mut dx: DataMut<'_>,
     compute: Compute,
-    existing: Existing,
+    epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
     let output = conv.output()?;
     let [x_len, w_len, y_len] = conv.lengths()?;
     check_equal("elements of dy", y_len, dy.len())?;
     check_equal("elements of w", w_len, w.len())?;
-    check_equal("elements of dx", x_len, dx.len())?;
+    check_epilogue(&epilogue, "elements of dx", [x_len, dx.len()], conv.channels)?;
     check_storage("dy", dy, compute)?;
     check_storage("w", w, compute)?;
     let (c, o, s) = (conv.channels, conv.out_channels, conv.stride);
@@ -287,15 +300,9 @@ pub fn grad_input(
         };
         let rows =
             OutRows::Digits { extents: phase.grid, strides: [height * width * c, s * width * c, s * c] };
-        let epilogue = Epilogue { existing, ..Epilogue::default() };
         let base = (phase.first[0] * width + phase.first[1]) * c;
-        let sink = Sink { base, ..sink(&mut dx, rows, epilogue) };
-        execute(
-            ctx,
-            &problem(a, b, sink, compute),
-            conv.phase_extents(&phase),
-            ConvPass::GradInput.operands(),
-        );
+        let problem = problem([a, b], &mut dx, (base, rows), compute, epilogue);
+        execute(ctx, &problem, conv.phase_extents(&phase), ConvPass::GradInput.operands());
     }
     Ok(())
 }
@@ -325,8 +332,9 @@ pub fn grad_weight(
     let gather = Gather::Strided { line: conv.out_channels, position: 1 };
     let a = Source { data: dy, base: 0, gather, along: Along::Outer };
     let b = conv.windows(x, output, Along::Outer);
-    let sink = sink(&mut dw, OutRows::Strided(extents.n), Epilogue { existing, ..Epilogue::default() });
-    execute(ctx, &problem(a, b, sink, compute), extents, ConvPass::GradWeight.operands());
+    let epilogue = Epilogue { existing, ..Epilogue::default() };
+    let problem = problem([a, b], &mut dw, (0, OutRows::Strided(extents.n)), compute, epilogue);
+    execute(ctx, &problem, extents, ConvPass::GradWeight.operands());
     Ok(())
 }
 

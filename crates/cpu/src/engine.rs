@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target};
-use halfstep_graph::{Graph, Node, Plan, Slot};
+use halfstep_graph::{Graph, Group, Node, Plan, Slot};
 
 use crate::gemm::Scratch;
 use crate::isa::Isa;
-use crate::lower::workspace_bytes;
+use crate::lower::{fuses, workspace_bytes};
 use crate::memory::{ALIGNMENT, Region, Span, View, ViewMut, Where};
 use crate::pool::Pool;
 use crate::program::CpuProgram;
@@ -23,17 +23,44 @@ pub(crate) struct Machine {
     pub scratch: Mutex<Scratch>,
 }
 
+/// Whether groups of operations run as one step. The bits of a program are the same either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fusion {
+    /// Wherever it saves memory traffic.
+    #[default]
+    On,
+    /// Never: one step for each operation, to find which one does what.
+    Off,
+}
+
+impl Fusion {
+    /// [`Fusion::Off`] if the environment variable `HALFSTEP_FUSE` is `0`.
+    pub fn from_env() -> Fusion {
+        match std::env::var_os("HALFSTEP_FUSE") {
+            Some(value) if value == "0" => Fusion::Off,
+            _ => Fusion::On,
+        }
+    }
+}
+
 /// Runs programs on the processor's cores.
 #[derive(Clone)]
 pub struct CpuEngine {
     machine: Arc<Machine>,
+    fusion: Fusion,
 }
 
 impl CpuEngine {
     /// An engine on this instruction set with `threads` threads.
     pub fn new(isa: Isa, threads: NonZeroUsize) -> CpuEngine {
         let machine = Machine { isa, pool: Pool::new(threads), scratch: Mutex::new(Scratch::new()) };
-        CpuEngine { machine: Arc::new(machine) }
+        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On }
+    }
+
+    /// The same engine with or without groups, for plans made for it from now on.
+    #[must_use]
+    pub fn with_fusion(self, fusion: Fusion) -> CpuEngine {
+        CpuEngine { fusion, ..self }
     }
 
     /// The instruction set.
@@ -63,6 +90,10 @@ impl Target for CpuEngine {
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
         workspace_bytes(graph, node, self.threads())
+    }
+
+    fn fuses(&self, graph: &Graph, group: &Group) -> bool {
+        self.fusion == Fusion::On && fuses(graph, group)
     }
 }
 

@@ -10,7 +10,8 @@ mod lower;
 mod memory;
 pub mod pool;
 mod program;
+pub mod roofline;
 pub mod rows;
 
-pub use engine::CpuEngine;
+pub use engine::{CpuEngine, Fusion};
 pub use program::CpuProgram;

@@ -1,4 +1,4 @@
-//! A compiled program: one prepared step per node, run in order over the planned memory.
+//! A compiled program: one prepared step per group of nodes, run in order over the planned memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub struct CpuProgram {
     graph: Graph,
     spans: Vec<Span>,
     inputs: Vec<Input>,
-    steps: Vec<(usize, Step)>,
+    steps: Vec<Step>,
     /// Staged values that are not yet where they belong: from, to, when.
     writes: Vec<(Span, Span, When)>,
     /// Results that callers read, which outlive the run: from, to, by position in the graph's outputs.
@@ -37,7 +37,8 @@ pub struct CpuProgram {
     output_region: Region,
     constants: Region,
     arena_bytes: usize,
-    times: Option<Vec<Duration>>,
+    /// Time of each step since it is measured; else empty.
+    times: Vec<Duration>,
 }
 
 impl CpuProgram {
@@ -59,6 +60,7 @@ impl CpuProgram {
                     constant_bytes = (offset + value.ty.bytes()).next_multiple_of(ALIGNMENT);
                     Span { place: Where::Constants, offset, count, dtype }
                 }
+                Place::Inside => Span { place: Where::Arena, offset: 0, count: 0, dtype },
             });
         }
         let mut constants = Region::new(constant_bytes)?;
@@ -72,17 +74,18 @@ impl CpuProgram {
         }
 
         let mut inputs = Vec::new();
-        let mut steps = Vec::new();
-        for (i, node) in graph.nodes.iter().enumerate() {
+        for node in &graph.nodes {
             if let Op::Input { name } = &node.op {
                 let value = node.outputs[0];
                 inputs.push(Input { name: name.clone(), value, span: spans[value.0 as usize] });
-                continue;
             }
-            let lowering = Lowering { graph: &graph, node, spans: &spans, machine: &machine };
-            if let Some(step) = lower(&lowering, plan.workspaces[i])? {
-                steps.push((i, step));
-            }
+        }
+        let mut steps = Vec::new();
+        for group in &plan.groups.steps {
+            let face = group.face(&graph);
+            let node = graph.node(face);
+            let lowering = Lowering { graph: &graph, group, node, spans: &spans, machine: &machine };
+            steps.push(lower(&lowering, plan.workspaces[face.0 as usize])?);
         }
         let mut writes = Vec::new();
         for write in &graph.writes {
@@ -117,22 +120,8 @@ impl CpuProgram {
             output_region: Region::new(output_bytes)?,
             constants,
             arena_bytes: plan.arena_bytes,
-            times: None,
+            times: Vec::new(),
         })
-    }
-
-    /// From now on, measures each operation of each run.
-    pub fn measure(&mut self) {
-        self.times = Some(vec![Duration::ZERO; self.graph.nodes.len()]);
-    }
-
-    /// Time spent in each node since [`CpuProgram::measure`]: name, operation, time. Empty if it was not called.
-    pub fn times(&self) -> Vec<(String, String, Duration)> {
-        let times = self.times.iter().flatten();
-        let entry = |(node, &time): (&halfstep_graph::Node, &Duration)| {
-            (node.name.clone(), format!("{}:{:?}", node.op.name(), node.phase), time)
-        };
-        self.graph.nodes.iter().zip(times).map(entry).collect()
     }
 }
 
@@ -173,11 +162,11 @@ impl Program for CpuProgram {
         };
         let mut scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut run = Run { machine: &self.machine, scratch: &mut scratch };
-        for (node, step) in &self.steps {
-            let begin = self.times.is_some().then(Instant::now);
+        for (i, step) in self.steps.iter().enumerate() {
+            let begin = (!self.times.is_empty()).then(Instant::now);
             step(&mut frame, &mut run)?;
-            if let (Some(times), Some(begin)) = (&mut self.times, begin) {
-                times[*node] += begin.elapsed();
+            if let Some(begin) = begin {
+                self.times[i] += begin.elapsed();
             }
         }
         for &(from, to) in &self.outputs {
@@ -206,5 +195,13 @@ impl Program for CpuProgram {
 
     fn arena_bytes(&self) -> usize {
         self.arena_bytes
+    }
+
+    fn measure(&mut self) {
+        self.times = vec![Duration::ZERO; self.steps.len()];
+    }
+
+    fn times(&self) -> &[Duration] {
+        &self.times
     }
 }

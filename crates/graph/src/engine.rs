@@ -4,8 +4,10 @@
 //! can be addressed by the host.
 
 use std::any::Any;
+use std::time::Duration;
 
 use crate::dtype::{DType, ValueType};
+use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
 use crate::plan::Plan;
 
@@ -17,6 +19,10 @@ pub trait Target {
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
+    /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
+    fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
+        false
+    }
 }
 
 /// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
@@ -177,6 +183,12 @@ pub trait Program: Send {
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
+    /// From now on, measures each of the plan's groups in each run. Engines that cannot do nothing.
+    fn measure(&mut self) {}
+    /// Time spent since [`Program::measure`] in each group, in the plan's order; empty if it was not measured.
+    fn times(&self) -> &[Duration] {
+        &[]
+    }
 }
 
 /// The memory behind a [`State`], wherever it lives.

@@ -2,14 +2,16 @@
 //!
 //! Values that are alive at the same time get separate places in one arena. Three kinds of value share a place: a
 //! reshape with its operand, an elementwise result with an operand that dies there, and an optimiser's result with the
-//! slot it replaces.
+//! slot it replaces. Time is counted in steps, one for each group of nodes; a value that only its own group reads has
+//! no place.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Target;
-use crate::graph::{Graph, Node, SlotKind, ValueId, When};
+use crate::fuse::{Group, Groups, Uses, group, is_elementwise};
+use crate::graph::{Graph, SlotKind, ValueId, When};
 use crate::op::{Op, SlotId};
 
 /// Where a value lives.
@@ -22,6 +24,8 @@ pub enum Place {
     Slot(SlotId),
     /// Nowhere: a constant that is the same in every place, taken from its node.
     Constant,
+    /// Nowhere: it is made and read inside one group.
+    Inside,
 }
 
 /// A graph with a place for every value.
@@ -29,6 +33,8 @@ pub enum Place {
 pub struct Plan {
     /// The program.
     pub graph: Graph,
+    /// The steps: which nodes run as one, and in which order.
+    pub groups: Groups,
     /// Where each value lives.
     pub places: Vec<Place>,
     /// Byte offset in the arena of each node's workspace; meaningless where it needs none.
@@ -73,7 +79,7 @@ impl StateBytes {
     }
 }
 
-/// A piece of arena that is in use from one node to another.
+/// A piece of arena that is in use from one step to another.
 struct Block {
     bytes: usize,
     first: usize,
@@ -81,114 +87,134 @@ struct Block {
     offset: usize,
 }
 
-/// Decides where every value of `graph` lives on `target`.
+/// Groups the nodes of `graph` into steps and decides where every value lives on `target`.
 pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
-    let end = graph.nodes.len();
-    let last_use = last_uses(&graph, end);
+    let groups = group(&graph, target);
+    let uses = Uses::of(&graph);
+    let end = groups.steps.len();
+    let last_use = last_uses(&graph, &uses, &groups);
     let mut blocks: Vec<Block> = Vec::new();
     let mut block_of: Vec<Option<usize>> = vec![None; graph.values.len()];
     let mut places: Vec<Option<Place>> = vec![None; graph.values.len()];
-    let mut workspace_block: Vec<Option<usize>> = vec![None; end];
-
-    for (i, node) in graph.nodes.iter().enumerate() {
-        for (index, &output) in node.outputs.iter().enumerate() {
+    let mut workspace_block: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+    for node in &graph.nodes {
+        let o = node.outputs.first().map_or(0, |o| o.0 as usize);
+        match &node.op {
+            Op::Read { slot } => places[o] = Some(Place::Slot(*slot)),
+            Op::Const { .. } => places[o] = Some(Place::Constant),
+            // All inputs are there before the first step.
+            Op::Input { .. } => {
+                blocks.push(Block {
+                    bytes: size(&graph, node.outputs[0], target),
+                    first: 0,
+                    last: last_use[o],
+                    offset: 0,
+                });
+                block_of[o] = Some(blocks.len() - 1);
+            }
+            _ => {}
+        }
+    }
+    for (i, step) in groups.steps.iter().enumerate() {
+        for &output in &step.writes {
             let o = output.0 as usize;
-            let shared = match &node.op {
-                Op::Read { slot } => {
-                    places[o] = Some(Place::Slot(*slot));
-                    continue;
-                }
-                Op::Const { .. } => {
-                    places[o] = Some(Place::Constant);
-                    continue;
-                }
-                Op::AdamW(_) | Op::Sgd(_) => {
-                    if let Some(slot) = replaced_slot(&graph, node, index, &last_use, i) {
-                        places[o] = Some(Place::Slot(slot));
-                        continue;
-                    }
-                    None
-                }
-                Op::Reshape { .. } => {
-                    let from = node.inputs[0].0 as usize;
-                    if let Some(place @ (Place::Slot(_) | Place::Constant)) = places[from] {
-                        places[o] = Some(place);
-                        continue;
-                    }
-                    block_of[from]
-                }
-                _ => node
-                    .inputs
-                    .iter()
-                    .find(|&&v| may_overwrite(&graph, node, v, output))
-                    .and_then(|v| block_of[v.0 as usize])
-                    .filter(|&b| blocks[b].last == i && blocks[b].bytes == size(&graph, output, target)),
-            };
+            if let Some(slot) = replaced_slot(&graph, &uses, output, &last_use, i) {
+                places[o] = Some(Place::Slot(slot));
+                continue;
+            }
+            // A block that was just taken over lasts longer than this step, unless nobody reads what is in it.
+            let taken = |b: usize| step.writes.iter().any(|w| block_of[w.0 as usize] == Some(b));
+            let shared = step
+                .reads
+                .iter()
+                .filter(|&&v| may_overwrite(&graph, &uses, step, v, output))
+                .filter_map(|v| block_of[v.0 as usize])
+                .find(|&b| {
+                    blocks[b].last == i && blocks[b].bytes == size(&graph, output, target) && !taken(b)
+                });
             let block = shared.unwrap_or_else(|| {
-                // All inputs are there before the first node runs.
-                let first = if matches!(node.op, Op::Input { .. }) { 0 } else { i };
-                blocks.push(Block { bytes: size(&graph, output, target), first, last: i, offset: 0 });
+                blocks.push(Block { bytes: size(&graph, output, target), first: i, last: i, offset: 0 });
                 blocks.len() - 1
             });
             block_of[o] = Some(block);
             blocks[block].last = blocks[block].last.max(last_use[o]);
         }
-        let workspace = target.workspace_bytes(&graph, node);
-        if workspace > 0 {
-            let bytes = workspace.next_multiple_of(target.alignment());
-            blocks.push(Block { bytes, first: i, last: i, offset: 0 });
-            workspace_block[i] = Some(blocks.len() - 1);
+        for &n in &step.nodes {
+            let workspace = target.workspace_bytes(&graph, graph.node(n));
+            if workspace > 0 {
+                let bytes = workspace.next_multiple_of(target.alignment());
+                blocks.push(Block { bytes, first: i, last: i, offset: 0 });
+                workspace_block[n.0 as usize] = Some(blocks.len() - 1);
+            }
         }
     }
 
     let arena_bytes = place_blocks(&mut blocks);
     let live_bytes = peak(&blocks, end);
-    let place_of = |v: usize| match (places[v], block_of[v]) {
-        (Some(place), _) => place,
-        (None, Some(block)) => Place::Arena(blocks[block].offset),
-        (None, None) => Place::Constant,
+    let place_of = |v: u32| {
+        let home = uses.home(ValueId(v)).0 as usize;
+        match (places[home], block_of[home]) {
+            (Some(place), _) => place,
+            (None, Some(block)) => Place::Arena(blocks[block].offset),
+            (None, None) => Place::Inside,
+        }
     };
-    let places = (0..graph.values.len()).map(place_of).collect();
+    let places = (0..graph.values.len() as u32).map(place_of).collect();
     let workspaces = workspace_block.iter().map(|b| b.map_or(0, |b| blocks[b].offset)).collect();
-    Plan { graph, places, workspaces, arena_bytes, live_bytes }
+    Plan { graph, groups, places, workspaces, arena_bytes, live_bytes }
 }
 
 fn size(graph: &Graph, value: ValueId, target: &dyn Target) -> usize {
     graph.value(value).ty.bytes().next_multiple_of(target.alignment())
 }
 
-/// The last node that uses each value, seen through reshapes; `end` for what must outlive the program.
-fn last_uses(graph: &Graph, end: usize) -> Vec<usize> {
-    let mut last: Vec<usize> = graph.values.iter().map(|v| v.node.0 as usize).collect();
-    for (i, node) in graph.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|v| last[v.0 as usize] = i);
+/// The last step that uses each value, seen through reshapes; the number of steps for what must outlive the program.
+fn last_uses(graph: &Graph, uses: &Uses, groups: &Groups) -> Vec<usize> {
+    let mut last = vec![0; graph.values.len()];
+    for (i, step) in groups.steps.iter().enumerate() {
+        step.reads.iter().chain(&step.writes).for_each(|v| last[v.0 as usize] = i);
     }
-    graph.roots().for_each(|v| last[v.0 as usize] = end);
-    for node in graph.nodes.iter().rev().filter(|n| matches!(n.op, Op::Reshape { .. })) {
-        let (from, to) = (node.inputs[0].0 as usize, node.outputs[0].0 as usize);
-        last[from] = last[from].max(last[to]);
-    }
+    graph.roots().for_each(|v| last[uses.home(v).0 as usize] = groups.steps.len());
     last
 }
 
-/// Whether `node` computes each element of `output` from the same element of `input` alone, so that it may be stored
+/// Whether `step` computes each element of `output` from the same element of `input` alone, so that it may be stored
 /// over it.
-fn may_overwrite(graph: &Graph, node: &Node, input: ValueId, output: ValueId) -> bool {
-    let elementwise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Select);
-    elementwise && graph.value(input).ty == graph.value(output).ty
+fn may_overwrite(graph: &Graph, uses: &Uses, step: &Group, input: ValueId, output: ValueId) -> bool {
+    let alike = |a: ValueId, b: ValueId| {
+        graph.dtype(a) == graph.dtype(b) && graph.shape(a).count() == graph.shape(b).count()
+    };
+    // Kernels of one operation that is no arithmetic read one place and write another.
+    let in_place = |op: &Op| match step.nodes.len() {
+        1 => matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Select),
+        _ => is_elementwise(op),
+    };
+    let mut readers = uses.readers(input).iter().filter(|n| step.nodes.contains(n));
+    is_elementwise(&graph.node(graph.value(output).node).op)
+        && alike(input, output)
+        && readers.all(|&n| in_place(&graph.node(n).op))
 }
 
-/// The slot that result `index` of an optimiser replaces, if it can be updated where it lies: the operand is the slot
-/// itself, nobody reads it later, and the result is written back to it.
-fn replaced_slot(graph: &Graph, node: &Node, index: usize, last_use: &[usize], at: usize) -> Option<SlotId> {
-    let operand = node.inputs[index];
+/// The slot that a result of an optimiser replaces, if it can be updated where it lies: the operand is the slot itself,
+/// nobody reads it later, and the result is written back to it.
+fn replaced_slot(
+    graph: &Graph,
+    uses: &Uses,
+    output: ValueId,
+    last_use: &[usize],
+    at: usize,
+) -> Option<SlotId> {
+    let made = graph.value(output);
+    let node = graph.node(made.node);
+    if !matches!(node.op, Op::AdamW(_) | Op::Sgd(_)) {
+        return None;
+    }
+    let operand = node.inputs[made.index];
     let Op::Read { slot } = graph.node(graph.value(operand).node).op else { return None };
-    let written = graph
-        .writes
-        .iter()
-        .any(|w| w.slot == slot && w.value == node.outputs[index] && w.when == When::Committed);
+    let written =
+        graph.writes.iter().any(|w| w.slot == slot && w.value == output && w.when == When::Committed);
     let commits_itself = graph.commit == node.inputs.last().copied();
-    (written && commits_itself && last_use[operand.0 as usize] == at).then_some(slot)
+    (written && commits_itself && last_use[uses.home(operand).0 as usize] == at).then_some(slot)
 }
 
 /// Gives every block an offset such that blocks alive together do not overlap, and returns the size needed.
@@ -253,6 +279,7 @@ impl fmt::Display for Plan {
                 Place::Arena(offset) => format!("arena {offset}..{}", offset + value.ty.bytes()),
                 Place::Slot(slot) => format!("slot {}", self.graph.slot(slot).name),
                 Place::Constant => "constant".to_string(),
+                Place::Inside => "inside its group".to_string(),
             };
             writeln!(
                 f,

@@ -2,8 +2,29 @@
 
 use std::fmt;
 
-use crate::graph::{Graph, When};
+use crate::graph::{Graph, Node, When};
 use crate::op::Op;
+
+impl Graph {
+    /// A node as it is printed.
+    pub(crate) fn line(&self, node: &Node) -> String {
+        let results: Vec<String> =
+            node.outputs.iter().map(|&o| format!("%{}: {}", o.0, self.value(o).ty)).collect();
+        let operands: Vec<String> = node.inputs.iter().map(|v| format!("%{}", v.0)).collect();
+        let mut line = format!("{} = {}({})", results.join(", "), node.op.name(), operands.join(", "));
+        let attributes = match &node.op {
+            Op::Read { slot } => self.slot(*slot).name.clone(),
+            op => op.attributes(),
+        };
+        if !attributes.is_empty() {
+            line += &format!(" {{{attributes}}}");
+        }
+        if !node.name.is_empty() && !matches!(node.op, Op::Read { .. } | Op::Input { .. }) {
+            line += &format!("  # {}", node.name);
+        }
+        line
+    }
+}
 
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,21 +37,7 @@ impl fmt::Display for Graph {
                 writeln!(f, "# {}", format!("{:?}", node.phase).to_lowercase())?;
                 phase = Some(node.phase);
             }
-            let results: Vec<String> =
-                node.outputs.iter().map(|&o| format!("%{}: {}", o.0, self.value(o).ty)).collect();
-            let operands: Vec<String> = node.inputs.iter().map(|v| format!("%{}", v.0)).collect();
-            write!(f, "{} = {}({})", results.join(", "), node.op.name(), operands.join(", "))?;
-            let attributes = match &node.op {
-                Op::Read { slot } => self.slot(*slot).name.clone(),
-                op => op.attributes(),
-            };
-            if !attributes.is_empty() {
-                write!(f, " {{{attributes}}}")?;
-            }
-            if !node.name.is_empty() && !matches!(node.op, Op::Read { .. } | Op::Input { .. }) {
-                write!(f, "  # {}", node.name)?;
-            }
-            writeln!(f)?;
+            writeln!(f, "{}", self.line(node))?;
         }
         for (name, value) in &self.outputs {
             writeln!(f, "output {name} = %{}", value.0)?;

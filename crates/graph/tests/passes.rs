@@ -4,8 +4,8 @@ use halfstep_graph::engine::Target;
 use halfstep_graph::interp::{InterpreterEngine, Rounding};
 use halfstep_graph::precision::{Override, Policy, Reason, Rule, assign};
 use halfstep_graph::{
-    AttentionSpec, DType, Graph, GraphError, Init, Node, Op, Phase, Place, Shape, SlotKind, Unary, ValueId,
-    ValueType, When, differentiate, fuse, plan,
+    AttentionSpec, ConvGeometry, DType, Graph, GraphError, Group, Init, Node, Op, Phase, Place, Shape,
+    SlotKind, Unary, ValueId, ValueType, When, differentiate, flops, fuse, plan,
 };
 use proptest::prelude::*;
 
@@ -166,18 +166,23 @@ fn a_bias_is_added_in_the_accumulator() {
 fn the_text_form_of_a_block_is_as_committed() {
     let (g, plan_text) = assign(&block(), &Policy::named("fp16").unwrap());
     let text = format!("{}\n{plan_text}", fuse(&g));
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/block_fp16.txt");
+    committed("block_fp16.txt", &text);
+}
+
+/// Compares `text` with a committed file.
+fn committed(file: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
     if std::env::var_os("HALFSTEP_BLESS").is_some() {
-        std::fs::write(path, &text).unwrap();
+        std::fs::write(&path, text).unwrap();
     }
-    let committed = std::fs::read_to_string(path).unwrap();
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         text == committed,
         "the text form changed; look, and run with HALFSTEP_BLESS=1 to accept:\n{text}"
     );
 }
 
-/// A target with a workspace for every product.
+/// A target with this alignment, a workspace for every product, and every group there can be.
 struct Roomy(usize);
 
 impl Target for Roomy {
@@ -190,53 +195,157 @@ impl Target for Roomy {
     fn workspace_bytes(&self, _: &Graph, node: &Node) -> usize {
         if matches!(node.op, Op::MatMul { .. }) { 100 } else { 0 }
     }
+    fn fuses(&self, _: &Graph, _: &Group) -> bool {
+        true
+    }
 }
 
-/// Checks a plan by replaying it: inputs are there from the start, each other value's bytes are marked when it is made and must still be its own, or those of
-/// a value it shares a place with, whenever it is read.
+/// Checks groups and places of a plan by replaying it: inputs are there from the start, the bytes of every other stored
+/// value are marked when its step ends and must still be its own, or those of a value it shares a place with, whenever
+/// a step reads it; what has no place is read in its own step only.
 fn check_places(g: Graph, target: &dyn Target) {
     let p = plan(g, target);
     let g = &p.graph;
     let mut owner: Vec<Option<ValueId>> = vec![None; p.arena_bytes];
     let range = |v: ValueId| match p.places[v.0 as usize] {
         Place::Arena(offset) => Some(offset..offset + g.value(v).ty.bytes()),
-        Place::Slot(_) | Place::Constant => None,
+        Place::Slot(_) | Place::Constant | Place::Inside => None,
     };
-    let mut root: Vec<ValueId> = (0..g.values.len() as u32).map(ValueId).collect();
-    let is_input = |node: &Node| matches!(node.op, Op::Input { .. });
-    for node in g.nodes.iter().filter(|n| is_input(n)) {
-        range(node.outputs[0]).into_iter().flatten().for_each(|byte| owner[byte] = Some(node.outputs[0]));
+    let mut home: Vec<ValueId> = (0..g.values.len() as u32).map(ValueId).collect();
+    let mut made = vec![None; g.values.len()];
+    let mut computing = 0;
+    for node in &g.nodes {
+        match node.op {
+            Op::Reshape { .. } => home[node.outputs[0].0 as usize] = home[node.inputs[0].0 as usize],
+            Op::Input { .. } => {
+                range(node.outputs[0])
+                    .into_iter()
+                    .flatten()
+                    .for_each(|byte| owner[byte] = Some(node.outputs[0]));
+            }
+            Op::Read { .. } | Op::Const { .. } => {}
+            _ => computing += 1,
+        }
     }
-    for (i, node) in g.nodes.iter().enumerate().filter(|(_, n)| !is_input(n)) {
-        for &v in &node.inputs {
+    let home = |v: ValueId| home[v.0 as usize];
+    let is_elementwise = |op: &Op| {
+        matches!(
+            op,
+            Op::Unary(_)
+                | Op::Binary(_)
+                | Op::Select
+                | Op::Cast { .. }
+                | Op::Broadcast { .. }
+                | Op::Dropout { .. }
+        )
+    };
+    for (i, step) in p.groups.steps.iter().enumerate() {
+        for &n in &step.nodes {
+            g.node(n).outputs.iter().for_each(|o| made[o.0 as usize] = Some(i));
+            computing -= 1;
+        }
+        assert!(step.nodes.iter().filter(|&&n| !is_elementwise(&g.node(n).op)).count() <= 1);
+        for &n in &step.nodes {
+            for &v in &g.node(n).inputs {
+                let here = step.nodes.contains(&g.value(home(v)).node);
+                assert_eq!(here, !step.reads.contains(&home(v)), "%{} in step {i}", v.0);
+                assert!(here || p.places[v.0 as usize] != Place::Inside, "%{} is read in step {i}", v.0);
+                let source = matches!(
+                    g.node(g.value(home(v)).node).op,
+                    Op::Input { .. } | Op::Read { .. } | Op::Const { .. }
+                );
+                let at = made[home(v).0 as usize];
+                assert!(
+                    source || at < Some(i) && at.is_some() || (here && at == Some(i)),
+                    "%{} comes too late",
+                    v.0
+                );
+            }
+        }
+        for &v in &step.reads {
             for byte in range(v).into_iter().flatten() {
-                let found = owner[byte].map(|o| root[o.0 as usize]);
-                assert_eq!(found, Some(root[v.0 as usize]), "%{} read by node {i} at byte {byte}", v.0);
+                assert_eq!(owner[byte], Some(v), "%{} read in step {i} at byte {byte}", v.0);
             }
         }
-        if target.workspace_bytes(g, node) > 0 {
-            owner[p.workspaces[i]..p.workspaces[i] + target.workspace_bytes(g, node)].fill(None);
-        }
-        for &v in &node.outputs {
-            if matches!(node.op, Op::Reshape { .. }) {
-                root[v.0 as usize] = root[node.inputs[0].0 as usize];
+        for &n in &step.nodes {
+            let workspace = target.workspace_bytes(g, g.node(n));
+            if workspace > 0 {
+                owner[p.workspaces[n.0 as usize]..][..workspace].fill(None);
             }
+        }
+        for (k, &v) in step.writes.iter().enumerate() {
             for byte in range(v).into_iter().flatten() {
                 owner[byte] = Some(v);
             }
+            for &other in &step.writes[..k] {
+                if let (Some(a), Some(b)) = (range(other), range(v)) {
+                    assert!(a.end <= b.start || b.end <= a.start, "two results of step {i} overlap");
+                }
+            }
         }
-        for (a, b) in node.outputs.iter().zip(&node.outputs[1..]) {
-            if let (Some(a), Some(b)) = (range(*a), range(*b)) {
-                assert!(a.end <= b.start || b.end <= a.start, "two results of node {i} overlap");
+        // What is stored over an operand that something else in the group reads elsewhere would be read too late.
+        for &v in &step.reads {
+            let overwritten = range(v).into_iter().flatten().any(|byte| owner[byte] != Some(v));
+            let readers = step.nodes.iter().filter(|&&n| g.node(n).inputs.iter().any(|&x| home(x) == v));
+            let count = |n: &Node| g.shape(n.outputs[0]).count();
+            for node in readers.map(|&n| g.node(n)).filter(|_| overwritten) {
+                assert!(
+                    is_elementwise(&node.op) && count(node) == g.shape(v).count(),
+                    "%{} in step {i}",
+                    v.0
+                );
             }
         }
     }
+    assert_eq!(computing, 0, "every node is in one group");
     for v in g.roots() {
         for byte in range(v).into_iter().flatten() {
-            assert_eq!(owner[byte].map(|o| root[o.0 as usize]), Some(root[v.0 as usize]), "root %{}", v.0);
+            assert_eq!(owner[byte], Some(home(v)), "root %{}", v.0);
         }
+        assert_ne!(p.places[v.0 as usize], Place::Inside);
     }
     assert!(p.live_bytes <= p.arena_bytes);
+}
+
+#[test]
+fn the_groups_of_a_block_are_as_committed() {
+    let (g, _) = assign(&block(), &Policy::named("fp16").unwrap());
+    let planned = plan(fuse(&g), &Roomy(64));
+    committed("block_fp16_groups.txt", &planned.groups.describe(&planned.graph));
+}
+
+#[test]
+fn a_group_moves_fewer_bytes_and_does_the_same_arithmetic() {
+    for policy in Policy::NAMES {
+        let (g, _) = assign(&block(), &Policy::named(policy).unwrap());
+        let together = plan(fuse(&g), &Roomy(64));
+        let apart = plan(fuse(&g), &InterpreterEngine { rounding: Rounding::None });
+        let sum = |p: &halfstep_graph::Plan| {
+            let each = p.groups.steps.iter().map(|s| p.groups.traffic(&p.graph, s));
+            each.fold((0, 0, 0), |sum, t| (sum.0 + t.read + t.written, sum.1 + t.saved, sum.2 + t.flops))
+        };
+        let (a, b) = (sum(&together), sum(&apart));
+        assert!(together.groups.steps.len() < apart.groups.steps.len());
+        assert!(a.1 > 0 && b.1 == 0);
+        assert_eq!((a.0 + a.1, a.2), (b.0, b.2), "{policy}");
+    }
+}
+
+#[test]
+fn the_arithmetic_of_products_is_counted() {
+    let mut g = Graph::new();
+    let f32 = |shape: &[usize]| ValueType::f32(Shape::new(shape));
+    let (a, b) = (g.input("a", f32(&[3, 5])), g.input("b", f32(&[5, 7])));
+    let product = g.matmul(a, b, false, false).unwrap();
+    let (x, w) = (g.input("x", f32(&[2, 4, 4, 3])), g.input("w", f32(&[6, 3, 3, 3])));
+    let geometry = ConvGeometry { stride: 1, pad: 0 };
+    let image = g.push(Op::Conv2d(geometry), &[x, w]).unwrap()[0];
+    let dx = g.push(Op::Conv2dGradInput { geometry, size: (4, 4) }, &[image, w]).unwrap()[0];
+    let dw = g.push(Op::Conv2dGradWeight { geometry, window: (3, 3) }, &[x, image]).unwrap()[0];
+    let count = |v| flops(&g, made_by(&g, v));
+    assert_eq!(count(product), 2 * 3 * 5 * 7);
+    // Every product pairs each of 2·2·2·6 outputs with each of 27 weights.
+    assert_eq!([image, dx, dw].map(count), [2 * 48 * 27; 3]);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, IsaError};
+use halfstep_cpu::{CpuEngine, Fusion};
 use halfstep_graph::engine::Engine;
 
 /// The given number of threads, or as many as this process may use.
@@ -12,9 +12,11 @@ pub fn threads_or_all(threads: Option<NonZeroUsize>) -> NonZeroUsize {
 }
 
 /// The engine for this machine, with so many threads or as many as this process may use: the processor, with the best
-/// instruction set it has or the one that `HALFSTEP_ISA` names.
+/// instruction set it has or the one that `HALFSTEP_ISA` names. With `HALFSTEP_FUSE=0` each operation is a step of its
+/// own.
 ///
 /// Errors: `HALFSTEP_ISA` names no instruction set, or one that this processor lacks.
 pub fn engine(threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, IsaError> {
-    Ok(Box::new(CpuEngine::new(Isa::from_env()?, threads_or_all(threads))))
+    let engine = CpuEngine::new(Isa::from_env()?, threads_or_all(threads));
+    Ok(Box::new(engine.with_fusion(Fusion::from_env())))
 }

@@ -10,6 +10,8 @@ mod context;
 mod input;
 pub mod layers;
 pub mod models;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod spec;
 
 pub use context::{Context, KEY_INPUT, Mode};

@@ -583,6 +583,16 @@ impl<'a> Session<'a> {
         others.fold(self.train.arena_bytes(), usize::max)
     }
 
+    /// From now on, measures each group of the training program's plan in each step.
+    pub fn measure(&mut self) {
+        self.train.measure();
+    }
+
+    /// Time spent since [`Session::measure`] in each group, in the order of the plan's; empty if the engine cannot tell.
+    pub fn group_times(&self) -> &[Duration] {
+        self.train.times()
+    }
+
     /// Time from model to compiled training program, without that of making its state.
     pub fn compile_time(&self) -> Duration {
         self.compile_time

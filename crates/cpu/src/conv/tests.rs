@@ -137,9 +137,15 @@ fn check(conv: &Conv2d, compute: Compute, out: Format, existing: Existing, relu:
                         ConvPass::Forward => {
                             forward(&mut ctx, conv, x.data(), w.data(), to, compute, epilogue)
                         }
-                        ConvPass::GradInput => {
-                            grad_input(&mut ctx, conv, dy.data(), w.data(), to, compute, existing)
-                        }
+                        ConvPass::GradInput => grad_input(
+                            &mut ctx,
+                            conv,
+                            dy.data(),
+                            w.data(),
+                            to,
+                            compute,
+                            Epilogue { existing, ..Epilogue::default() },
+                        ),
                         ConvPass::GradWeight => {
                             grad_weight(&mut ctx, conv, x.data(), dy.data(), to, compute, existing)
                         }

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::engine::Engine;
 use super::pack::TILE_STEP;
+use super::scratch::Scratch;
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel, Level};
@@ -276,4 +277,23 @@ unsafe fn f16_step(a: *const u16, b: *const u16) {
             options(nostack, readonly, preserves_flags)
         );
     }
+}
+
+/// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do. Returns the number of
+/// operations, 0 without tiles.
+pub(crate) fn tile_peak(isa: Isa) -> f64 {
+    const K: usize = 256;
+    const TIMES: usize = 4000;
+    let Some(tiles) = Tiles::new(isa) else { return 0.0 };
+    let engine = AmxBf16(tiles);
+    let mut scratch = Scratch::new();
+    let panel = 2 * 32 * K;
+    let base = scratch.take(2 * panel + 4 * 32 * 32);
+    engine.prepare();
+    for _ in 0..TIMES {
+        // SAFETY: three regions of the scratch memory just taken, each a multiple of 64 bytes long; the values in them,
+        // whatever they are, change neither the work nor its time.
+        unsafe { engine.tile(K, base.cast(), base.add(panel).cast(), base.add(2 * panel).cast(), true) };
+    }
+    (2 * 32 * 32 * K * TIMES) as f64
 }

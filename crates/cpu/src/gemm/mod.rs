@@ -29,6 +29,7 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
+pub(crate) use amx::tile_peak;
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{OutRows, Sink, Target};
@@ -36,6 +37,7 @@ pub(crate) use source::{Along, Gather, Source, Window};
 
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
+use crate::rows::elementwise::Chain;
 use plan::Plan;
 
 /// What kernels run on.
@@ -336,13 +338,27 @@ fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
 /// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
 /// output's layout overlaps itself; nothing is written then.
 pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
-    let (problem, extents, operands) = check(args)?;
+    let (problem, extents, operands) = check(args, None)?;
+    execute(ctx, &problem, extents, operands);
+    Ok(())
+}
+
+/// Computes the product and gives it to `chain` block by block, in f32. C is not written: its layout says which elements
+/// of the chain's operands go with a result.
+///
+/// # Errors
+/// As [`gemm`]; nothing is computed then.
+pub(crate) fn gemm_into(ctx: &mut Ctx<'_>, args: GemmArgs<'_>, chain: &Chain<'_>) -> Result<(), KernelError> {
+    let (problem, extents, operands) = check(args, Some(chain))?;
     execute(ctx, &problem, extents, operands);
     Ok(())
 }
 
 /// Checks the arguments of [`gemm`].
-fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, Operands), KernelError> {
+fn check<'a>(
+    args: GemmArgs<'a>,
+    chain: Option<&'a Chain<'a>>,
+) -> Result<(Problem<'a>, Extents, Operands), KernelError> {
     let GemmArgs { batch, a, b, mut c, compute, existing, bias, activation } = args;
     let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
     check_equal("rows of B (K)", k, b.layout.rows)?;
@@ -355,7 +371,7 @@ fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, Operands), KernelE
     check_storage("B", b.data, compute)?;
     check_length("A", a.layout.span(batch), a.data.len())?;
     check_length("B", b.layout.span(batch), b.data.len())?;
-    check_length("C", c.layout.span(batch), c.data.len())?;
+    check_length("C", c.layout.span(batch), chain.map_or(c.data.len(), Chain::len))?;
     if (c.layout.column_stride != 1 && n > 1) || !c.layout.is_injective(batch) {
         return Err(KernelError::Overlap { operand: "C" });
     }
@@ -370,6 +386,7 @@ fn check(args: GemmArgs<'_>) -> Result<(Problem<'_>, Extents, Operands), KernelE
             bias,
             activation,
         },
+        chain,
         compute,
         batch,
         a_batch: a.layout.batch_strides,
@@ -429,13 +446,20 @@ pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents
     }
     let threads = ctx.pool.threads();
     with_engine!(ctx.isa, problem.compute, engine => {
-        let plan = make_plan(engine, extents, operands, threads);
+        let mut plan = make_plan(engine, extents, operands, threads);
+        if problem.chain.is_some() {
+            plan = with_chain(engine, plan);
+        }
         run::run(engine, ctx, problem, &plan);
     });
 }
 
 fn make_plan<E: engine::Engine>(_: E, extents: Extents, operands: Operands, threads: usize) -> Plan {
     Plan::new::<E>(extents, operands, threads)
+}
+
+fn with_chain<E: engine::Engine>(_: E, plan: Plan) -> Plan {
+    plan.with_chain::<E>()
 }
 
 /// Bytes of scratch for a problem of these extents.

@@ -61,12 +61,19 @@ pub(crate) struct Plan {
     pub worker_a: usize,
     pub worker_b: usize,
     pub worker_sums: usize,
+    /// Columns of a block that a chain continues, whole panels, and bytes of each worker's room for it; both zero
+    /// without a chain.
+    pub strip_columns: usize,
+    pub worker_strip: usize,
 }
 
 /// The largest operand that is packed whole, in bytes.
 const SHARED_LIMIT: usize = 48 << 20;
 /// The largest room for the sums of parts, in f32.
 const SUMS_LIMIT: usize = 8 << 20;
+/// Elements of a block that a chain continues: few enough for the second-level cache beside packed operands, enough
+/// to make little of the cost of starting.
+const STRIP: usize = 24 << 10;
 /// Parts wanted in all, and the shortest.
 const PARTS_WANTED: usize = 32;
 const PART_MIN: usize = 2048;
@@ -139,7 +146,16 @@ impl Plan {
             },
             worker_b: if once { 0 } else { whole_lines(panel_units::<E>(columns, kc) * unit) },
             worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
+            strip_columns: 0,
+            worker_strip: 0,
         }
+    }
+
+    /// The same, for results that a chain continues block by block.
+    pub(crate) fn with_chain<E: Engine>(self) -> Plan {
+        let strip_columns = even(self.columns, (STRIP / E::MC).max(E::NR), E::NR);
+        let worker_strip = whole_lines(E::MC * strip_columns * size_of::<f32>());
+        Plan { strip_columns, worker_strip, ..self }
     }
 
     /// Bytes of scratch for `threads` workers.
@@ -148,7 +164,7 @@ impl Plan {
     }
 
     pub(crate) fn worker_bytes(&self) -> usize {
-        self.worker_a + self.worker_b + self.worker_sums
+        self.worker_a + self.worker_b + self.worker_sums + self.worker_strip
     }
 
     /// Jobs in all.

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use super::engine::{Engine, panel_units};
 use super::plan::{Packing, Plan};
-use super::sink::Sink;
+use super::sink::{OutRows, Sink, Target};
 use super::source::Source;
-use super::{Compute, Ctx};
+use super::{Compute, Ctx, Existing};
 use crate::isa::Kernel;
 use crate::pool::Pool;
+use crate::rows::elementwise::Chain;
 
 /// A product with everything checked: indices of sources and sink lie inside their slices.
 #[derive(Clone, Copy)]
@@ -17,6 +18,8 @@ pub(crate) struct Problem<'a> {
     pub a: Source<'a>,
     pub b: Source<'a>,
     pub sink: Sink<'a>,
+    /// What continues the results; the sink then only says where their elements are in the whole.
+    pub chain: Option<&'a Chain<'a>>,
     pub compute: Compute,
     /// Extents of the two batch dimensions.
     pub batch: [usize; 2],
@@ -76,8 +79,8 @@ pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>
     });
     if plan.parts > 1 {
         let tiles_per_job = plan.rows.div_ceil(E::MR);
-        for_each(ctx.pool, work, plan.jobs() / plan.parts * tiles_per_job, &|_, chunk| {
-            engine.enter(AddParts { engine, problem, plan, regions, chunk });
+        for_each(ctx.pool, work, plan.jobs() / plan.parts * tiles_per_job, &|worker, chunk| {
+            engine.enter(AddParts { engine, problem, plan, regions, worker, chunk });
         });
     }
 }
@@ -197,6 +200,73 @@ unsafe fn store<E: Engine>(engine: E, sink: &Sink<'_>, block: Finished) {
     engine.enter(Store::<E> { engine: PhantomData, sink, block });
 }
 
+/// Finished results on their way to a chain: a block of f32 in a worker's own memory.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    chain: &'a Chain<'a>,
+    /// The output, for the place of each row.
+    whole: Sink<'a>,
+    /// The worker's memory.
+    sink: Sink<'a>,
+    memory: *const f32,
+    /// First row and number of rows.
+    rows: (usize, usize),
+    /// First column and number of columns.
+    columns: (usize, usize),
+}
+
+impl<'a> Strip<'a> {
+    /// Rows and columns of the output, to be collected in `memory`.
+    #[inline(always)]
+    fn new(
+        chain: &'a Chain<'a>,
+        whole: Sink<'a>,
+        memory: *mut f32,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Strip<'a> {
+        let sink = Sink {
+            target: Target::F32(memory),
+            base: 0,
+            rows: OutRows::Strided(columns.len()),
+            existing: Existing::Overwrite,
+            bias: whole.bias.map(|bias| &bias[columns.clone()]),
+            activation: whole.activation,
+        };
+        let (rows, columns) = ((rows.start, rows.len()), (columns.start, columns.len()));
+        Strip { chain, whole, sink, memory, rows, columns }
+    }
+
+    /// A block of the output, with its place in the strip.
+    #[inline(always)]
+    fn place(&self, block: Finished) -> Finished {
+        let Finished { sums, rows, columns } = block;
+        let (row, column) = (rows.0 - self.rows.0, columns.0 - self.columns.0);
+        Finished { sums, rows: (row, rows.1), columns: (column, columns.1) }
+    }
+
+    /// Runs the chain.
+    ///
+    /// # Safety
+    /// All blocks of the strip are stored in it, and no other strip at the same time has one of its elements.
+    #[inline(never)]
+    unsafe fn finish(&self) {
+        let ((row, rows), (column, columns)) = (self.rows, self.columns);
+        // SAFETY: the plan gave the strip this much room, and it is filled. The caller vouches for the rest.
+        unsafe {
+            let results = std::slice::from_raw_parts(self.memory, rows * columns);
+            self.chain.apply(results, rows, columns, &|r| self.whole.row(row + r) + column);
+        }
+    }
+}
+
+/// A worker's room for a strip.
+#[inline(always)]
+fn strip_memory(plan: &Plan, regions: Regions, worker: usize) -> *mut f32 {
+    let before = plan.worker_bytes() - plan.worker_strip;
+    regions.workers.wrapping_add(worker * plan.worker_bytes() + before).cast()
+}
+
 /// Packs some panels of one k block of the A or B that all jobs share: `[k block][panel]`.
 fn pack_shared<E: Engine, const IS_A: bool>(
     engine: E,
@@ -276,18 +346,29 @@ impl<E: Engine> Kernel for Job<'_, E> {
             };
             (own.cast::<E::Unit>(), own.add(plan.worker_a).cast::<E::Unit>(), sums)
         };
+        let strip_at = strip_memory(plan, regions, worker);
         let keep_sums = plan.kc < plan.part || plan.parts > 1;
         let k_part = part * plan.part..((part + 1) * plan.part).min(plan.extents.k);
         if k_part.is_empty() {
             // An empty sum is zero; there is one part and the sums hold at least one tile.
             for row in rows.clone().step_by(E::MR) {
                 for column in columns.clone().step_by(E::NR) {
-                    let columns = (column, E::NR.min(columns.end - column));
-                    let block = Finished { sums, rows: (row, E::MR.min(rows.end - row)), columns };
-                    // SAFETY: one tile of sums of this worker; the block lies inside the output.
+                    let (row_end, column_end) =
+                        ((row + E::MR).min(rows.end), (column + E::NR).min(columns.end));
+                    let block =
+                        Finished { sums, rows: (row, row_end - row), columns: (column, column_end - column) };
+                    // SAFETY: one tile of sums of this worker; the block lies inside the output and in no other job.
                     unsafe {
                         std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
-                        store(engine, &sink, block);
+                        match problem.chain {
+                            None => store(engine, &sink, block),
+                            Some(chain) => {
+                                let strip =
+                                    Strip::new(chain, sink, strip_at, row..row_end, column..column_end);
+                                store(engine, &strip.sink, strip.place(block));
+                                strip.finish();
+                            }
+                        }
                     }
                 }
             }
@@ -317,6 +398,7 @@ impl<E: Engine> Kernel for Job<'_, E> {
             };
             for row0 in rows.clone().step_by(E::MC) {
                 let strip = row0..(row0 + E::MC).min(rows.end);
+                let rows0 = strip.start;
                 let a_panels = strip.len().div_ceil(E::MR);
                 let a_block = match plan.pack_a {
                     // SAFETY: inside the region of A, which the chunks before have filled.
@@ -331,50 +413,70 @@ impl<E: Engine> Kernel for Job<'_, E> {
                         packed_a
                     }
                 };
-                for column in 0..panels {
-                    for row in 0..a_panels {
-                        let row1 = strip.start + row * E::MR;
-                        let column1 = columns.start + column * E::NR;
-                        let at = match keep_sums {
-                            true => (row1 - rows.start) / E::MR * panels + column,
-                            // Two places in turn: one block is stored while the next is computed.
-                            false => {
-                                turn = (turn + 1) % TURNS;
-                                turn
+                let store_now = last && plan.parts == 1;
+                let chain = problem.chain.filter(|_| store_now);
+                // Without a chain all columns are one block.
+                let width = if chain.is_some() { plan.strip_columns / E::NR } else { panels };
+                for first_panel in (0..panels).step_by(width) {
+                    let block_panels = first_panel..(first_panel + width).min(panels);
+                    let end = (columns.start + block_panels.end * E::NR).min(columns.end);
+                    let block_columns = columns.start + first_panel * E::NR..end;
+                    let strip =
+                        chain.map(|chain| Strip::new(chain, sink, strip_at, strip.clone(), block_columns));
+                    let to = strip.as_ref().map_or(&sink, |strip| &strip.sink);
+                    for column in block_panels {
+                        for row in 0..a_panels {
+                            let row1 = rows0 + row * E::MR;
+                            let column1 = columns.start + column * E::NR;
+                            let at = match keep_sums {
+                                true => (row1 - rows.start) / E::MR * panels + column,
+                                // Two places in turn: one block is stored while the next is computed.
+                                false => {
+                                    turn = (turn + 1) % TURNS;
+                                    turn
+                                }
+                            };
+                            let acc = sums.wrapping_add(at * tile);
+                            let block = Finished {
+                                sums: acc,
+                                rows: (row1, E::MR.min(rows.end - row1)),
+                                columns: (column1, E::NR.min(columns.end - column1)),
+                            };
+                            let block = strip.as_ref().map_or(block, |strip| strip.place(block));
+                            let (a, b) =
+                                (a_block.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
+                            // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the
+                            // other one is pending; the block lies inside the output and in no other job.
+                            unsafe {
+                                if !E::BETWEEN {
+                                    engine.tile(packed_k, a, b, acc, !first);
+                                    if store_now {
+                                        store(engine, to, block);
+                                    }
+                                    continue;
+                                }
+                                let rows_per_step = E::MR.div_ceil(packed_k / E::STEP);
+                                let mut stored = 0;
+                                engine.tile_between(packed_k, a, b, acc, !first, || {
+                                    if let Some(p) = &pending
+                                        && stored < p.rows.1
+                                    {
+                                        let count = rows_per_step.min(p.rows.1 - stored);
+                                        store(engine, to, p.part::<E>(stored, count));
+                                        stored += count;
+                                    }
+                                });
+                                pending = store_now.then_some(block);
                             }
-                        };
-                        let acc = sums.wrapping_add(at * tile);
-                        let rows = (row1, E::MR.min(rows.end - row1));
-                        let block = Finished {
-                            sums: acc,
-                            rows,
-                            columns: (column1, E::NR.min(columns.end - column1)),
-                        };
-                        let (a, b) =
-                            (a_block.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
-                        // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the other
-                        // one is pending; the block lies inside the output and in no other job.
+                        }
+                    }
+                    if let Some(strip) = &strip {
+                        // SAFETY: with the pending one, all blocks of the strip are stored; no other job has them.
                         unsafe {
-                            let store_now = last && plan.parts == 1;
-                            if !E::BETWEEN {
-                                engine.tile(packed_k, a, b, acc, !first);
-                                if store_now {
-                                    store(engine, &sink, block);
-                                }
-                                continue;
+                            if let Some(block) = pending.take() {
+                                store(engine, to, block);
                             }
-                            let rows_per_step = E::MR.div_ceil(packed_k / E::STEP);
-                            let mut stored = 0;
-                            engine.tile_between(packed_k, a, b, acc, !first, || {
-                                if let Some(p) = &pending
-                                    && stored < p.rows.1
-                                {
-                                    let count = rows_per_step.min(p.rows.1 - stored);
-                                    store(engine, &sink, p.part::<E>(stored, count));
-                                    stored += count;
-                                }
-                            });
-                            pending = store_now.then_some(block);
+                            strip.finish();
                         }
                     }
                 }
@@ -393,6 +495,7 @@ struct AddParts<'a, E> {
     problem: &'a Problem<'a>,
     plan: &'a Plan,
     regions: Regions,
+    worker: usize,
     chunk: usize,
 }
 
@@ -401,7 +504,7 @@ impl<E: Engine> Kernel for AddParts<'_, E> {
 
     #[inline(always)]
     fn run(self) {
-        let AddParts { engine, problem, plan, regions, chunk } = self;
+        let AddParts { engine, problem, plan, regions, worker, chunk } = self;
         let tile_rows = plan.rows.div_ceil(E::MR);
         let (job, tile_row) = (chunk / tile_rows, chunk % tile_rows);
         let (batch, _, rows, columns) = place(plan, job);
@@ -409,29 +512,47 @@ impl<E: Engine> Kernel for AddParts<'_, E> {
         if row >= rows.end {
             return;
         }
+        let row_end = (row + E::MR).min(rows.end);
         let sink = problem.batch(batch).2;
         let panels = columns.len().div_ceil(E::NR);
         let jobs_per_part = plan.jobs() / plan.parts;
         let job_sums = plan.sums / plan.jobs() / size_of::<f32>();
         let tile = E::MR * E::NR;
-        for column in 0..panels {
-            let at = (tile_row * panels + column) * tile;
-            // SAFETY: this tile in the sums of each part; all jobs are done, and no other chunk has this tile.
-            unsafe {
-                let sum = std::slice::from_raw_parts_mut(regions.sums.add(job * job_sums + at), tile);
-                for part in 1..plan.parts {
-                    let other = regions.sums.add((part * jobs_per_part + job) * job_sums + at);
-                    for (sum, &other) in sum.iter_mut().zip(std::slice::from_raw_parts(other, tile)) {
-                        *sum += other;
+        let width = if problem.chain.is_some() { plan.strip_columns / E::NR } else { panels };
+        for first_panel in (0..panels).step_by(width) {
+            let block_panels = first_panel..(first_panel + width).min(panels);
+            let end = (columns.start + block_panels.end * E::NR).min(columns.end);
+            let block_columns = columns.start + first_panel * E::NR..end;
+            let strip = problem.chain.map(|chain| {
+                let memory = strip_memory(plan, regions, worker);
+                Strip::new(chain, sink, memory, row..row_end, block_columns)
+            });
+            for column in block_panels {
+                let at = (tile_row * panels + column) * tile;
+                // SAFETY: this tile in the sums of each part; all jobs are done, and no other chunk has this tile.
+                unsafe {
+                    let sum = std::slice::from_raw_parts_mut(regions.sums.add(job * job_sums + at), tile);
+                    for part in 1..plan.parts {
+                        let other = regions.sums.add((part * jobs_per_part + job) * job_sums + at);
+                        for (sum, &other) in sum.iter_mut().zip(std::slice::from_raw_parts(other, tile)) {
+                            *sum += other;
+                        }
+                    }
+                    let first = columns.start + column * E::NR;
+                    let block = Finished {
+                        sums: sum.as_ptr(),
+                        rows: (row, row_end - row),
+                        columns: (first, E::NR.min(columns.end - first)),
+                    };
+                    match &strip {
+                        Some(strip) => store(engine, &strip.sink, strip.place(block)),
+                        None => store(engine, &sink, block),
                     }
                 }
-                let first = columns.start + column * E::NR;
-                let block = Finished {
-                    sums: sum.as_ptr(),
-                    rows: (row, E::MR.min(rows.end - row)),
-                    columns: (first, E::NR.min(columns.end - first)),
-                };
-                store(engine, &sink, block);
+            }
+            if let Some(strip) = &strip {
+                // SAFETY: all blocks of the strip are stored, and no other chunk has them.
+                unsafe { strip.finish() }
             }
         }
     }

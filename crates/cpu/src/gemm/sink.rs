@@ -98,8 +98,9 @@ fn lanes(x: &[f32], at: usize) -> &[f32; LANES] {
 }
 
 impl Sink<'_> {
+    /// The position of row `i`'s first element in the output.
     #[inline(always)]
-    fn row(&self, i: usize) -> usize {
+    pub(crate) fn row(&self, i: usize) -> usize {
         self.base
             + match self.rows {
                 OutRows::Strided(stride) => i * stride,

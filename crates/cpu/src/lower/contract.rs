@@ -3,14 +3,17 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, ConvGeometry, DType, Graph, Node, Op};
 
-use super::{Lowering, Step};
+use super::group::{Bound, join, nothing, split};
+use super::{At, Lowering, Step};
 use crate::attention::{
     AttentionBackward, AttentionForward, Grads, Layout as HeadLayout, Mask, Shape as HeadShape, View,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
-use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm};
-use crate::memory::Span;
+use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm, gemm_into};
+use crate::memory::{Frame, Span, View as Borrow, ViewMut};
+use crate::program::Run;
+use crate::rows::elementwise::{Chain, MAX_INPUTS, MAX_OUTPUTS};
 use crate::rows::storage::Storage;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same.
@@ -35,7 +38,7 @@ fn check_bias(l: &Lowering<'_>) -> Result<Option<Span>, EngineError> {
 }
 
 pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, EngineError> {
-    let (a, b, c, at) = (l.input(0), l.input(1), l.output(0), l.at());
+    let (a, b, at) = (l.input(0), l.input(1), l.at());
     let (sa, sb, sc) = (l.shape(0), l.shape(1), l.result_shape());
     let rank = sa.len();
     let batch: usize = sa[..rank - 2].iter().product();
@@ -46,22 +49,73 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
     };
     let (la, lb, lc) = (stored(sa, ta), stored(sb, tb), stored(sc, false));
     let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let after = After::new(l, [a, b, bias.unwrap_or(nothing())])?;
     Ok(Box::new(move |frame, run| {
-        let none = Span { count: 0, dtype: DType::F32, ..c };
-        let ([av, bv, bias_row], [cv]) = frame.borrow([a, b, bias.unwrap_or(none)], [c]);
+        let Borrowed { operands: [av, bv, bias_row], result, chain } = after.borrow(frame, run, &at)?;
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let args = GemmArgs {
             batch: [1, batch],
             a: Operand { data: av.data(), layout: la },
             b: Operand { data: bv.data(), layout: lb },
-            c: Output { data: cv.data(), layout: lc },
+            c: Output { data: result.data(), layout: lc },
             compute,
             existing: Existing::Overwrite,
             bias: bias.map(|_| bias_row.f32()),
             activation: Activation::Identity,
         };
-        gemm(&mut ctx, args).map_err(|e| at.kernel(e))
+        match &chain {
+            None => gemm(&mut ctx, args),
+            Some(chain) => gemm_into(&mut ctx, args, chain),
+        }
+        .map_err(|e| at.kernel(e))
     }))
+}
+
+/// Operands of a contraction.
+const OPERANDS: usize = 3;
+
+/// The memory of a contraction and of the chain that continues it, if there is one.
+struct After {
+    chain: Option<Bound>,
+    reads: [Span; OPERANDS + MAX_INPUTS],
+    writes: [Span; 1 + MAX_OUTPUTS],
+}
+
+/// The same, borrowed.
+struct Borrowed<'a> {
+    operands: [Borrow<'a>; OPERANDS],
+    /// The contraction's own result; empty where a chain takes it.
+    result: ViewMut<'a>,
+    chain: Option<Chain<'a>>,
+}
+
+impl After {
+    fn new(l: &Lowering<'_>, operands: [Span; OPERANDS]) -> Result<After, EngineError> {
+        let chain = Bound::after_anchor(l)?;
+        Ok(match &chain {
+            None => {
+                let (reads, writes) = ([nothing(); MAX_INPUTS], [nothing(); MAX_OUTPUTS]);
+                After { reads: join(operands, reads), writes: join([l.output(0)], writes), chain }
+            }
+            Some(bound) => {
+                let (reads, writes) = (bound.reads, bound.writes);
+                After { reads: join(operands, reads), writes: join([nothing()], writes), chain }
+            }
+        })
+    }
+
+    fn borrow<'a>(
+        &'a self,
+        frame: &'a mut Frame<'_>,
+        run: &Run<'_>,
+        at: &At,
+    ) -> Result<Borrowed<'a>, EngineError> {
+        let (reads, writes) = frame.borrow(self.reads, self.writes);
+        let (operands, reads) = split(reads);
+        let ([result], writes) = split(writes);
+        let chain = self.chain.as_ref().map(|bound| bound.chain(run.machine.isa, reads, writes, at));
+        Ok(Borrowed { operands, result, chain: chain.transpose()? })
+    }
 }
 
 fn heads(graph: &Graph, node: &Node, spec: AttentionSpec) -> HeadShape {
@@ -196,21 +250,21 @@ pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<St
 }
 
 fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
-    let (a, b, to, at) = (l.input(0), l.input(1), l.output(0), l.at());
+    let (a, b, at) = (l.input(0), l.input(1), l.at());
     let (compute, bias) = (compute(a, b), check_bias(l)?);
+    let after = After::new(l, [a, b, bias.unwrap_or(nothing())])?;
     Ok(Box::new(move |frame, run| {
-        let none = Span { count: 0, dtype: DType::F32, ..to };
-        let ([a, b, row], [to]) = frame.borrow([a, b, bias.unwrap_or(none)], [to]);
-        let (a, b, to) = (a.data(), b.data(), to.data());
+        let Borrowed { operands: [a, b, row], result, chain } = after.borrow(frame, run, &at)?;
+        let (a, b, to) = (a.data(), b.data(), result.data());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
-        let over = Existing::Overwrite;
+        let epilogue =
+            Epilogue { bias: bias.map(|_| row.f32()), chain: chain.as_ref(), ..Epilogue::default() };
         match pass {
-            ConvPass::Forward => {
-                let epilogue = Epilogue { bias: bias.map(|_| row.f32()), ..Epilogue::default() };
-                conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue)
+            ConvPass::Forward => conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue),
+            ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, epilogue),
+            ConvPass::GradWeight => {
+                conv::grad_weight(&mut ctx, &sizes, a, b, to, compute, Existing::Overwrite)
             }
-            ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, over),
-            ConvPass::GradWeight => conv::grad_weight(&mut ctx, &sizes, a, b, to, compute, over),
         }
         .map_err(|e| at.kernel(e))
     }))

@@ -1,13 +1,14 @@
 //! From a node to a step: which kernel runs it, over which memory, with everything prepared that can be.
 
 mod contract;
+mod group;
 mod movement;
 mod normalise;
 mod pointwise;
 mod update;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{DType, Graph, Node, Op, Shape, ValueId};
+use halfstep_graph::{DType, Graph, Group, Node, Op, Shape, ValueId};
 
 use crate::engine::Machine;
 use crate::gemm::KernelError;
@@ -15,12 +16,16 @@ use crate::memory::{Frame, Span, Where};
 use crate::program::Run;
 use crate::rows::RowError;
 
-/// A node, ready to run.
+pub(crate) use group::fuses;
+
+/// A group, ready to run.
 pub(crate) type Step = Box<dyn Fn(&mut Frame<'_>, &mut Run<'_>) -> Result<(), EngineError> + Send>;
 
-/// A node and where its operands and results are.
+/// A group and where its operands and results are.
 pub(crate) struct Lowering<'a> {
     pub graph: &'a Graph,
+    pub group: &'a Group,
+    /// Its anchor, or its last member.
     pub node: &'a Node,
     pub spans: &'a [Span],
     pub machine: &'a Machine,
@@ -72,19 +77,23 @@ impl At {
     }
 }
 
-/// The step of a node whose workspace begins at `workspace` in the arena; none if there is nothing to do.
+/// The step of a group whose workspace begins at `workspace` in the arena.
 ///
 /// Errors: something the kernels cannot do.
-pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Option<Step>, EngineError> {
+pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineError> {
     let work = |dtype| {
         let bytes = workspace_bytes(l.graph, l.node, l.machine.pool.threads());
         Span { place: Where::Arena, offset: workspace, count: bytes / 4, dtype }
     };
     let scratch = work(DType::F32);
+    if l.group.nodes.len() > 1 && l.group.anchor(l.graph).is_none() {
+        return group::elementwise(l);
+    }
     match &l.node.op {
-        // A reshape shares its operand's place.
-        Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Reshape { .. } => return Ok(None),
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Broadcast { .. } => pointwise::chain(l),
+        Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Reshape { .. } => {
+            unreachable!("what computes nothing is in no group")
+        }
+        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Broadcast { .. } => group::elementwise(l),
         Op::Cast { .. } => pointwise::cast(l),
         Op::Dropout { rate, id } => pointwise::dropout(l, *rate, *id),
         Op::Permute { perm } => movement::permute(l, perm),
@@ -114,7 +123,6 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Option<Step>, 
         Op::AdamW(spec) => update::adamw(l, *spec),
         Op::Sgd(spec) => update::sgd(l, *spec),
     }
-    .map(Some)
 }
 
 /// Bytes of arena a node needs besides operands and results, with this many threads.

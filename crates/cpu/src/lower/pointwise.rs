@@ -1,68 +1,11 @@
-//! Element by element: one-operation tile programs, casts and dropout.
+//! Casts and dropout on their own. Other elementwise operations run as [`super::group`] says.
 
+use halfstep_graph::DType;
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{DType, Op};
 
 use super::{Lowering, Step};
-use crate::memory::Span;
-use crate::program::constant;
 use crate::rows::dropout::{DropKey, Dropout};
-use crate::rows::elementwise::{Operand, Output, TileOp, TileProgram, Value};
-use crate::rows::storage::{Dst, Src, Storage, convert};
-
-/// Operands of the longest chain a node can be.
-const MOST: usize = 3;
-
-fn storage(span: Span) -> Result<Storage, EngineError> {
-    Storage::of(span.dtype).ok_or_else(|| EngineError::Unsupported("arithmetic on integers".into()))
-}
-
-/// A program of one operation. A constant operand becomes part of the program; an operand that lies where the result
-/// goes is read from there.
-pub(super) fn chain(l: &Lowering<'_>) -> Result<Step, EngineError> {
-    let at = l.at();
-    let to = l.output(0);
-    let shape = l.result_shape();
-    let mut operands = Vec::new();
-    let mut sources = Vec::new();
-    let mut ops = Vec::new();
-    for (i, &value) in l.node.inputs.iter().enumerate() {
-        let span = l.input(i);
-        ops.push(if let Some(x) = constant(l.graph, value) {
-            TileOp::Const(x as f32)
-        } else if span == to {
-            TileOp::Previous(0)
-        } else {
-            let operand = Operand::broadcast(storage(span)?, l.shape(i), shape).map_err(|e| at.row(e))?;
-            operands.push(operand);
-            sources.push(span);
-            TileOp::Input(operands.len() - 1)
-        });
-    }
-    let last = Value(ops.len() as u16);
-    let result = match &l.node.op {
-        Op::Unary(f) => TileOp::Unary(*f, Value(0)),
-        Op::Binary(f) => TileOp::Binary(*f, Value(0), Value(1)),
-        Op::Select => TileOp::Select(Value(0), Value(1), Value(2)),
-        Op::Broadcast { .. } => TileOp::Round(storage(to)?, Value(0)),
-        other => return Err(EngineError::Unsupported(format!("`{}` is not elementwise", other.name()))),
-    };
-    ops.push(result);
-    let output = Output { storage: storage(to)?, value: last };
-    let program = TileProgram::new(operands, ops, vec![output]).map_err(|e| at.row(e))?;
-    let filled = |i: usize| sources.get(i).copied();
-    let sources: [Option<Span>; MOST] = [filled(0), filled(1), filled(2)];
-    Ok(Box::new(move |frame, run| {
-        let machine = run.machine;
-        // Absent operands borrow nothing: an empty span.
-        let reads = sources.map(|s| s.unwrap_or(Span { count: 0, ..to }));
-        let (views, [to_view]) = frame.borrow(reads, [to]);
-        let count = sources.iter().flatten().count();
-        let views = views.map(|v| v.src());
-        let result = &mut [to_view.dst()];
-        program.run(machine.isa, &machine.pool, to.count, &views[..count], result).map_err(|e| at.row(e))
-    }))
-}
+use crate::rows::storage::{Dst, Src, convert};
 
 pub(super) fn cast(l: &Lowering<'_>) -> Result<Step, EngineError> {
     let (from, to, at) = (l.input(0), l.output(0), l.at());

@@ -1,11 +1,13 @@
 //! Chains of elementwise operations, interpreted a tile at a time: each tile passes through the whole chain while it
 //! is in the first-level cache, so a fused chain reads and writes memory once.
 
+mod chain;
 mod run;
 
 use halfstep_graph::{Binary, Unary};
 
-use run::Chunk;
+pub(crate) use chain::Chain;
+use run::{Chunk, Parts};
 
 use super::storage::{Dst, Src, Storage};
 use super::{Grid, RowError, SharedDst, check_len, dispatch};
@@ -178,6 +180,11 @@ impl Pattern {
         }
     }
 
+    /// Whether every tile that begins at a multiple of the period holds the same.
+    fn fills_tiles(&self) -> bool {
+        matches!(*self, Pattern::Row { period } if TILE.is_multiple_of(period))
+    }
+
     fn fits(&self, len: usize) -> bool {
         match *self {
             Pattern::Same | Pattern::Scalar => true,
@@ -207,6 +214,8 @@ pub struct TileProgram {
     ops: Vec<TileOp>,
     outputs: Vec<Output>,
     places: Vec<Place>,
+    /// Tile buffers in use: the first so many.
+    registers: usize,
 }
 
 impl TileProgram {
@@ -244,7 +253,9 @@ impl TileProgram {
         let Some(places) = place(&inputs, &ops, &outputs) else {
             return wrong("more than 16 values are alive at once");
         };
-        Ok(TileProgram { inputs, ops, outputs, places })
+        let register = |place: &Place| if let Place::Register(r) = *place { usize::from(r) + 1 } else { 0 };
+        let registers = places.iter().map(register).max().unwrap_or(0);
+        Ok(TileProgram { inputs, ops, outputs, places, registers })
     }
 
     /// The program of one function of one operand of the result's shape.
@@ -293,9 +304,38 @@ impl TileProgram {
         inputs: &[Src<'_>],
         outputs: &mut [Dst<'_>],
     ) -> Result<(), RowError> {
+        self.check(len, inputs, outputs, None)?;
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let mut shared = [None; MAX_OUTPUTS];
+        for (to, dst) in shared.iter_mut().zip(outputs) {
+            *to = Some(SharedDst::new(dst.reborrow()));
+        }
+        let outputs = &shared[..self.outputs.len()];
+        let grid = Grid::new(len, 16 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            let range = grid.range(chunk);
+            let parts = Parts { rows: 1, width: range.len(), at: &|_| range.start };
+            dispatch(isa, Chunk { program: self, parts, own: None, inputs, outputs });
+        });
+        Ok(())
+    }
+
+    /// Whether these operands and results are what the program works on; operand `own` is not looked at.
+    fn check(
+        &self,
+        len: usize,
+        inputs: &[Src<'_>],
+        outputs: &[Dst<'_>],
+        own: Option<usize>,
+    ) -> Result<(), RowError> {
         check_len("inputs", self.inputs.len(), inputs.len())?;
         check_len("outputs", self.outputs.len(), outputs.len())?;
-        for (operand, src) in self.inputs.iter().zip(inputs) {
+        for (i, (operand, src)) in self.inputs.iter().zip(inputs).enumerate() {
+            if Some(i) == own {
+                continue;
+            }
             if operand.storage != src.storage() || !operand.pattern.fits(len) {
                 return Err(RowError::Shape {
                     what: "input",
@@ -307,24 +347,12 @@ impl TileProgram {
                 return Err(RowError::Length { what: "input", expected: needed, actual: src.len() });
             }
         }
-        for (output, dst) in self.outputs.iter().zip(&*outputs) {
+        for (output, dst) in self.outputs.iter().zip(outputs) {
             check_len("output", len, dst.len())?;
             if output.storage != dst.storage() {
                 return Err(RowError::Shape { what: "output", why: "storage differs from the program" });
             }
         }
-        if outputs.is_empty() {
-            return Ok(());
-        }
-        let mut shared = [None; MAX_OUTPUTS];
-        for (to, dst) in shared.iter_mut().zip(outputs) {
-            *to = Some(SharedDst::new(dst.reborrow()));
-        }
-        let outputs = &shared[..self.outputs.len()];
-        let grid = Grid::new(len, 16 * TILE);
-        pool.for_each(grid.chunks(), &|_, chunk| {
-            dispatch(isa, Chunk { program: self, range: grid.range(chunk), inputs, outputs });
-        });
         Ok(())
     }
 }
@@ -347,7 +375,7 @@ fn place(inputs: &[Operand], ops: &[TileOp], outputs: &[Output]) -> Option<Vec<P
     // Filled once for all tiles, so they keep a register of their own.
     let constant = |op: &TileOp| match *op {
         TileOp::Const(_) => true,
-        TileOp::Input(n) => inputs[n].pattern == Pattern::Scalar,
+        TileOp::Input(n) => inputs[n].pattern == Pattern::Scalar || inputs[n].pattern.fills_tiles(),
         _ => false,
     };
     let mut free: Vec<u8> = (0..REGISTERS as u8).rev().collect();

@@ -1,8 +1,8 @@
 //! Maximum and average pooling of images `[N, H, W, C]`, forward and backward.
 //!
-//! The backward passes compute one row of the input's gradient at a time in f32, from every window that covers it, so
-//! that overlapping windows are rounded once and rows can be shared out among threads. The largest element of a
-//! window is found again rather than stored.
+//! The backward passes compute a band of rows of the input's gradient at a time in f32, from every window that covers
+//! them, so that overlapping windows are rounded once and bands can be shared out among threads. The largest element of
+//! a window is found again rather than stored: once where windows do not overlap.
 
 use std::ops::Range;
 
@@ -78,6 +78,12 @@ impl Window {
         let place = at + self.padding[d];
         let first = (place + 1).saturating_sub(self.kernel[d]).div_ceil(self.stride[d]);
         first..(place / self.stride[d] + 1).min(out[d])
+    }
+
+    /// Rows of the input's gradient computed together: those of one window, or of two that overlap.
+    fn band(&self) -> usize {
+        let windows = if self.kernel[0] > self.stride[0] { 2 } else { 1 };
+        (windows * self.stride[0]).min(self.h)
     }
 
     fn check(&self, x: (&'static str, usize), y: (&'static str, usize)) -> Result<[usize; 2], RowError> {
@@ -264,9 +270,9 @@ pub struct AvgPoolBackward<'a> {
     pub scratch: &'a mut [f32],
 }
 
-/// f32 elements of scratch of the backward passes: a row of the image for each thread.
+/// f32 elements of scratch of the backward passes: a band of the image for each thread.
 pub fn pool_backward_scratch_len(threads: usize, window: &Window) -> usize {
-    threads * window.w * window.c.min(CHANNELS)
+    threads * window.band() * window.w * window.c.min(CHANNELS)
 }
 
 impl MaxPoolBackward<'_> {
@@ -306,60 +312,71 @@ fn backward(
     let out = window.check(("dx", dx.len()), ("dy", dy.len()))?;
     check_scratch(pool_backward_scratch_len(pool.threads(), &window), scratch.len())?;
     let dx = SharedDst::new(dx);
-    let per_worker = window.w * window.c.min(CHANNELS);
+    let (band, row) = (window.band(), window.w * window.c);
+    let per_worker = pool_backward_scratch_len(1, &window);
     let scratch = SharedSlice::new(scratch);
-    let row = window.w * window.c;
-    let grid = Grid::rows(window.n * window.h, row, CHUNK);
+    let bands = window.h.div_ceil(band);
+    let grid = Grid::rows(window.n * bands, band * row, CHUNK);
     pool.for_each(grid.chunks(), &|worker, chunk| {
         for at in grid.range(chunk) {
-            // SAFETY: each row of the result belongs to one chunk, and a worker runs one chunk at a time.
+            let (image, first) = (at / bands, at % bands * band);
+            let rows = first..(first + band).min(window.h);
+            let start = image * window.h;
+            // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at a time.
             let (to, sums) = unsafe {
                 (
-                    dx.part(at * row..(at + 1) * row),
+                    dx.part((start + rows.start) * row..(start + rows.end) * row),
                     scratch.part(worker * per_worker..(worker + 1) * per_worker),
                 )
             };
-            let (image, ih) = (at / window.h, at % window.h);
-            dispatch(isa, BackwardRow { combine, window, out, image, ih, x, dy: &dy, to, sums });
+            dispatch(isa, BackwardBand { combine, window, out, image, rows, x, dy: &dy, to, sums });
         }
     });
     Ok(())
 }
 
-struct BackwardRow<'a> {
+struct BackwardBand<'a> {
     combine: Combine,
     window: Window,
     out: [usize; 2],
     image: usize,
-    ih: usize,
+    /// Rows of the image.
+    rows: Range<usize>,
     x: Option<Src<'a>>,
     dy: &'a Src<'a>,
     to: Dst<'a>,
     sums: &'a mut [f32],
 }
 
-impl Body for BackwardRow<'_> {
+impl Body for BackwardBand<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {
         let Window { h, w, c, .. } = self.window;
+        let band = self.rows.clone();
+        let windows = self.window.covering(0, band.start, self.out).start
+            ..self.window.covering(0, band.end - 1, self.out).end;
         let mut buffers = [[0.0; CHANNELS]; 2];
         let [dy_buffer, x_buffer] = &mut buffers;
         for channels in super::grid::tiles(c, CHANNELS) {
             let n = channels.len();
-            let sums = &mut self.sums[..w * n];
+            let sums = &mut self.sums[..band.len() * w * n];
             sums.fill(0.0);
-            for oh in self.window.covering(0, self.ih, self.out) {
+            for oh in windows.clone() {
                 let rows = self.window.covered(0, oh);
+                let inside = rows.start.max(band.start)..rows.end.min(band.end);
                 for ow in 0..self.out[1] {
                     let cols = self.window.covered(1, ow);
                     let at = ((self.image * self.out[0] + oh) * self.out[1] + ow) * c;
                     let dys = self.dy.view::<C>(at + channels.start..at + channels.end, dy_buffer);
                     let Some(x) = &self.x else {
                         let factor = self.combine.factor(&self.window, rows.len() * cols.len());
-                        for iw in cols {
-                            for (sum, &dy) in sums[iw * n..(iw + 1) * n].iter_mut().zip(dys) {
-                                *sum += dy * factor;
+                        for ih in inside.clone() {
+                            for iw in cols.clone() {
+                                let at = ((ih - band.start) * w + iw) * n;
+                                for (sum, &dy) in sums[at..at + n].iter_mut().zip(dys) {
+                                    *sum += dy * factor;
+                                }
                             }
                         }
                         continue;
@@ -380,18 +397,21 @@ impl Body for BackwardRow<'_> {
                             number += 1;
                         }
                     }
-                    let first = ((self.ih - rows.start) * cols.len()) as u32;
-                    for (i, iw) in cols.enumerate() {
-                        let here = first + i as u32;
-                        let sums = &mut sums[iw * n..(iw + 1) * n];
-                        for ((sum, &dy), &place) in sums.iter_mut().zip(dys).zip(&place) {
-                            *sum += if place == here { dy } else { 0.0 };
+                    for ih in inside.clone() {
+                        let first = (ih - rows.start) * cols.len();
+                        for (i, iw) in cols.clone().enumerate() {
+                            let here = (first + i) as u32;
+                            let at = ((ih - band.start) * w + iw) * n;
+                            let sums = &mut sums[at..at + n];
+                            for ((sum, &dy), &place) in sums.iter_mut().zip(dys).zip(&place) {
+                                *sum += if place == here { dy } else { 0.0 };
+                            }
                         }
                     }
                 }
             }
-            for (iw, sums) in sums.chunks_exact(n).enumerate() {
-                self.to.store::<C>(iw * c + channels.start, sums);
+            for (pixel, sums) in sums.chunks_exact(n).enumerate() {
+                self.to.store::<C>(pixel * c + channels.start, sums);
             }
         }
     }

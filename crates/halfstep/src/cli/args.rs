@@ -30,6 +30,9 @@ pub enum Command {
     Predict(Predict),
     /// Continue a text with a trained model
     Generate(Generate),
+    /// Write a trained model as a file that other programs run
+    #[cfg(feature = "onnx")]
+    Export(Export),
     /// Show what a recipe becomes: program, precision plan, memory plan
     Explain(Explain),
     /// Show the processor, its instruction sets, memory, and what each precision runs on
@@ -143,6 +146,23 @@ pub struct Generate {
     pub seed: u64,
 }
 
+/// `export`
+#[cfg(feature = "onnx")]
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// ONNX file to write
+    #[arg(long, value_name = "FILE")]
+    pub onnx: PathBuf,
+    /// Also write the first test samples and their logits, as ONNX lays out tests of a model
+    #[arg(long, value_name = "DIR")]
+    pub test_data: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// A form of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
@@ -202,6 +222,8 @@ pub enum Bench {
     Step(BenchStep),
     /// Time one matrix product
     Gemm(BenchGemm),
+    /// Time models in all precisions and numbers of threads, and say what bounds them
+    Suite(BenchSuite),
 }
 
 /// Precision by name.
@@ -267,7 +289,36 @@ pub struct BenchStep {
     /// Seconds to measure
     #[arg(long, default_value_t = 8.0, value_name = "S")]
     pub seconds: f64,
+    /// Also time each group of operations, and show so many of the slowest
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub groups: usize,
     /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench suite`
+#[derive(Debug, clap::Args)]
+pub struct BenchSuite {
+    /// Models
+    #[arg(long, value_delimiter = ',', default_value = "mlp,resnet18,gpt", value_name = "LIST")]
+    pub models: Vec<BenchModel>,
+    /// Precisions
+    #[arg(long, value_delimiter = ',', default_value = "fp32,bf16,fp16", value_name = "LIST")]
+    pub precisions: Vec<Precision>,
+    /// Also time how a step grows with width, depth, sequence, vocabulary and batch
+    #[arg(long)]
+    pub growth: bool,
+    /// Rounds; each measures every case once, so that a disturbance meets all of them
+    #[arg(long, default_value = "3", value_name = "N")]
+    pub rounds: NonZeroUsize,
+    /// Seconds to measure one case in one round
+    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    pub seconds: f64,
+    /// Write everything measured to this JSON file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print one JSON object in place of the tables
     #[arg(long)]
     pub json: bool,
 }

@@ -20,6 +20,11 @@ pub fn peak_rss_bytes() -> Option<usize> {
     kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
 }
 
+/// Resident memory of this process in bytes, now.
+pub fn rss_bytes() -> Option<usize> {
+    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS")
+}
+
 /// Memory of the machine in bytes: (all, available).
 pub fn memory_bytes() -> Option<(usize, usize)> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
@@ -97,6 +102,11 @@ pub fn check_memory(what: &str, bytes: usize) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// How many processes wanted to run over the last minute, on average.
+pub fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// The processor's name.

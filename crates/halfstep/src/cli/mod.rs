@@ -6,6 +6,8 @@ mod compare;
 mod duration;
 mod eval;
 mod explain;
+#[cfg(feature = "onnx")]
+mod export;
 mod failure;
 mod generate;
 mod info;
@@ -54,10 +56,13 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Eval(args) => eval::run(args, threads),
         Command::Predict(args) => predict::run(args, threads),
         Command::Generate(args) => generate::run(args, threads),
+        #[cfg(feature = "onnx")]
+        Command::Export(args) => export::run(args, threads),
         Command::Explain(args) => explain::run(args, threads),
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
+        Command::Bench(Bench::Suite(args)) => bench::suite::run(args, threads),
     }
 }

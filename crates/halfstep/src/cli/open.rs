@@ -62,6 +62,12 @@ impl Opened {
         Ok(session)
     }
 
+    /// The precision policy that will be computed with.
+    #[cfg(feature = "onnx")]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The precision that will be computed in.
     pub fn precision(&self) -> &str {
         &self.policy.name

@@ -52,6 +52,28 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(|(label, value)| format!("{label}{}{value}\n", pad(label))).collect()
 }
 
+/// Rows of cells in aligned columns: the first to the left, numbers to the right.
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let chars = |s: &String| s.chars().count();
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(chars).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let number = |s: &String| s.starts_with(|c: char| c.is_ascii_digit() || "+-−".contains(c));
+    let right: Vec<bool> =
+        (0..count).map(|c| rows.iter().skip(1).any(|r| r.get(c).is_some_and(number))).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (c, cell) in row.iter().enumerate() {
+            let gap = " ".repeat(widths[c] - chars(cell));
+            line += &if c > 0 && right[c] { format!("{gap}{cell}  ") } else { format!("{cell}{gap}  ") };
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
 /// Sentences as a list, wrapped to 100 columns.
 pub fn bullets(sentences: &[String]) -> String {
     let mut out = String::new();

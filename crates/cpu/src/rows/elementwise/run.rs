@@ -1,6 +1,6 @@
-//! The interpreter: a chunk of a program's results, tile by tile.
+//! The interpreter: some of a program's results, tile by tile.
 
-use std::ops::Range;
+use std::mem::MaybeUninit;
 
 use halfstep_graph::{Binary, Unary};
 
@@ -10,16 +10,46 @@ use crate::rows::storage::{Src, round_in_place};
 use crate::rows::sum::larger;
 use crate::rows::{Body, Caps, SharedDst, math};
 
-/// A part of a program's results, and what it takes to compute them.
+/// Which results to compute: `rows` runs of `width` elements, run `r` from element `at(r)` on.
+pub(super) struct Parts<'a> {
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) at: &'a dyn Fn(usize) -> usize,
+}
+
+/// Some of a program's results, and what it takes to compute them.
 pub(super) struct Chunk<'a> {
     pub(super) program: &'a TileProgram,
-    pub(super) range: Range<usize>,
+    pub(super) parts: Parts<'a>,
+    /// An operand that holds the elements of these parts alone, one run after another.
+    pub(super) own: Option<usize>,
     pub(super) inputs: &'a [Src<'a>],
     pub(super) outputs: &'a [Option<SharedDst<'a>>],
 }
 
 #[repr(align(64))]
-struct Registers([[f32; TILE]; REGISTERS]);
+struct Registers([MaybeUninit<[f32; TILE]>; REGISTERS]);
+
+impl Registers {
+    /// The first `count`, set to zero: most programs need few, and clearing all takes as long as a short chain.
+    #[inline(always)]
+    fn take(&mut self, count: usize) -> &mut [[f32; TILE]] {
+        let used = &mut self.0[..count];
+        used.iter_mut().for_each(|r| {
+            r.write([0.0; TILE]);
+        });
+        // SAFETY: just written, and `MaybeUninit<T>` has the layout of `T`.
+        unsafe { std::slice::from_raw_parts_mut(used.as_mut_ptr().cast(), count) }
+    }
+}
+
+/// A tile: its first element, where that is in the operand of these parts alone, and its length.
+#[derive(Clone, Copy)]
+struct Tile {
+    start: usize,
+    own: usize,
+    len: usize,
+}
 
 /// Everything a value of the current tile can be read from: registers (without the one being written), inputs, outputs.
 struct Sources<'a> {
@@ -27,29 +57,33 @@ struct Sources<'a> {
     above: &'a [[f32; TILE]],
     inputs: &'a [Src<'a>],
     places: &'a [Place],
-    start: usize,
-    len: usize,
+    own: Option<usize>,
+    tile: Tile,
 }
 
 impl<'a> Sources<'a> {
     #[inline(always)]
     fn get(&self, v: Value, outputs: &'a [Option<SharedDst<'a>>]) -> &'a [f32] {
+        let Tile { start, own, len } = self.tile;
         match self.places[usize::from(v.0)] {
             Place::Register(r) => {
                 let r = usize::from(r);
                 let below = self.below.len();
                 let tile = if r < below { &self.below[r] } else { &self.above[r - below - 1] };
-                &tile[..self.len]
+                &tile[..len]
             }
             Place::Input(n) => match self.inputs[usize::from(n)] {
-                Src::F32(s) => &s[self.start..self.start + self.len],
+                Src::F32(s) => {
+                    let start = if self.own == Some(usize::from(n)) { own } else { start };
+                    &s[start..start + len]
+                }
                 // `place` gives this only to f32 operands.
                 _ => &[],
             },
             Place::Output(n) => match &outputs[usize::from(n)] {
                 // SAFETY: this chunk alone uses this range, and the operation being computed writes another place:
                 // each output holds one value.
-                Some(SharedDst::F32(s)) => unsafe { s.part_ref(self.start..self.start + self.len) },
+                Some(SharedDst::F32(s)) => unsafe { s.part_ref(start..start + len) },
                 _ => &[],
             },
         }
@@ -60,11 +94,12 @@ impl Body for Chunk<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let TileProgram { inputs: operands, ops, outputs: results, places } = self.program;
-        let mut registers = Registers([[0.0; TILE]; REGISTERS]);
+        let TileProgram { inputs: operands, ops, places, registers: count, .. } = self.program;
+        let mut registers = Registers([const { MaybeUninit::uninit() }; REGISTERS]);
+        let registers = registers.take(*count);
         for (op, place) in ops.iter().zip(places) {
             let Place::Register(r) = *place else { continue };
-            let register = &mut registers.0[usize::from(r)];
+            let register = &mut registers[usize::from(r)];
             match *op {
                 TileOp::Const(value) => register.fill(value),
                 TileOp::Input(n) if operands[n].pattern == Pattern::Scalar => {
@@ -73,64 +108,97 @@ impl Body for Chunk<'_> {
                 _ => {}
             }
         }
-        for tile in tiles(self.range.len(), TILE) {
-            let (start, len) = (self.range.start + tile.start, tile.len());
+        let Parts { rows, width, at } = self.parts;
+        let mut row = 0;
+        while row < rows {
+            let (start, own) = (at(row), row * width);
+            let mut len = width;
+            row += 1;
+            // Runs that follow one another in memory are one.
+            while row < rows && at(row) == start + len {
+                len += width;
+                row += 1;
+            }
+            // A row that fits into a tile a whole number of times is the same in every tile.
             for (op, place) in ops.iter().zip(places) {
-                let (below, dst, above): (&[[f32; TILE]], &mut [f32], &[[f32; TILE]]) = match *place {
-                    Place::Input(_) => continue,
-                    Place::Register(r) => {
-                        let (below, rest) = registers.0.split_at_mut(usize::from(r));
-                        let Some((dst, above)) = rest.split_first_mut() else { continue };
-                        (&*below, &mut dst[..len], &*above)
+                if let (TileOp::Input(n), Place::Register(r)) = (*op, *place)
+                    && operands[n].pattern.fills_tiles()
+                {
+                    let register = &mut registers[usize::from(r)][..len.min(TILE)];
+                    load::<C>(&operands[n].pattern, &self.inputs[n], start, register);
+                }
+            }
+            for tile in tiles(len, TILE) {
+                let tile = Tile { start: start + tile.start, own: own + tile.start, len: tile.len() };
+                self.tile::<C>(registers, tile);
+            }
+        }
+    }
+}
+
+impl Chunk<'_> {
+    #[inline(always)]
+    fn tile<C: Caps>(&self, registers: &mut [[f32; TILE]], tile: Tile) {
+        let TileProgram { inputs: operands, ops, outputs: results, places, .. } = self.program;
+        let Tile { start, len, .. } = tile;
+        let (inputs, own) = (self.inputs, self.own);
+        for (op, place) in ops.iter().zip(places) {
+            let (below, dst, above): (&[[f32; TILE]], &mut [f32], &[[f32; TILE]]) = match *place {
+                Place::Input(_) => continue,
+                Place::Register(r) => {
+                    let (below, rest) = registers.split_at_mut(usize::from(r));
+                    let Some((dst, above)) = rest.split_first_mut() else { continue };
+                    (&*below, &mut dst[..len], &*above)
+                }
+                Place::Output(n) => match &self.outputs[usize::from(n)] {
+                    // SAFETY: chunks are disjoint; operands of this operation are in other places.
+                    Some(SharedDst::F32(s)) => (&*registers, unsafe { s.part(start..start + len) }, &[]),
+                    _ => continue,
+                },
+            };
+            let sources = Sources { below, above, inputs, places, own, tile };
+            let get = |v| sources.get(v, self.outputs);
+            match *op {
+                TileOp::Const(_) => {}
+                TileOp::Input(n) => {
+                    let from = if own == Some(n) { tile.own } else { start };
+                    if !operands[n].pattern.fills_tiles() {
+                        load::<C>(&operands[n].pattern, &inputs[n], from, dst);
                     }
-                    Place::Output(n) => match &self.outputs[usize::from(n)] {
-                        // SAFETY: chunks are disjoint; operands of this operation are in other places.
-                        Some(SharedDst::F32(s)) => (&registers.0, unsafe { s.part(start..start + len) }, &[]),
-                        _ => continue,
-                    },
-                };
-                let sources = Sources { below, above, inputs: self.inputs, places, start, len };
-                let get = |v| sources.get(v, self.outputs);
-                match *op {
-                    TileOp::Const(_) => {}
-                    TileOp::Input(n) => {
-                        load::<C>(&operands[n].pattern, &self.inputs[n], start, dst);
+                }
+                TileOp::Previous(n) => {
+                    if let Some(output) = &self.outputs[n] {
+                        // SAFETY: chunks are disjoint, and `dst` is a register: `place` says so for this op.
+                        let old = unsafe { output.part(start..start + len) };
+                        old.as_src().load::<C>(0, dst);
                     }
-                    TileOp::Previous(n) => {
-                        if let Some(output) = &self.outputs[n] {
-                            // SAFETY: chunks are disjoint, and `dst` is a register: `place` says so for this op.
-                            let old = unsafe { output.part(start..start + len) };
-                            old.as_src().load::<C>(0, dst);
-                        }
-                    }
-                    TileOp::Unary(op, a) => unary::<C>(op, get(a), dst),
-                    TileOp::Erf(a) => map(get(a), dst, |x| math::erf::<C>(x)),
-                    TileOp::Round(storage, a) => {
-                        dst.copy_from_slice(get(a));
-                        round_in_place::<C>(storage, dst);
-                    }
-                    TileOp::Binary(op, a, b) => binary(op, get(a), get(b), dst),
-                    TileOp::Select(c, a, b) => {
-                        let (c, a, b) = (get(c), get(a), get(b));
-                        for (((to, &c), &a), &b) in dst.iter_mut().zip(c).zip(a).zip(b) {
-                            *to = if c != 0.0 { a } else { b };
-                        }
+                }
+                TileOp::Unary(op, a) => unary::<C>(op, get(a), dst),
+                TileOp::Erf(a) => map(get(a), dst, |x| math::erf::<C>(x)),
+                TileOp::Round(storage, a) => {
+                    dst.copy_from_slice(get(a));
+                    round_in_place::<C>(storage, dst);
+                }
+                TileOp::Binary(op, a, b) => binary(op, get(a), get(b), dst),
+                TileOp::Select(c, a, b) => {
+                    let (c, a, b) = (get(c), get(a), get(b));
+                    for (((to, &c), &a), &b) in dst.iter_mut().zip(c).zip(a).zip(b) {
+                        *to = if c != 0.0 { a } else { b };
                     }
                 }
             }
-            let sources =
-                Sources { below: &registers.0, above: &[], inputs: self.inputs, places, start, len };
-            for (n, result) in results.iter().enumerate() {
-                let value = usize::from(result.value.0);
-                if places[value] == Place::Output(n as u8) {
-                    continue;
-                }
-                let values = sources.get(result.value, self.outputs);
-                if let Some(output) = &self.outputs[n] {
-                    // SAFETY: chunks are disjoint, and `values` are not in this output.
-                    let mut to = unsafe { output.part(start..start + len) };
-                    to.store::<C>(0, values);
-                }
+        }
+        let sources = Sources { below: registers, above: &[], inputs, places, own, tile };
+        for (n, result) in results.iter().enumerate() {
+            let value = usize::from(result.value.0);
+            if places[value] == Place::Output(n as u8) {
+                continue;
+            }
+            let values = sources.get(result.value, self.outputs);
+            if let Some(output) = &self.outputs[n] {
+                // SAFETY: chunks are disjoint, and `values` are not in this output.
+                let mut to = unsafe { output.part(start..start + len) };
+                to.store::<C>(0, values);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! `halfstep bench`: speed, measured.
 
+mod case;
 pub mod gemm;
 pub mod step;
+pub mod suite;
 
 /// Median and least of some times.
 pub fn median_and_min(times: &mut [f64]) -> (f64, f64) {

@@ -6,18 +6,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use halfstep::evidence::units;
-use halfstep::float::{Philox, unit_f64};
-use halfstep::graph::engine::HostSlice;
+use halfstep::graph::Plan;
 use halfstep::graph::precision::Policy;
-use halfstep::nn::{GptSpec, InputSpec, MlpSpec, ModelSpec, Resnet18Spec, parameter_count};
+use halfstep::nn::{ModelSpec, parameter_count};
 use halfstep::train::optimiser::{AdamW, Optimiser};
 use halfstep::train::session::{Session, SessionSpec};
 use serde::Serialize;
 
-use super::super::args::{BenchModel, BenchStep};
+use super::super::args::BenchStep;
 use super::super::failure::Failure;
 use super::super::{machine, output};
+use super::case::{Batch, case};
 use super::median_and_min;
+use super::suite::Group;
 
 const LR: f64 = 1e-4;
 const WARM_UP: usize = 3;
@@ -49,75 +50,14 @@ struct Printed {
     steps: usize,
     arena_bytes: usize,
     state_bytes: usize,
+    /// Resident before the model was made: the program and its libraries.
+    baseline_rss_bytes: Option<usize>,
     peak_rss_bytes: Option<usize>,
     compile_ms: f64,
     loss: f32,
-}
-
-/// A model with its sizes, as asked.
-struct Case {
-    name: &'static str,
-    model: ModelSpec,
-    input: InputSpec,
-    outputs: usize,
-    batch: usize,
-}
-
-fn case(args: &BenchStep) -> Result<Case, Failure> {
-    let or = |value: Option<NonZeroUsize>, default: usize| value.map_or(default, NonZeroUsize::get);
-    let refuse = |given: &[(&str, Option<NonZeroUsize>)], model: &str| match given
-        .iter()
-        .find(|(_, v)| v.is_some())
-    {
-        Some((name, _)) => Err(Failure::asked(format!("--{name} means nothing for {model}"), "leave it out")),
-        None => Ok(()),
-    };
-    let gpt_only = [("layers", args.layers), ("heads", args.heads), ("seq", args.seq), ("vocab", args.vocab)];
-    Ok(match args.model {
-        BenchModel::Mlp => {
-            refuse(&gpt_only, "mlp")?;
-            refuse(&[("width", args.width)], "mlp")?;
-            let model = ModelSpec::Mlp(MlpSpec { hidden: vec![1024, 1024] });
-            Case {
-                name: "mlp",
-                model,
-                input: InputSpec::Features { width: 784 },
-                outputs: 10,
-                batch: or(args.batch, 256),
-            }
-        }
-        BenchModel::Resnet18 => {
-            refuse(&gpt_only, "resnet18")?;
-            let model = ModelSpec::Resnet18(Resnet18Spec { width: or(args.width, 64) });
-            let input = InputSpec::Image { height: 32, width: 32, channels: 3 };
-            Case { name: "resnet18", model, input, outputs: 10, batch: or(args.batch, 64) }
-        }
-        BenchModel::Gpt => {
-            let (width, layers, heads) = (or(args.width, 384), or(args.layers, 6), or(args.heads, 6));
-            let (length, vocab) = (or(args.seq, 256), or(args.vocab, 256));
-            let model = ModelSpec::Gpt(GptSpec { width, layers, heads, dropout: 0.0 });
-            let input = InputSpec::Tokens { length, vocab };
-            Case { name: "gpt", model, input, outputs: vocab, batch: or(args.batch, 8) }
-        }
-    })
-}
-
-/// Standard normal numbers (Box and Muller 1958), `stream` apart from other streams of the seed.
-fn normal(random: Philox, count: usize, stream: u32) -> Vec<f32> {
-    let pair = |i: usize| {
-        let [a, b, c, d] = random.block([i as u32, (i >> 32) as u32, stream, 0]);
-        // 1 − u lies in (0, 1], so that the logarithm is finite.
-        let radius = (-2.0 * (1.0 - unit_f64(a, b)).ln()).sqrt();
-        let (sin, cos) = (std::f64::consts::TAU * unit_f64(c, d)).sin_cos();
-        [(radius * cos) as f32, (radius * sin) as f32]
-    };
-    (0..count.div_ceil(2)).flat_map(pair).take(count).collect()
-}
-
-/// Integers below `below`.
-fn integers(random: Philox, count: usize, below: usize, stream: u64) -> Vec<i32> {
-    let draw = |i: usize| ((u64::from(random.word(stream, i as u64)) * below as u64) >> 32) as i32;
-    (0..count).map(draw).collect()
+    /// The slowest groups of operations, if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Group>,
 }
 
 /// Runs the command.
@@ -132,33 +72,28 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     let parameters = parameters.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
     // Weights and two moments in f32.
     machine::check_memory("training this model", parameters.saturating_mul(12))?;
+    let baseline_rss_bytes = machine::rss_bytes();
     let engine = halfstep::engine(threads)?;
     let policy = Policy::named(args.precision.name()).map_err(|e| Failure::asked(e.to_string(), ""))?;
     let optimiser = Optimiser::AdamW(AdamW { lr: LR, ..AdamW::default() });
     let spec = SessionSpec { optimiser, ..SessionSpec::new(&policy, case.batch, 0) };
     let mut session = Session::new(engine.as_ref(), model.as_ref(), &case.input, &policy, &spec)?;
 
-    let random = Philox::new(0);
-    let elements = case.batch * case.input.elements();
-    let (floats, tokens) = match case.input {
-        InputSpec::Tokens { vocab, .. } => (Vec::new(), integers(random, elements, vocab, 1)),
-        InputSpec::Features { .. } | InputSpec::Image { .. } => (normal(random, elements, 1), Vec::new()),
-    };
-    let x = if tokens.is_empty() { HostSlice::F32(&floats) } else { HostSlice::I32(&tokens) };
-    let items = case.input.rows(case.batch);
-    let y = integers(random, items, case.outputs, 2);
+    let batch = case.batch();
+    let items = batch.labels.len();
 
     for _ in 0..WARM_UP {
-        session.step(x, &y, LR)?;
+        session.step(batch.x(), &batch.labels, LR)?;
     }
     let mut times = Vec::new();
     let mut loss = 0.0;
     let end = Instant::now() + Duration::from_secs_f64(args.seconds.min(1e6));
     while times.len() < LEAST || Instant::now() < end {
         let start = Instant::now();
-        loss = session.step(x, &y, LR)?.loss;
+        loss = session.step(batch.x(), &batch.labels, LR)?.loss;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let groups = slowest(&mut session, &batch, args.groups)?;
     let steps = times.len();
     let (median_ms, min_ms) = median_and_min(&mut times);
     let gpt = |value: usize| (case.name == "gpt").then_some(value);
@@ -186,9 +121,11 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         steps,
         arena_bytes: session.arena_bytes(),
         state_bytes: session.plan().state_bytes().total(),
+        baseline_rss_bytes,
         peak_rss_bytes: machine::peak_rss_bytes(),
         compile_ms: session.compile_time().as_secs_f64() * 1e3,
         loss,
+        groups,
     };
     if args.json {
         output::json(&printed)?;
@@ -208,30 +145,46 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         ("items/s", units::count(printed.items_per_s.round() as u64)),
         ("step's scratch", units::bytes(printed.arena_bytes)),
         ("weights and optimiser", units::bytes(printed.state_bytes)),
-        ("peak resident", printed.peak_rss_bytes.map_or("unknown".into(), units::bytes)),
+        (
+            "peak resident",
+            match (printed.peak_rss_bytes, printed.baseline_rss_bytes) {
+                (Some(peak), Some(base)) => {
+                    format!("{}, of it {} before the model was made", units::bytes(peak), units::bytes(base))
+                }
+                (peak, _) => peak.map_or("unknown".into(), units::bytes),
+            },
+        ),
         ("compiled in", units::milliseconds(printed.compile_ms)),
     ]));
+    for group in &printed.groups {
+        output::line(&format!("{:>9}  {}", units::milliseconds(group.ms), group.name));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn normal_numbers_have_mean_0_and_variance_1() {
-        let n = 1 << 16;
-        let x = normal(Philox::new(3), n, 1);
-        let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
-        let variance = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n as f64;
-        // Standard deviations 1/√n and √(2/n); six of each.
-        assert!(mean.abs() < 6.0 / (n as f64).sqrt(), "{mean}");
-        assert!((variance - 1.0).abs() < 6.0 * (2.0 / n as f64).sqrt(), "{variance}");
+/// The `count` slowest groups, measured over a few steps of their own: looking at the clock takes time too.
+fn slowest(session: &mut Session<'_>, batch: &Batch, count: usize) -> Result<Vec<Group>, Failure> {
+    if count == 0 {
+        return Ok(Vec::new());
     }
-
-    #[test]
-    fn integers_reach_every_value_and_no_more() {
-        let x = integers(Philox::new(3), 10_000, 10, 2);
-        assert_eq!((x.iter().min(), x.iter().max()), (Some(&0), Some(&9)));
+    session.measure();
+    for _ in 0..LEAST {
+        session.step(batch.x(), &batch.labels, LR)?;
     }
+    let Plan { graph, groups, .. } = session.plan();
+    let named = |(group, time): (&halfstep::graph::Group, &Duration)| {
+        let face = graph.node(group.face(graph));
+        let operations: Vec<String> = group.nodes.iter().map(|&n| graph.node(n).op.name()).collect();
+        let traffic = groups.traffic(graph, group);
+        Group {
+            name: format!("{} {}", face.name, operations.join("+")),
+            ms: time.as_secs_f64() * 1e3 / LEAST as f64,
+            flops: traffic.flops as f64,
+            bytes: (traffic.read + traffic.written) as f64,
+        }
+    };
+    let mut all: Vec<Group> = groups.steps.iter().zip(session.group_times()).map(named).collect();
+    all.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    all.truncate(count);
+    Ok(all)
 }

@@ -1,7 +1,4 @@
-//! Fusion: work moved into the operation whose result it would read again.
-//!
-//! So far one rule: a bias added to a matrix product or convolution becomes its third operand, added to the f32
-//! accumulator before the one rounding.
+//! A bias added to a matrix product or convolution becomes its third operand.
 
 use crate::graph::{Graph, NodeId, Rewrite, ValueId};
 use crate::op::{Binary, Op};

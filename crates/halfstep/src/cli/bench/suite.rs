@@ -1,0 +1,384 @@
+//! `halfstep bench suite`: models × precisions × threads, in rounds, each case in a process of its own, so that peak
+//! memory is that of the case alone. What bounds a step is read off the machine's measured roofs.
+
+use std::num::NonZeroUsize;
+use std::process::{Command, ExitCode};
+
+use clap::ValueEnum;
+use halfstep::cpu::isa::{Isa, Level};
+use halfstep::cpu::pool::Pool;
+use halfstep::cpu::roofline::Roofline;
+use halfstep::evidence::units;
+use halfstep::train::run_dir::write_whole;
+use serde::{Deserialize, Serialize};
+
+use super::super::args::{BenchModel, BenchSuite, Precision};
+use super::super::failure::{Failure, INTERRUPTED};
+use super::super::progress::bar;
+use super::super::{interrupt, machine, output};
+use super::median_and_min;
+
+/// Groups of operations that are listed for each case.
+const SLOWEST: usize = 10;
+
+/// Sizes tried by `--growth`, one at a time from the model's defaults.
+const GROWTH: &[(BenchModel, &str, &[usize])] = &[
+    (BenchModel::Gpt, "width", &[192, 384, 500, 768]),
+    (BenchModel::Gpt, "layers", &[3, 6, 12]),
+    (BenchModel::Gpt, "seq", &[64, 256, 333, 1024]),
+    (BenchModel::Gpt, "batch", &[1, 8, 13, 32]),
+    (BenchModel::Gpt, "vocab", &[256, 8192, 50257]),
+    (BenchModel::Resnet18, "width", &[32, 50, 64, 96]),
+    (BenchModel::Resnet18, "batch", &[1, 16, 64]),
+    (BenchModel::Mlp, "batch", &[1, 64, 256, 1000]),
+];
+
+/// One thing to measure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Case {
+    model: String,
+    precision: &'static str,
+    threads: usize,
+    /// A size other than the model's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<(&'static str, usize)>,
+}
+
+/// What one process said of one case. The names are those of `bench step --json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Told {
+    median_ms: f64,
+    min_ms: f64,
+    items_per_s: f64,
+    steps: usize,
+    arena_bytes: usize,
+    state_bytes: usize,
+    baseline_rss_bytes: Option<usize>,
+    peak_rss_bytes: Option<usize>,
+    compile_ms: f64,
+    /// Absent where the engine cannot measure them.
+    #[serde(default)]
+    groups: Vec<Group>,
+}
+
+/// Time of a group of operations in one step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Group {
+    /// Layer and operations.
+    pub name: String,
+    /// Time in one step.
+    pub ms: f64,
+    /// Operations of its products.
+    pub flops: f64,
+    /// Bytes it must read and write, each value once.
+    pub bytes: f64,
+}
+
+/// A case over all rounds.
+#[derive(Clone, Debug, Serialize)]
+struct Measured {
+    #[serde(flatten)]
+    case: Case,
+    /// Median over the rounds of the rounds' medians.
+    median_ms: f64,
+    /// Least and largest of the rounds' medians.
+    spread_ms: [f64; 2],
+    items_per_s: f64,
+    arena_bytes: usize,
+    state_bytes: usize,
+    baseline_rss_bytes: Option<usize>,
+    growth_rss_bytes: Option<usize>,
+    /// Of the first round: the slowest groups, with the share of the time that the roofline allows.
+    slowest: Vec<Slow>,
+    rounds: Vec<Told>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Slow {
+    #[serde(flatten)]
+    group: Group,
+    /// The least time the machine's roofs allow, over the time it took. Above 1 where a cache held what memory was charged for.
+    roofline_share: f64,
+    /// What that bound is made of.
+    bound: &'static str,
+}
+
+/// What is printed and written.
+#[derive(Debug, Serialize)]
+struct Printed {
+    program: String,
+    processor: String,
+    cores: usize,
+    instruction_set: &'static str,
+    /// Per number of threads.
+    roofs: Vec<Roof>,
+    load_before: Option<f64>,
+    load_after: Option<f64>,
+    cases: Vec<Measured>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Roof {
+    threads: usize,
+    f32_gflops: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tile_gflops: Option<f64>,
+    memory_gb_per_s: f64,
+}
+
+impl Roof {
+    /// Operations per second for operands of this format.
+    fn gflops(&self, precision: &str) -> f64 {
+        match (self.tile_gflops, precision) {
+            (Some(tiles), "bf16") => tiles,
+            // Four passes, see the architecture page.
+            (Some(tiles), "fp16") => tiles / 4.0,
+            _ => self.f32_gflops,
+        }
+    }
+
+    fn slow(&self, precision: &str, group: &Group) -> Slow {
+        let compute = group.flops / (self.gflops(precision) * 1e6);
+        let memory = group.bytes / (self.memory_gb_per_s * 1e6);
+        let bound = if compute > memory { "arithmetic" } else { "memory" };
+        Slow { group: group.clone(), roofline_share: compute.max(memory) / group.ms.max(1e-9), bound }
+    }
+}
+
+fn name<T: ValueEnum>(value: T) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string())
+}
+
+/// All cases, those of the same model and number of threads side by side.
+fn cases(args: &BenchSuite, threads: &[usize]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |model: BenchModel, threads, size| {
+        for &precision in &args.precisions {
+            let case = Case { model: name(model), precision: precision.name(), threads, size };
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
+    };
+    for &model in &args.models {
+        threads.iter().for_each(|&t| add(model, t, None));
+    }
+    if args.growth {
+        let most = threads.last().copied().unwrap_or(1);
+        for &(model, dimension, sizes) in GROWTH.iter().filter(|g| args.models.contains(&g.0)) {
+            sizes.iter().for_each(|&size| add(model, most, Some((dimension, size))));
+        }
+    }
+    cases
+}
+
+/// Measures a case in a process of its own.
+fn measure(case: &Case, seconds: f64) -> Result<Told, Failure> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|e| Failure::failed(format!("this program cannot be found: {e}")))?;
+    let mut command = Command::new(program);
+    command.args(["bench", "step", "--json", "--model", &case.model, "--precision", case.precision]);
+    command.args(["--threads", &case.threads.to_string(), "--seconds", &seconds.to_string()]);
+    command.args(["--groups", &SLOWEST.to_string()]);
+    if let Some((dimension, size)) = case.size {
+        command.args([&format!("--{dimension}"), &size.to_string()]);
+    }
+    let out = command.output();
+    let out = out.map_err(|e| Failure::failed(format!("`bench step` could not be started: {e}")))?;
+    if !out.status.success() {
+        let said = String::from_utf8_lossy(&out.stderr);
+        return Err(Failure::failed(format!("`bench step` for {} failed: {}", label(case), said.trim())));
+    }
+    Ok(serde_json::from_slice(&out.stdout)?)
+}
+
+fn label(case: &Case) -> String {
+    let size = case.size.map_or(String::new(), |(dimension, size)| format!(" {dimension} {size}"));
+    format!("{}{size} {} ×{}", case.model, case.precision, case.threads)
+}
+
+fn summary(case: Case, rounds: Vec<Told>, roofs: &[Roof]) -> Option<Measured> {
+    let first = rounds.first()?;
+    let mut medians: Vec<f64> = rounds.iter().map(|r| r.median_ms).collect();
+    let (median_ms, least) = median_and_min(&mut medians);
+    let roof = roofs.iter().find(|r| r.threads == case.threads)?;
+    let slowest = first.groups.iter().map(|g| roof.slow(case.precision, g)).collect();
+    let growth = |r: &Told| Some(r.peak_rss_bytes?.saturating_sub(r.baseline_rss_bytes?));
+    Some(Measured {
+        median_ms,
+        spread_ms: [least, medians.last().copied().unwrap_or(least)],
+        items_per_s: first.items_per_s * first.median_ms / median_ms,
+        arena_bytes: first.arena_bytes,
+        state_bytes: first.state_bytes,
+        baseline_rss_bytes: first.baseline_rss_bytes,
+        growth_rss_bytes: rounds.iter().filter_map(growth).max(),
+        slowest,
+        case,
+        rounds,
+    })
+}
+
+/// Runs the command.
+pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    if !(args.seconds >= 0.0 && args.seconds.is_finite()) {
+        return Err(Failure::asked(format!("--seconds {} is not possible", args.seconds), "give 0 or more"));
+    }
+    interrupt::listen();
+    let isa = Isa::from_env()?;
+    let all = halfstep::threads_or_all(threads);
+    let threads = if all.get() == 1 { vec![1] } else { vec![1, all.get()] };
+    let roofs: Vec<Roof> =
+        threads.iter().filter_map(|&t| NonZeroUsize::new(t)).map(|t| roof(isa, t)).collect();
+    let cases = cases(&args, &threads);
+    let load_before = machine::load();
+    let mut rounds: Vec<Vec<Told>> = vec![Vec::new(); cases.len()];
+    let bar = bar("cases", (cases.len() * args.rounds.get()) as u64);
+    'all: for _ in 0..args.rounds.get() {
+        for (case, told) in cases.iter().zip(&mut rounds) {
+            bar.set_message(label(case));
+            match measure(case, args.seconds) {
+                // Ctrl-C reaches the measuring process too.
+                Err(_) if interrupt::asked() => break 'all,
+                result => told.push(result?),
+            }
+            bar.inc(1);
+            if interrupt::asked() {
+                break 'all;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let measured = cases.into_iter().zip(rounds).filter_map(|(case, told)| summary(case, told, &roofs));
+    let printed = Printed {
+        program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
+        processor: machine::processor_or_kind(),
+        cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        instruction_set: isa.level().name(),
+        cases: measured.collect(),
+        roofs,
+        load_before,
+        load_after: machine::load(),
+    };
+    if let Some(path) = &args.output {
+        write_whole(path, &serde_json::to_vec_pretty(&printed)?)?;
+    }
+    if args.json {
+        output::json(&printed)?;
+    } else {
+        show(&printed, isa);
+    }
+    Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
+    let measured = Roofline::measure(isa, &Pool::new(threads));
+    Roof {
+        threads: threads.get(),
+        f32_gflops: measured.f32_flops / 1e9,
+        tile_gflops: measured.tile_flops.map(|f| f / 1e9),
+        memory_gb_per_s: measured.memory_bytes / 1e9,
+    }
+}
+
+fn show(printed: &Printed, isa: Isa) {
+    output::line(&format!("{} on {} (CPU, {isa})", printed.program, printed.processor));
+    for roof in &printed.roofs {
+        let tiles =
+            roof.tile_gflops.map_or(String::new(), |g| format!("bf16 tiles {} GFLOP/s, ", units::three(g)));
+        output::line(&format!(
+            "roofs, {} thread{}: f32 {} GFLOP/s, {tiles}memory {} GB/s",
+            roof.threads,
+            if roof.threads == 1 { "" } else { "s" },
+            units::three(roof.f32_gflops),
+            units::three(roof.memory_gb_per_s)
+        ));
+    }
+    if let (Some(before), Some(after)) = (printed.load_before, printed.load_after) {
+        output::line(&format!("load average {before:.1} before, {after:.1} after"));
+    }
+    let head = [
+        "model",
+        "size",
+        "precision",
+        "threads",
+        "step",
+        "spread",
+        "against fp32",
+        "items/s",
+        "arena",
+        "RSS growth",
+    ];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for m in &printed.cases {
+        let same = |o: &&Measured| {
+            o.case.precision == Precision::Fp32.name()
+                && (&o.case.model, o.case.threads, o.case.size)
+                    == (&m.case.model, m.case.threads, m.case.size)
+        };
+        let fp32 = printed.cases.iter().find(same);
+        rows.push(vec![
+            m.case.model.clone(),
+            m.case.size.map_or("default".into(), |(dimension, size)| format!("{dimension} {size}")),
+            m.case.precision.into(),
+            m.case.threads.to_string(),
+            units::milliseconds(m.median_ms),
+            format!("{}–{}", units::three(m.spread_ms[0]), units::three(m.spread_ms[1])),
+            fp32.map_or("–".into(), |f| format!("{:.2}×", m.median_ms / f.median_ms)),
+            units::count(m.items_per_s.round() as u64),
+            units::bytes(m.arena_bytes),
+            m.growth_rss_bytes.map_or("–".into(), units::bytes),
+        ]);
+    }
+    output::raw(&format!("\n{}", output::columns(&rows)));
+    for m in printed.cases.iter().filter(|m| m.case.size.is_none() && !m.slowest.is_empty()) {
+        output::line(&format!("\n{}", output::bold(&format!("{}: slowest groups", label(&m.case)))));
+        let mut rows =
+            vec![["group", "ms", "of the step", "of the roof", "bound by"].map(String::from).to_vec()];
+        for slow in &m.slowest {
+            rows.push(vec![
+                slow.group.name.clone(),
+                units::three(slow.group.ms),
+                format!("{:.0} %", 100.0 * slow.group.ms / m.rounds[0].median_ms),
+                format!("{:.0} %", 100.0 * slow.roofline_share),
+                slow.bound.into(),
+            ]);
+        }
+        output::raw(&output::columns(&rows));
+    }
+    if isa.level() < Level::Amx && printed.cases.iter().any(|m| m.case.precision != Precision::Fp32.name()) {
+        output::line(
+            "\nThis processor has no low-precision matrix unit: bf16 and fp16 save memory here, not time.",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(median_ms: f64) -> Told {
+        Told {
+            median_ms,
+            min_ms: median_ms,
+            items_per_s: 1000.0 / median_ms,
+            steps: 5,
+            arena_bytes: 1,
+            state_bytes: 1,
+            baseline_rss_bytes: Some(10),
+            peak_rss_bytes: Some(30),
+            compile_ms: 1.0,
+            groups: vec![Group { name: "a matmul".into(), ms: 2.0, flops: 1e8, bytes: 1e6 }],
+        }
+    }
+
+    #[test]
+    fn a_case_is_the_median_of_its_rounds_held_against_the_roof() {
+        let case = Case { model: "mlp".into(), precision: "bf16", threads: 1, size: None };
+        let roof = Roof { threads: 1, f32_gflops: 100.0, tile_gflops: None, memory_gb_per_s: 10.0 };
+        let m = summary(case, vec![told(4.0), told(2.0), told(3.0)], &[roof]).unwrap();
+        assert_eq!((m.median_ms, m.spread_ms, m.growth_rss_bytes), (3.0, [2.0, 4.0], Some(20)));
+        // 10^8 operations at 10^11 per second take 1 ms of the 2 ms; 10^6 bytes take 0.1 ms.
+        assert_eq!((m.slowest[0].roofline_share, m.slowest[0].bound), (0.5, "arithmetic"));
+        assert!((m.items_per_s - 1000.0 / 3.0).abs() < 1e-9);
+    }
+}

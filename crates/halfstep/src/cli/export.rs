@@ -1,0 +1,109 @@
+//! `halfstep export`: a trained model as a file that other programs run.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+
+use halfstep::data::{Batch, BatchX, Draw};
+use halfstep::evidence::units;
+use halfstep::graph::engine::HostTensor;
+use halfstep::graph::precision::assign;
+use halfstep::nn::{InputSpec, onnx};
+use halfstep::train::checkpoint::host_slice;
+use halfstep::train::run_dir::write_whole;
+use halfstep::train::session::Session;
+use halfstep::train::step::predict_graph;
+use serde::Serialize;
+
+use super::args::Export;
+use super::failure::Failure;
+use super::open::Opened;
+use super::output;
+
+/// The graph is built for this many samples; the file takes any number.
+const BATCH: usize = 2;
+/// Test samples whose logits `--test-data` writes.
+const TESTED: usize = 8;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    checkpoint: &'a str,
+    precision: &'a str,
+    file: String,
+    bytes: usize,
+}
+
+/// Runs the command.
+pub fn run(args: Export, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let opened = Opened::open(&args.chosen)?;
+    let engine = halfstep::engine(threads)?;
+    let mut session = opened.session(engine.as_ref())?;
+    let graph = predict_graph(opened.model.as_ref(), &opened.manifest.input, BATCH);
+    let graph = graph.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
+    let (graph, _) = assign(&graph, opened.policy());
+    let notes = [
+        ("halfstep.precision", opened.precision().to_string()),
+        ("halfstep.checkpoint", opened.checkpoint.clone()),
+        ("halfstep.preprocessing", serde_json::to_string(&opened.preprocessing)?),
+    ];
+    let weights = |slot: &str| session.download(slot).ok();
+    let bytes = onnx::model(&graph, &weights, &notes);
+    let bytes = bytes.map_err(|e| Failure::failed(e.to_string()))?;
+    write_whole(&args.onnx, &bytes)?;
+    if let Some(folder) = &args.test_data {
+        test_data(&opened, &mut session, folder)?;
+    }
+    if args.json {
+        output::json(&Printed {
+            checkpoint: &opened.checkpoint,
+            precision: opened.precision(),
+            file: args.onnx.display().to_string(),
+            bytes: bytes.len(),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::raw(&output::fields(&[
+        ("checkpoint", opened.checkpoint.clone()),
+        ("precision", opened.precision().to_string()),
+        ("file", format!("{}, {}", args.onnx.display(), units::bytes(bytes.len()))),
+        ("input", describe(&opened.manifest.input)),
+    ]));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(input: &InputSpec) -> String {
+    match input {
+        InputSpec::Tokens { length, vocab } => {
+            format!("x: i32 [batch, {length}], token numbers below {vocab}")
+        }
+        InputSpec::Image { height, width, channels } => {
+            format!("x: f32 [batch, {height}, {width}, {channels}], prepared as the metadata say")
+        }
+        InputSpec::Features { width } => format!("x: f32 [batch, {width}], prepared as the metadata say"),
+    }
+}
+
+/// The first test samples and the logits this program gives them, as ONNX lays out tests of a model.
+fn test_data(opened: &Opened, session: &mut Session<'_>, folder: &Path) -> Result<(), Failure> {
+    let data = halfstep::data::load(&opened.recipe.data, opened.recipe.base())?;
+    opened.check_data(&data.info())?;
+    let count = TESTED.min(data.test.len());
+    let mut batch = Batch::new(data.test.input(), count);
+    let indices: Vec<u32> = (0..count as u32).collect();
+    data.test.fill_batch(&indices, Draw::AsIs, &mut batch)?;
+    let logits = session.predict(host_slice(&batch.x))?;
+    let rows = opened.manifest.input.rows(count);
+    let classes = logits.len() / rows;
+    let (shape, x) = match batch.x {
+        BatchX::F32 { data, shape } => (shape, HostTensor::F32(data)),
+        BatchX::Tokens { data, shape } => (shape, HostTensor::I32(data)),
+    };
+    let folder = folder.join("test_data_set_0");
+    let unwritable =
+        |e: std::io::Error| Failure::failed(format!("{}: cannot be made: {e}", folder.display()));
+    std::fs::create_dir_all(&folder).map_err(unwritable)?;
+    write_whole(&folder.join("input_0.pb"), &onnx::tensor("x", &shape, &x))?;
+    let logits = onnx::tensor("logits", &[rows, classes], &HostTensor::F32(logits));
+    Ok(write_whole(&folder.join("output_0.pb"), &logits)?)
+}
