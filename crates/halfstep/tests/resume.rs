@@ -151,6 +151,36 @@ fn a_stopped_run_goes_on_as_if_never_stopped() {
     }
 }
 
+/// Resident memory of a process in bytes.
+fn resident(child: &Child) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[test]
+fn ten_thousand_steps_take_no_more_memory_than_two_thousand() {
+    let place = Place::new();
+    place.write(
+        "recipe.toml",
+        LONG.replace("steps = 3000", "steps = 100000").replace("every = 20", "every = 200"),
+    );
+    let mut child = start(&place, &["train", "recipe.toml", "--out", "run"]);
+    let log = place.path("run/metrics.jsonl");
+    // A line of the log has about 150 bytes; exact counts do not matter here.
+    let at = |steps: u64| {
+        wait_for("progress", || std::fs::metadata(&log).is_ok_and(|m| m.len() > steps * 150));
+        resident(&child).unwrap()
+    };
+    let (early, late) = (at(2_000), at(10_000));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Losses and times that are kept take 8 bytes a step; a vector that grows is there twice for a moment.
+    let kept = 8_000 * 8 * 3;
+    // And the allocator's slack: a leak of 100 bytes a step would show.
+    assert!(late <= early + kept + 512 * 1024, "{early} bytes became {late}");
+}
+
 #[test]
 fn two_runs_cannot_share_a_directory() {
     let place = Place::new();

@@ -43,6 +43,9 @@ pub enum RunError {
     /// The thread that draws batches has ended before the run, which only a bug can cause.
     #[error("the thread that draws batches has ended before the run")]
     LoaderEnded,
+    /// An evaluation was broken off.
+    #[error("the evaluation was broken off")]
+    Unfinished,
 }
 
 /// Whether to go on.
@@ -64,6 +67,10 @@ pub trait Watch {
     ///
     /// Errors: what was measured cannot be kept; the run ends.
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError>;
+    /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
+    fn proceed(&self) -> Proceed {
+        Proceed::Continue
+    }
     /// When a checkpoint has been written, or could not be.
     fn checkpoint(&mut self, _: &CheckpointEvent) {}
     /// How far the log of the run has come, of a watcher that keeps one.
@@ -311,8 +318,8 @@ impl Running<'_> {
                 let due = attempts > 0 && (attempts.is_multiple_of(every) || ends);
                 let evaluated =
                     |record: &RunRecord| record.evaluations.last().is_some_and(|e| e.attempt == attempts);
-                if due && !evaluated(record) {
-                    self.evaluate(session, record)?;
+                if due && !evaluated(record) && self.evaluate(session, record)? == Proceed::Stop {
+                    return self.stop(session, record, checkpoints);
                 }
                 if evaluated(record) && experiment.out_of_patience(&record.evaluations) {
                     record.out_of_patience = experiment.recipe.train.patience;
@@ -337,13 +344,24 @@ impl Running<'_> {
                 };
                 record.data_seconds = loader.waited().as_secs_f64();
                 if proceed == Proceed::Stop {
-                    if let Some(checkpoints) = checkpoints {
-                        checkpoints.take(session, self.state(session, record), &self.history.0)?;
-                    }
-                    return Ok(Outcome::Interrupted);
+                    return self.stop(session, record, checkpoints);
                 }
             }
         })
+    }
+
+    fn stop(
+        &mut self,
+        session: &Session<'_>,
+        record: &RunRecord,
+        checkpoints: Option<&mut Checkpoints>,
+    ) -> Result<Outcome, RunError> {
+        if let Some(checkpoints) = checkpoints
+            && checkpoints.last() != Some(session.progress().attempts)
+        {
+            checkpoints.take(session, self.state(session, record), &self.history.0)?;
+        }
+        Ok(Outcome::Interrupted)
     }
 
     fn step(
@@ -378,11 +396,14 @@ impl Running<'_> {
         Ok(Stepped::Done(self.watch.step(&metrics)?))
     }
 
-    fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<(), RunError> {
-        let metrics = evaluate(session, &self.experiment.data.test, self.experiment.evaluation_batch())?;
+    fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
+        let (part, batch) = (&self.experiment.data.test, self.experiment.evaluation_batch());
+        let Some(metrics) = evaluate_while(session, part, batch, &|| self.watch.proceed())? else {
+            return Ok(Proceed::Stop);
+        };
         self.watch.evaluation(&metrics, session)?;
         record.add(&Event::Evaluation(metrics));
-        Ok(())
+        Ok(Proceed::Continue)
     }
 
     fn wall_seconds(&self) -> f64 {
@@ -428,11 +449,26 @@ enum Stepped {
 ///
 /// Errors: the engine failed.
 pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<EvaluationMetrics, RunError> {
+    let metrics = evaluate_while(session, part, batch, &|| Proceed::Continue)?;
+    // It is never told to stop.
+    metrics.ok_or(RunError::Unfinished)
+}
+
+/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result.
+fn evaluate_while(
+    session: &mut Session<'_>,
+    part: &Part,
+    batch: usize,
+    proceed: &dyn Fn() -> Proceed,
+) -> Result<Option<EvaluationMetrics>, RunError> {
     let order = InOrder::new(part.len(), batch)?;
     let mut buffers = Batch::new(part.input(), batch);
     let mut indices = vec![0; batch];
     let (mut loss, mut correct, mut rows) = (0.0, 0, 0);
     for step in 0..order.steps() {
+        if proceed() == Proceed::Stop {
+            return Ok(None);
+        }
         let counted = order.batch(step, &mut indices)?;
         part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
         let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
@@ -442,5 +478,5 @@ pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<
         rows += n;
     }
     let attempt = session.progress().attempts;
-    Ok(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 })
+    Ok(Some(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 }))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::faulty_disk::{After, Fault, FaultyDisk};
 use common::json_schema::mismatch;
-use common::run::{experiment, log, run, run_well};
+use common::run::{Stop, experiment, log, run, run_well};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::Policy;
 use halfstep_train::checkpoint::precision::SCHEMA;
@@ -87,26 +87,30 @@ fn a_run_goes_on_bit_for_bit() {
         for policy in Policy::NAMES {
             let folder = place();
             let (straight, pieces) = (folder.path().join("straight"), folder.path().join("pieces"));
-            let whole = run_well(&experiment, &*engine, policy, &straight, None);
+            let whole = run_well(&experiment, &*engine, policy, &straight, Stop::Never);
             if policy == "fp16" {
                 assert!(whole.skipped > 0, "the loss scale is to overflow, so that its state matters");
             }
-            // Between evaluations, at one, and twice at the same step.
-            let mut at = 0;
-            for stop in [1, 5, 10] {
-                let part = run_well(&experiment, &*engine, policy, &pieces, Some(stop));
-                assert_eq!(part.outcome, Outcome::Interrupted);
-                assert!(part.losses.len() as u64 > at, "a part begins where the one before it ended");
-                at = part.losses.len() as u64;
+            let every = experiment.evaluate_every();
+            // Between evaluations, before one that is due, and in one; then again before it.
+            for (stop, at) in [
+                (Stop::After(1), 1),
+                (Stop::After(every), every),
+                (Stop::InEvaluation(every), every),
+                (Stop::InEvaluation(2 * every), 2 * every),
+                (Stop::After(2 * every + 1), 2 * every + 1),
+            ] {
+                let part = run_well(&experiment, &*engine, policy, &pieces, stop);
+                assert_eq!((part.outcome, part.losses.len() as u64), (Outcome::Interrupted, at), "{stop:?}");
             }
-            let last = run(&experiment, &*engine, policy, &pieces, Arc::new(Disk), None);
-            assert_eq!((last.began_at, last.rejected.len()), (10, 0));
+            let last = run(&experiment, &*engine, policy, &pieces, Arc::new(Disk), Stop::Never);
+            assert_eq!((last.began_at, last.rejected.len()), (2 * every + 1, 0));
             let last = last.result.unwrap();
             assert!(last.bits == whole.bits, "{policy}: other bits");
             assert_eq!((&last.losses, last.skipped), (&whole.losses, whole.skipped), "{policy}");
             assert_eq!(log(&pieces), log(&straight), "{policy}");
             // Once more: there is nothing left to do.
-            let again = run_well(&experiment, &*engine, policy, &pieces, None);
+            let again = run_well(&experiment, &*engine, policy, &pieces, Stop::Never);
             assert!(again.bits == whole.bits, "{policy}: other bits");
             assert_eq!(log(&pieces), log(&straight));
         }
@@ -121,7 +125,7 @@ fn the_precision_manifest_keeps_to_its_schema() {
     for policy in Policy::NAMES {
         let folder = place();
         let path = folder.path().join("run");
-        let ended = run_well(&experiment, &*engine, policy, &path, None);
+        let ended = run_well(&experiment, &*engine, policy, &path, Stop::Never);
         let file = path.join(CHECKPOINTS).join("step-000012").join(PRECISION);
         let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert_eq!(mismatch(&schema, &manifest), None, "{policy}");
@@ -155,7 +159,7 @@ fn the_policy_keeps_the_last_and_the_best() {
     let experiment = experiment(&recipe);
     let folder = place();
     let path = folder.path().join("run");
-    run_well(&experiment, &*engine, "fp32", &path, None);
+    run_well(&experiment, &*engine, "fp32", &path, Stop::Never);
     let evaluations: Vec<(u64, f64)> = log(&path)
         .iter()
         .filter(|l| l["event"] == "evaluation")
@@ -179,10 +183,10 @@ fn a_run_that_no_longer_gets_better_ends_and_stays_ended() {
     let experiment = experiment(&recipe);
     let folder = place();
     let path = folder.path().join("run");
-    let ended = run_well(&experiment, &*engine, "fp32", &path, None);
+    let ended = run_well(&experiment, &*engine, "fp32", &path, Stop::Never);
     assert_eq!((ended.outcome, ended.losses.len()), (Outcome::Finished, 16), "the first and three no better");
     let lines = log(&path);
-    let part = run(&experiment, &*engine, "fp32", &path, Arc::new(Disk), None);
+    let part = run(&experiment, &*engine, "fp32", &path, Arc::new(Disk), Stop::Never);
     assert_eq!(part.began_at, 16);
     assert_eq!(part.result.unwrap().losses.len(), 16);
     assert_eq!(log(&path), lines);
@@ -195,7 +199,7 @@ fn averages_are_saved_as_a_model_to_use() {
     let experiment = experiment(&recipe);
     let folder = place();
     let path = folder.path().join("run");
-    let ended = run_well(&experiment, &*engine, "fp32", &path, None);
+    let ended = run_well(&experiment, &*engine, "fp32", &path, Stop::Never);
     let file = std::fs::read(RunDir::open(&path).unwrap().checkpoint("step-000012")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&file).unwrap();
     for (name, weight) in ended.bits.iter().filter(|(n, _)| n.starts_with("layers.")) {
@@ -223,7 +227,7 @@ fn damage_is_found_and_the_checkpoint_before_is_used() {
     let experiment = experiment(DIGITS);
     let folder = place();
     let path = folder.path().join("run");
-    let whole = run_well(&experiment, &*engine, "fp16", &path, None);
+    let whole = run_well(&experiment, &*engine, "fp16", &path, Stop::Never);
     let (there, damaged) = latest(&path);
     assert_eq!((there.as_deref(), damaged.len()), (Some("step-000012"), 0));
     let checkpoint = path.join(CHECKPOINTS).join("step-000012");
@@ -247,7 +251,7 @@ fn damage_is_found_and_the_checkpoint_before_is_used() {
     }
     // The run ends the same from the one before, and replaces the damaged one.
     std::fs::write(checkpoint.join(MODEL), b"rubbish").unwrap();
-    let part = run(&experiment, &*engine, "fp16", &path, Arc::new(Disk), None);
+    let part = run(&experiment, &*engine, "fp16", &path, Arc::new(Disk), Stop::Never);
     assert_eq!((part.began_at, part.rejected.len()), (8, 1));
     assert!(part.result.unwrap().bits == whole.bits);
     assert_eq!(latest(&path).0.as_deref(), Some("step-000012"));
@@ -266,14 +270,14 @@ fn a_checkpoint_of_something_else_is_refused() {
     let engine = cpu();
     let folder = place();
     let path = folder.path().join("run");
-    run_well(&experiment(DIGITS), &*engine, "bf16", &path, Some(5));
+    run_well(&experiment(DIGITS), &*engine, "bf16", &path, Stop::After(5));
     for (recipe, policy, says) in [
         (DIGITS.to_string(), "fp16", "its precision was bf16, now it is fp16"),
         (DIGITS.replace("limit_train = 64", "limit_train = 65"), "bf16", "the fingerprint of its data"),
         (DIGITS.replace("steps = 12", "steps = 20"), "bf16", "its schedule"),
         (DIGITS.replace("[8]", "[9]"), "bf16", "does not fit the model"),
     ] {
-        let result = run(&experiment(&recipe), &*engine, policy, &path, Arc::new(Disk), None).result;
+        let result = run(&experiment(&recipe), &*engine, policy, &path, Arc::new(Disk), Stop::Never).result;
         let e = result.err().expect("refused").to_string();
         assert!(e.contains(says), "{e}");
     }
@@ -289,7 +293,7 @@ fn no_failing_disk_loses_a_run() {
     let undisturbed = FaultyDisk::new(Fault::None);
     let path = folder.path().join("undisturbed");
     let whole =
-        run(&experiment, &*engine, policy, &path, Arc::new(undisturbed.clone()), None).result.unwrap();
+        run(&experiment, &*engine, policy, &path, Arc::new(undisturbed.clone()), Stop::Never).result.unwrap();
     let (operations, lines) = (undisturbed.operations(), log(&path));
     assert!(operations > 60, "{operations}");
     let states = [(true, true), (true, false), (false, true), (false, false)];
@@ -306,7 +310,7 @@ fn no_failing_disk_loses_a_run() {
     for (i, &fault) in faults.iter().enumerate() {
         let path = folder.path().join(i.to_string());
         let disk = FaultyDisk::new(fault);
-        let part = run(&experiment, &*engine, policy, &path, Arc::new(disk.clone()), None);
+        let part = run(&experiment, &*engine, policy, &path, Arc::new(disk.clone()), Stop::Never);
         if fault == Fault::ShortWrites {
             assert!(part.result.is_ok_and(|ended| ended.bits == whole.bits));
             continue;
@@ -314,7 +318,7 @@ fn no_failing_disk_loses_a_run() {
         disk.settle();
         // A good disk, but for flushing nothing: hundreds of runs would wait for it.
         let good = Arc::new(FaultyDisk::new(Fault::None));
-        let next = run(&experiment, &*engine, policy, &path, good, None);
+        let next = run(&experiment, &*engine, policy, &path, good, Stop::Never);
         let ended = next.result.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         assert!(ended.bits == whole.bits, "{fault:?}: other bits");
         assert_eq!(log(&path), lines, "{fault:?}");

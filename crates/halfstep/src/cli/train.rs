@@ -267,9 +267,13 @@ struct Timed<'a> {
 
 impl Watch for Timed<'_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
-        let proceed = self.watcher.step(metrics)?;
+        self.watcher.step(metrics)?;
+        Ok(self.proceed())
+    }
+
+    fn proceed(&self) -> Proceed {
         let over = self.deadline.is_some_and(|at| Instant::now() >= at);
-        Ok(if over { Proceed::Stop } else { proceed })
+        if over || interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
     }
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {

@@ -18,19 +18,35 @@ pub fn experiment(recipe: &str) -> Experiment {
     Recipe::parse("test.toml", recipe, Path::new(".")).unwrap().prepare().unwrap()
 }
 
-/// Keeps the log, and stops after a step.
+/// When a run is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Never.
+    Never,
+    /// After so many attempts.
+    After(u64),
+    /// In the evaluation after so many attempts.
+    InEvaluation(u64),
+}
+
+/// Keeps the log, and stops.
 struct Logged {
     lines: Lines,
     policy: String,
-    stop_after: Option<u64>,
+    stop: Stop,
+    attempts: u64,
     written: u64,
 }
 
 impl Watch for Logged {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         self.lines.push(&Line { policy: &self.policy, seed: 0, event: Event::Step(metrics.clone()) })?;
-        let stop = self.stop_after == Some(metrics.attempt + 1);
-        Ok(if stop { Proceed::Stop } else { Proceed::Continue })
+        self.attempts = metrics.attempt + 1;
+        Ok(if self.stop == Stop::After(self.attempts) { Proceed::Stop } else { Proceed::Continue })
+    }
+
+    fn proceed(&self) -> Proceed {
+        if self.stop == Stop::InEvaluation(self.attempts) { Proceed::Stop } else { Proceed::Continue }
     }
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
@@ -80,7 +96,7 @@ pub fn run(
     policy: &str,
     path: &Path,
     files: Arc<dyn Files>,
-    stop_after: Option<u64>,
+    stop: Stop,
 ) -> Part {
     let failed =
         |e: RunDirError| Part { result: Err(e.into()), written: 0, began_at: 0, rejected: Vec::new() };
@@ -107,7 +123,7 @@ pub fn run(
     };
     let began_at = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
-    let mut watch = Logged { lines, policy: policy.into(), stop_after, written: 0 };
+    let mut watch = Logged { lines, policy: policy.into(), stop, attempts: began_at, written: 0 };
     let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
     let result = experiment.run_with(engine, policy, 0, &mut watch, keeping).map(|run| Ended {
         outcome: run.record.outcome,
@@ -124,9 +140,9 @@ pub fn run_well(
     engine: &dyn Engine,
     policy: &str,
     path: &Path,
-    stop_after: Option<u64>,
+    stop: Stop,
 ) -> Ended {
-    run(experiment, engine, policy, path, Arc::new(Disk), stop_after).result.unwrap()
+    run(experiment, engine, policy, path, Arc::new(Disk), stop).result.unwrap()
 }
 
 pub fn bits(session: &Session<'_>) -> BTreeMap<String, Vec<u32>> {
