@@ -1,17 +1,32 @@
-//! Checkpoints: safetensors files of slots by name, and what is needed to use them.
+//! Checkpoints: safetensors files of slots by name, and what is needed to use them or to go on with a run.
+//!
+//! Two forms: one file with the model, made by [`save`]; and a folder with all of a run, made while it trains by
+//! [`Checkpoints`] and found again by [`Latest::find`].
 
-use std::collections::HashMap;
+mod checksums;
+mod keeper;
+pub mod precision;
+mod snapshot;
+mod tensors;
+
 use std::path::{Path, PathBuf};
 
 use halfstep_graph::engine::{HostSlice, HostTensor};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{DType, SlotKind};
+use halfstep_graph::{DType, Slot, SlotKind};
 use halfstep_nn::InputSpec;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::run_dir::{RunDirError, write_whole};
+pub use checksums::{Checksums, MANIFEST};
+pub use keeper::{CheckpointEvent, CheckpointStats, Checkpoints, Latest, Rejected};
+pub use snapshot::{
+    DataPosition, OPTIMISER, PRECISION, RandomState, RunState, STATE, SchedulePosition, attempts_of, name_of,
+};
+
+use crate::run_dir::{CHECKPOINTS, RunDir, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
+use crate::step::AVERAGE;
 
 /// The key of our entry in the file's metadata. One entry only: safetensors writes several in no fixed order, and the
 /// same run must give the same bytes.
@@ -32,10 +47,22 @@ pub struct Manifest {
     pub progress: Progress,
 }
 
+impl Manifest {
+    fn of(session: &Session<'_>) -> Manifest {
+        Manifest {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            policy: session.policy().clone(),
+            input: session.input().clone(),
+            seed: session.spec().seed,
+            progress: session.progress(),
+        }
+    }
+}
+
 /// Which slots to save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Weights and running statistics: enough to use the model.
+    /// Weights, as their moving averages where those are kept, and running statistics: enough to use the model.
     Model,
     /// All state: enough to go on training.
     Everything,
@@ -58,41 +85,68 @@ pub enum CheckpointError {
         /// What differs.
         reason: String,
     },
+    /// A checkpoint's checksums do not hold, or its parts do not fit each other.
+    #[error("{}: damaged: {reason}; choose another checkpoint", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A checkpoint of a run of something else.
+    #[error("{}: cannot be gone on with: {reason}", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
 }
 
 /// Saves slots of a session, whole or not at all.
 ///
 /// Errors: the file cannot be written.
 pub fn save(session: &Session<'_>, path: &Path, contents: Contents) -> Result<(), CheckpointError> {
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    for slot in session.slots() {
-        if contents == Contents::Model && !belongs_to_model(slot.kind) {
-            continue;
-        }
-        let shape: Vec<usize> = slot.ty.shape.to_vec();
-        let (dtype, bytes) = match session.download(&slot.name)? {
-            HostTensor::F32(x) => (Dtype::F32, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            HostTensor::I32(x) => (Dtype::I32, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        };
-        tensors.push((slot.name.clone(), dtype, shape, bytes));
-    }
-    let manifest = Manifest {
-        version: env!("CARGO_PKG_VERSION").to_string(),
-        policy: session.policy().clone(),
-        input: session.input().clone(),
-        seed: session.spec().seed,
-        progress: session.progress(),
-    };
-    let unwritable = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
-    let json = serde_json::to_string(&manifest).map_err(|e| unwritable(e.to_string()))?;
-    let mut views = Vec::new();
-    for (name, dtype, shape, bytes) in &tensors {
-        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| unwritable(e.to_string()))?;
-        views.push((name, view));
-    }
-    let metadata = Some(HashMap::from([(KEY.to_string(), json)]));
-    let bytes = safetensors::serialize(views, metadata).map_err(|e| unwritable(e.to_string()))?;
+    let bytes = serialised(session, contents, path)?;
     Ok(write_whole(path, &bytes)?)
+}
+
+/// Saves slots of a session as the checkpoint `name` of a run directory, whole or not at all.
+///
+/// Errors: the file cannot be written.
+pub fn save_to(
+    dir: &RunDir,
+    name: &str,
+    session: &Session<'_>,
+    contents: Contents,
+) -> Result<(), CheckpointError> {
+    let name = format!("{CHECKPOINTS}/{name}.safetensors");
+    let bytes = serialised(session, contents, &dir.file(&name))?;
+    Ok(dir.write(&name, &bytes)?)
+}
+
+/// The slots as a safetensors file, which is to be written to `path`.
+fn serialised(session: &Session<'_>, contents: Contents, path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let mut values: Vec<(&Slot, HostTensor)> = Vec::new();
+    for slot in session.lasting_slots() {
+        if contents == Contents::Everything || belongs_to_model(slot.kind) {
+            let value = match contents {
+                Contents::Model => session.download_averaged(&slot.name)?,
+                Contents::Everything => session.download(&slot.name)?,
+            };
+            values.push((slot, value));
+        }
+    }
+    let tensors: Vec<tensors::Tensor<'_>> = values
+        .iter()
+        .map(|(slot, values)| tensors::Tensor { name: &slot.name, shape: &slot.ty.shape, values })
+        .collect();
+    let mut bytes = Vec::new();
+    serde_json::to_string(&Manifest::of(session))
+        .map_err(std::io::Error::from)
+        .and_then(|about| tensors::write(&mut bytes, &tensors, (KEY, &about)))
+        .map_err(crate::run_dir::failed(path))?;
+    Ok(bytes)
 }
 
 /// The manifest of a checkpoint.
@@ -108,22 +162,35 @@ pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
 }
 
 /// Puts a checkpoint's values into the slots of a session. Slots the file lacks stay as they are, unless they belong to
-/// the model.
+/// the model. A file in the folder of a checkpoint is compared with its checksum first.
 ///
-/// Errors: the file cannot be read; a slot is missing or has another shape; the file has a tensor the model lacks.
+/// Errors: the file cannot be read or is damaged; a slot is missing or has another shape; the file has a tensor the model
+/// lacks.
 pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointError> {
     let bytes = read(path)?;
-    let damaged = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
+    put(session, path, &[(path, &bytes)], |slot| belongs_to_model(slot.kind))
+}
+
+/// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of them in messages; slots of
+/// a kind that is `needed` must be there. A moving average that is not in them begins anew at its weight.
+fn put(
+    session: &mut Session<'_>,
+    path: &Path,
+    files: &[(&Path, &[u8])],
+    needed: fn(&Slot) -> bool,
+) -> Result<(), CheckpointError> {
     let misfit = |reason: String| CheckpointError::Misfit { path: path.to_path_buf(), reason };
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-    let slots = session.slots().to_vec();
-    if let Some(name) = file.names().into_iter().find(|n| !slots.iter().any(|s| s.name == **n)) {
-        return Err(misfit(format!("it has a tensor `{name}`, the model has not")));
+    let mut found = std::collections::HashMap::new();
+    for (path, bytes) in files {
+        let damaged = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
+        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
+        found.extend(file.tensors());
     }
+    let slots = session.slots().to_vec();
     let mut values = Vec::new();
     for slot in &slots {
-        let Ok(tensor) = file.tensor(&slot.name) else {
-            if belongs_to_model(slot.kind) {
+        let Some(tensor) = found.remove(&slot.name) else {
+            if needed(slot) {
                 return Err(misfit(format!("it has no tensor `{}`", slot.name)));
             }
             continue;
@@ -143,9 +210,19 @@ pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointErro
         };
         values.push((&slot.name, value));
     }
+    if let Some(name) = found.keys().min() {
+        return Err(misfit(format!("it has a tensor `{name}`, the model has not")));
+    }
     // Only once everything is known to fit.
     for (name, value) in &values {
         session.upload(name, value.as_slice())?;
+    }
+    for slot in &slots {
+        let there = values.iter().any(|(name, _)| **name == slot.name);
+        if let (Some(weight), false) = (slot.name.strip_prefix(AVERAGE), there) {
+            let value = session.download(weight)?;
+            session.upload(&slot.name, value.as_slice())?;
+        }
     }
     Ok(())
 }
@@ -154,8 +231,16 @@ fn belongs_to_model(kind: SlotKind) -> bool {
     matches!(kind, SlotKind::Weight { .. } | SlotKind::Statistic)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
-    std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })
+/// Reads a file, and compares it with its checksum if it lies in the folder of a checkpoint.
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+        && folder.join(MANIFEST).is_file()
+    {
+        let damaged = |reason| CheckpointError::Damaged { path: folder.to_path_buf(), reason };
+        let sums = Checksums::read(folder).map_err(damaged)?;
+        return sums.read_file(folder, name).map_err(damaged);
+    }
+    Ok(std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?)
 }
 
 /// Input values as an engine takes them.

@@ -3,15 +3,19 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod files;
 pub mod init;
+mod loader;
 pub mod memory;
 pub mod metrics;
 pub mod optimiser;
 pub mod recipe;
 pub mod run_dir;
+pub mod run_log;
 pub mod scaler;
 pub mod schedule;
 pub mod session;
 pub mod setting;
 pub mod step;
+pub mod step_options;
 pub mod train_loop;

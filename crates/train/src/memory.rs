@@ -6,8 +6,17 @@ use halfstep_graph::{ByteSize, smallest_footprint};
 use halfstep_nn::{CnnSpec, GptSpec, InputSpec, MlpSpec, Model, ModelSpec, Resnet18Spec};
 use serde::Serialize;
 
-use crate::session::{SessionSpec, Stages, TrainError, stages_within};
-use crate::step::{StepSpec, train_graph};
+use crate::session::{SessionSpec, Stages, TrainError, stages, stages_within};
+use crate::step::{StepGraphs, StepSpec, step_graphs};
+
+/// Every form of the programs of a training step.
+#[derive(Clone, Debug)]
+pub struct StepStages {
+    /// The step; or, of a batch that is worked through in parts, one part.
+    pub train: Stages,
+    /// The update after the last part.
+    pub apply: Option<Stages>,
+}
 
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
@@ -19,18 +28,23 @@ pub fn step_stages(
     spec: &SessionSpec,
     expose_gradients: bool,
     target: &dyn Target,
-) -> Result<Stages, TrainError> {
-    let graph = train_graph(&step_spec(model, input, spec, expose_gradients))?;
-    stages_within(graph, policy, target, spec.memory_budget).map_err(|cause| {
+) -> Result<StepStages, TrainError> {
+    let StepGraphs { train, apply } =
+        step_graphs(&step_spec(model, input, spec, expose_gradients), &spec.options)?;
+    let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {
         // The largest smaller batch that fits, if one does and the search itself does not fail.
-        let fits = |batch| {
-            let spec = SessionSpec { batch, ..spec.clone() };
+        let parts = spec.options.accumulate.max(1);
+        let fits = |size| {
+            let spec = SessionSpec { batch: size * parts, ..spec.clone() };
             let needed = needed(model, input, policy, &spec, Recompute::Allowed, target)?;
             Ok::<bool, TrainError>(needed <= cause.budget)
         };
-        let batch = largest(spec.batch - 1, fits).ok().flatten();
+        let batch = largest((spec.batch - 1) / parts, fits).ok().flatten().map(|size| size * parts);
         TrainError::Budget { cause, policy: policy.name.clone(), batch }
-    })
+    })?;
+    // It reads and writes sums and state in place: a budget that holds a part holds it.
+    let apply = apply.map(|graph| stages(graph, policy, target));
+    Ok(StepStages { train, apply })
 }
 
 fn step_spec<'a>(
@@ -70,7 +84,7 @@ pub fn needed(
     recompute: Recompute,
     target: &dyn Target,
 ) -> Result<usize, TrainError> {
-    let graph = train_graph(&step_spec(model, input, spec, false))?;
+    let graph = step_graphs(&step_spec(model, input, spec, false), &spec.options)?.train;
     let (assigned, _) = halfstep_graph::precision::assign(&graph, policy);
     Ok(match recompute {
         Recompute::Not => halfstep_graph::plan(halfstep_graph::fuse(&assigned), target).footprint.total(),

@@ -1,18 +1,29 @@
 //! What is measured while a model trains.
 
 use halfstep_graph::StateBytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
+}
+
+fn wide_number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
 
 /// One step, as a line of `metrics.jsonl` has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Steps tried before this one.
     pub attempt: u64,
-    /// Mean loss of the batch before the update, without the loss scale.
+    /// Mean loss of the batch before the update, without the loss scale. JSON has no word for what is not finite: it is
+    /// `null`, and read as NaN.
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f32,
     /// Learning rate.
     pub lr: f64,
     /// Global norm of the gradients, without the loss scale and before clipping.
+    #[serde(deserialize_with = "number_or_null")]
     pub grad_norm: f32,
     /// Loss scale.
     pub scale: f32,
@@ -28,6 +39,7 @@ pub struct EvaluationMetrics {
     /// Steps tried before it.
     pub attempt: u64,
     /// Mean cross-entropy per target, in nats.
+    #[serde(deserialize_with = "wide_number_or_null")]
     pub loss: f64,
     /// Fraction of the targets that were predicted.
     pub accuracy: f64,
@@ -61,7 +73,7 @@ pub enum Event {
 pub enum Outcome {
     /// All its steps were done.
     Finished,
-    /// It was asked to stop.
+    /// It was asked to stop before its last step.
     Interrupted,
     /// Its gradients were not finite and nothing could be done about it.
     Diverged {
@@ -95,8 +107,14 @@ pub struct RunRecord {
     pub arena_bytes: usize,
     /// Bytes of weights, moments and the rest.
     pub state_bytes: StateBytes,
-    /// Seconds from the first step to the end, evaluations included.
+    /// Seconds from the first step to the end, evaluations included; of a run that was resumed, of its parts.
     pub wall_seconds: f64,
+    /// Evaluations in a row without a better one that ended the run early.
+    #[serde(default)]
+    pub out_of_patience: Option<u64>,
+    /// Seconds that steps waited for their data.
+    #[serde(default)]
+    pub data_seconds: f64,
 }
 
 impl RunRecord {
@@ -120,6 +138,19 @@ impl RunRecord {
             0 => None,
             _ if even => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
             _ => Some(sorted[middle]),
+        }
+    }
+
+    /// Adds what a line of the run's log tells.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Step(step) => {
+                self.losses.push(step.loss);
+                self.step_ms.push(step.ms as f32);
+                self.skipped += u64::from(!step.committed);
+                self.last_scale = step.scale;
+            }
+            Event::Evaluation(evaluation) => self.evaluations.push(evaluation.clone()),
         }
     }
 
@@ -169,6 +200,8 @@ mod tests {
             arena_bytes: 0,
             state_bytes: StateBytes::default(),
             wall_seconds: 0.0,
+            out_of_patience: None,
+            data_seconds: 0.0,
         }
     }
 

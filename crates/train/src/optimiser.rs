@@ -6,6 +6,7 @@ use halfstep_graph::{
 use serde::{Deserialize, Serialize};
 
 use crate::setting::{SettingError, require};
+use crate::step_options::StepOptions;
 
 /// AdamW (Loshchilov and Hutter 2019) with torch's defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,8 +121,10 @@ impl Optimiser {
         g: &mut Graph,
         gradients: &[(SlotId, ValueId)],
         inputs: &UpdateInputs,
+        options: &StepOptions,
     ) -> Result<(), GraphError> {
-        let &UpdateInputs { lr, grad_scale, commit } = inputs;
+        let &UpdateInputs { lr: full_lr, grad_scale, commit } = inputs;
+        let mut rates: Vec<(f64, ValueId)> = vec![(1.0, full_lr)];
         let step = match self {
             Optimiser::AdamW(_) => Some(count_step(g)?),
             Optimiser::Sgd(_) => None,
@@ -129,7 +132,18 @@ impl Optimiser {
         for &(slot, gradient) in gradients {
             let (name, ty) = (g.slot(slot).name.clone(), g.slot(slot).ty.clone());
             let decays = matches!(g.slot(slot).kind, SlotKind::Weight { decay: true });
-            let decay = |x: f64| if decays { x } else { 0.0 };
+            let group = options.group(&name);
+            let of_group = group.and_then(|group| group.weight_decay);
+            let decay = |x: f64| of_group.unwrap_or(if decays { x } else { 0.0 });
+            let factor = group.map_or(1.0, |group| group.lr);
+            let lr = match rates.iter().find(|(f, _)| *f == factor) {
+                Some(&(_, lr)) => lr,
+                None => {
+                    let lr = g.scoped("lr", |g| g.scale(full_lr, factor))?;
+                    rates.push((factor, lr));
+                    lr
+                }
+            };
             let weight = g.read(slot);
             let mut moment = |prefix: &str| {
                 let zero = Init::Constant(0.0);

@@ -1,11 +1,14 @@
 //! Run directories: what a run leaves behind, each file whole or not at all.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, Disk, Files};
 
 /// The recipe as resolved.
 pub const RECIPE: &str = "recipe.toml";
@@ -15,8 +18,25 @@ pub const PLAN: &str = "plan.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// What new inputs need to be prepared alike.
 pub const PREPROCESSING: &str = "preprocessing.json";
+/// What made the directory.
+pub const RUN: &str = "run.json";
 /// Folder of weights.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// The file that the process writing to the directory holds locked. It has no content, and stays.
+pub const LOCK: &str = ".lock";
+/// The weights in the folder of a checkpoint.
+pub const MODEL: &str = "model.safetensors";
+/// The moving averages of the weights in the folder of a checkpoint, where they are kept.
+pub const AVERAGED: &str = "averaged.safetensors";
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The command: `train`, whose runs can be gone on with.
+    pub command: String,
+    /// Version of the program.
+    pub version: String,
+}
 
 /// Why a run directory cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +71,12 @@ pub enum RunDirError {
         /// A file every run directory has.
         missing: &'static str,
     },
+    /// Another process writes to the run directory.
+    #[error("{}: another run is writing to this directory; wait until it has ended, or choose another folder", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file whose content makes no sense.
     #[error("{}: damaged: {reason}", path.display())]
     Damaged {
@@ -73,40 +99,27 @@ fn advice(e: &io::Error) -> &'static str {
     }
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
+/// Says which file could not be written.
+pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
     let path = path.to_path_buf();
     move |source| RunDirError::Write { path, source }
 }
 
-/// Writes a file whole or not at all: a temporary file in the same folder, flushed to the disk, then renamed.
+/// Writes a file whole or not at all, as [`files::write_whole`].
 ///
 /// Errors: the folder is missing or not writable, the disk is full. Then a file that was there is as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        let builder = {
-            use std::os::unix::fs::PermissionsExt;
-            // What any new file gets, less the umask; temporary files are private by default.
-            builder.permissions(std::fs::Permissions::from_mode(0o666))
-        };
-        let mut file = builder.prefix(".halfstep-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        // The rename itself lasts only once the folder is on the disk.
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?;
-        Ok(())
-    };
-    write().map_err(failed(path))
+    files::write_whole(&Disk, path, bytes).map_err(failed(path))
 }
 
-/// A run directory.
+/// A run directory. Those made by [`RunDir::create`], [`RunDir::create_at`] and [`RunDir::resume`] are locked: no other
+/// process can write to them until this one, and all its clones, are gone. The system unlocks what a killed process held.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
+    files: Arc<dyn Files>,
+    /// Held, not read.
+    _lock: Option<Arc<File>>,
 }
 
 impl RunDir {
@@ -118,7 +131,7 @@ impl RunDir {
         for n in 1.. {
             let path = parent.join(format!("{name}-{n}"));
             match std::fs::create_dir(&path) {
-                Ok(()) => return RunDir { path }.checked(),
+                Ok(()) => return RunDir::locked(&path, Arc::new(Disk))?.with_checkpoints(),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed(&path)(e)),
             }
@@ -128,17 +141,32 @@ impl RunDir {
 
     /// Makes the folder `path`, or takes it if it is empty.
     ///
-    /// Errors: it holds something; it cannot be made or written to.
+    /// Errors: it holds something; another run has it; it cannot be made or written to.
     pub fn create_at(path: &Path) -> Result<RunDir, RunDirError> {
-        std::fs::create_dir_all(path).map_err(failed(path))?;
-        let mut entries = std::fs::read_dir(path).map_err(failed(path))?;
-        if entries.next().is_some() {
-            return Err(RunDirError::Occupied { path: path.to_path_buf() });
-        }
-        RunDir { path: path.to_path_buf() }.checked()
+        RunDir::create_on(Arc::new(Disk), path)
     }
 
-    /// Opens what an earlier run left.
+    /// [`RunDir::create_at`] over another layer of files.
+    ///
+    /// Errors: as there.
+    pub fn create_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
+        std::fs::create_dir_all(path).map_err(failed(path))?;
+        let is_empty = || -> io::Result<bool> {
+            let mut names = std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name()));
+            names.try_fold(true, |empty, name| Ok(empty && name? == LOCK))
+        };
+        // Before the lock, so that nothing is written to somebody else's folder; and after, for another may have been
+        // quicker.
+        if is_empty().map_err(failed(path))? {
+            let dir = RunDir::locked(path, files)?;
+            if is_empty().map_err(failed(path))? {
+                return dir.with_checkpoints();
+            }
+        }
+        Err(RunDirError::Occupied { path: path.to_path_buf() })
+    }
+
+    /// Opens what an earlier run left, to read it.
     ///
     /// Errors: it is no run directory.
     pub fn open(path: &Path) -> Result<RunDir, RunDirError> {
@@ -147,15 +175,92 @@ impl RunDir {
                 return Err(RunDirError::NotARun { path: path.to_path_buf(), missing });
             }
         }
-        Ok(RunDir { path: path.to_path_buf() })
+        Ok(RunDir { path: path.to_path_buf(), files: Arc::new(Disk), _lock: None })
     }
 
-    fn checked(self) -> Result<RunDir, RunDirError> {
+    /// Opens what an earlier run left, to go on with it, and removes what it did not finish writing.
+    ///
+    /// Errors: it is no run directory; another process writes to it; it cannot be written to.
+    pub fn resume(path: &Path) -> Result<RunDir, RunDirError> {
+        RunDir::resume_on(Arc::new(Disk), path)
+    }
+
+    /// [`RunDir::resume`] over another layer of files.
+    ///
+    /// Errors: as there.
+    pub fn resume_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
+        RunDir::open(path)?;
+        let dir = RunDir::locked(path, files)?;
+        let checkpoints = dir.file(CHECKPOINTS);
+        if !checkpoints.is_dir() {
+            dir.files.create_dir(&checkpoints).map_err(failed(&checkpoints))?;
+        }
+        for folder in [&dir.path, &checkpoints] {
+            files::remove_unfinished(dir.files(), folder).map_err(failed(folder))?;
+        }
+        Ok(dir)
+    }
+
+    /// Makes a run directory where an earlier run was killed while it made one: what there is of it is removed.
+    ///
+    /// Errors: there is a whole run, or something that no run writes; another process writes to it; it cannot be made or
+    /// written to.
+    pub fn create_over(path: &Path) -> Result<RunDir, RunDirError> {
+        RunDir::create_over_on(Arc::new(Disk), path)
+    }
+
+    /// [`RunDir::create_over`] over another layer of files.
+    ///
+    /// Errors: as there.
+    pub fn create_over_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
+        std::fs::create_dir_all(path).map_err(failed(path))?;
+        let ours = |name: &str| {
+            [LOCK, RUN, PLAN, METRICS, PREPROCESSING, CHECKPOINTS].contains(&name)
+                || name.starts_with(files::UNFINISHED)
+        };
+        let names = || -> io::Result<Vec<PathBuf>> {
+            std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
+        };
+        let is_ours = |p: &PathBuf| p.file_name().and_then(|n| n.to_str()).is_some_and(ours);
+        if !names().map_err(failed(path))?.iter().all(is_ours) {
+            return Err(RunDirError::Occupied { path: path.to_path_buf() });
+        }
+        let dir = RunDir::locked(path, files)?;
+        for left in names().map_err(failed(path))? {
+            if !is_ours(&left) {
+                return Err(RunDirError::Occupied { path: path.to_path_buf() });
+            }
+            if left.ends_with(LOCK) {
+                continue;
+            }
+            let removed =
+                if left.is_dir() { dir.files.remove_dir_all(&left) } else { dir.files.remove_file(&left) };
+            removed.map_err(failed(&left))?;
+        }
+        dir.with_checkpoints()
+    }
+
+    fn locked(path: &Path, files: Arc<dyn Files>) -> Result<RunDir, RunDirError> {
+        let at = path.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&at).map_err(failed(&at))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(RunDir { path: path.to_path_buf(), files, _lock: Some(Arc::new(lock)) }),
+            Err(TryLockError::WouldBlock) => Err(RunDirError::Busy { path: path.to_path_buf() }),
+            // A file system without locks, as some network ones are: there is no telling, and refusing would help nobody.
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                Ok(RunDir { path: path.to_path_buf(), files, _lock: None })
+            }
+            Err(TryLockError::Error(e)) => Err(failed(&at)(e)),
+        }
+    }
+
+    fn with_checkpoints(self) -> Result<RunDir, RunDirError> {
         let checkpoints = self.file(CHECKPOINTS);
-        match std::fs::create_dir(&checkpoints) {
+        match self.files.create_dir(&checkpoints) {
             Ok(()) => Ok(self),
             Err(e) => {
                 // Nothing is left of a run that cannot begin.
+                let _ = std::fs::remove_file(self.file(LOCK));
                 let _ = std::fs::remove_dir(&self.path);
                 Err(failed(&checkpoints)(e))
             }
@@ -167,38 +272,56 @@ impl RunDir {
         &self.path
     }
 
+    /// What it is written through.
+    pub fn files(&self) -> &dyn Files {
+        self.files.as_ref()
+    }
+
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The path of the checkpoint of a name.
+    /// The path of the weights of a checkpoint: `<name>.safetensors`, or, where there is a folder of that name,
+    /// `averaged.safetensors` in it or else `model.safetensors`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
-        self.path.join(CHECKPOINTS).join(format!("{name}.safetensors"))
+        let folder = self.file(CHECKPOINTS).join(name);
+        if !folder.is_dir() {
+            return self.file(CHECKPOINTS).join(format!("{name}.safetensors"));
+        }
+        let averaged = folder.join(AVERAGED);
+        if averaged.is_file() { averaged } else { folder.join(MODEL) }
     }
 
     /// Names of the checkpoints there are, in order.
     pub fn checkpoints(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.file(CHECKPOINTS)).into_iter().flatten().flatten();
-        let name =
-            |e: std::fs::DirEntry| e.file_name().to_str()?.strip_suffix(".safetensors").map(String::from);
+        let name = |e: std::fs::DirEntry| {
+            let name = e.file_name().to_str()?.to_string();
+            if e.path().join(MODEL).is_file() {
+                Some(name)
+            } else {
+                name.strip_suffix(".safetensors").map(String::from)
+            }
+        };
         let mut names: Vec<String> = entries.filter_map(name).filter(|n| !n.starts_with('.')).collect();
         names.sort();
         names
     }
 
-    /// Writes a file, as [`write_whole`].
+    /// Writes a file whole or not at all.
+    ///
+    /// Errors: the folder is not writable, the disk is full. Then a file that was there is as it was.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
-        write_whole(&self.file(name), bytes)
+        let path = self.file(name);
+        files::write_whole(self.files(), &path, bytes).map_err(failed(&path))
     }
 
-    /// Writes a value as indented JSON, as [`write_whole`].
+    /// Writes a value as indented JSON, as [`RunDir::write`].
+    ///
+    /// Errors: as there.
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunDirError> {
-        let path = self.file(name);
-        let mut bytes = serde_json::to_vec_pretty(value)
-            .map_err(|e| RunDirError::Write { path: path.clone(), source: e.into() })?;
-        bytes.push(b'\n');
-        write_whole(&path, &bytes)
+        self.write(name, &pretty(value).map_err(|e| failed(&self.file(name))(e.into()))?)
     }
 
     /// Reads a JSON file.
@@ -212,62 +335,16 @@ impl RunDir {
     }
 }
 
-/// A file of JSON objects, one per line, that grows.
-#[derive(Debug)]
-pub struct Lines {
-    path: PathBuf,
-    file: File,
-    whole: u64,
-}
-
-impl Lines {
-    /// Makes the file.
-    ///
-    /// Errors: it cannot be made.
-    pub fn create(path: &Path) -> Result<Lines, RunDirError> {
-        let file = File::options().create_new(true).append(true).open(path).map_err(failed(path))?;
-        Ok(Lines { path: path.to_path_buf(), file, whole: 0 })
-    }
-
-    /// Adds one line. If that fails, the part of it that was written is taken away again.
-    ///
-    /// Errors: the disk is full or gone.
-    pub fn push<T: Serialize>(&mut self, value: &T) -> Result<(), RunDirError> {
-        let mut line = serde_json::to_vec(value).map_err(|e| failed(&self.path)(e.into()))?;
-        line.push(b'\n');
-        if let Err(e) = self.file.write_all(&line) {
-            let _ = self.file.set_len(self.whole);
-            return Err(failed(&self.path)(e));
-        }
-        self.whole += line.len() as u64;
-        Ok(())
-    }
+/// A value as indented JSON with a line end.
+pub(crate) fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_appears_whole_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        write_whole(&path, b"first").unwrap();
-        write_whole(&path, b"second").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"second");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_replaced_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("taken");
-        std::fs::create_dir(&path).unwrap();
-        std::fs::write(path.join("inside"), b"x").unwrap();
-        let e = write_whole(&path, b"text").unwrap_err();
-        assert!(e.to_string().contains("taken: cannot be written"), "{e}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
-    }
 
     #[test]
     fn runs_are_numbered_and_never_overwritten() {
@@ -289,25 +366,45 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_json_each() {
+    fn two_cannot_write_to_one_directory() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("m.jsonl");
-        let mut lines = Lines::create(&path).unwrap();
-        lines.push(&serde_json::json!({"a": 1})).unwrap();
-        lines.push(&f64::NAN).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\nnull\n");
+        let path = folder.path().join("run");
+        let first = RunDir::create_at(&path).unwrap();
+        first.write(PREPROCESSING, b"{}").unwrap();
+        first.write(RECIPE, b"").unwrap();
+        let e = RunDir::resume(&path).unwrap_err();
+        assert!(matches!(e, RunDirError::Busy { .. }), "{e}");
+        assert!(matches!(RunDir::create_at(&path), Err(RunDirError::Occupied { .. })));
+        RunDir::open(&path).expect("reading is free");
+        let clone = first.clone();
+        drop(first);
+        assert!(matches!(RunDir::resume(&path), Err(RunDirError::Busy { .. })), "a clone holds the lock too");
+        drop(clone);
+        RunDir::resume(&path).unwrap();
     }
 
-    /// `/dev/full` refuses every write as a full disk does.
-    #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_is_named() {
-        let mut lines = Lines {
-            path: "/dev/full".into(),
-            file: File::options().append(true).open("/dev/full").unwrap(),
-            whole: 0,
-        };
-        let e = lines.push(&1).unwrap_err();
-        assert!(e.to_string().contains("free some space"), "{e}");
+    fn a_directory_that_was_never_finished_can_be_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let dir = RunDir::create_at(&path).unwrap();
+        dir.write(PREPROCESSING, b"{}").unwrap();
+        std::fs::write(path.join(".halfstep-1-1"), b"half").unwrap();
+        drop(dir);
+        assert!(
+            matches!(RunDir::create_at(&path), Err(RunDirError::Occupied { .. })),
+            "not without being asked"
+        );
+        let dir = RunDir::create_over(&path).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [LOCK, CHECKPOINTS]);
+        dir.write(RECIPE, b"").unwrap();
+        drop(dir);
+        assert!(
+            matches!(RunDir::create_over(&path), Err(RunDirError::Occupied { .. })),
+            "a run is not removed"
+        );
+        assert!(path.join(RECIPE).is_file());
     }
 }

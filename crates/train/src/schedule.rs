@@ -24,6 +24,41 @@ pub struct Decay {
     pub end: f64,
 }
 
+/// A rate that rises and then falls, once (Smith and Topin 2018), as torch's `OneCycleLR` has it by default. The momentum
+/// stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OneCycle {
+    /// Fraction of the run over which the rate rises to its full value.
+    pub rise: f64,
+    /// Fraction of the full rate at the beginning.
+    pub start: f64,
+    /// Fraction of the full rate that is left at the end.
+    pub end: f64,
+}
+
+impl Default for OneCycle {
+    fn default() -> OneCycle {
+        OneCycle { rise: 0.3, start: 1.0 / 25.0, end: 1.0 / 25.0 / 1e4 }
+    }
+}
+
+impl OneCycle {
+    /// Half a cosine up to step `rise · total − 1`, and half a cosine down to the last step.
+    fn factor(&self, committed: u64, total: u64) -> f64 {
+        let half_cosine =
+            |from: f64, to: f64, p: f64| to + (from - to) * 0.5 * (1.0 + (PI * p.min(1.0)).cos());
+        let (step, top, last) = (committed as f64, self.rise * total as f64 - 1.0, total as f64 - 1.0);
+        if top > 0.0 && step <= top {
+            half_cosine(self.start, 1.0, step / top)
+        } else if last > top.max(0.0) {
+            half_cosine(1.0, self.end, (step - top.max(0.0)) / (last - top.max(0.0)))
+        } else {
+            1.0
+        }
+    }
+}
+
 /// How the learning rate changes over a run.
 ///
 /// During warm-up, step s (from 0) has the factor (s + 1) / warmup. After it, with p the part of the remaining steps
@@ -37,6 +72,8 @@ pub enum Schedule {
     Linear(Decay),
     /// end + (1 − end)·(1 + cos πp) / 2 (Loshchilov and Hutter 2017).
     Cosine(Decay),
+    /// Up and down again.
+    OneCycle(OneCycle),
 }
 
 impl Default for Schedule {
@@ -47,7 +84,7 @@ impl Default for Schedule {
 
 impl Schedule {
     /// Every kind's name.
-    pub const KINDS: [&'static str; 3] = ["constant", "linear", "cosine"];
+    pub const KINDS: [&'static str; 4] = ["constant", "linear", "cosine", "onecycle"];
 
     /// What the learning rate is multiplied with in the next step, after `committed` steps out of `total`.
     pub fn factor(&self, committed: u64, total: u64) -> f64 {
@@ -61,6 +98,7 @@ impl Schedule {
             Schedule::Constant(_) => 1.0,
             Schedule::Linear(d) => 1.0 - (1.0 - d.end) * done,
             Schedule::Cosine(d) => d.end + (1.0 - d.end) * 0.5 * (1.0 + (PI * done).cos()),
+            Schedule::OneCycle(c) => c.factor(committed, total),
         }
     }
 
@@ -74,6 +112,11 @@ impl Schedule {
             Schedule::Linear(d) | Schedule::Cosine(d) => {
                 require((0.0..=1.0).contains(&d.end), "end", d.end, "a fraction from 0 to 1")
             }
+            Schedule::OneCycle(c) => {
+                require((0.0..=1.0).contains(&c.rise), "rise", c.rise, "a fraction from 0 to 1")?;
+                require((0.0..=1.0).contains(&c.start), "start", c.start, "a fraction from 0 to 1")?;
+                require((0.0..=1.0).contains(&c.end), "end", c.end, "a fraction from 0 to 1")
+            }
         }
     }
 
@@ -81,6 +124,7 @@ impl Schedule {
         match self {
             Schedule::Constant(c) => c.warmup,
             Schedule::Linear(d) | Schedule::Cosine(d) => d.warmup,
+            Schedule::OneCycle(_) => 0,
         }
     }
 }
@@ -123,6 +167,46 @@ mod tests {
         let cosine = Schedule::Cosine(Decay { warmup: 0, end: 0.0 });
         let first = 1.0 - cosine.factor(1, 100);
         assert!((first - (PI / 100.0).powi(2) / 4.0).abs() < (PI / 100.0).powi(4));
+    }
+
+    /// Factors of torch 2's `OneCycleLR`, with its defaults and with others.
+    #[test]
+    fn one_cycle_follows_torch() {
+        let default = [
+            0.04,
+            0.52,
+            1.0,
+            0.9504846320134737,
+            0.8117456539497631,
+            0.6112620219362893,
+            0.38874197806371075,
+            0.18825834605023697,
+            0.049519367986526286,
+            4e-06,
+        ];
+        let other = [
+            0.1,
+            0.41094235253127365,
+            0.9140576474687263,
+            0.9505339495172583,
+            0.611649206511179,
+            0.18906684397156262,
+            0.001,
+        ];
+        let others = OneCycle { rise: 0.5, start: 0.1, end: 0.1 / 100.0 };
+        for (cycle, expected) in [(OneCycle::default(), &default[..]), (others, &other[..])] {
+            let (schedule, total) = (Schedule::OneCycle(cycle), expected.len() as u64);
+            for (step, &expected) in expected.iter().enumerate() {
+                let found = schedule.factor(step as u64, total);
+                // A few roundings of numbers of at most 1.
+                assert!(
+                    (found - expected).abs() <= 8.0 * f64::EPSILON,
+                    "step {step}: {found} is not {expected}"
+                );
+            }
+        }
+        let short = Schedule::OneCycle(OneCycle::default());
+        assert!((0..3).all(|total| short.factor(0, total).is_finite()));
     }
 
     #[test]

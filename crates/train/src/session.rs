@@ -11,11 +11,12 @@ use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::init::initial_values;
-use crate::memory::step_stages;
+use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
-use crate::step::{eval_graph, predict_graph};
+use crate::step::{ACCUMULATE, AVERAGE, eval_graph, predict_graph};
+use crate::step_options::StepOptions;
 
 /// Every form of a program from model to memory plan, for reading.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ pub struct SessionSpec {
     pub scaling: LossScale,
     /// Largest global norm of the gradients; none leaves them as they are.
     pub clip: Option<f64>,
-    /// Samples in a training batch.
+    /// Samples in a training batch, of which [`StepOptions::accumulate`] makes parts.
     pub batch: usize,
     /// Seed of first weights and dropout.
     pub seed: u64,
@@ -90,6 +91,9 @@ pub struct SessionSpec {
     pub skip_limit: u32,
     /// Bytes that the engine may hold for the training step; activations are computed again to keep within it.
     pub memory_budget: Option<ByteSize>,
+    /// What a step does besides.
+    #[serde(default)]
+    pub options: StepOptions,
 }
 
 impl SessionSpec {
@@ -103,6 +107,7 @@ impl SessionSpec {
             seed,
             skip_limit: 8,
             memory_budget: None,
+            options: StepOptions::default(),
         }
     }
 
@@ -112,6 +117,7 @@ impl SessionSpec {
     pub fn validate(&self) -> Result<(), SettingError> {
         self.optimiser.validate()?;
         self.scaling.validate()?;
+        self.options.validate(self.batch)?;
         require(self.batch > 0, "batch", self.batch, "at least 1")?;
         require(self.skip_limit > 0, "skip_limit", self.skip_limit, "at least 1")?;
         match self.clip {
@@ -304,6 +310,8 @@ pub struct Session<'a> {
     spec: SessionSpec,
     state: State,
     train: Box<dyn Program>,
+    /// The end of a step whose batch is worked through in parts.
+    apply: Option<Box<dyn Program>>,
     eval: Vec<Compiled>,
     predict: Vec<Compiled>,
     plan: Plan,
@@ -350,16 +358,24 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, TrainError> {
         spec.validate()?;
         let start = Instant::now();
-        let stages = step_stages(model, input, policy, spec, expose_gradients, engine.target())?;
-        let Stages { graph, precision, recomputation, plan, .. } = stages;
+        let target = engine.target();
+        let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
+        let Stages { graph, mut precision, recomputation, plan, .. } = train;
+        if let Some(apply) = &apply {
+            precision.entries.extend(apply.precision.entries.iter().cloned());
+        }
         let slots = graph.slots;
         let passes = start.elapsed();
         let mut state = engine.new_state(&slots)?;
         let start = Instant::now();
         let train = engine.compile(&plan, &state)?;
+        let apply = apply.map(|stages| engine.compile(&stages.plan, &state)).transpose()?;
         let compile_time = passes + start.elapsed();
         for slot in &slots {
-            state.upload(&slot.name, HostSlice::F32(&initial_values(slot, spec.seed)))?;
+            // An average begins at the first value of its weight.
+            let name = slot.name.strip_prefix(AVERAGE).unwrap_or(&slot.name).to_string();
+            let values = initial_values(&Slot { name, ..slot.clone() }, spec.seed);
+            state.upload(&slot.name, HostSlice::F32(&values))?;
         }
         Ok(Session {
             engine,
@@ -369,6 +385,7 @@ impl<'a> Session<'a> {
             spec: spec.clone(),
             state,
             train,
+            apply,
             eval: Vec::new(),
             predict: Vec::new(),
             plan,
@@ -387,14 +404,19 @@ impl<'a> Session<'a> {
     /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure.
     pub fn step(&mut self, x: HostSlice<'_>, y: &[i32], lr: f64) -> Result<StepReport, TrainError> {
         let key = key(self.spec.seed, self.progress.attempts);
-        let inputs = [
-            ("x", x),
-            ("y", HostSlice::I32(y)),
-            (KEY_INPUT, HostSlice::I32(&key)),
-            ("lr", HostSlice::F32(&[lr as f32])),
-        ];
-        self.train.run(&mut self.state, &inputs)?;
-        let read = |name: &str| Ok::<f32, EngineError>(self.train.read(name)?.f32()[0]);
+        let lr = [lr as f32];
+        let (y_of, lr) = (HostSlice::I32(y), ("lr", HostSlice::F32(&lr)));
+        let last = if self.apply.is_some() {
+            self.accumulate(x, y, key)?;
+            let Some(apply) = &mut self.apply else { unreachable!("just found to be there") };
+            apply.run(&mut self.state, &[lr])?;
+            apply
+        } else {
+            self.train
+                .run(&mut self.state, &[("x", x), ("y", y_of), (KEY_INPUT, HostSlice::I32(&key)), lr])?;
+            &mut self.train
+        };
+        let read = |name: &str| Ok::<f32, EngineError>(last.read(name)?.f32()[0]);
         let report = StepReport {
             loss: read("loss")?,
             grad_norm: read("grad_norm")?,
@@ -403,6 +425,32 @@ impl<'a> Session<'a> {
         };
         self.count(&report, x)?;
         Ok(report)
+    }
+
+    /// Sums up the gradients of the parts of a batch. Random draws are keyed by a sample's place in the whole batch.
+    fn accumulate(&mut self, x: HostSlice<'_>, y: &[i32], key: [i32; 4]) -> Result<(), TrainError> {
+        let (elements, rows) = (self.input.elements(), self.input.rows(1));
+        if (x.len(), y.len()) != (self.spec.batch * elements, self.spec.batch * rows) {
+            return Err(TrainError::Batch { samples: x.len(), targets: y.len(), elements, rows });
+        }
+        let parts = self.spec.options.accumulate;
+        let size = self.spec.batch / parts;
+        for part in 0..parts {
+            let samples = part * size..(part + 1) * size;
+            let range = samples.start * elements..samples.end * elements;
+            let x = match x {
+                HostSlice::F32(x) => HostSlice::F32(&x[range]),
+                HostSlice::I32(x) => HostSlice::I32(&x[range]),
+            };
+            let y = HostSlice::I32(&y[samples.start * rows..samples.end * rows]);
+            let mut key = key;
+            key[3] = key[3].wrapping_add(samples.start as i32);
+            let first = [if part == 0 { 1.0 } else { 0.0 }];
+            let inputs =
+                [("x", x), ("y", y), (KEY_INPUT, HostSlice::I32(&key)), ("first", HostSlice::F32(&first))];
+            self.train.run(&mut self.state, &inputs)?;
+        }
+        Ok(())
     }
 
     fn count(&mut self, report: &StepReport, x: HostSlice<'_>) -> Result<(), TrainError> {
@@ -439,7 +487,7 @@ impl<'a> Session<'a> {
         {
             return Ok(Cause::Data);
         }
-        for slot in self.state.slots() {
+        for slot in self.state.slots().iter().filter(|s| !s.name.starts_with(ACCUMULATE)) {
             if !finite(self.state.download(&slot.name)?.f32()) {
                 return Ok(Cause::Weights);
             }
@@ -459,7 +507,7 @@ impl<'a> Session<'a> {
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
         let batch = self.batch_of(x, Some(y))?;
         let program = compiled(&mut self.eval, batch, || {
-            let graph = eval_graph(self.model, &self.input, batch)?;
+            let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;
         program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
@@ -477,7 +525,7 @@ impl<'a> Session<'a> {
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = self.batch_of(x, None)?;
         let program = compiled(&mut self.predict, batch, || {
-            let graph = predict_graph(self.model, &self.input, batch)?;
+            let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;
         program.run(&mut self.state, &[("x", x)])?;
@@ -499,14 +547,33 @@ impl<'a> Session<'a> {
     ///
     /// Errors: no such weight, or gradients are not readable.
     pub fn gradient(&self, slot: &str) -> Result<Vec<f32>, TrainError> {
-        let scale = self.train.read("scale")?.f32()[0];
-        let scaled = self.train.read(&format!("grad.{slot}"))?;
+        let last = self.apply.as_ref().unwrap_or(&self.train);
+        let scale = last.read("scale")?.f32()[0] * self.spec.options.accumulate as f32;
+        let scaled = last.read(&format!("grad.{slot}"))?;
         Ok(scaled.f32().iter().map(|g| g / scale).collect())
+    }
+
+    /// A weight as it is to be used: its moving average where one is kept.
+    ///
+    /// Errors: no such slot.
+    pub fn download_averaged(&self, weight: &str) -> Result<HostTensor, TrainError> {
+        let average = format!("{AVERAGE}{weight}");
+        Ok(self.state.download(&average).or_else(|_| self.state.download(weight))?)
     }
 
     /// All state: weights, moments, statistics, scaler, counters.
     pub fn slots(&self) -> &[Slot] {
         self.state.slots()
+    }
+
+    /// The state that outlives a step: not the sums over parts of a batch.
+    pub fn lasting_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.state.slots().iter().filter(|s| !s.name.starts_with(ACCUMULATE))
+    }
+
+    /// Bytes of a copy of all lasting state, in which every element takes four.
+    pub fn snapshot_bytes(&self) -> usize {
+        self.lasting_slots().map(|s| 4 * s.ty.shape.count()).sum()
     }
 
     /// A slot's values.
@@ -573,6 +640,7 @@ impl<'a> Session<'a> {
     /// Bytes of scratch memory of the largest program compiled so far.
     pub fn arena_bytes(&self) -> usize {
         let others = self.eval.iter().chain(&self.predict).map(|c| c.program.arena_bytes());
+        let others = others.chain(self.apply.iter().map(|p| p.arena_bytes()));
         others.fold(self.train.arena_bytes(), usize::max)
     }
 
@@ -590,6 +658,17 @@ impl<'a> Session<'a> {
     pub fn compile_time(&self) -> Duration {
         self.compile_time
     }
+}
+
+/// A program that only reads, over the moving averages in place of the weights, where they are kept.
+fn averaged(mut graph: Graph, state: &State) -> Graph {
+    for slot in &mut graph.slots {
+        let average = format!("{AVERAGE}{}", slot.name);
+        if state.slots().iter().any(|s| s.name == average) {
+            slot.name = average;
+        }
+    }
+    graph
 }
 
 /// The random key of an attempt: seed and attempt, low word first.

@@ -1,13 +1,14 @@
 //! The training step and the evaluation of a model as graphs.
 
 use halfstep_graph::{
-    Binary, Graph, GraphError, Phase, Shape, SlotId, SlotKind, Unary, ValueId, ValueType, Write,
+    Binary, Graph, GraphError, Init, Phase, Shape, SlotId, SlotKind, Unary, ValueId, ValueType, When, Write,
     differentiate,
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
 use crate::optimiser::{Optimiser, UpdateInputs};
-use crate::scaler::LossScale;
+use crate::scaler::{LossScale, Scale};
+use crate::step_options::StepOptions;
 
 /// What a training step is made of.
 #[derive(Clone, Copy)]
@@ -40,6 +41,51 @@ pub struct StepSpec<'a> {
 ///
 /// Errors: the model does not take this input, or cannot be differentiated.
 pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
+    whole_step(spec, &StepOptions::default())
+}
+
+/// The programs of a step: one, or two over the same slots.
+#[derive(Clone, Debug)]
+pub struct StepGraphs {
+    /// The step; or, of a batch that is worked through in parts, one part. It names all slots of both.
+    pub train: Graph,
+    /// The update after the last part.
+    pub apply: Option<Graph>,
+}
+
+/// [`train_graph`] with options.
+///
+/// A batch in k parts: `train` takes the input `first` f32\[\] (1 for the first part, else 0) in place of `lr`, and adds the
+/// part's scaled gradients, staged statistics and loss to slots called `accumulate.…`. `apply` takes `lr` and ends the step
+/// with their means, once for all parts: one norm, one decision whether it commits, one unscaling, one clipping. Running
+/// statistics are the mean of what each part alone would make of them.
+///
+/// Errors: as [`train_graph`].
+pub fn step_graphs(spec: &StepSpec<'_>, options: &StepOptions) -> Result<StepGraphs, GraphError> {
+    if options.accumulate <= 1 {
+        return Ok(StepGraphs { train: whole_step(spec, options)?, apply: None });
+    }
+    let mut train = part_of_step(spec, options)?;
+    let apply = end_of_step(spec, options, &train)?;
+    for slot in &apply.slots {
+        if train.slot_named(&slot.name).is_none() {
+            train.slots.push(slot.clone());
+        }
+    }
+    Ok(StepGraphs { train, apply: Some(apply) })
+}
+
+/// Begins the name of every slot that sums up the parts of a batch. They hold nothing between steps.
+pub const ACCUMULATE: &str = "accumulate.";
+/// Begins the name of the slot of a weight's moving average; the weight's name follows.
+pub const AVERAGE: &str = "optimiser.average.";
+
+/// The weights that are trained.
+fn trained(g: &Graph, options: &StepOptions) -> Vec<SlotId> {
+    g.weights().filter(|&slot| !options.is_frozen(&g.slot(slot).name)).collect()
+}
+
+fn whole_step(spec: &StepSpec<'_>, options: &StepOptions) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
     let ctx = Context::train();
@@ -48,8 +94,96 @@ pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
     let lr = g.input("lr", ValueType::f32(Shape::scalar()));
     let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
     let scale = spec.scaling.read(g)?;
-    let weights: Vec<SlotId> = g.weights().collect();
+    let weights = trained(g, options);
     let gradients = differentiate(g, loss, scale.scale, &weights)?;
+    let pairs: Vec<(SlotId, ValueId)> = weights.into_iter().zip(gradients).collect();
+    update(g, spec, options, &pairs, (lr, scale))?;
+    g.add_output("loss", loss);
+    Ok(graph)
+}
+
+fn part_of_step(spec: &StepSpec<'_>, options: &StepOptions) -> Result<Graph, GraphError> {
+    let mut graph = Graph::new();
+    let g = &mut graph;
+    let ctx = Context::train();
+    let (x, y) = inputs(g, spec.input, spec.batch / options.accumulate);
+    ctx.key(g);
+    let first = g.input("first", ValueType::f32(Shape::scalar()));
+    let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
+    let scale = spec.scaling.read(g)?;
+    let weights = trained(g, options);
+    let gradients = differentiate(g, loss, scale.scale, &weights)?;
+    let staged = std::mem::take(&mut g.writes);
+    g.in_phase(Phase::Update, |g| {
+        let named = |g: &Graph, slot: SlotId| g.slot(slot).name.clone();
+        let mut sums: Vec<(String, ValueId)> = vec![("loss".into(), loss)];
+        sums.extend(weights.iter().zip(&gradients).map(|(&slot, &gradient)| (named(g, slot), gradient)));
+        sums.extend(staged.iter().map(|write| (named(g, write.slot), write.value)));
+        for (name, value) in sums {
+            let ty = g.value(value).ty.clone();
+            let slot =
+                g.add_slot(&format!("{ACCUMULATE}{name}"), ty, SlotKind::Moment, Init::Constant(0.0))?;
+            g.scoped(&name, |g| {
+                let before = g.read(slot);
+                let sum = g.add(before, value)?;
+                // Not a product with zero: what the step before left may not be finite.
+                let sum = g.select(first, value, sum)?;
+                g.write(slot, sum, When::Always);
+                Ok::<_, GraphError>(())
+            })?;
+        }
+        Ok::<(), GraphError>(())
+    })?;
+    g.add_output("loss", loss);
+    Ok(graph)
+}
+
+fn end_of_step(spec: &StepSpec<'_>, options: &StepOptions, part: &Graph) -> Result<Graph, GraphError> {
+    let mut graph = Graph::new();
+    let g = &mut graph;
+    let lr = g.input("lr", ValueType::f32(Shape::scalar()));
+    g.in_phase(Phase::Update, |g| {
+        let scale = spec.scaling.read(g)?;
+        let each = 1.0 / options.accumulate as f64;
+        let reciprocal = match scale.reciprocal {
+            Some(reciprocal) => g.scale(reciprocal, each)?,
+            None => g.scalar(each),
+        };
+        let scale = Scale { reciprocal: Some(reciprocal), ..scale };
+        let mut gradients = Vec::new();
+        for slot in &part.slots {
+            let Some(sum) = part.slot_named(&format!("{ACCUMULATE}{}", slot.name)) else { continue };
+            let sum = part.slot(sum);
+            let sum_slot = g.add_slot(&sum.name, sum.ty.clone(), sum.kind, sum.init)?;
+            let slot_here = g.add_slot(&slot.name, slot.ty.clone(), slot.kind, slot.init)?;
+            let sum = g.read(sum_slot);
+            if slot.kind == SlotKind::Statistic {
+                let mean = g.scoped(&slot.name, |g| g.scale(sum, each))?;
+                g.write(slot_here, mean, When::Committed);
+            } else {
+                gradients.push((slot_here, sum));
+            }
+        }
+        update(g, spec, options, &gradients, (lr, scale))?;
+        let scalar = ValueType::f32(Shape::scalar());
+        let loss = g.add_slot(&format!("{ACCUMULATE}loss"), scalar, SlotKind::Moment, Init::Constant(0.0))?;
+        let loss = g.read(loss);
+        let loss = g.scoped("loss", |g| g.scale(loss, each))?;
+        g.add_output("loss", loss);
+        Ok::<(), GraphError>(())
+    })?;
+    Ok(graph)
+}
+
+/// From scaled gradients to new state, as one transaction.
+fn update(
+    g: &mut Graph,
+    spec: &StepSpec<'_>,
+    options: &StepOptions,
+    pairs: &[(SlotId, ValueId)],
+    (lr, scale): (ValueId, Scale),
+) -> Result<(), GraphError> {
+    let gradients: Vec<ValueId> = pairs.iter().map(|&(_, gradient)| gradient).collect();
     g.in_phase(Phase::Update, |g| {
         let scaled_norm = g.scoped("grad_norm", |g| g.global_norm(&gradients))?;
         let (commit, norm, grad_scale) = g.scoped("grad_norm", |g| {
@@ -61,23 +195,42 @@ pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
             let grad_scale = gradient_factor(g, norm, scale.reciprocal, spec.clip)?;
             Ok::<_, GraphError>((commit, norm, grad_scale))
         })?;
-        let pairs: Vec<(SlotId, ValueId)> = weights.iter().copied().zip(gradients.iter().copied()).collect();
-        spec.optimiser.update(g, &pairs, &UpdateInputs { lr, grad_scale, commit })?;
+        spec.optimiser.update(g, pairs, &UpdateInputs { lr, grad_scale, commit }, options)?;
+        if let Some(decay) = options.average {
+            average(g, pairs, decay)?;
+        }
         spec.scaling.update(g, commit)?;
         g.commit = Some(commit);
         g.add_output("grad_norm", norm);
         g.add_output("committed", commit);
         g.add_output("scale", scale.scale);
         if spec.expose_gradients {
-            for (slot, gradient) in pairs {
+            for &(slot, gradient) in pairs {
                 let name = format!("grad.{}", g.slot(slot).name);
                 g.add_output(&name, gradient);
             }
         }
-        Ok::<(), GraphError>(())
-    })?;
-    g.add_output("loss", loss);
-    Ok(graph)
+        Ok(())
+    })
+}
+
+/// Moves every average towards its new weight. It is an f32 number that moves by a small part of a difference: the sum is
+/// kept in f32, as weights are.
+fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(), GraphError> {
+    for &(slot, _) in pairs {
+        let weight = g.slot(slot).clone();
+        let Some(new) = g.writes.iter().find(|w| w.slot == slot).map(|w| w.value) else { continue };
+        let slot =
+            g.add_slot(&format!("{AVERAGE}{}", weight.name), weight.ty, SlotKind::Moment, weight.init)?;
+        let moved = g.scoped(&weight.name, |g| {
+            let before = g.read(slot);
+            let way = g.sub(new, before)?;
+            let part = g.scale(way, 1.0 - decay)?;
+            g.add(before, part)
+        })?;
+        g.write(slot, moved, When::Committed);
+    }
+    Ok(())
 }
 
 /// The evaluation of a batch: no state changes.

@@ -2,16 +2,22 @@
 
 use std::time::Instant;
 
-use halfstep_data::{Batch, DataError, Draw, InOrder, Part, Sampler};
+use halfstep_data::{Batch, DataError, Draw, InOrder, Part};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Policy, PolicyError};
 
-use crate::checkpoint::{CheckpointError, host_slice};
-use crate::metrics::{EvaluationMetrics, Outcome, RunRecord, StepMetrics};
+use crate::checkpoint::precision::ScaleChange;
+use crate::checkpoint::{
+    CheckpointError, CheckpointEvent, Checkpoints, DataPosition, Latest, RandomState, RunState,
+    SchedulePosition, host_slice,
+};
+use crate::loader::Loader;
+use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
 use crate::recipe::{Experiment, Length};
 use crate::run_dir::RunDirError;
+use crate::run_log::{LogPosition, events};
 use crate::scaler::LossScale;
-use crate::session::{Session, SessionSpec, TrainError};
+use crate::session::{Session, SessionSpec, StepReport, TrainError};
 
 /// How often a run is evaluated when its recipe does not say.
 const EVALUATIONS: u64 = 12;
@@ -31,9 +37,15 @@ pub enum RunError {
     /// The run directory could not be written.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-    /// A checkpoint could not be written.
+    /// A checkpoint could not be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The thread that draws batches has ended before the run, which only a bug can cause.
+    #[error("the thread that draws batches has ended before the run")]
+    LoaderEnded,
+    /// An evaluation was broken off.
+    #[error("the evaluation was broken off")]
+    Unfinished,
 }
 
 /// Whether to go on.
@@ -55,6 +67,16 @@ pub trait Watch {
     ///
     /// Errors: what was measured cannot be kept; the run ends.
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError>;
+    /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
+    fn proceed(&self) -> Proceed {
+        Proceed::Continue
+    }
+    /// When a checkpoint has been written, or could not be.
+    fn checkpoint(&mut self, _: &CheckpointEvent) {}
+    /// How far the log of the run has come, of a watcher that keeps one.
+    fn log_position(&self) -> LogPosition {
+        LogPosition::default()
+    }
 }
 
 /// Looks on and keeps nothing.
@@ -91,6 +113,7 @@ impl Experiment {
             seed,
             skip_limit: self.recipe.train.skip_limit,
             memory_budget: self.recipe.train.memory_budget,
+            options: self.recipe.train.options.clone(),
         };
         Ok((policy, spec))
     }
@@ -118,7 +141,7 @@ impl Experiment {
         }
     }
 
-    /// Trains in one precision with one seed.
+    /// Trains in one precision with one seed, from the first step to the last, and keeps no checkpoints.
     ///
     /// The batches depend on the seed and the number of steps tried alone, so that runs of several precisions with one
     /// seed see the same. The time of a step is that of the program; drawing the batch is not in it.
@@ -131,7 +154,25 @@ impl Experiment {
         seed: u64,
         watch: &mut dyn Watch,
     ) -> Result<Run<'a>, RunError> {
-        let session = self.session(engine, policy, seed)?;
+        self.run_with(engine, policy, seed, watch, Keeping::default())
+    }
+
+    /// [`Experiment::run`] with checkpoints, or from one: then the run goes on bit for bit as if it had never stopped.
+    ///
+    /// A run that is stopped ends with a checkpoint of its last step. When this returns, all checkpoints are written, or
+    /// the watcher knows of those that could not be.
+    ///
+    /// Errors: as there; the checkpoint is of another run.
+    pub fn run_with<'a>(
+        &'a self,
+        engine: &'a dyn Engine,
+        policy: &str,
+        seed: u64,
+        watch: &mut dyn Watch,
+        keeping: Keeping<'_>,
+    ) -> Result<Run<'a>, RunError> {
+        let Keeping { mut checkpoints, resume } = keeping;
+        let mut session = self.session(engine, policy, seed)?;
         let mut record = RunRecord {
             policy: policy.to_string(),
             seed,
@@ -145,84 +186,290 @@ impl Experiment {
             arena_bytes: session.plan().arena_bytes,
             state_bytes: session.plan().state_bytes(),
             wall_seconds: 0.0,
+            out_of_patience: None,
+            data_seconds: 0.0,
         };
-        let mut run = Run { session, record: record.clone() };
-        let start = Instant::now();
-        record.outcome = self.steps(&mut run.session, &mut record, watch)?;
-        // An evaluation of the last state, unless the last step ended with one. A model that diverged has the weights
-        // of its last good step.
-        if record.evaluations.last().is_none_or(|e| e.attempt != run.session.progress().attempts) {
-            evaluate_into(self, &mut run.session, &mut record, watch)?;
+        let mut history = ScaleHistory::default();
+        if let (Some(latest), Some(checkpoints)) = (resume, &checkpoints) {
+            self.check_same_run(latest, &record)?;
+            latest.restore(&mut session)?;
+            for event in events(checkpoints.log(), &latest.state().log)? {
+                record.add(&event);
+                if let Event::Step(step) = &event {
+                    history.push(step.attempt, step.scale);
+                }
+            }
+            record.wall_seconds = latest.state().wall_seconds;
         }
-        record.wall_seconds = start.elapsed().as_secs_f64();
-        run.record = record;
-        Ok(run)
+        let mut running = Running {
+            experiment: self,
+            engine,
+            watch,
+            started: Instant::now(),
+            before: record.wall_seconds,
+            history,
+        };
+        record.outcome = running.steps(&mut session, &mut record, checkpoints.as_deref_mut())?;
+        // An evaluation of the last state, unless the run goes on later. A model that diverged has the weights of its last
+        // good step.
+        let goes_on = record.outcome == Outcome::Interrupted && checkpoints.is_some();
+        if !goes_on && record.evaluations.last().is_none_or(|e| e.attempt != session.progress().attempts) {
+            running.evaluate(&mut session, &mut record)?;
+        }
+        if let Some(checkpoints) = checkpoints {
+            for event in checkpoints.settle() {
+                running.watch.checkpoint(&event);
+            }
+        }
+        record.wall_seconds = running.wall_seconds();
+        Ok(Run { session, record })
     }
 
-    fn steps(
-        &self,
-        session: &mut Session<'_>,
-        record: &mut RunRecord,
-        watch: &mut dyn Watch,
-    ) -> Result<Outcome, RunError> {
-        let settings = &self.recipe.train;
-        let mut sampler = Sampler::new(self.data.train.len(), settings.batch, record.seed)?;
-        let mut batch = Batch::new(self.info.input, settings.batch);
-        let every = self.evaluate_every();
-        for attempt in 0..self.steps {
-            let (draw, indices) = sampler.batch(attempt);
-            self.data.train.fill_batch(indices, draw, &mut batch)?;
-            let factor = self.recipe.schedule.factor(session.progress().committed, self.steps);
-            let lr = self.recipe.optimiser.lr() * factor;
-            let start = Instant::now();
-            let report = match session.step(host_slice(&batch.x), &batch.labels, lr) {
-                Ok(report) => report,
-                Err(e @ TrainError::Diverged { .. }) => {
-                    record.skipped = session.progress().attempts - session.progress().committed;
-                    return Ok(Outcome::Diverged { reason: e.to_string() });
-                }
-                Err(e) => return Err(e.into()),
-            };
-            let ms = start.elapsed().as_secs_f64() * 1e3;
-            record.losses.push(report.loss);
-            record.step_ms.push(ms as f32);
-            record.skipped += u64::from(!report.committed);
-            record.last_scale = report.scale;
-            let (loss, grad_norm, scale, committed) =
-                (report.loss, report.grad_norm, report.scale, report.committed);
-            let proceed = watch.step(&StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms })?;
-            if proceed == Proceed::Stop {
-                return Ok(Outcome::Interrupted);
-            }
-            if (attempt + 1).is_multiple_of(every) {
-                evaluate_into(self, session, record, watch)?;
-            }
+    /// Samples of an evaluation's batch: as many as a step works through at a time.
+    pub fn evaluation_batch(&self) -> usize {
+        self.recipe.train.batch / self.recipe.train.options.accumulate.max(1)
+    }
+
+    /// Whether so many of the last evaluations as the recipe has patience for were no better than the best before them.
+    fn out_of_patience(&self, evaluations: &[EvaluationMetrics]) -> bool {
+        let Some(patience) = self.recipe.train.patience else { return false };
+        let by = self.recipe.checkpoint.metric;
+        // The first of equally good ones.
+        let best = evaluations.iter().enumerate().min_by(|a, b| by.compare(a.1, b.1).then(a.0.cmp(&b.0)));
+        best.is_some_and(|(i, _)| (evaluations.len() - 1 - i) as u64 >= patience)
+    }
+
+    /// An error unless a checkpoint is of this experiment.
+    fn check_same_run(&self, latest: &Latest, record: &RunRecord) -> Result<(), CheckpointError> {
+        let state = latest.state();
+        let differs = |what: &str, there: &str, here: &str| {
+            Err(latest.of_other_run(format!("{what} was {there}, now it is {here}")))
+        };
+        if state.policy != record.policy {
+            return differs("its precision", &state.policy, &record.policy);
         }
-        Ok(Outcome::Finished)
+        if state.seed != record.seed {
+            return differs("its seed", &state.seed.to_string(), &record.seed.to_string());
+        }
+        if state.data.fingerprint != self.info.fingerprint {
+            return differs("the fingerprint of its data", &state.data.fingerprint, &self.info.fingerprint);
+        }
+        if (&state.schedule.schedule, state.schedule.total) != (&self.recipe.schedule, self.steps) {
+            let there = format!("{:?} over {} steps", state.schedule.schedule, state.schedule.total);
+            return differs(
+                "its schedule",
+                &there,
+                &format!("{:?} over {} steps", self.recipe.schedule, self.steps),
+            );
+        }
+        Ok(())
     }
 }
 
-fn evaluate_into(
-    experiment: &Experiment,
-    session: &mut Session<'_>,
-    record: &mut RunRecord,
-    watch: &mut dyn Watch,
-) -> Result<(), RunError> {
-    let metrics = evaluate(session, &experiment.data.test, experiment.recipe.train.batch)?;
-    watch.evaluation(&metrics, session)?;
-    record.evaluations.push(metrics);
-    Ok(())
+/// Checkpoints to make and to begin with.
+#[derive(Default)]
+pub struct Keeping<'c> {
+    /// Where checkpoints go.
+    pub checkpoints: Option<&'c mut Checkpoints>,
+    /// The checkpoint to begin with; needs `checkpoints`, whose directory has the log.
+    pub resume: Option<&'c Latest>,
+}
+
+/// Every step whose loss scale was another than the step's before.
+#[derive(Default)]
+struct ScaleHistory(Vec<ScaleChange>);
+
+impl ScaleHistory {
+    fn push(&mut self, attempt: u64, scale: f32) {
+        if self.0.last().is_none_or(|last| last.scale != scale) {
+            self.0.push(ScaleChange { attempt, scale });
+        }
+    }
+}
+
+/// A run on its way.
+struct Running<'r> {
+    experiment: &'r Experiment,
+    engine: &'r dyn Engine,
+    watch: &'r mut dyn Watch,
+    started: Instant,
+    /// Seconds that the run had taken before it was resumed.
+    before: f64,
+    history: ScaleHistory,
+}
+
+impl Running<'_> {
+    fn steps(
+        &mut self,
+        session: &mut Session<'_>,
+        record: &mut RunRecord,
+        mut checkpoints: Option<&mut Checkpoints>,
+    ) -> Result<Outcome, RunError> {
+        let experiment = self.experiment;
+        let (every, batch) = (experiment.evaluate_every(), experiment.recipe.train.batch);
+        std::thread::scope(|scope| {
+            let numbers = session.progress().attempts..experiment.steps;
+            let (part, shape) = (&experiment.data.train, experiment.info.input);
+            let mut loader = Loader::start(scope, part, shape, batch, record.seed, numbers)?;
+            loop {
+                let attempts = session.progress().attempts;
+                let ends = attempts >= experiment.steps;
+                // Here and not after the step: a run that was stopped between the two goes on with the evaluation.
+                let mut ends = ends;
+                let due = attempts > 0 && (attempts.is_multiple_of(every) || ends);
+                let evaluated =
+                    |record: &RunRecord| record.evaluations.last().is_some_and(|e| e.attempt == attempts);
+                if due && !evaluated(record) && self.evaluate(session, record)? == Proceed::Stop {
+                    return self.stop(session, record, checkpoints);
+                }
+                if evaluated(record) && experiment.out_of_patience(&record.evaluations) {
+                    record.out_of_patience = experiment.recipe.train.patience;
+                    ends = true;
+                }
+                if let Some(checkpoints) = checkpoints.as_deref_mut() {
+                    let evaluation = record.evaluations.last().filter(|e| e.attempt == attempts);
+                    if checkpoints.due(attempts, evaluation) || (ends && checkpoints.last() != Some(attempts))
+                    {
+                        checkpoints.take(session, self.state(session, record), &self.history.0)?;
+                    }
+                    for event in checkpoints.news() {
+                        self.watch.checkpoint(&event);
+                    }
+                }
+                if ends {
+                    return Ok(Outcome::Finished);
+                }
+                let proceed = match self.step(session, record, &mut loader)? {
+                    Stepped::Done(proceed) => proceed,
+                    Stepped::Diverged(reason) => return Ok(Outcome::Diverged { reason }),
+                };
+                record.data_seconds = loader.waited().as_secs_f64();
+                if proceed == Proceed::Stop {
+                    return self.stop(session, record, checkpoints);
+                }
+            }
+        })
+    }
+
+    fn stop(
+        &mut self,
+        session: &Session<'_>,
+        record: &RunRecord,
+        checkpoints: Option<&mut Checkpoints>,
+    ) -> Result<Outcome, RunError> {
+        if let Some(checkpoints) = checkpoints
+            && checkpoints.last() != Some(session.progress().attempts)
+        {
+            checkpoints.take(session, self.state(session, record), &self.history.0)?;
+        }
+        Ok(Outcome::Interrupted)
+    }
+
+    fn step(
+        &mut self,
+        session: &mut Session<'_>,
+        record: &mut RunRecord,
+        loader: &mut Loader,
+    ) -> Result<Stepped, RunError> {
+        let experiment = self.experiment;
+        let attempt = session.progress().attempts;
+        // The loader draws as many as there are steps.
+        let Some(batch) = loader.next() else { return Err(RunError::LoaderEnded) };
+        let batch = batch?;
+        let factor = experiment.recipe.schedule.factor(session.progress().committed, experiment.steps);
+        let lr = experiment.recipe.optimiser.lr() * factor;
+        let start = Instant::now();
+        let result = session.step(host_slice(&batch.x), &batch.labels, lr);
+        let ms = start.elapsed().as_secs_f64() * 1e3;
+        loader.give_back(batch);
+        let report = match result {
+            Ok(report) => report,
+            Err(e @ TrainError::Diverged { .. }) => {
+                record.skipped = session.progress().attempts - session.progress().committed;
+                return Ok(Stepped::Diverged(e.to_string()));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let StepReport { loss, grad_norm, scale, committed } = report;
+        let metrics = StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms };
+        self.history.push(attempt, scale);
+        record.add(&Event::Step(metrics.clone()));
+        Ok(Stepped::Done(self.watch.step(&metrics)?))
+    }
+
+    fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
+        let (part, batch) = (&self.experiment.data.test, self.experiment.evaluation_batch());
+        let Some(metrics) = evaluate_while(session, part, batch, &|| self.watch.proceed())? else {
+            return Ok(Proceed::Stop);
+        };
+        self.watch.evaluation(&metrics, session)?;
+        record.add(&Event::Evaluation(metrics));
+        Ok(Proceed::Continue)
+    }
+
+    fn wall_seconds(&self) -> f64 {
+        self.before + self.started.elapsed().as_secs_f64()
+    }
+
+    fn state(&self, session: &Session<'_>, record: &RunRecord) -> RunState {
+        let (experiment, progress) = (self.experiment, session.progress());
+        RunState {
+            version: env!("CARGO_PKG_VERSION").into(),
+            engine: self.engine.name(),
+            policy: record.policy.clone(),
+            seed: record.seed,
+            progress,
+            data: DataPosition {
+                fingerprint: experiment.info.fingerprint.clone(),
+                epoch: progress.attempts / experiment.steps_per_epoch,
+                batch: progress.attempts % experiment.steps_per_epoch,
+            },
+            random: RandomState {
+                generator: "philox4x32-10".into(),
+                seed: record.seed,
+                attempt: progress.attempts,
+            },
+            schedule: SchedulePosition {
+                schedule: experiment.recipe.schedule.clone(),
+                committed: progress.committed,
+                total: experiment.steps,
+            },
+            log: self.watch.log_position(),
+            evaluation: record.evaluations.last().filter(|e| e.attempt == progress.attempts).cloned(),
+            wall_seconds: self.wall_seconds(),
+        }
+    }
+}
+
+enum Stepped {
+    Done(Proceed),
+    Diverged(String),
 }
 
 /// Mean loss and accuracy over all samples of `part`, in batches of `batch`.
 ///
 /// Errors: the engine failed.
 pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<EvaluationMetrics, RunError> {
+    let metrics = evaluate_while(session, part, batch, &|| Proceed::Continue)?;
+    // It is never told to stop.
+    metrics.ok_or(RunError::Unfinished)
+}
+
+/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result.
+fn evaluate_while(
+    session: &mut Session<'_>,
+    part: &Part,
+    batch: usize,
+    proceed: &dyn Fn() -> Proceed,
+) -> Result<Option<EvaluationMetrics>, RunError> {
     let order = InOrder::new(part.len(), batch)?;
     let mut buffers = Batch::new(part.input(), batch);
     let mut indices = vec![0; batch];
     let (mut loss, mut correct, mut rows) = (0.0, 0, 0);
     for step in 0..order.steps() {
+        if proceed() == Proceed::Stop {
+            return Ok(None);
+        }
         let counted = order.batch(step, &mut indices)?;
         part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
         let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
@@ -232,5 +479,5 @@ pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<
         rows += n;
     }
     let attempt = session.progress().attempts;
-    Ok(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 })
+    Ok(Some(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 }))
 }

@@ -26,11 +26,8 @@ fn spec(golden: &Golden) -> SessionSpec {
     SessionSpec {
         optimiser: Optimiser::AdamW(AdamW { lr: golden.lr, ..AdamW::default() }),
         scaling: LossScale::Off,
-        clip: None,
-        batch: golden.batch,
-        seed: 0,
         skip_limit: 1,
-        memory_budget: None,
+        ..SessionSpec::new(&Policy::named("fp32").unwrap(), golden.batch, 0)
     }
 }
 

@@ -74,13 +74,21 @@ pub struct Compare {
 #[derive(Debug, clap::Args)]
 pub struct Train {
     /// Recipe to run
-    pub recipe: PathBuf,
+    #[arg(required_unless_present = "resume")]
+    pub recipe: Option<PathBuf>,
     /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
     /// Seed, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Go on with a run from its latest good checkpoint, as if it had never stopped. Without RUN: with the latest run of
+    /// RECIPE, or the one in DIR; if there is none, one is begun
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    pub resume: Option<Option<PathBuf>>,
+    /// Stop after this time with a checkpoint, such as 90s, 30m or 1h30m; the exit code is then 75
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse)]
+    pub max_time: Option<std::time::Duration>,
     /// Print one JSON object at the end
     #[arg(long)]
     pub json: bool,

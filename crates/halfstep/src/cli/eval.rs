@@ -31,7 +31,8 @@ pub fn run(args: Eval, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
     opened.check_data(&data.info())?;
     let mut session = opened.session(engine.as_ref())?;
     let spinner = progress::spinner("evaluating");
-    let batch = opened.recipe.train.batch.min(data.test.len());
+    let train = &opened.recipe.train;
+    let batch = (train.batch / train.options.accumulate.max(1)).min(data.test.len());
     let result = evaluate(&mut session, &data.test, batch);
     spinner.finish_and_clear();
     let result = result?;

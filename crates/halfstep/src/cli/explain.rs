@@ -8,9 +8,9 @@ use halfstep::evidence::units;
 use halfstep::graph::Graph;
 use halfstep::graph::engine::Engine;
 use halfstep::nn::Context;
+use halfstep::train::memory::step_stages;
 use halfstep::train::recipe::Experiment;
-use halfstep::train::session::{Stages, stages};
-use halfstep::train::step::{StepSpec, train_graph};
+use halfstep::train::session::Stages;
 
 use super::args::{Explain, Stage};
 use super::failure::Failure;
@@ -59,17 +59,9 @@ fn forward(experiment: &Experiment) -> Result<Graph, Failure> {
 fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Stages, Failure> {
     let resolved = experiment.session_spec(policy, experiment.recipe.seed);
     let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
-    let graph = train_graph(&StepSpec {
-        model: experiment.model.as_ref(),
-        input: &experiment.input,
-        batch: spec.batch,
-        optimiser: &spec.optimiser,
-        scaling: &spec.scaling,
-        clip: spec.clip,
-        expose_gradients: false,
-    });
-    let graph = graph.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
-    Ok(stages(graph, &policy, engine.target()))
+    let (model, input) = (experiment.model.as_ref(), &experiment.input);
+    // Of a batch in parts, one part: the end of the step is the update alone.
+    Ok(step_stages(model, input, &policy, &spec, false, engine.target())?.train)
 }
 
 fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) -> Result<ExitCode, Failure> {

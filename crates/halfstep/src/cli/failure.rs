@@ -16,10 +16,13 @@ use miette::{GraphicalReportHandler, GraphicalTheme, Report};
 pub const ASKED: u8 = 2;
 /// Something failed on the way.
 pub const FAILED: u8 = 1;
-/// Ended by Ctrl-C, as shells number it.
+/// Ended by Ctrl-C or a polite signal, as shells number it.
 pub const INTERRUPTED: u8 = 130;
+/// The time given was not enough; `sysexits.h` calls it "try again".
+pub const OUT_OF_TIME: u8 = 75;
 
 /// An error on its way to the user.
+#[derive(Debug)]
 pub struct Failure {
     report: Report,
     code: u8,
@@ -42,6 +45,13 @@ impl Failure {
     /// The same, ending with another exit code.
     pub fn with_code(self, code: u8) -> Failure {
         Failure { code, ..self }
+    }
+
+    /// The message and the help, as text.
+    #[cfg(test)]
+    pub fn to_text(&self) -> String {
+        let help = self.report.help().map(|h| h.to_string()).unwrap_or_default();
+        format!("{}\n{help}", self.report)
     }
 
     /// Prints the error to stderr.

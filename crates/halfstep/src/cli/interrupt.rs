@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks to stop after the current step, the second stops at once.
+//! Ctrl-C, and the signals by which schedulers and terminals end a program: the first asks to stop after the current step,
+//! the second stops at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,19 +7,19 @@ use super::failure::INTERRUPTED;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Begins to listen. Where the system does not let us, Ctrl-C ends the program as ever.
+/// Begins to listen. Where the system does not let us, the signals end the program as ever.
 pub fn listen() {
     let _ = ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
         eprintln!(
-            "\nStopping after this step; what was learnt so far will be written. Ctrl-C again stops at once."
+            "\nStopping after this step; what was learnt so far will be written. A second time stops at once."
         );
     });
 }
 
-/// Whether Ctrl-C was pressed.
+/// Whether we were asked to stop.
 pub fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }

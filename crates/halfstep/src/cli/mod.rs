@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod compare;
+mod duration;
 mod eval;
 mod explain;
 #[cfg(feature = "onnx")]
@@ -12,6 +13,7 @@ mod generate;
 mod info;
 mod interrupt;
 mod machine;
+mod memory;
 mod new;
 mod numbers;
 mod open;
@@ -20,6 +22,7 @@ mod plan;
 mod predict;
 mod prepare;
 mod progress;
+mod resume;
 mod train;
 mod verdict;
 

@@ -105,7 +105,9 @@ fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result
     let default = || {
         let of_recipe = format!("{}-seed{}", recipe.precision.policy, recipe.seed);
         let names = [train::CHECKPOINT.to_string(), of_recipe];
-        names.into_iter().find(|n| there.contains(n)).or_else(|| there.first().cloned())
+        let latest = || there.iter().filter_map(|n| Some((checkpoint::attempts_of(n)?, n))).max();
+        let named = names.into_iter().find(|n| there.contains(n));
+        named.or_else(|| latest().map(|(_, n)| n.clone())).or_else(|| there.first().cloned())
     };
     match asked {
         Some(name) if there.iter().any(|n| n == name) => Ok(name.to_string()),

@@ -132,7 +132,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let (model, input, target) = (experiment.model.as_ref(), &experiment.input, engine.target());
     let precision = policy.name.clone();
     let step = match step_stages(model, input, &policy, &spec, false, target) {
-        Ok(step) => step,
+        Ok(step) => step.train,
         Err(problem @ TrainError::Budget { .. }) => {
             let problem = Some(problem.to_string());
             return Ok(Planned {

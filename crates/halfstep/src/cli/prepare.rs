@@ -8,11 +8,12 @@ use halfstep::graph::precision::{Policy, PrecisionPlan};
 use halfstep::graph::{MemoryReport, StateBytes};
 use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::recipe::{Experiment, Recipe};
-use halfstep::train::run_dir::{self, Lines, RunDir};
+use halfstep::train::run_dir::{self, RunDir, RunInfo};
+use halfstep::train::run_log::Lines;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::{machine, progress};
+use super::{machine, memory, progress};
 
 /// The recipe that `compare` runs when none is named.
 const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
@@ -114,6 +115,8 @@ struct PlanFile {
     memory: MemoryReport,
     /// Work added by computing activations again, as a share; 0 without a memory budget.
     recomputed_work: f64,
+    /// Of the copy that a checkpoint is written from; none where no checkpoints are kept.
+    snapshot_bytes: usize,
     compile_ms: f64,
     precision: PrecisionPlan,
 }
@@ -125,6 +128,23 @@ pub fn run_dir(
     policies: &[String],
     out: Option<&PathBuf>,
 ) -> Result<(RunDir, Lines), Failure> {
+    begin(experiment, engine, policies, None, || {
+        Ok(match out {
+            Some(path) => RunDir::create_at(path)?,
+            None => RunDir::create(Path::new("runs"), &experiment.recipe.name)?,
+        })
+    })
+}
+
+/// Writes everything that is known before the first step to the run directory that `make` makes.
+pub fn begin(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    info: Option<RunInfo>,
+    make: impl FnOnce() -> Result<RunDir, Failure>,
+) -> Result<(RunDir, Lines), Failure> {
+    memory::check(experiment, engine, policies, info.is_some())?;
     // Compiled first: nothing is written for a recipe that does not compile.
     let mut plans = Vec::new();
     for policy in policies {
@@ -137,18 +157,20 @@ pub fn run_dir(
             state_bytes: session.plan().state_bytes(),
             memory: session.plan().memory(),
             recomputed_work: session.recomputation().map_or(0.0, |r| r.extra_work),
+            snapshot_bytes: if info.is_some() { session.snapshot_bytes() } else { 0 },
             compile_ms: session.compile_time().as_secs_f64() * 1e3,
             precision: session.precision().clone(),
         });
     }
     let resolved = experiment.recipe.resolved()?;
-    let dir = match out {
-        Some(path) => RunDir::create_at(path)?,
-        None => RunDir::create(Path::new("runs"), &experiment.recipe.name)?,
-    };
-    dir.write(run_dir::RECIPE, resolved.as_bytes())?;
+    let dir = make()?;
     dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing)?;
     dir.write_json(run_dir::PLAN, &plans)?;
-    let lines = Lines::create(&dir.file(run_dir::METRICS))?;
+    if let Some(info) = info {
+        dir.write_json(run_dir::RUN, &info)?;
+    }
+    let lines = Lines::create_on(dir.files(), &dir.file(run_dir::METRICS))?;
+    // Last: a directory that has it has everything.
+    dir.write(run_dir::RECIPE, resolved.as_bytes())?;
     Ok((dir, lines))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
-use halfstep::train::run_dir::Lines;
+use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Proceed, RunError, Watch};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,5 +61,9 @@ impl Watch for Watcher<'_> {
         let (policy, seed) = (self.policy, self.seed);
         self.lines.push(&Line { policy, seed, event: Event::Evaluation(metrics.clone()) })?;
         (self.evaluated)(metrics, session, &self.bar)
+    }
+
+    fn log_position(&self) -> LogPosition {
+        self.lines.position()
     }
 }

@@ -1,21 +1,29 @@
-//! `halfstep train`: one run in one precision.
+//! `halfstep train`: one run in one precision, from its first step or from a checkpoint.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use halfstep::evidence::units;
-use halfstep::train::checkpoint::{self, Contents};
-use halfstep::train::metrics::{EvaluationMetrics, Outcome, RunningLoss};
+use halfstep::graph::engine::Engine;
+use halfstep::train::checkpoint::{self, CheckpointEvent, CheckpointStats, Checkpoints, Contents, Latest};
+use halfstep::train::metrics::{EvaluationMetrics, Outcome, RunRecord, RunningLoss, StepMetrics};
+use halfstep::train::recipe::Experiment;
+use halfstep::train::run_dir::{self, RunDir, RunInfo};
+use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
+use halfstep::train::train_loop::{Keeping, Proceed, RunError, Watch};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::args::Train;
-use super::failure::{FAILED, Failure, INTERRUPTED};
+use super::failure::{FAILED, Failure, INTERRUPTED, OUT_OF_TIME};
 use super::progress::{Watcher, bar};
+use super::resume::{Place, Task};
 use super::{interrupt, output, prepare};
 
-/// Name of the checkpoint, replaced after every evaluation.
+/// Name of the model that a run ends with.
 pub const CHECKPOINT: &str = "final";
 
 /// What `--json` prints.
@@ -32,23 +40,44 @@ struct Printed<'a> {
     median_ms: Option<f64>,
     arena_bytes: usize,
     wall_seconds: f64,
+    data_seconds: f64,
+    resumed_from: Option<u64>,
+    checkpoints: PrintedCheckpoints,
+}
+
+#[derive(Serialize)]
+struct PrintedCheckpoints {
+    written: u64,
+    failed: u64,
+    snapshot_bytes: usize,
+    copying_seconds: f64,
+    waiting_seconds: f64,
+    writing_seconds: f64,
+}
+
+impl From<CheckpointStats> for PrintedCheckpoints {
+    fn from(s: CheckpointStats) -> PrintedCheckpoints {
+        PrintedCheckpoints {
+            written: s.written,
+            failed: s.failed,
+            snapshot_bytes: s.snapshot_bytes,
+            copying_seconds: s.copying.as_secs_f64(),
+            waiting_seconds: s.waiting.as_secs_f64(),
+            writing_seconds: s.writing.as_secs_f64(),
+        }
+    }
 }
 
 /// Runs the command.
 pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
-    let mut recipe = prepare::recipe(Some(&args.recipe))?;
-    if let Some(name) = args.precision {
-        prepare::known_precision(&name)?;
-        recipe.precision.policy = name;
-    }
-    recipe.seed = args.seed.unwrap_or(recipe.seed);
+    let deadline = args.max_time.map(|time| Instant::now() + time);
+    let Task { recipe, place } = Task::of(&args)?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
     let engine = halfstep::engine(threads)?;
     let experiment = prepare::prepare(recipe)?;
-    let (dir, mut lines) =
-        prepare::run_dir(&experiment, engine.as_ref(), std::slice::from_ref(&policy), args.out.as_ref())?;
-    interrupt::listen();
     let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
+    let (dir, mut lines, latest) = place_of(place, &experiment, engine.as_ref(), &policy, &say)?;
+    interrupt::listen();
     say(&format!(
         "{} in {policy} on {}; {} parameters, {} steps of {}; {}",
         output::bold(&prepare::describe_model(&experiment)),
@@ -59,8 +88,8 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         engine.name()
     ));
     let bar = bar(&policy, experiment.steps);
-    let path = dir.checkpoint(CHECKPOINT);
-    let mut evaluated = |e: &EvaluationMetrics, session: &Session<'_>, bar: &ProgressBar| {
+    bar.set_position(latest.as_ref().map_or(0, |l| l.state().progress.attempts));
+    let mut evaluated = |e: &EvaluationMetrics, _: &Session<'_>, bar: &ProgressBar| {
         let text = format!(
             "step {:>6}   test loss {:.4}   test accuracy {}",
             e.attempt,
@@ -68,9 +97,9 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
             units::percent(e.accuracy, None)
         );
         bar.suspend(|| say(&text));
-        Ok(checkpoint::save(session, &path, Contents::Everything)?)
+        Ok(())
     };
-    let mut watcher = Watcher {
+    let watcher = Watcher {
         bar: bar.clone(),
         lines: &mut lines,
         policy: &policy,
@@ -78,9 +107,14 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         evaluated: &mut evaluated,
         running: RunningLoss::default(),
     };
-    let run = experiment.run(engine.as_ref(), &policy, seed, &mut watcher)?;
+    let mut watcher = Timed { watcher, deadline, unwritten: None };
+    let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
+    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
+    let run = experiment.run_with(engine.as_ref(), &policy, seed, &mut watcher, keeping)?;
+    let unwritten = watcher.unwritten.take();
     bar.finish_and_clear();
-    let record = &run.record;
+    checkpoint::save_to(&dir, CHECKPOINT, &run.session, Contents::Model)?;
+    let (record, stats) = (&run.record, checkpoints.stats());
     if args.json {
         output::json(&Printed {
             run_directory: dir.path().display().to_string(),
@@ -94,25 +128,171 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
             median_ms: record.median_ms(),
             arena_bytes: record.arena_bytes,
             wall_seconds: record.wall_seconds,
+            data_seconds: record.data_seconds,
+            resumed_from: latest.as_ref().map(|l| l.state().progress.attempts),
+            checkpoints: stats.into(),
         })?;
     } else {
-        let fields = [
-            ("train loss", record.final_train_loss().map_or("–".into(), |l| format!("{l:.4}"))),
-            ("step", record.median_ms().map_or("–".into(), units::milliseconds) + " on this CPU"),
-            ("skipped steps", units::count(record.skipped)),
-            ("step's scratch", units::bytes(record.arena_bytes)),
-            ("weights and optimiser", units::bytes(record.state_bytes.total())),
-            ("whole run", units::seconds(record.wall_seconds)),
-            ("run directory", dir.path().display().to_string()),
-        ];
-        output::raw(&format!("\n{}", output::fields(&fields)));
+        output::raw(&format!("\n{}", output::fields(&summary(record, stats, dir.path()))));
     }
+    if let Some(e) = unwritten {
+        Failure::failed(e).show();
+        return Ok(ExitCode::from(FAILED));
+    }
+    let progress = run.session.progress();
+    let goes_on = format!("`halfstep train --resume {}` goes on from there.", dir.path().display());
     match &record.outcome {
-        Outcome::Finished => Ok(ExitCode::SUCCESS),
-        Outcome::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
+        Outcome::Finished => {
+            if let Some(patience) = record.out_of_patience {
+                let steps = units::count(progress.attempts);
+                say(&format!(
+                    "Ended early, after step {steps}: {patience} evaluations in a row were no better."
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Interrupted if interrupt::asked() => {
+            say(&format!("Stopped after step {}. {goes_on}", progress.attempts));
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        Outcome::Interrupted => {
+            let time = args.max_time.map_or(0.0, |t| t.as_secs_f64());
+            say(&format!(
+                "The {} of --max-time are over after step {}. {goes_on}",
+                units::seconds(time),
+                progress.attempts
+            ));
+            Ok(ExitCode::from(OUT_OF_TIME))
+        }
         Outcome::Diverged { reason } => {
             Failure::failed(reason.clone()).show();
             Ok(ExitCode::from(FAILED))
         }
+    }
+}
+
+/// The run directory and its log, and the checkpoint to go on from.
+fn place_of(
+    place: Place,
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policy: &String,
+    say: &dyn Fn(&str),
+) -> Result<(RunDir, Lines, Option<Latest>), Failure> {
+    let begin = |make: &dyn Fn() -> Result<RunDir, Failure>| {
+        let info = RunInfo { command: "train".into(), version: env!("CARGO_PKG_VERSION").into() };
+        let (dir, lines) =
+            prepare::begin(experiment, engine, std::slice::from_ref(policy), Some(info), make)?;
+        Ok((dir, lines, None))
+    };
+    let dir = match place {
+        Place::New(Some(out)) => return begin(&|| Ok(RunDir::create_at(&out)?)),
+        Place::New(None) => {
+            return begin(&|| Ok(RunDir::create(Path::new("runs"), &experiment.recipe.name)?));
+        }
+        Place::Over(out) => return begin(&|| Ok(RunDir::create_over(&out)?)),
+        Place::There(dir) => dir,
+    };
+    super::memory::check(experiment, engine, std::slice::from_ref(policy), true)?;
+    let (latest, rejected) = Latest::find(&dir);
+    for bad in rejected {
+        eprintln!("warning: the checkpoint {} cannot be used: {}", bad.name, bad.reason);
+    }
+    let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
+    match &latest {
+        Some(latest) => {
+            let state = latest.state();
+            say(&format!("Going on with {} from its checkpoint {}.", dir.path().display(), latest.name));
+            for (what, was, is) in [
+                ("engine", state.engine.as_str(), engine.name().as_str()),
+                ("version", &state.version, env!("CARGO_PKG_VERSION")),
+            ] {
+                if without_threads(was) != without_threads(is) {
+                    eprintln!(
+                        "warning: the {what} was {was} and is {is} now: from here on, the last bits may differ"
+                    );
+                }
+            }
+        }
+        None => say(&format!("{} has no checkpoint yet: beginning at its first step.", dir.path().display())),
+    }
+    let lines = Lines::resume(dir.files(), &dir.file(run_dir::METRICS), &position)?;
+    // The model of an earlier stop: until the run ends again, the latest checkpoint is the model to use.
+    let earlier = dir.checkpoint(CHECKPOINT);
+    if earlier.is_file() {
+        dir.files()
+            .remove_file(&earlier)
+            .map_err(|e| Failure::failed(format!("{}: {e}", earlier.display())))?;
+    }
+    Ok((dir, lines, latest))
+}
+
+/// An engine's name less its number of threads, which no result depends on.
+fn without_threads(name: &str) -> &str {
+    name.split(", ").next().unwrap_or(name)
+}
+
+fn summary(record: &RunRecord, stats: CheckpointStats, run: &Path) -> Vec<(&'static str, String)> {
+    let stood_still = (stats.copying + stats.waiting).as_secs_f64();
+    let share = if record.wall_seconds > 0.0 { stood_still / record.wall_seconds } else { 0.0 };
+    let checkpoints = match stats.written {
+        0 => "none written".to_string(),
+        n => format!(
+            "{} written, {} each in memory; training stood still for {:.1} % of the time",
+            units::count(n),
+            units::bytes(stats.snapshot_bytes),
+            share * 100.0
+        ),
+    };
+    vec![
+        ("train loss", record.final_train_loss().map_or("–".into(), |l| format!("{l:.4}"))),
+        ("step", record.median_ms().map_or("–".into(), units::milliseconds) + " on this CPU"),
+        ("skipped steps", units::count(record.skipped)),
+        ("step's scratch", units::bytes(record.arena_bytes)),
+        ("weights and optimiser", units::bytes(record.state_bytes.total())),
+        ("whole run", units::seconds(record.wall_seconds)),
+        ("waited for data", units::seconds(record.data_seconds)),
+        ("checkpoints", checkpoints),
+        ("run directory", run.display().to_string()),
+    ]
+}
+
+/// A watcher that stops in time, and warns of checkpoints that could not be written.
+struct Timed<'a> {
+    watcher: Watcher<'a>,
+    deadline: Option<Instant>,
+    /// Why the last checkpoint could not be written.
+    unwritten: Option<String>,
+}
+
+impl Watch for Timed<'_> {
+    fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
+        self.watcher.step(metrics)?;
+        Ok(self.proceed())
+    }
+
+    fn proceed(&self) -> Proceed {
+        let over = self.deadline.is_some_and(|at| Instant::now() >= at);
+        if over || interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
+    }
+
+    fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
+        self.watcher.evaluation(metrics, session)
+    }
+
+    fn checkpoint(&mut self, event: &CheckpointEvent) {
+        match event {
+            CheckpointEvent::Written { .. } => self.unwritten = None,
+            CheckpointEvent::Failed { error, .. } => {
+                let text =
+                    format!("warning: {error}; training goes on, earlier checkpoints are as they were");
+                self.watcher.bar.suspend(|| eprintln!("{text}"));
+                self.unwritten = Some(error.to_string());
+            }
+        }
+    }
+
+    fn log_position(&self) -> LogPosition {
+        self.watcher.log_position()
     }
 }

@@ -86,6 +86,20 @@ impl Recipe {
                 return Err(error.help(near.unwrap_or_default() + help));
             }
         }
+        for group in &self.train.options.groups {
+            let weights: Vec<&str> = graph.weights().map(|slot| graph.slot(slot).name.as_str()).collect();
+            if !weights.iter().any(|name| group.matches(name)) {
+                let message = format!("the group `{}` matches no parameter of the model", group.pattern);
+                let near = nearest(&group.pattern, weights).map(|n| format!("did you mean `{n}`? "));
+                let help = near.unwrap_or_default() + "`halfstep explain --stage graph` prints the names";
+                return Err(self.source.wrong("train", Some("groups"), &message, "here").help(help));
+            }
+        }
+        let is_frozen = |slot| self.train.options.is_frozen(&graph.slot(slot).name);
+        if graph.weights().all(is_frozen) {
+            let message = "every parameter is frozen: there is nothing to train";
+            return Err(self.source.wrong("train", Some("groups"), message, "here"));
+        }
         Ok(Experiment { recipe: self, data, info, input, model, steps_per_epoch, steps })
     }
 

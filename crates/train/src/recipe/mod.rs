@@ -8,6 +8,7 @@
 //! | `[optimiser]` | `kind` and the fields of [`Optimiser`] |
 //! | `[schedule]` | `kind` and the fields of [`Schedule`] |
 //! | `[train]` | [`TrainSettings`] |
+//! | `[checkpoint]` | [`CheckpointSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
 //!
@@ -27,13 +28,14 @@ use serde::Serialize;
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
-pub use settings::{CompareSettings, Length, PrecisionSettings, TrainSettings};
+pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 7] = ["data", "model", "optimiser", "schedule", "train", "precision", "compare"];
+const SECTIONS: [&str; 8] =
+    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare"];
 
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +54,8 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// How long, and in what batches.
     pub train: TrainSettings,
+    /// When checkpoints are made, and which are kept.
+    pub checkpoint: CheckpointSettings,
     /// In which formats.
     pub precision: PrecisionSettings,
     /// How precisions are compared.

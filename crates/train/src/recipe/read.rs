@@ -14,13 +14,14 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::settings::{
-    CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
+    CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
 };
 use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
 use crate::setting::SettingError;
+use crate::step_options::StepOptions;
 
 /// Where a key and its value stand in the text.
 #[derive(Clone, Debug, Default)]
@@ -174,6 +175,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     let train = train(required("train", "it says how long, such as epochs = 3 and batch = 64")?, source)?;
     let optimiser = section("optimiser").map_or(Ok(Optimiser::default()), |s| optimiser(s, source))?;
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
+    let checkpoint = section("checkpoint").map_or(Ok(CheckpointSettings::default()), Section::deserialise)?;
+    checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
@@ -201,6 +204,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         optimiser,
         schedule,
         train,
+        checkpoint,
         precision,
         compare,
         base: base.to_path_buf(),
@@ -243,6 +247,7 @@ fn schedule(mut section: Section<'_>) -> Result<Schedule, RecipeError> {
     match section.kind(&Schedule::KINDS)? {
         "constant" => section.deserialise().map(Schedule::Constant),
         "linear" => section.deserialise().map(Schedule::Linear),
+        "onecycle" => section.deserialise().map(Schedule::OneCycle),
         _ => section.deserialise().map(Schedule::Cosine),
     }
 }
@@ -281,8 +286,14 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
     if t.evaluate_every == Some(0) {
         return wrong(Some("evaluate_every"), "`evaluate_every` is 0", "expected at least 1");
     }
-    let TrainTable { batch, clip, skip_limit, evaluate_every, memory_budget, .. } = t;
-    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, memory_budget })
+    if t.patience == Some(0) {
+        return wrong(Some("patience"), "`patience` is 0", "expected at least 1");
+    }
+    let TrainTable { batch, clip, skip_limit, evaluate_every, patience, memory_budget, .. } = t;
+    let TrainTable { accumulate, ema, groups, .. } = t;
+    let options = StepOptions { accumulate, average: ema, groups };
+    options.validate(batch).map_err(|e| setting("train", &e, source))?;
+    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, memory_budget, options })
 }
 
 fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {

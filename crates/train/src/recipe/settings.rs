@@ -5,6 +5,8 @@ use halfstep_graph::precision::{Override, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
 
 use crate::scaler::LossScale;
+use crate::setting::{SettingError, require};
+use crate::step_options::{Group, StepOptions};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub struct TrainSettings {
     /// `memory_budget`: bytes that the engine may hold for a training step, such as `"512 MiB"`; activations are computed
     /// again to keep within it. Absent, nothing is.
     pub memory_budget: Option<ByteSize>,
+    /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that end the run early.
+    pub patience: Option<u64>,
+    /// `accumulate`, `ema` and `groups`.
+    pub options: StepOptions,
 }
 
 /// `[train]` as written.
@@ -51,6 +57,21 @@ pub(crate) struct TrainTable {
     pub evaluate_every: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<ByteSize>,
+    pub patience: Option<u64>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(parts: &usize) -> bool {
+    *parts == 1
 }
 
 fn default_skip_limit() -> u32 {
@@ -71,7 +92,56 @@ impl From<TrainSettings> for TrainTable {
             skip_limit: s.skip_limit,
             evaluate_every: s.evaluate_every,
             memory_budget: s.memory_budget,
+            patience: s.patience,
+            accumulate: s.options.accumulate,
+            ema: s.options.average,
+            groups: s.options.groups,
         }
+    }
+}
+
+/// What makes one checkpoint better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestBy {
+    /// A lower test loss.
+    #[default]
+    Loss,
+    /// A higher test accuracy.
+    Accuracy,
+}
+
+/// The `[checkpoint]` section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between checkpoints; absent, one after every evaluation, unless the last is still being written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+    /// A checkpoint is made also when the last is older than so many minutes.
+    pub minutes: f64,
+    /// How many of the latest are kept.
+    pub keep_last: usize,
+    /// How many of the best are kept besides.
+    pub keep_best: usize,
+    /// What is best.
+    pub metric: BestBy,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> CheckpointSettings {
+        CheckpointSettings { every: None, minutes: 10.0, keep_last: 2, keep_best: 1, metric: BestBy::Loss }
+    }
+}
+
+impl CheckpointSettings {
+    /// Whether the settings make sense.
+    ///
+    /// Errors: a setting out of range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        require(self.every != Some(0), "every", 0, "at least 1")?;
+        require(self.minutes > 0.0, "minutes", self.minutes, "a number above 0")?;
+        require(self.keep_last > 0, "keep_last", self.keep_last, "at least 1")
     }
 }
 

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod faulty_disk;
 pub mod golden;
+pub mod json_schema;
 pub mod rounding;
+pub mod run;
 
 use std::num::NonZeroUsize;
 

@@ -1,0 +1,176 @@
+//! Whether a run fits in memory, before it begins.
+
+use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::train::recipe::Experiment;
+use halfstep::train::session::stages;
+use halfstep::train::step::{ACCUMULATE, StepSpec, step_graphs};
+
+use super::failure::Failure;
+use super::machine::{self, Available};
+
+/// Bytes that a run needs at one time, by what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Need {
+    /// Weights, moments and the rest of the state.
+    state: usize,
+    /// The arena of the step.
+    scratch: usize,
+    /// The copy of the state that a checkpoint is written from.
+    snapshot: usize,
+}
+
+impl Need {
+    fn total(self) -> usize {
+        self.state + self.scratch + self.snapshot
+    }
+}
+
+/// What `policy` needs for a batch in so many parts, from the plan alone.
+fn need(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policy: &str,
+    parts: usize,
+    checkpoints: bool,
+) -> Result<Need, Failure> {
+    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
+    let (policy, mut spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    spec.options.accumulate = parts;
+    let step = StepSpec {
+        model: experiment.model.as_ref(),
+        input: &experiment.input,
+        batch: spec.batch,
+        optimiser: &spec.optimiser,
+        scaling: &spec.scaling,
+        clip: spec.clip,
+        expose_gradients: false,
+    };
+    let graphs = step_graphs(&step, &spec.options);
+    let graphs = graphs.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
+    let plan = stages(graphs.train, &policy, engine.target()).plan;
+    let end = graphs.apply.map_or(0, |graph| stages(graph, &policy, engine.target()).plan.arena_bytes);
+    let state = plan.state_bytes().total();
+    let lasting = plan.graph.slots.iter().filter(|s| !s.name.starts_with(ACCUMULATE));
+    let snapshot = if checkpoints { lasting.map(|s| 4 * s.ty.shape.count()).sum() } else { 0 };
+    // Programs run one after another in one arena.
+    Ok(Need { state, scratch: plan.arena_bytes.max(end), snapshot })
+}
+
+/// An error if one of the precisions does not fit in the memory that is to be had, with the setting that would make it fit.
+/// Where the system does not say how much there is, nothing is refused.
+pub fn check(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    checkpoints: bool,
+) -> Result<(), Failure> {
+    match machine::available_memory() {
+        Some(limit) => check_within(limit, experiment, engine, policies, checkpoints),
+        None => Ok(()),
+    }
+}
+
+fn check_within(
+    limit: Available,
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+    checkpoints: bool,
+) -> Result<(), Failure> {
+    let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
+    for policy in policies {
+        let found = need(experiment, engine, policy, parts, checkpoints)?;
+        if found.total() <= limit.bytes {
+            continue;
+        }
+        let copy = match found.snapshot {
+            0 => String::new(),
+            bytes => format!(", {} for the copy that checkpoints are written from", units::bytes(bytes)),
+        };
+        let message = format!(
+            "this run in {policy} needs {}: {} for weights and optimiser, {} for a step of {} samples{copy}; \
+             {} {}",
+            units::bytes(found.total()),
+            units::bytes(found.state),
+            units::bytes(found.scratch),
+            batch / parts,
+            units::bytes(limit.bytes),
+            limit.source.words(),
+        );
+        let fits = |policy: &str, parts: usize| -> Result<Option<Need>, Failure> {
+            let need = need(experiment, engine, policy, parts, checkpoints)?;
+            Ok((need.total() <= limit.bytes).then_some(need))
+        };
+        return Err(Failure::asked(message, advice(experiment, policy, found, limit.bytes, fits)?));
+    }
+    Ok(())
+}
+
+/// What to change: the precision, or the number of parts that a batch is worked through in, which leaves what is trained as
+/// it is.
+fn advice(
+    experiment: &Experiment,
+    policy: &str,
+    found: Need,
+    limit: usize,
+    fits: impl Fn(&str, usize) -> Result<Option<Need>, Failure>,
+) -> Result<String, Failure> {
+    if found.state + found.snapshot > limit {
+        return Ok("weights and optimiser alone are too large: choose a smaller model".into());
+    }
+    let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
+    let mut settings = Vec::new();
+    for other in experiment.recipe.precision.policies.iter().filter(|p| *p != policy) {
+        if let Some(need) = fits(other, parts)? {
+            settings.push(format!("--precision {other} ({})", units::bytes(need.total())));
+        }
+    }
+    for more in (parts + 1..=batch).filter(|&more| batch.is_multiple_of(more)) {
+        if let Some(need) = fits(policy, more)? {
+            settings.push(format!("`accumulate = {more}` in [train] ({})", units::bytes(need.total())));
+            break;
+        }
+    }
+    Ok(match settings.is_empty() {
+        true => "even single samples are too large: choose a smaller model".into(),
+        false => format!("it would fit with {}", settings.join(" or ")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::machine::Limit;
+    use halfstep::train::recipe::Recipe;
+
+    const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
+        [model]\nkind = \"mlp\"\nhidden = [64]\n[train]\nsteps = 1\nbatch = 256\n";
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let recipe = Recipe::parse("r.toml", RECIPE, std::path::Path::new(".")).unwrap();
+        let experiment = recipe.prepare().unwrap();
+        let engine = halfstep::engine(None).unwrap();
+        let policies = ["fp32".to_string()];
+        let need = |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true).unwrap();
+        let check = |bytes| {
+            let limit = Available { bytes, source: Limit::ControlGroup };
+            check_within(limit, &experiment, engine.as_ref(), &policies, true)
+        };
+        let whole = need("fp32", 1);
+        assert_eq!(whole.snapshot, whole.state, "all state is f32");
+        assert!(check(whole.total()).is_ok());
+        let refused = |bytes| check(bytes).expect_err("refused").to_text();
+        let said = refused(whole.total() - 1);
+        assert!(said.contains(&units::bytes(whole.total())) && said.contains("container or job"), "{said}");
+        assert!(said.contains("it would fit with") && said.contains("`accumulate = 2` in [train]"), "{said}");
+        // What is advised fits, and one part fewer does not.
+        let eighth = need("fp32", 8).total();
+        assert!(need("fp32", 4).total() > eighth && need("bf16", 1).total() > eighth);
+        let said = refused(eighth);
+        assert!(said.contains("`accumulate = 8`") && !said.contains("--precision"), "{said}");
+        let said = refused(whole.state);
+        assert!(said.contains("choose a smaller model"), "{said}");
+    }
+}

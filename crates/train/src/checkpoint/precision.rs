@@ -1,0 +1,168 @@
+//! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what loss scaling did.
+//! `schema/precision-manifest.schema.json` describes it.
+
+use halfstep_graph::precision::{PlanEntry, Policy};
+use halfstep_graph::{DType, SlotKind};
+use serde::{Deserialize, Serialize};
+
+use crate::scaler::LossScale;
+use crate::session::Session;
+
+/// What `format` says.
+pub const FORMAT: &str = "halfstep-precision-manifest";
+/// The version of the schema.
+pub const VERSION: u32 = 1;
+/// The schema, in JSON Schema 2020-12.
+pub const SCHEMA: &str = include_str!("../../schema/precision-manifest.schema.json");
+
+/// The formats of a run, and of the tensors of one checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrecisionManifest {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// The program that wrote it, with its version.
+    pub program: String,
+    /// What was asked for.
+    pub policy: Policy,
+    /// What that means for most values; `values` has them all.
+    pub formats: Formats,
+    /// Loss scaling.
+    pub loss_scaling: LossScaling,
+    /// The tensors of the checkpoint.
+    pub tensors: Vec<StoredTensor>,
+    /// Every value of the training step, with the reason for its formats.
+    pub values: Vec<PlanEntry>,
+}
+
+/// The formats of a run in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formats {
+    /// How activations, and the copies of weights that products read, are stored.
+    pub storage: DType,
+    /// What contractions multiply.
+    pub compute: DType,
+    /// What contractions sum in.
+    pub accumulation: DType,
+    /// How weights are kept between steps and updated.
+    pub master: DType,
+    /// How the optimiser's averages are kept.
+    pub moments: DType,
+    /// How a value is rounded to a narrower format.
+    pub rounding: Rounding,
+}
+
+/// How a value is rounded to a narrower format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// To the nearest value, of two equally near ones to that with an even last digit.
+    NearestEven,
+}
+
+/// Loss scaling as asked for, and as it went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScaling {
+    /// The rule.
+    pub recipe: LossScale,
+    /// The scale of the first step, and of every step that had another than the step before.
+    pub history: Vec<ScaleChange>,
+}
+
+/// A step from which on the loss scale was another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScaleChange {
+    /// Steps tried before it.
+    pub attempt: u64,
+    /// The scale.
+    pub scale: f32,
+}
+
+/// A tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// The file.
+    pub file: String,
+    /// What it is.
+    pub kind: TensorKind,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// How it is stored in the file.
+    pub storage: DType,
+}
+
+/// What a tensor of a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorKind {
+    /// A trained parameter: the master copy.
+    Weight,
+    /// A running average of weights or gradients.
+    Moment,
+    /// A running statistic of the data.
+    Statistic,
+    /// State of the loss scaler.
+    Scaler,
+    /// A count of steps.
+    Counter,
+}
+
+impl From<SlotKind> for TensorKind {
+    fn from(kind: SlotKind) -> TensorKind {
+        match kind {
+            SlotKind::Weight { .. } => TensorKind::Weight,
+            SlotKind::Moment => TensorKind::Moment,
+            SlotKind::Statistic => TensorKind::Statistic,
+            SlotKind::Scaler => TensorKind::Scaler,
+            SlotKind::Counter => TensorKind::Counter,
+        }
+    }
+}
+
+impl PrecisionManifest {
+    /// The manifest of a checkpoint of `session`; `file` names the file a slot is saved in.
+    pub fn of(
+        session: &Session<'_>,
+        history: &[ScaleChange],
+        file: impl Fn(SlotKind) -> &'static str,
+    ) -> Self {
+        let slots: Vec<&halfstep_graph::Slot> = session.lasting_slots().collect();
+        let low = session.policy().low.unwrap_or(DType::F32);
+        let kept = |wanted: fn(SlotKind) -> bool| {
+            slots
+                .iter()
+                .filter(|s| wanted(s.kind))
+                .map(|s| s.ty.dtype)
+                .reduce(DType::widest)
+                .unwrap_or(DType::F32)
+        };
+        let stored = |slot: &halfstep_graph::Slot| StoredTensor {
+            name: slot.name.clone(),
+            file: file(slot.kind).into(),
+            kind: slot.kind.into(),
+            shape: slot.ty.shape.to_vec(),
+            // Floating-point values leave an engine as f32, and are saved as they come.
+            storage: if slot.ty.dtype == DType::I32 { DType::I32 } else { DType::F32 },
+        };
+        PrecisionManifest {
+            format: FORMAT.into(),
+            version: VERSION,
+            program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
+            policy: session.policy().clone(),
+            formats: Formats {
+                storage: low,
+                compute: low,
+                accumulation: DType::F32,
+                master: kept(|k| matches!(k, SlotKind::Weight { .. })),
+                moments: kept(|k| k == SlotKind::Moment),
+                rounding: Rounding::NearestEven,
+            },
+            loss_scaling: LossScaling { recipe: session.spec().scaling.clone(), history: history.to_vec() },
+            tensors: slots.iter().map(|slot| stored(slot)).collect(),
+            values: session.precision().entries.clone(),
+        }
+    }
+}
