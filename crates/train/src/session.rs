@@ -406,15 +406,19 @@ impl<'a> Session<'a> {
         let key = key(self.spec.seed, self.progress.attempts);
         let lr = [lr as f32];
         let (y_of, lr) = (HostSlice::I32(y), ("lr", HostSlice::F32(&lr)));
-        let last = if self.apply.is_some() {
+        if self.apply.is_some() {
             self.accumulate(x, y, key)?;
-            let Some(apply) = &mut self.apply else { unreachable!("just found to be there") };
-            apply.run(&mut self.state, &[lr])?;
-            apply
-        } else {
-            self.train
-                .run(&mut self.state, &[("x", x), ("y", y_of), (KEY_INPUT, HostSlice::I32(&key)), lr])?;
-            &mut self.train
+        }
+        let last = match &mut self.apply {
+            Some(apply) => {
+                apply.run(&mut self.state, &[lr])?;
+                apply
+            }
+            None => {
+                let inputs = [("x", x), ("y", y_of), (KEY_INPUT, HostSlice::I32(&key)), lr];
+                self.train.run(&mut self.state, &inputs)?;
+                &mut self.train
+            }
         };
         let read = |name: &str| Ok::<f32, EngineError>(last.read(name)?.f32()[0]);
         let report = StepReport {

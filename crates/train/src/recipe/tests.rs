@@ -20,6 +20,8 @@ warmup = 2
 epochs = 2
 batch = 32
 clip = 1.0
+[checkpoint]
+metric = "accuracy"
 [precision]
 policy = "fp16"
 policies = ["fp32", "fp16"]
@@ -59,12 +61,15 @@ fn a_good_recipe_is_read_and_prepared() {
 
 #[test]
 fn the_resolved_recipe_means_the_same() {
-    let recipe = parse(GOOD).unwrap();
+    let more = "clip = 1.0\naccumulate = 4\nema = 0.99\npatience = 3\n\
+        groups = [{ pattern = \"layers.0\", lr = 0.5 }, { pattern = \"layers.1\", weight_decay = 0.1, frozen = true }]";
+    let recipe = parse(&GOOD.replace("clip = 1.0", more)).unwrap();
     let resolved = recipe.resolved().unwrap();
-    let again = parse(&resolved).unwrap();
+    let again = parse(&resolved).unwrap_or_else(|e| panic!("{e}: {resolved}"));
     assert_eq!(again.resolved().unwrap(), resolved);
     assert_eq!((again.data, again.model, again.train), (recipe.data, recipe.model, recipe.train));
     assert_eq!((again.optimiser, again.schedule), (recipe.optimiser, recipe.schedule));
+    assert_eq!(again.checkpoint, recipe.checkpoint);
     assert_eq!((again.precision, again.compare), (recipe.precision, recipe.compare));
 }
 
@@ -121,6 +126,16 @@ fn values_out_of_range_are_pointed_at() {
         ("batch = 32", "batch = 5000", "5000"),
         ("warmup = 2", "warmup = 1000", "1000"),
         ("seeds = 2", "seeds = 0", "0"),
+        ("clip = 1.0", "accumulate = 5", "5"),
+        ("clip = 1.0", "ema = 1.0", "1.0"),
+        ("clip = 1.0", "patience = 0", "0"),
+        (
+            "clip = 1.0",
+            "groups = [{ pattern = \"layers.0\", lr = 0.0 }]",
+            "[{ pattern = \"layers.0\", lr = 0.0 }]",
+        ),
+        ("metric = \"accuracy\"", "keep_last = 0", "0"),
+        ("metric = \"accuracy\"", "metric = \"speed\"", "\"speed\""),
         ("hidden = [16]", "hidden = [0]", "[0]"),
         ("epochs = 2", "epochs = 2\nsteps = 3", "3"),
         ("[compare]", "[compare]\nmargin = 1.5", "1.5"),
@@ -138,6 +153,15 @@ fn what_does_not_fit_together_is_an_error() {
     let (message, _, hint) = mistake("layers.0", "layer.0");
     assert!(message.contains("matches no part of the model"), "{message}");
     assert!(hint.unwrap().contains("layers.0"));
+}
+
+#[test]
+fn groups_must_leave_something_to_train() {
+    let with = |groups: &str| mistake("clip = 1.0", &format!("groups = [{groups}]"));
+    let (message, _, hint) = with("{ pattern = \"layer.0\", frozen = true }");
+    assert!(message.contains("matches no parameter") && hint.unwrap().contains("layers.0"), "{message}");
+    let (message, _, _) = with("{ pattern = \"*\", frozen = true }");
+    assert!(message.contains("every parameter is frozen"), "{message}");
 }
 
 #[test]
