@@ -16,7 +16,7 @@ fn logits(n: usize, wrong: usize, margin: f32, seed: u64) -> Vec<u8> {
     let labels: Vec<i64> = (0..n).map(|i| (i % 3) as i64).collect();
     for i in 0..n {
         // A seed's own few errors, so that there is a spread.
-        let is_wrong = i % wrong == 0 || (i * 7 + seed as usize * 13) % 101 == 0;
+        let is_wrong = i.is_multiple_of(wrong) || (i * 7 + seed as usize * 13).is_multiple_of(101);
         let answer = if is_wrong { (i + 1) % 3 } else { i % 3 };
         x.extend((0..3).map(|k| if k == answer { margin } else { 0.0f32 }));
     }

@@ -43,7 +43,7 @@ pub fn measure(logits: &[f32], label: u32, exps: &mut [f64]) -> Sample {
         energy: f64::INFINITY,
     };
     let Some(&own) = logits.get(label as usize) else { return nothing };
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let greatest = greatest(logits);
     let top = f64::from(greatest);
     for (e, &x) in exps.iter_mut().zip(logits) {
         *e = exp_not_above_zero(f64::from(x) - top);
@@ -82,8 +82,7 @@ pub fn measure_pair(first: &[f32], second: &[f32], label: u32, exps: &mut [f64])
 
 /// KL(first ‖ second) from what [`measure`] found and left in `exps` for the first.
 pub fn divergence(first: &[f32], second: &[f32], exps: &[f64], a: &Sample, b: &Sample) -> f64 {
-    let top = first.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum = (-a.energy - f64::from(top)).exp();
+    let sum = (-a.energy - f64::from(greatest(first))).exp();
     // Σ p (x − y) with p = exp(x − top) / sum; and log Z of both.
     let mut lanes = [0.0f64; 4];
     let mut rest = 0.0;
@@ -100,6 +99,18 @@ pub fn divergence(first: &[f32], second: &[f32], exps: &[f64], a: &Sample, b: &S
     let mean = (lanes[0] + lanes[1] + (lanes[2] + lanes[3]) + rest) / sum;
     // Zero at least, by Gibbs; rounding alone can go below.
     (mean + a.energy - b.energy).max(0.0)
+}
+
+/// The greatest of finite numbers, several at a time.
+pub(super) fn greatest(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<8>();
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for c in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(c) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Sum and sum of squares, in an order that the length alone decides.

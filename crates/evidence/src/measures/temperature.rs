@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::sample::{exp_not_above_zero, measure};
+use super::sample::{exp_not_above_zero, greatest, measure};
 
 /// Most logits that a fit holds; of larger sets evenly spaced rows are taken.
 pub const MOST_LOGITS: u64 = 1 << 22;
@@ -77,7 +77,7 @@ pub fn fit(logits: &[f32], labels: &[u32], classes: usize) -> Option<Temperature
 fn at(beta: f64, logits: &[f32], labels: &[u32], classes: usize) -> (f64, f64, f64) {
     let (mut loss, mut slope, mut curvature) = (0.0, 0.0, 0.0);
     for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-        let top = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let top = f64::from(greatest(row));
         let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
         for &x in row {
             let x = f64::from(x) - top;
