@@ -94,10 +94,16 @@ fn every_kind_of_number_in_every_format() {
     place.ok(&[&["numbers"], &more[..], &["--saturate", "--json", "--"], &numbers].concat());
     let blocks = "mxfp8,mxfp8-e5m2,mxfp6-e3m2,mxfp6-e2m3,mxfp4,nvfp4,fp8-blocks";
     place.ok(&[&["numbers", "--blocks", blocks, "--"], &numbers[..]].concat());
-    for number in ["0", "-1e300", "1e-300"] {
-        place.ok(&["numbers", "--formats", all, "--svg", "n.svg", number]);
-        place.ok(&["numbers", "--formats", all, "--svg", "s.svg", "--sum", "100", "--remedies", number]);
+    for number in ["0", "-1e38", "1e-300", "5e-324", "1.7e308"] {
+        if number != "1.7e308" {
+            place.ok(&["numbers", "--formats", all, "--svg", "n.svg", number]);
+        }
+        for more in [&["--sum", "100", "--remedies"][..], &["--sum", "1"]] {
+            place.ok(&[&["numbers", "--formats", all, "--svg", "s.svg", number], more].concat());
+        }
     }
+    let stderr = place.fails(1, &["numbers", "1.7e308", "--svg", "none.svg"]);
+    assert!(stderr.contains("none of the formats holds"), "{stderr}");
 }
 
 /// Runs each command of the chapter and compares what it prints, and the pictures it draws. `UPDATE_DOCS=1` writes

@@ -1,7 +1,7 @@
 //! Pictures of formats, of a number among its neighbours, and of sums: SVG that is dark on light and light on dark ground.
 
 use halfstep::evidence::curves::COLOURS;
-use halfstep::float::{Format, Overflow, Rounding, Stored, ulp};
+use halfstep::float::{Format, Overflow, Rounding, Stored, round_to, ulp};
 use plotters::prelude::*;
 
 use super::brief;
@@ -102,9 +102,11 @@ pub fn formats(formats: &[Format]) -> Result<String, DrawError> {
 pub fn neighbours(given: f64, formats: &[Format]) -> Result<String, DrawError> {
     let stored = |f: Format| Stored::new(f, given, Rounding::NearestEven, Overflow::NonFinite);
     // Wide enough for the neighbours of the coarsest format that has the number in its range.
-    let in_range = || formats.iter().copied().filter(|&f| stored(f).value.is_finite());
-    let step = in_range().map(|f| ulp(f, given)).fold(0.0, f64::max);
-    let reach = if step > 0.0 { 1.6 * step } else { given.abs().max(1.0) };
+    let step = formats.iter().filter(|&&f| holds(f, given)).map(|&f| ulp(f, given)).fold(0.0, f64::max);
+    if step == 0.0 {
+        return Err(DrawError(format!("none of the formats holds {}", brief(given))));
+    }
+    let reach = 1.6 * step;
     let (low, high) = (given - reach, given + reach);
     let rows = formats.len();
     finished(110 + 46 * rows as u32, |area| {
@@ -131,7 +133,7 @@ pub fn neighbours(given: f64, formats: &[Format]) -> Result<String, DrawError> {
             let style = ("sans-serif", 14).into_font().color(&colour(i));
             area.draw(&Text::new(format.name(), (x - 76, y - 8), style))?;
             let s = stored(format);
-            if !s.value.is_finite() {
+            if !holds(format, given) {
                 let (x, y) = chart.backend_coord(&(given, middle));
                 area.draw(&Text::new("beyond its largest number", (x + 10, y - 8), font(13)))?;
                 continue;
@@ -154,6 +156,12 @@ pub fn neighbours(given: f64, formats: &[Format]) -> Result<String, DrawError> {
         chart.draw_series([PathElement::new([(given, 0.0), (given, rows as f64)], TEXT.stroke_width(1))])?;
         Ok(())
     })
+}
+
+/// Whether the number lies within the format's range, or so near that it rounds into it.
+fn holds(format: Format, given: f64) -> bool {
+    let max = format.info().max_finite;
+    given.abs() < max + ulp(format, max) && round_to(format, given).is_finite()
 }
 
 /// The format's numbers from `low` to `high`, if there are few.
@@ -220,7 +228,8 @@ impl Axes {
     fn range(self, low: f64, high: f64) -> (f64, f64) {
         match self {
             _ if low > high => (0.0, 1.0),
-            Axes::Linear => (0.0, if high > 0.0 { high * 1.05 } else { 1.0 }),
+            // The axis' steps must be f64 numbers, too.
+            Axes::Linear => (0.0, if high > 1e-300 { high * 1.05 } else { 1.0 }),
             Axes::Logarithmic => (low.floor(), high.ceil().max(low.floor() + 1.0)),
         }
     }
@@ -228,12 +237,13 @@ impl Axes {
 
 /// Magnitudes of sums over the number of terms.
 pub fn sums(term: f64, count: u64, axes: Axes, sums: &[Named]) -> Result<String, DrawError> {
+    let shown = |(_, y): &(f64, f64)| y.is_finite() && *y < 1e300;
     let curve = |s: &Named| -> Vec<(f64, f64)> {
         let places = s.sum.curve.iter().map(|&(n, y)| (axes.place(n as f64), axes.place(y)));
-        places.filter(|(_, y)| y.is_finite()).collect()
+        places.filter(shown).collect()
     };
     let exact = [1.0, count as f64].map(|n| (axes.place(n), axes.place(term * n)));
-    let exact: Vec<(f64, f64)> = exact.into_iter().filter(|(_, y)| y.is_finite()).collect();
+    let exact: Vec<(f64, f64)> = exact.into_iter().filter(shown).collect();
     let all = || sums.iter().flat_map(&curve).chain(exact.clone()).map(|(_, y)| y);
     let (low, high) =
         axes.range(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
@@ -293,7 +303,7 @@ mod tests {
     #[test]
     fn pictures_have_a_mark_for_each_format() {
         let five = [Format::F32, Format::Bf16, Format::F16, Format::E4m3, Format::E5m2];
-        for given in [0.1, 0.0, -3.5e4, 1e-40, f64::MAX] {
+        for given in [0.1, 0.0, -3.5e4, 1e-40, 65_510.0, 3e38, 5e-324] {
             let svg = neighbours(given, &five).unwrap();
             for format in five {
                 assert!(svg.contains(format.name()), "{given} {format}");
@@ -302,6 +312,7 @@ mod tests {
             assert_eq!(svg.matches("<circle").count(), inside, "{given}");
             assert!(!svg.contains("NaN") && !svg.contains("#010203"), "{given}");
         }
+        assert!(neighbours(f64::MAX, &five).is_err() && neighbours(-7.0, &[Format::E2m1]).is_ok());
         let svg = formats(&five).unwrap();
         assert_eq!(svg.matches("stroke-width=\"2\"").count(), five.len());
     }
