@@ -160,7 +160,7 @@ impl Conv2d {
         Extents { batches: 1, m: self.out_channels, n: self.taps() * self.channels, k: self.images * oh * ow }
     }
 
-    /// Bytes of scratch that a pass uses with `threads` threads.
+    /// Bytes of scratch that a pass uses with `threads` threads, `chained` if a chain continues its results.
     ///
     /// # Errors
     /// As [`Conv2d::output`].
@@ -170,9 +170,10 @@ impl Conv2d {
         isa: Isa,
         threads: usize,
         compute: Compute,
+        chained: bool,
     ) -> Result<usize, KernelError> {
         let output = self.output()?;
-        let bytes = |extents| crate::gemm::bytes(isa, threads, compute, extents, pass.operands());
+        let bytes = |extents| crate::gemm::bytes(isa, threads, compute, extents, pass.operands(), chained);
         Ok(match pass {
             ConvPass::Forward => bytes(self.forward_extents(output)),
             ConvPass::GradWeight => bytes(self.weight_extents(output)),

@@ -96,8 +96,8 @@ impl Target for CpuEngine {
         self.fusion == Fusion::On && fuses(graph, group)
     }
 
-    fn scratch_bytes(&self, graph: &Graph, node: &Node) -> usize {
-        scratch_bytes(graph, node, self.isa(), self.threads())
+    fn scratch_bytes(&self, graph: &Graph, step: &Group) -> usize {
+        scratch_bytes(graph, step, self.isa(), self.threads())
     }
 }
 

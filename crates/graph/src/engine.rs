@@ -24,8 +24,8 @@ pub trait Target {
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
         false
     }
-    /// Bytes that `node` needs while it runs of the working memory outside the arena that an engine's programs share.
-    fn scratch_bytes(&self, _graph: &Graph, _node: &Node) -> usize {
+    /// Bytes that a step needs while it runs of the working memory outside the arena that an engine's programs share.
+    fn scratch_bytes(&self, _graph: &Graph, _step: &Group) -> usize {
         0
     }
 }

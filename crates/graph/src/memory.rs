@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::ValueType;
 use crate::engine::Target;
+use crate::fuse::Groups;
 use crate::graph::{Graph, NodeId, Phase, SlotKind, ValueId};
 use crate::op::{Op, SlotId};
 use crate::plan::{Place, Plan};
@@ -33,7 +34,13 @@ impl Footprint {
         self.state + self.arena + self.constants + self.outputs + self.scratch
     }
 
-    pub(crate) fn of(graph: &Graph, places: &[Place], arena: usize, target: &dyn Target) -> Footprint {
+    pub(crate) fn of(
+        graph: &Graph,
+        places: &[Place],
+        groups: &Groups,
+        arena: usize,
+        target: &dyn Target,
+    ) -> Footprint {
         let alignment = target.alignment();
         let aligned = |types: &mut dyn Iterator<Item = &ValueType>| -> usize {
             types.map(|ty| ty.bytes().next_multiple_of(alignment)).sum()
@@ -44,7 +51,7 @@ impl Footprint {
             arena,
             constants: aligned(&mut constants.map(|(v, _)| &v.ty)),
             outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
-            scratch: graph.nodes.iter().map(|n| target.scratch_bytes(graph, n)).max().unwrap_or(0),
+            scratch: groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0),
         }
     }
 }

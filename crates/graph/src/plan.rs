@@ -165,7 +165,7 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
     };
     let places: Vec<Place> = (0..graph.values.len() as u32).map(place_of).collect();
     let workspaces = workspace_block.iter().map(|b| b.map_or(0, |b| blocks[b].offset)).collect();
-    let footprint = Footprint::of(&graph, &places, arena_bytes, target);
+    let footprint = Footprint::of(&graph, &places, &groups, arena_bytes, target);
     Plan { graph, groups, places, workspaces, arena_bytes, live_bytes, blocks, footprint }
 }
 

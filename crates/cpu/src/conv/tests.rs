@@ -143,7 +143,7 @@ fn check(conv: &Conv2d, compute: Compute, out: Format, existing: Existing, relu:
                         }
                     }
                     .unwrap();
-                    let announced = conv.scratch_bytes(pass, isa, pool.threads(), compute).unwrap();
+                    let announced = conv.scratch_bytes(pass, isa, pool.threads(), compute, false).unwrap();
                     assert_eq!(scratch.bytes(), announced.next_multiple_of(64));
                     result
                 })

@@ -495,18 +495,22 @@ fn with_chain<E: engine::Engine>(_: E, plan: Plan) -> Plan {
     plan.with_chain::<E>()
 }
 
-/// Bytes of scratch for a problem of these extents.
+/// Bytes of scratch for a problem of these extents, `chained` if a chain continues its results.
 pub(crate) fn bytes(
     isa: Isa,
     threads: usize,
     compute: Compute,
     extents: Extents,
     operands: Operands,
+    chained: bool,
 ) -> usize {
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return 0;
     }
-    with_engine!(isa, compute, engine => make_plan(engine, extents, operands, threads).bytes(threads))
+    with_engine!(isa, compute, engine => {
+        let plan = make_plan(engine, extents, operands, threads);
+        if chained { with_chain(engine, plan) } else { plan }.bytes(threads)
+    })
 }
 
 /// Bytes of scratch that [`gemm`] uses for operands with these layouts on `threads` threads: packed panels, of every plane
@@ -520,7 +524,7 @@ pub fn scratch_bytes(
     b: &Layout,
 ) -> usize {
     let extents = Extents { batches: batch[0] * batch[1], m: a.rows, n: b.columns, k: a.columns };
-    bytes(isa, threads, compute, extents, operands(batch, a, b))
+    bytes(isa, threads, compute, extents, operands(batch, a, b), false)
 }
 
 /// What the operands of a product in memory allow.
