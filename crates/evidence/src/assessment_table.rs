@@ -1,12 +1,14 @@
 //! An assessment as a table for a terminal.
 
-use crate::assessment::{Assessment, Row, Unit};
+use crate::assessment::{Assessment, GroupFlips, Row, Unit};
 use crate::bootstrap::Examples;
 use crate::metric::Metric;
 use crate::noninferiority::Margin;
 use crate::units;
 
 const NONE: &str = "–";
+/// Groups whose flips are shown.
+const WORST: usize = 3;
 const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "at worst", "margin", "verdict"];
 
 /// The table, aligned, with a line about the files above it; `bold` decorates headings.
@@ -36,6 +38,8 @@ pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
         );
     }
     groups.push(("Accuracy by group".into(), of(&|r| r.group.is_some())));
+    let flips: Vec<Vec<String>> = a.group_flips.iter().take(WORST).map(flips).collect();
+    groups.push(("Negative flips by group, the worst first".into(), flips));
     groups.retain(|g| !g.1.is_empty());
 
     let width = |s: &str| s.chars().count();
@@ -76,6 +80,19 @@ fn files(a: &Assessment) -> String {
     let correlation =
         correlation.map_or_else(String::new, |c| format!("; accuracies of pairs correlate by {c:.2}"));
     format!("{pairs}; {} samples{each}, {} classes{correlation}", units::count(first.samples), first.classes)
+}
+
+/// Flips of a group beside its floor; they do not gate.
+fn flips(g: &GroupFlips) -> Vec<String> {
+    let metric = Metric::NegativeFlips;
+    let mut cells = vec![NONE.to_string(); HEADINGS.len()];
+    cells[0] = format!("{}={}", g.group.column, g.group.value);
+    cells[2] = metric.show(g.negative_flips);
+    if let Some(floor) = g.floor {
+        cells[1] = metric.show(floor);
+        cells[3] = metric.show_difference(g.negative_flips - floor);
+    }
+    cells
 }
 
 fn cells(row: &Row) -> Vec<String> {
