@@ -205,7 +205,7 @@ fn bench_prints_the_fields_of_its_peers() {
     let place = Place::new();
     let gpt =
         ["--batch", "2", "--width", "32", "--layers", "1", "--heads", "2", "--seq", "16", "--vocab", "64"];
-    for precision in ["fp32", "bf16", "fp16"] {
+    for precision in ["fp32", "bf16", "fp16", "bf16x3", "bf16x6"] {
         let mut args = vec!["bench", "step", "--model", "gpt", "--precision", precision, "--threads", "1"];
         args.extend(gpt);
         args.extend(["--seconds", "0.1", "--json"]);

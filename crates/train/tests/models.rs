@@ -78,7 +78,7 @@ impl Case {
 fn every_model_learns_a_batch_in_every_precision() {
     for engine in common::engines() {
         for case in cases() {
-            for policy in Policy::NAMES {
+            for &policy in common::policies() {
                 let (losses, committed) = case.train(&*engine, policy, 24);
                 let name = format!("{} {policy} on {}: {losses:?}", case.name, engine.name());
                 assert!(losses.iter().all(|l| l.is_finite()), "{name}");
@@ -94,7 +94,7 @@ fn every_model_learns_a_batch_in_every_precision() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for case in cases() {
-        for policy in Policy::NAMES {
+        for &policy in common::policies() {
             let run = |threads| {
                 let engine = CpuEngine::new(Isa::best(), NonZeroUsize::new(threads).unwrap());
                 case.train(&engine, policy, 6)

@@ -14,10 +14,16 @@ use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, Level};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::interp::{InterpreterEngine, Rounding};
+use halfstep_graph::precision::Policy;
 
 /// The reference interpreter, rounding every value to the type the plan stores it in.
 pub fn interpreter() -> InterpreterEngine {
     InterpreterEngine { rounding: Rounding::Stored }
+}
+
+/// The policies that differ on this machine: without tiles, splits are computed as `fp32`.
+pub fn policies() -> &'static [&'static str] {
+    if Isa::best().level() >= Level::Amx { &Policy::NAMES } else { &Policy::USUAL }
 }
 
 /// The interpreter, and the CPU with every instruction set it has. Those it lacks are named on stderr.
