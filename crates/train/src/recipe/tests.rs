@@ -158,7 +158,7 @@ fn what_does_not_fit_together_is_an_error() {
 #[test]
 fn groups_must_leave_something_to_train() {
     let with = |groups: &str| mistake("clip = 1.0", &format!("groups = [{groups}]"));
-    let (message, _, hint) = with("{ pattern = \"layer.0\", frozen = true }");
+    let (message, _, hint) = with("{ pattern = \"layers.0.wieght\", frozen = true }");
     assert!(message.contains("matches no parameter") && hint.unwrap().contains("layers.0"), "{message}");
     let (message, _, _) = with("{ pattern = \"*\", frozen = true }");
     assert!(message.contains("every parameter is frozen"), "{message}");
