@@ -85,8 +85,10 @@ impl Group {
         if self.nodes.len() == 1 {
             return format!("{}  [{work}; {flops} operations]", graph.line(face));
         }
-        let mut names: Vec<String> = vec![face.op.name()];
-        names.extend(self.nodes.iter().filter(|&&n| n != self.face(graph)).map(|&n| graph.node(n).op.name()));
+        // In the order in which they run.
+        let anchor = self.anchor(graph);
+        let chain = self.nodes.iter().copied().filter(|&n| Some(n) != anchor);
+        let names: Vec<String> = anchor.into_iter().chain(chain).map(|n| graph.node(n).op.name()).collect();
         format!("group {} of {}  [{work}, {saved} saved; {flops} operations]", names.join(" + "), face.name)
     }
 }

@@ -212,22 +212,27 @@ impl<'a> Grouping<'a> {
         false
     }
 
-    /// The groups in an order that is topological and otherwise that of their last members.
+    /// The groups in an order that is topological and otherwise that of their faces: what a graph computes first, so
+    /// that it can free what it read, a program with groups computes first too.
     fn finish(self) -> Groups {
         let mut waits = vec![0usize; self.members.len()];
         for class in 0..self.members.len() {
             self.successors(class).for_each(|c| waits[c] += 1);
         }
-        let last = |class: usize| Some(Reverse((*self.members[class].last()?, class)));
+        let face = |class: usize| {
+            let members = &self.members[class];
+            let anchor = members.iter().find(|&&n| !is_elementwise(&self.graph.node(n).op));
+            anchor.or(members.last()).map(|&n| Reverse((n, class)))
+        };
         let mut ready: BinaryHeap<_> =
-            (0..self.members.len()).filter(|&c| waits[c] == 0).filter_map(last).collect();
+            (0..self.members.len()).filter(|&c| waits[c] == 0).filter_map(face).collect();
         let mut steps = Vec::new();
         while let Some(Reverse((_, class))) = ready.pop() {
             steps.push(Group::of(self.graph, &self.uses, self.members[class].clone()));
             for next in self.successors(class) {
                 waits[next] -= 1;
                 if waits[next] == 0 {
-                    ready.extend(last(next));
+                    ready.extend(face(next));
                 }
             }
         }
