@@ -117,9 +117,9 @@ fn compile(
 /// f16 products made of four bf16 ones have four times the terms. Results that are rounded to a type with unit roundoff
 /// u differ by at most 2u·|y| more. Where a low format is used, attention rounds its probabilities too: u per term.
 ///
-/// A split product errs by ε·Σ|a||b| more ([`crate::Split::bound`]), and has six times the terms. In attention with heads of D ≤ 16
-/// elements a score then errs by ε√D, a probability by twice that relative to itself, a result by ε(2√D + 1) and δ and
-/// dout·vᵀ by at most D times that; so a gradient, which adds at most T of those, by ε·T·(6D + 4√D) ≤ 128·ε·`terms`.
+/// A split product errs by ε·Σ|a||b| more ([`crate::Split::bound`]), and has six times the terms. In attention with heads of
+/// D ≤ 16 elements a score then errs by ε√D, a probability by twice that relative to itself, a result by ε(2√D + 1) and δ
+/// and dout·vᵀ by at most D times that; so a gradient, which adds at most T of those, by ε·T·(6D + 4√D) ≤ 128·ε·`terms`.
 fn bound(case: &Case, dtype: DType, policy: &Policy, y: f64) -> f64 {
     let lowest = policy.low.unwrap_or(DType::F32);
     let attention = case.name.starts_with("attention");
