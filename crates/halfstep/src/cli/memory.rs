@@ -1,10 +1,11 @@
 //! Whether a run fits in memory, before it begins.
 
 use halfstep::evidence::units;
+use halfstep::graph::ByteSize;
 use halfstep::graph::engine::Engine;
+use halfstep::train::memory::{StepStages, step_stages};
 use halfstep::train::recipe::Experiment;
-use halfstep::train::session::stages;
-use halfstep::train::step::{ACCUMULATE, StepSpec, step_graphs};
+use halfstep::train::step::ACCUMULATE;
 
 use super::failure::Failure;
 use super::machine::{self, Available};
@@ -26,30 +27,23 @@ impl Need {
     }
 }
 
-/// What `policy` needs for a batch in so many parts, from the plan alone.
+/// What `policy` needs for a batch in so many parts, from the plan alone, within the recipe's memory budget or another.
 fn need(
     experiment: &Experiment,
     engine: &dyn Engine,
     policy: &str,
     parts: usize,
     checkpoints: bool,
+    budget: Option<ByteSize>,
 ) -> Result<Need, Failure> {
     let resolved = experiment.session_spec(policy, experiment.recipe.seed);
     let (policy, mut spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
     spec.options.accumulate = parts;
-    let step = StepSpec {
-        model: experiment.model.as_ref(),
-        input: &experiment.input,
-        batch: spec.batch,
-        optimiser: &spec.optimiser,
-        scaling: &spec.scaling,
-        clip: spec.clip,
-        expose_gradients: false,
-    };
-    let graphs = step_graphs(&step, &spec.options);
-    let graphs = graphs.map_err(|e| Failure::failed(format!("the training step cannot be built: {e}")))?;
-    let plan = stages(graphs.train, &policy, engine.target()).plan;
-    let end = graphs.apply.map_or(0, |graph| stages(graph, &policy, engine.target()).plan.arena_bytes);
+    spec.memory_budget = budget.or(spec.memory_budget);
+    let (model, input) = (experiment.model.as_ref(), &experiment.input);
+    let StepStages { train, apply } = step_stages(model, input, &policy, &spec, false, engine.target())?;
+    let plan = train.plan;
+    let end = apply.map_or(0, |stages| stages.plan.arena_bytes);
     let state = plan.state_bytes().total();
     let lasting = plan.graph.slots.iter().filter(|s| !s.name.starts_with(ACCUMULATE));
     let snapshot = if checkpoints { lasting.map(|s| 4 * s.ty.shape.count()).sum() } else { 0 };
@@ -80,7 +74,7 @@ fn check_within(
 ) -> Result<(), Failure> {
     let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
     for policy in policies {
-        let found = need(experiment, engine, policy, parts, checkpoints)?;
+        let found = need(experiment, engine, policy, parts, checkpoints, None)?;
         if found.total() <= limit.bytes {
             continue;
         }
@@ -98,44 +92,49 @@ fn check_within(
             units::bytes(limit.bytes),
             limit.source.words(),
         );
-        let fits = |policy: &str, parts: usize| -> Result<Option<Need>, Failure> {
-            let need = need(experiment, engine, policy, parts, checkpoints)?;
-            Ok((need.total() <= limit.bytes).then_some(need))
+        // What does not even keep within its budget does not fit.
+        let fits = |policy: &str, parts: usize, budget: Option<ByteSize>| {
+            let need = need(experiment, engine, policy, parts, checkpoints, budget).ok();
+            need.filter(|need| need.total() <= limit.bytes)
         };
-        return Err(Failure::asked(message, advice(experiment, policy, found, limit.bytes, fits)?));
+        return Err(Failure::asked(message, advice(experiment, policy, found, limit.bytes, fits)));
     }
     Ok(())
 }
 
-/// What to change: the precision, or the number of parts that a batch is worked through in, which leaves what is trained as
-/// it is.
+/// What to change: the precision; or the number of parts that a batch is worked through in, or what is computed again, which
+/// leave what is trained as it is.
 fn advice(
     experiment: &Experiment,
     policy: &str,
     found: Need,
     limit: usize,
-    fits: impl Fn(&str, usize) -> Result<Option<Need>, Failure>,
-) -> Result<String, Failure> {
-    if found.state + found.snapshot > limit {
-        return Ok("weights and optimiser alone are too large: choose a smaller model".into());
+    fits: impl Fn(&str, usize, Option<ByteSize>) -> Option<Need>,
+) -> String {
+    let fixed = found.state + found.snapshot;
+    if fixed > limit {
+        return "weights and optimiser alone are too large: choose a smaller model".into();
     }
     let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
     let mut settings = Vec::new();
     for other in experiment.recipe.precision.policies.iter().filter(|p| *p != policy) {
-        if let Some(need) = fits(other, parts)? {
+        if let Some(need) = fits(other, parts, None) {
             settings.push(format!("--precision {other} ({})", units::bytes(need.total())));
         }
     }
-    for more in (parts + 1..=batch).filter(|&more| batch.is_multiple_of(more)) {
-        if let Some(need) = fits(policy, more)? {
-            settings.push(format!("`accumulate = {more}` in [train] ({})", units::bytes(need.total())));
-            break;
-        }
+    let mut more = (parts + 1..=batch).filter(|&more| batch.is_multiple_of(more));
+    if let Some((more, need)) = more.find_map(|more| Some((more, fits(policy, more, None)?))) {
+        settings.push(format!("`accumulate = {more}` in [train] ({})", units::bytes(need.total())));
     }
-    Ok(match settings.is_empty() {
+    let kilobytes = (limit - found.snapshot) / 1000;
+    if let Some(need) = fits(policy, parts, Some(ByteSize(kilobytes * 1000))) {
+        let setting = format!("`memory_budget = \"{kilobytes} kB\"` in [train]");
+        settings.push(format!("{setting} ({}, some of it computed twice)", units::bytes(need.total())));
+    }
+    match settings.is_empty() {
         true => "even single samples are too large: choose a smaller model".into(),
         false => format!("it would fit with {}", settings.join(" or ")),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +152,8 @@ mod tests {
         let experiment = recipe.prepare().unwrap();
         let engine = halfstep::engine(None).unwrap();
         let policies = ["fp32".to_string()];
-        let need = |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true).unwrap();
+        let need =
+            |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true, None).unwrap();
         let check = |bytes| {
             let limit = Available { bytes, source: Limit::ControlGroup };
             check_within(limit, &experiment, engine.as_ref(), &policies, true)

@@ -1,7 +1,7 @@
 //! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what loss scaling did.
 //! `schema/precision-manifest.schema.json` describes it.
 
-use halfstep_graph::precision::{PlanEntry, Policy};
+use halfstep_graph::precision::{Compute, PlanEntry, Policy};
 use halfstep_graph::{DType, SlotKind};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub struct Formats {
     /// How activations, and the copies of weights that products read, are stored.
     pub storage: DType,
     /// What contractions multiply.
-    pub compute: DType,
+    pub compute: Compute,
     /// What contractions sum in.
     pub accumulation: DType,
     /// How weights are kept between steps and updated.
@@ -154,7 +154,7 @@ impl PrecisionManifest {
             policy: session.policy().clone(),
             formats: Formats {
                 storage: low,
-                compute: low,
+                compute: session.policy().split.map_or(Compute::Format(low), Compute::Split),
                 accumulation: DType::F32,
                 master: kept(|k| matches!(k, SlotKind::Weight { .. })),
                 moments: kept(|k| k == SlotKind::Moment),
