@@ -7,11 +7,14 @@ mod engine;
 pub mod gemm;
 pub mod isa;
 mod lower;
+mod machine;
 mod memory;
 pub mod pool;
 mod program;
+mod region;
 pub mod roofline;
 pub mod rows;
+mod state;
 
 pub use engine::{CpuEngine, Fusion};
 pub use program::CpuProgram;

@@ -6,16 +6,11 @@ use std::time::{Duration, Instant};
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
 use halfstep_graph::{Footprint, Graph, Op, Place, Plan, ValueId, When};
 
-use crate::engine::{CpuMemory, Machine, download, upload};
-use crate::gemm::Scratch;
-use crate::lower::{Lowering, Step, lower};
-use crate::memory::{ALIGNMENT, Frame, Region, Span, Where};
-
-/// What a step runs on.
-pub(crate) struct Run<'a> {
-    pub machine: &'a Machine,
-    pub scratch: &'a mut Scratch,
-}
+use crate::lower::{Lowering, Step, constant, lower};
+use crate::machine::{Machine, Run};
+use crate::memory::{Frame, Span, Where};
+use crate::region::{ALIGNMENT, Region};
+use crate::state::{CpuMemory, download, upload};
 
 struct Input {
     name: String,
@@ -122,16 +117,6 @@ impl CpuProgram {
             arena_bytes: plan.arena_bytes,
             times: Vec::new(),
         })
-    }
-}
-
-/// The number that `value` holds in every place, if it is a constant or another shape of one.
-pub(crate) fn constant(graph: &Graph, value: ValueId) -> Option<f64> {
-    let node = graph.node(graph.value(value).node);
-    match &node.op {
-        Op::Const { value, .. } => Some(*value),
-        Op::Reshape { .. } => constant(graph, node.inputs[0]),
-        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::memory::Region;
+use crate::region::Region;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

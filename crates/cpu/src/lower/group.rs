@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{DType, Graph, Group, NodeId, Op, ValueId};
 
-use super::{At, Lowering, Step};
+use super::{At, Lowering, Step, constant};
+use crate::machine::Run;
 use crate::memory::{Frame, Span, View, ViewMut, Where};
-use crate::program::{Run, constant};
 use crate::rows::elementwise::{
     BLOCK, Chain, Key, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
 };

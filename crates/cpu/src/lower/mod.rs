@@ -11,11 +11,10 @@ mod update;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{DType, Graph, Group, Node, Op, Shape, ValueId};
 
-use crate::engine::Machine;
 use crate::gemm::KernelError;
 use crate::isa::Isa;
+use crate::machine::{Machine, Run};
 use crate::memory::{Frame, Span, Where};
-use crate::program::Run;
 use crate::rows::RowError;
 
 pub(crate) use group::fuses;
@@ -139,5 +138,15 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usi
             contract::attention_words(graph, node, *spec, isa, threads)
         }
         _ => 0,
+    }
+}
+
+/// The number that `value` holds in every place, if it is a constant or another shape of one.
+pub(crate) fn constant(graph: &Graph, value: ValueId) -> Option<f64> {
+    let node = graph.node(graph.value(value).node);
+    match &node.op {
+        Op::Const { value, .. } => Some(*value),
+        Op::Reshape { .. } => constant(graph, node.inputs[0]),
+        _ => None,
     }
 }
