@@ -197,7 +197,7 @@ impl Plan {
     /// Where the bytes go.
     pub fn memory(&self) -> MemoryReport {
         let graph = &self.graph;
-        let fullest = self.fullest();
+        let (fullest, _) = fullest(&self.blocks, self.groups.steps.len());
         let mut step_of = vec![0; graph.nodes.len()];
         for (i, step) in self.groups.steps.iter().enumerate() {
             step.nodes.iter().for_each(|n| step_of[n.0 as usize] = i);
@@ -243,23 +243,23 @@ impl Plan {
             residents,
         }
     }
+}
 
-    /// The first step during which the most bytes are in use.
-    fn fullest(&self) -> usize {
-        let mut change = vec![0isize; self.groups.steps.len() + 2];
-        for block in &self.blocks {
-            change[block.first] += block.bytes as isize;
-            change[block.last + 1] -= block.bytes as isize;
-        }
-        let (mut live, mut best, mut at) = (0, 0, 0);
-        for (i, c) in change.into_iter().enumerate() {
-            live += c;
-            if live > best {
-                (best, at) = (live, i);
-            }
-        }
-        at
+/// The first of so many steps during which the most bytes are in use, and how many those are.
+pub(crate) fn fullest(blocks: &[Block], steps: usize) -> (usize, usize) {
+    let mut change = vec![0isize; steps + 2];
+    for block in blocks {
+        change[block.first] += block.bytes as isize;
+        change[block.last + 1] -= block.bytes as isize;
     }
+    let (mut live, mut best, mut at) = (0, 0, 0);
+    for (i, c) in change.into_iter().enumerate() {
+        live += c;
+        if live > best {
+            (best, at) = (live, i);
+        }
+    }
+    (at, best as usize)
 }
 
 /// What is in a block, where `made` tells which values have been made so far.

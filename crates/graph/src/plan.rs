@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Target;
 use crate::fuse::{Group, Groups, Uses, group, is_elementwise};
 use crate::graph::{Graph, SlotKind, ValueId, When};
-use crate::memory::{Block, Content, Footprint};
+use crate::memory::{Block, Content, Footprint, fullest};
 use crate::op::{Op, SlotId};
 
 /// Where a value lives.
@@ -153,8 +153,8 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
         }
     }
 
-    let arena_bytes = place_blocks(&mut blocks);
-    let live_bytes = peak(&blocks, end);
+    let (_, live_bytes) = fullest(&blocks, end);
+    let arena_bytes = place_blocks(&mut blocks, live_bytes);
     let place_of = |v: u32| {
         let home = uses.home(ValueId(v)).0 as usize;
         match (places[home], block_of[home]) {
@@ -230,8 +230,7 @@ fn replaced_slot(
 /// One block after another, each at the lowest gap that fits (Pisarchyk and Lee 2020, "Efficient memory management for
 /// deep neural net inference"). Which order packs best depends on the program: the largest first, the largest by bytes
 /// times lifetime first, and the longest-lived first are tried until one leaves no gap.
-fn place_blocks(blocks: &mut [Block]) -> usize {
-    let live = peak(blocks, blocks.iter().map(|b| b.last).max().unwrap_or(0));
+fn place_blocks(blocks: &mut [Block], live: usize) -> usize {
     let lifetime = |b: &Block| b.last - b.first + 1;
     let orders: [&dyn Fn(&Block) -> usize; 3] =
         [&|b| b.bytes, &|b| b.bytes.saturating_mul(lifetime(b)), &lifetime];
@@ -275,20 +274,6 @@ fn first_fit(blocks: &[Block], order: &[usize]) -> (usize, Vec<usize>) {
         placed.insert(at, b);
     }
     (end, offsets)
-}
-
-fn peak(blocks: &[Block], end: usize) -> usize {
-    let mut change = vec![0isize; end + 2];
-    for block in blocks {
-        change[block.first] += block.bytes as isize;
-        change[block.last + 1] -= block.bytes as isize;
-    }
-    let mut live = 0;
-    let totals = change.iter().map(|c| {
-        live += c;
-        live
-    });
-    totals.max().unwrap_or(0) as usize
 }
 
 impl fmt::Display for Plan {

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use crate::byte_size::ByteSize;
 use crate::engine::Target;
-use crate::fuse::{flops, fuse};
+use crate::fuse::{Uses, flops, fuse};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::memory::Footprint;
 use crate::op::{Binary, Op};
@@ -171,8 +171,8 @@ struct Forward<'a> {
     graph: &'a Graph,
     /// Position of the first node of the backward pass.
     end: usize,
-    /// The value whose memory a value has.
-    owner: Vec<ValueId>,
+    /// The owner of a value is its home: the value whose memory it lies in.
+    uses: Uses,
     /// By owner: whether the backward pass reads it.
     saved: Vec<bool>,
     /// By owner: there whatever is chosen, such as inputs, state and outputs.
@@ -187,16 +187,13 @@ impl<'a> Forward<'a> {
     fn of(graph: &'a Graph) -> Option<Forward<'a>> {
         let end = graph.nodes.iter().position(|n| n.phase == Phase::Backward)?;
         let count = graph.values.len();
-        let mut owner: Vec<ValueId> = (0..count as u32).map(ValueId).collect();
-        for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Reshape { .. })) {
-            owner[node.outputs[0].0 as usize] = owner[node.inputs[0].0 as usize];
-        }
+        let uses = Uses::of(graph);
         let mut saved = vec![false; count];
         let mut fixed = vec![false; count];
         let mut last_use = vec![0; count];
         for (i, node) in graph.nodes.iter().enumerate() {
             for input in &node.inputs {
-                let at = owner[input.0 as usize];
+                let at = uses.home(*input);
                 if i < end {
                     last_use[at.0 as usize] = i;
                 } else if (graph.value(at).node.0 as usize) < end {
@@ -204,10 +201,10 @@ impl<'a> Forward<'a> {
                 }
             }
             if i >= end || matches!(node.op, Op::Input { .. } | Op::Read { .. } | Op::Const { .. }) {
-                node.outputs.iter().for_each(|v| fixed[owner[v.0 as usize].0 as usize] = true);
+                node.outputs.iter().for_each(|v| fixed[uses.home(*v).0 as usize] = true);
             }
         }
-        graph.roots().for_each(|v| fixed[owner[v.0 as usize].0 as usize] = true);
+        graph.roots().for_each(|v| fixed[uses.home(v).0 as usize] = true);
         // Fusion moves a bias into a product that nobody else reads. A copy of a product with more readers might have
         // one alone, be fused where the product is not, and round differently.
         let users = graph.users();
@@ -216,7 +213,7 @@ impl<'a> Forward<'a> {
             let adds = readers.iter().any(|&r| graph.node(r).op == Op::Binary(Binary::Add));
             fixed[node.outputs[0].0 as usize] |= adds && readers.len() > 1;
         }
-        let mut forward = Forward { graph, end, owner, saved, fixed, last_use, local_work: vec![0.0; count] };
+        let mut forward = Forward { graph, end, uses, saved, fixed, last_use, local_work: vec![0.0; count] };
         for i in 0..count {
             if forward.may_drop(ValueId(i as u32)) {
                 let is_there = |v: ValueId| forward.is_fixed(v) || forward.saved[forward.owner_of(v)];
@@ -228,7 +225,7 @@ impl<'a> Forward<'a> {
     }
 
     fn owner_of(&self, v: ValueId) -> usize {
-        self.owner[v.0 as usize].0 as usize
+        self.uses.home(v).0 as usize
     }
 
     fn is_fixed(&self, v: ValueId) -> bool {
