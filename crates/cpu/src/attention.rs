@@ -44,6 +44,18 @@ pub struct Shape {
     pub dim: usize,
 }
 
+impl Shape {
+    /// Blocks of positions.
+    fn blocks(&self) -> usize {
+        self.time.div_ceil(BLOCK)
+    }
+
+    /// First position and number of positions of a block.
+    fn block(&self, block: usize) -> (usize, usize) {
+        (block * BLOCK, BLOCK.min(self.time - block * BLOCK))
+    }
+}
+
 /// Which positions a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mask {

@@ -107,7 +107,7 @@ struct Grid {
 
 impl Grid {
     fn new(unit: impl Unit, shape: &Shape) -> Grid {
-        let (heads, blocks) = (shape.batch * shape.heads, shape.time.div_ceil(BLOCK));
+        let (heads, blocks) = (shape.batch * shape.heads, shape.blocks());
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let d_queries = blocks * BLOCK * padded(shape.dim);
         let own = if parts == 1 { d_queries } else { 0 };
@@ -264,7 +264,7 @@ impl Body for AddParts<'_> {
                 *sum += other;
             }
         }
-        let range = (block * BLOCK, BLOCK.min(shape.time - block * BLOCK));
+        let range = shape.block(block);
         let at = (index / shape.heads, index % shape.heads);
         store_rows::<C>(&dq, &shape, at, range, width, sums, scale);
     }
@@ -298,12 +298,7 @@ impl Head<'_> {
     /// Blocks of queries that see a block of keys.
     pub fn query_blocks(&self, key_block: usize) -> Range<usize> {
         let first = if self.mask == Mask::Causal { key_block } else { 0 };
-        first..self.shape.time.div_ceil(BLOCK)
-    }
-
-    /// First position and number of positions of a block.
-    pub fn range(&self, block: usize) -> (usize, usize) {
-        (block * BLOCK, BLOCK.min(self.shape.time - block * BLOCK))
+        first..self.shape.blocks()
     }
 
     /// Turns a row of products q·kᵀ into probabilities and one of dout·vᵀ into gradients of scores, as far as whole lanes
@@ -382,7 +377,7 @@ impl Body for OnVectors<'_> {
         d_queries.fill(0.0);
 
         for key_block in head.blocks.clone() {
-            let (key, present) = head.range(key_block);
+            let (key, present) = head.shape.block(key_block);
             // `d_keys` is free until it is zeroed below.
             load_rows::<C>(&head.v, &shape, compute, at, (key, present), width, d_keys);
             transpose(d_keys, width, values_t);
@@ -391,7 +386,7 @@ impl Body for OnVectors<'_> {
             d_keys.fill(0.0);
             d_values.fill(0.0);
             for block in head.query_blocks(key_block) {
-                let (first, count) = head.range(block);
+                let (first, count) = head.shape.block(block);
                 let place = first * width..(first + BLOCK) * width;
                 let diagonal = mask == Mask::Causal && block == key_block;
                 let band = |band| if diagonal { band } else { Band::Full };

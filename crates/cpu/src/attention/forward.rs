@@ -86,7 +86,7 @@ impl AttentionForward<'_> {
             return Err(RowError::Shape { what: "out", why: "rows overlap" });
         }
         let heads = shape.batch * shape.heads;
-        let blocks = shape.time.div_ceil(BLOCK);
+        let blocks = shape.blocks();
         // With few heads, the queries of one are shared out too; each part converts the keys it needs again.
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let out = SharedDst::new(out);
@@ -201,7 +201,7 @@ impl Head<'_> {
     pub fn key_blocks(&self) -> usize {
         match self.mask {
             Mask::Causal => self.blocks.end,
-            Mask::Full => self.shape.time.div_ceil(BLOCK),
+            Mask::Full => self.shape.blocks(),
         }
     }
 
@@ -211,11 +211,6 @@ impl Head<'_> {
             Mask::Causal => block + 1,
             Mask::Full => self.key_blocks(),
         }
-    }
-
-    /// First position and number of positions of a block.
-    pub fn range(&self, block: usize) -> (usize, usize) {
-        (block * BLOCK, BLOCK.min(self.shape.time - block * BLOCK))
     }
 }
 
@@ -238,7 +233,7 @@ impl Body for OnVectors<'_> {
 
         // Keys transposed block by block, and values, as far as any of these queries sees.
         for block in 0..head.key_blocks() {
-            let range = head.range(block);
+            let range = head.shape.block(block);
             let place = block * BLOCK * width..(block + 1) * BLOCK * width;
             load_rows::<C>(&head.k, &shape, compute, at, range, width, rows);
             transpose(rows, width, &mut keys[place.clone()]);
@@ -246,12 +241,12 @@ impl Body for OnVectors<'_> {
         }
 
         for block in head.blocks.clone() {
-            let (first, count) = head.range(block);
+            let (first, count) = head.shape.block(block);
             load_rows::<C>(&head.q, &shape, compute, at, (first, count), width, queries);
             sums.fill(0.0);
             let mut running = Running::new();
             for key_block in 0..head.seen_by(block) {
-                let (key, present) = head.range(key_block);
+                let (key, present) = head.shape.block(key_block);
                 let place = key * width..(key + BLOCK) * width;
                 let diagonal = mask == Mask::Causal && key_block == block;
                 Product {

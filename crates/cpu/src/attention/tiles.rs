@@ -153,7 +153,7 @@ impl Body for Forward<'_> {
         let (scores, sums) = scratch.split_at_mut(BLOCK * BLOCK);
 
         for block in 0..head.key_blocks() {
-            let (key, present) = head.range(block);
+            let (key, present) = head.shape.block(block);
             let place = block * block_len..(block + 1) * block_len;
             let (range, to) = (key..key + present, &mut keys[place.clone()]);
             right(unit, &positions(&head.k, at, Along::K), range.clone(), 0..dim, to);
@@ -162,12 +162,12 @@ impl Body for Forward<'_> {
 
         let (d_panels, d_steps) = (dim.div_ceil(SIDE), dim.div_ceil(SIDE));
         for block in head.blocks.clone() {
-            let (first, count) = head.range(block);
+            let (first, count) = head.shape.block(block);
             let queries =
                 left(unit, &positions(&head.q, at, Along::K), first..first + count, 0..dim, queries);
             let mut running = Running::new();
             for key_block in 0..head.seen_by(block) {
-                let (key, present) = head.range(key_block);
+                let (key, present) = head.shape.block(key_block);
                 let place = key_block * block_len..(key_block + 1) * block_len;
                 let diagonal = head.mask == Mask::Causal && key_block == block;
                 let k_steps = present.div_ceil(SIDE);
@@ -250,7 +250,7 @@ impl Body for Backward<'_> {
 
         let (by_rows, by_columns) = (Along::K, Along::Outer);
         for block in head.query_blocks(head.blocks.start) {
-            let (first, count) = head.range(block);
+            let (first, count) = head.shape.block(block);
             let (range, place) = (first..first + count, block * one..(block + 1) * one);
             for (view, rows, columns) in
                 [(&head.q, &mut *query_rows, &mut *query_columns), (&head.dout, d_out_rows, d_out_columns)]
@@ -272,7 +272,7 @@ impl Body for Backward<'_> {
 
         let d_panels = dim.div_ceil(SIDE);
         for key_block in head.blocks.clone() {
-            let (key, present) = head.range(key_block);
+            let (key, present) = head.shape.block(key_block);
             let range = key..key + present;
             let keys = right(unit, &positions(&head.k, at, by_rows), range.clone(), 0..dim, key_rows);
             let keys_t = right(unit, &positions(&head.k, at, by_columns), 0..dim, range.clone(), key_columns);
@@ -280,7 +280,7 @@ impl Body for Backward<'_> {
             d_keys.fill(0.0);
             d_values.fill(0.0);
             for block in head.query_blocks(key_block) {
-                let (first, count) = head.range(block);
+                let (first, count) = head.shape.block(block);
                 let place = block * one..(block + 1) * one;
                 let diagonal = head.mask == Mask::Causal && block == key_block;
                 let (q_steps, k_steps) = (count.div_ceil(SIDE), present.div_ceil(SIDE));
