@@ -66,20 +66,12 @@ fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Res
 
 fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) -> Result<ExitCode, Failure> {
     let recipe = &experiment.recipe;
-    output::raw(&output::fields(&[
-        ("recipe", recipe.name.clone()),
-        ("data", prepare::describe_data(experiment)),
-        (
-            "model",
-            format!(
-                "{}, {} parameters",
-                prepare::describe_model(experiment),
-                units::count(prepare::parameters(experiment)? as u64)
-            ),
-        ),
+    let mut about = prepare::about(experiment)?;
+    about.extend([
         ("run", format!("{} steps of {} samples", units::count(experiment.steps), recipe.train.batch)),
         ("planned for", engine.name()),
-    ]));
+    ]);
+    output::raw(&output::fields(&about));
     for policy in policies {
         let stages = all_stages(experiment, engine, policy)?;
         let plan = &stages.precision;

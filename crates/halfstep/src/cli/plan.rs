@@ -219,20 +219,8 @@ fn search(
 }
 
 fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
-    let mut about = vec![
-        ("recipe", printed.recipe.clone()),
-        ("data", prepare::describe_data(experiment)),
-        (
-            "model",
-            format!(
-                "{}, {} parameters",
-                prepare::describe_model(experiment),
-                units::count(prepare::parameters(experiment)? as u64)
-            ),
-        ),
-        ("batch", printed.batch.to_string()),
-        ("planned for", printed.engine.clone()),
-    ];
+    let mut about = prepare::about(experiment)?;
+    about.extend([("batch", printed.batch.to_string()), ("planned for", printed.engine.clone())]);
     if let Some(budget) = printed.memory_budget {
         about.push(("memory budget", units::bytes(budget)));
     }

@@ -97,6 +97,16 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
+/// Recipe, data and model, as the first lines about an experiment.
+pub fn about(experiment: &Experiment) -> Result<Vec<(&'static str, String)>, Failure> {
+    let parameters = units::count(parameters(experiment)? as u64);
+    Ok(vec![
+        ("recipe", experiment.recipe.name.clone()),
+        ("data", describe_data(experiment)),
+        ("model", format!("{}, {parameters} parameters", describe_model(experiment))),
+    ])
+}
+
 /// Trained numbers of the model.
 pub fn parameters(experiment: &Experiment) -> Result<usize, Failure> {
     parameter_count(experiment.model.as_ref(), &experiment.input)

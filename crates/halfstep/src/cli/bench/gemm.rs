@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use halfstep::cpu::gemm::{
     Activation, Compute, Ctx, Data, DataMut, Existing, GemmArgs, Layout, Operand, Output, Scratch, gemm,
@@ -17,10 +16,7 @@ use serde::Serialize;
 use super::super::args::{BenchGemm, Precision};
 use super::super::failure::Failure;
 use super::super::{machine, output};
-use super::median_and_min;
-
-const WARM_UP: usize = 3;
-const LEAST: usize = 5;
+use super::{check_seconds, median_and_min, times};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -72,9 +68,7 @@ impl Stored {
 /// Runs the command.
 pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
     let (m, n, k) = (args.m.get(), args.n.get(), args.k.get());
-    if !(args.seconds >= 0.0 && args.seconds.is_finite()) {
-        return Err(Failure::asked(format!("--seconds {} is not possible", args.seconds), "give 0 or more"));
-    }
+    check_seconds(args.seconds)?;
     let too_large =
         || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
     let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 40).ok_or_else(too_large);
@@ -97,7 +91,7 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     };
     let (a, b) = (Stored::random(args.precision, a_count, 1), Stored::random(args.precision, b_count, 2));
     let mut c = vec![0.0f32; c_count];
-    let mut once = || {
+    let once = || {
         let args = GemmArgs {
             batch: [1, 1],
             a: Operand { data: a.data(), layout: Layout::row_major(m, k) },
@@ -111,16 +105,7 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args)
             .map_err(|e| Failure::failed(e.to_string()))
     };
-    for _ in 0..WARM_UP {
-        once()?;
-    }
-    let mut times = Vec::new();
-    let end = Instant::now() + Duration::from_secs_f64(args.seconds.min(1e6));
-    while times.len() < LEAST || Instant::now() < end {
-        let start = Instant::now();
-        once()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
+    let mut times = times(args.seconds, once)?;
     let runs = times.len();
     let (median_ms, min_ms) = median_and_min(&mut times);
     let gflops = |ms: f64| 2.0 * m as f64 * n as f64 * k as f64 / ms / 1e6;

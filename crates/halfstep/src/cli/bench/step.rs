@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use halfstep::evidence::units;
 use halfstep::graph::Plan;
@@ -17,12 +17,10 @@ use super::super::args::BenchStep;
 use super::super::failure::Failure;
 use super::super::{machine, output};
 use super::case::{Batch, case};
-use super::median_and_min;
 use super::suite::Group;
+use super::{LEAST, check_seconds, median_and_min, times};
 
 const LR: f64 = 1e-4;
-const WARM_UP: usize = 3;
-const LEAST: usize = 5;
 
 /// What `--json` prints. The names are those of the peers' script.
 #[derive(Serialize)]
@@ -62,9 +60,7 @@ struct Printed {
 
 /// Runs the command.
 pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
-    if !(args.seconds >= 0.0 && args.seconds.is_finite()) {
-        return Err(Failure::asked(format!("--seconds {} is not possible", args.seconds), "give 0 or more"));
-    }
+    check_seconds(args.seconds)?;
     let case = case(&args)?;
     let model = case.model.build(&case.input, case.outputs);
     let model = model.map_err(|e| Failure::asked(e.to_string(), e.hint()))?;
@@ -82,17 +78,11 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     let batch = case.batch();
     let items = batch.labels.len();
 
-    for _ in 0..WARM_UP {
-        session.step(batch.x(), &batch.labels, LR)?;
-    }
-    let mut times = Vec::new();
     let mut loss = 0.0;
-    let end = Instant::now() + Duration::from_secs_f64(args.seconds.min(1e6));
-    while times.len() < LEAST || Instant::now() < end {
-        let start = Instant::now();
+    let mut times = times(args.seconds, || {
         loss = session.step(batch.x(), &batch.labels, LR)?.loss;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
+        Ok(())
+    })?;
     let groups = slowest(&mut session, &batch, args.groups)?;
     let steps = times.len();
     let (median_ms, min_ms) = median_and_min(&mut times);

@@ -16,7 +16,7 @@ use super::super::args::{BenchModel, BenchSuite, Precision};
 use super::super::failure::{Failure, INTERRUPTED};
 use super::super::progress::bar;
 use super::super::{interrupt, machine, output};
-use super::median_and_min;
+use super::{check_seconds, median_and_min};
 
 /// Groups of operations that are listed for each case.
 const SLOWEST: usize = 10;
@@ -220,9 +220,7 @@ fn summary(case: Case, rounds: Vec<Told>, roofs: &[Roof]) -> Option<Measured> {
 
 /// Runs the command.
 pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
-    if !(args.seconds >= 0.0 && args.seconds.is_finite()) {
-        return Err(Failure::asked(format!("--seconds {} is not possible", args.seconds), "give 0 or more"));
-    }
+    check_seconds(args.seconds)?;
     interrupt::listen();
     let isa = Isa::from_env()?;
     let all = halfstep::threads_or_all(threads);
