@@ -19,3 +19,4 @@ pub mod setting;
 pub mod step;
 pub mod step_options;
 pub mod train_loop;
+pub mod tune;

@@ -46,6 +46,8 @@ pub enum Command {
     New(New),
     /// Judge whether a candidate is as good as a baseline, from logits of any framework
     Verdict(Verdict),
+    /// Find which parts of a model to lower: most time or memory saved within a rise of the loss
+    Tune(super::tune::Args),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),
@@ -79,6 +81,9 @@ pub struct Train {
     /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
+    /// Precision plan that `halfstep tune` wrote, in place of the recipe's precision and overrides
+    #[arg(long, value_name = "FILE", conflicts_with = "precision")]
+    pub plan: Option<PathBuf>,
     /// Seed, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

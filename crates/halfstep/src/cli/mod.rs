@@ -23,7 +23,9 @@ mod predict;
 mod prepare;
 mod progress;
 mod resume;
+mod share;
 mod train;
+mod tune;
 mod verdict;
 
 use std::process::ExitCode;
@@ -84,6 +86,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),
         Command::Verdict(args) => verdict::run(args, threads),
+        Command::Tune(args) => tune::run(args, threads),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, threads),

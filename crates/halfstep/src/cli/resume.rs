@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use halfstep::train::recipe::Recipe;
+use halfstep::train::recipe::{PlanFile, Recipe};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
 use super::args::Train;
@@ -76,6 +76,9 @@ impl Task {
 
 /// The recipe with what the arguments change in it.
 fn changed(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
+    if let Some(path) = &args.plan {
+        recipe = recipe.with_plan(PlanFile::read(path)?);
+    }
     if let Some(name) = &args.precision {
         prepare::known_precision(name)?;
         recipe.precision.policy.clone_from(name);

@@ -17,6 +17,7 @@
 
 mod error;
 mod experiment;
+mod plan_file;
 mod read;
 mod settings;
 
@@ -28,6 +29,7 @@ use serde::Serialize;
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
+pub use plan_file::PlanFile;
 pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
 
 use crate::optimiser::Optimiser;
@@ -81,6 +83,12 @@ impl Recipe {
     /// Errors: text that is not TOML, an unknown key, a wrong type, a value out of range.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
         read::parse(name, text, base)
+    }
+
+    /// The same recipe in the precision of a plan file.
+    pub fn with_plan(mut self, plan: PlanFile) -> Recipe {
+        (self.precision.policy, self.precision.overrides) = (plan.policy, plan.overrides);
+        self
     }
 
     /// The folder that relative paths are taken from.

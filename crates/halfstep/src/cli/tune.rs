@@ -1,0 +1,258 @@
+//! `halfstep tune`: which parts of a model to lower, found by measuring.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use halfstep::evidence::units as format;
+use halfstep::train::recipe::PlanFile;
+use halfstep::train::run_dir::write_whole;
+use halfstep::train::train_loop::Proceed;
+use halfstep::train::tune::{Doing, Objective, Tried, TuneError, TuneSpec, Tuned, UnitReport, tune};
+use serde::Serialize;
+
+use super::failure::{FAILED, Failure, INTERRUPTED};
+use super::progress::bar;
+use super::{interrupt, output, prepare, share};
+
+/// What the search saves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Save {
+    /// Time of a step, as measured on this machine
+    Time,
+    /// Bytes that a step needs
+    Memory,
+}
+
+/// `tune`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 a plan was written, 1 none is better than fp32 within the limits.")]
+pub struct Args {
+    /// Recipe whose model is to be lowered [default: the one of `compare`]
+    pub recipe: Option<PathBuf>,
+    /// Precision whose low format may be taken, in place of the recipe's
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+    /// What to save
+    #[arg(long, default_value = "time")]
+    pub objective: Save,
+    /// Greatest rise of the test loss over fp32's in a short training
+    #[arg(long, default_value = "1%", value_parser = share::parse, value_name = "SHARE")]
+    pub max_loss_increase: f64,
+    /// Greatest rise of a step's time over fp32's
+    #[arg(long, default_value = "0%", value_parser = share::parse, value_name = "SHARE")]
+    pub max_slowdown: f64,
+    /// Steps of the short trainings
+    #[arg(long, default_value = "100", value_name = "N")]
+    pub steps: NonZeroUsize,
+    /// Paired seeds of the short trainings
+    #[arg(long, default_value = "2", value_name = "N")]
+    pub seeds: NonZeroUsize,
+    /// Batches to measure each part of the model on
+    #[arg(long, default_value = "4", value_name = "N")]
+    pub batches: NonZeroUsize,
+    /// Plan file to write, for `halfstep train RECIPE --plan FILE`
+    #[arg(short, long, default_value = "tuned.toml", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Overwrite the plan file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    tuned: &'a Tuned,
+    /// The file with the best plan, if there is one.
+    plan_file: Option<&'a Path>,
+}
+
+/// Runs the command.
+pub fn run(args: Args, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    if args.output.exists() && !args.force {
+        let message = format!("{} is there already", args.output.display());
+        return Err(Failure::asked(message, "choose another name with -o, or overwrite it with --force"));
+    }
+    let recipe = prepare::recipe(args.recipe.as_deref())?;
+    let policy = match &args.precision {
+        Some(name) => {
+            prepare::known_precision(name)?;
+            name.clone()
+        }
+        None => recipe.precision.policy.clone(),
+    };
+    let engine = halfstep::engine(threads)?;
+    let experiment = prepare::prepare(recipe)?;
+    let spec = TuneSpec {
+        policy,
+        objective: match args.objective {
+            Save::Time => Objective::Time,
+            Save::Memory => Objective::Memory,
+        },
+        max_loss_increase: args.max_loss_increase,
+        max_slowdown: args.max_slowdown,
+        steps: args.steps.get() as u64,
+        batches: args.batches.get(),
+        seeds: args.seeds.get() as u64,
+    };
+    experiment.recipe.schedule.validate(spec.steps).map_err(|e| {
+        Failure::asked(format!("the schedule does not fit --steps {}: {e}", spec.steps), "give more steps")
+    })?;
+    interrupt::listen();
+    if !args.json {
+        for (name, value) in prepare::about(&experiment)? {
+            output::line(&format!("{name:<8} {value}"));
+        }
+    }
+    let bar = bar("tuning", 1);
+    let mut watch = |doing: Doing| {
+        let (text, done, of) = match doing {
+            Doing::WarmingUp { step, steps } => ("training in fp32".to_string(), step, steps),
+            Doing::Measuring { unit, units } => ("lowering one by one".into(), unit as u64, units as u64),
+            Doing::Trying { step, steps, plans } => (format!("trying {plans} plans"), step, steps),
+        };
+        bar.set_length(of);
+        bar.set_position(done);
+        bar.set_message(text);
+        if interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
+    };
+    let result = tune(&experiment, engine.as_ref(), spec, &mut watch);
+    bar.finish_and_clear();
+    let tuned = match result {
+        Ok(tuned) => tuned,
+        Err(TuneError::Stopped) => return Ok(ExitCode::from(INTERRUPTED)),
+        Err(TuneError::Train(e)) => return Err(e.into()),
+        Err(e) => return Err(Failure::asked(e.to_string(), "")),
+    };
+    let best = tuned.best.map(|i| &tuned.tried[i]);
+    if let Some(best) = best {
+        let plan = PlanFile::of(&best.policy).to_toml(&comment(&experiment.recipe.name, &tuned, best))?;
+        write_whole(&args.output, plan.as_bytes())?;
+    }
+    if args.json {
+        output::json(&Printed { tuned: &tuned, plan_file: best.map(|_| args.output.as_path()) })?;
+    } else {
+        show(&tuned);
+        output::line(&conclusion(&tuned, best));
+        if best.is_some() {
+            let recipe = args.recipe.as_deref().unwrap_or(Path::new("RECIPE")).display();
+            output::line(&format!("Next: halfstep train {recipe} --plan {}", args.output.display()));
+        }
+    }
+    Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The lines above the plan: where it comes from, and what was measured of it.
+fn comment(recipe: &str, tuned: &Tuned, best: &Tried) -> String {
+    let (spec, o) = (&tuned.spec, &best.outcome);
+    format!(
+        "A precision plan for {recipe}, found by halfstep {} on {}.\n\
+         The plan `{}`, against fp32 over {} steps with {}: a step takes {} of its time and {},\n\
+         the test loss is {} ({} at worst). A short training is no verdict: `halfstep compare` gives one.",
+        env!("CARGO_PKG_VERSION"),
+        tuned.engine,
+        best.name,
+        spec.steps,
+        if spec.seeds == 1 { "one seed".into() } else { format!("{} seeds", spec.seeds) },
+        ratio(o.time),
+        format::bytes(o.bytes),
+        change(o.loss_increase),
+        change(o.worst_increase),
+    )
+}
+
+fn show(tuned: &Tuned) {
+    let head = [
+        "part",
+        "saves",
+        "loss moves",
+        "1 − cosine",
+        "update moves",
+        "update/weight",
+        "in the search's plan",
+    ];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    rows.extend(tuned.units.iter().map(|unit| unit_row(unit, tuned.spec.objective)));
+    output::raw(&format!("\n{}\n{}", output::bold("Lowered one by one"), output::columns(&rows)));
+    let head = ["plan", "step", "of fp32's time", "memory", "test loss", "worst seed", ""];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    rows.extend(tuned.tried.iter().enumerate().map(|(i, tried)| {
+        let o = &tried.outcome;
+        let note = match (tuned.best == Some(i), tried.within) {
+            (true, _) => "best",
+            (_, true) => "",
+            (_, false) => "beyond a limit",
+        };
+        vec![
+            tried.name.clone(),
+            format::milliseconds(o.step_ms),
+            ratio(o.time),
+            format::bytes(o.bytes),
+            change(o.loss_increase),
+            change(o.worst_increase),
+            note.into(),
+        ]
+    }));
+    output::raw(&format!("\n{}\n{}\n", output::bold("Tried side by side"), output::columns(&rows)));
+}
+
+fn unit_row(unit: &UnitReport, objective: Objective) -> Vec<String> {
+    let saves = match objective {
+        Objective::Time => format!("{:+.3} ms", unit.gain * 1e3),
+        Objective::Memory if unit.gain < 0.0 => format!("−{}", format::bytes(-unit.gain as usize)),
+        Objective::Memory => format::bytes(unit.gain as usize),
+    };
+    let mut row = vec![unit.name.clone(), saves];
+    match unit.sensitivity {
+        Some(s) => row.extend([
+            format!("{:.1e}", s.loss),
+            format!("{:.1e}", 1.0 - s.cosine),
+            format!("{:.1e}", s.update),
+            s.update_to_weight.map_or("–".into(), |r| format!("{r:.1e}")),
+        ]),
+        None => row.extend(["never finite", "–", "–", "–"].map(String::from)),
+    }
+    row.push(if unit.lowered { "low" } else { "f32" }.into());
+    row
+}
+
+fn conclusion(tuned: &Tuned, best: Option<&Tried>) -> String {
+    let spec = &tuned.spec;
+    match best {
+        Some(best) => format!(
+            "The best within the limits is `{}`: {} of fp32's time, {} where fp32 needs {}, test loss {}.",
+            best.name,
+            ratio(best.outcome.time),
+            format::bytes(best.outcome.bytes),
+            format::bytes(tuned.tried[0].outcome.bytes),
+            change(best.outcome.loss_increase)
+        ),
+        None => format!(
+            "No plan is written: on this machine none saves {} within a rise of {} in loss and {} in time. Keep fp32.",
+            match spec.objective {
+                Objective::Time => "time",
+                Objective::Memory => "memory",
+            },
+            percent(spec.max_loss_increase),
+            percent(spec.max_slowdown)
+        ),
+    }
+}
+
+fn ratio(x: f64) -> String {
+    if x.is_finite() { format!("{x:.2}×") } else { "–".into() }
+}
+
+fn percent(x: f64) -> String {
+    format!("{:.3}", x * 100.0).trim_end_matches('0').trim_end_matches('.').to_string() + " %"
+}
+
+/// A relative change with its sign.
+fn change(x: f64) -> String {
+    if x.is_finite() { format!("{:+.2} %", x * 100.0) } else { "diverged".into() }
+}
