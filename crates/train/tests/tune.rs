@@ -1,9 +1,10 @@
 //! The search for a precision plan.
 
-mod common;
-
+use std::num::NonZeroUsize;
 use std::path::Path;
 
+use halfstep_cpu::CpuEngine;
+use halfstep_cpu::isa::Isa;
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::Rule;
 use halfstep_train::memory::step_stages;
@@ -17,6 +18,10 @@ fn experiment(precision: &str) -> Experiment {
          [train]\nepochs = 2\nbatch = 32\n[precision]\n{precision}"
     );
     Recipe::parse("tune", &text, Path::new(".")).unwrap().prepare().unwrap()
+}
+
+fn engine() -> CpuEngine {
+    CpuEngine::new(Isa::best(), NonZeroUsize::MIN)
 }
 
 fn spec(policy: &str) -> TuneSpec {
@@ -33,13 +38,13 @@ fn spec(policy: &str) -> TuneSpec {
 }
 
 fn search(experiment: &Experiment, spec: TuneSpec) -> Result<Tuned, TuneError> {
-    tune(experiment, &common::interpreter(), spec, &mut |_| Proceed::Continue)
+    tune(experiment, &engine(), spec, &mut |_| Proceed::Continue)
 }
 
 #[test]
 fn a_plan_saves_what_it_says_and_keeps_to_the_limit() {
     let experiment = experiment("");
-    let engine = common::interpreter();
+    let engine = engine();
     let tuned = search(&experiment, spec("bf16")).unwrap();
     let names: Vec<&str> = tuned.units.iter().map(|u| u.name.as_str()).collect();
     assert_eq!(names, ["layers.0", "layers.1", "layers.2"]);
@@ -95,7 +100,7 @@ fn it_says_why_there_is_nothing_to_search() {
     assert!(matches!(error(search(&experiment(""), spec("fp32"))), TuneError::NothingLow(_)));
     let all = experiment("overrides = [{ pattern = \"*\", rule = \"f32\" }]");
     assert!(matches!(error(search(&all, spec("bf16"))), TuneError::NothingLeft));
-    let stopped = tune(&experiment(""), &common::interpreter(), spec("bf16"), &mut |_| Proceed::Stop);
+    let stopped = tune(&experiment(""), &engine(), spec("bf16"), &mut |_| Proceed::Stop);
     assert!(matches!(error(stopped), TuneError::Stopped));
 }
 
