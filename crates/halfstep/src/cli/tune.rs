@@ -40,7 +40,7 @@ pub struct Args {
     /// Greatest rise of the test loss over fp32's in a short training
     #[arg(long, default_value = "1%", value_parser = share::parse, value_name = "SHARE")]
     pub max_loss_increase: f64,
-    /// Greatest rise of a step's time over fp32's
+    /// Greatest rise of a step's time over fp32's, with 95 % confidence
     #[arg(long, default_value = "0%", value_parser = share::parse, value_name = "SHARE")]
     pub max_slowdown: f64,
     /// Steps of the short trainings
@@ -179,7 +179,7 @@ fn show(tuned: &Tuned) {
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(tuned.units.iter().map(|unit| unit_row(unit, tuned.spec.objective)));
     output::raw(&format!("\n{}\n{}", output::bold("Lowered one by one"), output::columns(&rows)));
-    let head = ["plan", "step", "of fp32's time", "memory", "test loss", "worst seed", ""];
+    let head = ["plan", "step", "of fp32's time", "at most", "memory", "test loss", "worst seed", ""];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(tuned.tried.iter().enumerate().map(|(i, tried)| {
         let o = &tried.outcome;
@@ -192,6 +192,7 @@ fn show(tuned: &Tuned) {
             tried.name.clone(),
             format::milliseconds(o.step_ms),
             ratio(o.time),
+            ratio(o.time_at_most),
             format::bytes(o.bytes),
             change(o.loss_increase),
             change(o.worst_increase),

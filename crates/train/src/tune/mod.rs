@@ -59,7 +59,7 @@ pub struct TuneSpec {
     pub objective: Objective,
     /// Largest loss ÷ fp32's loss − 1 after a trial.
     pub max_loss_increase: f64,
-    /// Largest time of a step ÷ fp32's − 1.
+    /// Largest time of a step ÷ fp32's − 1, with 95 % confidence.
     pub max_slowdown: f64,
     /// Steps of fp32 training before sensitivity is measured, and of each trial.
     pub steps: u64,
@@ -224,7 +224,9 @@ pub fn tune(
         Objective::Memory => t.outcome.bytes as f64,
     };
     let better = |&i: &usize| tried[i].within && cost(&tried[i]) < cost(&tried[0]);
-    let best = (1..tried.len()).filter(better).min_by(|&a, &b| cost(&tried[a]).total_cmp(&cost(&tried[b])));
+    // Of equal plans the last: the search's.
+    let best =
+        (1..tried.len()).rev().filter(better).min_by(|&a, &b| cost(&tried[a]).total_cmp(&cost(&tried[b])));
     Ok(Tuned { engine: engine.name(), loss, units: units.reports, tried, best, spec })
 }
 
@@ -395,6 +397,7 @@ impl Search<'_> {
         let outcome = match before {
             Some(outcome) => outcome,
             None => {
+                // In a round of its own, beside fp32.
                 let pair = [self.fp32()?, plan.clone()];
                 let mut outcomes =
                     trials(self.experiment, self.engine, &pair, (spec.steps, spec.seeds), watch)?;
@@ -409,6 +412,6 @@ impl Search<'_> {
 
 impl TuneSpec {
     fn allows(&self, outcome: &Outcome) -> bool {
-        outcome.loss_increase <= self.max_loss_increase && outcome.time <= 1.0 + self.max_slowdown
+        outcome.loss_increase <= self.max_loss_increase && outcome.time_at_most <= 1.0 + self.max_slowdown
     }
 }
