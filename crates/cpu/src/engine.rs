@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
+use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{Graph, Group, Node, Plan, Slot};
 
 use crate::gemm::Scratch;
@@ -41,13 +42,28 @@ impl Fusion {
 pub struct CpuEngine {
     machine: Arc<Machine>,
     fusion: Fusion,
+    ranks: Option<Arc<Ranks>>,
+    /// Ranks that plans are for.
+    planned_ranks: usize,
 }
 
 impl CpuEngine {
     /// An engine on this instruction set with `threads` threads.
     pub fn new(isa: Isa, threads: NonZeroUsize) -> CpuEngine {
         let machine = Machine { isa, pool: Pool::new(threads), scratch: Mutex::new(Scratch::new()) };
-        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On }
+        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On, ranks: None, planned_ranks: 1 }
+    }
+
+    /// The same engine as one of these ranks, for plans and programs made from now on.
+    #[must_use]
+    pub fn on_ranks(self, ranks: Arc<Ranks>) -> CpuEngine {
+        CpuEngine { planned_ranks: ranks.size(), ranks: Some(ranks), ..self }
+    }
+
+    /// The same engine, whose plans are those of one of so many ranks. There is nobody to run them with.
+    #[must_use]
+    pub fn planning_for(self, ranks: NonZeroUsize) -> CpuEngine {
+        CpuEngine { planned_ranks: ranks.get(), ranks: None, ..self }
     }
 
     /// The same engine with or without groups, for plans made for it from now on.
@@ -68,13 +84,17 @@ impl CpuEngine {
 
     /// Like [`Engine::compile`], as the CPU's own type, which can also time each operation.
     pub fn compile_cpu(&self, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
-        CpuProgram::new(self.machine.clone(), plan, state)
+        CpuProgram::new(self.machine.clone(), self.ranks.clone(), plan, state)
     }
 }
 
 impl Target for CpuEngine {
     fn name(&self) -> String {
         Engine::name(self)
+    }
+
+    fn ranks(&self) -> usize {
+        self.planned_ranks
     }
 
     fn alignment(&self) -> usize {
@@ -102,6 +122,10 @@ impl Engine for CpuEngine {
 
     fn target(&self) -> &dyn Target {
         self
+    }
+
+    fn ranks(&self) -> Option<&Ranks> {
+        self.ranks.as_deref()
     }
 
     fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError> {

@@ -1,6 +1,10 @@
 //! What programs and their steps run on.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
+
+use halfstep_graph::ValueId;
+use halfstep_graph::ranks::{Answer, Payload, Ranks, RanksError};
 
 use crate::gemm::Scratch;
 use crate::isa::Isa;
@@ -18,4 +22,17 @@ pub(crate) struct Machine {
 pub(crate) struct Run<'a> {
     pub machine: &'a Machine,
     pub scratch: &'a mut Scratch,
+    /// The ranks that the program sums over.
+    pub ranks: Option<&'a Ranks>,
+    pub transit: &'a mut Transit,
+}
+
+/// The program's sums over ranks, by the value that is under way.
+pub(crate) type Transit = HashMap<ValueId, Sum>;
+
+/// A sum over ranks: memory for what travels, and the sum while it does.
+#[derive(Default)]
+pub(crate) struct Sum {
+    pub memory: Option<Payload>,
+    pub under_way: Option<Answer<Result<Payload, RanksError>>>,
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
+use halfstep_graph::ranks::{Payload, Ranks};
 use halfstep_graph::{Footprint, Graph, Op, Place, Plan, ValueId, When};
 
 use crate::lower::{Lowering, Step, constant, lower};
-use crate::machine::{Machine, Run};
+use crate::machine::{Machine, Run, Transit};
 use crate::memory::{Frame, Span, Where};
 use crate::region::{ALIGNMENT, Region};
 use crate::state::{CpuMemory, download, upload};
@@ -21,6 +22,8 @@ struct Input {
 /// A program of the CPU engine.
 pub struct CpuProgram {
     machine: Arc<Machine>,
+    ranks: Option<Arc<Ranks>>,
+    transit: Transit,
     graph: Graph,
     spans: Vec<Span>,
     inputs: Vec<Input>,
@@ -37,7 +40,12 @@ pub struct CpuProgram {
 }
 
 impl CpuProgram {
-    pub(crate) fn new(machine: Arc<Machine>, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
+    pub(crate) fn new(
+        machine: Arc<Machine>,
+        ranks: Option<Arc<Ranks>>,
+        plan: &Plan,
+        state: &State,
+    ) -> Result<CpuProgram, EngineError> {
         let graph = plan.graph.clone();
         let memory = state.memory::<CpuMemory>().ok_or_else(foreign)?;
         let slots: Vec<Span> = bind_slots(&graph, state)?.into_iter().map(|i| memory.spans[i]).collect();
@@ -55,7 +63,7 @@ impl CpuProgram {
                     constant_bytes = (offset + value.ty.bytes()).next_multiple_of(ALIGNMENT);
                     Span { place: Where::Constants, offset, count, dtype }
                 }
-                Place::Inside => Span { place: Where::Arena, offset: 0, count: 0, dtype },
+                Place::Inside | Place::Transit => Span { place: Where::Arena, offset: 0, count: 0, dtype },
             });
         }
         let mut constants = Region::new(constant_bytes)?;
@@ -106,6 +114,8 @@ impl CpuProgram {
         }
         Ok(CpuProgram {
             machine,
+            ranks,
+            transit: Transit::new(),
             graph,
             spans,
             inputs,
@@ -146,7 +156,8 @@ impl Program for CpuProgram {
             outputs: &mut self.output_region,
         };
         let mut scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut run = Run { machine: &self.machine, scratch: &mut scratch };
+        let (ranks, transit) = (self.ranks.as_deref(), &mut self.transit);
+        let mut run = Run { machine: &self.machine, scratch: &mut scratch, ranks, transit };
         for (i, step) in self.steps.iter().enumerate() {
             let begin = (!self.times.is_empty()).then(Instant::now);
             step(&mut frame, &mut run)?;
@@ -193,12 +204,13 @@ impl Program for CpuProgram {
     fn footprint(&self, state: &State) -> Result<Footprint, EngineError> {
         let memory = state.memory::<CpuMemory>().ok_or_else(foreign)?;
         let scratch = self.machine.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let transit = self.transit.values().filter_map(|sum| sum.memory.as_ref()).map(Payload::bytes);
         Ok(Footprint {
             state: memory.region.bytes(),
             arena: memory.arena.bytes(),
             constants: self.constants.bytes(),
             outputs: self.output_region.bytes(),
-            scratch: scratch.bytes(),
+            scratch: scratch.bytes() + transit.sum::<usize>(),
         })
     }
 }

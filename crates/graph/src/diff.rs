@@ -363,10 +363,13 @@ impl Vjp<'_> {
             Op::PoolGrad { kind: PoolKind::Max, .. }
             | Op::LayerNormGrad
             | Op::BatchNormGrad
+            | Op::BatchNormPart(_)
             | Op::CrossEntropyGrad
             | Op::AttentionGrad(_)
             | Op::AdamW(_)
-            | Op::Sgd(_) => self.no_derivative(),
+            | Op::Sgd(_)
+            | Op::AllReduceStart { .. }
+            | Op::AllReduceWait { .. } => self.no_derivative(),
         }
     }
 

@@ -11,11 +11,16 @@ use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
 use crate::memory::Footprint;
 use crate::plan::Plan;
+use crate::ranks::{Ranks, RanksError};
 
 /// What the passes need to know of the hardware a plan is for.
 pub trait Target {
     /// Name for reports.
     fn name(&self) -> String;
+    /// Ranks that share the work of a step; 1 where there is nobody to share it with.
+    fn ranks(&self) -> usize {
+        1
+    }
     /// Alignment in bytes of every value in the arena: a power of two.
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
@@ -135,6 +140,9 @@ pub enum EngineError {
         /// How many were asked for.
         bytes: usize,
     },
+    /// A sum over ranks failed.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The engine cannot do something the plan asks for.
     #[error("{0}")]
     Unsupported(String),
@@ -166,6 +174,10 @@ pub trait Engine: Send + Sync {
     fn name(&self) -> String;
     /// What planning needs to know.
     fn target(&self) -> &dyn Target;
+    /// The ranks that its programs sum over, where there are several.
+    fn ranks(&self) -> Option<&Ranks> {
+        None
+    }
     /// Memory for these slots, all zero.
     ///
     /// Errors: not enough memory.

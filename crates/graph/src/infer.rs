@@ -1,7 +1,7 @@
 //! The shape rule of every operation: from operand types to result types, or what does not fit.
 
 use crate::dtype::{DType, Shape, ValueType};
-use crate::op::{ConvGeometry, Op};
+use crate::op::{BatchNormPart, ConvGeometry, Op};
 
 /// Result types of `op` for these operand types. New float results are f32 until a precision plan says otherwise.
 pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
@@ -145,6 +145,7 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             Ok(vec![ValueType::f32(x[0].shape.clone()), stat.clone(), stat.clone(), stat])
         }
         Op::BatchNormGrad => norm_grad(x, Shape::from([x.first().map_or(1, |t| t.shape.last())])),
+        Op::BatchNormPart(part) => batch_norm_part(*part, x),
         Op::CrossEntropy => {
             arity(x, 2)?;
             rank("logits", x[0], 2)?;
@@ -234,6 +235,17 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             arity(x, 6)?;
             update(x, 2, 3)
         }
+        Op::AllReduceStart { over } => {
+            floats(x)?;
+            let count = x.iter().map(|t| t.shape.count()).sum();
+            Ok(vec![ValueType { shape: Shape::from([count]), dtype: *over }])
+        }
+        Op::AllReduceWait { shapes, .. } => {
+            arity(x, 1)?;
+            let count = shapes.iter().map(Shape::count).sum();
+            expect_shape("what is under way", x[0], &Shape::from([count]))?;
+            Ok(shapes.iter().map(|shape| ValueType::f32(shape.clone())).collect())
+        }
     }
 }
 
@@ -280,6 +292,32 @@ fn norm_grad(x: &[&ValueType], stat: Shape) -> Result<Vec<ValueType>, String> {
     expect_shape("rstd", x[3], &stat)?;
     expect_shape("dy", x[4], &x[0].shape)?;
     Ok(vec![ValueType::f32(x[0].shape.clone()), ValueType::f32(width.clone()), ValueType::f32(width)])
+}
+
+/// `x` comes first and `dy` has its shape; everything else is a vector over channels.
+fn batch_norm_part(part: BatchNormPart, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
+    let (operands, dy) = match part {
+        BatchNormPart::Mean => (1, None),
+        BatchNormPart::Variance => (2, None),
+        BatchNormPart::Apply { .. } => (5, None),
+        BatchNormPart::Sums => (4, Some(3)),
+        BatchNormPart::Dx { .. } => (7, Some(4)),
+    };
+    arity(x, operands)?;
+    floats(x)?;
+    at_least_rank("x", x[0], 2)?;
+    let channels = Shape::from([x[0].shape.last()]);
+    for (i, &operand) in x.iter().enumerate().skip(1) {
+        let expected = if Some(i) == dy { &x[0].shape } else { &channels };
+        expect_shape("an operand", operand, expected)?;
+    }
+    let (whole, vector) = (ValueType::f32(x[0].shape.clone()), ValueType::f32(channels));
+    Ok(match part {
+        BatchNormPart::Mean | BatchNormPart::Variance => vec![vector],
+        BatchNormPart::Apply { .. } => vec![whole, vector],
+        BatchNormPart::Sums => vec![vector.clone(), vector],
+        BatchNormPart::Dx { .. } => vec![whole],
+    })
 }
 
 fn attention_shapes(heads: usize, x: &[&ValueType]) -> Result<(Shape, Shape), String> {

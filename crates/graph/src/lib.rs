@@ -1,7 +1,7 @@
 //! The graph: operations, differentiation, precision assignment, memory plan and the f64 reference interpreter.
 //!
 //! A model and its loss are written once into a [`Graph`]. Everything after that is a pass over it:
-//! [`differentiate`], [`precision::assign`], [`recompute()`] where a budget asks for it, [`fuse()`], [`group()`], [`plan()`];
+//! [`differentiate`], [`shard()`] where several ranks share the work, [`precision::assign`], [`recompute()`] where a budget asks for it, [`fuse()`], [`group()`], [`plan()`];
 //! then an [`engine::Engine`] compiles the plan.
 
 #![forbid(unsafe_code)]
@@ -20,7 +20,9 @@ mod memory;
 mod op;
 mod plan;
 pub mod precision;
+pub mod ranks;
 mod recompute;
+mod shard;
 mod text;
 
 pub use byte_size::{ByteSize, ByteSizeError};
@@ -32,3 +34,4 @@ pub use memory::{Block, Content, Footprint, MemoryReport, Purpose, Resident};
 pub use op::*;
 pub use plan::{Place, Plan, StateBytes, plan};
 pub use recompute::{BudgetError, Recomputation, recompute, smallest_footprint};
+pub use shard::{RESIDUAL, Residuals, Shard, shard};

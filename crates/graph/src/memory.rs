@@ -24,7 +24,8 @@ pub struct Footprint {
     pub constants: usize,
     /// Copies of the outputs, which outlive a run.
     pub outputs: usize,
-    /// Working memory that all programs of the engine share, such as packed operands of matrix products.
+    /// Working memory that all programs of the engine share, such as packed operands of matrix products, and what is on its
+    /// way between ranks.
     pub scratch: usize,
 }
 
@@ -45,13 +46,16 @@ impl Footprint {
         let aligned = |types: &mut dyn Iterator<Item = &ValueType>| -> usize {
             types.map(|ty| ty.bytes().next_multiple_of(alignment)).sum()
         };
-        let constants = graph.values.iter().zip(places).filter(|(_, place)| **place == Place::Constant);
+        let in_place = |place| graph.values.iter().zip(places).filter(move |(_, p)| **p == place);
+        let constants = in_place(Place::Constant);
+        let transit: usize = in_place(Place::Transit).map(|(v, _)| v.ty.bytes()).sum();
+        let scratch = groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0);
         Footprint {
             state: aligned(&mut graph.slots.iter().map(|s| &s.ty)),
             arena,
             constants: aligned(&mut constants.map(|(v, _)| &v.ty)),
             outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
-            scratch: groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0),
+            scratch: scratch + transit,
         }
     }
 }

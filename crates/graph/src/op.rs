@@ -74,6 +74,28 @@ pub enum PoolKind {
     Mean,
 }
 
+/// What a batch normalisation is made of where its statistics are those of a batch spread over ranks: between these
+/// parts, sums over ranks stand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BatchNormPart {
+    /// `(x[…, C]) -> (mean[C])`: of the rows here.
+    Mean,
+    /// `(x[…, C], mean[C]) -> (var[C])`: mean of (x − mean)² over the rows here, for a mean over more of them.
+    Variance,
+    /// `(x[…, C], γ[C], β[C], mean[C], var[C]) -> (y, rstd[C])`.
+    Apply {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `(x[…, C], mean[C], rstd[C], dy) -> (dγ[C], dβ[C])`: sums over the rows here.
+    Sums,
+    /// `(x[…, C], γ[C], mean[C], rstd[C], dy, dγ[C], dβ[C]) -> (dx)` for sums over `rows` rows.
+    Dx {
+        /// Rows of the whole batch.
+        rows: usize,
+    },
+}
+
 /// Stride and zero padding of a convolution, the same in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConvGeometry {
@@ -232,6 +254,8 @@ pub enum Op {
     },
     /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
     BatchNormGrad,
+    /// One step of a batch normalisation over ranks.
+    BatchNormPart(BatchNormPart),
     /// `(logits[R, V], target[R]) -> (loss[R], lse[R])`: `log Σ exp(logits) − logits[target]`.
     CrossEntropy,
     /// `(logits, target, lse, dloss[R]) -> (dlogits)`.
@@ -291,6 +315,22 @@ pub enum Op {
     AdamW(AdamWSpec),
     /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars.
     Sgd(SgdSpec),
+    /// `(x…) -> (flight[n])`: begins the sum over all ranks of these tensors, one after another, and does not wait for it.
+    ///
+    /// The result lies with the ranks' exchange, not with the program; only [`Op::AllReduceWait`] reads it.
+    AllReduceStart {
+        /// The format that contributions travel in, and their sum on its way back: each is rounded to it.
+        over: DType,
+    },
+    /// `(flight) -> (y…)`: the sum over ranks, once it is there, times `factor`, in f32.
+    ///
+    /// Contributions are added in f32 in the order of ranks: the same bits on every rank and in every run.
+    AllReduceWait {
+        /// The shapes of the tensors.
+        shapes: Vec<Shape>,
+        /// What the sum is multiplied with.
+        factor: f64,
+    },
 }
 
 impl Op {
@@ -333,6 +373,16 @@ impl Op {
             Op::AttentionGrad(_) => "attention_grad".into(),
             Op::AdamW(_) => "adamw".into(),
             Op::Sgd(_) => "sgd".into(),
+            Op::BatchNormPart(part) => match part {
+                BatchNormPart::Mean => "batch_norm_mean",
+                BatchNormPart::Variance => "batch_norm_variance",
+                BatchNormPart::Apply { .. } => "batch_norm_apply",
+                BatchNormPart::Sums => "batch_norm_sums",
+                BatchNormPart::Dx { .. } => "batch_norm_dx",
+            }
+            .into(),
+            Op::AllReduceStart { .. } => "all_reduce_start".into(),
+            Op::AllReduceWait { .. } => "all_reduce_wait".into(),
         }
     }
 
@@ -362,7 +412,13 @@ impl Op {
             Op::Pad { axis, before, after } => format!("axis {axis}, {before}+{after}"),
             Op::Concat { axis } => format!("axis {axis}"),
             Op::Reduce { axes, .. } => format!("axes {axes:?}"),
-            Op::LayerNorm { eps } | Op::BatchNorm { eps } => format!("eps {eps}"),
+            Op::LayerNorm { eps }
+            | Op::BatchNorm { eps }
+            | Op::BatchNormPart(BatchNormPart::Apply { eps }) => format!("eps {eps}"),
+            Op::BatchNormPart(BatchNormPart::Dx { rows }) => format!("rows {rows}"),
+            Op::AllReduceStart { over } => format!("over {over}"),
+            Op::AllReduceWait { factor: 1.0, .. } => String::new(),
+            Op::AllReduceWait { factor, .. } => format!("factor {factor}"),
             Op::MatMul { ta, tb } => match (ta, tb) {
                 (false, false) => String::new(),
                 (true, false) => "aᵀ".into(),
@@ -395,6 +451,7 @@ impl Op {
             | Op::Softmax
             | Op::LayerNormGrad
             | Op::BatchNormGrad
+            | Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums)
             | Op::CrossEntropy
             | Op::CrossEntropyGrad
             | Op::GlobalNorm => String::new(),

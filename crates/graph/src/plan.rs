@@ -27,6 +27,8 @@ pub enum Place {
     Constant,
     /// Nowhere: it is made and read inside one group.
     Inside,
+    /// On its way between ranks, in memory of the engine's own.
+    Transit,
 }
 
 /// A graph with a place for every value.
@@ -116,6 +118,10 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
     for (i, step) in groups.steps.iter().enumerate() {
         for &output in &step.writes {
             let o = output.0 as usize;
+            if matches!(graph.node(graph.value(output).node).op, Op::AllReduceStart { .. }) {
+                places[o] = Some(Place::Transit);
+                continue;
+            }
             if let Some(slot) = replaced_slot(&graph, &uses, output, &last_use, i) {
                 places[o] = Some(Place::Slot(slot));
                 continue;
@@ -296,6 +302,7 @@ impl fmt::Display for Plan {
                 Place::Slot(slot) => format!("slot {}", self.graph.slot(slot).name),
                 Place::Constant => "constant".to_string(),
                 Place::Inside => "inside its group".to_string(),
+                Place::Transit => "between ranks".to_string(),
             };
             writeln!(
                 f,

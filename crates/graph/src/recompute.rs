@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use crate::byte_size::ByteSize;
 use crate::engine::Target;
-use crate::fuse::{Uses, flops, fuse};
+use crate::fuse::{Uses, flops, fuse, is_source};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::memory::Footprint;
 use crate::op::{Binary, Op};
@@ -200,7 +200,9 @@ impl<'a> Forward<'a> {
                     saved[at.0 as usize] = true;
                 }
             }
-            if i >= end || matches!(node.op, Op::Input { .. } | Op::Read { .. } | Op::Const { .. }) {
+            // A sum over ranks is made once: every rank must take part in each.
+            let collective = matches!(node.op, Op::AllReduceStart { .. } | Op::AllReduceWait { .. });
+            if i >= end || is_source(&node.op) || collective {
                 node.outputs.iter().for_each(|v| fixed[uses.home(*v).0 as usize] = true);
             }
         }

@@ -233,7 +233,7 @@ fn check_places(g: Graph, target: &dyn Target) {
     let mut owner: Vec<Option<ValueId>> = vec![None; p.arena_bytes];
     let range = |v: ValueId| match p.places[v.0 as usize] {
         Place::Arena(offset) => Some(offset..offset + g.value(v).ty.bytes()),
-        Place::Slot(_) | Place::Constant | Place::Inside => None,
+        Place::Slot(_) | Place::Constant | Place::Inside | Place::Transit => None,
     };
     let mut home: Vec<ValueId> = (0..g.values.len() as u32).map(ValueId).collect();
     let mut made = vec![None; g.values.len()];

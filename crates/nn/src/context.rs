@@ -19,17 +19,24 @@ pub enum Mode {
 pub struct Context {
     /// What the pass is for.
     pub mode: Mode,
+    /// Ranks that share the batch of a training step in equal parts, of which the pass sees one.
+    pub ranks: usize,
 }
 
 impl Context {
     /// For a training step.
     pub fn train() -> Context {
-        Context { mode: Mode::Train }
+        Context { mode: Mode::Train, ranks: 1 }
+    }
+
+    /// The same, of a batch that so many ranks share.
+    pub fn on_ranks(self, ranks: usize) -> Context {
+        Context { ranks, ..self }
     }
 
     /// For evaluation and prediction.
     pub fn eval() -> Context {
-        Context { mode: Mode::Eval }
+        Context { mode: Mode::Eval, ranks: 1 }
     }
 
     /// The random key of this step.

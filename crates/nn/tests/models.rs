@@ -3,7 +3,7 @@
 use halfstep_graph::{Graph, GraphError, Init, Op, Phase, SlotKind, ValueId, When};
 use halfstep_nn::layers::{BatchNorm, Linear};
 use halfstep_nn::{
-    CnnSpec, Context, GptSpec, InputSpec, MlpSpec, Mode, Model, ModelError, ModelSpec, Resnet18Spec,
+    CnnSpec, Context, GptSpec, InputSpec, MlpSpec, Model, ModelError, ModelSpec, Resnet18Spec,
     parameter_count,
 };
 
@@ -42,7 +42,7 @@ fn logits_have_one_column_per_class() {
         let (g, logits) = built(&*spec.build(input, outputs).unwrap(), input, 3, ctx);
         g.shape(logits).to_vec()
     };
-    for ctx in [Context::train(), Context { mode: Mode::Eval }] {
+    for ctx in [Context::train(), Context::eval()] {
         assert_eq!(shape(ModelSpec::Mlp(MlpSpec::default()), &DIGIT, 7, &ctx), [3, 7]);
         assert_eq!(shape(ModelSpec::Cnn(CnnSpec::default()), &DIGIT, 7, &ctx), [3, 7]);
         assert_eq!(shape(ModelSpec::Resnet18(Resnet18Spec { width: 4 }), &PHOTO, 7, &ctx), [3, 7]);

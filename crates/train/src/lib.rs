@@ -9,6 +9,7 @@ mod loader;
 pub mod memory;
 pub mod metrics;
 pub mod optimiser;
+mod ranks;
 pub mod recipe;
 pub mod run_dir;
 pub mod run_log;

@@ -1,5 +1,6 @@
 //! Training batches, drawn by a thread while the step before runs.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -18,30 +19,31 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// Starts to draw the batches `numbers` with the order of `seed`.
+    /// Starts to draw the batches `numbers` with the order of `seed`: of each batch of so many samples, those at the places
+    /// of `share`.
     ///
     /// Errors: the batch is larger than the data.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         part: &'scope Part,
         input: InputShape,
-        batch: usize,
+        (batch, share): (usize, Range<usize>),
         seed: u64,
-        numbers: std::ops::Range<u64>,
+        numbers: Range<u64>,
     ) -> Result<Loader, DataError> {
         let mut sampler = Sampler::new(part.len(), batch, seed)?;
         let (fill, filled) = sync_channel(BATCHES);
         let (empty, to_fill) = sync_channel(BATCHES);
         for _ in 0..BATCHES {
             // There is room for all of them.
-            let _ = empty.send(Batch::new(input, batch));
+            let _ = empty.send(Batch::new(input, share.len()));
         }
         scope.spawn(move || {
             for number in numbers {
                 // A loop that has ended early has let go of its side.
                 let Ok(mut batch) = to_fill.recv() else { return };
                 let (draw, indices) = sampler.batch(number);
-                let result = part.fill_batch(indices, draw, &mut batch).map(|()| batch);
+                let result = part.fill_batch(&indices[share.clone()], draw, &mut batch).map(|()| batch);
                 if fill.send(result).is_err() {
                     return;
                 }

@@ -2,7 +2,7 @@
 
 use halfstep_graph::engine::Target;
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{ByteSize, smallest_footprint};
+use halfstep_graph::{ByteSize, GraphError, smallest_footprint};
 use halfstep_nn::{CnnSpec, GptSpec, InputSpec, MlpSpec, Model, ModelSpec, Resnet18Spec};
 use serde::Serialize;
 
@@ -29,11 +29,10 @@ pub fn step_stages(
     expose_gradients: bool,
     target: &dyn Target,
 ) -> Result<StepStages, TrainError> {
-    let StepGraphs { train, apply } =
-        step_graphs(&step_spec(model, input, spec, expose_gradients), &spec.options)?;
+    let StepGraphs { train, apply } = share_graphs(model, input, spec, expose_gradients, target)?;
     let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {
         // The largest smaller batch that fits, if one does and the search itself does not fail.
-        let parts = spec.options.accumulate.max(1);
+        let parts = spec.options.accumulate.max(1) * target.ranks();
         let fits = |size| {
             let spec = SessionSpec { batch: size * parts, ..spec.clone() };
             let needed = needed(model, input, policy, &spec, Recompute::Allowed, target)?;
@@ -47,21 +46,24 @@ pub fn step_stages(
     Ok(StepStages { train, apply })
 }
 
-fn step_spec<'a>(
-    model: &'a dyn Model,
-    input: &'a InputSpec,
-    spec: &'a SessionSpec,
+/// The programs of one of the target's ranks.
+fn share_graphs(
+    model: &dyn Model,
+    input: &InputSpec,
+    spec: &SessionSpec,
     expose_gradients: bool,
-) -> StepSpec<'a> {
-    StepSpec {
+    target: &dyn Target,
+) -> Result<StepGraphs, GraphError> {
+    let step = StepSpec {
         model,
         input,
-        batch: spec.batch,
+        batch: spec.batch / target.ranks(),
         optimiser: &spec.optimiser,
         scaling: &spec.scaling,
         clip: spec.clip,
         expose_gradients,
-    }
+    };
+    step_graphs(&step, &spec.options, target.ranks())
 }
 
 /// Whether activations may be computed again to save memory.
@@ -84,7 +86,7 @@ pub fn needed(
     recompute: Recompute,
     target: &dyn Target,
 ) -> Result<usize, TrainError> {
-    let graph = step_graphs(&step_spec(model, input, spec, false), &spec.options)?.train;
+    let graph = share_graphs(model, input, spec, false, target)?.train;
     let (assigned, _) = halfstep_graph::precision::assign(&graph, policy);
     Ok(match recompute {
         Recompute::Not => halfstep_graph::plan(halfstep_graph::fuse(&assigned), target).footprint.total(),

@@ -15,7 +15,7 @@ use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
-use crate::step::{ACCUMULATE, AVERAGE, eval_graph, predict_graph};
+use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph};
 use crate::step_options::StepOptions;
 
 /// Every form of a program from model to memory plan, for reading.
@@ -83,7 +83,7 @@ pub struct SessionSpec {
     pub scaling: LossScale,
     /// Largest global norm of the gradients; none leaves them as they are.
     pub clip: Option<f64>,
-    /// Samples in a training batch, of which [`StepOptions::accumulate`] makes parts.
+    /// Samples in a training batch, which all ranks share, and of which [`StepOptions::accumulate`] makes parts.
     pub batch: usize,
     /// Seed of first weights and dropout.
     pub seed: u64,
@@ -230,6 +230,20 @@ pub enum TrainError {
         /// Targets per sample.
         rows: usize,
     },
+    /// A batch that ranks cannot share in equal parts.
+    #[error(
+        "a batch of {batch} samples cannot be shared by {ranks} ranks{}: `batch` must be a multiple of {}",
+        if *.accumulate > 1 { format!(", each in {accumulate} equal parts") } else { String::new() },
+        .ranks * .accumulate
+    )]
+    Uneven {
+        /// Samples.
+        batch: usize,
+        /// Ranks.
+        ranks: usize,
+        /// Parts that each works through one after another.
+        accumulate: usize,
+    },
     /// The step needs more memory than it was given.
     #[error("{cause}{}", advice(.policy, .batch))]
     Budget {
@@ -359,6 +373,14 @@ impl<'a> Session<'a> {
         spec.validate()?;
         let start = Instant::now();
         let target = engine.target();
+        let parts = target.ranks() * spec.options.accumulate;
+        if !spec.batch.is_multiple_of(parts) {
+            return Err(TrainError::Uneven {
+                batch: spec.batch,
+                ranks: target.ranks(),
+                accumulate: spec.options.accumulate,
+            });
+        }
         let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
         let Stages { graph, mut precision, recomputation, plan, .. } = train;
         if let Some(apply) = &apply {
@@ -396,14 +418,24 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// One training step on a batch, at this learning rate.
+    /// Samples of a batch that this rank has, and the place of the first in the whole batch.
+    pub fn share(&self) -> std::ops::Range<usize> {
+        let size = self.spec.batch / self.engine.target().ranks();
+        let first = size * self.engine.ranks().map_or(0, |ranks| ranks.rank());
+        first..first + size
+    }
+
+    /// One training step on a batch, at this learning rate. On several ranks, all take this step together, each with its
+    /// [`Session::share`] of the samples; all get the same report.
     ///
     /// A step whose gradients are not finite is reported as not committed and changes nothing but the loss scaler.
     ///
     /// Errors: inputs of the wrong size, or an index out of range, with nothing changed and nothing counted;
     /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure.
     pub fn step(&mut self, x: HostSlice<'_>, y: &[i32], lr: f64) -> Result<StepReport, TrainError> {
-        let key = key(self.spec.seed, self.progress.attempts);
+        let mut key = key(self.spec.seed, self.progress.attempts);
+        // Random draws are keyed by a sample's place in the whole batch.
+        key[3] = key[3].wrapping_add(self.share().start as i32);
         let lr = [lr as f32];
         let (y_of, lr) = (HostSlice::I32(y), ("lr", HostSlice::F32(&lr)));
         if self.apply.is_some() {
@@ -431,14 +463,15 @@ impl<'a> Session<'a> {
         Ok(report)
     }
 
-    /// Sums up the gradients of the parts of a batch. Random draws are keyed by a sample's place in the whole batch.
+    /// Sums up the gradients of the parts of a batch.
     fn accumulate(&mut self, x: HostSlice<'_>, y: &[i32], key: [i32; 4]) -> Result<(), TrainError> {
         let (elements, rows) = (self.input.elements(), self.input.rows(1));
-        if (x.len(), y.len()) != (self.spec.batch * elements, self.spec.batch * rows) {
+        let batch = self.share().len();
+        if (x.len(), y.len()) != (batch * elements, batch * rows) {
             return Err(TrainError::Batch { samples: x.len(), targets: y.len(), elements, rows });
         }
         let parts = self.spec.options.accumulate;
-        let size = self.spec.batch / parts;
+        let size = batch / parts;
         for part in 0..parts {
             let samples = part * size..(part + 1) * size;
             let range = samples.start * elements..samples.end * elements;
@@ -491,7 +524,7 @@ impl<'a> Session<'a> {
         {
             return Ok(Cause::Data);
         }
-        for slot in self.state.slots().iter().filter(|s| !s.name.starts_with(ACCUMULATE)) {
+        for slot in self.lasting_slots() {
             if !finite(self.state.download(&slot.name)?.f32()) {
                 return Ok(Cause::Weights);
             }
@@ -570,9 +603,9 @@ impl<'a> Session<'a> {
         self.state.slots()
     }
 
-    /// The state that outlives a step: not the sums over parts of a batch.
+    /// The state that outlives a step, which is the same on every rank.
     pub fn lasting_slots(&self) -> impl Iterator<Item = &Slot> {
-        self.state.slots().iter().filter(|s| !s.name.starts_with(ACCUMULATE))
+        self.state.slots().iter().filter(|s| is_lasting(s))
     }
 
     /// Bytes of a copy of all lasting state, in which every element takes four.

@@ -1,14 +1,14 @@
 //! The training step and the evaluation of a model as graphs.
 
 use halfstep_graph::{
-    Binary, Graph, GraphError, Init, Phase, Shape, SlotId, SlotKind, Unary, ValueId, ValueType, When, Write,
-    differentiate,
+    Binary, Graph, GraphError, Init, Phase, RESIDUAL, Residuals, Shape, Shard, Slot, SlotId, SlotKind, Unary,
+    ValueId, ValueType, When, Write, differentiate, shard,
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
 use crate::optimiser::{Optimiser, UpdateInputs};
 use crate::scaler::{LossScale, Scale};
-use crate::step_options::StepOptions;
+use crate::step_options::{Reduce, StepOptions};
 
 /// What a training step is made of.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct StepSpec<'a> {
     pub model: &'a dyn Model,
     /// The form of a sample.
     pub input: &'a InputSpec,
-    /// Samples in a batch.
+    /// Samples in a batch; of a batch that ranks share, in one rank's part.
     pub batch: usize,
     /// How gradients become weights.
     pub optimiser: &'a Optimiser,
@@ -41,7 +41,7 @@ pub struct StepSpec<'a> {
 ///
 /// Errors: the model does not take this input, or cannot be differentiated.
 pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
-    whole_step(spec, &StepOptions::default())
+    whole_step(spec, &StepOptions::default(), 1)
 }
 
 /// The programs of a step: one, or two over the same slots.
@@ -60,13 +60,20 @@ pub struct StepGraphs {
 /// with their means, once for all parts: one norm, one decision whether it commits, one unscaling, one clipping. Running
 /// statistics are the mean of what each part alone would make of them.
 ///
+/// On several ranks the loss of each is divided by their number, so that the sum of their gradients is that of the mean
+/// loss of the whole batch; [`shard`] says what is summed where. Of a batch in parts, gradients are summed in `apply`.
+///
 /// Errors: as [`train_graph`].
-pub fn step_graphs(spec: &StepSpec<'_>, options: &StepOptions) -> Result<StepGraphs, GraphError> {
+pub fn step_graphs(
+    spec: &StepSpec<'_>,
+    options: &StepOptions,
+    ranks: usize,
+) -> Result<StepGraphs, GraphError> {
     if options.accumulate <= 1 {
-        return Ok(StepGraphs { train: whole_step(spec, options)?, apply: None });
+        return Ok(StepGraphs { train: whole_step(spec, options, ranks)?, apply: None });
     }
-    let mut train = part_of_step(spec, options)?;
-    let apply = end_of_step(spec, options, &train)?;
+    let mut train = part_of_step(spec, options, ranks)?;
+    let apply = end_of_step(spec, options, &train, ranks)?;
     for slot in &apply.slots {
         if train.slot_named(&slot.name).is_none() {
             train.slots.push(slot.clone());
@@ -80,39 +87,68 @@ pub const ACCUMULATE: &str = "accumulate.";
 /// Begins the name of the slot of a weight's moving average; the weight's name follows.
 pub const AVERAGE: &str = "optimiser.average.";
 
+/// Bytes of gradients whose sum over ranks begins as soon as they are there: enough that a message costs more by its bytes
+/// than by being one, and few enough that the first sums begin early in the backward pass.
+const BUCKET_BYTES: usize = 1 << 20;
+
+/// Whether a slot outlives a step: not sums over parts of a batch, nor what rounding has left of a rank's gradients.
+pub fn is_lasting(slot: &Slot) -> bool {
+    !slot.name.starts_with(ACCUMULATE) && !slot.name.starts_with(RESIDUAL)
+}
+
+/// One rank's share of a step, given what each rank has a part of, and the mean loss of each rank's samples.
+fn share(
+    graph: &Graph,
+    options: &StepOptions,
+    ranks: usize,
+    (sums, loss): (&[ValueId], &[ValueId]),
+    scale: Scale,
+) -> Result<Graph, GraphError> {
+    let residuals = Residuals { scale: scale.reciprocal.map(|reciprocal| (scale.scale, reciprocal)) };
+    let bf16 = (options.reduce == Reduce::Bf16).then_some(residuals);
+    shard(graph, &Shard { ranks, sums, means: loss, bf16, bucket_bytes: BUCKET_BYTES })
+}
+
+/// What gradients are seeded with: the loss scale over the number of ranks.
+fn seed(g: &mut Graph, scale: Scale, ranks: usize) -> Result<ValueId, GraphError> {
+    if ranks == 1 { Ok(scale.scale) } else { g.scoped("loss", |g| g.scale(scale.scale, 1.0 / ranks as f64)) }
+}
+
 /// The weights that are trained.
 fn trained(g: &Graph, options: &StepOptions) -> Vec<SlotId> {
     g.weights().filter(|&slot| !options.is_frozen(&g.slot(slot).name)).collect()
 }
 
-fn whole_step(spec: &StepSpec<'_>, options: &StepOptions) -> Result<Graph, GraphError> {
+fn whole_step(spec: &StepSpec<'_>, options: &StepOptions, ranks: usize) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
-    let ctx = Context::train();
+    let ctx = Context::train().on_ranks(ranks);
     let (x, y) = inputs(g, spec.input, spec.batch);
     ctx.key(g);
     let lr = g.input("lr", ValueType::f32(Shape::scalar()));
     let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
     let scale = spec.scaling.read(g)?;
     let weights = trained(g, options);
-    let gradients = differentiate(g, loss, scale.scale, &weights)?;
-    let pairs: Vec<(SlotId, ValueId)> = weights.into_iter().zip(gradients).collect();
+    let seed = seed(g, scale, ranks)?;
+    let gradients = differentiate(g, loss, seed, &weights)?;
+    let pairs: Vec<(SlotId, ValueId)> = weights.into_iter().zip(gradients.iter().copied()).collect();
     update(g, spec, options, &pairs, (lr, scale))?;
     g.add_output("loss", loss);
-    Ok(graph)
+    share(&graph, options, ranks, (&gradients, &[loss]), scale)
 }
 
-fn part_of_step(spec: &StepSpec<'_>, options: &StepOptions) -> Result<Graph, GraphError> {
+fn part_of_step(spec: &StepSpec<'_>, options: &StepOptions, ranks: usize) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
-    let ctx = Context::train();
+    let ctx = Context::train().on_ranks(ranks);
     let (x, y) = inputs(g, spec.input, spec.batch / options.accumulate);
     ctx.key(g);
     let first = g.input("first", ValueType::f32(Shape::scalar()));
     let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
     let scale = spec.scaling.read(g)?;
     let weights = trained(g, options);
-    let gradients = differentiate(g, loss, scale.scale, &weights)?;
+    let seed = seed(g, scale, ranks)?;
+    let gradients = differentiate(g, loss, seed, &weights)?;
     let staged = std::mem::take(&mut g.writes);
     g.in_phase(Phase::Update, |g| {
         let named = |g: &Graph, slot: SlotId| g.slot(slot).name.clone();
@@ -135,21 +171,27 @@ fn part_of_step(spec: &StepSpec<'_>, options: &StepOptions) -> Result<Graph, Gra
         Ok::<(), GraphError>(())
     })?;
     g.add_output("loss", loss);
-    Ok(graph)
+    // The statistics of batch norms alone: gradients and loss are summed at the end of the step.
+    share(&graph, options, ranks, (&[], &[]), scale)
 }
 
-fn end_of_step(spec: &StepSpec<'_>, options: &StepOptions, part: &Graph) -> Result<Graph, GraphError> {
+fn end_of_step(
+    spec: &StepSpec<'_>,
+    options: &StepOptions,
+    part: &Graph,
+    ranks: usize,
+) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
     let lr = g.input("lr", ValueType::f32(Shape::scalar()));
-    g.in_phase(Phase::Update, |g| {
-        let scale = spec.scaling.read(g)?;
+    let (sums, loss, scale) = g.in_phase(Phase::Update, |g| {
+        let loss_scale = spec.scaling.read(g)?;
         let each = 1.0 / options.accumulate as f64;
-        let reciprocal = match scale.reciprocal {
+        let reciprocal = match loss_scale.reciprocal {
             Some(reciprocal) => g.scale(reciprocal, each)?,
             None => g.scalar(each),
         };
-        let scale = Scale { reciprocal: Some(reciprocal), ..scale };
+        let scale = Scale { reciprocal: Some(reciprocal), ..loss_scale };
         let mut gradients = Vec::new();
         for slot in &part.slots {
             let Some(sum) = part.slot_named(&format!("{ACCUMULATE}{}", slot.name)) else { continue };
@@ -167,12 +209,13 @@ fn end_of_step(spec: &StepSpec<'_>, options: &StepOptions, part: &Graph) -> Resu
         update(g, spec, options, &gradients, (lr, scale))?;
         let scalar = ValueType::f32(Shape::scalar());
         let loss = g.add_slot(&format!("{ACCUMULATE}loss"), scalar, SlotKind::Moment, Init::Constant(0.0))?;
-        let loss = g.read(loss);
-        let loss = g.scoped("loss", |g| g.scale(loss, each))?;
+        let sum = g.read(loss);
+        let loss = g.scoped("loss", |g| g.scale(sum, each))?;
         g.add_output("loss", loss);
-        Ok::<(), GraphError>(())
+        let sums: Vec<ValueId> = gradients.into_iter().map(|(_, sum)| sum).collect();
+        Ok::<_, GraphError>((sums, sum, loss_scale))
     })?;
-    Ok(graph)
+    share(&graph, options, ranks, (&sums, &[loss]), scale)
 }
 
 /// From scaled gradients to new state, as one transaction.

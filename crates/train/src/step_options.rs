@@ -16,11 +16,25 @@ pub struct StepOptions {
     pub average: Option<f64>,
     /// Parameters that are treated in another way. The first group that a name matches holds.
     pub groups: Vec<Group>,
+    /// The format in which gradients travel between ranks, where there are several.
+    #[serde(default)]
+    pub reduce: Reduce,
+}
+
+/// The format in which gradients travel between ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded, in half the bytes, with error feedback: what rounding takes from a gradient is added to the next one.
+    Bf16,
 }
 
 impl Default for StepOptions {
     fn default() -> StepOptions {
-        StepOptions { accumulate: 1, average: None, groups: Vec::new() }
+        StepOptions { accumulate: 1, average: None, groups: Vec::new(), reduce: Reduce::F32 }
     }
 }
 

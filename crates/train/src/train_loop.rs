@@ -5,6 +5,7 @@ use std::time::Instant;
 use halfstep_data::{Batch, DataError, Draw, InOrder, Part};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Policy, PolicyError};
+use halfstep_graph::ranks::{Ranks, RanksError};
 
 use crate::checkpoint::precision::ScaleChange;
 use crate::checkpoint::{
@@ -13,6 +14,7 @@ use crate::checkpoint::{
 };
 use crate::loader::Loader;
 use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
+use crate::ranks::{BatchSums, Beginning, gather_in_turns, several, together};
 use crate::recipe::{Experiment, Length};
 use crate::run_dir::RunDirError;
 use crate::run_log::{LogPosition, events};
@@ -40,6 +42,9 @@ pub enum RunError {
     /// A checkpoint could not be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Ranks could not exchange something.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The thread that draws batches has ended before the run, which only a bug can cause.
     #[error("the thread that draws batches has ended before the run")]
     LoaderEnded,
@@ -162,6 +167,9 @@ impl Experiment {
     /// A run that is stopped ends with a checkpoint of its last step. When this returns, all checkpoints are written, or
     /// the watcher knows of those that could not be.
     ///
+    /// On several ranks, all carry out the run together: the state that rank 0 begins with is everyone's, whoever stops
+    /// stops all, and all have the same session in the end. Only rank 0 is given checkpoints to keep.
+    ///
     /// Errors: as there; the checkpoint is of another run.
     pub fn run_with<'a>(
         &'a self,
@@ -201,9 +209,16 @@ impl Experiment {
             }
             record.wall_seconds = latest.state().wall_seconds;
         }
+        let ranks = several(engine);
+        let mut kept = checkpoints.is_some();
+        if let Some(ranks) = ranks {
+            let begin = Beginning { evaluations: &mut record.evaluations, kept: &mut kept };
+            begin.share(ranks, &mut session)?;
+        }
         let mut running = Running {
             experiment: self,
             engine,
+            ranks,
             watch,
             started: Instant::now(),
             before: record.wall_seconds,
@@ -212,7 +227,7 @@ impl Experiment {
         record.outcome = running.steps(&mut session, &mut record, checkpoints.as_deref_mut())?;
         // An evaluation of the last state, unless the run goes on later. A model that diverged has the weights of its last
         // good step.
-        let goes_on = record.outcome == Outcome::Interrupted && checkpoints.is_some();
+        let goes_on = record.outcome == Outcome::Interrupted && kept;
         if !goes_on && record.evaluations.last().is_none_or(|e| e.attempt != session.progress().attempts) {
             running.evaluate(&mut session, &mut record)?;
         }
@@ -291,6 +306,7 @@ impl ScaleHistory {
 struct Running<'r> {
     experiment: &'r Experiment,
     engine: &'r dyn Engine,
+    ranks: Option<&'r Ranks>,
     watch: &'r mut dyn Watch,
     started: Instant,
     /// Seconds that the run had taken before it was resumed.
@@ -310,7 +326,8 @@ impl Running<'_> {
         std::thread::scope(|scope| {
             let numbers = session.progress().attempts..experiment.steps;
             let (part, shape) = (&experiment.data.train, experiment.info.input);
-            let mut loader = Loader::start(scope, part, shape, batch, record.seed, numbers)?;
+            let mut loader =
+                Loader::start(scope, part, shape, (batch, session.share()), record.seed, numbers)?;
             loop {
                 let attempts = session.progress().attempts;
                 let ends = attempts >= experiment.steps;
@@ -394,12 +411,15 @@ impl Running<'_> {
         let metrics = StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms };
         self.history.push(attempt, scale);
         record.add(&Event::Step(metrics.clone()));
-        Ok(Stepped::Done(self.watch.step(&metrics)?))
+        let proceed = self.watch.step(&metrics)?;
+        Ok(Stepped::Done(together(self.ranks, proceed)?))
     }
 
     fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
-        let (part, batch) = (&self.experiment.data.test, self.experiment.evaluation_batch());
-        let Some(metrics) = evaluate_while(session, part, batch, &|| self.watch.proceed())? else {
+        let batch = self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Ranks::size));
+        let part = &self.experiment.data.test;
+        let Some(metrics) = evaluate_while(session, part, batch, self.ranks, &|| self.watch.proceed())?
+        else {
             return Ok(Proceed::Stop);
         };
         self.watch.evaluation(&metrics, session)?;
@@ -450,33 +470,48 @@ enum Stepped {
 ///
 /// Errors: the engine failed.
 pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<EvaluationMetrics, RunError> {
-    let metrics = evaluate_while(session, part, batch, &|| Proceed::Continue)?;
+    let metrics = evaluate_while(session, part, batch, None, &|| Proceed::Continue)?;
     // It is never told to stop.
     metrics.ok_or(RunError::Unfinished)
 }
 
-/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result.
+/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result. Ranks take turns at the
+/// batches.
 fn evaluate_while(
     session: &mut Session<'_>,
     part: &Part,
     batch: usize,
+    ranks: Option<&Ranks>,
     proceed: &dyn Fn() -> Proceed,
 ) -> Result<Option<EvaluationMetrics>, RunError> {
     let order = InOrder::new(part.len(), batch)?;
     let mut buffers = Batch::new(part.input(), batch);
     let mut indices = vec![0; batch];
-    let (mut loss, mut correct, mut rows) = (0.0, 0, 0);
-    for step in 0..order.steps() {
-        if proceed() == Proceed::Stop {
+    let (rank, size) = ranks.map_or((0, 1), |r| (r.rank(), r.size()));
+    let mut sums = Vec::new();
+    for turn in (0..order.steps()).step_by(size) {
+        if together(ranks, proceed())? == Proceed::Stop {
             return Ok(None);
         }
-        let counted = order.batch(step, &mut indices)?;
+        if turn + rank >= order.steps() {
+            continue;
+        }
+        let counted = order.batch(turn + rank, &mut indices)?;
         part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
         let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
         let n = counted * buffers.labels.len() / batch;
-        loss += evaluation.losses[..n].iter().map(|&l| f64::from(l)).sum::<f64>();
-        correct += evaluation.predictions[..n].iter().zip(&buffers.labels).filter(|(p, y)| p == y).count();
-        rows += n;
+        let loss = evaluation.losses[..n].iter().map(|&l| f64::from(l)).sum::<f64>();
+        let hits = evaluation.predictions[..n].iter().zip(&buffers.labels).filter(|(p, y)| p == y).count();
+        sums.push(BatchSums { loss, correct: hits as u64, rows: n as u64 });
+    }
+    if let Some(ranks) = ranks {
+        sums = gather_in_turns(ranks, &sums)?;
+    }
+    let (mut loss, mut correct, mut rows) = (0.0, 0, 0);
+    for sum in sums {
+        loss += sum.loss;
+        correct += sum.correct;
+        rows += sum.rows;
     }
     let attempt = session.progress().attempts;
     Ok(Some(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 }))

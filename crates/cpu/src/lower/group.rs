@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{DType, Graph, Group, NodeId, Op, ValueId};
+use halfstep_graph::{BatchNormPart, DType, Graph, Group, NodeId, Op, ValueId};
 
 use super::{At, Lowering, Step, constant};
 use crate::machine::Run;
@@ -17,7 +17,9 @@ use crate::rows::storage::{Src, Storage};
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
     let continues = |n: NodeId| match graph.node(n).op {
         Op::MatMul { .. } | Op::Conv2d(_) | Op::Conv2dGradInput { .. } => true,
-        Op::BatchNorm { .. } | Op::LayerNormGrad => graph.shape(graph.node(n).outputs[0]).last() <= BLOCK,
+        Op::BatchNorm { .. } | Op::BatchNormPart(BatchNormPart::Apply { .. }) | Op::LayerNormGrad => {
+            graph.shape(graph.node(n).outputs[0]).last() <= BLOCK
+        }
         _ => false,
     };
     if !group.anchor(graph).is_none_or(continues) {

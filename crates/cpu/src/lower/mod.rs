@@ -1,5 +1,6 @@
 //! From a node to a step: which kernel runs it, over which memory, with everything prepared that can be.
 
+mod collective;
 mod contract;
 mod group;
 mod movement;
@@ -9,7 +10,7 @@ mod scratch;
 mod update;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{DType, Graph, Group, Node, Op, Shape, ValueId};
+use halfstep_graph::{BatchNormPart, DType, Graph, Group, Node, Op, Shape, ValueId};
 
 use crate::gemm::KernelError;
 use crate::isa::Isa;
@@ -111,6 +112,7 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
         Op::LayerNormGrad => normalise::layer_norm_grad(l, scratch),
         Op::BatchNorm { eps } => normalise::batch_norm(l, *eps, scratch),
         Op::BatchNormGrad => normalise::batch_norm_grad(l, scratch),
+        Op::BatchNormPart(part) => normalise::batch_norm_part(l, *part, scratch),
         Op::CrossEntropy => normalise::cross_entropy(l),
         Op::CrossEntropyGrad => normalise::cross_entropy_grad(l),
         Op::Pool { kind, window, stride } => normalise::pool(l, *kind, *window, *stride),
@@ -124,6 +126,8 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
         Op::GlobalNorm => update::global_norm(l),
         Op::AdamW(spec) => update::adamw(l, *spec),
         Op::Sgd(spec) => update::sgd(l, *spec),
+        Op::AllReduceStart { over } => collective::start(l, *over),
+        Op::AllReduceWait { factor, .. } => collective::wait(l, *factor),
     }
 }
 
@@ -133,6 +137,9 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usi
         Op::ScatterAdd { rows } => movement::scatter_words(graph, node, *rows),
         Op::Reduce { axes, .. } => normalise::reduce_words(graph, node, axes),
         Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => normalise::norm_words(graph, node),
+        Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums) => {
+            normalise::norm_words(graph, node)
+        }
         Op::PoolGrad { window, stride, .. } => normalise::pool_words(graph, node, *window, *stride, threads),
         Op::Attention(spec) | Op::AttentionGrad(spec) => {
             contract::attention_words(graph, node, *spec, isa, threads)

@@ -1,15 +1,15 @@
 //! Rows and windows: norms, softmax, losses, reductions and pooling.
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{Graph, Node, Op, PoolKind, ReduceKind};
+use halfstep_graph::{BatchNormPart, Graph, Node, Op, PoolKind, ReduceKind};
 
 use super::group::{After, Borrowed};
 use super::{Lowering, Step};
 use crate::memory::Span;
 use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
 use crate::rows::norm::{
-    BatchNorm, BatchNormBackward, LayerNorm, LayerNormBackward, batch_norm_scratch_len,
-    layer_norm_backward_scratch_len,
+    BatchNorm, BatchNormApply, BatchNormBackward, BatchNormDx, BatchNormMoment, BatchNormSums, LayerNorm,
+    LayerNormBackward, batch_norm_scratch_len, layer_norm_backward_scratch_len,
 };
 use crate::rows::pool2d::{
     AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, Window, pool_backward_scratch_len,
@@ -175,6 +175,101 @@ pub(super) fn batch_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, Engi
         .run(run.machine.isa, &run.machine.pool)
         .map_err(|e| at.row(e))
     }))
+}
+
+pub(super) fn batch_norm_part(
+    l: &Lowering<'_>,
+    part: BatchNormPart,
+    work: Span,
+) -> Result<Step, EngineError> {
+    let (at, (rows, cols)) = (l.at(), matrix(l));
+    let inputs = |i: usize| l.input(i);
+    Ok(match part {
+        BatchNormPart::Mean => {
+            let (x, to) = (inputs(0), [l.output(0), work]);
+            Box::new(move |frame, run| {
+                let ([x], [to, work]) = frame.borrow([x], to);
+                let (to, scratch) = (to.f32(), work.f32());
+                BatchNormMoment { rows, cols, x: x.src(), about: None, to, scratch }
+                    .run(run.machine.isa, &run.machine.pool)
+                    .map_err(|e| at.row(e))
+            })
+        }
+        BatchNormPart::Variance => {
+            let (reads, to) = ([0, 1].map(inputs), [l.output(0), work]);
+            Box::new(move |frame, run| {
+                let ([x, mean], [to, work]) = frame.borrow(reads, to);
+                let (to, scratch) = (to.f32(), work.f32());
+                BatchNormMoment { rows, cols, x: x.src(), about: Some(mean.f32()), to, scratch }
+                    .run(run.machine.isa, &run.machine.pool)
+                    .map_err(|e| at.row(e))
+            })
+        }
+        BatchNormPart::Apply { eps } => {
+            let after = After::new(l, &[0, 1, 2, 3, 4].map(inputs), &[l.output(1)])?;
+            Box::new(move |frame, run| {
+                let Borrowed { operands: [x, gamma, beta, mean, var], results: [y, rstd, ..], chain } =
+                    after.borrow(frame, run, &at)?;
+                let apply = BatchNormApply {
+                    rows,
+                    cols,
+                    eps: eps as f32,
+                    x: x.src(),
+                    gamma: Some(gamma.src()),
+                    beta: Some(beta.src()),
+                    mean: mean.f32(),
+                    var: var.f32(),
+                    y: y.dst(),
+                    rstd: rstd.f32(),
+                };
+                let (isa, pool) = (run.machine.isa, &run.machine.pool);
+                match &chain {
+                    None => apply.run(isa, pool),
+                    Some(chain) => apply.run_into(isa, pool, chain),
+                }
+                .map_err(|e| at.row(e))
+            })
+        }
+        BatchNormPart::Sums => {
+            let (reads, to) = ([0, 1, 2, 3].map(inputs), [l.output(0), l.output(1), work]);
+            Box::new(move |frame, run| {
+                let ([x, mean, rstd, dy], [dgamma, dbeta, work]) = frame.borrow(reads, to);
+                BatchNormSums {
+                    rows,
+                    cols,
+                    x: x.src(),
+                    mean: mean.f32(),
+                    rstd: rstd.f32(),
+                    dy: dy.src(),
+                    dgamma: dgamma.f32(),
+                    dbeta: dbeta.f32(),
+                    scratch: work.f32(),
+                }
+                .run(run.machine.isa, &run.machine.pool)
+                .map_err(|e| at.row(e))
+            })
+        }
+        BatchNormPart::Dx { rows } => {
+            let (reads, to) = ([0, 1, 2, 3, 4, 5, 6].map(inputs), l.output(0));
+            Box::new(move |frame, run| {
+                let ([x, gamma, mean, rstd, dy, dgamma, dbeta], [dx]) = frame.borrow(reads, [to]);
+                BatchNormDx {
+                    rows,
+                    cols,
+                    x: x.src(),
+                    gamma: Some(gamma.src()),
+                    mean: mean.f32(),
+                    rstd: rstd.f32(),
+                    dy: dy.src(),
+                    dgamma: dgamma.f32(),
+                    dbeta: dbeta.f32(),
+                    dx: dx.dst(),
+                }
+                .run(run.machine.isa, &run.machine.pool)
+                .map_err(|e| at.row(e))
+            })
+        }
+    })
 }
 
 pub(super) fn cross_entropy(l: &Lowering<'_>) -> Result<Step, EngineError> {

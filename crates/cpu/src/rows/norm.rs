@@ -8,7 +8,10 @@ mod layer;
 
 use std::ops::Range;
 
-pub use batch::{BatchNorm, BatchNormBackward, BatchNormInfer, batch_norm_scratch_len};
+pub use batch::{
+    BatchNorm, BatchNormApply, BatchNormBackward, BatchNormDx, BatchNormMoment, BatchNormSums,
+    batch_norm_scratch_len,
+};
 pub use layer::{LayerNorm, LayerNormBackward, layer_norm_backward_scratch_len};
 
 use super::elementwise::BLOCK;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Group, Groups, Uses};
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::Op;
+use crate::op::{BatchNormPart, Op};
 
 /// Memory traffic and arithmetic of some nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,9 @@ pub fn flops(graph: &Graph, node: &Node) -> u64 {
         | Op::Slice { .. }
         | Op::Pad { .. }
         | Op::Concat { .. }
-        | Op::Gather => 0,
+        | Op::Gather
+        | Op::AllReduceStart { .. }
+        | Op::AllReduceWait { .. } => 0,
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast { .. } => result(),
         Op::Dropout { .. } => 2 * result(),
         Op::ScatterAdd { .. } | Op::Reduce { .. } | Op::ArgMax => count(0),
@@ -118,6 +120,14 @@ pub fn flops(graph: &Graph, node: &Node) -> u64 {
         // Mean, deviations, their squares' sum; then subtract, scale, scale, shift.
         Op::LayerNorm { .. } | Op::BatchNorm { .. } => 8 * count(0),
         Op::LayerNormGrad | Op::BatchNormGrad => 12 * count(0),
+        // Together as much as the whole.
+        Op::BatchNormPart(part) => match part {
+            BatchNormPart::Mean => count(0),
+            BatchNormPart::Variance => 3 * count(0),
+            BatchNormPart::Apply { .. } => 4 * count(0),
+            BatchNormPart::Sums => 5 * count(0),
+            BatchNormPart::Dx { .. } => 7 * count(0),
+        },
         Op::CrossEntropy => 4 * count(0),
         Op::CrossEntropyGrad => 3 * count(0),
         Op::GlobalNorm => 2 * (0..node.inputs.len()).map(count).sum::<u64>(),

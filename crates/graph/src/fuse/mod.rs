@@ -13,6 +13,6 @@ mod uses;
 
 pub use bias::fuse;
 pub use describe::{Traffic, flops};
-pub(crate) use group::is_elementwise;
 pub use group::{Group, Groups, group};
+pub(crate) use group::{is_elementwise, is_source};
 pub(crate) use uses::Uses;

@@ -14,7 +14,7 @@ use halfstep_float::round_to;
 
 use crate::dtype::{DType, Shape, ValueType};
 use crate::engine::EngineError;
-use crate::graph::{Graph, Node, When};
+use crate::graph::{Graph, Node, ValueId, When};
 use crate::op::{Op, ReduceKind};
 pub use engine::InterpreterEngine;
 pub use pointwise::{erf, gelu};
@@ -99,7 +99,7 @@ pub fn stored(x: f64, dtype: DType) -> f64 {
 
 /// All values of `graph` for these slots and inputs, by value id.
 ///
-/// `slots[i]` is slot `i` of the graph; `inputs` are found by name.
+/// `slots[i]` is slot `i` of the graph; `inputs` are found by name. A sum over ranks is one over this one.
 ///
 /// Errors: an input that is missing or of another shape; an index out of range.
 pub fn evaluate(
@@ -108,33 +108,60 @@ pub fn evaluate(
     inputs: &[(&str, Tensor)],
     rounding: Rounding,
 ) -> Result<Vec<Tensor>, EngineError> {
-    let mut values: Vec<Tensor> = Vec::with_capacity(graph.values.len());
+    Ok(evaluate_on_ranks(graph, &[(slots, inputs)], rounding)?.remove(0))
+}
+
+/// Slots, and inputs by name.
+pub type RankState<'a> = (&'a [Tensor], &'a [(&'a str, Tensor)]);
+
+/// [`evaluate`] on several ranks at once, each with its own slots and inputs: the values of each.
+///
+/// Errors: as there.
+pub fn evaluate_on_ranks(
+    graph: &Graph,
+    ranks: &[RankState<'_>],
+    rounding: Rounding,
+) -> Result<Vec<Vec<Tensor>>, EngineError> {
+    let mut values: Vec<Vec<Tensor>> = vec![Vec::with_capacity(graph.values.len()); ranks.len()];
     for node in &graph.nodes {
-        let operands: Vec<&Tensor> = node.inputs.iter().map(|v| &values[v.0 as usize]).collect();
-        let results = match &node.op {
-            Op::Input { name } => {
-                let ty = &graph.value(node.outputs[0]).ty;
-                let given = inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t);
-                let t = given
-                    .ok_or_else(|| EngineError::unknown("input", name, inputs.iter().map(|(n, _)| *n)))?;
-                if t.shape.count() != ty.shape.count() {
-                    return Err(EngineError::Size {
-                        name: name.clone(),
-                        expected: ty.clone(),
-                        found: t.data.len(),
-                    });
+        for (rank, (slots, inputs)) in ranks.iter().enumerate() {
+            let operand = |v: &ValueId| &values[rank][v.0 as usize];
+            let results = match &node.op {
+                Op::Input { name } => {
+                    let ty = &graph.value(node.outputs[0]).ty;
+                    let given = inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t);
+                    let t = given
+                        .ok_or_else(|| EngineError::unknown("input", name, inputs.iter().map(|(n, _)| *n)))?;
+                    if t.shape.count() != ty.shape.count() {
+                        return Err(EngineError::Size {
+                            name: name.clone(),
+                            expected: ty.clone(),
+                            found: t.data.len(),
+                        });
+                    }
+                    vec![Tensor { shape: ty.shape.clone(), data: t.data.clone() }]
                 }
-                vec![Tensor { shape: ty.shape.clone(), data: t.data.clone() }]
+                Op::Read { slot } => vec![slots[slot.0 as usize].clone()],
+                Op::Const { value, shape } => vec![Tensor::filled(shape.clone(), *value)],
+                op @ Op::AllReduceWait { .. } => {
+                    let flight = node.inputs[0];
+                    let flights: Vec<&Tensor> = values.iter().map(|v| &v[flight.0 as usize]).collect();
+                    let mut sums = apply(op, &flights, node)?;
+                    if rounding == Rounding::Stored {
+                        // The sum travels back in the same format.
+                        let over = graph.dtype(flight);
+                        sums.iter_mut().for_each(|t| *t = t.map(|x| stored(x, over)));
+                    }
+                    sums
+                }
+                op => apply(op, &node.inputs.iter().map(operand).collect::<Vec<_>>(), node)?,
+            };
+            for (&output, result) in node.outputs.iter().zip(results) {
+                let ty: &ValueType = &graph.value(output).ty;
+                debug_assert_eq!(ty.shape, result.shape, "{} in {}", node.op.name(), node.name);
+                let keep = rounding == Rounding::None && !matches!(node.op, Op::Cast { to: DType::I32 });
+                values[rank].push(if keep { result } else { result.map(|x| stored(x, ty.dtype)) });
             }
-            Op::Read { slot } => vec![slots[slot.0 as usize].clone()],
-            Op::Const { value, shape } => vec![Tensor::filled(shape.clone(), *value)],
-            op => apply(op, &operands, node)?,
-        };
-        for (&output, result) in node.outputs.iter().zip(results) {
-            let ty: &ValueType = &graph.value(output).ty;
-            debug_assert_eq!(ty.shape, result.shape, "{} in {}", node.op.name(), node.name);
-            let keep = rounding == Rounding::None && !matches!(node.op, Op::Cast { to: DType::I32 });
-            values.push(if keep { result } else { result.map(|x| stored(x, ty.dtype)) });
         }
     }
     Ok(values)
@@ -206,6 +233,7 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::LayerNormGrad => Ok(norm::layer_norm_grad(x)),
         Op::BatchNorm { eps } => Ok(norm::batch_norm(*eps, x)),
         Op::BatchNormGrad => Ok(norm::batch_norm_grad(x)),
+        Op::BatchNormPart(part) => Ok(norm::batch_norm_part(*part, x)),
         Op::CrossEntropy => norm::cross_entropy(x, node),
         Op::CrossEntropyGrad => norm::cross_entropy_grad(x, node),
         Op::GlobalNorm => {
@@ -222,7 +250,25 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::PoolGrad { kind, window, stride } => one(images::pool_grad(*kind, *window, *stride, x[0], x[1])),
         Op::AdamW(spec) => Ok(pointwise::adamw(spec, x)),
         Op::Sgd(spec) => Ok(pointwise::sgd(spec, x)),
+        Op::AllReduceStart { .. } => {
+            let data: Vec<f64> = x.iter().flat_map(|t| &t.data).copied().collect();
+            one(Tensor { shape: Shape::from([data.len()]), data })
+        }
+        Op::AllReduceWait { shapes, factor } => Ok(all_reduced(x, shapes, *factor)),
     }
+}
+
+/// The sum of what all ranks sent, times `factor`, as tensors of these shapes.
+fn all_reduced(flights: &[&Tensor], shapes: &[Shape], factor: f64) -> Vec<Tensor> {
+    let mut at = 0;
+    let mut next = |_| {
+        let sum: f64 = flights.iter().map(|t| t.data[at]).sum();
+        at += 1;
+        sum * factor
+    };
+    let tensor =
+        |shape: &Shape| Tensor { shape: shape.clone(), data: (0..shape.count()).map(&mut next).collect() };
+    shapes.iter().map(tensor).collect()
 }
 
 /// A row number, if it is one.

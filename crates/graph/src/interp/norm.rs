@@ -4,6 +4,7 @@ use super::{Tensor, index};
 use crate::dtype::Shape;
 use crate::engine::EngineError;
 use crate::graph::Node;
+use crate::op::BatchNormPart;
 
 fn vector(data: Vec<f64>) -> Tensor {
     Tensor { shape: Shape::from([data.len()]), data }
@@ -99,6 +100,40 @@ pub(super) fn batch_norm_grad(x: &[&Tensor]) -> Vec<Tensor> {
         }
     }
     vec![dx, vector(dgamma), vector(dbeta)]
+}
+
+pub(super) fn batch_norm_part(part: BatchNormPart, x: &[&Tensor]) -> Vec<Tensor> {
+    let (all, rows, width) = (x[0], x[0].shape.rows(), x[0].shape.last());
+    let at = |t: &Tensor, r: usize, c: usize| t.data[r * width + c];
+    let sums = |f: &dyn Fn(usize, usize) -> f64, over: usize| {
+        vector((0..width).map(|c| (0..rows).map(|r| f(r, c)).sum::<f64>() / over as f64).collect())
+    };
+    let each = |f: &dyn Fn(usize, usize) -> f64| {
+        let data = (0..rows * width).map(|i| f(i / width, i % width)).collect();
+        Tensor { shape: all.shape.clone(), data }
+    };
+    match (part, x) {
+        (BatchNormPart::Mean, [x]) => vec![sums(&|r, c| at(x, r, c), rows)],
+        (BatchNormPart::Variance, [x, mean]) => {
+            vec![sums(&|r, c| (at(x, r, c) - mean.data[c]).powi(2), rows)]
+        }
+        (BatchNormPart::Apply { eps }, [x, gamma, beta, mean, var]) => {
+            let rstd = var.map(|v| 1.0 / (v + eps).sqrt());
+            let normal = |r: usize, c: usize| (at(x, r, c) - mean.data[c]) * rstd.data[c];
+            vec![each(&|r, c| normal(r, c) * gamma.data[c] + beta.data[c]), rstd]
+        }
+        (BatchNormPart::Sums, [x, mean, rstd, dy]) => {
+            let normal = |r: usize, c: usize| (at(x, r, c) - mean.data[c]) * rstd.data[c];
+            vec![sums(&|r, c| at(dy, r, c) * normal(r, c), 1), sums(&|r, c| at(dy, r, c), 1)]
+        }
+        (BatchNormPart::Dx { rows }, [x, gamma, mean, rstd, dy, dgamma, dbeta]) => {
+            let normal = |r: usize, c: usize| (at(x, r, c) - mean.data[c]) * rstd.data[c];
+            let rest = |r: usize, c: usize| (dbeta.data[c] + normal(r, c) * dgamma.data[c]) / rows as f64;
+            vec![each(&|r, c| gamma.data[c] * rstd.data[c] * (at(dy, r, c) - rest(r, c)))]
+        }
+        // The shape rule has counted the operands.
+        _ => Vec::new(),
+    }
 }
 
 pub(super) fn cross_entropy(x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError> {

@@ -10,7 +10,7 @@ use super::plan::PrecisionPlan;
 use super::policy::{Policy, Reason, Rule};
 use crate::dtype::{DType, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
-use crate::op::Op;
+use crate::op::{BatchNormPart, Op};
 
 /// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
 pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
@@ -112,9 +112,10 @@ impl Assign<'_> {
             _ if !types[0].dtype.is_float() => Reason::Integer,
             Op::Read { .. } => Reason::State,
             Op::Cast { .. } => Reason::Explicit,
+            Op::AllReduceStart { .. } | Op::AllReduceWait { .. } => Reason::Collective,
             _ => Reason::Given,
         };
-        self.push(node, inputs, types, &[reason]);
+        self.push(node, inputs, types, &vec![reason; node.outputs.len()]);
     }
 
     fn push(&mut self, node: &Node, inputs: &[ValueId], types: Vec<ValueType>, reasons: &[Reason]) {
@@ -176,6 +177,8 @@ impl Assign<'_> {
 fn is_statistic(node: &Node, i: usize) -> bool {
     match node.op {
         Op::CrossEntropy => true,
+        Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums) => true,
+        Op::BatchNormPart(BatchNormPart::Apply { .. } | BatchNormPart::Dx { .. }) => i > 0,
         Op::Attention(_)
         | Op::LayerNorm { .. }
         | Op::LayerNormGrad

@@ -50,9 +50,11 @@ pub fn class(op: &Op) -> Class {
         | Op::GlobalNorm
         | Op::AdamW(_)
         | Op::Sgd(_) => Class::Full,
-        Op::LayerNorm { .. } | Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => {
-            Class::Normalise
-        }
+        Op::LayerNorm { .. }
+        | Op::LayerNormGrad
+        | Op::BatchNorm { .. }
+        | Op::BatchNormGrad
+        | Op::BatchNormPart(_) => Class::Normalise,
         Op::Binary(_)
         | Op::Select
         | Op::Broadcast { .. }
@@ -65,6 +67,12 @@ pub fn class(op: &Op) -> Class {
         | Op::Gather
         | Op::Pool { .. }
         | Op::PoolGrad { .. } => Class::Follow,
-        Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Cast { .. } | Op::ArgMax => Class::Source,
+        Op::Input { .. }
+        | Op::Read { .. }
+        | Op::Const { .. }
+        | Op::Cast { .. }
+        | Op::ArgMax
+        | Op::AllReduceStart { .. }
+        | Op::AllReduceWait { .. } => Class::Source,
     }
 }

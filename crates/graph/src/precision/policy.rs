@@ -127,6 +127,8 @@ pub enum Reason {
     Explicit,
     /// An override named it.
     Override,
+    /// A sum over ranks, in the format it travels in.
+    Collective,
 }
 
 impl fmt::Display for Reason {
@@ -154,6 +156,7 @@ impl fmt::Display for Reason {
             Reason::Integer => "whole numbers",
             Reason::Explicit => "the model asked for this format",
             Reason::Override => "an override in the recipe",
+            Reason::Collective => "sum over ranks, in the format that travels",
         })
     }
 }

@@ -96,6 +96,9 @@ failures! {
 impl From<TrainError> for Failure {
     fn from(e: TrainError) -> Failure {
         match e {
+            TrainError::Uneven { .. } => {
+                Failure::asked(e.to_string(), "change `batch`, or the number of ranks")
+            }
             // Known before anything ran, and another number in the recipe mends it.
             TrainError::Budget { .. } => {
                 Failure::asked(e.to_string(), "`halfstep plan` shows where the bytes go")

@@ -71,7 +71,7 @@ impl BatchNorm {
             let running_mean = statistic("running_mean", 0.0)?;
             let running_var = statistic("running_var", 1.0)?;
             match ctx.mode {
-                Mode::Train => self.train(g, x, (gamma, beta), running_mean, running_var),
+                Mode::Train => self.train(g, x, (gamma, beta), (running_mean, running_var), ctx.ranks),
                 Mode::Eval => {
                     let (mean, var) = (g.read(running_mean), g.read(running_var));
                     self.eval(g, x, (gamma, beta), mean, var)
@@ -85,10 +85,10 @@ impl BatchNorm {
         g: &mut Graph,
         x: ValueId,
         (gamma, beta): (ValueId, ValueId),
-        running_mean: SlotId,
-        running_var: SlotId,
+        (running_mean, running_var): (SlotId, SlotId),
+        ranks: usize,
     ) -> Result<ValueId, GraphError> {
-        let values = g.shape(x).rows();
+        let values = ranks * g.shape(x).rows();
         if values < 2 {
             return Err(GraphError::Operands {
                 op: "batch_norm".into(),

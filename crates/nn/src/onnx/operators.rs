@@ -130,6 +130,7 @@ pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
         | Op::LayerNormGrad
         | Op::BatchNorm { .. }
         | Op::BatchNormGrad
+        | Op::BatchNormPart(_)
         | Op::CrossEntropy
         | Op::CrossEntropyGrad
         | Op::GlobalNorm
@@ -138,7 +139,9 @@ pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
         | Op::AttentionGrad(_)
         | Op::PoolGrad { .. }
         | Op::AdamW(_)
-        | Op::Sgd(_) => return Err(refused(node)),
+        | Op::Sgd(_)
+        | Op::AllReduceStart { .. }
+        | Op::AllReduceWait { .. } => return Err(refused(node)),
     };
     c.define(y, result);
     Ok(())

@@ -27,7 +27,7 @@ use crate::run_dir::{AVERAGED, MODEL, pretty};
 use crate::run_log::LogPosition;
 use crate::schedule::Schedule;
 use crate::session::{Progress, Session, TrainError};
-use crate::step::{ACCUMULATE, AVERAGE};
+use crate::step::{AVERAGE, is_lasting};
 
 /// Moments, counters and the loss scaler in the folder of a checkpoint.
 pub const OPTIMISER: &str = "optimiser.safetensors";
@@ -232,7 +232,7 @@ impl Verified {
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
         let files: Vec<(&Path, &[u8])> =
             self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();
-        put(session, &self.path, &files, |slot| !slot.name.starts_with(ACCUMULATE))?;
+        put(session, &self.path, &files, is_lasting)?;
         session.restore_progress(self.state.progress);
         Ok(())
     }

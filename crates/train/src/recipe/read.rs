@@ -290,8 +290,8 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
         return wrong(Some("patience"), "`patience` is 0", "expected at least 1");
     }
     let TrainTable { batch, clip, skip_limit, evaluate_every, patience, memory_budget, .. } = t;
-    let TrainTable { accumulate, ema, groups, .. } = t;
-    let options = StepOptions { accumulate, average: ema, groups };
+    let TrainTable { accumulate, ema, groups, reduce, .. } = t;
+    let options = StepOptions { accumulate, average: ema, groups, reduce };
     options.validate(batch).map_err(|e| setting("train", &e, source))?;
     Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, memory_budget, options })
 }

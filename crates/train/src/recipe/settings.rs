@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
-use crate::step_options::{Group, StepOptions};
+use crate::step_options::{Group, Reduce, StepOptions};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct TrainSettings {
     pub memory_budget: Option<ByteSize>,
     /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that end the run early.
     pub patience: Option<u64>,
-    /// `accumulate`, `ema` and `groups`.
+    /// `accumulate`, `ema`, `groups` and `reduce`.
     pub options: StepOptions,
 }
 
@@ -64,6 +64,12 @@ pub(crate) struct TrainTable {
     pub ema: Option<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reduce: Reduce,
+}
+
+fn is_default(reduce: &Reduce) -> bool {
+    *reduce == Reduce::default()
 }
 
 fn one() -> usize {
@@ -96,6 +102,7 @@ impl From<TrainSettings> for TrainTable {
             accumulate: s.options.accumulate,
             ema: s.options.average,
             groups: s.options.groups,
+            reduce: s.options.reduce,
         }
     }
 }

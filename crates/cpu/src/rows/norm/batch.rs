@@ -67,13 +67,9 @@ impl BatchNorm<'_> {
         check_len("var", cols, var.len())?;
         check_len("rstd", cols, rstd.len())?;
         check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
-        let scale = 1.0 / rows as f64;
-        partial_sums(isa, pool, rows, cols, &x, Deviation::None, scratch);
-        let to = [Some(SharedDst::new(Dst::F32(mean)))];
-        combine(isa, pool, rows, cols, 1, scratch, &to, scale);
-        partial_sums(isa, pool, rows, cols, &x, Deviation::Squared(mean), scratch);
-        let to = [Some(SharedDst::new(Dst::F32(var)))];
-        combine(isa, pool, rows, cols, 1, scratch, &to, scale);
+        BatchNormMoment { rows, cols, x, about: None, to: &mut *mean, scratch: &mut *scratch }
+            .run(isa, pool)?;
+        BatchNormMoment { rows, cols, x, about: Some(mean), to: &mut *var, scratch }.run(isa, pool)?;
         for (r, &v) in rstd.iter_mut().zip(&*var) {
             *r = reciprocal_deviation(v, eps);
         }
@@ -85,13 +81,49 @@ impl BatchNorm<'_> {
     }
 }
 
+/// Means of the columns, or of their squared deviations.
+#[derive(Debug)]
+pub struct BatchNormMoment<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`: what deviations are from; absent, the mean of the column itself is taken.
+    pub about: Option<&'a [f32]>,
+    /// `[cols]`.
+    pub to: &'a mut [f32],
+    /// [`batch_norm_scratch_len`] elements.
+    pub scratch: &'a mut [f32],
+}
+
+impl BatchNormMoment<'_> {
+    /// Computes the means.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNormMoment { rows, cols, x, about, to, scratch } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("to", cols, to.len())?;
+        check_len("about", cols, about.map_or(cols, <[f32]>::len))?;
+        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
+        let deviation = about.map_or(Deviation::None, Deviation::Squared);
+        partial_sums(isa, pool, rows, cols, &x, deviation, scratch);
+        let to = [Some(SharedDst::new(Dst::F32(to)))];
+        combine(isa, pool, rows, cols, 1, scratch, &to, 1.0 / rows as f64);
+        Ok(())
+    }
+}
+
 fn reciprocal_deviation(var: f32, eps: f32) -> f32 {
     (1.0 / (f64::from(var) + f64::from(eps)).sqrt()) as f32
 }
 
-/// Batch normalisation with given statistics, as used when a model is evaluated.
+/// Batch normalisation with given statistics, such as those of a larger batch.
 #[derive(Debug)]
-pub struct BatchNormInfer<'a> {
+pub struct BatchNormApply<'a> {
     /// Number of rows.
     pub rows: usize,
     /// Number of columns.
@@ -110,26 +142,41 @@ pub struct BatchNormInfer<'a> {
     pub var: &'a [f32],
     /// `[rows, cols]`.
     pub y: Dst<'a>,
-    /// `[cols]` elements.
-    pub scratch: &'a mut [f32],
+    /// `[cols]`: 1/√(var + eps).
+    pub rstd: &'a mut [f32],
 }
 
-impl BatchNormInfer<'_> {
-    /// Computes y.
+impl BatchNormApply<'_> {
+    /// Computes y and rstd.
     ///
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let BatchNormInfer { rows, cols, eps, x, gamma, beta, mean, var, y, scratch } = self;
+        self.compute(isa, pool, None)
+    }
+
+    /// Computes rstd, and gives y to `chain`; `y` itself is left alone.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
+    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
+        self.compute(isa, pool, Some(chain))
+    }
+
+    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
+        let BatchNormApply { rows, cols, eps, x, gamma, beta, mean, var, y, rstd } = self;
         check_len("x", rows * cols, x.len())?;
         check_len("mean", cols, mean.len())?;
         check_len("var", cols, var.len())?;
-        check_scratch(cols, scratch.len())?;
-        let rstd = &mut scratch[..cols];
+        check_len("rstd", cols, rstd.len())?;
         for (r, &v) in rstd.iter_mut().zip(var) {
             *r = reciprocal_deviation(v, eps);
         }
-        apply(isa, pool, Columns { cols, x, gamma, beta, mean, rstd }, y)
+        let columns = Columns { cols, x, gamma, beta, mean, rstd };
+        match chain {
+            None => apply(isa, pool, columns, y),
+            Some(chain) => apply_into(isa, pool, columns, chain),
+        }
     }
 }
 
@@ -272,9 +319,58 @@ impl BatchNormBackward<'_> {
             ],
         )?;
         check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
-        let (sums, partials) = scratch.split_at_mut(2 * cols);
+        let (sums, scratch) = scratch.split_at_mut(2 * cols);
+        let (sum_dgamma, sum_dbeta) = sums.split_at_mut(cols);
+        BatchNormSums { rows, cols, x, mean, rstd, dy, dgamma: sum_dgamma, dbeta: sum_dbeta, scratch }
+            .run(isa, pool)?;
+        for (to, from) in [(dgamma, &*sum_dgamma), (dbeta, &*sum_dbeta)] {
+            if let Some(to) = to {
+                convert(isa, pool, Src::F32(from), to)?;
+            }
+        }
+        let (dgamma, dbeta) = (&*sum_dgamma, &*sum_dbeta);
+        BatchNormDx { rows, cols, x, gamma, mean, rstd, dy, dgamma, dbeta, dx }.run(isa, pool)
+    }
+}
+
+/// The sums of [`BatchNormBackward`]: dβ = Σ dy, dγ = Σ dy·x̂.
+#[derive(Debug)]
+pub struct BatchNormSums<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// The forward operand, `[rows, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`.
+    pub mean: &'a [f32],
+    /// `[cols]`.
+    pub rstd: &'a [f32],
+    /// `[rows, cols]`.
+    pub dy: Src<'a>,
+    /// `[cols]`.
+    pub dgamma: &'a mut [f32],
+    /// `[cols]`.
+    pub dbeta: &'a mut [f32],
+    /// [`batch_norm_scratch_len`] elements, less two rows.
+    pub scratch: &'a mut [f32],
+}
+
+impl BatchNormSums<'_> {
+    /// Computes dγ and dβ.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNormSums { rows, cols, x, mean, rstd, dy, dgamma, dbeta, scratch } = self;
+        check_len("x", rows * cols, x.len())?;
+        check_len("dy", rows * cols, dy.len())?;
+        for (what, vector) in [("mean", mean), ("rstd", rstd), ("dgamma", &*dgamma), ("dbeta", &*dbeta)] {
+            check_len(what, cols, vector.len())?;
+        }
+        check_scratch(column_scratch_len(rows, cols, 2), scratch.len())?;
         let groups = rows.div_ceil(ROW_GROUP);
-        let shared = SharedSlice::new(partials);
+        let shared = SharedSlice::new(scratch);
         let grid = Grid::rows(groups, ROW_GROUP * cols, 16 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             for group in grid.range(chunk) {
@@ -286,19 +382,52 @@ impl BatchNormBackward<'_> {
                 dispatch(isa, BatchSums { cols, x, dy, mean, rstd, partial });
             }
         });
-        let (sum_dgamma, sum_dbeta) = sums.split_at_mut(cols);
-        {
-            let results = [&mut *sum_dgamma, &mut *sum_dbeta].map(|s| Some(SharedDst::new(Dst::F32(s))));
-            combine(isa, pool, rows, cols, 2, partials, &results, 1.0);
+        let results = [dgamma, dbeta].map(|s| Some(SharedDst::new(Dst::F32(s))));
+        combine(isa, pool, rows, cols, 2, scratch, &results, 1.0);
+        Ok(())
+    }
+}
+
+/// The last part of [`BatchNormBackward`], with sums over `rows` rows, which may be more than there are here.
+#[derive(Debug)]
+pub struct BatchNormDx<'a> {
+    /// Rows that dγ and dβ were summed over.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// The forward operand, `[rows here, cols]`.
+    pub x: Src<'a>,
+    /// `[cols]`; 1 where absent.
+    pub gamma: Option<Src<'a>>,
+    /// `[cols]`.
+    pub mean: &'a [f32],
+    /// `[cols]`.
+    pub rstd: &'a [f32],
+    /// `[rows here, cols]`.
+    pub dy: Src<'a>,
+    /// `[cols]`.
+    pub dgamma: &'a [f32],
+    /// `[cols]`.
+    pub dbeta: &'a [f32],
+    /// `[rows here, cols]`.
+    pub dx: Dst<'a>,
+}
+
+impl BatchNormDx<'_> {
+    /// Computes dx.
+    ///
+    /// # Errors
+    /// If a length differs from what the shape says.
+    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let BatchNormDx { rows, cols, x, gamma, mean, rstd, dy, dgamma, dbeta, dx } = self;
+        check_len("dy", x.len(), dy.len())?;
+        check_len("dx", x.len(), dx.len())?;
+        for (what, vector) in [("mean", mean), ("rstd", rstd), ("dgamma", dgamma), ("dbeta", dbeta)] {
+            check_len(what, cols, vector.len())?;
         }
-        for (to, from) in [(dgamma, &*sum_dgamma), (dbeta, &*sum_dbeta)] {
-            if let Some(to) = to {
-                convert(isa, pool, Src::F32(from), to)?;
-            }
-        }
+        check_columns(cols, &[("gamma", gamma.map(|g| g.len()))])?;
         let dx = SharedDst::new(dx);
-        let (dgamma, dbeta) = (&*sum_dgamma, &*sum_dbeta);
-        let grid = Grid::rows(rows, cols, 16 * TILE);
+        let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
             let elements = range.start * cols..range.end * cols;

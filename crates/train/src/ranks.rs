@@ -1,0 +1,101 @@
+//! What the ranks of a run tell each other besides gradients: the state to begin with, when to stop, and evaluations.
+
+use halfstep_graph::engine::{Engine, HostSlice, HostTensor};
+use halfstep_graph::ranks::{Ranks, RanksError};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::EvaluationMetrics;
+use crate::session::{Progress, Session};
+use crate::train_loop::{Proceed, RunError};
+
+/// The engine's ranks, if there are several.
+pub(crate) fn several(engine: &dyn Engine) -> Option<&Ranks> {
+    engine.ranks().filter(|ranks| ranks.size() > 1)
+}
+
+/// Stops if any rank says so.
+pub(crate) fn together(ranks: Option<&Ranks>, proceed: Proceed) -> Result<Proceed, RanksError> {
+    match ranks {
+        None => Ok(proceed),
+        Some(ranks) if ranks.any(proceed == Proceed::Stop)? => Ok(Proceed::Stop),
+        Some(_) => Ok(Proceed::Continue),
+    }
+}
+
+/// What every rank must know to go on as rank 0 does.
+pub(crate) struct Beginning<'a> {
+    /// Evaluations so far.
+    pub evaluations: &'a mut Vec<EvaluationMetrics>,
+    /// Whether rank 0 keeps checkpoints.
+    pub kept: &'a mut bool,
+}
+
+/// The same, on its way.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    progress: Progress,
+    evaluations: Vec<EvaluationMetrics>,
+    kept: bool,
+}
+
+impl Beginning<'_> {
+    /// Makes it, and all state that lasts, that of rank 0.
+    ///
+    /// Errors: ranks that cannot reach each other, or have other state.
+    pub fn share(self, ranks: &Ranks, session: &mut Session<'_>) -> Result<(), RunError> {
+        let told = Told {
+            progress: session.progress(),
+            evaluations: std::mem::take(self.evaluations),
+            kept: *self.kept,
+        };
+        let unreadable = |e: serde_json::Error| RanksError::Failed(e.to_string());
+        let told = ranks.broadcast(serde_json::to_vec(&told).map_err(unreadable)?)?;
+        let told: Told = serde_json::from_slice(&told).map_err(unreadable)?;
+        session.restore_progress(told.progress);
+        (*self.evaluations, *self.kept) = (told.evaluations, told.kept);
+        let slots: Vec<String> = session.lasting_slots().map(|s| s.name.clone()).collect();
+        for slot in slots {
+            let words: Vec<[u8; 4]> = match session.download(&slot)? {
+                HostTensor::F32(x) => x.into_iter().map(f32::to_le_bytes).collect(),
+                HostTensor::I32(x) => x.into_iter().map(i32::to_le_bytes).collect(),
+            };
+            let integers = matches!(session.download(&slot)?, HostTensor::I32(_));
+            let bytes = ranks.broadcast(words.concat())?;
+            let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+            if integers {
+                let x: Vec<i32> = words.map(i32::from_le_bytes).collect();
+                session.upload(&slot, HostSlice::I32(&x))?;
+            } else {
+                let x: Vec<f32> = words.map(f32::from_le_bytes).collect();
+                session.upload(&slot, HostSlice::F32(&x))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an evaluation has found in one batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BatchSums {
+    pub loss: f64,
+    pub correct: u64,
+    pub rows: u64,
+}
+
+/// All batches in order, of ranks that took turns at them.
+///
+/// Errors: ranks that cannot reach each other, or had other batches.
+pub(crate) fn gather_in_turns(ranks: &Ranks, own: &[BatchSums]) -> Result<Vec<BatchSums>, RanksError> {
+    let words = |s: &BatchSums| [s.loss.to_bits(), s.correct, s.rows].map(u64::to_le_bytes).concat();
+    let all = ranks.gather(own.iter().flat_map(words).collect())?;
+    let read = |bytes: &[u8]| -> Option<BatchSums> {
+        let word = |i: usize| Some(u64::from_le_bytes(bytes.get(8 * i..8 * i + 8)?.try_into().ok()?));
+        Some(BatchSums { loss: f64::from_bits(word(0)?), correct: word(1)?, rows: word(2)? })
+    };
+    let count = all.iter().map(|bytes| bytes.len() / 24).sum();
+    let batch = |i: usize| {
+        let (rank, at) = (i % ranks.size(), 24 * (i / ranks.size()));
+        all[rank].get(at..).and_then(read).ok_or(RanksError::OutOfStep(rank))
+    };
+    (0..count).map(batch).collect()
+}
