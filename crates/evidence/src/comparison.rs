@@ -116,6 +116,8 @@ pub struct RunResult {
     pub way: Way,
     /// What it cost, with every attempt that was broken off.
     pub spent: Spent,
+    /// Attempts that it took: more than one after an interruption or a kill.
+    pub attempts: usize,
     /// The forward passes over the test data after it.
     pub inference: Option<Inference>,
     /// How it ended.
@@ -402,6 +404,7 @@ pub(crate) mod tests {
             ended: 1_700_000_000,
             way: Way { processor: "test".into(), threads: 2, beside: 0 },
             spent: Spent { wall_seconds: 1.0, core_seconds: 2.0, joules: None },
+            attempts: 1,
             inference: Some(Inference { samples: 1000, seconds: 0.5 }),
             outcome: Outcome::Finished,
             losses: (0..200).map(|i| 2.3 * (-(i as f32) / 60.0).exp() + seed as f32 * 0.01).collect(),

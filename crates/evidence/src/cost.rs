@@ -126,8 +126,12 @@ impl PolicyCost {
         let finished = |r: &RunResult| r.outcome == Outcome::Finished;
         let all = sum(&mut runs.iter().map(|r| r.spent));
         let wasted = sum(&mut runs.iter().map(|r| {
-            let used = if finished(r) { r.wall_seconds.min(r.spent.wall_seconds) } else { 0.0 };
             // What a run took of its own belongs to it; the rest went into attempts that came to nothing.
+            let used = match (finished(r), r.attempts) {
+                (false, _) => 0.0,
+                (true, 0 | 1) => r.spent.wall_seconds,
+                (true, _) => r.wall_seconds.min(r.spent.wall_seconds),
+            };
             let share = 1.0 - used / r.spent.wall_seconds.max(f64::MIN_POSITIVE);
             Spent {
                 wall_seconds: r.spent.wall_seconds * share,
@@ -231,6 +235,7 @@ mod tests {
         // Killed once after 3 s: 4 s in all, of which its own is 1 s.
         let mut repeated = run("bf16", 2, 0.9, 5.0);
         repeated.spent = Spent { wall_seconds: 4.0, core_seconds: 8.0, joules: None };
+        repeated.attempts = 2;
         let good = run("bf16", 0, 0.9, 5.0);
         let cost = PolicyCost::of(&[&good, &diverged, &repeated], &rates());
         assert_eq!((cost.runs, cost.accepted, cost.energy), (3, 2, Energy::Estimated));

@@ -271,7 +271,8 @@ fn losses(a: &Assessment) -> Vec<String> {
             most.map_or_else(|| r.label(), |most| format!("{} at most {most}", r.label()))
         };
         let list: Vec<String> = passed.iter().map(at_most).collect();
-        all.push(format!("within the margin, at 95 % confidence: {}.", list.join(", ")));
+        let nothing = if named.is_empty() { "nothing beyond the margins. " } else { "" };
+        all.push(format!("{nothing}At 95 % confidence it loses: {}.", list.join(", ")));
     }
     all
 }
@@ -281,12 +282,14 @@ fn open(a: &Assessment) -> Vec<String> {
     if a.examples == crate::bootstrap::Examples::OfEachSeed {
         all.push("seeds were tested on different samples.".into());
     }
+    // The t-test takes the test set as given. Worth saying where another one might tell otherwise.
     if let Some(row) = a.rows.iter().find(|r| r.metric == Metric::Accuracy)
-        && let Some(b) = row.bootstrap
+        && let (Some(b), Some(test)) = (row.bootstrap, row.test)
         && a.seeds.len() > 1
+        && -b.lower > test.margin_mean
     {
         all.push(format!(
-            "beyond these test samples: on others of their kind the difference of accuracy lies between {} and {} \
+            "whether it would hold on other samples of this kind: the difference of accuracy lies between {} and {} there \
              (90 % bootstrap interval over seeds and samples).",
             units::points(b.lower),
             units::points(b.upper)

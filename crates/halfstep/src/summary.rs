@@ -27,6 +27,7 @@ pub fn run_result(record: RunRecord, scaled: bool, peak_rss_bytes: Option<usize>
         ended: 0,
         way: evidence::Way::default(),
         spent: evidence::Spent { wall_seconds: record.wall_seconds, ..evidence::Spent::default() },
+        attempts: 1,
         inference: None,
         losses: record.losses,
         wall_seconds: record.wall_seconds,

@@ -35,7 +35,7 @@ pub const LOGITS: &str = "logits.safetensors";
 /// The environment's name for another place.
 const PLACE: &str = "HALFSTEP_CACHE";
 /// Of entries; another one is not read.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// A folder of runs.
 pub struct Cache {
@@ -81,6 +81,8 @@ pub struct Stored {
     pub way: Way,
     /// What it cost, with attempts that were broken off.
     pub spent: Spent,
+    /// Attempts that it took.
+    pub attempts: usize,
     /// Predictions on the test data.
     pub inference: Option<Inference>,
     /// Seconds since 1970 when it ended.

@@ -19,7 +19,7 @@ use halfstep::train::train_loop::{Keeping, RunError};
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Cache, LOGITS, MODEL, RECORD, Stored, Sum};
+use super::cache::{Cache, FORMAT, LOGITS, MODEL, RECORD, Stored, Sum};
 use super::energy::Meter;
 use crate::cli::failure::Failure;
 use crate::cli::progress::{Watcher, bar};
@@ -83,11 +83,11 @@ pub fn stored(cache: &Cache, task: &Task, say: &dyn Fn(&str)) -> Option<Obtained
 }
 
 fn obtained(cache: &Cache, task: &Task, stored: Stored, cached: bool) -> Obtained {
-    let Stored { record, scaled, peak_rss_bytes, way, spent, inference, ended, .. } = stored;
+    let Stored { record, scaled, peak_rss_bytes, way, spent, attempts, inference, ended, .. } = stored;
     let mut result = halfstep::run_result(record, scaled, peak_rss_bytes);
     result.id = task.id.clone();
     (result.cached, result.ended, result.way) = (cached, ended, way);
-    (result.spent, result.inference) = (spent, inference);
+    (result.spent, result.attempts, result.inference) = (spent, attempts, inference);
     Obtained { result, place: cache.entry(&task.id) }
 }
 
@@ -169,12 +169,13 @@ pub fn make(
     }
     let spent = ledger.close(&dir, way.beside + 1)?;
     let mut stored = Stored {
-        format: 1,
+        format: FORMAT,
         scaled: session.spec().scaling != LossScale::Off,
         record: without_log(&record),
         peak_rss_bytes: if alone { machine::peak_rss_bytes() } else { None },
         way: way.clone(),
         spent,
+        attempts: ledger.attempts.len(),
         inference,
         ended: now().as_secs(),
         files: Default::default(),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{sd_at_most, seeds_needed};
+use halfstep::evidence::study::cost_words;
 use halfstep::evidence::{Margin, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
@@ -43,6 +44,7 @@ struct Planned {
     precisions: Vec<Precision>,
     /// Runs that are there already.
     cached: usize,
+    currency: String,
     stated: Bill,
     needed: Option<Bill>,
 }
@@ -225,6 +227,7 @@ fn planned(
         seeds_stated: stated,
         seeds_needed: needed,
         cached: there.len(),
+        currency: rates.currency.clone(),
         stated: bill(stated as usize),
         needed: needed.map(bill),
         candidates,
@@ -307,16 +310,8 @@ fn show(printed: &Printed) {
         output::raw(&format!("\n{}", output::columns(&rows)));
         output::line(&format!("\n{} runs are in the cache and cost nothing more.", arm.cached));
         let bill = |what: &str, b: &Bill| {
-            let a = &b.amounts;
-            let price = a.price.map_or(String::new(), |p| format!(", {}", units::significant(p)));
-            output::line(&format!(
-                "{what} ({} seeds): {} runs, {}, {} core-hours, about {} kWh{price}.",
-                b.seeds,
-                b.runs,
-                units::seconds(a.wall_seconds),
-                units::significant(a.core_hours),
-                units::significant(a.kwh)
-            ));
+            let cost = cost_words(&b.amounts, &arm.currency);
+            output::line(&format!("{what} ({} seeds): {} runs, {cost}.", b.seeds, b.runs));
         };
         bill("As the recipe states", &arm.stated);
         if let Some(needed) = &arm.needed {
