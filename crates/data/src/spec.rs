@@ -157,6 +157,22 @@ pub struct DataTable {
     pub ordinal: Option<BTreeMap<String, Vec<String>>>,
 }
 
+impl DataTable {
+    /// Every path it names.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [
+            &mut self.path,
+            &mut self.test_path,
+            &mut self.images,
+            &mut self.labels,
+            &mut self.test_images,
+            &mut self.test_labels,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
 /// A `[data]` section that fits together; what each kind of data needs, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "DataTable", into = "DataTable")]

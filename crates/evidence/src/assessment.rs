@@ -18,7 +18,7 @@ use crate::stats::{Paired, Verdict, mean_sd};
 /// Groups with fewer samples are shown and do not gate: their accuracy moves by points with one answer.
 pub const LEAST_GROUP: u64 = 30;
 
-/// Chance of passing without a difference that [`Row::seeds_needed`] plans for.
+/// Chance of passing without a difference that is planned for unless another is stated.
 pub const POWER: f64 = 0.8;
 
 /// What was stated before the files were read.
@@ -35,6 +35,8 @@ pub struct Protocol {
     pub diverged: u64,
     /// The greatest accepted chance that a candidate run diverges.
     pub max_divergence: Option<f64>,
+    /// Chance of passing without a difference that [`Row::seeds_needed`] plans for.
+    pub power: f64,
 }
 
 impl Default for Protocol {
@@ -46,6 +48,7 @@ impl Default for Protocol {
             question: Question::NonInferiority,
             diverged: 0,
             max_divergence: None,
+            power: POWER,
         }
     }
 }
@@ -111,7 +114,7 @@ pub struct Row {
     pub p_fail_holm: Option<f64>,
     /// Two-level bootstrap interval of the mean difference, for means over examples.
     pub bootstrap: Option<Interval>,
-    /// Seeds after which it would pass with chance [`POWER`] if there were no difference, from the spread seen.
+    /// Seeds after which it would pass with chance [`Protocol::power`] if there were no difference, from the spread seen.
     pub seeds_needed: Option<usize>,
 }
 
@@ -357,7 +360,7 @@ fn finish(
         test,
         p_fail_holm: None,
         bootstrap,
-        seeds_needed: spread.and_then(|s| seeds_needed(s, POWER)),
+        seeds_needed: spread.and_then(|s| seeds_needed(s, protocol.power)),
         group,
     })
 }

@@ -95,7 +95,7 @@ fn flips(g: &GroupFlips) -> Vec<String> {
     cells
 }
 
-fn cells(row: &Row) -> Vec<String> {
+pub(crate) fn cells(row: &Row) -> Vec<String> {
     let metric = row.metric;
     let label = match &row.group {
         Some(g) => format!("{}={} (n = {})", g.column, g.value, units::count(g.samples)),

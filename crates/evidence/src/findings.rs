@@ -1,6 +1,6 @@
 //! What an assessment means, in plain words: what can be relied on, what is wrong, what is still unknown and what would tell.
 
-use crate::assessment::{Assessment, POWER, Row, Unit};
+use crate::assessment::{Assessment, Row, Unit};
 use crate::experiment::SeedMeasures;
 use crate::metric::Metric;
 use crate::noninferiority::Question;
@@ -71,7 +71,7 @@ fn first(a: &Assessment) -> String {
     }
 }
 
-fn failure(a: &Assessment, row: &Row) -> String {
+pub(crate) fn failure(a: &Assessment, row: &Row) -> String {
     let Some(test) = &row.test else { return String::new() };
     let metric = row.metric;
     let least = test.harm_at_least.map_or_else(String::new, |h| metric.show_amount(h.abs()));
@@ -84,7 +84,7 @@ fn failure(a: &Assessment, row: &Row) -> String {
 }
 
 /// What lies behind failures, where the measures tell.
-fn causes(a: &Assessment, named: &[&Row]) -> Vec<String> {
+pub(crate) fn causes(a: &Assessment, named: &[&Row]) -> Vec<String> {
     let is = |m: Metric| named.iter().any(|r| r.metric == m);
     let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy);
     let accuracy_holds = accuracy.is_some_and(|r| r.verdict() != Some(Verdict::Fail));
@@ -143,7 +143,7 @@ fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
     mean_sd(&values?).map(|m| m.0)
 }
 
-fn unknown(a: &Assessment) -> Vec<String> {
+pub(crate) fn unknown(a: &Assessment) -> Vec<String> {
     let open: Vec<&Row> = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
     let mut all: Vec<String> = open
         .iter()
@@ -168,7 +168,7 @@ fn unknown(a: &Assessment) -> Vec<String> {
         all.push(format!(
             "If there is no difference, {n} seeds in all would show it with a chance of {:.0} % for the most scattered of \
              these metrics; there are {have}.",
-            POWER * 100.0
+            a.protocol.power * 100.0
         ));
     } else if open.iter().any(|r| r.unit == Unit::Seeds && r.seeds_needed.is_some_and(|n| n <= have)) {
         all.push(

@@ -1,8 +1,8 @@
 //! Whether a low-precision model is as good as the reference: statistics over paired seeds, a table, a report.
 //!
 //! [`assess`] takes logits of any framework, one pair of files per seed, and comes to a verdict; `docs/verdict.md` says how.
-//! [`Comparison::new`] takes what runs measured and says what follows; [`table::lines`] lays it out once for the
-//! terminal, [`report::markdown`] and [`report::html`].
+//! [`Comparison::new`] takes what runs measured; a [`Study`] of one or several says what follows in plain words;
+//! [`table::lines`] lays the numbers out for the terminal, and a [`Report`] for HTML, Markdown and JSON alike.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ pub mod assessment;
 pub mod assessment_table;
 pub mod bootstrap;
 pub mod comparison;
-pub mod curves;
+pub mod cost;
 mod draws;
 pub mod exact;
 pub mod experiment;
@@ -22,12 +22,17 @@ pub mod noninferiority;
 pub mod power;
 pub mod report;
 pub mod stats;
+pub mod study;
 pub mod table;
 pub mod units;
+pub mod worst;
 
 pub use assessment::{Assessment, AssessmentError, Protocol, assess};
-pub use comparison::{Against, Comparison, Evaluation, Outcome, Row, RunResult, Setup};
+pub use comparison::{Candidate, Comparison, Evaluation, Inference, Outcome, Row, RunResult, Setup, Way};
+pub use cost::{Rates, Spent};
 pub use exact::Divergence;
 pub use metric::Metric;
 pub use noninferiority::{Better, Margin, MarginTest, Question};
+pub use report::Report;
 pub use stats::{Paired, Verdict};
+pub use study::Study;

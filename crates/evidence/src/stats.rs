@@ -1,6 +1,6 @@
 //! Paired comparison of two sets of runs over the same seeds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Confidence of every one-sided bound.
@@ -28,7 +28,7 @@ pub struct Paired {
 }
 
 /// What a bound says about a margin that was stated before the runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The candidate is worse by less than the margin, at 95 % confidence.

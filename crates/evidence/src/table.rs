@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::comparison::{Comparison, Row};
+use crate::comparison::{Candidate, Comparison, Row};
+use crate::metric::Metric;
+use crate::noninferiority::Margin;
+use crate::stats::Verdict;
 use crate::units;
 
 /// Lines that belong together.
@@ -35,30 +38,45 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
     let seeds = if runs == 1 { "1 seed".into() } else { format!("{runs} seeds") };
     let reference = &c.setup.reference;
     let not_reference = |r: &Row| (r.policy != *reference).then_some(());
+    let candidate = |r: &Row| c.candidates.iter().find(|x| x.policy == r.policy);
     let mut quality = vec![
         line("train loss", &|r| r.train_loss.map(|l| format!("{l:.4}"))),
         line("test loss", &|r| r.test_loss.map(|l| format!("{l:.4}"))),
         line("test accuracy", &|r| r.accuracy.map(|a| units::percent(a, r.accuracy_sd))),
-        line(&format!("against {reference}"), &|r| {
-            r.against.as_ref().map(|a| units::points(a.accuracy.mean))
-        }),
+        line(&format!("against {reference}"), &|r| r.against.map(|a| units::points(a.mean))),
         line("at worst (95 %)", &|r| {
-            let lower = r.against.as_ref()?.accuracy.lower;
-            Some(lower.map_or_else(|| "needs 2 seeds".into(), units::points))
-        }),
-        line(&format!("margin {:.2} pt", c.setup.margin * 100.0), &|r| {
-            not_reference(r)?;
-            let against = r.against.as_ref()?;
-            // One seed has no bound: "needs 2 seeds" stands in the line above.
-            against.accuracy.lower.map(|_| against.verdict.name().into())
+            Some(r.against?.lower.map_or_else(|| "needs 2 seeds".into(), units::points))
         }),
     ];
+    let verdict = |label: String, of: &dyn Fn(&Candidate) -> Option<Verdict>| {
+        line(&label, &|r| of(candidate(r)?).map(|v| v.name().into()))
+    };
+    let mut verdicts = Vec::new();
+    for (metric, margin) in &c.setup.protocol.margins {
+        // Groups have a table of their own.
+        let gates =
+            |x: &Candidate| x.assessment.iter().flat_map(|a| &a.rows).any(|r| r.metric == *metric && r.gates);
+        if *metric != Metric::GroupAccuracy && c.candidates.iter().any(gates) {
+            let margin = match margin {
+                Margin::Absolute(m) => metric.show_amount(*m),
+                Margin::Relative(share) => format!("{:.1} %", share * 100.0),
+            };
+            verdicts.push(verdict(format!("{}, margin {margin}", metric.name()), &|x| {
+                x.assessment.as_ref()?.rows.iter().find(|r| r.metric == *metric)?.verdict()
+            }));
+        }
+    }
+    if let Some(most) = c.setup.protocol.max_divergence {
+        let label = format!("diverges in at most {:.1} %", most * 100.0);
+        verdicts.push(verdict(label, &|x| x.assessment.as_ref()?.divergence.verdict));
+    }
+    verdicts.push(verdict("over all".into(), &|x| Some(x.verdict)));
     if c.rows.iter().any(|r| r.finished < r.runs) {
         quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
     }
-    vec![
+    let mut groups = vec![
         Group {
-            title: "Speed (CPU)".into(),
+            title: format!("Speed (CPU, {})", c.timed.words()),
             lines: vec![
                 line("step", &|r| r.step_ms.map(units::milliseconds)),
                 line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
@@ -77,6 +95,7 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
             ],
         },
         Group { title: format!("Quality ({seeds})"), lines: quality },
+        Group { title: "Verdict".into(), lines: verdicts },
         Group {
             title: "Loss scaling".into(),
             lines: vec![
@@ -84,7 +103,10 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
                 line("final scale", &|r| r.loss_scale.map(units::scale)),
             ],
         },
-    ]
+    ];
+    // Without anything to judge, as of one precision alone, there is no verdict.
+    groups.retain(|g| g.title != "Verdict" || !c.candidates.is_empty());
+    groups
 }
 
 /// The table for a terminal, aligned; `bold` decorates headings.
@@ -127,7 +149,7 @@ mod tests {
             .into_iter()
             .flat_map(|(p, a, ms)| (0..3).map(move |s| run(p, s, a + 0.001 * s as f64, ms)))
             .collect();
-        let text = text(&Comparison::new(setup(), runs), &|s| s.to_string());
+        let text = text(&Comparison::new(setup(), runs, Vec::new()), &|s| s.to_string());
         let ends: Vec<usize> =
             text.lines().filter(|l| l.starts_with("  ")).map(|l| l.chars().count()).collect();
         assert!(ends.windows(2).all(|w| w[0] == w[1]), "{text}");

@@ -25,7 +25,8 @@ pub fn seconds(s: f64) -> String {
     match s {
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 60.0 => format!("{s:.0} s"),
-        s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+        s if s < 36_000.0 => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+        s => format!("{:.0} h", s / 3600.0),
     }
 }
 
@@ -46,6 +47,15 @@ pub fn three(x: f64) -> String {
         a if a >= 10.0 => format!("{x:.1}"),
         _ => format!("{x:.2}"),
     }
+}
+
+/// A positive number to two digits that mean something, however small.
+pub fn significant(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() || x.abs() >= 100.0 {
+        return format!("{x:.0}");
+    }
+    let places = (1 - x.abs().log10().floor() as i64).clamp(0, 12) as usize;
+    format!("{x:.places$}")
 }
 
 /// A fraction in per cent, with its standard deviation.
@@ -84,6 +94,7 @@ mod tests {
         assert_eq!(milliseconds(0.1234), "123 µs");
         assert_eq!(milliseconds(12.34), "12.3 ms");
         assert_eq!(seconds(75.9), "1 min 15 s");
+        assert_eq!([significant(12.34), significant(0.01234), significant(0.0)], ["12", "0.012", "0"]);
         assert_eq!(count(1234567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(12), "12");
         assert_eq!(percent(0.8812, Some(0.003)), "88.12 ± 0.30 %");

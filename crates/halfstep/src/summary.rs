@@ -4,7 +4,7 @@ use halfstep_evidence as evidence;
 use halfstep_train::metrics::{Outcome, RunRecord};
 
 /// A run as the comparison takes it. `scaled` says whether the run used loss scaling; `peak_rss_bytes` is the peak of
-/// resident memory while it ran, where the system tells.
+/// resident memory while it ran, where the system tells. How it ran and what it cost is left to say.
 pub fn run_result(record: RunRecord, scaled: bool, peak_rss_bytes: Option<usize>) -> evidence::RunResult {
     let evaluation = |e: &halfstep_train::metrics::EvaluationMetrics| evidence::Evaluation {
         step: e.attempt,
@@ -22,6 +22,13 @@ pub fn run_result(record: RunRecord, scaled: bool, peak_rss_bytes: Option<usize>
         },
         policy: record.policy,
         seed: record.seed,
+        id: String::new(),
+        cached: false,
+        ended: 0,
+        way: evidence::Way::default(),
+        spent: evidence::Spent { wall_seconds: record.wall_seconds, ..evidence::Spent::default() },
+        attempts: 1,
+        inference: None,
         losses: record.losses,
         wall_seconds: record.wall_seconds,
         skipped: record.skipped,

@@ -9,9 +9,9 @@ use serde_json::Value;
 fn compare_prints_one_json_object_and_leaves_a_run_directory() {
     let place = Place::new();
     place.write("recipe.toml", TINY);
-    let result = place.json(&["compare", "recipe.toml", "--json", "--out", "run", "--threads", "2"]);
+    let (_, result) = place.compare_json(&["recipe.toml", "--out", "run", "--threads", "2"]);
     assert_eq!(result["run_directory"], "run");
-    let rows = result["rows"].as_array().unwrap();
+    let rows = result["arms"][0]["rows"].as_array().unwrap();
     let policies: Vec<&str> = rows.iter().map(|r| r["policy"].as_str().unwrap()).collect();
     assert_eq!(policies, ["fp32", "bf16", "fp16"]);
     for row in rows {
@@ -21,14 +21,18 @@ fn compare_prints_one_json_object_and_leaves_a_run_directory() {
         let accuracy = row["accuracy"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&accuracy));
     }
-    assert_eq!(rows[1]["against"]["accuracy"]["pairs"], 2);
+    assert_eq!(rows[1]["against"]["pairs"], 2);
     let mut there: Vec<String> = place.everything().into_iter().filter(|f| f.starts_with("run/")).collect();
-    there.retain(|f| !f.ends_with("checkpoints") && !f.ends_with(".lock"));
+    there.retain(|f| !f.ends_with("checkpoints") && !f.ends_with("logits") && !f.ends_with(".lock"));
     let mut expected: Vec<String> = ["fp32", "bf16", "fp16"]
         .iter()
-        .flat_map(|p| [0, 1].map(|s| format!("run/checkpoints/{p}-seed{s}.safetensors")))
+        .flat_map(|p| {
+            let of = |folder| [0, 1].map(|s| format!("run/{folder}/{p}-seed{s}.safetensors"));
+            of("checkpoints").into_iter().chain(of("logits"))
+        })
         .chain(
             [
+                "emissions.csv",
                 "metrics.jsonl",
                 "plan.json",
                 "preprocessing.json",
@@ -51,7 +55,7 @@ fn compare_prints_one_json_object_and_leaves_a_run_directory() {
     assert_eq!(plans.as_array().unwrap().len(), 3);
     assert!(plans[1]["precision"]["entries"].as_array().unwrap().iter().any(|e| e["storage"] == "bf16"));
     // The folder is not used twice.
-    let stderr = place.fails(1, &["compare", "recipe.toml", "--out", "run"]);
+    let stderr = place.fails(3, &["compare", "recipe.toml", "--out", "run"]);
     assert!(stderr.contains("not empty"), "{stderr}");
     // A model of the comparison can be used.
     let eval = place.json(&["eval", "run", "--checkpoint", "fp16-seed1", "--json"]);
@@ -62,7 +66,7 @@ fn compare_prints_one_json_object_and_leaves_a_run_directory() {
 }
 
 fn rows_accuracy(result: &Value, policy: &str, seed: u64) -> Value {
-    let runs = result["runs"].as_array().unwrap();
+    let runs = result["arms"][0]["runs"].as_array().unwrap();
     let run = runs.iter().find(|r| r["policy"] == policy && r["seed"] == seed).unwrap();
     run["evaluations"].as_array().unwrap().last().unwrap()["accuracy"].clone()
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use array::Elements;
 pub use error::LogitsError;
+pub use safetensors::to_safetensors;
 
 use crate::measures::GroupColumn;
 
@@ -246,6 +247,21 @@ impl Source for InMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let logits = [0.5f32, -1.25, f32::MIN_POSITIVE, 3.0];
+        std::fs::write(&path, to_safetensors(&logits, 2, &[1, 0], u64::MAX).unwrap()).unwrap();
+        let mut open = Logits::open(&path).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(open.read(9, &mut out).unwrap(), 0..2);
+        assert_eq!(
+            (out.as_slice(), open.labels(), open.seed()),
+            (&logits[..], &[1u32, 0][..], Some(u64::MAX))
+        );
+    }
 
     #[test]
     fn rows_come_in_batches_and_bad_ones_are_named() {

@@ -1,11 +1,12 @@
 //! `.safetensors`: tensors `logits`, `labels` and `group_…`, and the metadata `seed`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
 use super::array::{Elements, Float, Int};
 use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
@@ -13,6 +14,26 @@ use crate::measures::GroupColumn;
 
 /// The format's own limit of its header.
 const MOST_HEADER: u64 = 100_000_000;
+
+/// The bytes of a `.safetensors` file of logits `[labels.len(), classes]` in row order, as [`super::Logits::open`] reads it.
+///
+/// Errors: the logits are not so many.
+pub fn to_safetensors(
+    logits: &[f32],
+    classes: usize,
+    labels: &[u32],
+    seed: u64,
+) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let floats: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let ints: Vec<u8> = labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()).collect();
+    let tensors = [
+        ("logits", TensorView::new(Dtype::F32, vec![labels.len(), classes], &floats)?),
+        ("labels", TensorView::new(Dtype::I64, vec![labels.len()], &ints)?),
+    ];
+    // One entry: several would be written in no fixed order.
+    let metadata = HashMap::from([("seed".to_string(), seed.to_string())]);
+    safetensors::serialize(tensors, Some(metadata))
+}
 
 pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };

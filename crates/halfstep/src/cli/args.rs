@@ -21,8 +21,10 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train one model in several precisions and show them side by side
+    /// Train in several precisions over paired seeds, and judge whether they are as good
     Compare(Compare),
+    /// Show or empty the cache of runs that `compare` has made
+    Cache(CacheArgs),
     /// Train in one precision
     Train(Train),
     /// Measure a trained model on its test data
@@ -53,8 +55,22 @@ pub enum Command {
     Bench(Bench),
 }
 
+/// `cache`
+#[derive(Debug, clap::Args)]
+pub struct CacheArgs {
+    /// Remove every run in it that no other process is making
+    #[arg(long)]
+    pub clear: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `compare`
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict (wrong arguments or files), 130 interrupted."
+)]
 pub struct Compare {
     /// Recipe to run [default: a small convolutional net on the bundled Fashion-MNIST images]
     pub recipe: Option<PathBuf>,
@@ -64,6 +80,19 @@ pub struct Compare {
     /// Number of seeds, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
+    /// Train nothing: say how many seeds the margins need, and what they will cost
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: standard deviation of the paired differences of accuracy to plan for, such as 0.5pt, in place of that of
+    /// runs already made
+    #[arg(long, value_name = "POINTS", requires = "plan")]
+    pub sd: Option<String>,
+    /// Runs at a time [default: one after another, or one per core where a measurement says that this is faster]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Neither take runs from the cache nor keep them there
+    #[arg(long)]
+    pub no_cache: bool,
     /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,

@@ -1,46 +1,150 @@
-//! `halfstep compare`: one model in several precisions, side by side.
+//! `halfstep compare`: one model, or the arms of an ablation, in several precisions over paired seeds.
+//!
+//! What is to be run is a list of tasks ([`one_run::Task`]); each is taken from the cache or made ([`one_run`]), one after
+//! another or side by side ([`side_by_side`]); what they measured is gathered and judged here.
+
+pub mod cache;
+mod energy;
+mod examples;
+mod one_run;
+mod plan;
+mod protocol;
+mod side_by_side;
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
-use halfstep::evidence::{Comparison, Outcome, RunResult, Setup, report, table, units};
+use halfstep::evidence::logits::Source;
+use halfstep::evidence::report::Picture;
+use halfstep::evidence::{
+    Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
+    table, units,
+};
+use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
-use halfstep::train::checkpoint::{self, Contents};
-use halfstep::train::metrics::{EvaluationMetrics, RunningLoss};
-use halfstep::train::recipe::Experiment;
-use halfstep::train::run_dir::RunDir;
-use halfstep::train::scaler::LossScale;
+use halfstep::train::recipe::{Experiment, Recipe};
+use halfstep::train::run_dir::{self, RunDir};
+use indicatif::MultiProgress;
 use serde::Serialize;
 
+use self::cache::{Cache, LOGITS, MODEL};
+use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::progress::{Watcher, bar};
-use super::{interrupt, machine, output, prepare};
+use super::{interrupt, machine, output, prepare, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
+/// Folder of the logits, as `halfstep verdict` reads them.
+const LOGITS_FOLDER: &str = "logits";
+/// Costs in the form of CodeCarbon's.
+const EMISSIONS: &str = "emissions.csv";
 
-/// What `--json` prints.
+/// What `--json` prints, and, with the report, what `results.json` holds.
 #[derive(Serialize)]
 struct Printed<'a> {
     run_directory: &'a str,
     #[serde(flatten)]
-    comparison: &'a Comparison,
+    study: &'a Study,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a Report>,
 }
 
-/// Runs the command.
+/// One arm, ready to run.
+struct Arm {
+    name: String,
+    experiment: Experiment,
+    protocol: Protocol,
+    /// Its run directory; none of a plan.
+    dir: Option<RunDir>,
+}
+
+/// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict; 0 also where there is one precision alone.
 pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let recipe = asked(&args)?;
+    let all = halfstep::threads_or_all(threads);
+    let engine = halfstep::engine(Some(all))?;
+    if args.plan {
+        return plan::run(&args, recipe, engine.as_ref(), all);
+    }
+    let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
+    let (name, command) = (recipe.name.clone(), command(&args));
+    let (top, arms) = directories(recipe, engine.as_ref(), args.out.as_ref())?;
+    interrupt::listen();
+    let cache = cache_for(&args, &top, &say)?;
+
+    let start = Instant::now();
+    let mut compared = Vec::new();
+    let mut examples: Vec<(String, Vec<Picture>)> = Vec::new();
+    let several = arms.len() > 1;
+    for arm in &arms {
+        let setup = setup(arm, engine.name())?;
+        say(&format!("{} on {}", output::bold(&setup.model), setup.data));
+        say(&format!(
+            "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
+            units::count(setup.parameters as u64),
+            units::count(setup.steps),
+            setup.batch,
+            list(&setup.seeds),
+            setup.processor,
+            setup.engine
+        ));
+        let obtained = obtain(arm, &cache, &setup, all, args.jobs, &say)?;
+        if let Some(dir) = &arm.dir {
+            keep(dir, &obtained)?;
+        }
+        let assessments = assessments(&setup, &obtained, all)?;
+        if examples.is_empty() {
+            examples = first_seed(arm, &setup, &obtained)?;
+        }
+        let runs = obtained.into_iter().map(|o| o.result).collect();
+        let mut comparison = Comparison::new(setup, runs, assessments);
+        comparison.notes.extend(not_split_here(&comparison.setup.policies)?);
+        if !args.json {
+            output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
+        }
+        compared.push(comparison);
+        if interrupt::asked() {
+            break;
+        }
+    }
+    let study = Study::new(name, command, compared);
+    let report = Report::of(&study, examples);
+    let run_directory = top.path().display().to_string();
+    write(&top, &run_directory, &study, &report)?;
+    let folder = top.file(UNKEPT);
+    if args.no_cache && folder.is_dir() {
+        std::fs::remove_dir_all(&folder)
+            .map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
+    }
+    if args.json {
+        output::json(&Printed { run_directory: &run_directory, study: &study, report: None })?;
+    } else {
+        show(&study, several);
+        let seconds = units::seconds(start.elapsed().as_secs_f64());
+        output::line(&format!("\n{seconds} in all. {}", top.path().join("report.html").display()));
+    }
+    Ok(if interrupt::asked() {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        ExitCode::from(study.verdict.map_or(0, verdict::code))
+    })
+}
+
+/// The recipe with what the arguments change in it.
+fn asked(args: &Compare) -> Result<Recipe, Failure> {
     let mut recipe = prepare::recipe(args.recipe.as_deref())?;
-    if let Some(precisions) = args.precisions {
+    if let Some(precisions) = &args.precisions {
         for (i, name) in precisions.iter().enumerate() {
             prepare::known_precision(name)?;
             if precisions[..i].contains(name) {
                 return Err(Failure::asked(format!("the precision `{name}` is named twice"), ""));
             }
         }
-        recipe.precision.policies = precisions;
+        recipe.precision.policies.clone_from(precisions);
     }
     if let Some(seeds) = args.seeds {
         if seeds == 0 {
@@ -54,76 +158,200 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     if !recipe.precision.policies.contains(&recipe.compare.reference) {
         recipe.compare.reference = recipe.precision.policies[0].clone();
     }
-    let engine = halfstep::engine(threads)?;
-    let experiment = prepare::prepare(recipe)?;
-    let policies = experiment.recipe.precision.policies.clone();
-    let (dir, mut lines) = prepare::run_dir(&experiment, engine.as_ref(), &policies, args.out.as_ref())?;
-    interrupt::listen();
+    for arm in &mut recipe.ablation {
+        arm.recipe.precision.policies.clone_from(&recipe.precision.policies);
+        arm.recipe.compare.clone_from(&recipe.compare);
+    }
+    Ok(recipe)
+}
 
-    let setup = setup(&experiment, engine.name())?;
-    let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
-    say(&format!("{} on {}", output::bold(&setup.model), setup.data));
-    say(&format!(
-        "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
-        units::count(setup.parameters as u64),
-        units::count(setup.steps),
-        setup.batch,
-        list(&setup.seeds),
-        setup.processor,
-        setup.engine
-    ));
+/// What to type for the same again, less the number of seeds.
+fn command(args: &Compare) -> String {
+    let mut words = vec!["halfstep compare".to_string()];
+    words.extend(args.recipe.as_ref().map(|path| path.display().to_string()));
+    words.extend(args.precisions.as_ref().map(|list| format!("--precisions {}", list.join(","))));
+    words.join(" ")
+}
 
-    let start = Instant::now();
-    let mut runs: Vec<RunResult> = Vec::new();
-    'all: for (round, &seed) in setup.seeds.iter().enumerate() {
-        for i in 0..policies.len() {
-            // Precisions take turns in going first: what else the machine does falls on all of them alike.
-            let policy = &policies[(i + round) % policies.len()];
-            let label = format!("{policy} seed {seed}");
-            let bar = bar(&label, experiment.steps);
-            machine::reset_peak_rss();
-            let mut watcher = Watcher {
-                bar: bar.clone(),
-                lines: &mut lines,
-                policy,
-                seed,
-                evaluated: &mut |_: &EvaluationMetrics, _: &_, _: &_| Ok(()),
-                running: RunningLoss::default(),
-            };
-            let run = experiment.run(engine.as_ref(), policy, seed, &mut watcher)?;
-            let peak = machine::peak_rss_bytes();
-            bar.finish_and_clear();
-            checkpoint::save(
-                &run.session,
-                &dir.checkpoint(&format!("{policy}-seed{seed}")),
-                Contents::Model,
-            )?;
-            let scaled = run.session.spec().scaling != LossScale::Off;
-            let result = halfstep::run_result(run.record, scaled, peak);
-            say(&one_line(&result));
-            let stopped = result.outcome == Outcome::Interrupted;
-            runs.push(result);
-            if stopped || interrupt::asked() {
-                break 'all;
-            }
+/// Makes the run directory: of the recipe itself, or, with an ablation, a folder with one for each arm.
+fn directories(
+    recipe: Recipe,
+    engine: &dyn Engine,
+    out: Option<&PathBuf>,
+) -> Result<(RunDir, Vec<Arm>), Failure> {
+    let arm = |name: String, experiment: Experiment, dir: RunDir| -> Result<Arm, Failure> {
+        let protocol = protocol::of(&experiment.recipe)?;
+        Ok(Arm { name, experiment, protocol, dir: Some(dir) })
+    };
+    protocol::of(&recipe)?;
+    let make = |name: &str| match out {
+        Some(path) => RunDir::create_at(path),
+        None => RunDir::create(Path::new("runs"), name),
+    };
+    if recipe.ablation.is_empty() {
+        let (name, experiment) = (recipe.name.clone(), prepare::prepare(recipe)?);
+        let policies = experiment.recipe.precision.policies.clone();
+        let (dir, _) = prepare::run_dir(&experiment, engine, &policies, out)?;
+        return Ok((dir.clone(), vec![arm(name, experiment, dir)?]));
+    }
+    let resolved = recipe.resolved()?;
+    let mut prepared = Vec::new();
+    // All first: nothing is written for an ablation of which one arm cannot run.
+    for of_arm in recipe.ablation {
+        prepared.push((of_arm.name, prepare::prepare(of_arm.recipe)?));
+    }
+    let top = make(&recipe.name)?;
+    let mut arms = Vec::new();
+    for (name, experiment) in prepared {
+        let policies = experiment.recipe.precision.policies.clone();
+        let path = top.file(&name);
+        let (dir, _) = prepare::run_dir(&experiment, engine, &policies, Some(&path))?;
+        arms.push(arm(name, experiment, dir)?);
+    }
+    top.write(run_dir::RECIPE, resolved.as_bytes())?;
+    Ok((top, arms))
+}
+
+/// Folder of runs that are not kept, in the run directory.
+const UNKEPT: &str = ".runs";
+
+/// The cache, or, with `--no-cache` and where there is no place for one, a folder that is removed at the end.
+fn cache_for(args: &Compare, top: &RunDir, say: &dyn Fn(&str)) -> Result<Cache, Failure> {
+    match cache::place() {
+        Some(place) if !args.no_cache => Cache::at(place),
+        Some(_) => Cache::at(top.file(UNKEPT)),
+        None => {
+            say(
+                "There is no place for a cache (HALFSTEP_CACHE, XDG_CACHE_HOME, HOME): runs are kept in the run directory.",
+            );
+            Cache::at(top.file(UNKEPT))
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let mut comparison = Comparison::new(setup, runs);
-    comparison.findings.extend(not_split_here(&policies)?);
-    write(&dir, &comparison)?;
-    if args.json {
-        output::json(&Printed { run_directory: &dir.path().display().to_string(), comparison: &comparison })?;
-    } else {
-        output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
-        output::raw(&output::bullets(&comparison.findings));
-        output::line(&format!(
-            "\n{} in all. {}",
-            units::seconds(seconds),
-            dir.path().join("report.html").display()
-        ));
+}
+
+/// Every run of an arm, in the order of the tasks: from the cache, or made.
+fn obtain(
+    arm: &Arm,
+    cache: &Cache,
+    setup: &Setup,
+    all: NonZeroUsize,
+    jobs: Option<NonZeroUsize>,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Obtained>, Failure> {
+    let experiment = &arm.experiment;
+    let mut tasks = Vec::new();
+    for (round, &seed) in setup.seeds.iter().enumerate() {
+        for i in 0..setup.policies.len() {
+            // Precisions take turns in going first: what else the machine does falls on all of them alike.
+            let policy = setup.policies[(i + round) % setup.policies.len()].clone();
+            let id = cache.id(experiment, &policy, seed)?;
+            tasks.push(Task { policy, seed, id });
+        }
     }
-    Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    let mut found: Vec<Option<Obtained>> =
+        tasks.iter().map(|task| one_run::stored(cache, task, &say)).collect();
+    let pending: Vec<&Task> = tasks.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(t, _)| t).collect();
+    if pending.len() < tasks.len() {
+        let (there, of) = (tasks.len() - pending.len(), tasks.len());
+        say(&format!("{there} of {of} runs were made before and are taken from the cache."));
+    }
+    let Some(first) = pending.first() else { return Ok(found.into_iter().flatten().collect()) };
+    let choice = side_by_side::choose(experiment, &first.policy, pending.len(), all, jobs)?;
+    let way =
+        Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside: choice.workers - 1 };
+    if all.get() > 1 && pending.len() > 1 {
+        say(&format!("{} at a time ({}).", way.words(), choice.why));
+    }
+    let bars = MultiProgress::new();
+    let done = |o: &Obtained| bars.suspend(|| say(&one_line(&o.result)));
+    let work =
+        |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
+    let mut made = side_by_side::run_all(&pending, &choice, &work, &done)?;
+    for (task, found) in tasks.iter().zip(&mut found) {
+        if found.is_none() {
+            *found = made.iter().position(|o| o.result.id == task.id).map(|at| made.swap_remove(at));
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Puts models, logits and the log of the runs into the run directory, which then needs no cache.
+fn keep(dir: &RunDir, obtained: &[Obtained]) -> Result<(), Failure> {
+    let folder = dir.file(LOGITS_FOLDER);
+    std::fs::create_dir_all(&folder).map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
+    let mut log = Vec::new();
+    for Obtained { result, place } in obtained {
+        let name = format!("{}-seed{}.safetensors", result.policy, result.seed);
+        let read = |file: &str| {
+            let path = place.join(file);
+            std::fs::read(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
+        };
+        for (file, folder) in [(MODEL, run_dir::CHECKPOINTS), (LOGITS, LOGITS_FOLDER)] {
+            if place.join(file).is_file() {
+                dir.write(&format!("{folder}/{name}"), &read(file)?)?;
+            }
+        }
+        log.extend(read(run_dir::METRICS)?);
+    }
+    Ok(dir.write(run_dir::METRICS, &log)?)
+}
+
+/// The logits of finished runs of a precision and of the reference, by seeds that both finished.
+fn pairs<'o>(setup: &Setup, obtained: &'o [Obtained], policy: &str) -> Vec<(&'o Obtained, &'o Obtained)> {
+    let finished = |policy: &str, seed: u64| {
+        let is_it = |o: &&Obtained| o.result.policy == policy && o.result.seed == seed;
+        obtained.iter().find(is_it).filter(|o| o.result.outcome == Outcome::Finished)
+    };
+    setup.seeds.iter().filter_map(|&s| finished(&setup.reference, s).zip(finished(policy, s))).collect()
+}
+
+/// What the logits of every candidate say; none of those without a pair.
+fn assessments(
+    setup: &Setup,
+    obtained: &[Obtained],
+    threads: NonZeroUsize,
+) -> Result<Vec<(String, Assessment)>, Failure> {
+    let mut all = Vec::new();
+    for policy in setup.policies.iter().filter(|p| **p != setup.reference) {
+        let pairs = pairs(setup, obtained, policy);
+        if pairs.is_empty() {
+            continue;
+        }
+        let diverged = |o: &&Obtained| {
+            o.result.policy == *policy && matches!(o.result.outcome, Outcome::Diverged { .. })
+        };
+        let mut protocol = setup.protocol.clone();
+        protocol.diverged = obtained.iter().filter(diverged).count() as u64;
+        let files = |of: &dyn Fn(&(&Obtained, &Obtained)) -> PathBuf| -> Vec<PathBuf> {
+            pairs.iter().map(of).collect()
+        };
+        let (a, b) = (files(&|p| p.0.place.join(LOGITS)), files(&|p| p.1.place.join(LOGITS)));
+        let sources = |files: &'_ [PathBuf]| -> Vec<Box<dyn Source>> {
+            files.iter().map(|f| Box::new(f.clone()) as Box<dyn Source>).collect()
+        };
+        let (a, b) = (sources(&a), sources(&b));
+        let (a, b): (Vec<&dyn Source>, Vec<&dyn Source>) =
+            (a.iter().map(|s| &**s).collect(), b.iter().map(|s| &**s).collect());
+        let assessment = assess(&a, &b, protocol, threads).map_err(|e| Failure::failed(e.to_string()))?;
+        all.push((policy.clone(), assessment));
+    }
+    Ok(all)
+}
+
+/// Pictures of the mistakes of every candidate with the first seed that it and the reference finished.
+fn first_seed(
+    arm: &Arm,
+    setup: &Setup,
+    obtained: &[Obtained],
+) -> Result<Vec<(String, Vec<Picture>)>, Failure> {
+    let mut all = Vec::new();
+    for policy in setup.policies.iter().filter(|p| **p != setup.reference) {
+        if let Some((a, b)) = pairs(setup, obtained, policy).first() {
+            let pictures = examples::pictures(&arm.experiment, &a.place.join(LOGITS), &b.place.join(LOGITS))?;
+            all.push((policy.clone(), pictures));
+        }
+    }
+    Ok(all)
 }
 
 /// What must be said of policies that split f32 products into bf16 ones where the processor does not.
@@ -140,10 +368,11 @@ fn not_split_here(policies: &[String]) -> Result<Option<String>, Failure> {
     }))
 }
 
-fn setup(experiment: &Experiment, engine: String) -> Result<Setup, Failure> {
-    let recipe = &experiment.recipe;
+fn setup(arm: &Arm, engine: String) -> Result<Setup, Failure> {
+    let (experiment, recipe) = (&arm.experiment, &arm.experiment.recipe);
+    let per_sample = experiment.info.input.labels_per_sample();
     Ok(Setup {
-        name: recipe.name.clone(),
+        name: arm.name.clone(),
         model: prepare::describe_model(experiment),
         data: prepare::describe_data(experiment),
         fingerprint: experiment.info.fingerprint.clone(),
@@ -153,18 +382,47 @@ fn setup(experiment: &Experiment, engine: String) -> Result<Setup, Failure> {
         seeds: (0..recipe.compare.seeds).map(|i| recipe.seed.wrapping_add(i)).collect(),
         policies: recipe.precision.policies.clone(),
         reference: recipe.compare.reference.clone(),
-        margin: recipe.compare.margin,
+        protocol: arm.protocol.clone(),
+        rates: protocol::rates(recipe),
+        targets_measured: one_run::measured_samples(experiment).len() * per_sample,
+        targets: experiment.data.test.len() * per_sample,
         engine,
         processor: machine::processor_or_kind(),
         version: env!("CARGO_PKG_VERSION").into(),
     })
 }
 
-fn write(dir: &RunDir, comparison: &Comparison) -> Result<(), Failure> {
-    dir.write_json(RESULTS, comparison)?;
-    dir.write("report.md", report::markdown(comparison)?.as_bytes())?;
-    dir.write("report.html", report::html(comparison)?.as_bytes())?;
+fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> Result<(), Failure> {
+    dir.write_json(RESULTS, &Printed { run_directory, study, report: Some(report) })?;
+    dir.write("report.md", report.markdown()?.as_bytes())?;
+    dir.write("report.html", report.html()?.as_bytes())?;
+    let arms: Vec<(&Setup, &[RunResult])> =
+        study.arms.iter().map(|c| (&c.setup, c.runs.as_slice())).collect();
+    let memory = machine::memory_bytes().map_or(0.0, |(all, _)| all as f64 / 1e9);
+    dir.write(EMISSIONS, cost::emissions_csv(&arms, memory).as_bytes())?;
     Ok(())
+}
+
+fn show(study: &Study, several: bool) {
+    let verdict = study.verdict.map_or(String::new(), |v: Verdict| format!("{}: ", v.name().to_uppercase()));
+    output::line(&format!("{}{}", output::bold(&verdict), study.summary.headline));
+    let s = &study.summary;
+    for (heading, lines) in
+        [("Gained", &s.gained), ("Lost", &s.lost), ("Unknown", &s.unknown), ("Next", &s.next)]
+    {
+        if !lines.is_empty() {
+            output::line(&format!("\n{}", output::bold(heading)));
+            output::raw(&output::bullets(lines));
+        }
+    }
+    if several {
+        output::line("");
+        for c in &study.arms {
+            for x in &c.candidates {
+                output::line(&format!("  {:<12} {:<6} {}", c.setup.name, x.policy, x.verdict.name()));
+            }
+        }
+    }
 }
 
 fn one_line(run: &RunResult) -> String {
@@ -174,7 +432,7 @@ fn one_line(run: &RunResult) -> String {
     let skipped = if run.skipped > 0 { format!("   {} skipped", run.skipped) } else { String::new() };
     let end = match &run.outcome {
         Outcome::Finished => String::new(),
-        Outcome::Interrupted => "   stopped".into(),
+        Outcome::Interrupted => "   stopped; the same command goes on from here".into(),
         Outcome::Diverged { reason } => format!("\n  {reason}"),
     };
     let (policy, seed) = (&run.policy, run.seed);

@@ -65,6 +65,19 @@ pub fn check(
     }
 }
 
+/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the system does not say, they do.
+pub fn fits(experiment: &Experiment, engine: &dyn Engine, policy: &str, runs: usize) -> bool {
+    let parts = experiment.recipe.train.options.accumulate;
+    let need = need(experiment, engine, policy, parts, true, None).map_or(usize::MAX, Need::total);
+    machine::available_memory().is_none_or(|limit| need.saturating_mul(runs) <= limit.bytes / 10 * 9)
+}
+
+/// Bytes that a run in `policy` needs at one time.
+pub fn total(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<usize, Failure> {
+    let parts = experiment.recipe.train.options.accumulate;
+    Ok(need(experiment, engine, policy, parts, true, None)?.total())
+}
+
 fn check_within(
     limit: Available,
     experiment: &Experiment,

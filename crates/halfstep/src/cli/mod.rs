@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod cache;
 mod compare;
 mod duration;
 mod eval;
@@ -45,7 +46,7 @@ pub fn main() -> ExitCode {
         Err(e) => return unreadable(&e),
     };
     // The codes 1 and 2 are verdicts there.
-    let gate = matches!(args.command, Command::Verdict(_));
+    let gate = matches!(args.command, Command::Verdict(_) | Command::Compare(_));
     match run(args) {
         Ok(code) => code,
         Err(failure) if gate => failure.with_code(verdict::NO_VERDICT).show(),
@@ -59,7 +60,9 @@ fn unreadable(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        _ if std::env::args_os().any(|a| a == "verdict") => ExitCode::from(verdict::NO_VERDICT),
+        _ if std::env::args_os().any(|a| a == "verdict" || a == "compare") => {
+            ExitCode::from(verdict::NO_VERDICT)
+        }
         _ => ExitCode::from(failure::ASKED),
     }
 }
@@ -74,6 +77,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     match args.command {
         Command::Compare(args) => compare::run(args, threads),
+        Command::Cache(args) => cache::run(args),
         Command::Train(args) => train::run(args, threads),
         Command::Eval(args) => eval::run(args, threads),
         Command::Predict(args) => predict::run(args, threads),

@@ -37,7 +37,8 @@ pub fn run(args: Asked, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     Ok(ExitCode::from(code(assessment.verdict)))
 }
 
-fn code(verdict: Verdict) -> u8 {
+/// The exit code of a verdict.
+pub fn code(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Pass => 0,
         Verdict::Fail => 1,

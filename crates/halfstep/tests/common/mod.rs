@@ -8,11 +8,13 @@ use std::process::{Command, Output};
 /// A folder of its own for a test, and the program run in it.
 pub struct Place {
     pub folder: tempfile::TempDir,
+    /// Runs of comparisons, apart from what the program leaves in the folder.
+    pub cache: tempfile::TempDir,
 }
 
 impl Place {
     pub fn new() -> Place {
-        Place { folder: tempfile::tempdir().unwrap() }
+        Place { folder: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -29,6 +31,7 @@ impl Place {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
         command.current_dir(self.folder.path()).args(args).env_remove("HALFSTEP_ISA").env("NO_COLOR", "1");
+        command.env("HALFSTEP_CACHE", self.cache.path());
         command
     }
 
@@ -67,6 +70,20 @@ impl Place {
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let text = self.ok(args);
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+    }
+
+    /// Runs a comparison, which must come to a verdict, and returns it with what was printed.
+    pub fn compare(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(&[&["compare"], args].concat());
+        let code = output.status.code().unwrap();
+        assert!((0..=2).contains(&code), "{args:?}: {}", both(&output));
+        (code, String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// [`Place::compare`] with `--json`.
+    pub fn compare_json(&self, args: &[&str]) -> (i32, serde_json::Value) {
+        let (code, text) = self.compare(&[args, &["--json"]].concat());
+        (code, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}")))
     }
 
     /// Runs the program, which must fail with this exit code, and returns what it said on stderr.

@@ -11,6 +11,8 @@
 //! | `[checkpoint]` | [`CheckpointSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
+//! | `[cost]` | [`CostSettings`] |
+//! | `[[ablation]]` | [`Arm`]: sections in place of those above |
 //!
 //! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
 //! finds what does not fit together. Neither writes anything.
@@ -25,19 +27,36 @@ use std::path::{Path, PathBuf};
 
 use halfstep_data::{DataSpec, DataTable};
 use halfstep_nn::ModelSpec;
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
 pub use plan_file::PlanFile;
-pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
+pub use settings::{
+    BestBy, CheckpointSettings, CompareSettings, CostSettings, Length, MarginText, PrecisionSettings,
+    TrainSettings,
+};
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 8] =
-    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare"];
+const SECTIONS: [&str; 10] = [
+    "data",
+    "model",
+    "optimiser",
+    "schedule",
+    "train",
+    "checkpoint",
+    "precision",
+    "compare",
+    "cost",
+    "ablation",
+];
+
+/// Sections that an arm of an ablation may have of its own.
+const OF_AN_ARM: [&str; 5] = ["data", "model", "optimiser", "schedule", "train"];
 
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
@@ -62,10 +81,38 @@ pub struct Recipe {
     pub precision: PrecisionSettings,
     /// How precisions are compared.
     pub compare: CompareSettings,
+    /// What runs cost.
+    pub cost: CostSettings,
+    /// What `compare` runs in place of this recipe alone, if there are any: the same question asked of several models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ablation: Vec<Arm>,
     #[serde(skip)]
     base: PathBuf,
     #[serde(skip)]
     source: read::Source,
+}
+
+/// One arm of an ablation: the recipe with sections of its own.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// Its name, as a folder can have it.
+    pub name: String,
+    /// The whole recipe of this arm, without an ablation.
+    pub recipe: Recipe,
+}
+
+impl Serialize for Arm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Recipe { data, model, optimiser, schedule, train, .. } = &self.recipe;
+        let mut table = serializer.serialize_struct("Arm", 1 + OF_AN_ARM.len())?;
+        table.serialize_field("name", &self.name)?;
+        table.serialize_field("data", data)?;
+        table.serialize_field("model", model)?;
+        table.serialize_field("optimiser", optimiser)?;
+        table.serialize_field("schedule", schedule)?;
+        table.serialize_field("train", train)?;
+        table.end()
+    }
 }
 
 impl Recipe {
@@ -101,22 +148,26 @@ impl Recipe {
     /// Errors: a path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
-        let mut table = DataTable::from(recipe.data);
-        let paths = [
-            &mut table.path,
-            &mut table.test_path,
-            &mut table.images,
-            &mut table.labels,
-            &mut table.test_images,
-            &mut table.test_labels,
-        ];
-        for path in paths.into_iter().flatten() {
+        recipe.data = self.with_absolute_paths(recipe.data)?;
+        for arm in &mut recipe.ablation {
+            arm.recipe.data = self.with_absolute_paths(arm.recipe.data.clone())?;
+        }
+        toml::to_string(&recipe)
+            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
+    }
+
+    fn with_absolute_paths(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
+        let mut table = DataTable::from(data);
+        for path in table.paths_mut() {
             let joined = self.base.join(&*path);
             *path = std::path::absolute(&joined).unwrap_or(joined);
         }
-        recipe.data = DataSpec::try_from(table).map_err(|e| RecipeError::new(e.to_string()))?;
-        toml::to_string(&recipe)
-            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
+        DataSpec::try_from(table).map_err(|e| RecipeError::new(e.to_string()))
+    }
+
+    /// A mistake that was found after reading, at the value of `section.key`.
+    pub fn mistake(&self, section: &str, key: &str, message: &str, label: &str) -> RecipeError {
+        self.source.wrong(section, Some(key), message, label)
     }
 }
 

@@ -14,9 +14,10 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::settings::{
-    CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
+    CheckpointSettings, CompareSettings, CostSettings, Length, PrecisionSettings, PrecisionTable,
+    TrainSettings, TrainTable,
 };
-use super::{Recipe, SECTIONS};
+use super::{Arm, OF_AN_ARM, Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
@@ -148,12 +149,13 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
             let error = error.at(key.span(), format!("expected one of {}", list.join(", ")));
             return Err(error.help(meant(nearest(name, known()))));
         }
-        if !value.get_ref().is_table() {
+        if name != "ablation" && !value.get_ref().is_table() {
             let found = indefinite(value.get_ref().type_str());
             let error = RecipeError::new(format!("`{name}` is {found}, expected a section"));
             return Err(error.at(value.span(), format!("expected [{name}] on a line of its own")));
         }
     }
+    let ablation = ablation(&mut root, source, base)?;
     let mut section = |name: &str| -> Option<Section<'_>> {
         let (key, value) = root.remove_entry(&Spanned::new(0..0, Cow::Owned(name.to_string())))?;
         match value.into_inner() {
@@ -181,6 +183,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
     check_compare(&compare, source)?;
+    let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
+    cost.validate().map_err(|e| setting("cost", &e, source))?;
 
     #[derive(Deserialize)]
     struct Top {
@@ -191,8 +195,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     let top: Top = Section { name: String::new(), table: root, span: 0..0 }.deserialise()?;
     let stem = || Path::new(&source.name).file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = top.name.or_else(stem).unwrap_or_else(|| "recipe".into());
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+    if !names_a_folder(&name) {
         let message = format!("the name `{name}` cannot name a folder");
         return Err(source.wrong("name", None, &message, "expected letters, digits, `-`, `_` and `.`"));
     }
@@ -207,9 +210,69 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         checkpoint,
         precision,
         compare,
+        cost,
+        ablation,
         base: base.to_path_buf(),
         source: source.clone(),
     })
+}
+
+fn names_a_folder(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}
+
+/// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own sections in it.
+fn ablation(root: &mut DeTable<'_>, source: &Source, base: &Path) -> Result<Vec<Arm>, RecipeError> {
+    let Some((_, value)) = root.remove_entry(&Spanned::new(0..0, Cow::Borrowed("ablation"))) else {
+        return Ok(Vec::new());
+    };
+    let span = value.span();
+    let expected = "expected [[ablation]] on a line of its own, with a name and the arm's own sections";
+    let wrong = |message: String, span: Range<usize>, label: &str| {
+        Err(source.own(RecipeError::new(message).at(span, label)))
+    };
+    let DeValue::Array(arms) = value.into_inner() else {
+        return wrong("`ablation` is not a list of arms".into(), span, expected);
+    };
+    let mut read_arms: Vec<Arm> = Vec::new();
+    for arm in arms {
+        let span = arm.span();
+        let DeValue::Table(mut arm) = arm.into_inner() else {
+            return wrong("an arm of `ablation` is not a section".into(), span, expected);
+        };
+        let Some((_, name)) = arm.remove_entry(&Spanned::new(0..0, Cow::Borrowed("name"))) else {
+            return wrong("an arm of the ablation has no `name`".into(), span, "add name = \"…\"");
+        };
+        let at = name.span();
+        let name = name.get_ref().as_str().unwrap_or_default().to_string();
+        if !names_a_folder(&name) {
+            let message = format!("the name `{name}` of an arm cannot name a folder");
+            return wrong(message, at, "expected letters, digits, `-`, `_` and `.`");
+        }
+        if read_arms.iter().any(|a| a.name == name) {
+            return wrong(format!("two arms are named `{name}`"), at, "expected a name of its own");
+        }
+        let mut whole = root.clone();
+        let mut places = source.clone();
+        for (key, value) in arm.iter() {
+            let section: &str = key.get_ref();
+            if !OF_AN_ARM.contains(&section) {
+                let error = RecipeError::new(format!("an arm cannot have a `{section}` of its own"));
+                let error = error.at(key.span(), format!("expected one of name, {}", OF_AN_ARM.join(", ")));
+                return Err(source.own(error.help(meant(nearest(section, OF_AN_ARM)))));
+            }
+            let prefix = format!("{section}.");
+            places.places.retain(|path, _| path != section && !path.starts_with(&prefix));
+            whole.insert(key.clone(), value.clone());
+        }
+        places.record("", &arm);
+        let named = Spanned::new(at.clone(), Cow::Borrowed("name"));
+        whole.insert(named, Spanned::new(at, DeValue::String(Cow::Owned(name.clone()))));
+        let recipe = read(whole, &places, base).map_err(|e| places.own(e))?;
+        read_arms.push(Arm { name, recipe });
+    }
+    Ok(read_arms)
 }
 
 fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> {
@@ -355,6 +418,14 @@ fn check_compare(compare: &CompareSettings, source: &Source) -> Result<(), Recip
     if !(compare.margin > 0.0 && compare.margin < 1.0) {
         let message = format!("`margin` is {}", compare.margin);
         return wrong("margin", &message, "expected a fraction of accuracy between 0 and 1, such as 0.01");
+    }
+    if let Some(most) = compare.max_divergence.filter(|m| !(*m > 0.0 && *m < 1.0)) {
+        let message = format!("`max_divergence` is {most}");
+        return wrong("max_divergence", &message, "expected a share between 0 and 1, such as 0.05");
+    }
+    if !(compare.power > 0.05 && compare.power < 1.0) {
+        let message = format!("`power` is {}", compare.power);
+        return wrong("power", &message, "expected a chance above 0.05 and below 1, such as 0.8");
     }
     if !Policy::NAMES.contains(&compare.reference.as_str()) {
         let message = format!("there is no precision \"{}\"", compare.reference);

@@ -1,5 +1,7 @@
 //! The sections of a recipe that are neither data, model, optimiser nor schedule.
 
+use std::collections::BTreeMap;
+
 use halfstep_graph::ByteSize;
 use halfstep_graph::precision::{Override, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
@@ -215,6 +217,25 @@ impl Default for PrecisionTable {
     }
 }
 
+/// A margin as recipes write it: a number in the metric's unit, or text such as `"1.0pt"`, `"2%"` or `"off"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MarginText {
+    /// In the metric's own unit.
+    Number(f64),
+    /// With a unit, or `off`.
+    Text(String),
+}
+
+impl std::fmt::Display for MarginText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MarginText::Number(x) => write!(f, "{x}"),
+            MarginText::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 /// The `[compare]` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -225,10 +246,68 @@ pub struct CompareSettings {
     pub margin: f64,
     /// The policy that the others are measured against.
     pub reference: String,
+    /// Margins of other metrics, by name, in place of their defaults; `"off"` takes one out of the verdict.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub margins: BTreeMap<String, MarginText>,
+    /// The greatest accepted chance that a run diverges; absent, divergence is reported and does not gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_divergence: Option<f64>,
+    /// Better by more than a margin fails too.
+    pub equivalence: bool,
+    /// Chance to pass, without any difference, that numbers of seeds are planned for.
+    pub power: f64,
 }
 
 impl Default for CompareSettings {
     fn default() -> CompareSettings {
-        CompareSettings { seeds: 3, margin: 0.01, reference: "fp32".into() }
+        CompareSettings {
+            seeds: 3,
+            margin: 0.01,
+            reference: "fp32".into(),
+            margins: BTreeMap::new(),
+            max_divergence: None,
+            equivalence: false,
+            power: 0.8,
+        }
+    }
+}
+
+/// The `[cost]` section: what the cost of runs is reckoned from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CostSettings {
+    /// Price of a core for an hour; absent, no price is reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_per_core_hour: Option<f64>,
+    /// What the price is in.
+    pub currency: String,
+    /// Power of a busy core with its share of the machine, in watts: assumed where the processor does not count its energy.
+    pub watts_per_core: f64,
+    /// Carbon dioxide of a kilowatt-hour, in grams: an assumption about the grid.
+    pub grams_co2_per_kwh: f64,
+}
+
+impl Default for CostSettings {
+    fn default() -> CostSettings {
+        CostSettings {
+            rate_per_core_hour: None,
+            currency: "USD".into(),
+            watts_per_core: 10.0,
+            grams_co2_per_kwh: 475.0,
+        }
+    }
+}
+
+impl CostSettings {
+    /// Whether the settings make sense.
+    ///
+    /// Errors: a setting out of range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let amount = |x: f64| x >= 0.0 && x.is_finite();
+        let expected = "a number of at least 0";
+        let rate = self.rate_per_core_hour.unwrap_or(0.0);
+        require(amount(rate), "rate_per_core_hour", rate, expected)?;
+        require(amount(self.watts_per_core), "watts_per_core", self.watts_per_core, expected)?;
+        require(amount(self.grams_co2_per_kwh), "grams_co2_per_kwh", self.grams_co2_per_kwh, expected)
     }
 }

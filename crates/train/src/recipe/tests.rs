@@ -187,3 +187,64 @@ fn a_missing_file_points_at_its_key() {
     assert!(message.contains("no such file"), "{message}");
     assert_eq!(place, "\"no/such/file.txt\"");
 }
+
+const ARMS: &str = r#"
+[cost]
+rate_per_core_hour = 0.04
+[[ablation]]
+name = "wide"
+[ablation.model]
+kind = "mlp"
+hidden = [64, 64]
+[[ablation]]
+name = "text"
+[ablation.data]
+kind = "bundled"
+name = "shakespeare"
+[ablation.model]
+kind = "gpt"
+width = 32
+layers = 1
+heads = 2
+[ablation.train]
+steps = 3
+batch = 4
+"#;
+
+#[test]
+fn an_arm_is_the_recipe_with_sections_of_its_own() {
+    let recipe = parse(&format!("{GOOD}{ARMS}").replace("overrides =", "#")).unwrap();
+    let [wide, text] = recipe.ablation.as_slice() else { panic!("{:?}", recipe.ablation.len()) };
+    assert_eq!((wide.name.as_str(), wide.recipe.name.as_str()), ("wide", "wide"));
+    assert_eq!((&wide.recipe.data, &wide.recipe.train), (&recipe.data, &recipe.train));
+    assert_ne!(wide.recipe.model, recipe.model);
+    assert_ne!(text.recipe.data, recipe.data);
+    assert_eq!(text.recipe.train.length, super::Length::Steps(3));
+    assert_eq!((text.recipe.seed, &text.recipe.compare), (3, &recipe.compare));
+    // Written out and read again, it is the same.
+    let resolved = recipe.resolved().unwrap();
+    let again = parse(&resolved).unwrap_or_else(|e| panic!("{e}: {resolved}"));
+    assert_eq!(again.resolved().unwrap(), resolved);
+    assert_eq!(again.ablation[1].recipe.model, text.recipe.model);
+    assert_eq!(again.cost.rate_per_core_hour, Some(0.04));
+}
+
+#[test]
+fn mistakes_in_arms_are_pointed_at() {
+    for (from, to, place, says) in [
+        ("hidden = [64, 64]", "hiden = [64]", "hiden", "unknown key"),
+        ("hidden = [64, 64]", "hidden = [0]", "[0]", "hidden"),
+        ("[ablation.model]\nkind = \"gpt\"", "[ablation.modle]\nkind = \"gpt\"", "modle", "of its own"),
+        ("name = \"text\"", "name = \"wide\"", "\"wide\"", "two arms"),
+        ("name = \"text\"", "name = \"a/b\"", "\"a/b\"", "cannot name a folder"),
+        ("rate_per_core_hour = 0.04", "rate_per_core_hour = -1", "-1", "rate_per_core_hour"),
+    ] {
+        let text = format!("{GOOD}{ARMS}").replace("overrides =", "#").replacen(from, to, 1);
+        let checked = parse(&text)
+            .and_then(|r| r.ablation.into_iter().try_for_each(|a| a.recipe.prepare().map(|_| ())));
+        let error = checked.err().unwrap_or_else(|| panic!("`{to}` was accepted"));
+        let found = error.span().map_or("", |span| &text[span]);
+        assert_eq!(found, place, "{to}: {error}");
+        assert!(error.message().contains(says), "{to}: {error}");
+    }
+}

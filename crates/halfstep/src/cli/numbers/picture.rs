@@ -1,6 +1,6 @@
 //! Pictures of formats, of a number among its neighbours, and of sums: SVG that is dark on light and light on dark ground.
 
-use halfstep::evidence::curves::COLOURS;
+use halfstep::evidence::report::COLOURS;
 use halfstep::float::{Format, Overflow, Rounding, Stored, round_to, ulp};
 use plotters::prelude::*;
 

@@ -1,0 +1,664 @@
+//! From a study to its report.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::charts::{Chart, Series};
+use super::{Answer, Block, Report, Section, Table};
+use crate::assessment::{Assessment, Row as MetricRow};
+use crate::assessment_table;
+use crate::comparison::{Candidate, Comparison, Outcome, RunResult};
+use crate::cost::{Amounts, Energy, PolicyCost};
+use crate::study::{Floor, Study};
+use crate::table;
+use crate::units;
+
+/// The section that tells how numbers were made; it stands last.
+pub(super) const HOW: &str = "how";
+
+/// Points of a smoothed curve.
+const POINTS: usize = 120;
+
+/// An example to look at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Picture {
+    /// The bytes of a PNG file; in the report's JSON, base64.
+    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
+    pub png: Vec<u8>,
+    /// What it is, what it was taken for, and how surely.
+    pub caption: String,
+}
+
+/// Examples to look at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pictures {
+    /// What they have in common.
+    pub caption: String,
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+}
+
+fn as_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&data_encoding::BASE64.encode(bytes))
+}
+
+fn from_base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    data_encoding::BASE64.decode(text.as_bytes()).map_err(serde::de::Error::custom)
+}
+
+impl Report {
+    /// The report of a study. `examples` are pictures of the first arm's mistakes, by candidate.
+    pub fn of(study: &Study, examples: Vec<(String, Vec<Picture>)>) -> Report {
+        let summary = &study.summary;
+        let answer =
+            |question: &str, lines: &[String]| Answer { question: question.into(), lines: lines.to_vec() };
+        let answers = vec![
+            answer("What was gained", &summary.gained),
+            answer("What was lost", &summary.lost),
+            answer("What is still unknown", &summary.unknown),
+            answer("What to do next", &summary.next),
+        ];
+        let mut sections = Vec::new();
+        let several = study.arms.len() > 1;
+        if several {
+            sections.push(verdicts(study));
+        }
+        let mut examples = Some(examples);
+        for c in &study.arms {
+            let mut of_arm = vec![side_by_side(c)];
+            of_arm.extend(by_metric(c));
+            of_arm.extend(losses(c));
+            of_arm.extend(reliability(c));
+            of_arm.extend(groups(c));
+            // Pictures are of the first arm.
+            of_arm.extend(examples.take().and_then(worst));
+            of_arm.push(floor(c));
+            of_arm.push(runs(c));
+            if several {
+                for section in &mut of_arm {
+                    section.id = format!("{}-{}", id(&c.setup.name), section.id);
+                    section.title = format!("{}: {}", c.setup.name, section.title);
+                }
+            }
+            sections.extend(of_arm);
+        }
+        sections.push(cost(study));
+        sections.push(how(study));
+        let setup = study.arms.first().map(|c| &c.setup);
+        let policies = setup.map_or(String::new(), |s| s.policies.join(", "));
+        let fingerprints: Vec<&str> = study.arms.iter().map(|c| c.setup.fingerprint.as_str()).collect();
+        Report {
+            title: format!("{}: {policies} side by side", study.name),
+            about: study.arms.iter().map(about).collect(),
+            verdict: study.verdict,
+            headline: summary.headline.clone(),
+            answers: answers.into_iter().filter(|a| !a.lines.is_empty()).collect(),
+            sections,
+            footer: format!(
+                "Data fingerprint (SHA-256) {} · halfstep {} · {}",
+                fingerprints.join(", "),
+                setup.map_or("", |s| s.version.as_str()),
+                study.command
+            ),
+        }
+    }
+}
+
+/// A name as part of a link.
+fn id(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}
+
+fn section(id: &str, title: impl Into<String>, blocks: Vec<Block>) -> Section {
+    Section { id: id.into(), title: title.into(), blocks }
+}
+
+fn about(c: &Comparison) -> String {
+    let s = &c.setup;
+    let seeds: Vec<String> = s.seeds.iter().map(u64::to_string).collect();
+    format!(
+        "{} ({} parameters) on {}; {} steps of {} samples; seeds {}. Measured on the CPU: {} ({}).",
+        s.model,
+        units::count(s.parameters as u64),
+        s.data,
+        units::count(s.steps),
+        s.batch,
+        seeds.join(", "),
+        s.processor,
+        s.engine
+    )
+}
+
+fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).to_vec()
+}
+
+fn verdicts(study: &Study) -> Section {
+    let rows = study.arms.iter().flat_map(|c| {
+        c.candidates.iter().map(|x| {
+            let difference = x.accuracy.map_or("–".into(), |a| units::points(a.mean));
+            let worst = x.accuracy.and_then(|a| a.lower).map_or("–".into(), units::points);
+            let speed = c.row(&x.policy).and_then(|r| r.speed_ratio);
+            vec![
+                c.setup.name.clone(),
+                c.setup.model.clone(),
+                x.policy.clone(),
+                difference,
+                worst,
+                speed.map_or("–".into(), |s| format!("{s:.2}×")),
+                x.verdict.name().into(),
+            ]
+        })
+    });
+    let table = Table {
+        caption: "Verdict of every model and precision; accuracy against the reference".into(),
+        head: strings(["arm", "model", "precision", "accuracy", "at worst (95 %)", "speed", "verdict"]),
+        rows: rows.collect(),
+        words: vec![1, 2],
+    };
+    section("verdicts", "Verdicts", vec![Block::Table(table)])
+}
+
+fn side_by_side(c: &Comparison) -> Section {
+    let policies: Vec<String> = c.rows.iter().map(|r| r.policy.clone()).collect();
+    let mut rows = Vec::new();
+    for group in table::lines(c) {
+        rows.push(vec![group.title]);
+        rows.extend(group.lines.into_iter().map(|l| std::iter::once(l.label).chain(l.cells).collect()));
+    }
+    rows.push(vec!["Cost of a run that finished".into()]);
+    let currency = &c.setup.rates.currency;
+    let cost = |label: String, of: &dyn Fn(&Amounts) -> Option<String>| {
+        let cell = |r: &crate::comparison::Row| {
+            r.cost.per_accepted.as_ref().and_then(of).unwrap_or_else(|| "–".into())
+        };
+        std::iter::once(label).chain(c.rows.iter().map(cell)).collect::<Vec<String>>()
+    };
+    rows.push(cost("core-hours".into(), &|a| Some(units::significant(a.core_hours))));
+    let estimated = c.rows.iter().any(|r| r.cost.energy == Energy::Estimated);
+    let energy = if estimated { "kWh (estimated)" } else { "kWh (counted by the processor)" };
+    rows.push(cost(energy.into(), &|a| Some(units::significant(a.kwh))));
+    if c.setup.rates.rate_per_core_hour.is_some() {
+        rows.push(cost(currency.clone(), &|a| a.price.map(units::significant)));
+    }
+    let table = Table {
+        caption: "Speed, memory, quality and cost of each precision".into(),
+        head: std::iter::once(String::new()).chain(policies).collect(),
+        rows,
+        words: Vec::new(),
+    };
+    section("side-by-side", "Side by side", vec![Block::Table(table)])
+}
+
+fn by_metric(c: &Comparison) -> Option<Section> {
+    let mut blocks = Vec::new();
+    for (candidate, a) in assessed(c) {
+        let head = strings([
+            "metric",
+            &c.setup.reference,
+            &candidate.policy,
+            "difference",
+            "at worst",
+            "margin",
+            "verdict",
+        ]);
+        let row = |r: &MetricRow| assessment_table::cells(r);
+        let of = |f: &dyn Fn(&MetricRow) -> bool| a.rows.iter().filter(|r| f(r)).map(row).collect::<Vec<_>>();
+        let mut rows = of(&|r| r.group.is_none() && !r.metric.is_beside_floor());
+        let beside_floor = of(&|r| r.group.is_none() && r.metric.is_beside_floor());
+        if !beside_floor.is_empty() {
+            rows.push(vec![format!(
+                "Changed answers, beside those that another seed of {} changes",
+                c.setup.reference
+            )]);
+            rows.extend(beside_floor);
+        }
+        blocks.push(Block::Table(Table {
+            caption: format!("{} against {}, by metric", candidate.policy, c.setup.reference),
+            head,
+            rows,
+            words: Vec::new(),
+        }));
+    }
+    if c.setup.targets_measured < c.setup.targets {
+        blocks.push(Block::text(format!(
+            "Measured on {} of {} test targets, evenly spaced, to bound the size of what is kept.",
+            units::count(c.setup.targets_measured as u64),
+            units::count(c.setup.targets as u64)
+        )));
+    }
+    (!blocks.is_empty()).then(|| section("metrics", "Verdict by metric", blocks))
+}
+
+fn assessed(c: &Comparison) -> impl Iterator<Item = (&Candidate, &Assessment)> {
+    c.candidates.iter().filter_map(|x| Some((x, x.assessment.as_ref()?)))
+}
+
+/// Means over equal stretches of steps; losses that are not finite are left out.
+fn smooth(losses: &[f64]) -> Vec<(f64, f64)> {
+    let stretch = losses.len().div_ceil(POINTS).max(1);
+    let mean = |(i, part): (usize, &[f64])| {
+        let finite: Vec<f64> = part.iter().copied().filter(|l| l.is_finite()).collect();
+        let middle = (i * stretch) as f64 + part.len() as f64 / 2.0;
+        (!finite.is_empty()).then(|| (middle, finite.iter().sum::<f64>() / finite.len() as f64))
+    };
+    losses.chunks(stretch).enumerate().filter_map(mean).collect()
+}
+
+/// The mean over seeds with the band from the least to the greatest, where all have points.
+fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<Series> {
+    let length = curves.iter().map(Vec::len).min().filter(|&n| n > 0)?;
+    let at = |i: usize| curves.iter().map(move |c| c[i].1);
+    let mean = |i: usize| at(i).sum::<f64>() / curves.len() as f64;
+    let edges = |i: usize| (at(i).fold(f64::INFINITY, f64::min), at(i).fold(f64::NEG_INFINITY, f64::max));
+    Some(Series {
+        name: name.into(),
+        colour,
+        points: (0..length).map(|i| (curves[0][i].0, mean(i))).collect(),
+        band: if curves.len() > 1 { (0..length).map(edges).collect() } else { Vec::new() },
+    })
+}
+
+fn losses(c: &Comparison) -> Option<Section> {
+    let series = |curve: &dyn Fn(&RunResult) -> Vec<(f64, f64)>| -> Vec<Series> {
+        let of = |(i, row): (usize, &crate::comparison::Row)| {
+            let runs = c.runs.iter().filter(|r| r.policy == row.policy);
+            let curves: Vec<_> = runs.map(curve).filter(|points| !points.is_empty()).collect();
+            over_seeds(&row.policy, i, &curves)
+        };
+        c.rows.iter().enumerate().filter_map(of).collect()
+    };
+    let wide = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>();
+    let chart = |title: String, description: String, y: &str, series: Vec<Series>| {
+        let ends = series.iter().filter_map(|s| Some(format!("{} {:.4}", s.name, s.points.last()?.1)));
+        let ends: Vec<String> = ends.collect();
+        (!series.is_empty()).then(|| {
+            Block::Chart(Chart {
+                title,
+                description: format!("{description} At the end: {}.", ends.join(", ")),
+                x: "step".into(),
+                y: y.into(),
+                y_range: None,
+                marks: false,
+                guide: None,
+                series,
+            })
+        })
+    };
+    let band = "Line: mean over seeds; band: from the least to the greatest seed. Each point is the mean of neighbouring steps.";
+    let reference = &c.setup.reference;
+    let base = |seed: u64| c.runs.iter().find(|r| r.seed == seed && r.policy == *reference);
+    let differences = series(&|r| {
+        let Some(base) = base(r.seed).filter(|_| r.policy != *reference) else { return Vec::new() };
+        let pairs = wide(&r.losses).into_iter().zip(wide(&base.losses));
+        smooth(&pairs.map(|(l, b)| l - b).collect::<Vec<_>>())
+    });
+    let blocks: Vec<Block> = [
+        chart("Train loss".into(), band.into(), "loss", series(&|r| smooth(&wide(&r.losses)))),
+        chart(
+            format!("Train loss less that of {reference} with the same seed"),
+            band.into(),
+            "difference",
+            differences,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!blocks.is_empty()).then(|| section("losses", "Loss curves", blocks))
+}
+
+fn reliability(c: &Comparison) -> Option<Section> {
+    // Bins are summed over the seeds, by the number of samples in each.
+    let line = |name: &str, colour: usize, models: Vec<&crate::experiment::ModelMeasures>| {
+        let bins = models.first().map_or(0, |m| m.reliability.len());
+        let point = |i: usize| {
+            let all = || models.iter().map(|m| &m.reliability[i]);
+            let n: u64 = all().map(|b| b.samples).sum();
+            let mean = |f: &dyn Fn(&crate::measures::ReliabilityBin) -> Option<f64>| {
+                all().filter_map(|b| Some(f(b)? * b.samples as f64)).sum::<f64>() / n as f64
+            };
+            (n > 0).then(|| (mean(&|b| b.confidence), mean(&|b| b.accuracy)))
+        };
+        Series { name: name.into(), colour, points: (0..bins).filter_map(point).collect(), band: Vec::new() }
+    };
+    let (_, first) = assessed(c).next()?;
+    let mut series = vec![line(&c.setup.reference, 0, first.seeds.iter().map(|s| &s.reference).collect())];
+    let mut ece = vec![format!("{} {}", c.setup.reference, ece_of(first, |s| s.reference.quality.ece))];
+    for (i, (candidate, a)) in assessed(c).enumerate() {
+        series.push(line(&candidate.policy, i + 1, a.seeds.iter().map(|s| &s.candidate).collect()));
+        ece.push(format!("{} {}", candidate.policy, ece_of(a, |s| s.candidate.quality.ece)));
+    }
+    let chart = Chart {
+        title: "Reliability diagram".into(),
+        description: format!(
+            "Share of right answers by confidence, over all seeds; on the straight line, a confidence of 80 % is right in 80 of \
+             100 cases. Expected calibration error: {}.",
+            ece.join(", ")
+        ),
+        x: "confidence".into(),
+        y: "share right".into(),
+        y_range: Some((0.0, 1.0)),
+        marks: true,
+        guide: Some(((0.0, 0.0), (1.0, 1.0))),
+        series,
+    };
+    let refit = Table {
+        caption: "The temperature that makes each model likeliest: above 1 the model is overconfident".into(),
+        head: strings(["precision", "temperature", "NLL", "NLL after refit"]),
+        rows: refits(c),
+        words: Vec::new(),
+    };
+    Some(section("reliability", "Calibration", vec![Block::Chart(chart), Block::Table(refit)]))
+}
+
+fn ece_of(a: &Assessment, of: impl Fn(&crate::experiment::SeedMeasures) -> f64) -> String {
+    units::percent(a.seeds.iter().map(of).sum::<f64>() / a.seeds.len() as f64, None)
+}
+
+fn refits(c: &Comparison) -> Vec<Vec<String>> {
+    let row = |name: &str, models: Vec<&crate::experiment::ModelMeasures>| {
+        let mean = |f: &dyn Fn(&crate::measures::Temperature) -> f64| {
+            models.iter().map(|m| f(&m.temperature)).sum::<f64>() / models.len() as f64
+        };
+        vec![
+            name.to_string(),
+            format!("{:.3}", mean(&|t| t.temperature)),
+            format!("{:.4}", mean(&|t| t.nll_before)),
+            format!("{:.4}", mean(&|t| t.nll_after)),
+        ]
+    };
+    let reference = assessed(c)
+        .next()
+        .map(|(_, a)| row(&c.setup.reference, a.seeds.iter().map(|s| &s.reference).collect()));
+    let candidates = assessed(c).map(|(x, a)| row(&x.policy, a.seeds.iter().map(|s| &s.candidate).collect()));
+    reference.into_iter().chain(candidates).collect()
+}
+
+/// Accuracy and negative flips by group, where the data have groups.
+fn groups(c: &Comparison) -> Option<Section> {
+    let mut blocks = Vec::new();
+    for (candidate, a) in assessed(c) {
+        let rows: Vec<Vec<String>> =
+            a.rows.iter().filter(|r| r.group.is_some()).map(assessment_table::cells).collect();
+        if !rows.is_empty() {
+            blocks.push(Block::Table(Table {
+                caption: format!("Accuracy of {} against {} by group", candidate.policy, c.setup.reference),
+                head: strings([
+                    "group",
+                    &c.setup.reference,
+                    &candidate.policy,
+                    "difference",
+                    "at worst",
+                    "margin",
+                    "verdict",
+                ]),
+                rows,
+                words: Vec::new(),
+            }));
+        }
+    }
+    (!blocks.is_empty()).then(|| section("groups", "By group", blocks))
+}
+
+fn worst(examples: Vec<(String, Vec<Picture>)>) -> Option<Section> {
+    let blocks: Vec<Block> = examples
+        .into_iter()
+        .filter(|(_, pictures)| !pictures.is_empty())
+        .map(|(policy, pictures)| {
+            let caption = format!("Mistakes of {policy} in the first seed, of which it is surest.");
+            Block::Pictures(Pictures { caption, pictures })
+        })
+        .collect();
+    (!blocks.is_empty()).then(|| section("worst", "Worst examples", blocks))
+}
+
+fn floor(c: &Comparison) -> Section {
+    let reference = &c.setup.reference;
+    let share = |x: Option<f64>| x.map_or("–".into(), |x| units::percent(x, None));
+    let points = |x: Option<f64>| x.map_or("–".into(), |x| format!("{:.2} pt", x * 100.0));
+    let row = |x: &Candidate| {
+        let f = Floor::of(c, x);
+        vec![
+            x.policy.clone(),
+            points(f.seed_sd),
+            points(f.paired_sd),
+            f.correlation.map_or("–".into(), |r| format!("{r:.2}")),
+            share(f.flips),
+            share(f.candidate_flips),
+        ]
+    };
+    let table = Table {
+        caption: format!("What another seed of {reference} alone does, and what the precision does"),
+        head: strings([
+            "precision",
+            &format!("accuracy over seeds of {reference} (SD)"),
+            "paired differences (SD)",
+            "correlation of pairs",
+            "answers that another seed changes",
+            "answers that the precision changes",
+        ]),
+        rows: c.candidates.iter().map(row).collect(),
+        words: Vec::new(),
+    };
+    let text = format!(
+        "Seeds are paired: both precisions start from the same weights and see the same batches. Pairing helps as far as the \
+         paired differences scatter less than two independent runs would (√2 times the spread over seeds); the correlation \
+         says how much it found. A precision that changes no more answers than another seed of {reference} does is within the \
+         noise of training."
+    );
+    section("floor", "Noise floor", vec![Block::Table(table), Block::text(text)])
+}
+
+fn runs(c: &Comparison) -> Section {
+    let none = || "–".to_string();
+    let row = |r: &RunResult| {
+        let last = r.evaluations.last();
+        let outcome = match &r.outcome {
+            Outcome::Finished if r.cached => "finished, from the cache".into(),
+            Outcome::Finished => "finished".into(),
+            Outcome::Interrupted => "stopped by hand".into(),
+            Outcome::Diverged { reason } => reason.clone(),
+        };
+        vec![
+            format!("{} seed {}", r.policy, r.seed),
+            last.map_or_else(none, |e| units::percent(e.accuracy, None)),
+            last.map_or_else(none, |e| format!("{:.4}", e.loss)),
+            r.step_ms.map_or_else(none, units::milliseconds),
+            units::seconds(r.wall_seconds),
+            r.skipped.to_string(),
+            r.way.words(),
+            outcome,
+        ]
+    };
+    let table = Table {
+        caption: "Every run that was begun".into(),
+        head: strings([
+            "run",
+            "test accuracy",
+            "test loss",
+            "step",
+            "whole run",
+            "skipped",
+            "ran with",
+            "outcome",
+        ]),
+        rows: c.runs.iter().map(row).collect(),
+        words: vec![6, 7],
+    };
+    section("runs", "Runs", vec![Block::Table(table)])
+}
+
+fn cost(study: &Study) -> Section {
+    let mut rows = Vec::new();
+    let several = study.arms.len() > 1;
+    let rates = study.arms.first().map(|c| c.setup.rates.clone()).unwrap_or_default();
+    let priced = rates.rate_per_core_hour.is_some();
+    let mut head = strings(["", "accepted", "time", "core-hours", "kWh", "kg CO₂"]);
+    if priced {
+        head.push(rates.currency.clone());
+    }
+    let cells = |label: String, accepted: String, a: &Amounts| {
+        let mut cells = vec![
+            label,
+            accepted,
+            units::seconds(a.wall_seconds),
+            units::significant(a.core_hours),
+            units::significant(a.kwh),
+            units::significant(a.kg_co2),
+        ];
+        cells.extend(a.price.map(units::significant));
+        cells
+    };
+    let mut measured = true;
+    for c in &study.arms {
+        for row in &c.rows {
+            let cost: &PolicyCost = &row.cost;
+            measured &= cost.energy == Energy::Measured;
+            rows.push(vec![if several {
+                format!("{}, {}", c.setup.name, row.policy)
+            } else {
+                row.policy.clone()
+            }]);
+            let of = format!("{} of {}", cost.accepted, cost.runs);
+            rows.push(cells("all its runs".into(), of, &cost.all));
+            if cost.wasted.wall_seconds > 0.0 {
+                rows.push(cells("of these, failed or repeated".into(), "–".into(), &cost.wasted));
+            }
+            if let Some(a) = &cost.per_accepted {
+                rows.push(cells("per run that finished".into(), "1".into(), a));
+            }
+            if let Some(a) = &cost.per_million_predictions {
+                rows.push(cells("a million predictions".into(), "–".into(), a));
+            }
+        }
+    }
+    let table = Table {
+        caption:
+            "What training and predicting cost; failed and repeated runs are charged to those that finished"
+                .into(),
+        head,
+        rows,
+        words: Vec::new(),
+    };
+    let energy = if measured {
+        "Energy is what the processor counted (RAPL), shared out by core-seconds among runs side by side."
+            .to_string()
+    } else {
+        format!(
+            "Energy is an estimate: core-seconds at an assumed {} W per busy core, because this system does not let the \
+             processor's counters be read for all runs.",
+            rates.watts_per_core
+        )
+    };
+    let money = match rates.rate_per_core_hour {
+        Some(rate) => format!(" Money is {rate} {} per core-hour, as the recipe states.", rates.currency),
+        None => " No price was stated (`rate_per_core_hour` in [cost]).".into(),
+    };
+    let text = format!(
+        "{energy} Carbon is reckoned from an assumed {} g of CO₂ per kWh.{money} Core-hours are hours by the clock times \
+         threads. Runs taken from the cache are charged what they cost when they were made.",
+        rates.grams_co2_per_kwh
+    );
+    section("cost", "Cost", vec![Block::Table(table), Block::text(text)])
+}
+
+fn how(study: &Study) -> Section {
+    let Some(c) = study.arms.first() else { return section(HOW, "How each number was made", Vec::new()) };
+    let s = &c.setup;
+    let margins: Vec<String> = s
+        .protocol
+        .margins
+        .iter()
+        .map(|(metric, margin)| match margin {
+            crate::noninferiority::Margin::Absolute(m) => {
+                format!("{} {}", metric.name(), metric.show_amount(*m))
+            }
+            crate::noninferiority::Margin::Relative(share) => {
+                format!("{} {:.1} %", metric.name(), share * 100.0)
+            }
+        })
+        .collect();
+    let details =
+        |title: &str, text: String| Block::Details { title: title.into(), blocks: vec![Block::text(text)] };
+    let sides = match s.protocol.question {
+        crate::noninferiority::Question::NonInferiority => "A candidate may be better by any amount.",
+        crate::noninferiority::Question::Equivalence => {
+            "A candidate that is better by more than a margin fails too."
+        }
+    };
+    section(
+        HOW,
+        "How each number was made",
+        vec![
+            details(
+                "Verdict",
+                format!(
+                    "Margins were stated before the runs: {}. For each metric a one-sided paired t-test over seeds: pass if the \
+                     95 % upper bound of the mean harm lies within the margin, fail if the lower bound lies beyond it, else \
+                     inconclusive. Over all, pass needs every metric to pass; fail needs one that fails after Holm's adjustment \
+                     for their number, and only such metrics are named. {sides}",
+                    margins.join(", ")
+                ),
+            ),
+            details(
+                "Seeds needed",
+                format!(
+                    "The fewest seeds with which a candidate without any difference passes with a chance of {:.0} %, from the \
+                     noncentral t distribution and the spread of the paired differences seen here.",
+                    s.protocol.power * 100.0
+                ),
+            ),
+            details(
+                "Speed",
+                format!(
+                    "The median over runs of each run's median time of a step, without drawing the batch, of runs with {} on \
+                     this processor. Precisions take turns in going first, so that what else the machine does falls on all of \
+                     them alike.",
+                    c.timed.words()
+                ),
+            ),
+            details(
+                "Memory",
+                "Scratch memory and state are the planned bytes, which are those that are allocated. Peak resident memory is what \
+                 the system reports for the process during a run; it is left out where runs ran side by side. 1 MB is 10⁶ bytes."
+                    .into(),
+            ),
+            details(
+                "Quality",
+                "Measures are computed in f64 from the f32 logits of the test data after the last step. ECE has 15 bins of equal \
+                 width. Accuracy and loss of the table are of all test data; ± is the standard deviation over seeds."
+                    .into(),
+            ),
+            details(
+                "Divergence",
+                "The exact (Clopper–Pearson) one-sided 95 % bound of the chance that a run diverges. It gates only where \
+                 `max_divergence` is stated."
+                    .into(),
+            ),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoothing_keeps_the_mean_and_leaves_out_nan() {
+        let losses: Vec<f64> = (0..1200).map(|i| if i == 3 { f64::NAN } else { f64::from(i) }).collect();
+        let curve = smooth(&losses);
+        assert_eq!(curve.len(), POINTS);
+        assert_eq!(curve[0], (5.0, 42.0 / 9.0));
+        assert_eq!(curve[1], (15.0, 14.5));
+    }
+
+    #[test]
+    fn the_band_is_from_the_least_to_the_greatest_seed() {
+        let curves = [vec![(0.0, 1.0), (1.0, 2.0)], vec![(0.0, 3.0), (1.0, 2.0), (2.0, 9.0)]];
+        let s = over_seeds("a", 0, &curves).unwrap();
+        assert_eq!(s.points, [(0.0, 2.0), (1.0, 2.0)]);
+        assert_eq!(s.band, [(1.0, 3.0), (2.0, 2.0)]);
+        assert_eq!(over_seeds("a", 0, &[]), None);
+    }
+}

@@ -1,0 +1,289 @@
+//! The report: one model of it, from which the HTML file, the Markdown page and the JSON object are made, so that they cannot
+//! disagree.
+//!
+//! The HTML file needs nothing else: no network, no script. It can be read with the keyboard alone and by screen readers
+//! (headings, landmarks, captions, a table of data beside every chart), light or dark as the reader's system is, and printed.
+
+mod build;
+mod charts;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, context};
+use serde::{Deserialize, Serialize};
+
+pub use build::{Picture, Pictures};
+pub use charts::{COLOURS, Chart, DrawError, Series};
+
+use crate::stats::Verdict;
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The template failed.
+    #[error("the report cannot be made: {0}")]
+    Template(#[from] Error),
+    /// The picture failed.
+    #[error(transparent)]
+    Draw(#[from] DrawError),
+}
+
+/// Everything that is in a report, before it has a form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its title.
+    pub title: String,
+    /// What it is about, in one line each.
+    pub about: Vec<String>,
+    /// What follows; none without anything to judge.
+    pub verdict: Option<Verdict>,
+    /// That in one sentence.
+    pub headline: String,
+    /// The first screen.
+    pub answers: Vec<Answer>,
+    /// The rest, in order.
+    pub sections: Vec<Section>,
+    /// What made it.
+    pub footer: String,
+}
+
+/// A question of the first screen, and its answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Such as `What was gained`.
+    pub question: String,
+    /// Sentences.
+    pub lines: Vec<String>,
+}
+
+/// A section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Section {
+    /// Its name in links: lower-case letters, digits and `-`.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// What is in it.
+    pub blocks: Vec<Block>,
+}
+
+/// A part of a section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Block {
+    /// A paragraph.
+    Text {
+        /// Plain text.
+        text: String,
+    },
+    /// A table.
+    Table(Table),
+    /// A chart, with its data as a table.
+    Chart(Chart),
+    /// Examples to look at.
+    Pictures(Pictures),
+    /// What is shown when it is asked for.
+    Details {
+        /// What it is about.
+        title: String,
+        /// What is in it.
+        blocks: Vec<Block>,
+    },
+}
+
+impl Block {
+    /// A paragraph.
+    pub fn text(text: impl Into<String>) -> Block {
+        Block::Text { text: text.into() }
+    }
+}
+
+/// A table; the first cell of a row is its heading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// What it shows.
+    pub caption: String,
+    /// Headings of the columns.
+    pub head: Vec<String>,
+    /// Rows of as many cells; a row of one cell is a heading for those below it.
+    pub rows: Vec<Vec<String>>,
+    /// Columns of words, which stand to the left.
+    pub words: Vec<usize>,
+}
+
+impl Report {
+    /// Puts sections in before the one that tells how numbers were made, in place of those of the same name.
+    pub fn insert(&mut self, sections: Vec<Section>) {
+        self.sections.retain(|s| !sections.iter().any(|new| new.id == s.id));
+        let at = self.sections.iter().position(|s| s.id == build::HOW).unwrap_or(self.sections.len());
+        self.sections.splice(at..at, sections);
+    }
+
+    /// As one HTML file.
+    ///
+    /// Errors: a template or the drawing failed.
+    pub fn html(&self) -> Result<String, ReportError> {
+        let forms = Forms::new(Form::Html)?;
+        let mut sections = Vec::new();
+        for s in &self.sections {
+            sections.push(context! { id => s.id.clone(), title => s.title.clone(), content => forms.blocks(&s.blocks)? });
+        }
+        forms.page(self, sections)
+    }
+
+    /// As Markdown, for a pull request.
+    ///
+    /// Errors: a template failed.
+    pub fn markdown(&self) -> Result<String, ReportError> {
+        let forms = Forms::new(Form::Markdown)?;
+        let mut sections = Vec::new();
+        for s in &self.sections {
+            sections.push(context! { title => s.title.clone(), content => forms.blocks(&s.blocks)? });
+        }
+        forms.page(self, sections)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Html,
+    Markdown,
+}
+
+impl Form {
+    fn page(self) -> (&'static str, &'static str) {
+        match self {
+            Form::Html => ("report.html", include_str!("report.html.jinja")),
+            Form::Markdown => ("report.md", include_str!("report.md.jinja")),
+        }
+    }
+
+    fn block(self) -> (&'static str, &'static str) {
+        match self {
+            Form::Html => ("block.html", include_str!("block.html.jinja")),
+            Form::Markdown => ("block.md", include_str!("block.md.jinja")),
+        }
+    }
+}
+
+/// The templates of a form. Whether values are escaped follows from the ending of their names.
+struct Forms {
+    form: Form,
+    environment: Environment<'static>,
+}
+
+impl Forms {
+    fn new(form: Form) -> Result<Forms, ReportError> {
+        let mut environment = Environment::new();
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        for (name, template) in [form.page(), form.block()] {
+            environment.add_template(name, template)?;
+        }
+        Ok(Forms { form, environment })
+    }
+
+    fn page(&self, report: &Report, sections: Vec<minijinja::Value>) -> Result<String, ReportError> {
+        let verdict = report.verdict.map(Verdict::name);
+        let page = context! { report => Serde(report), verdict, sections };
+        Ok(self.environment.get_template(self.form.page().0)?.render(page)?)
+    }
+
+    fn blocks(&self, blocks: &[Block]) -> Result<String, ReportError> {
+        let mut all = String::new();
+        for block in blocks {
+            all += &self.block(block)?;
+        }
+        Ok(all)
+    }
+
+    fn block(&self, block: &Block) -> Result<String, ReportError> {
+        let (inner, drawing) = match block {
+            Block::Details { blocks, .. } => (self.blocks(blocks)?, String::new()),
+            Block::Chart(chart) => {
+                let drawing = if self.form == Form::Html { chart.svg()? } else { String::new() };
+                (self.block(&Block::Table(chart.table()))?, drawing)
+            }
+            _ => (String::new(), String::new()),
+        };
+        let mut block = block.clone();
+        if let (Form::Markdown, Block::Table(table)) = (self.form, &mut block) {
+            table.head.iter_mut().chain(table.rows.iter_mut().flatten()).for_each(|cell| *cell = plain(cell));
+        }
+        let template = self.environment.get_template(self.form.block().0)?;
+        Ok(template.render(context! { block => Serde(&block), inner, drawing })?)
+    }
+}
+
+/// Text that neither ends a cell of a Markdown table nor begins a tag.
+fn plain(cell: &str) -> String {
+    cell.replace('|', "\\|").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::tests::study;
+
+    fn report() -> Report {
+        let picture = Picture { png: vec![1, 2, 3], caption: "row 7: a cat, taken for a <dog>".into() };
+        Report::of(&study(5), vec![("bf16".into(), vec![picture])])
+    }
+
+    #[test]
+    fn html_needs_nothing_else_and_escapes_names() {
+        let page = report().html().unwrap();
+        // The namespace of SVG is a name, not an address that is fetched; pictures are inside.
+        let rest =
+            page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "").replace("src=\"data:image/png", "");
+        for outside in ["http://", "https://", "src=", "<script", "@import", "url("] {
+            assert!(!rest.contains(outside), "{outside}");
+        }
+        assert!(page.contains("&lt;cats&gt; &amp; dogs") && page.contains("taken for a &lt;dog&gt;"));
+        assert!(page.contains("data:image/png;base64,AQID"));
+        assert!(page.matches("<svg").count() >= 3, "loss, difference, reliability");
+        assert!(page.contains("prefers-color-scheme: dark") && page.contains("@media print"));
+        assert!(!page.contains("#010203"), "text takes the page's colour");
+    }
+
+    #[test]
+    fn every_form_has_the_same_numbers() {
+        let report = report();
+        let (html, markdown) = (report.html().unwrap(), report.markdown().unwrap());
+        let decoded =
+            html.replace("&lt;", "<").replace("&#x27;", "'").replace("&amp;", "&").replace("&#x2f;", "/");
+        let mut cells = 0;
+        for section in &report.sections {
+            for block in &section.blocks {
+                let table = match block {
+                    Block::Table(table) => table.clone(),
+                    Block::Chart(chart) => chart.table(),
+                    _ => continue,
+                };
+                for cell in table.rows.iter().flatten() {
+                    assert!(decoded.contains(cell.as_str()), "{cell} is not in the HTML");
+                    assert!(markdown.contains(plain(cell).as_str()), "{cell} is not in the Markdown");
+                    cells += 1;
+                }
+            }
+        }
+        assert!(cells > 100, "{cells}");
+        for line in report.answers.iter().flat_map(|a| &a.lines) {
+            assert!(decoded.contains(line) && markdown.contains(line), "{line}");
+        }
+        // And the JSON is the model itself.
+        let again: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(again, report);
+    }
+
+    #[test]
+    fn sections_from_elsewhere_come_before_the_explanations() {
+        let mut report = report();
+        let section = |title: &str| Section { id: "ladder".into(), title: title.into(), blocks: Vec::new() };
+        report.insert(vec![section("Old")]);
+        report.insert(vec![section("New")]);
+        let ids: Vec<&str> = report.sections.iter().map(|s| s.id.as_str()).collect();
+        let at = ids.iter().position(|id| *id == "ladder").unwrap();
+        assert_eq!((ids[at + 1], report.sections[at].title.as_str()), (build::HOW, "New"));
+        assert_eq!(ids.iter().filter(|id| **id == "ladder").count(), 1);
+    }
+}

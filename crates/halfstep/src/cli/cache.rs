@@ -1,0 +1,68 @@
+//! `halfstep cache`: what is kept of earlier comparisons.
+
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::train::run_dir::{RunDir, RunDirError};
+use serde::Serialize;
+
+use super::args::CacheArgs;
+use super::compare::cache::{held, place};
+use super::failure::Failure;
+use super::output;
+
+#[derive(Serialize)]
+struct Printed {
+    place: String,
+    finished: usize,
+    unfinished: usize,
+    bytes: u64,
+    removed: usize,
+}
+
+/// Runs the command.
+pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
+    let place = place().ok_or_else(|| {
+        Failure::asked(
+            "there is no place for a cache",
+            "set HALFSTEP_CACHE, XDG_CACHE_HOME or HOME to a folder",
+        )
+    })?;
+    let mut removed = 0;
+    if args.clear {
+        for entry in std::fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // Held while it is removed, so that nobody begins with it.
+            let locked = match RunDir::resume(&path) {
+                Err(RunDirError::Busy { .. }) => continue,
+                other => other,
+            };
+            let gone = std::fs::remove_dir_all(&path);
+            gone.map_err(|e| Failure::failed(format!("{}: cannot be removed: {e}", path.display())))?;
+            drop(locked);
+            removed += 1;
+        }
+    }
+    let held = held(&place);
+    if args.json {
+        output::json(&Printed {
+            place: place.display().to_string(),
+            finished: held.finished,
+            unfinished: held.unfinished,
+            bytes: held.bytes,
+            removed,
+        })?;
+    } else {
+        let mut fields = vec![
+            ("place", place.display().to_string()),
+            ("finished runs", held.finished.to_string()),
+            ("begun runs", held.unfinished.to_string()),
+            ("size", units::bytes(held.bytes as usize)),
+        ];
+        if args.clear {
+            fields.push(("removed", removed.to_string()));
+        }
+        output::raw(&output::fields(&fields));
+    }
+    Ok(ExitCode::SUCCESS)
+}

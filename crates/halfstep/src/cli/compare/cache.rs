@@ -1,0 +1,243 @@
+//! Runs that were made before, found again by what decided them: recipe, data, program, instruction set, precision and seed.
+//!
+//! An entry is a run directory of its own. It is finished once it has `record.json`, which is written last and has the
+//! checksum of every other file; until then it can be gone on with from its checkpoints. Nothing is trained twice, and what is
+//! damaged is trained again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use halfstep::cpu::isa::Isa;
+use halfstep::data::{DataTable, Preprocessing};
+use halfstep::evidence::{Inference, Spent, Way};
+use halfstep::graph::precision::Policy;
+use halfstep::nn::ModelSpec;
+use halfstep::train::metrics::RunRecord;
+use halfstep::train::optimiser::Optimiser;
+use halfstep::train::recipe::{BestBy, Experiment, TrainSettings};
+use halfstep::train::run_dir::METRICS;
+use halfstep::train::run_log::{LogPosition, events};
+use halfstep::train::scaler::LossScale;
+use halfstep::train::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cli::failure::Failure;
+
+/// The file that says that a run is finished, and what it measured.
+pub const RECORD: &str = "record.json";
+/// The trained model.
+pub const MODEL: &str = "model.safetensors";
+/// Its logits of the test data.
+pub const LOGITS: &str = "logits.safetensors";
+/// The environment's name for another place.
+const PLACE: &str = "HALFSTEP_CACHE";
+/// Of entries; another one is not read.
+pub const FORMAT: u32 = 1;
+
+/// A folder of runs.
+pub struct Cache {
+    folder: PathBuf,
+    /// SHA-256 of this program: another build may compute other bits.
+    program: String,
+    isa: String,
+}
+
+/// Everything that decides a run's results. The number of threads is not in it: results do not depend on it.
+#[derive(Serialize)]
+struct Identity<'a> {
+    format: u32,
+    program: &'a str,
+    isa: &'a str,
+    fusion: Option<String>,
+    fingerprint: &'a str,
+    /// Without paths: the fingerprint stands for what is there.
+    data: DataTable,
+    preprocessing: &'a Preprocessing,
+    model: &'a ModelSpec,
+    optimiser: &'a Optimiser,
+    schedule: &'a Schedule,
+    train: &'a TrainSettings,
+    best_by: BestBy,
+    policy: &'a Policy,
+    scaling: &'a LossScale,
+    seed: u64,
+}
+
+/// `record.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stored {
+    /// Of the entry.
+    pub format: u32,
+    /// What was measured, without what the log of the run tells.
+    pub record: RunRecord,
+    /// Whether the loss was scaled.
+    pub scaled: bool,
+    /// Peak of resident memory, where it is the run's own.
+    pub peak_rss_bytes: Option<usize>,
+    /// How it ran.
+    pub way: Way,
+    /// What it cost, with attempts that were broken off.
+    pub spent: Spent,
+    /// Attempts that it took.
+    pub attempts: usize,
+    /// Predictions on the test data.
+    pub inference: Option<Inference>,
+    /// Seconds since 1970 when it ended.
+    pub ended: u64,
+    /// Checksums of the other files.
+    pub files: BTreeMap<String, Sum>,
+}
+
+/// Length and SHA-256 of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// Its length.
+    pub bytes: u64,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+impl Sum {
+    /// Of a file.
+    pub fn of(path: &Path) -> std::io::Result<Sum> {
+        let mut file = fs::File::open(path)?;
+        let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                n => {
+                    hash.update(&buffer[..n]);
+                    bytes += n as u64;
+                }
+            }
+        }
+        Ok(Sum { bytes, sha256: hex(&hash.finalize()) })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Where runs are kept: `$HALFSTEP_CACHE`, or `halfstep` in `$XDG_CACHE_HOME`, or in `.cache` of the home folder.
+pub fn place() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // A relative XDG_CACHE_HOME is to be ignored, says its specification.
+    let xdg = || set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("halfstep"));
+    let home = || set("HOME").map(|p| p.join(".cache").join("halfstep"));
+    set(PLACE).or_else(xdg).or_else(home)
+}
+
+impl Cache {
+    /// The cache in a folder, which need not be there.
+    ///
+    /// Errors: the program cannot read itself.
+    pub fn at(folder: PathBuf) -> Result<Cache, Failure> {
+        let own = std::env::current_exe().and_then(|path| Sum::of(&path));
+        let program =
+            own.map_err(|e| Failure::failed(format!("this program cannot read itself: {e}")))?.sha256;
+        Ok(Cache { folder: folder.join("runs"), program, isa: Isa::from_env()?.to_string() })
+    }
+
+    /// Names a run by what decides it.
+    ///
+    /// Errors: no precision has that name.
+    pub fn id(&self, experiment: &Experiment, policy: &str, seed: u64) -> Result<String, Failure> {
+        let (policy, spec) =
+            experiment.session_spec(policy, seed).map_err(|e| Failure::asked(e.to_string(), ""))?;
+        let recipe = &experiment.recipe;
+        let mut data = DataTable::from(recipe.data.clone());
+        data.paths_mut().for_each(|path| *path = PathBuf::new());
+        let identity = Identity {
+            format: FORMAT,
+            program: &self.program,
+            isa: &self.isa,
+            fusion: std::env::var("HALFSTEP_FUSE").ok(),
+            fingerprint: &experiment.info.fingerprint,
+            data,
+            preprocessing: &experiment.data.preprocessing,
+            model: &recipe.model,
+            optimiser: &recipe.optimiser,
+            schedule: &recipe.schedule,
+            train: &recipe.train,
+            best_by: recipe.checkpoint.metric,
+            policy: &policy,
+            scaling: &spec.scaling,
+            seed,
+        };
+        // Half of the digest: shorter to read, and still without collisions.
+        Ok(hex(&Sha256::digest(serde_json::to_vec(&identity)?)[..16]))
+    }
+
+    /// The folder of a run.
+    pub fn entry(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    /// A finished run, after comparing every file with its checksum; none where there is none.
+    ///
+    /// Errors: what is damaged.
+    pub fn read(&self, id: &str) -> Result<Option<Stored>, String> {
+        let folder = self.entry(id);
+        let bytes = match fs::read(folder.join(RECORD)) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(format!("{RECORD}: {e}")),
+        };
+        let mut stored: Stored = serde_json::from_slice(&bytes).map_err(|e| format!("{RECORD}: {e}"))?;
+        if stored.format != FORMAT {
+            return Err(format!("{RECORD}: has format {}, expected {FORMAT}", stored.format));
+        }
+        for (name, sum) in &stored.files {
+            let found = Sum::of(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
+            if found != *sum {
+                return Err(format!("{name}: its checksum is not the one that was written"));
+            }
+        }
+        if let Some(Sum { bytes, sha256 }) = stored.files.get(METRICS).cloned() {
+            let position = LogPosition { bytes, sha256 };
+            for event in events(&folder.join(METRICS), &position).map_err(|e| e.to_string())? {
+                stored.record.add(&event);
+            }
+        }
+        Ok(Some(stored))
+    }
+}
+
+/// What a cache holds.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Finished runs.
+    pub finished: usize,
+    /// Runs that were begun.
+    pub unfinished: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// What there is in the cache at `place`.
+pub fn held(place: &Path) -> Held {
+    let mut held = Held::default();
+    for entry in fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
+        if entry.path().join(RECORD).is_file() {
+            held.finished += 1
+        } else {
+            held.unfinished += 1
+        }
+        held.bytes += size(&entry.path());
+    }
+    held
+}
+
+fn size(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let of = |e: fs::DirEntry| match e.metadata() {
+        Ok(m) if m.is_dir() => size(&e.path()),
+        Ok(m) => m.len(),
+        Err(_) => 0,
+    };
+    entries.map(of).sum()
+}

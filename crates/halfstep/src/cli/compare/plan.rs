@@ -1,0 +1,325 @@
+//! `halfstep compare --plan`: how many seeds the margins need, and what they will cost, before any is trained.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use halfstep::evidence::cost::Amounts;
+use halfstep::evidence::metric::{Metric, parse_margin};
+use halfstep::evidence::power::{sd_at_most, seeds_needed};
+use halfstep::evidence::study::cost_words;
+use halfstep::evidence::{Margin, Spent, units};
+use halfstep::graph::engine::Engine;
+use halfstep::train::recipe::{Experiment, Recipe};
+use serde::Serialize;
+
+use super::cache::{self, Cache};
+use super::one_run::{Obtained, Task, stored};
+use super::side_by_side::steps_per_second;
+use super::{Arm, assessments, protocol, setup};
+use crate::cli::args::Compare;
+use crate::cli::failure::Failure;
+use crate::cli::{memory, output, prepare, progress};
+
+/// Seeds that are looked for in the cache, at least.
+const LOOKED_FOR: u64 = 32;
+/// Ratios of spread to margin that are shown where nothing is known of the spread.
+const RATIOS: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    recipe: String,
+    power: f64,
+    clean_runs_for_max_divergence: Option<u64>,
+    arms: Vec<Planned>,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    arm: String,
+    seeds_stated: u64,
+    candidates: Vec<Candidate>,
+    /// Seeds in all that the most demanding candidate needs.
+    seeds_needed: Option<usize>,
+    precisions: Vec<Precision>,
+    /// Runs that are there already.
+    cached: usize,
+    currency: String,
+    stated: Bill,
+    needed: Option<Bill>,
+}
+
+#[derive(Serialize)]
+struct Candidate {
+    policy: String,
+    metrics: Vec<Row>,
+}
+
+/// What one metric needs.
+#[derive(Serialize)]
+struct Row {
+    metric: Metric,
+    margin: f64,
+    source: Source,
+    /// Standard deviation of the paired differences.
+    sd: f64,
+    /// Its one-sided 95 % upper bound, of a measured one.
+    sd_at_most: Option<f64>,
+    seeds: Option<usize>,
+    seeds_at_most: Option<usize>,
+}
+
+/// Where a spread comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Source {
+    /// `--sd`.
+    Given,
+    /// Runs in the cache.
+    Measured { seeds: usize },
+    /// As large as the margin.
+    Assumed,
+}
+
+#[derive(Serialize)]
+struct Precision {
+    policy: String,
+    step_ms: f64,
+    run_seconds: f64,
+    bytes: usize,
+}
+
+/// The cost of so many seeds, of all precisions, of what is not there yet.
+#[derive(Serialize)]
+struct Bill {
+    seeds: usize,
+    runs: usize,
+    #[serde(flatten)]
+    amounts: Amounts,
+}
+
+/// Runs the command.
+pub fn run(
+    args: &Compare,
+    recipe: Recipe,
+    engine: &dyn Engine,
+    threads: NonZeroUsize,
+) -> Result<ExitCode, Failure> {
+    let sd = args.sd.as_deref().map(given).transpose()?;
+    let place = if args.no_cache { None } else { cache::place() };
+    let cache = place.map(Cache::at).transpose()?;
+    let name = recipe.name.clone();
+    let (power, most) = (recipe.compare.power, recipe.compare.max_divergence);
+    let recipes = match recipe.ablation.is_empty() {
+        true => vec![(name.clone(), recipe)],
+        false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
+    };
+    let mut arms = Vec::new();
+    for (name, recipe) in recipes {
+        let experiment = prepare::prepare(recipe)?;
+        arms.push(planned(name, experiment, cache.as_ref(), engine, threads, sd)?);
+    }
+    let printed = Printed {
+        recipe: name,
+        power,
+        clean_runs_for_max_divergence: most.and_then(halfstep::evidence::exact::clean_runs_needed),
+        arms,
+    };
+    if args.json {
+        output::json(&printed)?
+    } else {
+        show(&printed)
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `0.5pt` or `0.005`.
+fn given(text: &str) -> Result<f64, Failure> {
+    match parse_margin(Metric::Accuracy, text) {
+        Ok(Some(Margin::Absolute(sd))) => Ok(sd),
+        Ok(_) => {
+            Err(Failure::asked(format!("--sd {text}: not a standard deviation"), "write 0.5pt or 0.005"))
+        }
+        Err(message) => Err(Failure::asked(format!("--sd {text}: {message}"), "write 0.5pt or 0.005")),
+    }
+}
+
+fn planned(
+    name: String,
+    experiment: Experiment,
+    cache: Option<&Cache>,
+    engine: &dyn Engine,
+    threads: NonZeroUsize,
+    sd: Option<f64>,
+) -> Result<Planned, Failure> {
+    let recipe = &experiment.recipe;
+    let (policies, stated) = (recipe.precision.policies.clone(), recipe.compare.seeds);
+    let rates = protocol::rates(recipe);
+    let mut there: Vec<Obtained> = Vec::new();
+    let looked_for: Vec<u64> = (0..stated.max(LOOKED_FOR)).map(|i| recipe.seed.wrapping_add(i)).collect();
+    if let Some(cache) = cache {
+        for policy in &policies {
+            for &seed in &looked_for {
+                let id = cache.id(&experiment, policy, seed)?;
+                there.extend(stored(cache, &Task { policy: policy.clone(), seed, id }, &|_| {}));
+            }
+        }
+    }
+    let protocol = protocol::of(recipe)?;
+    let candidates: Vec<String> =
+        policies.iter().filter(|p| **p != recipe.compare.reference).cloned().collect();
+    let precisions = precisions(&experiment, &policies, engine, threads, &there)?;
+    let goal = protocol.power;
+    let arm = Arm { name, experiment, protocol, dir: None };
+    let mut setup = setup(&arm, engine.name())?;
+    setup.seeds = looked_for;
+    let measured = assessments(&setup, &there, threads)?;
+    let candidates: Vec<Candidate> = candidates
+        .into_iter()
+        .map(|policy| {
+            let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
+            let row = |&(metric, margin): &(Metric, Margin)| {
+                let found = of.and_then(|a| a.rows.iter().find(|r| r.metric == metric));
+                let size = found.and_then(|r| r.test).map(|t| t.margin_mean);
+                let margin = size.or(match margin {
+                    Margin::Absolute(m) => Some(m),
+                    Margin::Relative(_) => None,
+                })?;
+                let (source, spread, n) = match (sd.filter(|_| metric == Metric::Accuracy), found) {
+                    (Some(sd), _) => (Source::Given, sd, None),
+                    (None, Some(r)) => {
+                        (Source::Measured { seeds: r.paired.pairs }, r.paired.sd?, Some(r.paired.pairs))
+                    }
+                    (None, None) if metric == Metric::GroupAccuracy => return None,
+                    (None, None) => (Source::Assumed, margin, None),
+                };
+                let bound = n.and_then(|n| sd_at_most(spread, n));
+                Some(Row {
+                    metric,
+                    margin,
+                    source,
+                    sd: spread,
+                    sd_at_most: bound,
+                    seeds: seeds_needed(spread / margin, goal),
+                    seeds_at_most: bound.and_then(|b| seeds_needed(b / margin, goal)),
+                })
+            };
+            Candidate { policy, metrics: setup.protocol.margins.iter().filter_map(row).collect() }
+        })
+        .collect();
+    let needed = candidates.iter().flat_map(|c| &c.metrics).filter_map(|r| r.seeds).max();
+    let bill = |seeds: usize| {
+        let (mut runs, mut wall) = (0, 0.0);
+        for p in &precisions {
+            let is_there = |o: &&Obtained| {
+                let result = &o.result;
+                result.policy == p.policy && setup.seeds.iter().take(seeds).any(|s| *s == result.seed)
+            };
+            let missing = seeds - there.iter().filter(is_there).count().min(seeds);
+            runs += missing;
+            wall += missing as f64 * p.run_seconds;
+        }
+        let spent = Spent { wall_seconds: wall, core_seconds: wall * threads.get() as f64, joules: None };
+        Bill { seeds, runs, amounts: spent.amounts(&rates) }
+    };
+    Ok(Planned {
+        arm: arm.name,
+        seeds_stated: stated,
+        seeds_needed: needed,
+        cached: there.len(),
+        currency: rates.currency.clone(),
+        stated: bill(stated as usize),
+        needed: needed.map(bill),
+        candidates,
+        precisions,
+    })
+}
+
+/// Time and memory of a run in each precision: of runs made before, or from the time of a few steps.
+fn precisions(
+    experiment: &Experiment,
+    policies: &[String],
+    engine: &dyn Engine,
+    threads: NonZeroUsize,
+    there: &[Obtained],
+) -> Result<Vec<Precision>, Failure> {
+    let spinner = progress::spinner("timing a few steps");
+    let mut all = Vec::new();
+    for policy in policies {
+        let before = there.iter().map(|o| &o.result).find(|r| {
+            r.policy == *policy && r.way.threads == threads.get() && r.way.beside == 0 && r.step_ms.is_some()
+        });
+        let (step_ms, run_seconds) = match before {
+            Some(run) => (run.step_ms.unwrap_or(0.0), run.wall_seconds),
+            None => {
+                let seconds = 1.0 / steps_per_second(experiment, policy, 1, threads)?;
+                // A forward pass is a third of a step's work.
+                let batches = experiment.data.test.len() as f64 / experiment.recipe.train.batch as f64;
+                let evaluations = (experiment.steps as f64 / experiment.evaluate_every() as f64).ceil() + 1.0;
+                (seconds * 1e3, seconds * (experiment.steps as f64 + batches * evaluations / 3.0))
+            }
+        };
+        let bytes = memory::total(experiment, engine, policy)?;
+        all.push(Precision { policy: policy.clone(), step_ms, run_seconds, bytes });
+    }
+    spinner.finish_and_clear();
+    Ok(all)
+}
+
+fn show(printed: &Printed) {
+    for arm in &printed.arms {
+        output::line(&output::bold(&format!(
+            "{}: seeds for a chance of {:.0} % to pass without any difference",
+            arm.arm,
+            printed.power * 100.0
+        )));
+        let mut rows =
+            vec![["", "margin", "spread of differences (SD)", "from", "seeds"].map(String::from).to_vec()];
+        for c in &arm.candidates {
+            for r in &c.metrics {
+                let (m, show) = (r.metric, |x: f64| r.metric.show_amount(x));
+                let from = match r.source {
+                    Source::Given => "--sd".to_string(),
+                    Source::Measured { seeds } => format!("{seeds} seeds made before"),
+                    Source::Assumed => "assumed as large as the margin".into(),
+                };
+                let spread =
+                    r.sd_at_most.map_or(show(r.sd), |b| format!("{} (at most {})", show(r.sd), show(b)));
+                let count = |n: Option<usize>| n.map_or("more than 10,000".into(), |n| n.to_string());
+                let seeds = match r.seeds_at_most {
+                    Some(b) if Some(b) != r.seeds => format!("{} (at most {b})", count(r.seeds)),
+                    _ => count(r.seeds),
+                };
+                rows.push(vec![format!("{} {}", c.policy, m.name()), show(r.margin), spread, from, seeds]);
+            }
+        }
+        output::raw(&output::columns(&rows));
+        if arm.candidates.iter().flat_map(|c| &c.metrics).any(|r| r.source == Source::Assumed) {
+            let of = |ratio: &f64| Some(format!("{} at {ratio}", seeds_needed(*ratio, printed.power)?));
+            let list: Vec<String> = RATIOS.iter().filter_map(of).collect();
+            output::line(&format!(
+                "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made first tell.",
+                list.join(", ")
+            ));
+        }
+        let mut rows = vec![["", "step", "a run", "memory"].map(String::from).to_vec()];
+        for p in &arm.precisions {
+            let (step, run) = (units::milliseconds(p.step_ms), units::seconds(p.run_seconds));
+            rows.push(vec![p.policy.clone(), step, run, units::bytes(p.bytes)]);
+        }
+        output::raw(&format!("\n{}", output::columns(&rows)));
+        output::line(&format!("\n{} runs are in the cache and cost nothing more.", arm.cached));
+        let bill = |what: &str, b: &Bill| {
+            let cost = cost_words(&b.amounts, &arm.currency);
+            output::line(&format!("{what} ({} seeds): {} runs, {cost}.", b.seeds, b.runs));
+        };
+        bill("As the recipe states", &arm.stated);
+        if let Some(needed) = &arm.needed {
+            bill("As the margins need", needed);
+        }
+        output::line("");
+    }
+    if let Some(n) = printed.clean_runs_for_max_divergence {
+        output::line(&format!("`max_divergence` takes {n} clean runs of each precision to show."));
+    }
+}

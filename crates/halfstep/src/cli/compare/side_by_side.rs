@@ -1,0 +1,159 @@
+//! Whether runs go faster one after another on all threads, or several side by side on a share of them each.
+
+use std::num::NonZeroUsize;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use halfstep::data::{Batch, Sampler};
+use halfstep::graph::engine::Engine;
+use halfstep::train::checkpoint::host_slice;
+use halfstep::train::recipe::Experiment;
+use halfstep::train::session::TrainError;
+
+use crate::cli::failure::Failure;
+use crate::cli::{interrupt, memory};
+
+/// How much faster side by side must be: times of steps are then those of a share of the machine.
+const WORTH: f64 = 1.1;
+/// Time to measure for.
+const LONG_ENOUGH: Duration = Duration::from_millis(300);
+
+/// How runs are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Runs at a time.
+    pub workers: usize,
+    /// Threads of each.
+    pub threads: NonZeroUsize,
+    /// Why.
+    pub why: String,
+}
+
+/// Chooses for `pending` runs on `all` threads: as asked for by `jobs`, or by measuring both ways on a few steps of the
+/// first.
+pub fn choose(
+    experiment: &Experiment,
+    policy: &str,
+    pending: usize,
+    all: NonZeroUsize,
+    jobs: Option<NonZeroUsize>,
+) -> Result<Choice, Failure> {
+    let share = |workers: usize| NonZeroUsize::new(all.get() / workers.max(1)).unwrap_or(NonZeroUsize::MIN);
+    let one = |why: String| Choice { workers: 1, threads: all, why };
+    if let Some(jobs) = jobs {
+        let workers = jobs.get().min(pending.max(1));
+        return Ok(Choice { workers, threads: share(workers), why: "as --jobs asks".into() });
+    }
+    let workers = pending.min(all.get());
+    if workers < 2 {
+        return Ok(one("there is nothing to share out".into()));
+    }
+    let threads = share(workers);
+    let engine = halfstep::engine(Some(threads))?;
+    if !memory::fits(experiment, engine.as_ref(), policy, workers) {
+        return Ok(one("memory is short for more at a time".into()));
+    }
+    let together = steps_per_second(experiment, policy, workers, threads)?;
+    let alone = steps_per_second(experiment, policy, 1, all)?;
+    let ratio = together / alone;
+    Ok(if ratio >= WORTH {
+        let why = format!("measured: {ratio:.2}× as many steps a second as one after another");
+        Choice { workers, threads, why }
+    } else {
+        one(format!("measured: side by side would do {ratio:.2}× as many steps a second"))
+    })
+}
+
+/// Steps of all workers together, on a first batch, after one step each to warm up.
+pub fn steps_per_second(
+    experiment: &Experiment,
+    policy: &str,
+    workers: usize,
+    threads: NonZeroUsize,
+) -> Result<f64, Failure> {
+    let batch_size = experiment.recipe.train.batch;
+    let mut sampler = Sampler::new(experiment.info.train_samples, batch_size, experiment.recipe.seed)?;
+    let mut batch = Batch::new(experiment.info.input, batch_size);
+    let (draw, indices) = sampler.batch(0);
+    experiment.data.train.fill_batch(indices, draw, &mut batch)?;
+    let (ready, batch) = (Barrier::new(workers), &batch);
+    let worker = || -> Result<f64, Failure> {
+        let prepared = || -> Result<_, Failure> {
+            let engine = halfstep::engine(Some(threads))?;
+            Ok(engine)
+        };
+        // Every worker comes to the barrier, or the others would wait for ever.
+        let engine = prepared();
+        let session = engine.as_ref().ok().map(|engine| {
+            let mut session = experiment.session(engine.as_ref(), policy, experiment.recipe.seed)?;
+            step(&mut session, batch)?;
+            Ok::<_, Failure>(session)
+        });
+        ready.wait();
+        let Some(session) = session else {
+            return Err(engine.err().unwrap_or_else(|| Failure::failed("no engine")));
+        };
+        let mut session = session?;
+        let (begun, mut steps) = (Instant::now(), 0.0);
+        while steps < 2.0 || begun.elapsed() < LONG_ENOUGH {
+            step(&mut session, batch)?;
+            steps += 1.0;
+        }
+        Ok(steps / begun.elapsed().as_secs_f64())
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        handles.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).sum()
+    })
+}
+
+fn step(session: &mut halfstep::train::session::Session<'_>, batch: &Batch) -> Result<(), Failure> {
+    match session.step(host_slice(&batch.x), &batch.labels, 0.0) {
+        // The run itself will tell.
+        Ok(_) | Err(TrainError::Diverged { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Does all of `tasks` as `choice` says, with the engine that each is given, and calls `done` after each. Results are in the
+/// order of the tasks; those behind an interruption are left out.
+pub fn run_all<T: Sync, R: Send>(
+    tasks: &[T],
+    choice: &Choice,
+    work: &(dyn Fn(&T, &dyn Engine) -> Result<R, Failure> + Sync),
+    done: &(dyn Fn(&R) + Sync),
+) -> Result<Vec<R>, Failure> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<R>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
+    let worker = || -> Result<(), Failure> {
+        let engine = halfstep::engine(Some(choice.threads))?;
+        while !interrupt::asked() {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(task) = tasks.get(i) else { break };
+            let result = work(task, engine.as_ref());
+            if result.is_err() {
+                // The others end after what they are doing.
+                next.store(tasks.len(), Ordering::Relaxed);
+            }
+            let result = result?;
+            done(&result);
+            *results[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
+        Ok(())
+    };
+    if choice.workers == 1 {
+        worker()?;
+    } else {
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..choice.workers).map(|_| scope.spawn(worker)).collect();
+            let ends: Vec<Result<(), Failure>> = handles
+                .into_iter()
+                .map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                .collect();
+            ends.into_iter().collect::<Result<(), Failure>>()
+        })?;
+    }
+    Ok(results.into_iter().filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+}
