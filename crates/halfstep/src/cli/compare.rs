@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
+use super::numerics::Numerics;
 use super::progress::{Watcher, bar};
 use super::{interrupt, machine, output, prepare};
 
@@ -73,6 +74,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         setup.engine
     ));
 
+    let mut kept = Numerics::new(&dir, &experiment.recipe.name, 0);
     let start = Instant::now();
     let mut runs: Vec<RunResult> = Vec::new();
     'all: for (round, &seed) in setup.seeds.iter().enumerate() {
@@ -89,6 +91,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
                 seed,
                 evaluated: &mut |_: &EvaluationMetrics, _: &_, _: &_| Ok(()),
                 running: RunningLoss::default(),
+                numerics: &mut kept,
             };
             let run = experiment.run(engine.as_ref(), policy, seed, &mut watcher)?;
             let peak = machine::peak_rss_bytes();
@@ -109,6 +112,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         }
     }
     let seconds = start.elapsed().as_secs_f64();
+    kept.finish()?;
     let mut comparison = Comparison::new(setup, runs);
     comparison.findings.extend(not_split_here(&policies)?);
     write(&dir, &comparison)?;

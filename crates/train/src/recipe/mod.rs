@@ -9,6 +9,7 @@
 //! | `[schedule]` | `kind` and the fields of [`Schedule`] |
 //! | `[train]` | [`TrainSettings`] |
 //! | `[checkpoint]` | [`CheckpointSettings`] |
+//! | `[doctor]` | [`DoctorSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
 //!
@@ -28,14 +29,16 @@ use serde::Serialize;
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
-pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
+pub use settings::{
+    BestBy, CheckpointSettings, CompareSettings, DoctorSettings, Length, PrecisionSettings, TrainSettings,
+};
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 8] =
-    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare"];
+const SECTIONS: [&str; 9] =
+    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "doctor", "precision", "compare"];
 
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +59,8 @@ pub struct Recipe {
     pub train: TrainSettings,
     /// When checkpoints are made, and which are kept.
     pub checkpoint: CheckpointSettings,
+    /// How closely its numbers are watched.
+    pub doctor: DoctorSettings,
     /// In which formats.
     pub precision: PrecisionSettings,
     /// How precisions are compared.
@@ -81,6 +86,17 @@ impl Recipe {
     /// Errors: text that is not TOML, an unknown key, a wrong type, a value out of range.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
         read::parse(name, text, base)
+    }
+
+    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not written; none where neither is.
+    /// Of a list, the line of the entry that holds `entry`.
+    pub(crate) fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
+        self.source.line_of(section, key, entry)
+    }
+
+    /// The name it was read under.
+    pub(crate) fn source_name(&self) -> &str {
+        self.source.name()
     }
 
     /// The folder that relative paths are taken from.
