@@ -14,7 +14,7 @@ type Measure = fn(&ValueRange) -> Option<(f64, String)>;
 
 fn headroom(value: &ValueRange) -> Option<(f64, String)> {
     let bits = value.headroom()?;
-    let text = match bits < 0.0 {
+    let text = match value.non_finite > 0 {
         true => format!("{} of {} elements are not finite", value.non_finite, value.count),
         false => format!("up to {:e}, {bits:.1} powers of two below the end of {}", value.amax, value.format),
     };

@@ -290,4 +290,67 @@ mod tests {
         assert_eq!(named("bf16"), LossScale::Off);
         assert_eq!(named("fp16"), LossScale::Dynamic(DynamicScale::default()));
     }
+
+    /// Several losses are a weighted sum in one graph, scaled once: in f32, where a power of two changes no digits, each weight's
+    /// gradient and their global norm are those without scaling, to the bit.
+    #[test]
+    fn a_sum_of_losses_is_scaled_once() {
+        use halfstep_graph::differentiate;
+        use halfstep_graph::interp::{Rounding, Tensor, evaluate};
+        use halfstep_graph::precision::assign;
+
+        let run = |scaling: LossScale| -> Vec<Vec<f64>> {
+            let mut graph = Graph::new();
+            let g = &mut graph;
+            let f32 = |sizes: [usize; 2]| ValueType::f32(Shape::from(sizes));
+            let x = g.input("x", f32([4, 5]));
+            let y = g.input("y", ValueType::i32(Shape::from([4])));
+            let slots = ["shared", "classes", "size"].map(|name| {
+                let kind = SlotKind::Weight { decay: true };
+                g.add_slot(
+                    name,
+                    f32(if name == "shared" { [6, 5] } else { [3, 6] }),
+                    kind,
+                    Init::Constant(0.0),
+                )
+                .unwrap()
+            });
+            let [shared, classes, size] = slots.map(|slot| g.read(slot));
+            let hidden = g.matmul(x, shared, false, true).unwrap();
+            let logits = g.matmul(hidden, classes, false, true).unwrap();
+            let first = g.cross_entropy(logits, y).unwrap();
+            let first = g.mean(first, &[0]).unwrap();
+            let sizes = g.matmul(hidden, size, false, true).unwrap();
+            let squares = g.mul(sizes, sizes).unwrap();
+            let second = g.mean(squares, &[0, 1]).unwrap();
+            let (first, second) = (g.scale(first, 0.75).unwrap(), g.scale(second, 0.1).unwrap());
+            let loss = g.add(first, second).unwrap();
+            let scale = scaling.read(g).unwrap();
+            let gradients = differentiate(g, loss, scale.scale, &slots).unwrap();
+            let norm = g.global_norm(&gradients).unwrap();
+            for (i, v) in gradients.into_iter().chain([norm]).enumerate() {
+                let v = scale.reciprocal.map_or(v, |r| g.mul(v, r).unwrap());
+                g.add_output(&i.to_string(), v);
+            }
+            let (assigned, _) = assign(&graph, &Policy::named("fp32").unwrap());
+            let number = |i: usize| ((i * 37 % 19) as f64 - 9.0) / 16.0;
+            let filled = |shape: &Shape| Tensor::new(shape.clone(), (0..shape.count()).map(number).collect());
+            let state: Vec<Tensor> = assigned
+                .slots
+                .iter()
+                .map(|s| match s.kind {
+                    SlotKind::Scaler => Tensor::filled(Shape::scalar(), 65536.0),
+                    _ => filled(&s.ty.shape),
+                })
+                .collect();
+            let targets = Tensor::new(Shape::from([4]), vec![0.0, 2.0, 1.0, 2.0]);
+            let inputs = [("x", filled(&Shape::from([4, 5]))), ("y", targets)];
+            let values = evaluate(&assigned, &state, &inputs, Rounding::Stored).unwrap();
+            assigned.outputs.iter().map(|(_, v)| values[v.0 as usize].data.clone()).collect()
+        };
+        let plain = run(LossScale::Off);
+        assert!(plain.iter().all(|values| values.iter().any(|v| *v != 0.0)));
+        assert_eq!(plain, run(LossScale::Static(StaticScale { scale: 4096.0 })));
+        assert_eq!(plain, run(LossScale::Dynamic(DynamicScale::default())));
+    }
 }

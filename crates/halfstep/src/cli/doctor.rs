@@ -140,7 +140,7 @@ fn table(sample: &Sample, all: bool) -> String {
             }
         };
         let bits = match value.headroom() {
-            Some(bits) if bits < 0.0 => "none".into(),
+            Some(bits) if bits.is_infinite() => "none".into(),
             Some(bits) => format!("{bits:.1}"),
             None => "–".into(),
         };
@@ -166,7 +166,8 @@ fn table(sample: &Sample, all: bool) -> String {
         n => format!("and {n} more with --all. "),
     };
     format!(
-        "{}{below}<: becomes zero, >: overflows or saturates in that format, as shares of the elements that are not zero.\n",
+        "{}{below}As f32 has them. <: becomes zero, >: overflows or saturates in that format, as shares of the elements that\n\
+         are not zero.\n",
         output::columns(&rows)
     )
 }

@@ -7,6 +7,7 @@ use halfstep_graph::{Binary, DType, Op, Phase, SlotKind, Unary, ValueId};
 use super::diagnosis::{Cause, Diagnosis, Finding, pass, short};
 use super::observe::{Observed, Replayed, Weights};
 use crate::init::initial_values;
+use crate::scaler::DynamicScale;
 use crate::session::{Session, TrainError};
 use crate::step::ACCUMULATE;
 
@@ -555,12 +556,14 @@ impl Doctor<'_, '_, '_> {
                 wide(),
             ],
             Cause::ScaleTooHigh { fits, .. } => vec![format!(
-                "`loss_scale = {{ kind = \"dynamic\", init = {fits:?} }}` in [precision]: it finds its scale itself"
+                "`loss_scale = {{ kind = \"dynamic\", init = {:?} }}` in [precision]: it finds its scale itself",
+                // Where dynamic scaling usually begins, if that is lower.
+                fits.min(DynamicScale::default().init)
             )],
             Cause::ScaleTooLow { keeps, .. } => vec![
                 format!(
                     "`loss_scale = {{ kind = \"dynamic\", init = {keeps:?}, ceiling = {:?} }}` in [precision]",
-                    keeps.max(16_777_216.0)
+                    keeps.max(DynamicScale::default().ceiling)
                 ),
                 "and `underflow = 0.01` there, which raises the scale when gradients become zero".into(),
             ],

@@ -6,7 +6,7 @@ use halfstep_graph::engine::Engine;
 use super::diagnose::diagnose;
 use super::diagnosis::{Cause, Diagnosis};
 use super::observe::Replayed;
-use super::sample::{Sample, Sampler, scale_of};
+use super::sample::{Sample, in_f32, scale_of};
 use crate::checkpoint::{Latest, host_slice};
 use crate::recipe::Experiment;
 use crate::session::TrainError;
@@ -16,7 +16,7 @@ use crate::train_loop::RunError;
 pub struct Examination {
     /// What is wrong with the last step, if anything is.
     pub diagnosis: Diagnosis,
-    /// The range of every value of that step.
+    /// The range that every value of that step would take in f32, beside the format it is stored in.
     pub sample: Sample,
     /// Steps tried before it.
     pub steps: u64,
@@ -73,7 +73,7 @@ impl Experiment {
             let Some((scale, failed)) = at_scale else { continue };
             let mut diagnosis = diagnose(&session, &replayed, scale)?;
             self.locate(&mut diagnosis)?;
-            let sample = Sampler::default().sample(&session, &replayed, scale)?;
+            let sample = in_f32(&session, &replayed, scale)?;
             return Ok(Examination { diagnosis, sample, steps: attempt, failed });
         }
     }

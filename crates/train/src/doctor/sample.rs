@@ -81,11 +81,12 @@ impl ValueRange {
         }
     }
 
-    /// Powers of two between the largest element and the end of its format; negative where something is not finite.
+    /// Powers of two between the largest element and the end of its format, negative beyond it; −∞ where something is not
+    /// finite, none where all is zero.
     pub fn headroom(&self) -> Option<f64> {
         let largest = self.format.format()?.info().max_finite;
         if self.non_finite > 0 {
-            return Some(-1.0);
+            return Some(f64::NEG_INFINITY);
         }
         (self.amax > 0.0).then(|| (largest / f64::from(self.amax)).log2())
     }
@@ -164,6 +165,25 @@ impl Sampler {
         let (policy, seed) = (session.policy().name.clone(), session.spec().seed);
         Ok(Sample { policy, seed, attempt: batch.attempt, scale, values })
     }
+}
+
+/// The ranges that the values of a step would take if each were f32: those of a failed step say nothing behind the first that
+/// broke. Formats are those of the policy.
+///
+/// Errors: the engine has no memory for the replay; a batch of another size.
+pub(super) fn in_f32(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Sample, TrainError> {
+    let stored = Observed::compile(session, session.policy(), scale)?;
+    let mut reference = Observed::reference(session, scale)?;
+    reference.run(session, Weights::Present, batch, 0)?;
+    let counterparts = stored.counterparts(&reference);
+    let mut values = Vec::with_capacity(stored.values.len());
+    for &value in &stored.values {
+        if let Some(wide) = counterparts[value.0 as usize].filter(|wide| reference.values.contains(wide)) {
+            values.push(ValueRange::of(&stored, value, &reference.read(wide)?));
+        }
+    }
+    let (policy, seed) = (session.policy().name.clone(), session.spec().seed);
+    Ok(Sample { policy, seed, attempt: batch.attempt, scale, values })
 }
 
 /// The loss scale that the session's next step uses.
