@@ -15,6 +15,7 @@ mod draws;
 pub mod exact;
 pub mod experiment;
 mod findings;
+pub mod heat_map;
 pub mod logits;
 pub mod measures;
 pub mod metric;

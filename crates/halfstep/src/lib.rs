@@ -51,7 +51,9 @@ pub use halfstep_nn as nn;
 pub use halfstep_train as train;
 
 mod choose;
+mod numerics;
 mod summary;
 
 pub use choose::{engine, threads_or_all};
+pub use numerics::{numerics_maps, numerics_page};
 pub use summary::run_result;

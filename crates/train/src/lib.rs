@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod doctor;
 pub mod files;
 pub mod init;
+pub mod lint;
 mod loader;
 pub mod memory;
 pub mod metrics;

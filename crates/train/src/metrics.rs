@@ -3,6 +3,8 @@
 use halfstep_graph::StateBytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::session::Cause;
+
 fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
 }
@@ -31,6 +33,9 @@ pub struct StepMetrics {
     pub committed: bool,
     /// Milliseconds that the program ran.
     pub ms: f64,
+    /// Of a step that was skipped: where the first number that is not finite was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// One evaluation on the test data.

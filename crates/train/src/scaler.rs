@@ -16,6 +16,11 @@ pub const CLEAN_SLOT: &str = "scaler.clean";
 /// Name of the slot that counts the overflows still tolerated before the scale goes down.
 pub const TOLERANCE_SLOT: &str = "scaler.tolerance";
 
+/// Name of the slot that holds the share of gradients that a probe found flushed to zero, until the next step uses it.
+pub const FLUSHED_SLOT: &str = "scaler.flushed";
+/// Name of the slot that holds the lowest scale known to overflow: underflow alone does not raise the scale to it again.
+pub const LIMIT_SLOT: &str = "scaler.limit";
+
 /// Constants of dynamic loss scaling (Micikevicius et al. 2018): torch's defaults, and limits that torch lacks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +39,12 @@ pub struct DynamicScale {
     pub floor: f64,
     /// Largest scale.
     pub ceiling: f64,
+    /// Share of the gradients' elements flushed to zero, 0 to 1, above which the scale grows without waiting for `interval`;
+    /// none does not watch underflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub underflow: Option<f64>,
+    /// Steps between probes of that share. A probe repeats the step twice: as it is, and in f32.
+    pub probe: u32,
 }
 
 impl Default for DynamicScale {
@@ -46,6 +57,8 @@ impl Default for DynamicScale {
             hysteresis: 1,
             floor: 1.0,
             ceiling: 16_777_216.0,
+            underflow: None,
+            probe: 500,
         }
     }
 }
@@ -113,7 +126,15 @@ impl LossScale {
                 require(falls, "backoff", s.backoff, "a number between 0 and 1")?;
                 let counts = |n: u32| (1..1 << 24).contains(&n);
                 require(counts(s.interval), "interval", s.interval, "a count of at least 1")?;
-                require(counts(s.hysteresis), "hysteresis", s.hysteresis, "a count of at least 1")
+                require(counts(s.hysteresis), "hysteresis", s.hysteresis, "a count of at least 1")?;
+                require(counts(s.probe), "probe", s.probe, "a count of at least 1")?;
+                let share = s.underflow.unwrap_or(0.5);
+                require(
+                    share > 0.0 && share < 1.0,
+                    "underflow",
+                    share,
+                    "a share between 0 and 1, such as 0.01",
+                )
             }
         }
     }
@@ -123,6 +144,14 @@ impl LossScale {
         match self {
             LossScale::Off | LossScale::Static(_) => false,
             LossScale::Dynamic(s) => f64::from(scale) > s.floor,
+        }
+    }
+
+    /// Whether the share of gradients that become zero is to be measured before this attempt.
+    pub(crate) fn probes(&self, attempt: u64) -> bool {
+        match self {
+            LossScale::Dynamic(s) => s.underflow.is_some() && attempt.is_multiple_of(s.probe.into()),
+            LossScale::Off | LossScale::Static(_) => false,
         }
     }
 
@@ -149,11 +178,21 @@ impl LossScale {
     /// Clean step: the count of clean steps goes up; when it reaches `interval` it starts again and the scale grows. The
     /// tolerance is refilled. Overflow: the count starts again and the tolerance goes down; once it is used up, the
     /// scale falls.
+    ///
+    /// Where underflow is watched, a clean step after a probe that found too much of it grows the scale too, but not up to
+    /// one that overflowed, until `interval` clean steps have passed.
     pub(crate) fn update(&self, g: &mut Graph, commit: ValueId) -> Result<(), GraphError> {
         let LossScale::Dynamic(s) = self else { return Ok(()) };
         let scale_slot = state(g, SCALE_SLOT, s.init)?;
         let clean_slot = state(g, CLEAN_SLOT, 0.0)?;
         let tolerance_slot = state(g, TOLERANCE_SLOT, f64::from(s.hysteresis))?;
+        let watched = match s.underflow {
+            Some(share) => {
+                let flushed = state(g, FLUSHED_SLOT, 0.0)?;
+                Some((share, flushed, state(g, LIMIT_SLOT, f64::from(f32::MAX))?))
+            }
+            None => None,
+        };
         g.scoped("scaler", |g| {
             let (scale, clean, tolerance) = (g.read(scale_slot), g.read(clean_slot), g.read(tolerance_slot));
             let (zero, one) = (g.scalar(0.0), g.scalar(1.0));
@@ -165,8 +204,15 @@ impl LossScale {
             let grown = g.scale(scale, s.growth)?;
             let ceiling = number(g, s.ceiling);
             let grown = g.binary(Binary::Min, grown, ceiling)?;
-            let scale_if_clean = g.select(grows, grown, scale)?;
-            let count_if_clean = g.select(grows, zero, count)?;
+            let rises = match watched {
+                Some((share, flushed, limit)) => {
+                    let rises = rises(g, share, (flushed, limit), (grown, grows), (scale, commit))?;
+                    g.binary(Binary::Max, grows, rises)?
+                }
+                None => grows,
+            };
+            let scale_if_clean = g.select(rises, grown, scale)?;
+            let count_if_clean = g.select(rises, zero, count)?;
 
             let left = g.sub(tolerance, one)?;
             let left = g.binary(Binary::Max, left, zero)?;
@@ -185,6 +231,31 @@ impl LossScale {
             Ok(())
         })
     }
+}
+
+/// Whether underflow alone grows the scale; also the transition of what is known of overflows.
+fn rises(
+    g: &mut Graph,
+    share: f64,
+    (flushed_slot, limit_slot): (SlotId, SlotId),
+    (grown, grows): (ValueId, ValueId),
+    (scale, commit): (ValueId, ValueId),
+) -> Result<ValueId, GraphError> {
+    let (flushed, limit) = (g.read(flushed_slot), g.read(limit_slot));
+    let share = g.scalar(share);
+    let too_much = g.binary(Binary::Greater, flushed, share)?;
+    let below = g.binary(Binary::Greater, limit, grown)?;
+    // At the ceiling there is nothing to grow to.
+    let higher = g.binary(Binary::Greater, grown, scale)?;
+    let rises = g.mul(too_much, below)?;
+    let rises = g.mul(rises, higher)?;
+    let unknown = g.scalar(f64::from(f32::MAX));
+    let limit_if_clean = g.select(grows, unknown, limit)?;
+    let new_limit = g.select(commit, limit_if_clean, scale)?;
+    let none = g.scalar(0.0);
+    g.write(limit_slot, new_limit, When::Always);
+    g.write(flushed_slot, none, When::Always);
+    Ok(rises)
 }
 
 fn state(g: &mut Graph, name: &str, first: f64) -> Result<SlotId, GraphError> {
@@ -207,6 +278,8 @@ mod tests {
         assert_eq!(bad(DynamicScale { hysteresis: 0, ..d() }), "hysteresis");
         assert_eq!(bad(DynamicScale { floor: 0.0, ..d() }), "floor");
         assert_eq!(bad(DynamicScale { ceiling: f64::INFINITY, ..d() }), "ceiling");
+        assert_eq!(bad(DynamicScale { underflow: Some(1.0), ..d() }), "underflow");
+        assert_eq!(bad(DynamicScale { probe: 0, ..d() }), "probe");
         assert_eq!(LossScale::Static(StaticScale { scale: 0.0 }).validate().unwrap_err().field, "scale");
     }
 
@@ -216,5 +289,68 @@ mod tests {
         assert_eq!(named("fp32"), LossScale::Off);
         assert_eq!(named("bf16"), LossScale::Off);
         assert_eq!(named("fp16"), LossScale::Dynamic(DynamicScale::default()));
+    }
+
+    /// Several losses are a weighted sum in one graph, scaled once: in f32, where a power of two changes no digits, each weight's
+    /// gradient and their global norm are those without scaling, to the bit.
+    #[test]
+    fn a_sum_of_losses_is_scaled_once() {
+        use halfstep_graph::differentiate;
+        use halfstep_graph::interp::{Rounding, Tensor, evaluate};
+        use halfstep_graph::precision::assign;
+
+        let run = |scaling: LossScale| -> Vec<Vec<f64>> {
+            let mut graph = Graph::new();
+            let g = &mut graph;
+            let f32 = |sizes: [usize; 2]| ValueType::f32(Shape::from(sizes));
+            let x = g.input("x", f32([4, 5]));
+            let y = g.input("y", ValueType::i32(Shape::from([4])));
+            let slots = ["shared", "classes", "size"].map(|name| {
+                let kind = SlotKind::Weight { decay: true };
+                g.add_slot(
+                    name,
+                    f32(if name == "shared" { [6, 5] } else { [3, 6] }),
+                    kind,
+                    Init::Constant(0.0),
+                )
+                .unwrap()
+            });
+            let [shared, classes, size] = slots.map(|slot| g.read(slot));
+            let hidden = g.matmul(x, shared, false, true).unwrap();
+            let logits = g.matmul(hidden, classes, false, true).unwrap();
+            let first = g.cross_entropy(logits, y).unwrap();
+            let first = g.mean(first, &[0]).unwrap();
+            let sizes = g.matmul(hidden, size, false, true).unwrap();
+            let squares = g.mul(sizes, sizes).unwrap();
+            let second = g.mean(squares, &[0, 1]).unwrap();
+            let (first, second) = (g.scale(first, 0.75).unwrap(), g.scale(second, 0.1).unwrap());
+            let loss = g.add(first, second).unwrap();
+            let scale = scaling.read(g).unwrap();
+            let gradients = differentiate(g, loss, scale.scale, &slots).unwrap();
+            let norm = g.global_norm(&gradients).unwrap();
+            for (i, v) in gradients.into_iter().chain([norm]).enumerate() {
+                let v = scale.reciprocal.map_or(v, |r| g.mul(v, r).unwrap());
+                g.add_output(&i.to_string(), v);
+            }
+            let (assigned, _) = assign(&graph, &Policy::named("fp32").unwrap());
+            let number = |i: usize| ((i * 37 % 19) as f64 - 9.0) / 16.0;
+            let filled = |shape: &Shape| Tensor::new(shape.clone(), (0..shape.count()).map(number).collect());
+            let state: Vec<Tensor> = assigned
+                .slots
+                .iter()
+                .map(|s| match s.kind {
+                    SlotKind::Scaler => Tensor::filled(Shape::scalar(), 65536.0),
+                    _ => filled(&s.ty.shape),
+                })
+                .collect();
+            let targets = Tensor::new(Shape::from([4]), vec![0.0, 2.0, 1.0, 2.0]);
+            let inputs = [("x", filled(&Shape::from([4, 5]))), ("y", targets)];
+            let values = evaluate(&assigned, &state, &inputs, Rounding::Stored).unwrap();
+            assigned.outputs.iter().map(|(_, v)| values[v.0 as usize].data.clone()).collect()
+        };
+        let plain = run(LossScale::Off);
+        assert!(plain.iter().all(|values| values.iter().any(|v| *v != 0.0)));
+        assert_eq!(plain, run(LossScale::Static(StaticScale { scale: 4096.0 })));
+        assert_eq!(plain, run(LossScale::Dynamic(DynamicScale::default())));
     }
 }

@@ -10,10 +10,11 @@ use halfstep_graph::{
 use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::{self, Replayed};
 use crate::init::initial_values;
 use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
-use crate::scaler::LossScale;
+use crate::scaler::{FLUSHED_SLOT, LossScale};
 use crate::setting::{SettingError, require};
 use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph};
 use crate::step_options::StepOptions;
@@ -138,6 +139,8 @@ pub struct StepReport {
     pub committed: bool,
     /// The loss scale used.
     pub scale: f32,
+    /// Of a step that did not commit: where the first number that is not finite was seen.
+    pub cause: Option<Cause>,
 }
 
 /// What a model makes of a batch.
@@ -166,10 +169,18 @@ pub struct Progress {
     pub skips_in_a_row: u32,
     /// Those of them that a lower loss scale could not have cured.
     pub hopeless_skips: u32,
+    /// Steps in a row that committed gradients of nothing but zeros though there was a loss.
+    #[serde(default)]
+    pub zero_steps: u32,
 }
 
+/// Loss above which gradients of nothing but zeros are lost ones. A batch of n rows with this loss has a logit whose gradient is
+/// at least 0.01 / n.
+const LOSS: f32 = 0.01;
+
 /// Where the first number that is not finite was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// In the batch itself.
     Data,
@@ -253,6 +264,25 @@ pub enum TrainError {
         policy: String,
         /// The largest smaller batch that would fit.
         batch: Option<usize>,
+    },
+    /// Steps in a row had gradients of nothing but zeros.
+    #[error(
+        "the run has stopped learning: in the last {steps} steps every gradient was zero, though the loss is {loss} (policy \
+         {policy}, attempt {attempt}, {committed} steps committed, loss scale {scale}); raise the loss scale, or its `floor`"
+    )]
+    Vanished {
+        /// Steps in a row.
+        steps: u32,
+        /// The precision policy.
+        policy: String,
+        /// Steps tried.
+        attempt: u64,
+        /// Steps that changed the model.
+        committed: u64,
+        /// Loss of the last batch.
+        loss: f32,
+        /// Loss scale of the last step.
+        scale: f32,
     },
     /// Steps in a row had gradients that were not finite.
     #[error(
@@ -431,8 +461,14 @@ impl<'a> Session<'a> {
     /// A step whose gradients are not finite is reported as not committed and changes nothing but the loss scaler.
     ///
     /// Errors: inputs of the wrong size, or an index out of range, with nothing changed and nothing counted;
-    /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure.
+    /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure, [`TrainError::Vanished`]
+    /// after as many whose gradients are all zero.
     pub fn step(&mut self, x: HostSlice<'_>, y: &[i32], lr: f64) -> Result<StepReport, TrainError> {
+        if self.spec.scaling.probes(self.progress.attempts) {
+            let batch = Replayed { x, y, attempt: self.progress.attempts };
+            let flushed = doctor::flushed(self, &batch, doctor::scale_of(self)?)? as f32;
+            self.state.upload(FLUSHED_SLOT, HostSlice::F32(&[flushed]))?;
+        }
         let mut key = key(self.spec.seed, self.progress.attempts);
         // Random draws are keyed by a sample's place in the whole batch.
         key[3] = key[3].wrapping_add(self.share().start as i32);
@@ -453,13 +489,17 @@ impl<'a> Session<'a> {
             }
         };
         let read = |name: &str| Ok::<f32, EngineError>(last.read(name)?.f32()[0]);
-        let report = StepReport {
+        let mut report = StepReport {
             loss: read("loss")?,
             grad_norm: read("grad_norm")?,
             committed: read("committed")? != 0.0,
             scale: read("scale")?,
+            cause: None,
         };
-        self.count(&report, x)?;
+        if !report.committed {
+            report.cause = Some(self.cause(&report, x)?);
+        }
+        self.count(&report)?;
         Ok(report)
     }
 
@@ -490,13 +530,25 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn count(&mut self, report: &StepReport, x: HostSlice<'_>) -> Result<(), TrainError> {
+    fn count(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let p = &mut self.progress;
         p.attempts += 1;
         if report.committed {
             p.committed += 1;
             (p.skips_in_a_row, p.hopeless_skips) = (0, 0);
-            return Ok(());
+            let lost = report.grad_norm == 0.0 && report.loss > LOSS;
+            p.zero_steps = if lost { p.zero_steps + 1 } else { 0 };
+            if p.zero_steps < self.spec.skip_limit {
+                return Ok(());
+            }
+            return Err(TrainError::Vanished {
+                steps: p.zero_steps,
+                policy: self.policy.name.clone(),
+                attempt: p.attempts,
+                committed: p.committed,
+                loss: report.loss,
+                scale: report.scale,
+            });
         }
         p.skips_in_a_row += 1;
         if !self.spec.scaling.can_fall(report.scale) {
@@ -512,7 +564,7 @@ impl<'a> Session<'a> {
             committed: p.committed,
             loss: report.loss,
             scale: report.scale,
-            cause: self.cause(report, x)?,
+            cause: report.cause.unwrap_or(Cause::Forward),
         })
     }
 
@@ -637,6 +689,16 @@ impl<'a> Session<'a> {
         self.progress = progress;
     }
 
+    /// What it computes with.
+    pub(crate) fn engine(&self) -> &'a dyn Engine {
+        self.engine
+    }
+
+    /// What it trains.
+    pub(crate) fn model(&self) -> &'a dyn Model {
+        self.model
+    }
+
     /// The settings.
     pub fn spec(&self) -> &SessionSpec {
         &self.spec
@@ -709,6 +771,6 @@ fn averaged(mut graph: Graph, state: &State) -> Graph {
 }
 
 /// The random key of an attempt: seed and attempt, low word first.
-fn key(seed: u64, attempt: u64) -> [i32; 4] {
+pub(crate) fn key(seed: u64, attempt: u64) -> [i32; 4] {
     [seed, seed >> 32, attempt, attempt >> 32].map(|word| word as u32 as i32)
 }

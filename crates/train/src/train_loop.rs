@@ -12,6 +12,7 @@ use crate::checkpoint::{
     CheckpointError, CheckpointEvent, Checkpoints, DataPosition, Latest, RandomState, RunState,
     SchedulePosition, host_slice,
 };
+use crate::doctor::{Diagnosis, Replayed, Sample, Sampler, diagnose, scale_of};
 use crate::loader::Loader;
 use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
 use crate::ranks::{BatchSums, Beginning, gather_in_turns, several, together};
@@ -75,6 +76,18 @@ pub trait Watch {
     /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
     fn proceed(&self) -> Proceed {
         Proceed::Continue
+    }
+    /// When the ranges of a step's values were counted.
+    ///
+    /// Errors: they cannot be kept; the run ends.
+    fn sampled(&mut self, _: &Sample) -> Result<(), RunError> {
+        Ok(())
+    }
+    /// When a failed step was repeated to find the cause.
+    ///
+    /// Errors: it cannot be kept; the run ends.
+    fn diagnosed(&mut self, _: &Diagnosis) -> Result<(), RunError> {
+        Ok(())
     }
     /// When a checkpoint has been written, or could not be.
     fn checkpoint(&mut self, _: &CheckpointEvent) {}
@@ -223,6 +236,7 @@ impl Experiment {
             started: Instant::now(),
             before: record.wall_seconds,
             history,
+            sampler: Sampler::default(),
         };
         record.outcome = running.steps(&mut session, &mut record, checkpoints.as_deref_mut())?;
         // An evaluation of the last state, unless the run goes on later. A model that diverged has the weights of its last
@@ -312,6 +326,7 @@ struct Running<'r> {
     /// Seconds that the run had taken before it was resumed.
     before: f64,
     history: ScaleHistory,
+    sampler: Sampler,
 }
 
 impl Running<'_> {
@@ -395,20 +410,43 @@ impl Running<'_> {
         let batch = batch?;
         let factor = experiment.recipe.schedule.factor(session.progress().committed, experiment.steps);
         let lr = experiment.recipe.optimiser.lr() * factor;
+        let replayed = Replayed { x: host_slice(&batch.x), y: &batch.labels, attempt };
+        let settings = &experiment.recipe.doctor;
+        let samples = settings.every > 0 && experiment.recipe.train.memory_budget.is_none();
+        if samples && (attempt + 1).is_multiple_of(settings.every) {
+            let sample = self.sampler.sample(session, &replayed, scale_of(session)?)?;
+            self.watch.sampled(&sample)?;
+        }
         let start = Instant::now();
-        let result = session.step(host_slice(&batch.x), &batch.labels, lr);
+        let result = session.step(replayed.x, replayed.y, lr);
         let ms = start.elapsed().as_secs_f64() * 1e3;
+        // A step that changed nothing can be repeated as it was.
+        let failed_at = match &result {
+            Ok(r) if !r.committed && session.progress().skips_in_a_row == settings.skips => Some(r.scale),
+            Err(TrainError::Diverged { scale, .. } | TrainError::Vanished { scale, .. }) => Some(*scale),
+            Ok(_) | Err(_) => None,
+        };
+        let mut diagnosis = failed_at.map(|scale| diagnose(session, &replayed, f64::from(scale)));
+        if let Some(Ok(diagnosis)) = &mut diagnosis {
+            experiment.locate(diagnosis)?;
+            self.watch.diagnosed(diagnosis)?;
+        }
         loader.give_back(batch);
         let report = match result {
             Ok(report) => report,
-            Err(e @ TrainError::Diverged { .. }) => {
+            Err(e @ (TrainError::Diverged { .. } | TrainError::Vanished { .. })) => {
                 record.skipped = session.progress().attempts - session.progress().committed;
-                return Ok(Stepped::Diverged(e.to_string()));
+                let found = match diagnosis {
+                    Some(Ok(diagnosis)) => format!(". The doctor: {}", diagnosis.sentence()),
+                    Some(Err(e)) => format!(". The doctor could not repeat the step: {e}"),
+                    None => String::new(),
+                };
+                return Ok(Stepped::Diverged(format!("{e}{found}")));
             }
             Err(e) => return Err(e.into()),
         };
-        let StepReport { loss, grad_norm, scale, committed } = report;
-        let metrics = StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms };
+        let StepReport { loss, grad_norm, scale, committed, cause } = report;
+        let metrics = StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms, cause };
         self.history.push(attempt, scale);
         record.add(&Event::Step(metrics.clone()));
         let proceed = self.watch.step(&metrics)?;

@@ -7,9 +7,10 @@ use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, GraphError, ValueId};
 use halfstep_nn::layers::Linear;
 use halfstep_nn::{Context, InputSpec, Model};
+use halfstep_train::doctor::{Cause, Replayed, diagnose};
 use halfstep_train::optimiser::{Optimiser, Sgd};
-use halfstep_train::scaler::{DynamicScale, LossScale};
-use halfstep_train::session::{Session, SessionSpec};
+use halfstep_train::scaler::{DynamicScale, LIMIT_SLOT, LossScale, SCALE_SLOT};
+use halfstep_train::session::{Session, SessionSpec, TrainError};
 
 const WIDTH: usize = 5;
 const CLASSES: usize = 3;
@@ -112,5 +113,80 @@ fn with_scaling_fp16_keeps_them() {
 fn bf16_has_the_range_without_scaling() {
     for engine in common::engines() {
         assert_near_exact(&train(&*engine, "bf16", LossScale::Off).gradient, 2f64.powi(-8));
+    }
+}
+
+fn watched(init: f64, underflow: Option<f64>) -> LossScale {
+    LossScale::Dynamic(DynamicScale { init, underflow, probe: 1, interval: 1000, ..DynamicScale::default() })
+}
+
+fn slot(session: &Session<'_>, name: &str) -> f32 {
+    session.download(name).unwrap().f32()[0]
+}
+
+/// Gradients here are at least 2^-25·(1/3)·(1/4), about 2^-28.6, and f16 rounds to zero at 2^-25 and below: a scale of 2^4 keeps
+/// them all.
+#[test]
+fn the_scale_rises_while_gradients_are_flushed_to_zero() {
+    for engine in common::engines() {
+        let policy = Policy::named("fp16").unwrap();
+        let run = |underflow| {
+            let spec = SessionSpec {
+                scaling: watched(1.0, underflow),
+                skip_limit: 100,
+                ..SessionSpec::new(&policy, BATCH, 1)
+            };
+            let mut session = Session::new(&*engine, &Faint, &INPUT, &policy, &spec).unwrap();
+            let scales: Vec<f32> = (0..12)
+                .map(|_| session.step(HostSlice::F32(&samples()), &TARGETS, 0.0).unwrap().scale)
+                .collect();
+            assert_eq!(slot(&session, SCALE_SLOT), scales[11], "{scales:?}");
+            scales
+        };
+        assert!(run(None).iter().all(|&s| s == 1.0));
+        let scales = run(Some(0.01));
+        let last = scales[11];
+        assert!((8.0..=32.0).contains(&last), "{}: {scales:?}", engine.name());
+        assert!(scales.windows(2).all(|w| w[1] == w[0] || w[1] == 2.0 * w[0]), "{scales:?}");
+    }
+}
+
+/// A scale that overflowed is not taken again because gradients are small: else every second step would be lost.
+#[test]
+fn underflow_does_not_raise_the_scale_to_one_that_overflowed() {
+    let engine = common::interpreter();
+    let policy = Policy::named("fp16").unwrap();
+    let spec = SessionSpec { scaling: watched(2.0, Some(0.01)), ..SessionSpec::new(&policy, BATCH, 1) };
+    let mut session = Session::new(&engine, &Faint, &INPUT, &policy, &spec).unwrap();
+    let mut bad = samples();
+    bad[0] = f32::INFINITY;
+    assert!(!session.step(HostSlice::F32(&bad), &TARGETS, 0.0).unwrap().committed);
+    assert_eq!((slot(&session, SCALE_SLOT), slot(&session, LIMIT_SLOT)), (1.0, 2.0));
+    for _ in 0..5 {
+        assert_eq!(session.step(HostSlice::F32(&samples()), &TARGETS, 0.0).unwrap().scale, 1.0);
+    }
+}
+
+/// Steps that commit nothing but zeros end the run with what is known, where the loss says there is something to learn.
+#[test]
+fn a_run_whose_gradients_all_vanish_ends_with_a_diagnosis() {
+    for engine in common::engines() {
+        let policy = Policy::named("fp16").unwrap();
+        let spec =
+            SessionSpec { scaling: LossScale::Off, skip_limit: 3, ..SessionSpec::new(&policy, BATCH, 1) };
+        let mut session = Session::new(&*engine, &Faint, &INPUT, &policy, &spec).unwrap();
+        let mut step = || session.step(HostSlice::F32(&samples()), &TARGETS, 0.1);
+        assert!(step().unwrap().committed && step().unwrap().committed);
+        let error = step().unwrap_err();
+        assert!(matches!(error, TrainError::Vanished { steps: 3, attempt: 3, .. }), "{error}");
+        let x = samples();
+        let d =
+            diagnose(&session, &Replayed { x: HostSlice::F32(&x), y: &TARGETS, attempt: 2 }, 1.0).unwrap();
+        // The logits are lost before any gradient is.
+        let finding = d.finding.as_ref().unwrap();
+        assert_eq!(
+            (d.cause.clone(), finding.op.as_str(), finding.name.as_str()),
+            (Cause::Underflow, "mul", "faint")
+        );
     }
 }

@@ -53,6 +53,8 @@ fn transitions_are_those_of_torch() {
             hysteresis: 1,
             floor: f64::from(f32::MIN_POSITIVE),
             ceiling: 1e38,
+            underflow: None,
+            probe: 500,
         };
         let overflows: Vec<bool> = list("overflows").map(|v| v.as_bool().unwrap()).collect();
         assert!(overflows.iter().filter(|&&o| o).count() > 10);

@@ -9,7 +9,9 @@ use halfstep_nn::layers::{BatchNorm, Dropout, Linear, relu};
 use halfstep_nn::{Context, InputSpec, Model};
 use halfstep_train::optimiser::{Optimiser, Sgd};
 use halfstep_train::scaler::{DynamicScale, LossScale, SCALE_SLOT, StaticScale};
+use halfstep_train::schedule::{Decay, Schedule};
 use halfstep_train::session::{Cause, Progress, Session, SessionSpec, TrainError};
+use halfstep_train::step_options::StepOptions;
 
 const WIDTH: usize = 6;
 const BATCH: usize = 4;
@@ -272,4 +274,58 @@ fn scale_too_high(engine: &dyn Engine) {
     assert!(matches!(error, TrainError::Diverged { cause: Cause::Backward, .. }), "{error}");
     let message = error.to_string();
     assert!(message.contains("fp16") && message.contains("loss scaling"), "{message}");
+}
+
+/// Every kind of state at once, moving averages and a schedule's warm-up among them, in the loop that runs use: a skipped step
+/// moves the data cursor, the attempts and the scaler, and nothing else.
+#[test]
+fn a_skipped_step_moves_the_cursor_and_the_scaler_alone() {
+    let engine = common::interpreter();
+    let policy = Policy::named("fp16").unwrap();
+    let options = StepOptions { average: Some(0.9), ..StepOptions::default() };
+    // 2^30 overflows; down to where it does not takes steps that are skipped.
+    let scaling = LossScale::Dynamic(DynamicScale {
+        init: 2f64.powi(30),
+        ceiling: 2f64.powi(30),
+        ..DynamicScale::default()
+    });
+    let spec = SessionSpec { scaling, options, ..SessionSpec::new(&policy, BATCH, 1) };
+    let mut session = Session::new(&engine, &PLAIN, &INPUT, &policy, &spec).unwrap();
+    let schedule = Schedule::Linear(Decay { warmup: 100, end: 0.0 });
+    let mut skipped = 0;
+    for attempt in 0..30 {
+        let (before, old, old_scale) = (bits(&session), session.progress(), scale(&session));
+        let names: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(
+            names.contains(&"optimiser.average.first.weight") && names.contains(&"norm.running_var"),
+            "{names:?}"
+        );
+        let factor = schedule.factor(old.committed, 200);
+        let (x, y) = batch(attempt);
+        let report = session.step(HostSlice::F32(&x), &y, 0.01 * factor).unwrap();
+        let now = session.progress();
+        assert_eq!(now.attempts, old.attempts + 1);
+        if report.committed {
+            assert_eq!((report.cause, now.committed), (None, old.committed + 1));
+            assert_ne!(schedule.factor(now.committed, 200), factor, "the schedule moves");
+            continue;
+        }
+        skipped += 1;
+        assert_eq!(report.cause, Some(Cause::Backward), "a skip says its cause");
+        assert_eq!(bits(&session), before);
+        assert_eq!(schedule.factor(now.committed, 200), factor, "the schedule stays");
+        assert_eq!(scale(&session), old_scale * 0.5);
+    }
+    assert!((5..25).contains(&skipped), "{skipped} of 30 skipped");
+}
+
+/// bf16 and f32 have no scale to lower: they are not skipped for ever, and the report says why.
+#[test]
+fn divergence_in_f32_and_bf16_is_reported() {
+    let swell = |s: &mut Session<'_>| s.upload("last.weight", HostSlice::F32(&[3e38; 24])).unwrap();
+    for engine in common::engines() {
+        for policy in ["fp32", "bf16"] {
+            assert_eq!(diverged(&*engine, policy, LossScale::Off, swell, 0.5), (3, 1, Cause::Forward));
+        }
+    }
 }

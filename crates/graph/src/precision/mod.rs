@@ -3,10 +3,12 @@
 
 mod assign;
 mod class;
+mod lint;
 mod plan;
 mod policy;
 
 pub use assign::assign;
 pub use class::{Class, class};
+pub use lint::{Extent, Lint, LintFinding, lint};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};

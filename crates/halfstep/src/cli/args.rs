@@ -40,6 +40,10 @@ pub enum Command {
     Explain(Explain),
     /// Show how much memory a step needs in each precision, and what fits a number of bytes
     Plan(Plan),
+    /// Repeat the step at which training fails with every value observed: which value broke, and why
+    Doctor(Doctor),
+    /// Warn of what a recipe will do badly in its formats, before any step
+    Lint(Lint),
     /// Show the processor, its instruction sets, memory, and what each precision runs on
     Info(Info),
     /// Show how formats store numbers, sums and blocks, in digits and pictures
@@ -262,6 +266,50 @@ pub struct Plan {
     #[arg(long, requires = "max")]
     pub recompute: bool,
     /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `doctor`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 no step failed, 1 one did.")]
+pub struct Doctor {
+    /// Recipe, or run directory
+    #[arg(value_name = "RECIPE|RUN")]
+    pub target: PathBuf,
+    /// Precision, in place of the recipe's
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+    /// Seed, in place of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Train for at most so many steps to find one that fails; the last is looked at if none does
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub steps: u64,
+    /// Of a run that was diagnosed when it failed: repeat that, from its last checkpoint
+    #[arg(long)]
+    pub again: bool,
+    /// Show the range of every value, in execution order
+    #[arg(long)]
+    pub all: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Directory to make for the diagnosis, the ranges of all values and their pictures
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// `lint`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 nothing found, 1 something found.")]
+pub struct Lint {
+    /// Recipe to look at [default: the one of `compare`]
+    pub recipe: Option<PathBuf>,
+    /// Precision, in place of all that the recipe names
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<String>,
+    /// Print a JSON list
     #[arg(long)]
     pub json: bool,
 }

@@ -34,7 +34,7 @@ use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine, output, prepare, verdict};
+use super::{interrupt, machine, numerics, output, prepare, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -94,7 +94,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         ));
         let obtained = obtain(arm, &cache, &setup, all, args.jobs, &say)?;
         if let Some(dir) = &arm.dir {
-            keep(dir, &obtained)?;
+            keep(dir, &arm.name, &obtained)?;
         }
         let assessments = assessments(&setup, &obtained, all)?;
         if examples.is_empty() {
@@ -276,7 +276,7 @@ fn obtain(
 }
 
 /// Puts models, logits and the log of the runs into the run directory, which then needs no cache.
-fn keep(dir: &RunDir, obtained: &[Obtained]) -> Result<(), Failure> {
+fn keep(dir: &RunDir, title: &str, obtained: &[Obtained]) -> Result<(), Failure> {
     let folder = dir.file(LOGITS_FOLDER);
     std::fs::create_dir_all(&folder).map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
     let mut log = Vec::new();
@@ -293,6 +293,7 @@ fn keep(dir: &RunDir, obtained: &[Obtained]) -> Result<(), Failure> {
         }
         log.extend(read(run_dir::METRICS)?);
     }
+    numerics::gather(dir, title, obtained.iter().map(|o| o.place.as_path()))?;
     Ok(dir.write(run_dir::METRICS, &log)?)
 }
 

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod cache;
 mod compare;
+mod doctor;
 mod duration;
 mod eval;
 mod explain;
@@ -13,10 +14,12 @@ mod failure;
 mod generate;
 mod info;
 mod interrupt;
+mod lint;
 mod machine;
 mod memory;
 mod new;
 mod numbers;
+mod numerics;
 mod open;
 mod output;
 mod plan;
@@ -86,6 +89,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Export(args) => export::run(args, threads),
         Command::Explain(args) => explain::run(args, threads),
         Command::Plan(args) => plan::run(args, threads),
+        Command::Doctor(args) => doctor::run(args, threads),
+        Command::Lint(args) => lint::run(args),
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),

@@ -13,7 +13,7 @@ use halfstep::train::run_log::Lines;
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::{machine, memory, progress};
+use super::{lint, machine, memory, progress};
 
 /// The recipe that `compare` runs when none is named.
 const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
@@ -155,6 +155,7 @@ pub fn begin(
     make: impl FnOnce() -> Result<RunDir, Failure>,
 ) -> Result<(RunDir, Lines), Failure> {
     memory::check(experiment, engine, policies, info.is_some())?;
+    lint::warn(experiment, policies)?;
     // Compiled first: nothing is written for a recipe that does not compile.
     let mut plans = Vec::new();
     for policy in policies {

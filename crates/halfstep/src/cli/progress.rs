@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use halfstep::train::doctor::{Diagnosis, Sample};
 use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
@@ -9,6 +10,7 @@ use halfstep::train::train_loop::{Proceed, RunError, Watch};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::interrupt;
+use super::numerics::Numerics;
 
 /// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in otherwise.
 pub fn bar(label: &str, steps: u64) -> ProgressBar {
@@ -30,7 +32,7 @@ pub fn spinner(label: &str) -> ProgressBar {
 }
 
 /// Shows and writes down what a run does.
-pub struct Watcher<'a> {
+pub struct Watcher<'a, 'd> {
     /// The bar to move.
     pub bar: ProgressBar,
     /// Where measurements go.
@@ -43,9 +45,11 @@ pub struct Watcher<'a> {
     pub evaluated: &'a mut dyn FnMut(&EvaluationMetrics, &Session<'_>, &ProgressBar) -> Result<(), RunError>,
     /// The loss as shown.
     pub running: RunningLoss,
+    /// Where ranges and diagnoses go.
+    pub numerics: &'a mut Numerics<'d>,
 }
 
-impl Watch for Watcher<'_> {
+impl Watch for Watcher<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let (policy, seed) = (self.policy, self.seed);
         self.lines.push(&Line { policy, seed, event: Event::Step(metrics.clone()) })?;
@@ -61,6 +65,16 @@ impl Watch for Watcher<'_> {
         let (policy, seed) = (self.policy, self.seed);
         self.lines.push(&Line { policy, seed, event: Event::Evaluation(metrics.clone()) })?;
         (self.evaluated)(metrics, session, &self.bar)
+    }
+
+    fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
+        self.numerics.sampled(sample)
+    }
+
+    fn diagnosed(&mut self, diagnosis: &Diagnosis) -> Result<(), RunError> {
+        let text = format!("doctor: step {}: {}", diagnosis.attempt, diagnosis.sentence());
+        self.bar.suspend(|| eprintln!("{text}"));
+        self.numerics.diagnosed(diagnosis)
     }
 
     fn log_position(&self) -> LogPosition {

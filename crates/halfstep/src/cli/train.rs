@@ -8,6 +8,7 @@ use std::time::Instant;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, CheckpointEvent, CheckpointStats, Checkpoints, Contents, Latest};
+use halfstep::train::doctor::{Diagnosis, Sample};
 use halfstep::train::metrics::{EvaluationMetrics, Outcome, RunRecord, RunningLoss, StepMetrics};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::{self, RunDir, RunInfo};
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use super::args::Train;
 use super::failure::{FAILED, Failure, INTERRUPTED, OUT_OF_TIME};
+use super::numerics::Numerics;
 use super::progress::{Watcher, bar};
 use super::resume::{Place, Task};
 use super::{interrupt, output, prepare};
@@ -99,6 +101,8 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         bar.suspend(|| say(&text));
         Ok(())
     };
+    let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
+    let mut kept = Numerics::new(&dir, &experiment.recipe.name, attempts);
     let watcher = Watcher {
         bar: bar.clone(),
         lines: &mut lines,
@@ -106,12 +110,14 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         seed,
         evaluated: &mut evaluated,
         running: RunningLoss::default(),
+        numerics: &mut kept,
     };
     let mut watcher = Timed { watcher, deadline, unwritten: None };
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
     let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
     let run = experiment.run_with(engine.as_ref(), &policy, seed, &mut watcher, keeping)?;
     let unwritten = watcher.unwritten.take();
+    kept.finish()?;
     bar.finish_and_clear();
     checkpoint::save_to(&dir, CHECKPOINT, &run.session, Contents::Model)?;
     let (record, stats) = (&run.record, checkpoints.stats());
@@ -258,14 +264,14 @@ fn summary(record: &RunRecord, stats: CheckpointStats, run: &Path) -> Vec<(&'sta
 }
 
 /// A watcher that stops in time, and warns of checkpoints that could not be written.
-struct Timed<'a> {
-    watcher: Watcher<'a>,
+struct Timed<'a, 'd> {
+    watcher: Watcher<'a, 'd>,
     deadline: Option<Instant>,
     /// Why the last checkpoint could not be written.
     unwritten: Option<String>,
 }
 
-impl Watch for Timed<'_> {
+impl Watch for Timed<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         self.watcher.step(metrics)?;
         Ok(self.proceed())
@@ -278,6 +284,14 @@ impl Watch for Timed<'_> {
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
         self.watcher.evaluation(metrics, session)
+    }
+
+    fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
+        self.watcher.sampled(sample)
+    }
+
+    fn diagnosed(&mut self, diagnosis: &Diagnosis) -> Result<(), RunError> {
+        self.watcher.diagnosed(diagnosis)
     }
 
     fn checkpoint(&mut self, event: &CheckpointEvent) {

@@ -9,6 +9,7 @@
 //! | `[schedule]` | `kind` and the fields of [`Schedule`] |
 //! | `[train]` | [`TrainSettings`] |
 //! | `[checkpoint]` | [`CheckpointSettings`] |
+//! | `[doctor]` | [`DoctorSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
 //! | `[cost]` | [`CostSettings`] |
@@ -34,21 +35,22 @@ pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
 pub use plan_file::PlanFile;
 pub use settings::{
-    BestBy, CheckpointSettings, CompareSettings, CostSettings, Length, MarginText, PrecisionSettings,
-    TrainSettings,
+    BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
+    PrecisionSettings, TrainSettings,
 };
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "data",
     "model",
     "optimiser",
     "schedule",
     "train",
     "checkpoint",
+    "doctor",
     "precision",
     "compare",
     "cost",
@@ -77,6 +79,8 @@ pub struct Recipe {
     pub train: TrainSettings,
     /// When checkpoints are made, and which are kept.
     pub checkpoint: CheckpointSettings,
+    /// How closely its numbers are watched.
+    pub doctor: DoctorSettings,
     /// In which formats.
     pub precision: PrecisionSettings,
     /// How precisions are compared.
@@ -136,6 +140,17 @@ impl Recipe {
     pub fn with_plan(mut self, plan: PlanFile) -> Recipe {
         (self.precision.policy, self.precision.overrides) = (plan.policy, plan.overrides);
         self
+    }
+
+    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not written; none where neither is.
+    /// Of a list, the line of the entry that holds `entry`.
+    pub(crate) fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
+        self.source.line_of(section, key, entry)
+    }
+
+    /// The name it was read under.
+    pub(crate) fn source_name(&self) -> &str {
+        self.source.name()
     }
 
     /// The folder that relative paths are taken from.

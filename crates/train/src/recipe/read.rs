@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::settings::{
-    CheckpointSettings, CompareSettings, CostSettings, Length, PrecisionSettings, PrecisionTable,
+    CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings, PrecisionTable,
     TrainSettings, TrainTable,
 };
 use super::{Arm, OF_AN_ARM, Recipe, SECTIONS};
@@ -64,6 +64,21 @@ impl Source {
         let holds = |place: &Place| self.text.get(place.value.clone()).is_some_and(|t| t.contains(needle));
         let found = self.places.iter().find(|(path, place)| path.starts_with(&prefix) && holds(place));
         found.map(|(path, _)| &path[prefix.len()..])
+    }
+
+    /// The name the text was read under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The line of a key, its section, or the entry of its list that holds `entry`.
+    pub fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
+        let place = self.places.get(&format!("{section}.{key}"));
+        let inside = place.zip(entry).and_then(|(place, entry)| {
+            Some(place.value.start + self.text.get(place.value.clone())?.find(entry)?)
+        });
+        let start = inside.or_else(|| place.or_else(|| self.places.get(section)).map(|p| p.key.start))?;
+        Some(self.text.get(..start)?.matches('\n').count() + 1)
     }
 
     fn record(&mut self, path: &str, table: &DeTable<'_>) {
@@ -179,6 +194,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
     let checkpoint = section("checkpoint").map_or(Ok(CheckpointSettings::default()), Section::deserialise)?;
     checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
+    let doctor = section("doctor").map_or(Ok(DoctorSettings::default()), Section::deserialise)?;
+    doctor.validate().map_err(|e| setting("doctor", &e, source))?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
@@ -208,6 +225,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         schedule,
         train,
         checkpoint,
+        doctor,
         precision,
         compare,
         cost,

@@ -154,6 +154,32 @@ impl CheckpointSettings {
     }
 }
 
+/// The `[doctor]` section: how closely a run's numbers are watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DoctorSettings {
+    /// Steps between samples of the range of every value; 0 takes none. A sample holds the memory of a second program, so
+    /// none is taken under a `memory_budget`.
+    pub every: u64,
+    /// Skipped steps in a row after which the last one is diagnosed.
+    pub skips: u32,
+}
+
+impl Default for DoctorSettings {
+    fn default() -> DoctorSettings {
+        DoctorSettings { every: 500, skips: 4 }
+    }
+}
+
+impl DoctorSettings {
+    /// Whether the settings make sense.
+    ///
+    /// Errors: a setting out of range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        require(self.skips > 0, "skips", self.skips, "at least 1")
+    }
+}
+
 /// The `[precision]` section.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PrecisionSettings {

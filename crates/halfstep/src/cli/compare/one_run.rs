@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{Cache, FORMAT, LOGITS, MODEL, RECORD, Stored, Sum};
 use super::energy::Meter;
 use crate::cli::failure::Failure;
+use crate::cli::numerics::Numerics;
 use crate::cli::progress::{Watcher, bar};
 use crate::cli::{interrupt, machine};
 
@@ -122,7 +123,9 @@ pub fn make(
     let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
     let mut lines = Lines::resume(dir.files(), &dir.file(METRICS), &position)?;
     let bar = bars.add(bar(&format!("{} seed {}", task.policy, task.seed), experiment.steps));
-    bar.set_position(latest.as_ref().map_or(0, |l| l.state().progress.attempts));
+    let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
+    bar.set_position(attempts);
+    let mut numerics = Numerics::new(&dir, &experiment.recipe.name, attempts);
     let mut evaluated =
         |_: &EvaluationMetrics, _: &Session<'_>, _: &indicatif::ProgressBar| Ok::<(), RunError>(());
     let mut watcher = Watcher {
@@ -132,6 +135,7 @@ pub fn make(
         seed: task.seed,
         evaluated: &mut evaluated,
         running: RunningLoss::default(),
+        numerics: &mut numerics,
     };
     let own = &experiment.recipe.checkpoint;
     // Only to go on from: no best ones, and none of runs that are done in a minute.

@@ -1,0 +1,173 @@
+//! `halfstep doctor`: which value of a step broke, and why.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::train::checkpoint::Latest;
+use halfstep::train::doctor::{Diagnosis, Sample, ValueRange};
+use halfstep::train::recipe::Recipe;
+use halfstep::train::run_dir::{self, RunDir};
+use serde::Serialize;
+
+use super::args::Doctor;
+use super::failure::{FAILED, Failure, INTERRUPTED};
+use super::numerics::DIAGNOSES;
+use super::{interrupt, numerics, output, prepare, progress};
+
+/// Rows of the table unless all are asked for.
+const ROWS: usize = 12;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    steps: u64,
+    failed: bool,
+    diagnosis: &'a Diagnosis,
+    sample: &'a Sample,
+}
+
+/// Runs the command.
+pub fn run(args: Doctor, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let is_run = args.target.is_dir();
+    let (mut recipe, latest) = match is_run {
+        true => {
+            let dir = RunDir::open(&args.target)?;
+            if !args.again && stored(&dir, args.json)? {
+                return Ok(ExitCode::from(FAILED));
+            }
+            let (latest, _) = Latest::find(&dir);
+            (Recipe::read(&dir.file(run_dir::RECIPE))?, latest)
+        }
+        false => (prepare::recipe(Some(&args.target))?, None),
+    };
+    if let Some(name) = args.precision {
+        prepare::known_precision(&name)?;
+        recipe.precision.policy = name;
+    }
+    recipe.seed = args.seed.unwrap_or(recipe.seed);
+    let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
+    // A checkpoint of another precision or seed is of another run.
+    let latest = latest.filter(|l| l.state().policy == policy && l.state().seed == seed);
+    let engine = halfstep::engine(threads)?;
+    let experiment = prepare::prepare(recipe)?;
+    interrupt::listen();
+    let bar = progress::bar(&policy, args.steps.min(experiment.steps));
+    let mut first = None;
+    let mut told = |attempt: u64| {
+        bar.set_position(attempt - *first.get_or_insert(attempt));
+        !interrupt::asked()
+    };
+    let found = experiment.examine(engine.as_ref(), &policy, seed, latest.as_ref(), args.steps, &mut told)?;
+    bar.finish_and_clear();
+    if args.json {
+        output::json(&Printed {
+            steps: found.steps,
+            failed: found.failed,
+            diagnosis: &found.diagnosis,
+            sample: &found.sample,
+        })?;
+    } else {
+        output::line(&match found.failed {
+            true => format!("The run fails at step {}.", units::count(found.steps)),
+            false => {
+                format!("No step failed up to step {}; this is the next one.", units::count(found.steps))
+            }
+        });
+        output::raw(&found.diagnosis.to_string());
+        output::raw(&format!("\n{}", table(&found.sample, args.all)));
+    }
+    if let Some(out) = &args.out {
+        let dir = RunDir::create_at(out)?;
+        dir.write_json(DIAGNOSES, &[&found.diagnosis])?;
+        numerics::write(&dir, &experiment.recipe.name, std::slice::from_ref(&found.sample))?;
+    }
+    if interrupt::asked() {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(if found.failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Prints what was found when the run failed, if it did.
+fn stored(dir: &RunDir, json: bool) -> Result<bool, Failure> {
+    if !dir.file(DIAGNOSES).is_file() {
+        return Ok(false);
+    }
+    let diagnoses: Vec<Diagnosis> = dir.read_json(DIAGNOSES)?;
+    if json {
+        output::json(&diagnoses)?;
+    } else {
+        for diagnosis in &diagnoses {
+            output::line(&diagnosis.to_string());
+        }
+        output::line("As found when it happened; --again repeats it from the last checkpoint.");
+    }
+    Ok(!diagnoses.is_empty())
+}
+
+/// The values nearest to the ends of their formats, or all in execution order.
+fn table(sample: &Sample, all: bool) -> String {
+    let heading = [
+        "value",
+        "op",
+        "pass",
+        "stored",
+        "largest",
+        "bits left",
+        "f16 <",
+        "f16 >",
+        "bf16 <",
+        "e4m3 <",
+        "e4m3 >",
+        "e5m2 <",
+        "e5m2 >",
+    ];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    let mut values: Vec<&ValueRange> = sample.values.iter().collect();
+    let headroom = |v: &ValueRange| v.headroom().unwrap_or(f64::INFINITY);
+    if !all {
+        values.sort_by(|a, b| headroom(a).total_cmp(&headroom(b)));
+        values.truncate(ROWS);
+    }
+    for value in &values {
+        let share = |format: &str, over: bool| {
+            let shares = value.formats.get(format);
+            let share = shares.map_or(0.0, |s| if over { s.overflow } else { s.underflow });
+            match share {
+                0.0 => "0".to_string(),
+                s if s < 1e-4 => "<0.01 %".to_string(),
+                s => format!("{:.2} %", s * 100.0),
+            }
+        };
+        let bits = match value.headroom() {
+            Some(bits) if bits.is_infinite() => "none".into(),
+            Some(bits) => format!("{bits:.1}"),
+            None => "–".into(),
+        };
+        rows.push(vec![
+            if value.name.is_empty() { "–".into() } else { value.name.clone() },
+            value.op.clone(),
+            format!("{:?}", value.phase).to_lowercase(),
+            value.format.to_string(),
+            format!("{:.2e}", value.amax),
+            bits,
+            share("f16", false),
+            share("f16", true),
+            share("bf16", false),
+            share("e4m3", false),
+            share("e4m3", true),
+            share("e5m2", false),
+            share("e5m2", true),
+        ]);
+    }
+    let rest = sample.values.len() - values.len();
+    let below = match rest {
+        0 => String::new(),
+        n => format!("and {n} more with --all. "),
+    };
+    format!(
+        "{}{below}As f32 has them. <: becomes zero, >: overflows or saturates in that format, as shares of the elements that\n\
+         are not zero.\n",
+        output::columns(&rows)
+    )
+}

@@ -1,0 +1,53 @@
+//! `halfstep lint`, and the warnings that `train` and `compare` begin with.
+
+use std::process::ExitCode;
+
+use halfstep::train::lint::Warning;
+use halfstep::train::recipe::Experiment;
+
+use super::args::Lint;
+use super::failure::{FAILED, Failure};
+use super::{output, prepare};
+
+/// Runs the command.
+pub fn run(args: Lint) -> Result<ExitCode, Failure> {
+    let recipe = prepare::recipe(args.recipe.as_deref())?;
+    if let Some(name) = &args.precision {
+        prepare::known_precision(name)?;
+    }
+    let experiment = prepare::prepare(recipe)?;
+    let policies = match args.precision {
+        Some(name) => vec![name],
+        None => {
+            let mut all = experiment.recipe.precision.policies.clone();
+            let own = &experiment.recipe.precision.policy;
+            if !all.contains(own) {
+                all.push(own.clone());
+            }
+            all
+        }
+    };
+    let warnings = warnings(&experiment, &policies)?;
+    if args.json {
+        output::json(&warnings)?;
+    } else if warnings.is_empty() {
+        output::line(&format!("Nothing found in {}.", policies.join(", ")));
+    } else {
+        warnings.iter().for_each(|w| output::line(&w.to_string()));
+    }
+    Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Warns on stderr of what these precisions will do badly.
+pub fn warn(experiment: &Experiment, policies: &[String]) -> Result<(), Failure> {
+    warnings(experiment, policies)?.iter().for_each(|w| eprintln!("warning: {w}"));
+    Ok(())
+}
+
+fn warnings(experiment: &Experiment, policies: &[String]) -> Result<Vec<Warning>, Failure> {
+    let mut all = Vec::new();
+    for policy in policies {
+        all.extend(experiment.lint(policy)?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,219 @@
+//! What the doctor found, as it is printed and kept.
+
+use std::fmt;
+
+use halfstep_graph::{DType, Phase};
+use serde::{Deserialize, Serialize};
+
+/// The first value that left the range of its format.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Where in the model it stands.
+    pub name: String,
+    /// The operation that makes it.
+    pub op: String,
+    /// Which part of the step.
+    pub phase: Phase,
+    /// How it is stored.
+    pub format: DType,
+    /// Largest finite number of that format.
+    pub largest: f64,
+    /// Smallest number above zero of that format.
+    pub smallest: f64,
+    /// Largest magnitude of the same value in f32; none where f32 does not hold it either.
+    pub found_largest: Option<f64>,
+    /// Smallest magnitude above zero of the same value in f32.
+    pub found_smallest: Option<f64>,
+    /// Elements that are not finite, or were flushed to zero.
+    pub bad: u64,
+    /// Elements.
+    pub count: u64,
+}
+
+/// Why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Cause {
+    /// A sample of the batch is not finite, or beyond what its format or the arithmetic on it holds.
+    BadInput {
+        /// Its place in the batch.
+        sample: usize,
+        /// The number's place in the sample.
+        element: usize,
+        /// The number, as text: JSON knows neither NaN nor infinity.
+        value: String,
+    },
+    /// State held NaN or infinity before the step.
+    BadState {
+        /// Its name.
+        slot: String,
+    },
+    /// A constant of the model is beyond its format's range, or rounds to zero in it.
+    Constant {
+        /// The constant.
+        value: f64,
+    },
+    /// Without the loss scale, or at a lower one, the gradients fit.
+    ScaleTooHigh {
+        /// The scale of the step.
+        scale: f64,
+        /// The largest power of two at which a replay of the step was finite.
+        fits: f64,
+    },
+    /// Gradients are flushed to zero, and at a higher scale they are not.
+    ScaleTooLow {
+        /// The scale of the step.
+        scale: f64,
+        /// A power of two at which a replay of the step kept them.
+        keeps: f64,
+    },
+    /// f32 holds the value and its format does not.
+    OutOfRange,
+    /// f32 keeps the value above zero and its format does not.
+    Underflow,
+    /// Training made the weights so large that the loss is worse than it was at the beginning.
+    ExplodedWeights {
+        /// The weight whose largest element grew most.
+        slot: String,
+        /// By what factor.
+        grown: f64,
+    },
+    /// The same value is not finite in f32 either: no format mends it.
+    NotFiniteInF32,
+    /// The operands are in range; rounded to their format, they no longer tell apart what f32 does.
+    Rounding,
+    /// No value left its range.
+    Nothing,
+}
+
+/// What a replay of a step showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// The precision policy.
+    pub policy: String,
+    /// The seed of the run.
+    pub seed: u64,
+    /// Steps tried before this one.
+    pub attempt: u64,
+    /// Loss scale of the step.
+    pub scale: f64,
+    /// Loss of the batch in the policy; none if it is not finite.
+    pub loss: Option<f64>,
+    /// The first value out of range, in execution order.
+    pub finding: Option<Finding>,
+    /// Why.
+    pub cause: Cause,
+    /// What each replay showed.
+    pub evidence: Vec<String>,
+    /// What would mend it, the likeliest first.
+    pub fixes: Vec<String>,
+}
+
+/// A number with few digits.
+pub(super) fn short(x: f64) -> String {
+    match x.abs() {
+        a if a != 0.0 && !(1e-3..1e5).contains(&a) => format!("{x:.3e}"),
+        a if a >= 100.0 => format!("{x:.0}"),
+        _ => format!("{}", (x * 1e4).round() / 1e4),
+    }
+}
+
+/// "forward pass" and so on.
+pub(super) fn pass(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Forward => "forward pass",
+        Phase::Backward => "backward pass",
+        Phase::Update => "update",
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { op, phase, format, bad, count, .. } = self;
+        let name = if self.name.is_empty() { "the model" } else { &self.name };
+        write!(f, "{op} of {name} in the {}, stored as {format}: {bad} of {count} elements", pass(*phase))?;
+        match (self.found_largest, self.found_smallest) {
+            (Some(largest), _) if largest > self.largest => {
+                write!(f, ", up to {} where {format} ends at {}", short(largest), short(self.largest))
+            }
+            (Some(_), Some(smallest)) if smallest < self.smallest => {
+                write!(f, ", down to {} where {format} ends at {}", short(smallest), short(self.smallest))
+            }
+            (Some(largest), _) => write!(f, ", in f32 up to {}", short(largest)),
+            (None, _) => write!(f, ", not finite in f32 either"),
+        }
+    }
+}
+
+impl Cause {
+    /// In a few words.
+    pub fn sentence(&self) -> String {
+        match self {
+            Cause::BadInput { sample, element, value } => {
+                format!("bad input: sample {sample} of the batch holds {value} (element {element})")
+            }
+            Cause::BadState { slot } => format!("`{slot}` held NaN or infinity before the step"),
+            Cause::Constant { value } => {
+                format!("the constant {value:e} of the model does not fit the format it is stored in")
+            }
+            Cause::ScaleTooHigh { scale, fits } => {
+                format!(
+                    "the loss scale {} is too high; at {} the step is finite",
+                    short(*scale),
+                    short(*fits)
+                )
+            }
+            Cause::ScaleTooLow { scale, keeps } => format!(
+                "the loss scale {} is too low: gradients become zero; at {} they do not",
+                short(*scale),
+                short(*keeps)
+            ),
+            Cause::OutOfRange => "the operation's result is out of range of its format; f32 holds it".into(),
+            Cause::Underflow => "the operation's result is too small for its format; f32 holds it".into(),
+            Cause::ExplodedWeights { slot, grown } => format!(
+                "the weights have exploded: `{slot}` is {} times as large as at the beginning",
+                short(*grown)
+            ),
+            Cause::NotFiniteInF32 => "it is not finite in f32 either: no format mends it".into(),
+            Cause::Rounding => {
+                "its operands are in range, but rounded to their format they no longer differ".into()
+            }
+            Cause::Nothing => "every value was in range".into(),
+        }
+    }
+}
+
+impl Diagnosis {
+    /// What was found, in one sentence.
+    pub fn sentence(&self) -> String {
+        match &self.finding {
+            Some(finding) => format!("{}; first out of range: {finding}", self.cause.sentence()),
+            None => self.cause.sentence(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let loss = self.loss.map_or("not finite".into(), short);
+        writeln!(
+            f,
+            "attempt {} in {}, seed {}: loss {loss}, loss scale {}",
+            self.attempt,
+            self.policy,
+            self.seed,
+            short(self.scale)
+        )?;
+        if let Some(finding) = &self.finding {
+            writeln!(f, "first out of range: {finding}")?;
+        }
+        writeln!(f, "cause: {}", self.cause.sentence())?;
+        for evidence in &self.evidence {
+            writeln!(f, "  · {evidence}")?;
+        }
+        for fix in &self.fixes {
+            writeln!(f, "try: {fix}")?;
+        }
+        Ok(())
+    }
+}
