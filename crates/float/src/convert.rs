@@ -120,6 +120,30 @@ pub(crate) fn value<F: Narrow>(code: u32) -> f32 {
     f32::from_bits(sign | if magnitude > F::MAX || no_zero { beyond } else { finite })
 }
 
+/// The value of an e4m3 code; exact.
+#[inline(always)]
+pub fn f32_from_e4m3(code: u8) -> f32 {
+    value::<E4m3>(code.into())
+}
+
+/// The value of an e5m2 code; exact.
+#[inline(always)]
+pub fn f32_from_e5m2(code: u8) -> f32 {
+    value::<E5m2>(code.into())
+}
+
+/// The e4m3 code of `x`, to nearest even; NaN for what is beyond ±448.
+#[inline(always)]
+pub fn e4m3_from_f32(x: f32) -> u8 {
+    nearest::<E4m3>(x, Overflow::NonFinite) as u8
+}
+
+/// The e5m2 code of `x`, to nearest even; an infinity for what is beyond ±57344.
+#[inline(always)]
+pub fn e5m2_from_f32(x: f32) -> u8 {
+    nearest::<E5m2>(x, Overflow::NonFinite) as u8
+}
+
 /// How the elements of a slice are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SliceRounding {

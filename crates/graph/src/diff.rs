@@ -283,6 +283,7 @@ impl Vjp<'_> {
                         let share = self.binary(Binary::Div, mask, ties)?;
                         one(self.mul(spread, share)?)
                     }
+                    ReduceKind::AbsMax => self.no_derivative(),
                 }
             }
             Op::ArgMax => Ok(vec![None]),
@@ -364,6 +365,7 @@ impl Vjp<'_> {
             | Op::LayerNormGrad
             | Op::BatchNormGrad
             | Op::CrossEntropyGrad
+            | Op::Quantise(_)
             | Op::AttentionGrad(_)
             | Op::AdamW(_)
             | Op::Sgd(_) => self.no_derivative(),

@@ -6,7 +6,9 @@
 use std::ops::Range;
 
 use super::Compute;
-use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32};
+use super::element::{
+    Bf16, E4m3, E5m2, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32,
+};
 use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Data, Line, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
@@ -53,6 +55,8 @@ fn load(source: &Source<'_>, compute: Compute, line: Line, position: Position, t
         (Data::F32(d), Compute::F16) => load_as::<F32ToF16>(source, d, line, position, to),
         (Data::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
         (Data::F16(d), _) => load_as::<F16>(source, d, line, position, to),
+        (Data::E4m3(d), _) => load_as::<E4m3>(source, d, line, position, to),
+        (Data::E5m2(d), _) => load_as::<E5m2>(source, d, line, position, to),
     }
 }
 
@@ -152,6 +156,7 @@ fn prefetch(source: &Source<'_>, line: Line, position: Position, len: usize) {
         let (data, size) = match source.data {
             Data::F32(d) => (d.as_ptr().cast::<i8>(), 4),
             Data::Bf16(d) | Data::F16(d) => (d.as_ptr().cast::<i8>(), 2),
+            Data::E4m3(d) | Data::E5m2(d) => (d.as_ptr().cast::<i8>(), 1),
         };
         for at in (start * size..(start + len) * size).step_by(64) {
             // SAFETY: a hint, which reads nothing and faults on no address.
@@ -176,6 +181,8 @@ macro_rules! with_element {
         with_element!(@ $data, $scheme, $d, $element, $body;
             Bf16, Compute::Bf16, _ => Bf16;
             F32, Compute::Bf16, _ => F32ToBf16;
+            E4m3, Compute::Bf16, _ => E4m3;
+            E5m2, Compute::Bf16, _ => E5m2;
             F16, Compute::F16, TileFormat::F16 => F16Code;
             F32, Compute::F16, TileFormat::F16 => F32ToF16Code;
             F16, Compute::F16, TileFormat::Bf16 => F16;

@@ -12,6 +12,10 @@ pub enum Data<'a> {
     Bf16(&'a [u16]),
     /// f16 codes.
     F16(&'a [u16]),
+    /// e4m3 codes.
+    E4m3(&'a [u8]),
+    /// e5m2 codes.
+    E5m2(&'a [u8]),
 }
 
 impl Data<'_> {
@@ -20,6 +24,7 @@ impl Data<'_> {
         match self {
             Data::F32(d) => d.len(),
             Data::Bf16(d) | Data::F16(d) => d.len(),
+            Data::E4m3(d) | Data::E5m2(d) => d.len(),
         }
     }
 

@@ -42,7 +42,7 @@ pub fn class(op: &Op) -> Class {
             | Unary::Sign => Class::Follow,
         },
         Op::Reduce { kind: ReduceKind::Sum | ReduceKind::Mean, .. } => Class::Full,
-        Op::Reduce { kind: ReduceKind::Max, .. } => Class::Follow,
+        Op::Reduce { kind: ReduceKind::Max | ReduceKind::AbsMax, .. } => Class::Follow,
         Op::ScatterAdd { .. }
         | Op::Softmax
         | Op::CrossEntropy
@@ -65,6 +65,11 @@ pub fn class(op: &Op) -> Class {
         | Op::Gather
         | Op::Pool { .. }
         | Op::PoolGrad { .. } => Class::Follow,
-        Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Cast { .. } | Op::ArgMax => Class::Source,
+        Op::Input { .. }
+        | Op::Read { .. }
+        | Op::Const { .. }
+        | Op::Cast { .. }
+        | Op::Quantise(_)
+        | Op::ArgMax => Class::Source,
     }
 }

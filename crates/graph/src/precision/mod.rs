@@ -3,10 +3,13 @@
 
 mod assign;
 mod class;
+mod narrow;
 mod plan;
 mod policy;
+mod quantise;
 
 pub use assign::assign;
 pub use class::{Class, class};
+pub use narrow::{GradientRounding, Narrow, Scaling};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};

@@ -106,6 +106,8 @@ pub enum TensorKind {
     Statistic,
     /// State of the loss scaler.
     Scaler,
+    /// The scale of a value in eight bits, or the magnitudes it is derived from.
+    Scale,
     /// A count of steps.
     Counter,
 }
@@ -117,6 +119,7 @@ impl From<SlotKind> for TensorKind {
             SlotKind::Moment => TensorKind::Moment,
             SlotKind::Statistic => TensorKind::Statistic,
             SlotKind::Scaler => TensorKind::Scaler,
+            SlotKind::Scale => TensorKind::Scale,
             SlotKind::Counter => TensorKind::Counter,
         }
     }
