@@ -1,8 +1,6 @@
 //! How a stored element becomes what a micro-kernel multiplies.
 
-use halfstep_float::{
-    bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_e5m2, f32_from_f16,
-};
+use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 
 /// A stored element and the f32 value that it stands for in the product.
 pub(crate) trait Element {
@@ -20,10 +18,6 @@ pub(crate) struct F32;
 pub(crate) struct Bf16;
 /// f16 codes.
 pub(crate) struct F16;
-/// e4m3 codes, whose values bf16 holds exactly.
-pub(crate) struct E4m3;
-/// e5m2 codes, likewise.
-pub(crate) struct E5m2;
 /// f32 rounded to bf16.
 pub(crate) struct F32ToBf16;
 /// f32 rounded to f16.
@@ -56,30 +50,6 @@ impl Element for Bf16 {
     #[inline(always)]
     fn terms(stored: u16) -> [u16; 3] {
         [stored, 0, 0]
-    }
-}
-
-impl Element for E4m3 {
-    type Stored = u8;
-    #[inline(always)]
-    fn value(stored: u8) -> f32 {
-        f32_from_e4m3(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: u8) -> [u16; 3] {
-        [(f32_from_e4m3(stored).to_bits() >> 16) as u16, 0, 0]
-    }
-}
-
-impl Element for E5m2 {
-    type Stored = u8;
-    #[inline(always)]
-    fn value(stored: u8) -> f32 {
-        f32_from_e5m2(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: u8) -> [u16; 3] {
-        [(f32_from_e5m2(stored).to_bits() >> 16) as u16, 0, 0]
     }
 }
 

@@ -21,15 +21,14 @@ pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineEr
                 MxScale::Even => ScaleRule::Even,
                 MxScale::NoOverflow => ScaleRule::NoOverflow,
             };
-            (Form::mx(q.format, rule), along(axis))
+            (Form::Mx(q.format, rule), along(axis))
         }
-        Blocks::Nvfp4 { axis } => (Ok(Form::Nvfp4), along(axis)),
-        Blocks::Row128 { axis } => (Form::fp8(q.format, 1), along(axis)),
-        Blocks::Square128 => (Form::fp8(q.format, 128), along(shape.len() - 2)),
+        Blocks::Nvfp4 { axis } => (Form::Nvfp4, along(axis)),
+        Blocks::Row128 { axis } => (Form::Row128(q.format), along(axis)),
+        Blocks::Square128 => (Form::Square128(q.format), along(shape.len() - 2)),
         Blocks::Tensor { .. } => unreachable!("codes of a whole tensor are elementwise"),
     };
     let (at, draws) = (l.at(), q.draws);
-    let form = form.map_err(|e| EngineError::Unsupported(format!("`{}`: {e}", l.node.name)))?;
     let scaled = matches!(form, Form::Nvfp4);
     let scale = if scaled { l.input(1) } else { nothing() };
     let key = if draws.is_some() { l.input(1 + usize::from(scaled)) } else { nothing() };

@@ -1,7 +1,7 @@
 //! Codes of 8 and 4 bits: of a whole tensor by one factor, and in blocks with scales of their own. The arithmetic of a
 //! block is `halfstep_float`'s.
 
-use halfstep_float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRule};
+use halfstep_float::blocks::{BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRule};
 use halfstep_float::{Draws, E8m0, Format, Overflow, SliceRounding, round_f32};
 use halfstep_graph::{Beyond, Quantise};
 
@@ -25,20 +25,47 @@ pub struct Codes {
 impl Codes {
     /// The values of the codes of `xs`·`scale`; `start` is the place of the first element in its tensor.
     #[inline(always)]
-    pub(crate) fn of(self, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-        let overflow = match self.beyond {
-            Beyond::Saturate => Overflow::Saturate,
-            Beyond::NonFinite => Overflow::NonFinite,
-        };
-        let mut scaled = [0.0; PART];
-        for (i, (xs, to)) in xs.chunks(PART).zip(to.chunks_mut(PART)).enumerate() {
-            let scaled = &mut scaled[..xs.len()];
-            scaled.iter_mut().zip(xs).for_each(|(to, &x)| *to = x * scale);
-            round_f32(self.format, rounding(key, self.draws, start + i * PART), overflow, scaled, to);
-            // Saturation would make an infinity the largest code.
-            for (to, &x) in to.iter_mut().zip(&*scaled) {
-                *to = if x.abs() < f32::INFINITY { *to } else { f32::NAN };
-            }
+    pub(crate) fn of<C: Caps>(self, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if C::AVX2 {
+            // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
+            return unsafe { codes_avx2(self, key, start, xs, scale, to) };
+        }
+        codes_portable(self, key, start, xs, scale, to);
+    }
+}
+
+// Out of line: every chain may have codes, but the loops are needed once for an instruction set.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn codes_avx2(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
+    codes_body(codes, key, start, xs, scale, to);
+}
+
+#[inline(never)]
+fn codes_portable(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
+    codes_body(codes, key, start, xs, scale, to);
+}
+
+#[inline(always)]
+fn codes_body(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
+    let overflow = match codes.beyond {
+        Beyond::Saturate => Overflow::Saturate,
+        Beyond::NonFinite => Overflow::NonFinite,
+    };
+    let mut scaled = [0.0; PART];
+    for (i, (xs, to)) in xs.chunks(PART).zip(to.chunks_mut(PART)).enumerate() {
+        let scaled = &mut scaled[..xs.len()];
+        scaled.iter_mut().zip(xs).for_each(|(to, &x)| *to = x * scale);
+        let rounding = rounding(key, codes.draws, start + i * PART);
+        // Named, so that the loops of other formats are not compiled.
+        match codes.format {
+            Format::E4m3 => round_f32(Format::E4m3, rounding, overflow, scaled, to),
+            _ => round_f32(Format::E5m2, rounding, overflow, scaled, to),
+        }
+        // Saturation would make an infinity the largest code.
+        for (to, &x) in to.iter_mut().zip(&*scaled) {
+            *to = if x.abs() < f32::INFINITY { *to } else { f32::NAN };
         }
     }
 }
@@ -62,37 +89,20 @@ fn rounding([low, high, attempt, sample]: Key, draws: Option<u32>, first: usize)
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Form {
     /// Blocks of 32.
-    Mx(Mx),
+    Mx(Format, ScaleRule),
     /// Blocks of 16, relative to the scale of the tensor.
     Nvfp4,
     /// Blocks of 128.
-    Row128(Fp8Blocks),
+    Row128(Format),
     /// Squares of 128.
-    Square128(Fp8Blocks),
+    Square128(Format),
 }
 
 impl Form {
-    /// MX.
-    ///
-    /// # Errors
-    /// If there are no such elements.
-    pub fn mx(format: Format, rule: ScaleRule) -> Result<Form, BlockError> {
-        Mx::new(format, rule).map(Form::Mx)
-    }
-
-    /// Blocks of 128, or squares of that side.
-    ///
-    /// # Errors
-    /// If there are no such elements.
-    pub fn fp8(format: Format, rows: usize) -> Result<Form, BlockError> {
-        let shape = BlockShape { rows, columns: 128 };
-        let form = Fp8Blocks::new(format, shape, F32Scale::PowerOfTwo)?;
-        Ok(if rows == 1 { Form::Row128(form) } else { Form::Square128(form) })
-    }
-
+    /// Places along the axis that share a scale.
     fn block(self) -> usize {
         match self {
-            Form::Mx(_) => Mx::BLOCK,
+            Form::Mx(..) => Mx::BLOCK,
             Form::Nvfp4 => Nvfp4::BLOCK,
             Form::Row128(_) | Form::Square128(_) => 128,
         }
@@ -180,38 +190,83 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The values of the codes of one block of at most 128, or of one row of a square, in place of the numbers.
+    /// The values of the codes of rows of `width` elements that share their scales, in place of the numbers: one block, or
+    /// a square.
     #[inline(always)]
-    fn block(&self, values: &mut [f32], rounding: SliceRounding) {
-        let n = values.len();
-        let mut codes = [0u8; 128];
-        let codes = &mut codes[..n];
-        // A block is a row of its own, so that one scale is all it has.
-        let fits = match self.form {
-            Form::Mx(mx) => {
-                let mut scale = [E8m0::ONE];
-                mx.quantise(rounding, values, n, codes, &mut scale)
-                    .and_then(|()| mx.dequantise(codes, n, &scale, values))
-            }
-            Form::Nvfp4 => {
-                let mut scale = [0u8];
-                Nvfp4
-                    .quantise(rounding, values, n, self.tensor_scale, codes, &mut scale)
-                    .and_then(|()| Nvfp4.dequantise(codes, n, 1.0, &scale, values))
-            }
-            Form::Row128(form) | Form::Square128(form) => {
-                let mut scale = [0.0];
-                form.quantise(rounding, values, n, codes, &mut scale)
-                    .and_then(|()| form.dequantise(codes, n, &scale, values))
-            }
-        };
-        debug_assert_eq!(fits, Ok(()), "a block is a row with one scale");
+    fn code<C: Caps>(&self, values: &mut [f32], width: usize, codes: &mut [u8], first: usize) {
+        let rounding = rounding(self.key, self.draws, first);
+        #[cfg(target_arch = "x86_64")]
+        if C::AVX2 {
+            // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
+            return unsafe { block_avx2(self.form, self.tensor_scale, rounding, values, width, codes) };
+        }
+        block_portable(self.form, self.tensor_scale, rounding, values, width, codes);
     }
+}
 
-    #[inline(always)]
-    fn rounding(&self, first: usize) -> SliceRounding {
-        rounding(self.key, self.draws, first)
-    }
+// Out of line, as [`codes_avx2`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn block_avx2(
+    form: Form,
+    tensor_scale: f32,
+    rounding: SliceRounding,
+    values: &mut [f32],
+    width: usize,
+    codes: &mut [u8],
+) {
+    block_body(form, tensor_scale, rounding, values, width, codes);
+}
+
+#[inline(never)]
+fn block_portable(
+    form: Form,
+    tensor_scale: f32,
+    rounding: SliceRounding,
+    values: &mut [f32],
+    width: usize,
+    codes: &mut [u8],
+) {
+    block_body(form, tensor_scale, rounding, values, width, codes);
+}
+
+#[inline(always)]
+fn block_body(
+    form: Form,
+    tensor_scale: f32,
+    rounding: SliceRounding,
+    values: &mut [f32],
+    width: usize,
+    codes: &mut [u8],
+) {
+    let mx = |format, rule, codes: &mut [u8], values: &mut [f32]| {
+        let (form, mut scale) = (Mx::new(format, rule)?, [E8m0::ONE]);
+        form.quantise(rounding, values, width, codes, &mut scale)?;
+        form.dequantise(codes, width, &scale, values)
+    };
+    let fp8 = |format, rows, codes: &mut [u8], values: &mut [f32]| {
+        let shape = BlockShape { rows, columns: 128 };
+        let (form, mut scale) = (Fp8Blocks::new(format, shape, F32Scale::PowerOfTwo)?, [0.0]);
+        form.quantise(rounding, values, width, codes, &mut scale)?;
+        form.dequantise(codes, width, &scale, values)
+    };
+    // Formats are named, so that the loops of those that no policy has are not compiled.
+    let fits = match form {
+        Form::Mx(Format::E4m3, rule) => mx(Format::E4m3, rule, codes, values),
+        Form::Mx(Format::E5m2, rule) => mx(Format::E5m2, rule, codes, values),
+        Form::Mx(_, rule) => mx(Format::E2m1, rule, codes, values),
+        Form::Nvfp4 => {
+            let mut scale = [0u8];
+            Nvfp4
+                .quantise(rounding, values, width, tensor_scale, codes, &mut scale)
+                .and_then(|()| Nvfp4.dequantise(codes, width, 1.0, &scale, values))
+        }
+        Form::Row128(Format::E4m3) => fp8(Format::E4m3, 1, codes, values),
+        Form::Row128(_) => fp8(Format::E5m2, 1, codes, values),
+        Form::Square128(Format::E4m3) => fp8(Format::E4m3, 128, codes, values),
+        Form::Square128(_) => fp8(Format::E5m2, 128, codes, values),
+    };
+    debug_assert_eq!(fits, Ok(()), "a block has one scale");
 }
 
 /// Blocks along the last dimension.
@@ -225,13 +280,14 @@ impl Body for Rows<'_> {
     #[inline(always)]
     fn run<C: Caps>(self) {
         let Rows { part, rows } = self;
-        let mut values = [0.0; 128];
+        let (mut values, mut codes) = ([0.0; 128], [0; 128]);
         for row in rows {
             for start in (0..part.length).step_by(part.form.block()) {
                 let values = &mut values[..part.form.block().min(part.length - start)];
                 let at = row * part.length + start;
                 part.x.load::<C>(at, values);
-                part.block(values, part.rounding(at));
+                let width = values.len();
+                part.code::<C>(values, width, &mut codes[..width], at);
                 // SAFETY: chunks have rows of their own.
                 unsafe { part.y.part(at..at + values.len()) }.store::<C>(0, values);
             }
@@ -254,7 +310,7 @@ impl Body for Columns<'_> {
         let (length, inner) = (part.length, part.inner);
         let first = block * part.form.block();
         let rows = part.form.block().min(length - first);
-        let (mut columns, mut line) = ([[0.0f32; 128]; COLUMNS], [0.0f32; COLUMNS]);
+        let (mut columns, mut line, mut codes) = ([[0.0; 128]; COLUMNS], [0.0; COLUMNS], [0; 128]);
         for start in (0..inner).step_by(COLUMNS) {
             let width = COLUMNS.min(inner - start);
             let at = |row: usize| (slice * length + first + row) * inner + start;
@@ -265,7 +321,7 @@ impl Body for Columns<'_> {
             for (i, column) in columns[..width].iter_mut().enumerate() {
                 // Numbered along the axis: neighbours in a block have neighbouring draws.
                 let number = (slice * inner + start + i) * length + first;
-                part.block(&mut column[..rows], part.rounding(number));
+                part.code::<C>(&mut column[..rows], rows, &mut codes[..rows], number);
             }
             for row in 0..rows {
                 line.iter_mut().zip(&columns).for_each(|(to, column)| *to = column[row]);
@@ -289,20 +345,16 @@ impl Body for Square<'_> {
     #[inline(always)]
     fn run<C: Caps>(self) {
         let Square { part, slice, block, across } = self;
-        let Form::Square128(form) = part.form else { return };
         let (first, start) = (block * 128, across * 128);
         let (rows, width) = (128.min(part.length - first), 128.min(part.inner - start));
-        let (mut values, mut codes, mut scale) = ([0.0f32; 128 * 128], [0u8; 128 * 128], [0.0]);
+        let (mut values, mut codes) = ([0.0; 128 * 128], [0; 128 * 128]);
         let (values, codes) = (&mut values[..rows * width], &mut codes[..rows * width]);
         let at = |row: usize| (slice * part.length + first + row) * part.inner + start;
         for (row, values) in values.chunks_exact_mut(width).enumerate() {
             part.x.load::<C>(at(row), values);
         }
         let number = ((slice * part.length.div_ceil(128) + block) * part.inner.div_ceil(128) + across) << 14;
-        let fits = form
-            .quantise(part.rounding(number), values, width, codes, &mut scale)
-            .and_then(|()| form.dequantise(codes, width, &scale, values));
-        debug_assert_eq!(fits, Ok(()), "a square has one scale");
+        part.code::<C>(values, width, codes, number);
         for (row, values) in values.chunks_exact(width).enumerate() {
             // SAFETY: squares are disjoint.
             unsafe { part.y.part(at(row)..at(row) + width) }.store::<C>(0, values);

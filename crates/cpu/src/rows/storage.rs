@@ -158,8 +158,8 @@ impl<'a> Src<'a> {
             Src::F32(s) => out.copy_from_slice(&s[range]),
             Src::Bf16(s) => each(&s[range], out, f32_from_bf16),
             Src::F16(s) => load_f16::<C>(&s[range], out),
-            Src::E4m3(s) => each(&s[range], out, f32_from_e4m3),
-            Src::E5m2(s) => each(&s[range], out, f32_from_e5m2),
+            Src::E4m3(s) => load8(&s[range], f32_from_e4m3, out),
+            Src::E5m2(s) => load8(&s[range], f32_from_e5m2, out),
         }
     }
 
@@ -227,8 +227,8 @@ impl<'a> Dst<'a> {
             Dst::F32(s) => s[range].copy_from_slice(values),
             Dst::Bf16(s) => each(values, &mut s[range], bf16_from_f32),
             Dst::F16(s) => store_f16::<C>(values, &mut s[range]),
-            Dst::E4m3(s) => each(values, &mut s[range], e4m3_from_f32),
-            Dst::E5m2(s) => each(values, &mut s[range], e5m2_from_f32),
+            Dst::E4m3(s) => store8::<C>(Storage::E4m3, values, &mut s[range]),
+            Dst::E5m2(s) => store8::<C>(Storage::E5m2, values, &mut s[range]),
         }
     }
 
@@ -265,6 +265,42 @@ impl<'a> Dst<'a> {
 fn each<A: Copy, B>(from: &[A], to: &mut [B], f: impl Fn(A) -> B) {
     for (to, &from) in to.iter_mut().zip(from) {
         *to = f(from);
+    }
+}
+
+/// Out of line: few kernels meet 8-bit codes, but all would carry the loop.
+#[inline(never)]
+fn load8(from: &[u8], value: fn(u8) -> f32, to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, &code)| *to = value(code));
+}
+
+/// Out of line, as [`load8`].
+#[inline(always)]
+fn store8<C: Caps>(storage: Storage, from: &[f32], to: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if C::AVX2 {
+        // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
+        return unsafe { store8_avx2(storage, from, to) };
+    }
+    store8_portable(storage, from, to);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn store8_avx2(storage: Storage, from: &[f32], to: &mut [u8]) {
+    store8_body(storage, from, to);
+}
+
+#[inline(never)]
+fn store8_portable(storage: Storage, from: &[f32], to: &mut [u8]) {
+    store8_body(storage, from, to);
+}
+
+#[inline(always)]
+fn store8_body(storage: Storage, from: &[f32], to: &mut [u8]) {
+    match storage {
+        Storage::E4m3 => each(from, to, e4m3_from_f32),
+        _ => each(from, to, e5m2_from_f32),
     }
 }
 
@@ -316,12 +352,21 @@ fn store_f16<C: Caps>(from: &[f32], to: &mut [u16]) {
 /// Rounds every value to `storage`, ties to even, and keeps it as f32.
 #[inline(always)]
 pub(crate) fn round_in_place<C: Caps>(storage: Storage, values: &mut [f32]) {
-    let mut map = |f: fn(f32) -> f32| values.iter_mut().for_each(|x| *x = f(*x));
     match storage {
         Storage::F32 => {}
-        Storage::Bf16 => map(|x| f32_from_bf16(bf16_from_f32(x))),
-        Storage::E4m3 => map(|x| f32_from_e4m3(e4m3_from_f32(x))),
-        Storage::E5m2 => map(|x| f32_from_e5m2(e5m2_from_f32(x))),
+        Storage::Bf16 => {
+            for x in values {
+                *x = f32_from_bf16(bf16_from_f32(*x));
+            }
+        }
+        Storage::E4m3 | Storage::E5m2 => {
+            let mut codes = [0u8; 64];
+            for part in values.chunks_mut(64) {
+                let codes = &mut codes[..part.len()];
+                store8::<C>(storage, part, codes);
+                load8(codes, if storage == Storage::E4m3 { f32_from_e4m3 } else { f32_from_e5m2 }, part);
+            }
+        }
         Storage::F16 => {
             let mut codes = [0u16; 64];
             for part in values.chunks_mut(64) {

@@ -1,7 +1,7 @@
 //! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what loss scaling did.
 //! `schema/precision-manifest.schema.json` describes it.
 
-use halfstep_graph::precision::{Compute, PlanEntry, Policy};
+use halfstep_graph::precision::{Compute, GradientRounding, PlanEntry, Policy};
 use halfstep_graph::{DType, SlotKind};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,8 @@ pub struct Formats {
 pub enum Rounding {
     /// To the nearest value, of two equally near ones to that with an even last digit.
     NearestEven,
+    /// Gradients that become codes, up or down by chance with an exact mean; all else to the nearest.
+    Stochastic,
 }
 
 /// Loss scaling as asked for, and as it went.
@@ -125,6 +127,15 @@ impl From<SlotKind> for TensorKind {
     }
 }
 
+/// What contractions multiply under `policy`, whose low format is `low`.
+fn compute(policy: &Policy, low: DType) -> Compute {
+    match (policy.split, policy.narrow) {
+        (Some(split), _) => Compute::Split(split),
+        (None, Some(narrow)) => Compute::Codes(narrow.forward),
+        (None, None) => Compute::Format(low),
+    }
+}
+
 impl PrecisionManifest {
     /// The manifest of a checkpoint of `session`; `file` names the file a slot is saved in.
     pub fn of(
@@ -157,11 +168,14 @@ impl PrecisionManifest {
             policy: session.policy().clone(),
             formats: Formats {
                 storage: low,
-                compute: session.policy().split.map_or(Compute::Format(low), Compute::Split),
+                compute: compute(session.policy(), low),
                 accumulation: DType::F32,
                 master: kept(|k| matches!(k, SlotKind::Weight { .. })),
                 moments: kept(|k| k == SlotKind::Moment),
-                rounding: Rounding::NearestEven,
+                rounding: match session.policy().narrow.map(|n| n.rounding) {
+                    Some(GradientRounding::Stochastic) => Rounding::Stochastic,
+                    Some(GradientRounding::Nearest) | None => Rounding::NearestEven,
+                },
             },
             loss_scaling: LossScaling { recipe: session.spec().scaling.clone(), history: history.to_vec() },
             tensors: slots.iter().map(|slot| stored(slot)).collect(),

@@ -17,6 +17,7 @@
 
 mod error;
 mod experiment;
+mod narrow;
 mod read;
 mod settings;
 
@@ -28,6 +29,7 @@ use serde::Serialize;
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
+pub use narrow::NarrowSettings;
 pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
 
 use crate::optimiser::Optimiser;

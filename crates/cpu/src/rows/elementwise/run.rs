@@ -189,7 +189,9 @@ impl Chunk<'_> {
                         *to = if c != 0.0 { a } else { b };
                     }
                 }
-                TileOp::Quantise(codes, a, scale) => codes.of(self.key, start, get(a), get(scale)[0], dst),
+                TileOp::Quantise(codes, a, scale) => {
+                    codes.of::<C>(self.key, start, get(a), get(scale)[0], dst)
+                }
                 TileOp::Dropout { rate, op, per_sample, value } => {
                     let (key, first_sample) = DropKey::unpack(self.key, op);
                     Mask::new(rate, key, first_sample, per_sample).apply(start, get(value), dst);
