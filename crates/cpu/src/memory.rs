@@ -29,6 +29,8 @@ impl Region {
                 DType::F32 => View::F32(std::slice::from_raw_parts(at.cast(), n)),
                 DType::Bf16 => View::Bf16(std::slice::from_raw_parts(at.cast(), n)),
                 DType::F16 => View::F16(std::slice::from_raw_parts(at.cast(), n)),
+                DType::E4m3 => View::E4m3(std::slice::from_raw_parts(at, n)),
+                DType::E5m2 => View::E5m2(std::slice::from_raw_parts(at, n)),
                 DType::I32 => View::I32(std::slice::from_raw_parts(at.cast(), n)),
             }
         }
@@ -50,6 +52,8 @@ impl Region {
                 DType::F32 => ViewMut::F32(std::slice::from_raw_parts_mut(at.cast(), n)),
                 DType::Bf16 => ViewMut::Bf16(std::slice::from_raw_parts_mut(at.cast(), n)),
                 DType::F16 => ViewMut::F16(std::slice::from_raw_parts_mut(at.cast(), n)),
+                DType::E4m3 => ViewMut::E4m3(std::slice::from_raw_parts_mut(at, n)),
+                DType::E5m2 => ViewMut::E5m2(std::slice::from_raw_parts_mut(at, n)),
                 DType::I32 => ViewMut::I32(std::slice::from_raw_parts_mut(at.cast(), n)),
             }
         }
@@ -102,6 +106,8 @@ pub(crate) enum View<'a> {
     F32(&'a [f32]),
     Bf16(&'a [u16]),
     F16(&'a [u16]),
+    E4m3(&'a [u8]),
+    E5m2(&'a [u8]),
     I32(&'a [i32]),
 }
 
@@ -110,6 +116,8 @@ pub(crate) enum ViewMut<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [u16]),
     F16(&'a mut [u16]),
+    E4m3(&'a mut [u8]),
+    E5m2(&'a mut [u8]),
     I32(&'a mut [i32]),
 }
 
@@ -161,6 +169,8 @@ impl<'a> View<'a> {
             View::F32(x) => Src::F32(x),
             View::Bf16(x) => Src::Bf16(x),
             View::F16(x) => Src::F16(x),
+            View::E4m3(x) => Src::E4m3(x),
+            View::E5m2(x) => Src::E5m2(x),
             View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
@@ -170,6 +180,8 @@ impl<'a> View<'a> {
             View::F32(x) => Data::F32(x),
             View::Bf16(x) => Data::Bf16(x),
             View::F16(x) => Data::F16(x),
+            View::E4m3(x) => Data::E4m3(x),
+            View::E5m2(x) => Data::E5m2(x),
             View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
@@ -195,6 +207,8 @@ impl<'a> ViewMut<'a> {
             ViewMut::F32(x) => Dst::F32(x),
             ViewMut::Bf16(x) => Dst::Bf16(x),
             ViewMut::F16(x) => Dst::F16(x),
+            ViewMut::E4m3(x) => Dst::E4m3(x),
+            ViewMut::E5m2(x) => Dst::E5m2(x),
             ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
@@ -204,6 +218,9 @@ impl<'a> ViewMut<'a> {
             ViewMut::F32(x) => DataMut::F32(x),
             ViewMut::Bf16(x) => DataMut::Bf16(x),
             ViewMut::F16(x) => DataMut::F16(x),
+            ViewMut::E4m3(_) | ViewMut::E5m2(_) => {
+                unreachable!("the precision plan stores products in 16 or 32 bits")
+            }
             ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
@@ -220,6 +237,9 @@ impl<'a> ViewMut<'a> {
         match (self, from) {
             (ViewMut::F32(to), View::F32(from)) => to.copy_from_slice(from),
             (ViewMut::Bf16(to), View::Bf16(from)) | (ViewMut::F16(to), View::F16(from)) => {
+                to.copy_from_slice(from)
+            }
+            (ViewMut::E4m3(to), View::E4m3(from)) | (ViewMut::E5m2(to), View::E5m2(from)) => {
                 to.copy_from_slice(from)
             }
             (ViewMut::I32(to), View::I32(from)) => to.copy_from_slice(from),

@@ -2,7 +2,10 @@
 
 use std::any::Any;
 
-use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use halfstep_float::{
+    bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_e5m2,
+    f32_from_f16,
+};
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Memory};
 
 use crate::memory::{Span, View, ViewMut};
@@ -54,6 +57,12 @@ pub(crate) fn upload(to: ViewMut<'_>, from: HostSlice<'_>) {
         (ViewMut::F16(to), HostSlice::F32(from)) => {
             to.iter_mut().zip(from).for_each(|(to, &x)| *to = f16_from_f32(x));
         }
+        (ViewMut::E4m3(to), HostSlice::F32(from)) => {
+            to.iter_mut().zip(from).for_each(|(to, &x)| *to = e4m3_from_f32(x));
+        }
+        (ViewMut::E5m2(to), HostSlice::F32(from)) => {
+            to.iter_mut().zip(from).for_each(|(to, &x)| *to = e5m2_from_f32(x));
+        }
         (ViewMut::I32(to), HostSlice::I32(from)) => to.copy_from_slice(from),
         (ViewMut::I32(_), HostSlice::F32(_)) | (_, HostSlice::I32(_)) => {
             unreachable!("the kind was checked against the value's type")
@@ -67,6 +76,8 @@ pub(crate) fn download(from: View<'_>) -> HostTensor {
         View::F32(x) => HostTensor::F32(x.to_vec()),
         View::Bf16(x) => HostTensor::F32(x.iter().map(|&c| f32_from_bf16(c)).collect()),
         View::F16(x) => HostTensor::F32(x.iter().map(|&c| f32_from_f16(c)).collect()),
+        View::E4m3(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e4m3(c)).collect()),
+        View::E5m2(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e5m2(c)).collect()),
         View::I32(x) => HostTensor::I32(x.to_vec()),
     }
 }

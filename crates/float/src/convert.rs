@@ -101,7 +101,7 @@ fn finish<F: Narrow>(bits: u32, code: u32, overflow: Overflow) -> u32 {
 
 /// The value of a code; exact.
 #[inline(always)]
-pub(crate) fn value<F: Narrow>(code: u32) -> f32 {
+pub(crate) const fn value<F: Narrow>(code: u32) -> f32 {
     let sign = (code & F::SIGN) << (32 - F::INFO.bits);
     let magnitude = code & (F::SIGN - 1);
     let shifted = magnitude << F::DROPPED;
@@ -118,6 +118,55 @@ pub(crate) fn value<F: Narrow>(code: u32) -> f32 {
     let beyond = if F::INFO.has_inf && magnitude == F::MAX + 1 { INFINITY } else { 0x7fc0_0000 };
     let no_zero = !F::INFO.has_negative_zero && code & (2 * F::SIGN - 1) == F::SIGN;
     f32::from_bits(sign | if magnitude > F::MAX || no_zero { beyond } else { finite })
+}
+
+/// The bf16 code of each code's value.
+const fn as_bf16<F: Narrow>() -> [u16; 256] {
+    let mut table = [0; 256];
+    let mut code = 0;
+    while code < 256 {
+        table[code] = (value::<F>(code as u32).to_bits() >> 16) as u16;
+        code += 1;
+    }
+    table
+}
+static E4M3_AS_BF16: [u16; 256] = as_bf16::<E4m3>();
+static E5M2_AS_BF16: [u16; 256] = as_bf16::<E5m2>();
+
+/// The bf16 code of the value of an e4m3 code; exact.
+#[inline(always)]
+pub fn bf16_from_e4m3(code: u8) -> u16 {
+    E4M3_AS_BF16[usize::from(code)]
+}
+
+/// The bf16 code of the value of an e5m2 code; exact.
+#[inline(always)]
+pub fn bf16_from_e5m2(code: u8) -> u16 {
+    E5M2_AS_BF16[usize::from(code)]
+}
+
+/// The value of an e4m3 code; exact.
+#[inline(always)]
+pub fn f32_from_e4m3(code: u8) -> f32 {
+    f32::from_bits(u32::from(bf16_from_e4m3(code)) << 16)
+}
+
+/// The value of an e5m2 code; exact.
+#[inline(always)]
+pub fn f32_from_e5m2(code: u8) -> f32 {
+    f32::from_bits(u32::from(bf16_from_e5m2(code)) << 16)
+}
+
+/// The e4m3 code of `x`, to nearest even; NaN for what is beyond ±448.
+#[inline(always)]
+pub fn e4m3_from_f32(x: f32) -> u8 {
+    nearest::<E4m3>(x, Overflow::NonFinite) as u8
+}
+
+/// The e5m2 code of `x`, to nearest even; an infinity for what is beyond ±57344.
+#[inline(always)]
+pub fn e5m2_from_f32(x: f32) -> u8 {
+    nearest::<E5m2>(x, Overflow::NonFinite) as u8
 }
 
 /// How the elements of a slice are rounded.

@@ -23,6 +23,8 @@ pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 pub use bulk::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 pub use code::{Overflow, Rounding, decode, encode, round_to, ulp};
 pub use convert::{SliceRounding, codes8_to_bf16, codes8_to_f32, f32_to_codes8, f32_to_codes16, round_f32};
+pub use convert::{bf16_from_e4m3, bf16_from_e5m2};
+pub use convert::{e4m3_from_f32, e5m2_from_f32, f32_from_e4m3, f32_from_e5m2};
 pub use convert::{pack4, unpack4};
 pub use draws::Draws;
 pub use format::{Format, FormatInfo, UnknownFormat};

@@ -283,6 +283,7 @@ impl Vjp<'_> {
                         let share = self.binary(Binary::Div, mask, ties)?;
                         one(self.mul(spread, share)?)
                     }
+                    ReduceKind::AbsMax => self.no_derivative(),
                 }
             }
             Op::ArgMax => Ok(vec![None]),
@@ -365,6 +366,7 @@ impl Vjp<'_> {
             | Op::BatchNormGrad
             | Op::BatchNormPart(_)
             | Op::CrossEntropyGrad
+            | Op::Quantise(_)
             | Op::AttentionGrad(_)
             | Op::AdamW(_)
             | Op::Sgd(_)

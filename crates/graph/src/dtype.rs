@@ -16,6 +16,10 @@ pub enum DType {
     Bf16,
     /// IEEE 754 binary16.
     F16,
+    /// OCP FP8 E4M3 (`float8_e4m3fn`): largest value 448, no infinities. Operands of contractions only.
+    E4m3,
+    /// OCP FP8 E5M2: largest value 57344. Operands of contractions only.
+    E5m2,
     /// Indices, labels and random keys.
     I32,
 }
@@ -26,6 +30,7 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
+            DType::E4m3 | DType::E5m2 => 1,
         }
     }
 
@@ -40,6 +45,8 @@ impl DType {
             DType::F32 => Some(Format::F32),
             DType::Bf16 => Some(Format::Bf16),
             DType::F16 => Some(Format::F16),
+            DType::E4m3 => Some(Format::E4m3),
+            DType::E5m2 => Some(Format::E5m2),
             DType::I32 => None,
         }
     }
@@ -55,6 +62,8 @@ impl DType {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::F16 => "f16",
+            DType::E4m3 => "e4m3",
+            DType::E5m2 => "e5m2",
             DType::I32 => "i32",
         }
     }

@@ -93,6 +93,8 @@ pub enum SlotKind {
     Statistic,
     /// The loss scaler's state.
     Scaler,
+    /// The scale of a value in eight bits, or the magnitudes it is derived from.
+    Scale,
     /// A count of steps.
     Counter,
 }
@@ -116,7 +118,7 @@ pub struct Slot {
 pub enum When {
     /// Only if the step commits.
     Committed,
-    /// Also when the step is skipped: the scaler's own state.
+    /// Also when the step is skipped: the scaler's own state, and magnitudes seen.
     Always,
 }
 
@@ -299,6 +301,12 @@ impl Graph {
         outputs
     }
 
+    /// Notes why a value is stored as it is, and returns it.
+    pub(crate) fn because(&mut self, value: ValueId, reason: Reason) -> ValueId {
+        self.values[value.0 as usize].reason = Some(reason);
+        value
+    }
+
     /// The slot called `name` under the current path, added if new.
     ///
     /// Errors: a slot of that name exists with another type.
@@ -413,6 +421,11 @@ impl<'a> Rewrite<'a> {
             self.new.values[new.0 as usize].gradient_of = gradient_of;
         }
         self.map[old.0 as usize] = Some(new);
+    }
+
+    /// A value of the old graph.
+    pub fn old_value(&self, old: ValueId) -> &Value {
+        self.old.value(old)
     }
 
     /// Adds the old node unchanged.

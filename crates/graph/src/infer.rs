@@ -1,7 +1,9 @@
 //! The shape rule of every operation: from operand types to result types, or what does not fit.
 
+use halfstep_float::Format;
+
 use crate::dtype::{DType, Shape, ValueType};
-use crate::op::{BatchNormPart, ConvGeometry, Op};
+use crate::op::{BatchNormPart, Blocks, ConvGeometry, Op, Quantise};
 
 /// Result types of `op` for these operand types. New float results are f32 until a precision plan says otherwise.
 pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
@@ -33,6 +35,7 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             arity(x, 1)?;
             Ok(vec![ValueType { shape: x[0].shape.clone(), dtype: *to }])
         }
+        Op::Quantise(q) => quantise(q, x),
         Op::Broadcast { shape } => {
             arity(x, 1)?;
             if x[0].shape.broadcast(shape).as_ref() != Some(shape) {
@@ -247,6 +250,36 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             Ok(shapes.iter().map(|shape| ValueType::f32(shape.clone())).collect())
         }
     }
+}
+
+fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
+    let scales = usize::from(matches!(q.blocks, Blocks::Tensor { .. } | Blocks::Nvfp4 { .. }));
+    arity(x, 1 + scales + usize::from(q.draws.is_some()))?;
+    floats(&x[..=scales])?;
+    if scales == 1 {
+        expect_shape("the scale", x[1], &Shape::scalar())?;
+    }
+    if q.draws.is_some() {
+        let key = x[scales + 1];
+        expect_shape("the key", key, &Shape::from([4]))?;
+        integers("the key", key)?;
+    }
+    match q.blocks {
+        Blocks::Mx { axis, .. } | Blocks::Nvfp4 { axis } | Blocks::Row128 { axis } => {
+            axis_size(x[0], axis)?;
+        }
+        Blocks::Square128 => at_least_rank("x", x[0], 2)?,
+        Blocks::Tensor { .. } => {}
+    }
+    let dtype = match (q.blocks, q.format) {
+        (Blocks::Tensor { .. }, Format::E4m3) => DType::E4m3,
+        (Blocks::Tensor { .. }, Format::E5m2) => DType::E5m2,
+        (Blocks::Mx { .. }, Format::E4m3 | Format::E5m2 | Format::E2m1)
+        | (Blocks::Nvfp4 { .. }, Format::E2m1)
+        | (Blocks::Row128 { .. } | Blocks::Square128, Format::E4m3 | Format::E5m2) => DType::Bf16,
+        (_, format) => return Err(format!("there are no such blocks of {format}")),
+    };
+    Ok(vec![ValueType { shape: x[0].shape.clone(), dtype }])
 }
 
 /// `state` operands like the parameter, then the gradient, then scalars.

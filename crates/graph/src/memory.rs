@@ -225,7 +225,9 @@ impl Plan {
                 (SlotKind::Weight { .. }, false) => Purpose::Weights,
                 (SlotKind::Weight { .. }, true) => Purpose::MasterWeights,
                 (SlotKind::Moment, _) => Purpose::Moments,
-                (SlotKind::Statistic | SlotKind::Scaler | SlotKind::Counter, _) => Purpose::OtherState,
+                (SlotKind::Statistic | SlotKind::Scaler | SlotKind::Scale | SlotKind::Counter, _) => {
+                    Purpose::OtherState
+                }
             };
             add(purpose, slot.ty.bytes());
             slots += slot.ty.bytes();
@@ -301,7 +303,9 @@ fn copied_slot(graph: &Graph, value: ValueId) -> Option<SlotId> {
     let node = graph.node(graph.value(value).node);
     match &node.op {
         Op::Read { slot } => matches!(graph.slot(*slot).kind, SlotKind::Weight { .. }).then_some(*slot),
-        Op::Cast { .. } | Op::Reshape { .. } | Op::Permute { .. } => copied_slot(graph, node.inputs[0]),
+        Op::Cast { .. } | Op::Quantise(_) | Op::Reshape { .. } | Op::Permute { .. } => {
+            copied_slot(graph, node.inputs[0])
+        }
         _ => None,
     }
 }
@@ -309,7 +313,7 @@ fn copied_slot(graph: &Graph, value: ValueId) -> Option<SlotId> {
 /// For each slot, whether it is a weight read through a copy in a low format.
 fn copied_slots(graph: &Graph) -> Vec<bool> {
     let mut copied = vec![false; graph.slots.len()];
-    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Cast { .. })) {
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Cast { .. } | Op::Quantise(_))) {
         if let Some(slot) = copied_slot(graph, node.outputs[0]) {
             copied[slot.0 as usize] = true;
         }

@@ -4,6 +4,9 @@
 //! (`precision::class`), f64 meaning (`interp`). None of those matches has a wildcard, so the compiler names what is missing.
 //! All arithmetic is defined on real numbers; how it is rounded is the precision plan's business.
 
+use std::fmt;
+
+use halfstep_float::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::{DType, Shape};
@@ -63,6 +66,8 @@ pub enum ReduceKind {
     Sum,
     Mean,
     Max,
+    /// The largest magnitude; NaN if an element is.
+    AbsMax,
 }
 
 /// How a pooling window combines elements.
@@ -121,6 +126,83 @@ pub struct AttentionSpec {
     pub causal: bool,
 }
 
+/// How numbers are brought into the range of a format of 8 or 4 bits before they are rounded to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "blocks", rename_all = "kebab-case")]
+pub enum Blocks {
+    /// One factor for the whole tensor, the second operand, which the reader of the codes divides out again.
+    Tensor {
+        /// What becomes of finite numbers beyond the largest.
+        beyond: Beyond,
+    },
+    /// A power of two for each 32 elements along an axis (OCP MX v1.0).
+    Mx {
+        /// The axis, that of the contraction's sum.
+        axis: usize,
+        /// How the power of two comes from the largest magnitude.
+        scale: MxScale,
+    },
+    /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, the second operand, which
+    /// the reader multiplies with.
+    Nvfp4 {
+        /// The axis.
+        axis: usize,
+    },
+    /// A power of two for each 128 elements along an axis: the largest that loses none to overflow.
+    Row128 {
+        /// The axis.
+        axis: usize,
+    },
+    /// The same for each square of 128 × 128 elements of a matrix.
+    Square128,
+}
+
+/// What becomes of finite numbers beyond the largest of a format. NaN and infinities always become NaN: a fault is not
+/// hidden.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Beyond {
+    /// They become the largest.
+    #[default]
+    Saturate,
+    /// They become infinite, or NaN where the format has no infinity, so that the step does not commit.
+    NonFinite,
+}
+
+/// How the power of two of an MX block comes from its largest magnitude: [`halfstep_float::blocks::ScaleRule`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MxScale {
+    /// 2^(⌊log2 amax⌋ − emax), as OCP MX v1.0 says in section 6.3; the largest elements may saturate.
+    #[default]
+    Floor,
+    /// The same after rounding amax to the element's mantissa.
+    Even,
+    /// The smallest power of two by which nothing saturates.
+    NoOverflow,
+}
+
+/// How numbers become codes of 8 or 4 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quantise {
+    /// Format of the codes: e4m3, e5m2 or, in blocks of MX and NVFP4, e2m1.
+    pub format: Format,
+    /// What they are scaled by.
+    pub blocks: Blocks,
+    /// Rounded stochastically with draws of this number, where there is one: see [`halfstep_float::Draws`]. Else to nearest
+    /// even.
+    pub draws: Option<u32>,
+}
+
+impl Quantise {
+    /// The number of the first element's draw, for the sample that the words of a step's key end in: parts of a batch draw
+    /// different numbers.
+    pub fn first_draw(first_sample: u32) -> u64 {
+        // Elements in the low 34 bits: four share a block of the generator, whose counter has two words for them.
+        u64::from(first_sample) << 34
+    }
+}
+
 /// AdamW's constants (Loshchilov and Hutter 2019, as torch writes it). The learning rate is an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the field's")]
@@ -173,6 +255,16 @@ pub enum Op {
         /// The new element type.
         to: DType,
     },
+    /// `(x) -> (y)`, `(x, scale) -> (y)`, and `key[4]` as last operand where rounding draws: elements as codes of 8 or 4
+    /// bits stand for them.
+    ///
+    /// With [`Blocks::Tensor`] the codes of x·scale, the product rounded to f32, stored in a byte each. In blocks, x as
+    /// code and block scale say (for NVFP4 without the scale of the tensor): those numbers are exact in bf16, down to
+    /// 2^-133. A block with a NaN or an infinity is NaN.
+    ///
+    /// Draws are keyed by (seed, attempt, number, first sample, element). In blocks, elements are numbered along the axis, or
+    /// square by square with room for 128 × 128 each.
+    Quantise(Quantise),
     /// `(x) -> (y)`: stretches `x` to a shape it broadcasts to.
     Broadcast {
         /// The new shape.
@@ -347,6 +439,7 @@ impl Op {
             Op::Const { .. } => "const".into(),
             Op::Select => "select".into(),
             Op::Cast { .. } => "cast".into(),
+            Op::Quantise(_) => "quantise".into(),
             Op::Broadcast { .. } => "broadcast".into(),
             Op::Dropout { .. } => "dropout".into(),
             Op::Reshape { .. } => "reshape".into(),
@@ -406,6 +499,7 @@ impl Op {
             Op::Read { slot } => format!("slot {}", slot.0),
             Op::Const { value, .. } => format!("{value}"),
             Op::Cast { to } => format!("{to}"),
+            Op::Quantise(q) => q.to_string(),
             Op::Dropout { rate, id } => format!("rate {rate}, id {id}"),
             Op::Permute { perm } => format!("{perm:?}"),
             Op::Slice { axis, start, end } => format!("axis {axis}, {start}..{end}"),
@@ -456,5 +550,20 @@ impl Op {
             | Op::CrossEntropyGrad
             | Op::GlobalNorm => String::new(),
         }
+    }
+}
+
+impl fmt::Display for Quantise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blocks = match self.blocks {
+            Blocks::Tensor { beyond: Beyond::Saturate } => "tensor".to_string(),
+            Blocks::Tensor { beyond: Beyond::NonFinite } => "tensor, not saturated".to_string(),
+            Blocks::Mx { axis, .. } => format!("32 along axis {axis}"),
+            Blocks::Nvfp4 { axis } => format!("16 along axis {axis}"),
+            Blocks::Row128 { axis } => format!("128 along axis {axis}"),
+            Blocks::Square128 => "128 by 128".to_string(),
+        };
+        write!(f, "{}, {blocks}", self.format)?;
+        if let Some(draws) = self.draws { write!(f, ", draws {draws}") } else { Ok(()) }
     }
 }

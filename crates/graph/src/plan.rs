@@ -60,7 +60,9 @@ impl Plan {
             let of_kind = match slot.kind {
                 SlotKind::Weight { .. } => &mut bytes.weights,
                 SlotKind::Moment => &mut bytes.moments,
-                SlotKind::Statistic | SlotKind::Scaler | SlotKind::Counter => &mut bytes.other,
+                SlotKind::Statistic | SlotKind::Scaler | SlotKind::Scale | SlotKind::Counter => {
+                    &mut bytes.other
+                }
             };
             *of_kind += slot.ty.bytes();
         }

@@ -412,11 +412,11 @@ impl<'a> Session<'a> {
             });
         }
         let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
-        let Stages { graph, mut precision, recomputation, plan, .. } = train;
+        let Stages { assigned, mut precision, recomputation, plan, .. } = train;
         if let Some(apply) = &apply {
             precision.entries.extend(apply.precision.entries.iter().cloned());
         }
-        let slots = graph.slots;
+        let slots = assigned.slots;
         let passes = start.elapsed();
         let mut state = engine.new_state(&slots)?;
         let start = Instant::now();

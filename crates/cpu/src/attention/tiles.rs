@@ -32,6 +32,8 @@ fn data(src: Src<'_>) -> Data<'_> {
         Src::F32(x) => Data::F32(x),
         Src::Bf16(x) => Data::Bf16(x),
         Src::F16(x) => Data::F16(x),
+        Src::E4m3(x) => Data::E4m3(x),
+        Src::E5m2(x) => Data::E5m2(x),
     }
 }
 

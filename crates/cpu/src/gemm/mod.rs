@@ -158,7 +158,8 @@ impl Layout {
 /// An operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    /// The elements: of the compute format, or f32, which is rounded to the compute format on the way.
+    /// The elements: of the compute format; or f32, which is rounded to the compute format on the way; or for bf16 8-bit
+    /// codes, whose values bf16 holds exactly.
     pub data: Data<'a>,
     /// Where they lie.
     pub layout: Layout,
@@ -271,7 +272,7 @@ pub enum KernelError {
         /// Elements that there are.
         found: usize,
     },
-    /// An operand is stored in another 16-bit format than the product computes in.
+    /// An operand is stored in a format that the product cannot take.
     #[error(
         "{operand} is stored as {stored}, but the product computes in {compute:?}; store it so or as f32"
     )]
@@ -307,7 +308,11 @@ pub(crate) fn check_storage(
     compute: Compute,
 ) -> Result<(), KernelError> {
     let stored = match (data, compute) {
-        (Data::F32(_), _) | (Data::Bf16(_), Compute::Bf16) | (Data::F16(_), Compute::F16) => return Ok(()),
+        (Data::F32(_), _)
+        | (Data::Bf16(_) | Data::E4m3(_) | Data::E5m2(_), Compute::Bf16)
+        | (Data::F16(_), Compute::F16) => return Ok(()),
+        (Data::E4m3(_), _) => "e4m3",
+        (Data::E5m2(_), _) => "e5m2",
         (Data::Bf16(_), _) => "bf16",
         (Data::F16(_), _) => "f16",
     };

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use halfstep_float::f32_from_bf16;
+
 use super::Compute;
 use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32};
 use super::scheme::{Scheme, TileFormat};
@@ -53,6 +55,12 @@ fn load(source: &Source<'_>, compute: Compute, line: Line, position: Position, t
         (Data::F32(d), Compute::F16) => load_as::<F32ToF16>(source, d, line, position, to),
         (Data::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
         (Data::F16(d), _) => load_as::<F16>(source, d, line, position, to),
+        (Data::E4m3(_) | Data::E5m2(_), _) => {
+            let mut codes = [0; RUN];
+            let codes = &mut codes[..to.len()];
+            source.fetch_as_bf16(line, position, codes);
+            to.iter_mut().zip(codes).for_each(|(to, &mut code)| *to = f32_from_bf16(code));
+        }
     }
 }
 
@@ -152,6 +160,7 @@ fn prefetch(source: &Source<'_>, line: Line, position: Position, len: usize) {
         let (data, size) = match source.data {
             Data::F32(d) => (d.as_ptr().cast::<i8>(), 4),
             Data::Bf16(d) | Data::F16(d) => (d.as_ptr().cast::<i8>(), 2),
+            Data::E4m3(d) | Data::E5m2(d) => (d.as_ptr().cast::<i8>(), 1),
         };
         for at in (start * size..(start + len) * size).step_by(64) {
             // SAFETY: a hint, which reads nothing and faults on no address.
@@ -257,6 +266,16 @@ fn thirty_twos<S: Scheme, const PLANES: usize>(
         }
         return;
     };
+    if source.data.is_narrow() {
+        let mut codes = [0; 32];
+        for (run, &position) in positions.iter().enumerate() {
+            let (there, beyond) = codes.split_at_mut(32.min(len - run * 32));
+            source.fetch_as_bf16(line, position, there);
+            beyond.fill(0);
+            emit(run, 0, &codes);
+        }
+        return;
+    }
     with_element!(source.data, S, d, E => halves::<E, PLANES>(source, d, line, positions, len, emit))
 }
 
@@ -340,8 +359,24 @@ fn pair_block<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,
     lines: &[Option<Line>; 32],
     outer: Range<usize>,
-    emit: impl FnMut(usize, usize, &[u32; 32]),
+    mut emit: impl FnMut(usize, usize, &[u32; 32]),
 ) {
+    if source.data.is_narrow() {
+        let position = source.position(outer.start);
+        let mut codes = [[0; 32]; 2];
+        for (pair, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
+            for (codes, line) in codes.iter_mut().zip(lines) {
+                codes.fill(0);
+                if let Some(line) = *line {
+                    source.fetch_as_bf16(line, position, &mut codes[..outer.len()]);
+                }
+            }
+            let [even, odd] = &codes;
+            let pairs = std::array::from_fn(|i| u32::from(even[i]) | u32::from(odd[i]) << 16);
+            emit(0, pair, &pairs);
+        }
+        return;
+    }
     with_element!(source.data, S, d, E => pair_block_as::<E, PLANES>(source, d, lines, outer, emit))
 }
 
@@ -479,7 +514,7 @@ fn tile_pairs_from_outer_lines<S: Scheme, const PLANES: usize>(
 
 #[cfg(test)]
 mod tests {
-    use halfstep_float::{bf16_from_f32, f32_from_bf16};
+    use halfstep_float::bf16_from_f32;
     use proptest::prelude::*;
 
     use super::*;

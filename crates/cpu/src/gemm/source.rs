@@ -3,6 +3,8 @@
 //! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions is walked along
 //! memory (a *position*), the other jumps (a *line*). Packing asks for runs of positions on a line.
 
+use halfstep_float::{bf16_from_e4m3, bf16_from_e5m2};
+
 /// Elements as they are stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
@@ -12,6 +14,10 @@ pub enum Data<'a> {
     Bf16(&'a [u16]),
     /// f16 codes.
     F16(&'a [u16]),
+    /// e4m3 codes.
+    E4m3(&'a [u8]),
+    /// e5m2 codes.
+    E5m2(&'a [u8]),
 }
 
 impl Data<'_> {
@@ -20,7 +26,13 @@ impl Data<'_> {
         match self {
             Data::F32(d) => d.len(),
             Data::Bf16(d) | Data::F16(d) => d.len(),
+            Data::E4m3(d) | Data::E5m2(d) => d.len(),
         }
+    }
+
+    /// Whether they are 8-bit codes.
+    pub(crate) fn is_narrow(&self) -> bool {
+        matches!(self, Data::E4m3(_) | Data::E5m2(_))
     }
 
     /// Whether there are no elements.
@@ -156,6 +168,28 @@ impl Source<'_> {
             }
             Gather::Window(w) => w.fetch(data, line, position, to),
         }
+    }
+}
+
+impl Source<'_> {
+    /// The bf16 codes of `to.len()` 8-bit elements from `position` on, at most 128. One body serves every kernel.
+    #[inline(never)]
+    pub(crate) fn fetch_as_bf16(&self, line: Line, position: Position, to: &mut [u16]) {
+        let (data, convert): (&[u8], fn(u8) -> u16) = match self.data {
+            Data::E4m3(data) => (data, bf16_from_e4m3),
+            Data::E5m2(data) => (data, bf16_from_e5m2),
+            _ => unreachable!("only 8-bit elements are fetched so"),
+        };
+        let mut fetched = [0; 128];
+        let from = match self.adjacent(line, position, to.len()) {
+            Some(start) => &data[start..start + to.len()],
+            None => {
+                let fetched = &mut fetched[..to.len()];
+                self.fetch(data, line, position, fetched);
+                &*fetched
+            }
+        };
+        to.iter_mut().zip(from).for_each(|(to, &code)| *to = convert(code));
     }
 }
 

@@ -20,7 +20,9 @@ pub(super) fn compute(graph: &Graph, node: &Node) -> Compute {
     let packed = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_)) && is_packed(node);
     let [a, b] = [0, if packed { 0 } else { 1 }].map(|i| graph.dtype(node.inputs[i]));
     match (a, b, node.split) {
-        (DType::Bf16, DType::Bf16, _) => Compute::Bf16,
+        (DType::Bf16 | DType::E4m3 | DType::E5m2, DType::Bf16 | DType::E4m3 | DType::E5m2, _) => {
+            Compute::Bf16
+        }
         (DType::F16, DType::F16, _) => Compute::F16,
         (_, _, Some(split)) => Compute::Split(split),
         _ => Compute::F32,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{BatchNormPart, DType, Graph, Group, NodeId, Op, ValueId};
+use halfstep_graph::{BatchNormPart, Blocks, DType, Graph, Group, NodeId, Op, Quantise, ValueId};
 
 use super::{At, Lowering, Step, constant};
 use crate::machine::Run;
@@ -11,6 +11,7 @@ use crate::memory::{Frame, Span, View, ViewMut, Where};
 use crate::rows::elementwise::{
     BLOCK, Chain, Key, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
 };
+use crate::rows::quantise::Codes;
 use crate::rows::storage::{Src, Storage};
 
 /// Whether a processor can run `group` as one step.
@@ -39,7 +40,7 @@ pub(super) struct Fused {
     own: Option<usize>,
     /// Results in the program's order.
     results: Vec<ValueId>,
-    /// What its dropouts draw from.
+    /// What it draws from.
     key: Option<ValueId>,
     /// Elements of each result.
     len: usize,
@@ -91,22 +92,37 @@ fn build(
         let node = graph.node(n);
         let result = node.outputs[0];
         let mut inputs = Vec::new();
-        let numbers = if matches!(node.op, Op::Dropout { .. }) { 1 } else { node.inputs.len() };
+        let numbers = match node.op {
+            Op::Dropout { .. } => 1,
+            Op::Quantise(_) => 2,
+            _ => node.inputs.len(),
+        };
         for &v in &node.inputs[..numbers] {
             inputs.push(b.read(v, result, |operand| {
                 results.iter().position(|&r| Some(graph.value(r).node) != anchor && shares(operand, r))
             })?);
         }
+        let mut one_key = |v: ValueId| {
+            let own_key = home(graph, v);
+            match *key.get_or_insert(own_key) == own_key {
+                true => Ok(()),
+                false => Err(unsupported("draws with different keys".into())),
+            }
+        };
         let value = match &node.op {
             Op::Unary(f) => b.push(TileOp::Unary(*f, inputs[0])),
             Op::Binary(f) => b.push(TileOp::Binary(*f, inputs[0], inputs[1])),
             Op::Select => b.push(TileOp::Select(inputs[0], inputs[1], inputs[2])),
             Op::Broadcast { .. } | Op::Cast { .. } => inputs[0],
-            Op::Dropout { rate, id } => {
-                let own_key = home(graph, node.inputs[1]);
-                if *key.get_or_insert(own_key) != own_key {
-                    return Err(unsupported("dropouts with different keys".into()));
+            Op::Quantise(Quantise { format, blocks: Blocks::Tensor { beyond }, draws }) => {
+                if draws.is_some() {
+                    one_key(node.inputs[2])?;
                 }
+                let codes = Codes { format: *format, beyond: *beyond, draws: *draws };
+                b.push(TileOp::Quantise(codes, inputs[0], inputs[1]))
+            }
+            Op::Dropout { rate, id } => {
+                one_key(node.inputs[1])?;
                 let shape = graph.shape(node.inputs[0]);
                 let per_sample = shape.count() / shape.first().copied().unwrap_or(1);
                 b.push(TileOp::Dropout { rate: *rate as f32, op: *id, per_sample, value: inputs[0] })

@@ -6,11 +6,12 @@ mod group;
 mod movement;
 mod normalise;
 mod pointwise;
+mod quantise;
 mod scratch;
 mod update;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{BatchNormPart, DType, Graph, Group, Node, Op, Shape, ValueId};
+use halfstep_graph::{BatchNormPart, Blocks, DType, Graph, Group, Node, Op, Shape, ValueId};
 
 use crate::gemm::KernelError;
 use crate::isa::Isa;
@@ -98,6 +99,10 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
         }
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Broadcast { .. } => group::elementwise(l),
         Op::Cast { .. } => pointwise::cast(l),
+        Op::Quantise(q) => match q.blocks {
+            Blocks::Tensor { .. } => group::elementwise(l),
+            _ => quantise::in_blocks(l, q),
+        },
         Op::Dropout { rate, id } => pointwise::dropout(l, *rate, *id),
         Op::Permute { perm } => movement::permute(l, perm),
         Op::Slice { axis, start, .. } => movement::slice(l, *axis, *start),

@@ -15,6 +15,7 @@ macro_rules! same_type {
         match ($x, $y) {
             (View::F32($a), ViewMut::F32($b)) => $body,
             (View::Bf16($a), ViewMut::Bf16($b)) | (View::F16($a), ViewMut::F16($b)) => $body,
+            (View::E4m3($a), ViewMut::E4m3($b)) | (View::E5m2($a), ViewMut::E5m2($b)) => $body,
             (View::I32($a), ViewMut::I32($b)) => $body,
             _ => unreachable!("the precision plan stores both sides of a movement alike"),
         }

@@ -94,6 +94,8 @@ pub enum TileOp {
     Binary(Binary, Value, Value),
     /// The second where the first is not zero, else the third.
     Select(Value, Value, Value),
+    /// The codes of a value times a factor, as [`halfstep_graph::Blocks::Tensor`] says; the program's key where it draws.
+    Quantise(super::quantise::Codes, Value, Value),
     /// [`super::dropout::Dropout`] of a value, with the program's key.
     Dropout {
         /// Probability that an element is dropped: at least 0, below 1.
@@ -107,7 +109,7 @@ pub enum TileOp {
     },
 }
 
-/// What the masks of a program's dropouts are drawn from: the seed (low word first), the attempt and the number of the
+/// What a program's random numbers are drawn from: the seed (low word first), the attempt and the number of the
 /// first sample.
 pub type Key = [i32; 4];
 
@@ -117,7 +119,7 @@ impl TileOp {
         match self {
             TileOp::Input(_) | TileOp::Previous(_) | TileOp::Const(_) => ([none; 3], 0),
             TileOp::Unary(_, a) | TileOp::Erf(a) | TileOp::Round(_, a) => ([a, none, none], 1),
-            TileOp::Binary(_, a, b) => ([a, b, none], 2),
+            TileOp::Binary(_, a, b) | TileOp::Quantise(_, a, b) => ([a, b, none], 2),
             TileOp::Select(c, a, b) => ([c, a, b], 3),
             TileOp::Dropout { value, .. } => ([value, none, none], 1),
         }
@@ -369,8 +371,13 @@ impl TileProgram {
         own: Option<usize>,
         key: Option<Key>,
     ) -> Result<(), RowError> {
-        if key.is_none() && self.ops.iter().any(|op| matches!(op, TileOp::Dropout { .. })) {
-            return Err(RowError::Shape { what: "key", why: "a dropout needs one" });
+        let draws = |op: &TileOp| match op {
+            TileOp::Dropout { .. } => true,
+            TileOp::Quantise(codes, ..) => codes.draws.is_some(),
+            _ => false,
+        };
+        if key.is_none() && self.ops.iter().any(draws) {
+            return Err(RowError::Shape { what: "key", why: "an operation that draws needs one" });
         }
         check_len("inputs", self.inputs.len(), inputs.len())?;
         check_len("outputs", self.outputs.len(), outputs.len())?;

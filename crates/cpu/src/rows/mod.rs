@@ -17,6 +17,7 @@ pub mod norm;
 pub mod optim;
 pub mod permute;
 pub mod pool2d;
+pub mod quantise;
 pub mod reduce;
 mod shared;
 pub mod softmax;

@@ -8,7 +8,7 @@ use halfstep_graph::ReduceKind;
 
 use super::grid::{MAX_CHUNKS, tiles};
 use super::storage::{Dst, Src, TILE};
-use super::sum::{larger, max, sum_by};
+use super::sum::{larger, max, max_by, sum_by};
 use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -86,12 +86,16 @@ impl Reduce<'_> {
         check_len("y", kept, y.len())?;
         let scale = if kind == ReduceKind::Mean { 1.0 / reduced as f64 } else { 1.0 };
         match (g.rank, g.reduced) {
-            (0 | 1, [true, ..]) if kind != ReduceKind::Max => {
+            (0 | 1, [true, ..]) if !is_max(kind) => {
                 let mut y = SharedDst::new(y);
                 let sum = total(isa, pool, &x, Term::Itself) * scale;
                 store_one(isa, &mut y, sum as f32);
             }
-            (2, [true, false, ..]) if kind != ReduceKind::Max => {
+            (0 | 1, [true, ..]) => {
+                let mut y = SharedDst::new(y);
+                store_one(isa, &mut y, largest(isa, pool, kind, &x));
+            }
+            (2, [true, false, ..]) if !is_max(kind) => {
                 let (rows, cols) = (g.size[0], g.size[1]);
                 check_scratch(column_scratch_len(rows, cols, 1), scratch.len())?;
                 partial_sums(isa, pool, rows, cols, &x, Deviation::None, scratch);
@@ -111,6 +115,41 @@ impl Reduce<'_> {
         }
         Ok(())
     }
+}
+
+fn is_max(kind: ReduceKind) -> bool {
+    matches!(kind, ReduceKind::Max | ReduceKind::AbsMax)
+}
+
+/// Elements whose maximum is that of a kind: themselves or their magnitudes.
+#[inline(always)]
+fn largest_of(kind: ReduceKind, xs: &[f32]) -> f32 {
+    if kind == ReduceKind::AbsMax { max_by(xs, f32::abs) } else { max_by(xs, |x| x) }
+}
+
+/// The largest element or magnitude of a whole tensor; NaN if an element is.
+fn largest(isa: Isa, pool: &Pool, kind: ReduceKind, x: &Src<'_>) -> f32 {
+    struct Largest<'a>(ReduceKind, Src<'a>);
+    impl Body for Largest<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn run<C: Caps>(self) -> f32 {
+            let mut buffer = [0.0; TILE];
+            let parts = tiles(self.1.len(), TILE);
+            parts
+                .map(|t| largest_of(self.0, self.1.view::<C>(t, &mut buffer)))
+                .fold(f32::NEG_INFINITY, larger)
+        }
+    }
+    let mut partials = [f32::NEG_INFINITY; MAX_CHUNKS];
+    let grid = Grid::new(x.len(), 16 * TILE);
+    let shared = SharedSlice::new(&mut partials);
+    pool.for_each(grid.chunks(), &|_, chunk| {
+        let part = dispatch(isa, Largest(kind, x.slice(grid.range(chunk))));
+        // SAFETY: each chunk writes its own element.
+        unsafe { shared.put(chunk, part) };
+    });
+    partials[..grid.chunks()].iter().copied().fold(f32::NEG_INFINITY, larger)
 }
 
 fn store_one(isa: Isa, y: &mut SharedDst<'_>, value: f32) {
@@ -159,18 +198,20 @@ impl Body for General<'_> {
                 if run == 1 {
                     let value = self.x.get(base);
                     sum += f64::from(value);
-                    largest = larger(largest, value);
+                    largest = larger(largest, largest_of(self.kind, &[value]));
                     continue;
                 }
                 for tile in tiles(run, TILE) {
                     let xs = self.x.view::<C>(base + tile.start..base + tile.end, &mut buffer);
                     match self.kind {
-                        ReduceKind::Max => largest = larger(largest, max(xs)),
-                        _ => sum += f64::from(sum_by(xs, |x| x)),
+                        ReduceKind::Max | ReduceKind::AbsMax => {
+                            largest = larger(largest, largest_of(self.kind, xs));
+                        }
+                        ReduceKind::Sum | ReduceKind::Mean => sum += f64::from(sum_by(xs, |x| x)),
                     }
                 }
             }
-            let value = if self.kind == ReduceKind::Max { largest } else { (sum * self.scale) as f32 };
+            let value = if is_max(self.kind) { largest } else { (sum * self.scale) as f32 };
             self.to.store::<C>(i, &[value]);
         }
     }

@@ -78,6 +78,8 @@ pub(crate) enum SharedDst<'a> {
     F32(SharedSlice<'a, f32>),
     Bf16(SharedSlice<'a, u16>),
     F16(SharedSlice<'a, u16>),
+    E4m3(SharedSlice<'a, u8>),
+    E5m2(SharedSlice<'a, u8>),
 }
 
 impl<'a> SharedDst<'a> {
@@ -86,6 +88,8 @@ impl<'a> SharedDst<'a> {
             Dst::F32(s) => SharedDst::F32(SharedSlice::new(s)),
             Dst::Bf16(s) => SharedDst::Bf16(SharedSlice::new(s)),
             Dst::F16(s) => SharedDst::F16(SharedSlice::new(s)),
+            Dst::E4m3(s) => SharedDst::E4m3(SharedSlice::new(s)),
+            Dst::E5m2(s) => SharedDst::E5m2(SharedSlice::new(s)),
         }
     }
 
@@ -93,6 +97,7 @@ impl<'a> SharedDst<'a> {
         match self {
             SharedDst::F32(s) => s.len,
             SharedDst::Bf16(s) | SharedDst::F16(s) => s.len,
+            SharedDst::E4m3(s) | SharedDst::E5m2(s) => s.len,
         }
     }
 
@@ -108,6 +113,8 @@ impl<'a> SharedDst<'a> {
                 SharedDst::F32(s) => Dst::F32(s.part(range)),
                 SharedDst::Bf16(s) => Dst::Bf16(s.part(range)),
                 SharedDst::F16(s) => Dst::F16(s.part(range)),
+                SharedDst::E4m3(s) => Dst::E4m3(s.part(range)),
+                SharedDst::E5m2(s) => Dst::E5m2(s.part(range)),
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use halfstep_float::{
+    bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_e5m2,
+    f32_from_f16,
+};
 use halfstep_graph::DType;
 
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
@@ -21,6 +24,10 @@ pub enum Storage {
     Bf16,
     /// IEEE 754 binary16 codes.
     F16,
+    /// OCP FP8 E4M3 codes.
+    E4m3,
+    /// OCP FP8 E5M2 codes.
+    E5m2,
 }
 
 impl Storage {
@@ -30,6 +37,8 @@ impl Storage {
             DType::F32 => Some(Storage::F32),
             DType::Bf16 => Some(Storage::Bf16),
             DType::F16 => Some(Storage::F16),
+            DType::E4m3 => Some(Storage::E4m3),
+            DType::E5m2 => Some(Storage::E5m2),
             DType::I32 => None,
         }
     }
@@ -39,6 +48,7 @@ impl Storage {
         match self {
             Storage::F32 => 4,
             Storage::Bf16 | Storage::F16 => 2,
+            Storage::E4m3 | Storage::E5m2 => 1,
         }
     }
 
@@ -48,6 +58,8 @@ impl Storage {
             Storage::F32 => 1.0 / (1u64 << 24) as f64,
             Storage::Bf16 => 1.0 / (1u64 << 8) as f64,
             Storage::F16 => 1.0 / (1u64 << 11) as f64,
+            Storage::E4m3 => 1.0 / (1u64 << 4) as f64,
+            Storage::E5m2 => 1.0 / (1u64 << 3) as f64,
         }
     }
 }
@@ -61,6 +73,10 @@ pub enum Src<'a> {
     Bf16(&'a [u16]),
     /// f16 codes.
     F16(&'a [u16]),
+    /// e4m3 codes.
+    E4m3(&'a [u8]),
+    /// e5m2 codes.
+    E5m2(&'a [u8]),
 }
 
 /// A tensor to write.
@@ -72,6 +88,10 @@ pub enum Dst<'a> {
     Bf16(&'a mut [u16]),
     /// f16 codes.
     F16(&'a mut [u16]),
+    /// e4m3 codes.
+    E4m3(&'a mut [u8]),
+    /// e5m2 codes.
+    E5m2(&'a mut [u8]),
 }
 
 impl<'a> Src<'a> {
@@ -80,6 +100,7 @@ impl<'a> Src<'a> {
         match self {
             Src::F32(s) => s.len(),
             Src::Bf16(s) | Src::F16(s) => s.len(),
+            Src::E4m3(s) | Src::E5m2(s) => s.len(),
         }
     }
 
@@ -94,6 +115,8 @@ impl<'a> Src<'a> {
             Src::F32(_) => Storage::F32,
             Src::Bf16(_) => Storage::Bf16,
             Src::F16(_) => Storage::F16,
+            Src::E4m3(_) => Storage::E4m3,
+            Src::E5m2(_) => Storage::E5m2,
         }
     }
 
@@ -107,6 +130,8 @@ impl<'a> Src<'a> {
             Src::F32(s) => Src::F32(&s[range]),
             Src::Bf16(s) => Src::Bf16(&s[range]),
             Src::F16(s) => Src::F16(&s[range]),
+            Src::E4m3(s) => Src::E4m3(&s[range]),
+            Src::E5m2(s) => Src::E5m2(&s[range]),
         }
     }
 
@@ -120,6 +145,8 @@ impl<'a> Src<'a> {
             Src::F32(s) => s[index],
             Src::Bf16(s) => f32_from_bf16(s[index]),
             Src::F16(s) => f32_from_f16(s[index]),
+            Src::E4m3(s) => f32_from_e4m3(s[index]),
+            Src::E5m2(s) => f32_from_e5m2(s[index]),
         }
     }
 
@@ -129,12 +156,10 @@ impl<'a> Src<'a> {
         let range = start..start + out.len();
         match self {
             Src::F32(s) => out.copy_from_slice(&s[range]),
-            Src::Bf16(s) => {
-                for (to, &from) in out.iter_mut().zip(&s[range]) {
-                    *to = f32_from_bf16(from);
-                }
-            }
+            Src::Bf16(s) => each(&s[range], out, f32_from_bf16),
             Src::F16(s) => load_f16::<C>(&s[range], out),
+            Src::E4m3(s) => load8(&s[range], f32_from_e4m3, out),
+            Src::E5m2(s) => load8(&s[range], f32_from_e5m2, out),
         }
     }
 
@@ -177,6 +202,8 @@ impl<'a> Dst<'a> {
             Dst::F32(s) => Dst::F32(s),
             Dst::Bf16(s) => Dst::Bf16(s),
             Dst::F16(s) => Dst::F16(s),
+            Dst::E4m3(s) => Dst::E4m3(s),
+            Dst::E5m2(s) => Dst::E5m2(s),
         }
     }
 
@@ -187,6 +214,8 @@ impl<'a> Dst<'a> {
             Dst::F32(s) => Src::F32(s),
             Dst::Bf16(s) => Src::Bf16(s),
             Dst::F16(s) => Src::F16(s),
+            Dst::E4m3(s) => Src::E4m3(s),
+            Dst::E5m2(s) => Src::E5m2(s),
         }
     }
 
@@ -196,12 +225,10 @@ impl<'a> Dst<'a> {
         let range = start..start + values.len();
         match self {
             Dst::F32(s) => s[range].copy_from_slice(values),
-            Dst::Bf16(s) => {
-                for (to, &from) in s[range].iter_mut().zip(values) {
-                    *to = bf16_from_f32(from);
-                }
-            }
+            Dst::Bf16(s) => each(values, &mut s[range], bf16_from_f32),
             Dst::F16(s) => store_f16::<C>(values, &mut s[range]),
+            Dst::E4m3(s) => store8::<C>(Storage::E4m3, values, &mut s[range]),
+            Dst::E5m2(s) => store8::<C>(Storage::E5m2, values, &mut s[range]),
         }
     }
 
@@ -229,7 +256,51 @@ impl<'a> Dst<'a> {
         match self {
             Dst::F32(s) => s[range].fill(0.0),
             Dst::Bf16(s) | Dst::F16(s) => s[range].fill(0),
+            Dst::E4m3(s) | Dst::E5m2(s) => s[range].fill(0),
         }
+    }
+}
+
+#[inline(always)]
+fn each<A: Copy, B>(from: &[A], to: &mut [B], f: impl Fn(A) -> B) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = f(from);
+    }
+}
+
+/// Out of line: few kernels meet 8-bit codes, but all would carry the loop.
+#[inline(never)]
+fn load8(from: &[u8], value: fn(u8) -> f32, to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, &code)| *to = value(code));
+}
+
+/// Out of line, as [`load8`].
+#[inline(always)]
+fn store8<C: Caps>(storage: Storage, from: &[f32], to: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if C::AVX2 {
+        // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
+        return unsafe { store8_avx2(storage, from, to) };
+    }
+    store8_portable(storage, from, to);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn store8_avx2(storage: Storage, from: &[f32], to: &mut [u8]) {
+    store8_body(storage, from, to);
+}
+
+#[inline(never)]
+fn store8_portable(storage: Storage, from: &[f32], to: &mut [u8]) {
+    store8_body(storage, from, to);
+}
+
+#[inline(always)]
+fn store8_body(storage: Storage, from: &[f32], to: &mut [u8]) {
+    match storage {
+        Storage::E4m3 => each(from, to, e4m3_from_f32),
+        _ => each(from, to, e5m2_from_f32),
     }
 }
 
@@ -286,6 +357,14 @@ pub(crate) fn round_in_place<C: Caps>(storage: Storage, values: &mut [f32]) {
         Storage::Bf16 => {
             for x in values {
                 *x = f32_from_bf16(bf16_from_f32(*x));
+            }
+        }
+        Storage::E4m3 | Storage::E5m2 => {
+            let mut codes = [0u8; 64];
+            for part in values.chunks_mut(64) {
+                let codes = &mut codes[..part.len()];
+                store8::<C>(storage, part, codes);
+                load8(codes, if storage == Storage::E4m3 { f32_from_e4m3 } else { f32_from_e5m2 }, part);
             }
         }
         Storage::F16 => {

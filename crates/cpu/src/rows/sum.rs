@@ -63,15 +63,21 @@ pub(crate) fn larger(a: f32, b: f32) -> f32 {
 /// The largest element; NaN if there is one; −∞ if there are none.
 #[inline(always)]
 pub(crate) fn max(xs: &[f32]) -> f32 {
+    max_by(xs, |x| x)
+}
+
+/// The largest f(x); NaN if there is one; −∞ if there are none.
+#[inline(always)]
+pub(crate) fn max_by(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = xs.as_chunks::<LANES>();
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, x);
+            *lane = larger(*lane, f(x));
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = larger(*lane, x);
+        *lane = larger(*lane, f(x));
     }
     fold(lanes, larger)
 }

@@ -114,7 +114,7 @@ pub fn flops(graph: &Graph, node: &Node) -> u64 {
         | Op::AllReduceStart { .. }
         | Op::AllReduceWait { .. } => 0,
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast { .. } => result(),
-        Op::Dropout { .. } => 2 * result(),
+        Op::Dropout { .. } | Op::Quantise(_) => 2 * result(),
         Op::ScatterAdd { .. } | Op::Reduce { .. } | Op::ArgMax => count(0),
         Op::Softmax => 4 * result(),
         // Mean, deviations, their squares' sum; then subtract, scale, scale, shift.

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use super::Uses;
 use crate::engine::Target;
 use crate::graph::{Graph, NodeId, ValueId};
-use crate::op::Op;
+use crate::op::{Blocks, Op, Quantise};
 
 /// Nodes that an engine runs as one step, and the values that pass its border.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub(crate) fn is_elementwise(op: &Op) -> bool {
             | Op::Cast { .. }
             | Op::Broadcast { .. }
             | Op::Dropout { .. }
+            | Op::Quantise(Quantise { blocks: Blocks::Tensor { .. }, .. })
     )
 }
 

@@ -9,6 +9,7 @@ mod engine;
 mod images;
 mod norm;
 mod pointwise;
+mod quantise;
 
 use halfstep_float::round_to;
 
@@ -186,6 +187,7 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::Binary(f) => one(pointwise::zip(x, |v| pointwise::binary(*f, v[0], v[1]))),
         Op::Select => one(pointwise::zip(x, |v| if v[0] != 0.0 { v[1] } else { v[2] })),
         Op::Cast { to } => one(x[0].map(|v| stored(v, *to))),
+        Op::Quantise(q) => one(quantise::quantise(q, x)),
         Op::Broadcast { shape } => one(Tensor::build(shape, |i| x[0].at(i))),
         Op::Dropout { rate, id } => one(pointwise::dropout(*rate, *id, x[0], x[1])),
         Op::Reshape { shape } => one(Tensor { shape: shape.clone(), data: x[0].data.clone() }),
@@ -321,6 +323,10 @@ fn reduce(kind: ReduceKind, axes: &[usize], x: &Tensor) -> Tensor {
         match kind {
             ReduceKind::Sum => items.data.iter().sum(),
             ReduceKind::Mean => items.data.iter().sum::<f64>() / items.data.len() as f64,
+            ReduceKind::AbsMax => {
+                let magnitudes = items.data.iter().map(|v| v.abs());
+                magnitudes.reduce(pointwise::max).unwrap_or(f64::NAN)
+            }
             ReduceKind::Max => items.data.iter().copied().reduce(pointwise::max).unwrap_or(f64::NAN),
         }
     })

@@ -8,18 +8,24 @@ use std::collections::HashMap;
 use super::class::{Class, class};
 use super::plan::PrecisionPlan;
 use super::policy::{Policy, Reason, Rule};
+use super::quantise::{Quantiser, is_state};
 use crate::dtype::{DType, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::{BatchNormPart, Op};
 
 /// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
 pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
-    let mut pass = Assign { policy, rewrite: Rewrite::new(graph), casts: HashMap::new() };
+    let quantiser = policy.narrow.map(|narrow| Quantiser::new(narrow, graph));
+    let mut pass = Assign { policy, rewrite: Rewrite::new(graph), casts: HashMap::new(), quantiser };
     for node in &graph.nodes {
         pass.visit(graph, node);
     }
+    let mut assigned = pass.rewrite.finish();
+    if let Some(quantiser) = pass.quantiser {
+        quantiser.update_scales(&mut assigned);
+    }
     // A reshape whose copy took its place would count as a reader of the wide value.
-    let assigned = round_where_made(&pass.rewrite.finish().without_dead_nodes());
+    let assigned = round_where_made(&assigned.without_dead_nodes());
     let plan = PrecisionPlan::of(&assigned, policy);
     (assigned, plan)
 }
@@ -27,7 +33,9 @@ pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
 struct Assign<'a> {
     policy: &'a Policy,
     rewrite: Rewrite<'a>,
-    casts: HashMap<(ValueId, DType), ValueId>,
+    casts: Casts,
+    /// Under a policy below 16 bits.
+    quantiser: Option<Quantiser>,
 }
 
 impl Assign<'_> {
@@ -47,9 +55,24 @@ impl Assign<'_> {
         let contraction = class(&node.op) == Class::Contraction;
         let storage = match (rule, self.policy.low) {
             (Rule::Low, Some(low)) => low,
+            (Rule::Bf16, _) => DType::Bf16,
             (Rule::Low | Rule::F32, _) => DType::F32,
             (Rule::Follow, _) => self.widest(node, old, &inputs),
         };
+        let stays = match &self.quantiser {
+            Some(quantiser) if contraction && rule == Rule::Low => quantiser.stays(node, exception),
+            _ => None,
+        };
+        if let (Some(quantiser), true, None) = (&mut self.quantiser, contraction && rule == Rule::Low, stays)
+        {
+            let mut operands = inputs.clone();
+            for v in &mut operands[..2] {
+                // Weights are quantised straight from their master copy: once rounded, not twice.
+                let is_state = is_state(&self.rewrite.new, *v);
+                *v = if is_state { *v } else { cast(&mut self.rewrite, &mut self.casts, *v, storage, node) };
+            }
+            return quantiser.contraction(&mut self.rewrite, node, &inputs, &operands, storage);
+        }
         let split = self.policy.split.filter(|_| contraction && rule == Rule::Low);
         let inputs = if contraction {
             let operands = match node.op {
@@ -58,12 +81,14 @@ impl Assign<'_> {
                 // A bias is added to the f32 accumulator.
                 _ => 2,
             };
-            let cast = |(i, &v): (usize, &ValueId)| {
-                if i < operands && !is_log_sum_exp(node, i) { self.cast(v, storage, node) } else { v }
+            let read = |(i, &v): (usize, &ValueId)| {
+                let reads = i < operands && !is_log_sum_exp(node, i);
+                if reads { cast(&mut self.rewrite, &mut self.casts, v, storage, node) } else { v }
             };
-            inputs.iter().enumerate().map(cast).collect()
+            inputs.iter().enumerate().map(read).collect()
         } else if node.op.is_movement() {
-            inputs.iter().map(|&v| self.cast(v, storage, node)).collect()
+            let (rewrite, casts) = (&mut self.rewrite, &mut self.casts);
+            inputs.iter().map(|&v| cast(rewrite, casts, v, storage, node)).collect()
         } else {
             inputs
         };
@@ -79,6 +104,8 @@ impl Assign<'_> {
                 let all_f32 = self.policy.low.is_none() && self.policy.split.is_none();
                 let reason = if all_f32 { Reason::PolicyIsF32 } else { Reason::StaysF32 };
                 (DType::F32, reason)
+            } else if contraction && storage != DType::F32 && value.gradient_of.is_some() {
+                (DType::F32, Reason::WeightGradient)
             } else if exception.is_some() {
                 (storage, Reason::Override)
             } else if let Some(split) = split {
@@ -88,11 +115,7 @@ impl Assign<'_> {
                 };
                 (DType::F32, reason)
             } else if contraction && storage != DType::F32 {
-                if value.gradient_of.is_some() {
-                    (DType::F32, Reason::WeightGradient)
-                } else {
-                    (storage, Reason::Contraction)
-                }
+                (storage, stays.unwrap_or(Reason::Contraction))
             } else if self.policy.low.is_none() {
                 (DType::F32, Reason::PolicyIsF32)
             } else if rule == Rule::Follow && value.gradient_of.is_none() {
@@ -139,38 +162,38 @@ impl Assign<'_> {
             .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| new.dtype(v))))
             .unwrap_or(DType::F32)
     }
+}
 
-    /// `v` in type `to`, through a copy made once. A copy of a reshaped or permuted value is a reshaped or
-    /// permuted copy, so that the rounding can move to where the value is made.
-    fn cast(&mut self, v: ValueId, to: DType, for_node: &Node) -> ValueId {
-        let from = self.rewrite.new.dtype(v);
-        if from == to || !from.is_float() {
-            return v;
-        }
-        if let Some(&copy) = self.casts.get(&(v, to)) {
-            return copy;
-        }
-        let made_by = self.rewrite.new.node(self.rewrite.new.value(v).node).clone();
-        let (op, operand) = match &made_by.op {
-            Op::Reshape { .. } | Op::Permute { .. } => {
-                let below = self.cast(made_by.inputs[0], to, for_node);
-                (made_by.op.clone(), below)
-            }
-            _ => (Op::Cast { to }, v),
-        };
-        let phase = made_by.phase.max(if matches!(made_by.op, Op::Read { .. }) {
-            Phase::Forward
-        } else {
-            for_node.phase
-        });
-        let ty = ValueType { shape: self.rewrite.new.shape(v).clone(), dtype: to };
-        let new = &mut self.rewrite.new;
-        let copy = new.in_phase(phase, |g| g.push_typed(op, &[operand], made_by.name.clone(), vec![ty]))[0];
-        let reason = if to == DType::F32 { Reason::CastForF32 } else { Reason::CastForContraction };
-        self.rewrite.new.values[copy.0 as usize].reason = Some(reason);
-        self.casts.insert((v, to), copy);
-        copy
+/// Copies by what they are copies of and their type.
+type Casts = HashMap<(ValueId, DType), ValueId>;
+
+/// `v` in type `to`, through a copy made once. A copy of a reshaped or permuted value is a reshaped or permuted copy, so
+/// that the rounding can move to where the value is made.
+fn cast(rewrite: &mut Rewrite<'_>, casts: &mut Casts, v: ValueId, to: DType, for_node: &Node) -> ValueId {
+    let from = rewrite.new.dtype(v);
+    if from == to || !from.is_float() {
+        return v;
     }
+    if let Some(&copy) = casts.get(&(v, to)) {
+        return copy;
+    }
+    let made_by = rewrite.new.node(rewrite.new.value(v).node).clone();
+    let (op, operand) = match &made_by.op {
+        Op::Reshape { .. } | Op::Permute { .. } => {
+            let below = cast(rewrite, casts, made_by.inputs[0], to, for_node);
+            (made_by.op.clone(), below)
+        }
+        _ => (Op::Cast { to }, v),
+    };
+    let is_read = matches!(made_by.op, Op::Read { .. });
+    let phase = made_by.phase.max(if is_read { Phase::Forward } else { for_node.phase });
+    let ty = ValueType { shape: rewrite.new.shape(v).clone(), dtype: to };
+    let new = &mut rewrite.new;
+    let copy = new.in_phase(phase, |g| g.push_typed(op, &[operand], made_by.name.clone(), vec![ty]))[0];
+    let reason = if to == DType::F32 { Reason::CastForF32 } else { Reason::CastForContraction };
+    rewrite.new.values[copy.0 as usize].reason = Some(reason);
+    casts.insert((v, to), copy);
+    copy
 }
 
 /// Whether result `i` is a statistic, a loss or a sum over rows: kept in f32 whatever an override says.

@@ -42,7 +42,7 @@ pub fn class(op: &Op) -> Class {
             | Unary::Sign => Class::Follow,
         },
         Op::Reduce { kind: ReduceKind::Sum | ReduceKind::Mean, .. } => Class::Full,
-        Op::Reduce { kind: ReduceKind::Max, .. } => Class::Follow,
+        Op::Reduce { kind: ReduceKind::Max | ReduceKind::AbsMax, .. } => Class::Follow,
         Op::ScatterAdd { .. }
         | Op::Softmax
         | Op::CrossEntropy
@@ -71,6 +71,7 @@ pub fn class(op: &Op) -> Class {
         | Op::Read { .. }
         | Op::Const { .. }
         | Op::Cast { .. }
+        | Op::Quantise(_)
         | Op::ArgMax
         | Op::AllReduceStart { .. }
         | Op::AllReduceWait { .. } => Class::Source,

@@ -4,11 +4,14 @@
 mod assign;
 mod class;
 mod lint;
+mod narrow;
 mod plan;
 mod policy;
+mod quantise;
 
 pub use assign::assign;
 pub use class::{Class, class};
 pub use lint::{Extent, Lint, LintFinding, lint};
+pub use narrow::{GradientRounding, Narrow, Scaling};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};

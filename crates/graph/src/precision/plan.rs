@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use halfstep_float::Format;
 use serde::{Deserialize, Serialize};
 
 use super::class::{Class, class};
 use super::policy::{Policy, Reason};
 use crate::dtype::{DType, Shape, Split};
-use crate::graph::{Graph, Phase};
+use crate::graph::{Graph, Node, Phase};
+use crate::op::Op;
 
 /// What operands are multiplied in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub enum Compute {
     Format(DType),
     /// f32 operands split into bf16 terms.
     Split(Split),
+    /// Codes with scales in blocks, as the bf16 numbers that both stand for.
+    Codes(Format),
 }
 
 impl fmt::Display for Compute {
@@ -24,6 +28,7 @@ impl fmt::Display for Compute {
         match self {
             Compute::Format(dtype) => dtype.fmt(f),
             Compute::Split(split) => split.fmt(f),
+            Compute::Codes(format) => format.fmt(f),
         }
     }
 }
@@ -70,7 +75,13 @@ impl PrecisionPlan {
                 _ if value.ty.dtype == DType::I32 => DType::I32,
                 _ => DType::F32,
             };
-            let compute = node.split.map_or(Compute::Format(format), Compute::Split);
+            let compute = match (node.split, class(&node.op)) {
+                (Some(split), _) => Compute::Split(split),
+                (None, Class::Contraction) => {
+                    codes_of(graph, node).map_or(Compute::Format(format), Compute::Codes)
+                }
+                _ => Compute::Format(format),
+            };
             PlanEntry {
                 value: i as u32,
                 name: node.name.clone(),
@@ -92,6 +103,15 @@ impl PrecisionPlan {
     /// The casts of the plan.
     pub fn casts(&self) -> impl Iterator<Item = &PlanEntry> {
         self.entries.iter().filter(|e| e.op == "cast")
+    }
+}
+
+/// The format of the codes in blocks that a contraction reads, if it does.
+fn codes_of(graph: &Graph, node: &Node) -> Option<Format> {
+    let operand = graph.value(node.inputs[0]);
+    match &graph.node(operand.node).op {
+        Op::Quantise(q) if operand.ty.dtype == DType::Bf16 => Some(q.format),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::narrow::Narrow;
 use crate::dtype::{DType, Split};
 
 /// What to do with an operation.
@@ -17,6 +18,8 @@ pub enum Rule {
     F32,
     /// Stored like the widest operand.
     Follow,
+    /// Operands in bf16, f32 accumulation, result stored in bf16, whatever the policy's own format.
+    Bf16,
 }
 
 /// A rule for the operations whose name matches a pattern; it holds for their derivatives too.
@@ -52,6 +55,9 @@ pub struct Policy {
     pub name: String,
     /// The format that contractions read and store; none where all storage is f32.
     pub low: Option<DType>,
+    /// How contractions quantise operands to fewer bits than `low`; none where they read `low` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrow: Option<Narrow>,
     /// How contractions split f32 operands; none for policies with a low format and for `fp32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
@@ -66,7 +72,19 @@ pub struct PolicyError(pub String);
 
 impl Policy {
     /// The named policies.
-    pub const NAMES: [&'static str; 5] = ["fp32", "bf16", "fp16", "bf16x3", "bf16x6"];
+    pub const NAMES: [&'static str; 11] = [
+        "fp32",
+        "bf16",
+        "fp16",
+        "bf16x3",
+        "bf16x6",
+        "fp8",
+        "fp8-current",
+        "fp8-block",
+        "mxfp8",
+        "mxfp4",
+        "nvfp4",
+    ];
     /// Those that a comparison sets side by side unless it is told which.
     pub const USUAL: [&'static str; 3] = ["fp32", "bf16", "fp16"];
 
@@ -74,15 +92,17 @@ impl Policy {
     ///
     /// Errors: no policy has that name.
     pub fn named(name: &str) -> Result<Policy, PolicyError> {
+        let narrow = Narrow::named(name);
         let (low, split) = match name {
             "fp32" => (None, None),
             "bf16" => (Some(DType::Bf16), None),
             "fp16" => (Some(DType::F16), None),
             "bf16x3" => (None, Some(Split::Bf16x3)),
             "bf16x6" => (None, Some(Split::Bf16x6)),
+            _ if narrow.is_some() => (Some(DType::Bf16), None),
             other => return Err(PolicyError(other.to_string())),
         };
-        Ok(Policy { name: name.to_string(), low, split, overrides: Vec::new() })
+        Ok(Policy { name: name.to_string(), low, narrow, split, overrides: Vec::new() })
     }
 
     /// The exception that holds for `name`, if any.
@@ -105,6 +125,20 @@ pub enum Reason {
     SplitInThree,
     /// A weight gradient: the f32 accumulator is stored as it is.
     WeightGradient,
+    /// The codes that a contraction reads in place of a value.
+    Quantised,
+    /// The sum of products of codes, before their scales are divided out.
+    SumOfCodes,
+    /// A sum of products of codes with the scales divided out.
+    Rescaled,
+    /// A scale, or what it is derived from.
+    Scale,
+    /// The last contraction of the model under a policy below 16 bits: it stays in 16 bits.
+    HeadStays,
+    /// Attention under a policy below 16 bits: it stays in 16 bits.
+    AttentionStays,
+    /// A convolution under a policy whose blocks belong to matrix products: it stays in 16 bits.
+    ConvolutionStays,
     /// An operation that stays in f32.
     StaysF32,
     /// Part of the update, which works on master weights.
@@ -143,6 +177,17 @@ impl fmt::Display for Reason {
                 "contraction: f32 operands as three bf16 terms, six products (f32 products where there is no bf16 unit)"
             }
             Reason::WeightGradient => "weight gradient: the f32 accumulator is kept as it is",
+            Reason::Quantised => "codes of the narrow format, along the sum of the contraction that reads them",
+            Reason::SumOfCodes => "contraction: exact products of codes, f32 accumulation, not stored if fused",
+            Reason::Rescaled => "the scales of the codes are divided out in f32, then stored as in bf16",
+            Reason::Scale => "f32 scale of a quantised value, from magnitudes seen",
+            Reason::HeadStays => {
+                "contraction in bf16: the last one, whose errors reach the loss undamped, as DeepSeek-V3 and NVFP4 training keep it"
+            }
+            Reason::AttentionStays => {
+                "contraction in bf16: scores and probabilities, which softmax makes sensitive, as Transformer Engine keeps them"
+            }
+            Reason::ConvolutionStays => "contraction in bf16: blocks run along the sum of a matrix product",
             Reason::StaysF32 => "statistics, exponentials and long sums stay in f32",
             Reason::Update => "the update works on f32 master weights",
             Reason::Follows => "stored like its widest operand",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use halfstep_float::{bf16_from_f32, f16_from_f32};
+use halfstep_float::{bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32};
 use halfstep_graph::engine::HostTensor;
 use halfstep_graph::{DType, Graph, Node, Op, SlotId, ValueId};
 
@@ -51,6 +51,8 @@ pub fn data_type(dtype: DType) -> DataType {
         DType::F32 => DataType::Float,
         DType::F16 => DataType::Float16,
         DType::Bf16 => DataType::Bfloat16,
+        DType::E4m3 => DataType::Float8e4m3fn,
+        DType::E5m2 => DataType::Float8e5m2,
         DType::I32 => DataType::Int32,
     }
 }
@@ -191,6 +193,8 @@ impl<'a> Converter<'a> {
         let bytes = match dtype {
             DType::F16 => x.iter().flat_map(|&v| f16_from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => x.iter().flat_map(|&v| bf16_from_f32(v).to_le_bytes()).collect(),
+            DType::E4m3 => x.iter().map(|&v| e4m3_from_f32(v)).collect(),
+            DType::E5m2 => x.iter().map(|&v| e5m2_from_f32(v)).collect(),
             DType::F32 | DType::I32 => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let dims = slot.ty.shape.iter().map(|&s| s as i64).collect();

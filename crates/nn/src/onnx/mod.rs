@@ -39,6 +39,14 @@ pub enum OnnxError {
         /// The node's name.
         at: String,
     },
+    /// The graph computes in fewer than 16 bits.
+    #[error(
+        "`{at}` is computed in fewer than 16 bits, which is not written as ONNX; export it with --precision bf16"
+    )]
+    Narrow {
+        /// The node's name.
+        at: String,
+    },
     /// A slot without values, or with too few or too many.
     #[error("weight `{slot}`: {expected} values were expected, {found} are there")]
     Weight {
@@ -53,12 +61,15 @@ pub enum OnnxError {
 
 /// A graph that predicts, with the values of its slots, as an ONNX file. `notes` become the model's metadata.
 ///
-/// Errors: an operation that only training uses; a slot without values.
+/// Errors: an operation that only training uses; fewer than 16 bits; a slot without values.
 pub fn model(
     graph: &Graph,
     weights: &dyn Fn(&str) -> Option<HostTensor>,
     notes: &[(&str, String)],
 ) -> Result<Vec<u8>, OnnxError> {
+    if let Some(node) = graph.nodes.iter().find(|n| matches!(n.op, halfstep_graph::Op::Quantise(_))) {
+        return Err(OnnxError::Narrow { at: node.name.clone() });
+    }
     let mut converter = Converter::new(graph, weights);
     for node in &graph.nodes {
         operators::convert(&mut converter, node)?;

@@ -84,6 +84,7 @@ pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
                     c.emit(at, "ReduceSum", &[x, axes], vec![keep])
                 }
                 ReduceKind::Mean => c.emit(at, "ReduceMean", &[x], vec![Attribute::Ints("axes", axes), keep]),
+                ReduceKind::AbsMax => return Err(refused(node)),
                 ReduceKind::Max => c.emit(at, "ReduceMax", &[x], vec![Attribute::Ints("axes", axes), keep]),
             }
         }
@@ -124,7 +125,8 @@ pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
             only_first(c, node)?;
             attention(c, node, *spec)
         }
-        Op::Dropout { .. }
+        Op::Quantise(_)
+        | Op::Dropout { .. }
         | Op::Pad { .. }
         | Op::ScatterAdd { .. }
         | Op::LayerNormGrad

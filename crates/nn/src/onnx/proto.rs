@@ -15,6 +15,10 @@ pub enum DataType {
     Float16 = 10,
     /// bf16.
     Bfloat16 = 16,
+    /// e4m3, without infinities.
+    Float8e4m3fn = 17,
+    /// e5m2.
+    Float8e5m2 = 19,
 }
 
 /// A model: a graph and the operators it is written in.

@@ -1,7 +1,7 @@
 //! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what loss scaling did.
 //! `schema/precision-manifest.schema.json` describes it.
 
-use halfstep_graph::precision::{Compute, PlanEntry, Policy};
+use halfstep_graph::precision::{Compute, GradientRounding, PlanEntry, Policy};
 use halfstep_graph::{DType, SlotKind};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,8 @@ pub struct Formats {
 pub enum Rounding {
     /// To the nearest value, of two equally near ones to that with an even last digit.
     NearestEven,
+    /// Gradients that become codes, up or down by chance with an exact mean; all else to the nearest.
+    Stochastic,
 }
 
 /// Loss scaling as asked for, and as it went.
@@ -106,6 +108,8 @@ pub enum TensorKind {
     Statistic,
     /// State of the loss scaler.
     Scaler,
+    /// The scale of a value in eight bits, or the magnitudes it is derived from.
+    Scale,
     /// A count of steps.
     Counter,
 }
@@ -117,8 +121,18 @@ impl From<SlotKind> for TensorKind {
             SlotKind::Moment => TensorKind::Moment,
             SlotKind::Statistic => TensorKind::Statistic,
             SlotKind::Scaler => TensorKind::Scaler,
+            SlotKind::Scale => TensorKind::Scale,
             SlotKind::Counter => TensorKind::Counter,
         }
+    }
+}
+
+/// What contractions multiply under `policy`, whose low format is `low`.
+fn compute(policy: &Policy, low: DType) -> Compute {
+    match (policy.split, policy.narrow) {
+        (Some(split), _) => Compute::Split(split),
+        (None, Some(narrow)) => Compute::Codes(narrow.forward),
+        (None, None) => Compute::Format(low),
     }
 }
 
@@ -154,11 +168,14 @@ impl PrecisionManifest {
             policy: session.policy().clone(),
             formats: Formats {
                 storage: low,
-                compute: session.policy().split.map_or(Compute::Format(low), Compute::Split),
+                compute: compute(session.policy(), low),
                 accumulation: DType::F32,
                 master: kept(|k| matches!(k, SlotKind::Weight { .. })),
                 moments: kept(|k| k == SlotKind::Moment),
-                rounding: Rounding::NearestEven,
+                rounding: match session.policy().narrow.map(|n| n.rounding) {
+                    Some(GradientRounding::Stochastic) => Rounding::Stochastic,
+                    Some(GradientRounding::Nearest) | None => Rounding::NearestEven,
+                },
             },
             loss_scaling: LossScaling { recipe: session.spec().scaling.clone(), history: history.to_vec() },
             tensors: slots.iter().map(|slot| stored(slot)).collect(),

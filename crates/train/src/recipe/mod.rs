@@ -20,6 +20,7 @@
 
 mod error;
 mod experiment;
+mod narrow;
 mod plan_file;
 mod read;
 mod settings;
@@ -33,6 +34,7 @@ use serde::{Serialize, Serializer};
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
+pub use narrow::NarrowSettings;
 pub use plan_file::PlanFile;
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,

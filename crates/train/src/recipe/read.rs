@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use halfstep_data::{DataSpec, DataTable, nearest};
-use halfstep_graph::precision::Policy;
+use halfstep_graph::precision::{Narrow, Policy};
 use halfstep_nn::ModelSpec;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
+use super::narrow::NarrowSettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings, PrecisionTable,
     TrainSettings, TrainTable,
@@ -401,6 +402,20 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
             Some(scale)
         }
     };
+    let mut narrow = BTreeMap::new();
+    for name in Policy::NAMES {
+        let Some(recipe) = Narrow::named(name) else { continue };
+        let Some(value) = section.take(name) else { continue };
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            let error = RecipeError::new(format!("`{name}` is not a section"));
+            return Err(error.at(span, "expected a section, such as [precision.fp8] with history = 16"));
+        };
+        let path = format!("precision.{name}");
+        let settings: NarrowSettings = Section { name: path.clone(), table, span }.deserialise()?;
+        settings.apply(recipe).map_err(|e| setting(&path, &e, source))?;
+        narrow.insert(name.to_string(), settings);
+    }
     let table: PrecisionTable = section.deserialise()?;
     check_policy("policy", &table.policy, source)?;
     if table.policies.is_empty() {
@@ -415,7 +430,7 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
         }
     }
     let PrecisionTable { policy, policies, overrides, .. } = table;
-    Ok(PrecisionSettings { policy, policies, loss_scale, overrides })
+    Ok(PrecisionSettings { policy, policies, loss_scale, overrides, narrow })
 }
 
 fn check_policy(key: &str, name: &str, source: &Source) -> Result<(), RecipeError> {

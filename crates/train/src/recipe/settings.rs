@@ -6,6 +6,7 @@ use halfstep_graph::ByteSize;
 use halfstep_graph::precision::{Override, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
 
+use super::narrow::NarrowSettings;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
 use crate::step_options::{Group, Reduce, StepOptions};
@@ -194,6 +195,9 @@ pub struct PrecisionSettings {
     /// `overrides`: exceptions by name pattern, for every policy but `fp32`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
+    /// `[precision.fp8]` and its like: settings of the policies below 16 bits, by policy.
+    #[serde(flatten)]
+    pub narrow: BTreeMap<String, NarrowSettings>,
 }
 
 impl Default for PrecisionSettings {
@@ -203,6 +207,7 @@ impl Default for PrecisionSettings {
             policies: Policy::USUAL.map(String::from).to_vec(),
             loss_scale: None,
             overrides: Vec::new(),
+            narrow: BTreeMap::new(),
         }
     }
 }
@@ -213,6 +218,10 @@ impl PrecisionSettings {
     /// Errors: no policy has that name.
     pub fn resolve(&self, name: &str) -> Result<(Policy, LossScale), PolicyError> {
         let mut policy = Policy::named(name)?;
+        if let (Some(narrow), Some(settings)) = (policy.narrow, self.narrow.get(name)) {
+            // They were checked when the recipe was read.
+            policy.narrow = Some(settings.apply(narrow).unwrap_or(narrow));
+        }
         if policy.low.is_some() || policy.split.is_some() {
             policy.overrides = self.overrides.clone();
         }
@@ -225,7 +234,7 @@ impl PrecisionSettings {
     }
 }
 
-/// `[precision]` as written, without `loss_scale`.
+/// `[precision]` as written, without the sections in it.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PrecisionTable {
@@ -234,12 +243,34 @@ pub(crate) struct PrecisionTable {
     pub overrides: Vec<Override>,
     /// Read apart, because its keys depend on its kind.
     pub loss_scale: Option<()>,
+    /// Read apart, to point at what is wrong in them.
+    pub fp8: Option<()>,
+    #[serde(rename = "fp8-current")]
+    pub fp8_current: Option<()>,
+    #[serde(rename = "fp8-block")]
+    pub fp8_block: Option<()>,
+    pub mxfp8: Option<()>,
+    pub mxfp4: Option<()>,
+    pub nvfp4: Option<()>,
 }
 
 impl Default for PrecisionTable {
     fn default() -> PrecisionTable {
         let PrecisionSettings { policy, policies, overrides, .. } = PrecisionSettings::default();
-        PrecisionTable { policy, policies, overrides, loss_scale: None }
+        let [fp8, fp8_current, fp8_block, mxfp8, mxfp4, nvfp4] = [None; 6];
+        let loss_scale = None;
+        PrecisionTable {
+            policy,
+            policies,
+            overrides,
+            loss_scale,
+            fp8,
+            fp8_current,
+            fp8_block,
+            mxfp8,
+            mxfp4,
+            nvfp4,
+        }
     }
 }
 

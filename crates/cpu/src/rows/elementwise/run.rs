@@ -26,7 +26,7 @@ pub(super) struct Chunk<'a> {
     pub(super) own: Option<usize>,
     pub(super) inputs: &'a [Src<'a>],
     pub(super) outputs: &'a [Option<SharedDst<'a>>],
-    /// Of the program's dropouts.
+    /// Of the program's draws.
     pub(super) key: Key,
 }
 
@@ -188,6 +188,9 @@ impl Chunk<'_> {
                     for (((to, &c), &a), &b) in dst.iter_mut().zip(c).zip(a).zip(b) {
                         *to = if c != 0.0 { a } else { b };
                     }
+                }
+                TileOp::Quantise(codes, a, scale) => {
+                    codes.of::<C>(self.key, start, get(a), get(scale)[0], dst)
                 }
                 TileOp::Dropout { rate, op, per_sample, value } => {
                     let (key, first_sample) = DropKey::unpack(self.key, op);

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Once;
 
-use halfstep_float::{Philox, bf16_from_f32, f16_from_f32, unit_f32};
+use halfstep_float::{Philox, bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, unit_f32};
 
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
@@ -32,6 +32,8 @@ pub fn rounding(storage: Storage, x: f64) -> f64 {
         Storage::F32 => 2f64.powi(-149),
         Storage::Bf16 => 2f64.powi(-133),
         Storage::F16 => 2f64.powi(-24),
+        Storage::E4m3 => 2f64.powi(-9),
+        Storage::E5m2 => 2f64.powi(-16),
     };
     storage.unit_roundoff() * x.abs() + smallest / 2.0
 }
@@ -49,6 +51,8 @@ pub enum Stored {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
     F16(Vec<u16>),
+    E4m3(Vec<u8>),
+    E5m2(Vec<u8>),
 }
 
 impl Stored {
@@ -58,6 +62,8 @@ impl Stored {
             Storage::F32 => Stored::F32(values.to_vec()),
             Storage::Bf16 => Stored::Bf16(values.iter().map(|&x| bf16_from_f32(x)).collect()),
             Storage::F16 => Stored::F16(values.iter().map(|&x| f16_from_f32(x)).collect()),
+            Storage::E4m3 => Stored::E4m3(values.iter().map(|&x| e4m3_from_f32(x)).collect()),
+            Storage::E5m2 => Stored::E5m2(values.iter().map(|&x| e5m2_from_f32(x)).collect()),
         }
     }
 
@@ -71,6 +77,8 @@ impl Stored {
             Stored::F32(v) => Src::F32(v),
             Stored::Bf16(v) => Src::Bf16(v),
             Stored::F16(v) => Src::F16(v),
+            Stored::E4m3(v) => Src::E4m3(v),
+            Stored::E5m2(v) => Src::E5m2(v),
         }
     }
 
@@ -79,6 +87,8 @@ impl Stored {
             Stored::F32(v) => Dst::F32(v),
             Stored::Bf16(v) => Dst::Bf16(v),
             Stored::F16(v) => Dst::F16(v),
+            Stored::E4m3(v) => Dst::E4m3(v),
+            Stored::E5m2(v) => Dst::E5m2(v),
         }
     }
 
@@ -90,6 +100,7 @@ impl Stored {
         match self {
             Stored::F32(v) => Bits::Wide(v.iter().map(|x| x.to_bits()).collect()),
             Stored::Bf16(v) | Stored::F16(v) => Bits::Narrow(v.clone()),
+            Stored::E4m3(v) | Stored::E5m2(v) => Bits::Narrow(v.iter().map(|&c| c.into()).collect()),
         }
     }
 }

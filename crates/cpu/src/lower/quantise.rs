@@ -1,0 +1,44 @@
+//! Codes in blocks. Those of a whole tensor are elementwise: [`super::group`].
+
+use halfstep_float::blocks::ScaleRule;
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::{Blocks, MxScale, Quantise};
+
+use super::group::nothing;
+use super::{Lowering, Step};
+use crate::rows::quantise::{Form, InBlocks};
+
+pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineError> {
+    let shape = l.shape(0);
+    let along = |axis: usize| {
+        let part = |range: &[usize]| range.iter().product::<usize>();
+        (part(&shape[..axis]), shape[axis], part(&shape[axis + 1..]))
+    };
+    let (form, (outer, length, inner)) = match q.blocks {
+        Blocks::Mx { axis, scale } => {
+            let rule = match scale {
+                MxScale::Floor => ScaleRule::Floor,
+                MxScale::Even => ScaleRule::Even,
+                MxScale::NoOverflow => ScaleRule::NoOverflow,
+            };
+            (Form::Mx(q.format, rule), along(axis))
+        }
+        Blocks::Nvfp4 { axis } => (Form::Nvfp4, along(axis)),
+        Blocks::Row128 { axis } => (Form::Row128(q.format), along(axis)),
+        Blocks::Square128 => (Form::Square128(q.format), along(shape.len() - 2)),
+        Blocks::Tensor { .. } => unreachable!("codes of a whole tensor are elementwise"),
+    };
+    let (at, draws) = (l.at(), q.draws);
+    let scaled = matches!(form, Form::Nvfp4);
+    let scale = if scaled { l.input(1) } else { nothing() };
+    let key = if draws.is_some() { l.input(1 + usize::from(scaled)) } else { nothing() };
+    let (x, y) = (l.input(0), l.output(0));
+    Ok(Box::new(move |frame, run| {
+        let ([x, scale, key], [y]) = frame.borrow([x, scale, key], [y]);
+        let tensor_scale = if scaled { scale.f32()[0] } else { 1.0 };
+        let key = if draws.is_some() { key.i32().try_into().unwrap_or_default() } else { [0; 4] };
+        InBlocks { form, outer, length, inner, tensor_scale, draws, key, x: x.src(), y: y.dst() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
+    }))
+}

@@ -1,0 +1,72 @@
+//! Settings of the policies below 16 bits: `[precision.fp8]` and its like.
+
+use halfstep_graph::precision::{GradientRounding, Narrow, Scaling};
+use halfstep_graph::{Beyond, MxScale};
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{SettingError, require};
+
+/// `[precision.<policy>]`: what is to differ from [`Narrow::named`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NarrowSettings {
+    /// `history`: steps whose largest magnitudes are remembered. Of `fp8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<usize>,
+    /// `margin`: powers of two left free above the largest magnitude. Of `fp8` and `fp8-current`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<u32>,
+    /// `overflow`: what becomes of numbers that outgrow their scale. Of `fp8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<Beyond>,
+    /// `scale`: how the power of two of a block comes from its largest magnitude. Of `mxfp8` and `mxfp4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<MxScale>,
+    /// `rounding`: of gradients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<GradientRounding>,
+}
+
+impl NarrowSettings {
+    /// The recipe with these settings.
+    ///
+    /// Errors: a setting out of range, or one that the recipe does not have.
+    pub fn apply(&self, recipe: Narrow) -> Result<Narrow, SettingError> {
+        let given = [
+            ("history", self.history.is_some()),
+            ("margin", self.margin.is_some()),
+            ("overflow", self.overflow.is_some()),
+            ("scale", self.scale.is_some()),
+        ];
+        let (has, all): (&[&str], _) = match recipe.scaling {
+            Scaling::Delayed { .. } => {
+                (&["history", "margin", "overflow"], "only `history`, `margin`, `overflow` and `rounding`")
+            }
+            Scaling::Current { .. } => (&["margin"], "only `margin` and `rounding`"),
+            Scaling::Mx { .. } => (&["scale"], "only `scale` and `rounding`"),
+            Scaling::Block128 | Scaling::Nvfp4 => (&[], "only `rounding`"),
+        };
+        for (key, _) in given.into_iter().filter(|(key, given)| *given && !has.contains(key)) {
+            require(false, key, "not a setting of this precision", all)?;
+        }
+        let checked = |margin: u32| {
+            require(margin <= Narrow::LARGEST_MARGIN, "margin", margin, "a whole number up to 16")?;
+            Ok::<_, SettingError>(margin)
+        };
+        let scaling = match recipe.scaling {
+            Scaling::Delayed { history, margin, beyond } => {
+                let history = self.history.unwrap_or(history);
+                let fits = (1..=Narrow::LONGEST_HISTORY).contains(&history);
+                require(fits, "history", history, "a number of steps from 1 to 65536")?;
+                let margin = checked(self.margin.unwrap_or(margin))?;
+                Scaling::Delayed { history, margin, beyond: self.overflow.unwrap_or(beyond) }
+            }
+            Scaling::Current { margin } => {
+                Scaling::Current { margin: checked(self.margin.unwrap_or(margin))? }
+            }
+            Scaling::Mx { scale } => Scaling::Mx { scale: self.scale.unwrap_or(scale) },
+            Scaling::Block128 | Scaling::Nvfp4 => recipe.scaling,
+        };
+        Ok(Narrow { scaling, rounding: self.rounding.unwrap_or(recipe.rounding), ..recipe })
+    }
+}
