@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
 use super::progress::{Watcher, bar};
-use super::{interrupt, machine, output, prepare};
+use super::{interrupt, machine, output, prepare, stress};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -112,11 +112,33 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let mut comparison = Comparison::new(setup, runs);
     comparison.findings.extend(not_split_here(&policies)?);
     write(&dir, &comparison)?;
+    let measures = experiment.recipe.evidence.measures.clone();
+    let finished: Vec<(String, u64)> = comparison
+        .runs
+        .iter()
+        .filter(|r| r.outcome == Outcome::Finished)
+        .map(|r| (r.policy.clone(), r.seed))
+        .collect();
+    let robustness = if measures.is_empty() || interrupt::asked() || finished.is_empty() {
+        None
+    } else {
+        let trained = stress::of_compare(&experiment, &dir, &finished, engine.as_ref())?;
+        let reference = experiment.recipe.compare.reference.clone();
+        let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
+        let r =
+            stress::measure(experiment, engine.as_ref(), &trained, baseline.as_deref(), &measures, threads)?;
+        dir.write_json(stress::ROBUSTNESS, &r)?;
+        Some(r)
+    };
     if args.json {
         output::json(&Printed { run_directory: &dir.path().display().to_string(), comparison: &comparison })?;
     } else {
         output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         output::raw(&output::bullets(&comparison.findings));
+        if let Some(robustness) = &robustness {
+            output::raw("\n");
+            stress::show(robustness);
+        }
         output::line(&format!(
             "\n{} in all. {}",
             units::seconds(seconds),

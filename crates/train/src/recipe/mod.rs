@@ -11,11 +11,13 @@
 //! | `[checkpoint]` | [`CheckpointSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
+//! | `[evidence]` | [`EvidenceSettings`] |
 //!
 //! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
 //! finds what does not fit together. Neither writes anything.
 
 mod error;
+mod evidence;
 mod experiment;
 mod read;
 mod settings;
@@ -27,6 +29,7 @@ use halfstep_nn::ModelSpec;
 use serde::Serialize;
 
 pub use error::RecipeError;
+pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
 pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
 
@@ -34,8 +37,8 @@ use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 8] =
-    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare"];
+const SECTIONS: [&str; 9] =
+    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare", "evidence"];
 
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +63,8 @@ pub struct Recipe {
     pub precision: PrecisionSettings,
     /// How precisions are compared.
     pub compare: CompareSettings,
+    /// What else is measured.
+    pub evidence: EvidenceSettings,
     #[serde(skip)]
     base: PathBuf,
     #[serde(skip)]
@@ -93,7 +98,15 @@ impl Recipe {
     /// Errors: a path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
-        let mut table = DataTable::from(recipe.data);
+        recipe.data = self.absolute(recipe.data)?;
+        recipe.evidence.foreign = recipe.evidence.foreign.map(|data| self.absolute(data)).transpose()?;
+        toml::to_string(&recipe)
+            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
+    }
+
+    /// The same data with every path absolute.
+    fn absolute(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
+        let mut table = DataTable::from(data);
         let paths = [
             &mut table.path,
             &mut table.test_path,
@@ -106,9 +119,7 @@ impl Recipe {
             let joined = self.base.join(&*path);
             *path = std::path::absolute(&joined).unwrap_or(joined);
         }
-        recipe.data = DataSpec::try_from(table).map_err(|e| RecipeError::new(e.to_string()))?;
-        toml::to_string(&recipe)
-            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
+        DataSpec::try_from(table).map_err(|e| RecipeError::new(e.to_string()))
     }
 }
 

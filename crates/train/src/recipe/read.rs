@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
+use super::evidence::EvidenceSettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
 };
@@ -181,6 +182,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
     check_compare(&compare, source)?;
+    let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), Section::deserialise)?;
+    evidence.validate().map_err(|e| setting("evidence", &e, source))?;
 
     #[derive(Deserialize)]
     struct Top {
@@ -207,6 +210,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         checkpoint,
         precision,
         compare,
+        evidence,
         base: base.to_path_buf(),
         source: source.clone(),
     })
