@@ -52,6 +52,7 @@ pub use halfstep_train as train;
 
 mod choose;
 mod numerics;
+pub mod stress;
 mod summary;
 
 pub use choose::{engine, threads_or_all};

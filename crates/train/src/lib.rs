@@ -11,6 +11,7 @@ mod loader;
 pub mod memory;
 pub mod metrics;
 pub mod optimiser;
+pub mod probe;
 mod ranks;
 pub mod recipe;
 pub mod run_dir;

@@ -34,7 +34,7 @@ use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine, numerics, output, prepare, verdict};
+use super::{interrupt, machine, numerics, output, prepare, stress, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";

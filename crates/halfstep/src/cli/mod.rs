@@ -28,6 +28,7 @@ mod prepare;
 mod progress;
 mod resume;
 mod share;
+mod stress;
 mod train;
 mod tune;
 mod verdict;
@@ -94,6 +95,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),
+        Command::Stress(args) => stress::run(args, threads),
         Command::Verdict(args) => verdict::run(args, threads),
         Command::Tune(args) => tune::run(args, threads),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),

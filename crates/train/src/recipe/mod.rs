@@ -14,11 +14,13 @@
 //! | `[compare]` | [`CompareSettings`] |
 //! | `[cost]` | [`CostSettings`] |
 //! | `[[ablation]]` | [`Arm`]: sections in place of those above |
+//! | `[evidence]` | [`EvidenceSettings`] |
 //!
 //! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
 //! finds what does not fit together. Neither writes anything.
 
 mod error;
+mod evidence;
 mod experiment;
 mod narrow;
 mod plan_file;
@@ -33,6 +35,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 pub use error::RecipeError;
+pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
 pub use narrow::NarrowSettings;
 pub use plan_file::PlanFile;
@@ -45,7 +48,7 @@ use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "data",
     "model",
     "optimiser",
@@ -56,6 +59,7 @@ const SECTIONS: [&str; 11] = [
     "precision",
     "compare",
     "cost",
+    "evidence",
     "ablation",
 ];
 
@@ -89,6 +93,8 @@ pub struct Recipe {
     pub compare: CompareSettings,
     /// What runs cost.
     pub cost: CostSettings,
+    /// What else is measured.
+    pub evidence: EvidenceSettings,
     /// What `compare` runs in place of this recipe alone, if there are any: the same question asked of several models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ablation: Vec<Arm>,
@@ -166,6 +172,8 @@ impl Recipe {
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
         recipe.data = self.with_absolute_paths(recipe.data)?;
+        recipe.evidence.foreign =
+            recipe.evidence.foreign.map(|data| self.with_absolute_paths(data)).transpose()?;
         for arm in &mut recipe.ablation {
             arm.recipe.data = self.with_absolute_paths(arm.recipe.data.clone())?;
         }

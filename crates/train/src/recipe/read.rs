@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
+use super::evidence::EvidenceSettings;
 use super::narrow::NarrowSettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings, PrecisionTable,
@@ -203,6 +204,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     check_compare(&compare, source)?;
     let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
     cost.validate().map_err(|e| setting("cost", &e, source))?;
+    let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), Section::deserialise)?;
+    evidence.validate().map_err(|e| setting("evidence", &e, source))?;
 
     #[derive(Deserialize)]
     struct Top {
@@ -230,6 +233,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         precision,
         compare,
         cost,
+        evidence,
         ablation,
         base: base.to_path_buf(),
         source: source.clone(),
