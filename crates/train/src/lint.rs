@@ -52,7 +52,7 @@ impl Experiment {
         };
         // Of a batch in parts, one part has every operation.
         let options = StepOptions { accumulate: 1, ..spec.options.clone() };
-        let graphs = step_graphs(&step, &options).map_err(TrainError::from)?;
+        let graphs = step_graphs(&step, &options, 1).map_err(TrainError::from)?;
         let largest = match self.input {
             InputSpec::Tokens { vocab, .. } => vocab as u64 - 1,
             InputSpec::Features { .. } | InputSpec::Image { .. } => 0,

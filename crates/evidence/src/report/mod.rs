@@ -6,6 +6,7 @@
 
 mod build;
 mod charts;
+pub mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;

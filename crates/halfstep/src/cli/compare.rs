@@ -18,7 +18,8 @@ use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
 use halfstep::evidence::logits::Source;
-use halfstep::evidence::report::Picture;
+use halfstep::evidence::report::{Picture, robustness};
+use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
     Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
     table, units,
@@ -80,8 +81,9 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let mut compared = Vec::new();
     let mut examples: Vec<(String, Vec<Picture>)> = Vec::new();
     let several = arms.len() > 1;
-    for arm in &arms {
-        let setup = setup(arm, engine.name())?;
+    let mut stressed = Vec::new();
+    for arm in arms {
+        let setup = setup(&arm, engine.name())?;
         say(&format!("{} on {}", output::bold(&setup.model), setup.data));
         say(&format!(
             "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
@@ -92,13 +94,13 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
             setup.processor,
             setup.engine
         ));
-        let obtained = obtain(arm, &cache, &setup, all, args.jobs, &say)?;
+        let obtained = obtain(&arm, &cache, &setup, all, args.jobs, &say)?;
         if let Some(dir) = &arm.dir {
             keep(dir, &arm.name, &obtained)?;
         }
         let assessments = assessments(&setup, &obtained, all)?;
         if examples.is_empty() {
-            examples = first_seed(arm, &setup, &obtained)?;
+            examples = first_seed(&arm, &setup, &obtained)?;
         }
         let runs = obtained.into_iter().map(|o| o.result).collect();
         let mut comparison = Comparison::new(setup, runs, assessments);
@@ -106,13 +108,21 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         if !args.json {
             output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         }
-        compared.push(comparison);
         if interrupt::asked() {
+            compared.push(comparison);
             break;
         }
+        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), threads)?);
+        compared.push(comparison);
     }
     let study = Study::new(name, command, compared);
-    let report = Report::of(&study, examples);
+    let mut report = Report::of(&study, examples);
+    for r in &stressed {
+        if !args.json {
+            stress::show(r);
+        }
+        report.insert(robustness::sections(r));
+    }
     let run_directory = top.path().display().to_string();
     write(&top, &run_directory, &study, &report)?;
     let folder = top.file(UNKEPT);
@@ -132,6 +142,25 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     } else {
         ExitCode::from(study.verdict.map_or(0, verdict::code))
     })
+}
+
+/// The measures of `[evidence]`, if there are any, of all finished runs of an arm.
+fn under_stress(
+    arm: Arm,
+    comparison: &Comparison,
+    engine: &dyn Engine,
+    threads: Option<NonZeroUsize>,
+) -> Result<Option<Robustness>, Failure> {
+    let measures = arm.experiment.recipe.evidence.measures.clone();
+    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
+    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
+    let Some(dir) = arm.dir.filter(|_| !measures.is_empty() && !finished.is_empty()) else { return Ok(None) };
+    let trained = stress::of_compare(&arm.experiment, &dir, &finished, engine)?;
+    let reference = &comparison.setup.reference;
+    let baseline = finished.iter().any(|(policy, _)| policy == reference).then_some(reference.as_str());
+    let r = stress::measure(arm.experiment, engine, &trained, baseline, &measures, threads)?;
+    dir.write_json(stress::ROBUSTNESS, &r)?;
+    Ok(Some(r))
 }
 
 /// The recipe with what the arguments change in it.

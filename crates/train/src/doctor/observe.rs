@@ -66,7 +66,7 @@ impl Observed {
                 graph.values[node.outputs[0].0 as usize].ty.dtype = DType::F32;
             }
         }
-        let f32 = Policy { name: "fp32".into(), low: None, split: None, overrides: Vec::new() };
+        let f32 = Policy { name: "fp32".into(), low: None, narrow: None, split: None, overrides: Vec::new() };
         Observed::of(graph, session, &f32)
     }
 
@@ -105,7 +105,7 @@ impl Observed {
         let engine = session.engine();
         let state = engine.new_state(&graph.slots)?;
         let program = engine.compile(&plan(graph.clone(), engine.target()), &state)?;
-        let part = session.spec().batch / session.spec().options.accumulate;
+        let part = session.share().len() / session.spec().options.accumulate;
         Ok(Observed { program, state, graph, values, part })
     }
 
@@ -233,15 +233,16 @@ fn step_graph(session: &Session<'_>, scale: f64) -> Result<Graph, TrainError> {
     let step = StepSpec {
         model: session.model(),
         input: session.input(),
-        batch: spec.batch / spec.options.accumulate,
+        batch: session.share().len() / spec.options.accumulate,
         optimiser: &spec.optimiser,
         scaling: if scale == 1.0 { &LossScale::Off } else { &scaling },
         clip: None,
         expose_gradients: true,
     };
     // Groups decide what has a gradient.
-    let options = StepOptions { accumulate: 1, average: None, groups: spec.options.groups.clone() };
-    Ok(step_graphs(&step, &options)?.train)
+    let options = StepOptions { groups: spec.options.groups.clone(), ..StepOptions::default() };
+    // What one rank computes of its own samples: nothing is summed over ranks.
+    Ok(step_graphs(&step, &options, 1)?.train)
 }
 
 /// Drops the slots that no node reads.

@@ -16,8 +16,8 @@ use super::error::RecipeError;
 use super::evidence::EvidenceSettings;
 use super::narrow::NarrowSettings;
 use super::settings::{
-    CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings, PrecisionTable,
-    TrainSettings, TrainTable,
+    CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
+    PrecisionTable, TrainSettings, TrainTable,
 };
 use super::{Arm, OF_AN_ARM, Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
