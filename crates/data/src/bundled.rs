@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use crate::error::DataError;
 use crate::images::ImageSet;
 use crate::images::idx::{self, Pair};
+use crate::spec::CsvFormat;
+use crate::table::read::{self, Cells};
 
 /// A file of `data/` with the checksum on its card.
 pub(crate) struct File {
@@ -46,6 +48,13 @@ const SHAKESPEARE: [File; 2] = [
 ];
 const DIGITS: File =
     file!("digits/digits.csv.gz", "02633070f0eba52475fb2cfaedcf256826aa2b6c462429e2e6d0826619fc55c9");
+
+const ADULT: [File; 2] = [
+    file!("adult/train.csv.gz", "d86ae5bac7e8455cec5fdea286ff69854f9d9d303b583837fc08217c324fd7d5"),
+    file!("adult/test.csv.gz", "41e34d1a1d42fd23075aa976f82b63326a1d4668e9871b84cb5eee856a5c78d6"),
+];
+/// The column of the class.
+pub(crate) const ADULT_TARGET: &str = "income";
 
 const FASHION_CLASSES: [&str; 10] = [
     "T-shirt/top",
@@ -115,6 +124,13 @@ pub(crate) fn shakespeare() -> Result<Text, DataError> {
     Ok(Text { train: train.text()?, test: test.text()? })
 }
 
+/// Train and test rows.
+pub(crate) fn adult() -> Result<(Cells, Cells), DataError> {
+    let cells = |file: &File| read::parse(&file.text()?, Path::new(file.name), CsvFormat::default());
+    let [train, test] = &ADULT;
+    Ok((cells(train)?, cells(test)?))
+}
+
 /// Values 0..=16 are scaled to 0..=255, so that 8x8 images from elsewhere can be compared and predicted.
 pub(crate) fn digits() -> Result<(ImageSet, Vec<String>), DataError> {
     let damaged = || DataError::BadCsv {
@@ -147,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_cards_state_the_checksums_and_sizes_in_use() {
-        for file in FASHION.iter().chain(&SHAKESPEARE).chain([&DIGITS]) {
+        for file in FASHION.iter().chain(&SHAKESPEARE).chain([&DIGITS]).chain(&ADULT) {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data").join(file.name);
             let card = std::fs::read_to_string(folder.with_file_name("CARD.md")).unwrap();
             let name = folder.file_name().unwrap().to_str().unwrap();
@@ -183,6 +199,17 @@ mod tests {
         assert!(train.is_ascii() && test.is_ascii());
         assert!(train.starts_with("HAMLET, PRINCE OF DENMARK") && test.starts_with("THE TEMPEST"));
         assert!(!train.contains("Prospero") && !train.to_lowercase().contains("copyright"));
+    }
+
+    #[test]
+    fn adult_has_the_rows_of_its_card() {
+        let (train, test) = adult().unwrap();
+        assert_eq!((train.rows.len(), test.rows.len(), train.header.len()), (32_561, 16_281, 15));
+        let sex = train.column("sex").unwrap();
+        assert_eq!(train.rows.iter().filter(|r| r.cells[sex] == "Female").count(), 10_771);
+        assert!(
+            train.rows.iter().chain(&test.rows).all(|r| ["<=50K", ">50K"].contains(&r.cells[14].as_str()))
+        );
     }
 
     #[test]

@@ -176,6 +176,24 @@ impl Part {
         }
     }
 
+    /// The same part with other images in place of its own, drawn and normalised alike.
+    ///
+    /// # Errors
+    /// If it does not hold images, or the images have another size or number of channels.
+    pub fn with_images(&self, set: ImageSet) -> Result<Part, DataError> {
+        match &self.samples {
+            Samples::Images(images) if images.set.shape() == set.shape() => {
+                let samples = Samples::Images(ImageSamples { set, ..images.clone() });
+                Ok(Part { role: self.role, samples })
+            }
+            _ => Err(wrong_length(
+                "image",
+                format!("{:?}", self.input().batch_shape(1)),
+                format!("{:?}", set.shape()),
+            )),
+        }
+    }
+
     /// The class of every sample, in order; none for text.
     pub fn labels(&self) -> &[u32] {
         match &self.samples {

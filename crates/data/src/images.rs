@@ -43,7 +43,16 @@ impl ImageSet {
         &self.pixels[index * self.image_len()..][..self.image_len()]
     }
 
-    pub(crate) fn select(&self, indices: &[u32]) -> ImageSet {
+    /// Height, width and channels.
+    pub fn shape(&self) -> (usize, usize, usize) {
+        (self.height, self.width, self.channels)
+    }
+
+    /// The images at these places, in this order.
+    ///
+    /// # Panics
+    /// If a place is not less than the number of labels.
+    pub fn select(&self, indices: &[u32]) -> ImageSet {
         let mut pixels = Vec::with_capacity(indices.len() * self.image_len());
         indices.iter().for_each(|&i| pixels.extend_from_slice(self.image(i as usize)));
         let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();

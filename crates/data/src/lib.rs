@@ -56,5 +56,5 @@ pub use spec::{
     ImagesSpec, Kind, Limits, MissingNumbers, Normalise, RandomSplit, SpecError, TailSplit, TestFrom,
     TextOptions, TextSpec, TokenizerKind, TokenizerSpec,
 };
-pub use table::{ColumnEncoder, Encoding, TableEncoder, TableSamples};
+pub use table::{ColumnEncoder, Encoding, GroupLabels, TableEncoder, TableSamples};
 pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

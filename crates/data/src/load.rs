@@ -1,5 +1,6 @@
 //! From a [`DataSpec`] to a [`Dataset`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::bundled;
@@ -9,12 +10,13 @@ use crate::files;
 use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx};
 use crate::preprocessing::Preprocessing;
 use crate::spec::{
-    BundledSpec, CsvSpec, DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, SpecError, TestFrom,
-    TextOptions, TextSpec,
+    BundledSpec, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits,
+    MissingNumbers, SpecError, TestFrom, TextOptions, TextSpec,
 };
 use crate::split;
 use crate::table::encoder::{self, TableEncoder};
-use crate::table::read;
+use crate::table::groups::Grouping;
+use crate::table::read::{self, Cells};
 use crate::text::{self, TextPreprocessing, TextSamples};
 
 /// Reads, checks, splits and encodes data. Relative paths are taken from `base`, the recipe's folder. Writes nothing.
@@ -44,6 +46,23 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
         DataSpec::Bundled(BundledSpec::Shakespeare { options, limits }) => {
             let bundled::Text { train, test } = bundled::shakespeare()?;
             texts(&train, &test, *options, *limits)
+        }
+        DataSpec::Bundled(BundledSpec::Adult { ignore, groups, limits }) => {
+            let (train, test) = bundled::adult()?;
+            let spec = CsvSpec {
+                path: train.path.clone(),
+                test: TestFrom::Files(test.path.clone()),
+                format: CsvFormat::default(),
+                target: bundled::ADULT_TARGET.into(),
+                ignore: ignore.clone(),
+                numeric: Vec::new(),
+                categorical: Vec::new(),
+                ordinal: BTreeMap::new(),
+                missing: MissingNumbers::Error,
+                groups: groups.clone(),
+                limits: *limits,
+            };
+            tables(&train, Some(&test), &spec)
         }
         DataSpec::Idx(idx) => load_idx(idx, base),
         DataSpec::Images(folder) => load_folder(folder, base),
@@ -275,38 +294,41 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
 
 fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
     let cells = read::read(&base.join(&spec.path), spec.format)?;
+    let test = match &spec.test {
+        TestFrom::Split(_) => None,
+        TestFrom::Files(path) => Some(read::read(&base.join(path), spec.format)?),
+    };
+    tables(&cells, test.as_ref(), spec)
+}
+
+/// A table of its own to test on, or a part of the only one, as the specification says.
+fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<Dataset, DataError> {
     let target = cells.column(&spec.target)?;
-    let classes = encoder::classes(&cells, target)?;
+    let classes = encoder::classes(cells, target)?;
     check_limits(spec.limits, classes.len())?;
-    let labels = encoder::labels(&cells, target, &classes)?;
+    let labels = encoder::labels(cells, target, &classes)?;
     let limited = |rows: Vec<u32>, labels: &[u32], limit: Option<usize>| {
         let own: Vec<u32> = rows.iter().map(|&row| labels[row as usize]).collect();
         let chosen = limit.map(|limit| split::limited(&own, classes.len(), limit));
         chosen.map(|chosen| chosen.iter().map(|&i| rows[i as usize]).collect()).unwrap_or(rows)
     };
     let every = |count: usize| (0..count as u32).collect::<Vec<u32>>();
-    let (fitted, train, test) = match &spec.test {
-        TestFrom::Split(split) => {
-            let parts = split::stratified(&labels, &classes, *split)?;
-            let train_rows = limited(parts.train, &labels, spec.limits.train);
-            let test_rows = limited(parts.test, &labels, spec.limits.test);
-            let fitted = TableEncoder::fit(&cells, &train_rows, classes.clone(), spec)?;
-            let train = fitted.samples(&cells, &train_rows, &labels)?;
-            let test = fitted.samples(&cells, &test_rows, &labels)?;
-            (fitted, train, test)
-        }
-        TestFrom::Files(path) => {
-            let test_cells = read::read(&base.join(path), spec.format)?;
-            let test_target = test_cells.column(&spec.target)?;
-            let test_labels = encoder::labels(&test_cells, test_target, &classes)?;
-            let train_rows = limited(every(cells.rows.len()), &labels, spec.limits.train);
-            let test_rows = limited(every(test_cells.rows.len()), &test_labels, spec.limits.test);
-            let fitted = TableEncoder::fit(&cells, &train_rows, classes.clone(), spec)?;
-            let train = fitted.samples(&cells, &train_rows, &labels)?;
-            let test = fitted.samples(&test_cells, &test_rows, &test_labels)?;
-            (fitted, train, test)
-        }
+    let parts = match &spec.test {
+        TestFrom::Split(split) => Some(split::stratified(&labels, &classes, *split)?),
+        TestFrom::Files(_) => None,
     };
+    let (train_rows, test_rows) = match &parts {
+        Some(parts) => (parts.train.clone(), parts.test.clone()),
+        None => (every(cells.rows.len()), every(test_cells.unwrap_or(cells).rows.len())),
+    };
+    let test_cells = test_cells.unwrap_or(cells);
+    let test_labels = encoder::labels(test_cells, test_cells.column(&spec.target)?, &classes)?;
+    let train_rows = limited(train_rows, &labels, spec.limits.train);
+    let test_rows = limited(test_rows, &test_labels, spec.limits.test);
+    let fitted = TableEncoder::fit(cells, &train_rows, classes.clone(), spec)?;
+    let groups = Grouping::fit(cells, &train_rows, &spec.groups)?;
+    let train = fitted.samples(cells, &train_rows, &labels, &groups)?;
+    let test = fitted.samples(test_cells, &test_rows, &test_labels, &groups)?;
     let part = |role, samples| Part::new(role, Samples::Table(samples));
     Ok(Dataset {
         train: part(Role::Train, train),

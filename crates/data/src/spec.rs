@@ -152,6 +152,9 @@ pub struct DataTable {
     /// Tokens of a window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<usize>,
+    /// Columns by which measures are also given group by group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
     /// Columns of ordered categories, each with its order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<BTreeMap<String, Vec<String>>>,
@@ -208,6 +211,15 @@ pub enum BundledSpec {
         /// How many samples to use.
         limits: Limits,
     },
+    /// `adult`: 32,561 and 16,281 people of the census of 1994; does one earn more than 50,000 dollars a year? Its split is fixed.
+    Adult {
+        /// `ignore`: columns left out.
+        ignore: Vec<String>,
+        /// `groups`: columns by which measures are also given.
+        groups: Vec<String>,
+        /// How many rows to use.
+        limits: Limits,
+    },
     /// `shakespeare`: seven plays to train on, an eighth to test on.
     Shakespeare {
         /// How text is made into tokens.
@@ -219,7 +231,7 @@ pub enum BundledSpec {
 
 impl BundledSpec {
     /// The names that `name` can have.
-    pub const NAMES: [&'static str; 3] = ["fashion-mnist", "digits", "shakespeare"];
+    pub const NAMES: [&'static str; 4] = ["fashion-mnist", "digits", "shakespeare", "adult"];
 
     /// The `name` of this set.
     pub fn name(&self) -> &'static str {
@@ -227,6 +239,7 @@ impl BundledSpec {
             BundledSpec::FashionMnist { .. } => Self::NAMES[0],
             BundledSpec::Digits { .. } => Self::NAMES[1],
             BundledSpec::Shakespeare { .. } => Self::NAMES[2],
+            BundledSpec::Adult { .. } => Self::NAMES[3],
         }
     }
 }
@@ -300,6 +313,8 @@ pub struct CsvSpec {
     pub ordinal: BTreeMap<String, Vec<String>>,
     /// `missing`: what to do with missing numbers.
     pub missing: MissingNumbers,
+    /// `groups`: columns by which measures are also given group by group, used as features or not.
+    pub groups: Vec<String>,
     /// How many rows to use.
     pub limits: Limits,
 }
@@ -473,7 +488,7 @@ pub struct SpecError {
 
 impl DataSpec {
     /// Every key that `[data]` can have.
-    pub const KEYS: [&'static str; 30] = [
+    pub const KEYS: [&'static str; 31] = [
         "kind",
         "name",
         "path",
@@ -503,6 +518,7 @@ impl DataSpec {
         "tokenizer",
         "vocab_size",
         "sequence",
+        "groups",
         "ordinal",
     ];
 

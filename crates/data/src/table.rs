@@ -2,10 +2,12 @@
 
 pub(crate) mod column;
 pub(crate) mod encoder;
+pub(crate) mod groups;
 pub(crate) mod read;
 
 pub use column::{ColumnEncoder, Encoding};
 pub use encoder::TableEncoder;
+pub use groups::GroupLabels;
 
 /// N rows of features with a class each.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +15,7 @@ pub struct TableSamples {
     pub(crate) width: usize,
     pub(crate) features: Vec<f32>,
     pub(crate) labels: Vec<u32>,
+    pub(crate) groups: Vec<GroupLabels>,
 }
 
 impl TableSamples {
@@ -29,6 +32,11 @@ impl TableSamples {
     /// `[N]`, class indices.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// The groups of every row, for each column of `[data] groups`.
+    pub fn groups(&self) -> &[GroupLabels] {
+        &self.groups
     }
 
     pub(crate) fn row(&self, index: u32) -> &[f32] {

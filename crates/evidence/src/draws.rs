@@ -1,8 +1,6 @@
-//! Random numbers for resampling and simulation, keyed by (seed, stream, index): the same on every machine, in any order.
+//! Random numbers for resampling, noise and simulation, keyed by (seed, stream, index): the same on every machine, in any order.
 
-use halfstep_float::Philox;
-#[cfg(test)]
-use halfstep_float::unit_f64;
+use halfstep_float::{Philox, unit_f64};
 
 /// Uniform integers: index `i` of a stream is always the same number.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +28,11 @@ impl Integers {
 }
 
 /// Standard normal numbers, by Box and Muller.
-#[cfg(test)]
 pub(crate) struct Normals {
     generator: Philox,
     stream: u64,
 }
 
-#[cfg(test)]
 impl Normals {
     pub(crate) fn new(seed: u64, stream: u64) -> Normals {
         Normals { generator: Philox::new(seed), stream }

@@ -13,6 +13,7 @@ pub mod convert;
 pub mod blocks;
 mod draws;
 mod format;
+mod integers;
 mod philox;
 mod scale;
 mod stats;
@@ -26,6 +27,7 @@ pub use convert::{SliceRounding, codes8_to_bf16, codes8_to_f32, f32_to_codes8, f
 pub use convert::{pack4, unpack4};
 pub use draws::Draws;
 pub use format::{Format, FormatInfo, UnknownFormat};
+pub use integers::round_to_integers;
 pub use philox::{Philox, unit_f32, unit_f64};
 pub use scale::E8m0;
 pub use stats::{FormatCounts, RangeStats};

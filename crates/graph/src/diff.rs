@@ -16,21 +16,43 @@ type Result<T> = std::result::Result<T, GraphError>;
 ///
 /// Errors: `loss` is not a scalar, or it passes through an operation without a derivative.
 pub fn differentiate(g: &mut Graph, loss: ValueId, seed: ValueId, wrt: &[SlotId]) -> Result<Vec<ValueId>> {
+    let reads: Vec<(ValueId, Option<SlotId>)> = wrt.iter().map(|&slot| (g.read(slot), Some(slot))).collect();
+    gradients(g, loss, seed, &reads)
+}
+
+/// The same with respect to values, such as inputs, in place of slots. They are no weight gradients: a policy with a low
+/// format may store them low.
+///
+/// Errors: as [`differentiate`].
+pub fn differentiate_values(
+    g: &mut Graph,
+    loss: ValueId,
+    seed: ValueId,
+    wrt: &[ValueId],
+) -> Result<Vec<ValueId>> {
+    gradients(g, loss, seed, &wrt.iter().map(|&v| (v, None)).collect::<Vec<_>>())
+}
+
+fn gradients(
+    g: &mut Graph,
+    loss: ValueId,
+    seed: ValueId,
+    wrt: &[(ValueId, Option<SlotId>)],
+) -> Result<Vec<ValueId>> {
     for (what, value) in [("the loss", loss), ("the seed", seed)] {
         if g.shape(value) != &Shape::scalar() {
             let found = g.shape(value);
             return Err(GraphError::Derivative(format!("{what} must be a scalar, found {found}")));
         }
     }
-    let reads: Vec<ValueId> = wrt.iter().map(|&slot| g.read(slot)).collect();
     let last = g.value(loss).node;
     g.in_phase(Phase::Backward, |g| {
-        let mut tape = Tape::new(g, &reads, wrt);
+        let mut tape = Tape::new(g, wrt);
         tape.add(g, loss, seed)?;
         for i in (0..=last.0).rev() {
             tape.step_back(g, NodeId(i))?;
         }
-        wrt.iter().zip(&reads).map(|(&slot, &read)| tape.finish(g, slot, read)).collect()
+        wrt.iter().map(|&(value, slot)| tape.finish(g, slot, value)).collect()
     })
 }
 
@@ -44,12 +66,12 @@ struct Tape {
 }
 
 impl Tape {
-    fn new(g: &Graph, reads: &[ValueId], wrt: &[SlotId]) -> Tape {
+    fn new(g: &Graph, wrt: &[(ValueId, Option<SlotId>)]) -> Tape {
         let mut needed = vec![false; g.values.len()];
         let mut slot = vec![None; g.values.len()];
-        for (read, &id) in reads.iter().zip(wrt) {
-            needed[read.0 as usize] = true;
-            slot[read.0 as usize] = Some(id);
+        for (value, id) in wrt {
+            needed[value.0 as usize] = true;
+            slot[value.0 as usize] = *id;
         }
         for node in &g.nodes {
             if node.inputs.iter().any(|v| needed[v.0 as usize]) {
@@ -107,14 +129,16 @@ impl Tape {
         Ok(())
     }
 
-    fn finish(&self, g: &mut Graph, slot: SlotId, read: ValueId) -> Result<ValueId> {
-        if let Some(total) = self.gradient[read.0 as usize] {
+    fn finish(&self, g: &mut Graph, slot: Option<SlotId>, of: ValueId) -> Result<ValueId> {
+        if let Some(total) = self.gradient[of.0 as usize] {
             return Ok(total);
         }
-        let (name, shape) = (g.slot(slot).name.clone(), g.slot(slot).ty.shape.clone());
+        let (name, shape) = (g.node(g.value(of).node).name.clone(), g.shape(of).clone());
         let ty = ValueType::f32(shape.clone());
         let zero = g.push_typed(Op::Const { value: 0.0, shape }, &[], name, vec![ty])[0];
-        g.mark_gradient(zero, slot);
+        if let Some(slot) = slot {
+            g.mark_gradient(zero, slot);
+        }
         Ok(zero)
     }
 }

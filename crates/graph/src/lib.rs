@@ -24,7 +24,7 @@ mod recompute;
 mod text;
 
 pub use byte_size::{ByteSize, ByteSizeError};
-pub use diff::differentiate;
+pub use diff::{differentiate, differentiate_values};
 pub use dtype::{DType, Shape, Split, ValueType};
 pub use fuse::{Group, Groups, Traffic, flops, fuse, group};
 pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};

@@ -51,6 +51,7 @@ pub use halfstep_nn as nn;
 pub use halfstep_train as train;
 
 mod choose;
+pub mod stress;
 mod summary;
 
 pub use choose::{engine, threads_or_all};

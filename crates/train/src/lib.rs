@@ -9,6 +9,7 @@ mod loader;
 pub mod memory;
 pub mod metrics;
 pub mod optimiser;
+pub mod probe;
 pub mod recipe;
 pub mod run_dir;
 pub mod run_log;

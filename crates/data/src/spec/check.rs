@@ -52,12 +52,13 @@ impl DataTable {
             tokenizer: None,
             vocab_size: None,
             sequence: None,
+            groups: None,
             ordinal: None,
         }
     }
 
     /// Each key with whether it was given.
-    fn given(&self) -> [(&'static str, bool); 30] {
+    fn given(&self) -> [(&'static str, bool); 31] {
         let keys = DataSpec::KEYS;
         let given = [
             true,
@@ -89,6 +90,7 @@ impl DataTable {
             self.tokenizer.is_some(),
             self.vocab_size.is_some(),
             self.sequence.is_some(),
+            self.groups.is_some(),
             self.ordinal.is_some(),
         ];
         std::array::from_fn(|i| (keys[i], given[i]))
@@ -209,6 +211,14 @@ impl DataTable {
         Ok(ImageOptions { resize, channels, normalise, augment })
     }
 
+    fn group_columns(&self) -> Result<Vec<String>, SpecError> {
+        let columns = self.groups.clone().unwrap_or_default();
+        match duplicate(&columns) {
+            Some(twice) => Err(wrong("groups", format!("names \"{twice}\" twice"))),
+            None => Ok(columns),
+        }
+    }
+
     fn text_options(&self) -> Result<TextOptions, SpecError> {
         let tokenizer = match self.tokenizer.unwrap_or_default() {
             TokenizerKind::Bytes if self.vocab_size.is_some() => {
@@ -248,6 +258,11 @@ impl DataTable {
                 self.only(&what, &[&["name"], SPLIT, LIMITS, IMAGES])?;
                 let (options, split) = (self.image_options()?, self.random_split()?);
                 Ok(BundledSpec::Digits { options, split, limits: self.limits()? })
+            }
+            "adult" => {
+                self.only(&what, &[&["name", "ignore", "groups"], LIMITS])?;
+                let ignore = self.ignore.clone().unwrap_or_default();
+                Ok(BundledSpec::Adult { ignore, groups: self.group_columns()?, limits: self.limits()? })
             }
             "shakespeare" => {
                 self.only(&what, &[&["name"], LIMITS, TEXT])?;
@@ -328,6 +343,7 @@ impl DataTable {
             "missing",
             "delimiter",
             "header",
+            "groups",
             "ordinal",
         ];
         self.only("`kind = \"csv\"`", &[&own, SPLIT, LIMITS])?;
@@ -363,6 +379,7 @@ impl DataTable {
             categorical: self.categorical.clone().unwrap_or_default(),
             ordinal,
             missing: self.missing.unwrap_or_default(),
+            groups: self.group_columns()?,
             limits: self.limits()?,
         };
         let mut roles = vec![(&spec.target, "target")];
@@ -441,6 +458,11 @@ impl From<DataSpec> for DataTable {
                         table.put(limits).put(options).put(split)
                     }
                     BundledSpec::Shakespeare { options, limits } => table.put(limits).put(options),
+                    BundledSpec::Adult { ignore, groups, limits } => {
+                        table.ignore = Some(ignore).filter(|c| !c.is_empty());
+                        table.groups = Some(groups).filter(|c| !c.is_empty());
+                        table.put(limits)
+                    }
                 };
             }
             DataSpec::Idx(IdxSpec { files, classes, options, limits }) => {
@@ -477,6 +499,7 @@ impl From<DataSpec> for DataTable {
                 table.categorical = Some(csv.categorical).filter(|c| !c.is_empty());
                 table.ordinal = Some(csv.ordinal).filter(|c| !c.is_empty());
                 table.missing = Some(csv.missing);
+                table.groups = Some(csv.groups).filter(|c| !c.is_empty());
             }
             DataSpec::Text(TextSpec { path, test, options, limits }) => {
                 table.put(options).put(limits).path = Some(path);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TableSamples;
 use super::column::{ColumnEncoder, Looks, Place};
+use super::groups::Grouping;
 use super::read::{self, Cells, Row, is_missing};
 use crate::error::DataError;
 use crate::spec::{CsvFormat, CsvSpec};
@@ -208,8 +209,10 @@ impl TableEncoder {
         cells: &Cells,
         rows: &[u32],
         labels: &[u32],
+        groups: &Grouping,
     ) -> Result<TableSamples, DataError> {
         Ok(TableSamples {
+            groups: groups.of(cells, rows)?,
             width: self.width(),
             features: self.encode(cells, rows)?,
             labels: rows.iter().map(|&row| labels[row as usize]).collect(),

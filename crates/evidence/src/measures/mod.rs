@@ -1,18 +1,24 @@
 //! What logits say of a model, in f64: accuracy, likelihood, calibration, agreement with another model, detection of
-//! foreign samples, subgroups.
+//! foreign samples, subgroups; and the arithmetic of what is done to inputs to see how a model bears it.
 //!
 //! Everything is a sum over samples ([`Quality`], [`Agreement`], [`GroupTable`]), so samples can come in batches of any size.
 
 pub mod agreement;
+pub mod attack;
 pub mod calibration;
+pub mod corruption;
 pub mod detection;
+pub mod features;
 pub mod groups;
+pub mod layers;
 pub mod sample;
 pub mod temperature;
 
 pub use agreement::Agreement;
 pub use calibration::{Calibration, ReliabilityBin};
+pub use features::Mahalanobis;
 pub use groups::{GroupColumn, GroupRow, GroupTable};
+pub use layers::{LayerDivergence, LayerSums};
 pub use sample::{Sample, measure, measure_pair};
 pub use temperature::Temperature;
 

@@ -48,6 +48,8 @@ pub enum Command {
     New(New),
     /// Judge whether a candidate is as good as a baseline, from logits of any framework
     Verdict(Verdict),
+    /// Put trained models under stress: other precisions, smaller weights, foreign, spoilt and attacked inputs, groups
+    Stress(Stress),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),
@@ -313,6 +315,45 @@ pub struct Verdict {
     /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,
+}
+
+/// `stress`
+#[derive(Debug, clap::Args)]
+pub struct Stress {
+    /// Run directories: one of `compare`, or some of `train` in several precisions and seeds
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// What to measure: mismatch, groups, ladder, foreign, corruptions, attacks, trigger, backdoor [default: all but
+    /// backdoor, which trains twice]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub measures: Vec<String>,
+    /// Precision that the others are set against [default: the recipe's reference]
+    #[arg(long, value_name = "NAME")]
+    pub baseline: Option<String>,
+    /// Precisions to compute the same weights in, in place of the recipe's
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub precisions: Option<Vec<String>>,
+    /// Foreign images: a folder of IDX files as MNIST has them, or one with a folder per class [default: bundled digits]
+    #[arg(long, value_name = "DIR")]
+    pub foreign: Option<PathBuf>,
+    /// Images attacked, in place of the recipe's [200]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Greatest change of a pixel in 0 to 1, in place of the recipe's [0.03]
+    #[arg(long, value_name = "E")]
+    pub epsilon: Option<f64>,
+    /// Steps of PGD, in place of the recipe's [10]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Queries of the black-box attack, in place of the recipe's [100]
+    #[arg(long, value_name = "N")]
+    pub queries: Option<usize>,
+    /// Print one JSON object in place of the tables
+    #[arg(long)]
+    pub json: bool,
+    /// File to write [default: robustness.json in the first run directory]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `bench`

@@ -18,7 +18,8 @@ use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
 use halfstep::evidence::logits::Source;
-use halfstep::evidence::report::Picture;
+use halfstep::evidence::report::{Picture, Section};
+use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
     Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
     table, units,
@@ -34,7 +35,7 @@ use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine, output, prepare, verdict};
+use super::{interrupt, machine, output, prepare, stress, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -80,8 +81,9 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let mut compared = Vec::new();
     let mut examples: Vec<(String, Vec<Picture>)> = Vec::new();
     let several = arms.len() > 1;
-    for arm in &arms {
-        let setup = setup(arm, engine.name())?;
+    let mut stressed = Vec::new();
+    for arm in arms {
+        let setup = setup(&arm, engine.name())?;
         say(&format!("{} on {}", output::bold(&setup.model), setup.data));
         say(&format!(
             "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
@@ -92,13 +94,13 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
             setup.processor,
             setup.engine
         ));
-        let obtained = obtain(arm, &cache, &setup, all, args.jobs, &say)?;
+        let obtained = obtain(&arm, &cache, &setup, all, args.jobs, &say)?;
         if let Some(dir) = &arm.dir {
             keep(dir, &obtained)?;
         }
         let assessments = assessments(&setup, &obtained, all)?;
         if examples.is_empty() {
-            examples = first_seed(arm, &setup, &obtained)?;
+            examples = first_seed(&arm, &setup, &obtained)?;
         }
         let runs = obtained.into_iter().map(|o| o.result).collect();
         let mut comparison = Comparison::new(setup, runs, assessments);
@@ -106,13 +108,21 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         if !args.json {
             output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         }
+        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), all)?);
         compared.push(comparison);
         if interrupt::asked() {
             break;
         }
     }
     let study = Study::new(name, command, compared);
-    let report = Report::of(&study, examples);
+    let mut report = Report::of(&study, examples);
+    for (arm, robustness) in &stressed {
+        let mut sections = halfstep::evidence::report::robustness(robustness);
+        if several {
+            sections.iter_mut().for_each(|s| s.of_arm(arm));
+        }
+        report.insert(sections);
+    }
     let run_directory = top.path().display().to_string();
     write(&top, &run_directory, &study, &report)?;
     let folder = top.file(UNKEPT);
@@ -123,6 +133,10 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     if args.json {
         output::json(&Printed { run_directory: &run_directory, study: &study, report: None })?;
     } else {
+        for (_, robustness) in &stressed {
+            stress::show(robustness);
+            output::line("");
+        }
         show(&study, several);
         let seconds = units::seconds(start.elapsed().as_secs_f64());
         output::line(&format!("\n{seconds} in all. {}", top.path().join("report.html").display()));
@@ -354,6 +368,30 @@ fn first_seed(
     Ok(all)
 }
 
+/// The finished models of an arm under the stress that its recipe asks for, with the arm's name.
+fn under_stress(
+    arm: Arm,
+    comparison: &Comparison,
+    engine: &dyn Engine,
+    threads: NonZeroUsize,
+) -> Result<Option<(String, Robustness)>, Failure> {
+    let Arm { name, experiment, dir, .. } = arm;
+    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
+    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
+    let measures = experiment.recipe.evidence.measures.clone();
+    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked() && !finished.is_empty())
+    else {
+        return Ok(None);
+    };
+    let trained = stress::of_compare(&experiment, &dir, &finished, engine)?;
+    let reference = experiment.recipe.compare.reference.clone();
+    let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
+    let measured =
+        stress::measure(experiment, engine, &trained, baseline.as_deref(), &measures, Some(threads))?;
+    dir.write_json(stress::ROBUSTNESS, &measured)?;
+    Ok(Some((name, measured)))
+}
+
 /// What must be said of policies that split f32 products into bf16 ones where the processor does not.
 fn not_split_here(policies: &[String]) -> Result<Option<String>, Failure> {
     let split = |name: &&String| Policy::named(name).is_ok_and(|p| p.split.is_some());
@@ -401,6 +439,20 @@ fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> R
     let memory = machine::memory_bytes().map_or(0.0, |(all, _)| all as f64 / 1e9);
     dir.write(EMISSIONS, cost::emissions_csv(&arms, memory).as_bytes())?;
     Ok(())
+}
+
+/// Puts sections into the report of a comparison that was made before, where `dir` has one.
+pub fn add_to_report(dir: &RunDir, sections: Vec<Section>) -> Result<(), Failure> {
+    if !dir.file(RESULTS).is_file() {
+        return Ok(());
+    }
+    let mut results: serde_json::Value = dir.read_json(RESULTS)?;
+    let mut report: Report = serde_json::from_value(results["report"].take())?;
+    report.insert(sections);
+    results["report"] = serde_json::to_value(&report)?;
+    dir.write_json(RESULTS, &results)?;
+    dir.write("report.md", report.markdown()?.as_bytes())?;
+    Ok(dir.write("report.html", report.html()?.as_bytes())?)
 }
 
 fn show(study: &Study, several: bool) {

@@ -24,6 +24,7 @@ mod predict;
 mod prepare;
 mod progress;
 mod resume;
+mod stress;
 mod train;
 mod verdict;
 
@@ -87,6 +88,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Info(args) => info::run(args, threads),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),
+        Command::Stress(args) => stress::run(args, threads),
         Command::Verdict(args) => verdict::run(args, threads),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),

@@ -4,7 +4,7 @@ use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest};
 use halfstep_nn::{InputSpec, Model};
 
 use super::read::setting;
-use super::{Length, Recipe, RecipeError};
+use super::{Recipe, RecipeError};
 use crate::scaler::LossScale;
 use crate::step::{StepSpec, train_graph};
 
@@ -49,10 +49,7 @@ impl Recipe {
             let label = format!("expected at most {}", info.train_samples);
             self.source.wrong("train", Some("batch"), &e.to_string(), &label)
         })? as u64;
-        let steps = match self.train.length {
-            Length::Epochs(n) => n.saturating_mul(steps_per_epoch),
-            Length::Steps(n) => n,
-        };
+        let steps = self.train.length.steps(steps_per_epoch);
         if info.train_samples > 0 && steps / steps_per_epoch >= u64::from(u32::MAX) {
             let message = format!("a run of {steps} steps is longer than epochs can be counted");
             return Err(self.source.wrong("train", None, &message, "expected fewer epochs or steps"));
@@ -119,5 +116,22 @@ impl Recipe {
             _ => Some("path"),
         };
         self.source.wrong("data", key, &e.to_string(), "from here")
+    }
+}
+
+impl Experiment {
+    /// Other data for the same model, such as part of them.
+    ///
+    /// Errors: they are of another form, or too few for a batch.
+    pub fn with_data(self, data: Dataset) -> Result<Experiment, RecipeError> {
+        let info = data.info();
+        if input_spec(info.input, info.outputs) != self.input {
+            return Err(RecipeError::new(format!("the data are not {}", self.input.describe())));
+        }
+        let steps_per_epoch = info
+            .steps_per_epoch(self.recipe.train.batch)
+            .map_err(|e| RecipeError::new(e.to_string()))? as u64;
+        let steps = self.recipe.train.length.steps(steps_per_epoch);
+        Ok(Experiment { data, info, steps_per_epoch, steps, ..self })
     }
 }

@@ -11,6 +11,7 @@
 //! | `[checkpoint]` | [`CheckpointSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
+//! | `[evidence]` | [`EvidenceSettings`] |
 //! | `[cost]` | [`CostSettings`] |
 //! | `[[ablation]]` | [`Arm`]: sections in place of those above |
 //!
@@ -18,6 +19,7 @@
 //! finds what does not fit together. Neither writes anything.
 
 mod error;
+mod evidence;
 mod experiment;
 mod read;
 mod settings;
@@ -30,6 +32,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 pub use error::RecipeError;
+pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, Length, MarginText, PrecisionSettings,
@@ -40,7 +43,7 @@ use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "data",
     "model",
     "optimiser",
@@ -49,6 +52,7 @@ const SECTIONS: [&str; 10] = [
     "checkpoint",
     "precision",
     "compare",
+    "evidence",
     "cost",
     "ablation",
 ];
@@ -79,6 +83,8 @@ pub struct Recipe {
     pub precision: PrecisionSettings,
     /// How precisions are compared.
     pub compare: CompareSettings,
+    /// What else is measured.
+    pub evidence: EvidenceSettings,
     /// What runs cost.
     pub cost: CostSettings,
     /// What `compare` runs in place of this recipe alone, if there are any: the same question asked of several models.
@@ -140,15 +146,17 @@ impl Recipe {
     /// Errors: a path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
-        recipe.data = self.with_absolute_paths(recipe.data)?;
+        recipe.data = self.absolute(recipe.data)?;
+        recipe.evidence.foreign = recipe.evidence.foreign.map(|data| self.absolute(data)).transpose()?;
         for arm in &mut recipe.ablation {
-            arm.recipe.data = self.with_absolute_paths(arm.recipe.data.clone())?;
+            arm.recipe.data = self.absolute(arm.recipe.data.clone())?;
         }
         toml::to_string(&recipe)
             .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
     }
 
-    fn with_absolute_paths(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
+    /// The same data with every path absolute.
+    fn absolute(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
         let mut table = DataTable::from(data);
         for path in table.paths_mut() {
             let joined = self.base.join(&*path);

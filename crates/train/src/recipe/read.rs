@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
+use super::evidence::EvidenceSettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, Length, PrecisionSettings, PrecisionTable,
     TrainSettings, TrainTable,
@@ -183,6 +184,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
     check_compare(&compare, source)?;
+    let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), Section::deserialise)?;
+    evidence.validate().map_err(|e| setting("evidence", &e, source))?;
     let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
     cost.validate().map_err(|e| setting("cost", &e, source))?;
 
@@ -210,6 +213,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         checkpoint,
         precision,
         compare,
+        evidence,
         cost,
         ablation,
         base: base.to_path_buf(),

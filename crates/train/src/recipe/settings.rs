@@ -19,6 +19,16 @@ pub enum Length {
     Steps(u64),
 }
 
+impl Length {
+    /// Steps of a run with so many in an epoch.
+    pub fn steps(self, per_epoch: u64) -> u64 {
+        match self {
+            Length::Epochs(n) => n.saturating_mul(per_epoch),
+            Length::Steps(n) => n,
+        }
+    }
+}
+
 /// The `[train]` section.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "TrainTable")]

@@ -1,0 +1,227 @@
+//! Attacks on images with f32 gradients, and one that only asks the model.
+
+use halfstep_evidence::measures::attack::{
+    cross_entropy_gradient, dlr, margin, sign_step, square_share, square_side,
+};
+use halfstep_evidence::robustness::{Attacks, Series};
+use halfstep_float::Philox;
+use halfstep_graph::precision::Policy;
+use halfstep_train::probe::Probe;
+use halfstep_train::recipe::EvidenceSettings;
+use halfstep_train::session::TrainError;
+
+use super::inputs::{BATCH, Images, Normaliser, predictions};
+use super::{StressError, Subject, Watch, tell};
+
+/// A loss to climb, as its gradient by one row of logits.
+type LossGradient = fn(&[f32], u32, &mut [f32]);
+
+/// Share of the image that the first squares cover, as the authors of the attack have it for the maximum norm.
+const FIRST_SHARE: f64 = 0.3;
+
+pub(super) fn measure(
+    subject: &Subject<'_>,
+    settings: &EvidenceSettings,
+    watch: Watch<'_>,
+) -> Result<Attacks, StressError> {
+    let images = Images::of_test(subject.data, settings.samples);
+    let normaliser = Normaliser::of(subject.data);
+    let epsilon = settings.epsilon as f32;
+    let names = subject.names();
+    const ATTACKS: [&str; 6] = ["none", "FGSM", "PGD", "PGD on DLR", "Square (black box)", "all of them"];
+    let mut left: [Vec<f64>; 6] = Default::default();
+    let mut zero_images: [Vec<f64>; 2] = Default::default();
+    let mut zero_pixels: [Vec<f64>; 2] = Default::default();
+    for trained in subject.trained {
+        tell(watch, &format!("attacks on {} seed {}", trained.policy.name, trained.seed))?;
+        let mut wide =
+            Attacked::new(subject.probe(&Policy::named("fp32")?, &trained.weights)?, &images, &normaliser);
+        let mut own = Attacked::new(subject.probe(&trained.policy, &trained.weights)?, &images, &normaliser);
+        let clean = own.right(&images.pixels)?;
+        let step = 2.5 * epsilon / settings.steps as f32;
+        let dlr_gradient: LossGradient = |logits, label, out| {
+            dlr(logits, label, out);
+        };
+        let mut survived = clean.clone();
+        let mut after = vec![clean.clone()];
+        for (loss, steps, step) in [
+            (cross_entropy_gradient as LossGradient, 1, epsilon),
+            (cross_entropy_gradient, settings.steps, step),
+            (dlr_gradient, settings.steps, step),
+        ] {
+            let adversarial = wide.ascend(loss, steps, step, epsilon)?;
+            after.push(own.right(&adversarial)?);
+        }
+        after.push(own.square(epsilon, settings.queries, trained.seed)?);
+        for right in &mut after {
+            // What was wrong before is no success of an attack that makes it right.
+            right.iter_mut().zip(&clean).for_each(|(r, c)| *r &= c);
+            survived.iter_mut().zip(&*right).for_each(|(s, r)| *s &= r);
+        }
+        after.push(survived);
+        let share = |right: &Vec<bool>| right.iter().filter(|r| **r).count() as f64 / right.len() as f64;
+        left.iter_mut().zip(&after).for_each(|(all, right)| all.push(share(right)));
+        for (i, model) in [&mut wide, &mut own].into_iter().enumerate() {
+            let (image, pixel) = model.zeros()?;
+            zero_images[i].push(image);
+            zero_pixels[i].push(pixel);
+        }
+    }
+    let series = |name: &str, values: &[f64]| Series::new(name, true, &names, values, subject.baseline);
+    let zeros = |what: &str, values: &[Vec<f64>; 2]| {
+        let name = |i: usize| format!("{what}, {}", ["f32", "own precision"][i]);
+        (0..2).map(|i| series(&name(i), &values[i])).collect::<Vec<_>>()
+    };
+    Ok(Attacks {
+        samples: images.labels.len(),
+        epsilon: settings.epsilon,
+        steps: settings.steps,
+        queries: settings.queries,
+        series: ATTACKS.iter().zip(&left).map(|(name, values)| series(name, values)).collect(),
+        zero_gradients: zeros("images without a gradient", &zero_images),
+        zero_pixels: zeros("pixels without a gradient", &zero_pixels),
+    })
+}
+
+/// A model in one precision, and the images it is attacked with.
+struct Attacked<'a> {
+    probe: Probe<'a>,
+    images: &'a Images,
+    normaliser: &'a Normaliser,
+}
+
+impl<'a> Attacked<'a> {
+    fn new(probe: Probe<'a>, images: &'a Images, normaliser: &'a Normaliser) -> Attacked<'a> {
+        Attacked { probe, images, normaliser }
+    }
+
+    fn logits(&mut self, pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
+        super::inputs::logits_of(pixels, self.images.size, &mut self.probe, self.normaliser)
+    }
+
+    /// Which images are classified right.
+    fn right(&mut self, pixels: &[f32]) -> Result<Vec<bool>, TrainError> {
+        let logits = self.logits(pixels)?;
+        let labels = &self.images.labels;
+        Ok(predictions(&logits, logits.len() / labels.len())
+            .iter()
+            .zip(labels)
+            .map(|(p, l)| p == l)
+            .collect())
+    }
+
+    /// The gradient of a loss by the pixels, up to the factor 1/std of each channel, which is above zero.
+    fn gradient(&mut self, pixels: &[f32], loss: LossGradient) -> Result<Vec<f32>, TrainError> {
+        let logits = self.logits(pixels)?;
+        let classes = logits.len() / self.images.labels.len();
+        let mut cotangent = vec![0.0; logits.len()];
+        let rows = logits.chunks_exact(classes).zip(cotangent.chunks_exact_mut(classes));
+        for ((logits, out), &label) in rows.zip(&self.images.labels) {
+            loss(logits, label, out);
+        }
+        let mut gradient = Vec::with_capacity(pixels.len());
+        let batches = pixels.chunks(BATCH * self.images.size.count()).zip(cotangent.chunks(BATCH * classes));
+        for (pixels, cotangent) in batches {
+            gradient.extend(self.probe.input_gradient(&self.normaliser.apply(pixels), cotangent)?);
+        }
+        Ok(gradient)
+    }
+
+    /// The projected gradient method from the images themselves; one step is the fast gradient sign method.
+    fn ascend(
+        &mut self,
+        loss: LossGradient,
+        steps: usize,
+        step: f32,
+        epsilon: f32,
+    ) -> Result<Vec<f32>, TrainError> {
+        let clean = &self.images.pixels;
+        let mut x = clean.clone();
+        for _ in 0..steps {
+            let gradient = self.gradient(&x, loss)?;
+            sign_step(&mut x, &gradient, step, clean, epsilon);
+        }
+        Ok(x)
+    }
+
+    /// Shares of images, and of pixels, whose gradient of the cross-entropy is zero.
+    fn zeros(&mut self) -> Result<(f64, f64), TrainError> {
+        let pixels = self.images.pixels.clone();
+        let gradient = self.gradient(&pixels, cross_entropy_gradient)?;
+        let share = |zero: usize, of: usize| zero as f64 / of.max(1) as f64;
+        let images = gradient.chunks_exact(self.images.size.count());
+        let blind = images.filter(|g| g.iter().all(|g| *g == 0.0)).count();
+        let pixels = gradient.iter().filter(|g| **g == 0.0).count();
+        Ok((share(blind, self.images.labels.len()), share(pixels, gradient.len())))
+    }
+
+    /// The Square attack in the maximum norm (arXiv 1912.00049): stripes, then squares of ±ε at random places, kept where
+    /// the margin falls. Which images are still classified right.
+    fn square(&mut self, epsilon: f32, queries: usize, seed: u64) -> Result<Vec<bool>, TrainError> {
+        let size = self.images.size;
+        let clean = self.images.pixels.clone();
+        let draws = Draws { generator: Philox::new(seed), per_image: size.count() as u64 + 2 };
+        let sign = |word: u32| if word & 1 == 0 { epsilon } else { -epsilon };
+        let put = |x: &mut f32, clean: f32, delta: f32| *x = (clean + delta).clamp(0.0, 1.0);
+        let mut best = clean.clone();
+        for (i, image) in best.chunks_exact_mut(size.count()).enumerate() {
+            for (at, x) in image.iter_mut().enumerate() {
+                let stripe = at % (size.width * size.channels);
+                put(x, clean[i * size.count() + at], sign(draws.word(0, i, stripe)));
+            }
+        }
+        let mut margins = self.margins(&best)?;
+        for query in 1..queries {
+            let side = square_side(square_share(FIRST_SHARE, query, queries), size.height, size.width);
+            let mut tried = best.clone();
+            for (i, image) in
+                tried.chunks_exact_mut(size.count()).enumerate().filter(|(i, _)| margins[*i] > 0.0)
+            {
+                let below = |n: usize, word: u32| ((u64::from(word) * n as u64) >> 32) as usize;
+                let top = below(size.height - side + 1, draws.word(query, i, 0));
+                let left = below(size.width - side + 1, draws.word(query, i, 1));
+                for c in 0..size.channels {
+                    let delta = sign(draws.word(query, i, 2 + c));
+                    for y in top..top + side {
+                        for x in left..left + side {
+                            let at = (y * size.width + x) * size.channels + c;
+                            put(&mut image[at], clean[i * size.count() + at], delta);
+                        }
+                    }
+                }
+            }
+            let new = self.margins(&tried)?;
+            for (i, (old, new)) in margins.iter_mut().zip(new).enumerate() {
+                if new < *old {
+                    *old = new;
+                    let image = i * size.count()..(i + 1) * size.count();
+                    best[image.clone()].copy_from_slice(&tried[image]);
+                }
+            }
+        }
+        // As the others are judged: a tie is a wrong answer or a right one by the order of classes.
+        self.right(&best)
+    }
+
+    fn margins(&mut self, pixels: &[f32]) -> Result<Vec<f64>, TrainError> {
+        let logits = self.logits(pixels)?;
+        let classes = logits.len() / self.images.labels.len();
+        Ok(logits
+            .chunks_exact(classes)
+            .zip(&self.images.labels)
+            .map(|(row, &label)| margin(row, label))
+            .collect())
+    }
+}
+
+/// Random words by (query, image, place).
+struct Draws {
+    generator: Philox,
+    per_image: u64,
+}
+
+impl Draws {
+    fn word(&self, query: usize, image: usize, place: usize) -> u32 {
+        self.generator.word(query as u64, image as u64 * self.per_image + place as u64)
+    }
+}

@@ -1,0 +1,130 @@
+//! Telling foreign images from own ones: by maximum softmax, by energy, and by the Mahalanobis distance of features.
+
+use halfstep_data::{BundledSpec, DataSpec, DataTable, Kind, SpecError, load};
+use halfstep_evidence::measures::detection::{Detection, detection};
+use halfstep_evidence::measures::{self, Mahalanobis, Sample};
+use halfstep_evidence::robustness::{Foreign, Series};
+use halfstep_graph::engine::HostSlice;
+use halfstep_train::probe::Probe;
+use halfstep_train::recipe::EvidenceSettings;
+
+use super::inputs::{BATCH, Images, Inputs, Normaliser};
+use super::{StressError, Subject};
+
+/// Train samples that the feature space is fitted on, at most.
+const FITTED_ON: usize = 5000;
+
+pub(super) fn measure(
+    subject: &Subject<'_>,
+    settings: &EvidenceSettings,
+    test: &Inputs,
+) -> Result<Foreign, StressError> {
+    let own = Images::of_test(subject.data, usize::MAX);
+    let spec = match &settings.foreign {
+        Some(spec) => spec.clone(),
+        // Digits are told by their size.
+        None => {
+            DataSpec::bundled(if own.size.height == 8 { "fashion-mnist" } else { "digits" }).map_err(data)?
+        }
+    };
+    let partner = describe(&spec);
+    let mut table = DataTable::from(spec);
+    table.resize = Some([own.size.height, own.size.width]);
+    table.channels = Some(own.size.channels);
+    let spec = DataSpec::try_from(table).map_err(data)?;
+    let foreign = Images::of_test(&load(&spec, subject.base)?, usize::MAX);
+    if foreign.labels.is_empty() {
+        let message = "`foreign` must be images".to_string();
+        return Err(data(SpecError { key: None, message }));
+    }
+    let normaliser = Normaliser::of(subject.data);
+    let train = Inputs::of(&subject.data.train, Some(FITTED_ON))?;
+
+    let names = subject.names();
+    let mut found: Vec<[Option<Detection>; 3]> = Vec::new();
+    for trained in subject.trained {
+        let mut probe = subject.probe(&trained.policy, &trained.weights)?;
+        let fitted = {
+            let mut features = Vec::new();
+            for batch in train.batches() {
+                features.extend(probe.features(batch)?.features);
+            }
+            Mahalanobis::fit(&features, features.len() / train.labels.len(), &train.labels)
+        };
+        let mut own_scores = Scores::default();
+        for batch in test.batches() {
+            own_scores.push(&mut probe, batch, fitted.as_ref())?;
+        }
+        let mut foreign_scores = Scores::default();
+        for pixels in foreign.pixels.chunks(BATCH * foreign.size.count()) {
+            let x = normaliser.apply(pixels);
+            foreign_scores.push(&mut probe, HostSlice::F32(&x), fitted.as_ref())?;
+        }
+        found.push([
+            detection(&own_scores.softmax, &foreign_scores.softmax),
+            detection(&own_scores.energy, &foreign_scores.energy),
+            detection(&own_scores.distance, &foreign_scores.distance),
+        ]);
+    }
+    let mut series = Vec::new();
+    for (i, score) in ["maximum softmax", "energy", "Mahalanobis"].iter().enumerate() {
+        let parts: [(&str, fn(&Detection) -> f64); 3] =
+            [("AUROC", |d| d.auroc), ("AUPR", |d| d.aupr), ("FPR at 95 %", |d| d.fpr_at_95)];
+        for (part, value) in parts {
+            let values: Option<Vec<f64>> = found.iter().map(|f| f[i].as_ref().map(value)).collect();
+            if let Some(values) = values {
+                series.push(Series::new(format!("{score}, {part}"), true, &names, &values, subject.baseline));
+            }
+        }
+    }
+    let fitted_on = train.labels.len();
+    Ok(Foreign { partner, own: test.len(), foreign: foreign.labels.len(), fitted_on, series })
+}
+
+fn data(e: SpecError) -> StressError {
+    StressError::Data(e.into())
+}
+
+fn describe(spec: &DataSpec) -> String {
+    let path = |p: &std::path::Path| p.display().to_string();
+    match spec {
+        DataSpec::Bundled(BundledSpec::Digits { .. }) => "the bundled digits, enlarged".into(),
+        DataSpec::Bundled(b) => format!("the bundled {}", b.name()),
+        other => {
+            let table = DataTable::from(other.clone());
+            let from = table.path.or(table.images).map_or_else(String::new, |p| path(&p));
+            format!("{} ({})", from, if table.kind == Kind::Idx { "IDX" } else { table.kind.name() })
+        }
+    }
+}
+
+/// Scores that are high for foreign samples.
+#[derive(Default)]
+struct Scores {
+    softmax: Vec<f64>,
+    energy: Vec<f64>,
+    distance: Vec<f64>,
+}
+
+impl Scores {
+    fn push(
+        &mut self,
+        probe: &mut Probe<'_>,
+        x: HostSlice<'_>,
+        fitted: Option<&Mahalanobis>,
+    ) -> Result<(), StressError> {
+        let out = probe.features(x)?;
+        let rows = x.len() / probe.input().elements();
+        let (classes, width) = (out.logits.len() / rows, out.features.len() / rows);
+        let mut exps = vec![0.0; classes];
+        for (logits, features) in out.logits.chunks_exact(classes).zip(out.features.chunks_exact(width)) {
+            // The label does not matter to these scores.
+            let s: Sample = measures::measure(logits, 0, &mut exps);
+            self.softmax.push(-s.confidence);
+            self.energy.push(s.energy);
+            // A feature space in which nothing varies tells nothing: equal scores.
+            self.distance.push(fitted.map_or(0.0, |f| f.score(features)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Trained weights stored in ever smaller formats, computed in fp32.
+
+use halfstep_evidence::logits::{InMemory, Source};
+use halfstep_evidence::robustness::{Ladder, Rung};
+use halfstep_evidence::{Metric, Protocol, assess};
+use halfstep_float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, ScaleRule};
+use halfstep_float::{E8m0, Format, Overflow, SliceRounding, round_f32, round_to_integers};
+use halfstep_graph::precision::Policy;
+use halfstep_train::probe::Weights;
+
+use super::inputs::Inputs;
+use super::{StressError, Subject, Watch, tell};
+
+/// A format for stored weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Float(Format),
+    Fp8,
+    Mx(Format),
+    Int(u32),
+}
+
+/// From wide to narrow.
+pub(super) const RUNGS: [(&str, Stored); 7] = [
+    ("bf16", Stored::Float(Format::Bf16)),
+    ("fp16", Stored::Float(Format::F16)),
+    ("fp8", Stored::Fp8),
+    ("mxfp8", Stored::Mx(Format::E4m3)),
+    ("int8", Stored::Int(8)),
+    ("mxfp4", Stored::Mx(Format::E2m1)),
+    ("int4", Stored::Int(4)),
+];
+
+impl Stored {
+    fn how(self) -> &'static str {
+        match self {
+            Stored::Float(_) => "rounded to nearest even",
+            Stored::Fp8 => "e4m3, one f32 scale per tensor (amax becomes 448)",
+            Stored::Mx(Format::E2m1) => "e2m1, a power-of-two scale per 32 of a row (OCP MX)",
+            Stored::Mx(_) => "e4m3, a power-of-two scale per 32 of a row (OCP MX)",
+            Stored::Int(_) => "symmetric, one f32 scale per output channel",
+        }
+    }
+
+    /// Stores a matrix or kernel, output channels first, and reads it back; bits that it takes.
+    fn round(self, shape: &[usize], values: &mut [f32]) -> Result<usize, BlockError> {
+        let row = shape[1..].iter().product::<usize>().max(1);
+        let (count, rows) = (values.len(), values.len() / row);
+        let rounding = SliceRounding::NearestEven;
+        match self {
+            Stored::Float(format) => {
+                let from = values.to_vec();
+                round_f32(format, rounding, Overflow::Saturate, &from, values);
+                Ok(16 * count)
+            }
+            Stored::Fp8 => {
+                let whole = BlockShape { rows: rows.max(1), columns: row };
+                let form = Fp8Blocks::new(Format::E4m3, whole, F32Scale::Any)?;
+                let mut codes = vec![0; count];
+                let mut scales = vec![0.0; form.scales(count, row)?];
+                form.quantise(rounding, values, row, &mut codes, &mut scales)?;
+                form.dequantise(&codes, row, &scales, values)?;
+                Ok(8 * count + 32 * scales.len())
+            }
+            Stored::Mx(element) => {
+                let form = Mx::new(element, ScaleRule::default())?;
+                let mut codes = vec![0; count];
+                let mut scales = vec![E8m0(0); form.scales(count, row)?];
+                form.quantise(rounding, values, row, &mut codes, &mut scales)?;
+                form.dequantise(&codes, row, &scales, values)?;
+                Ok(element.bits() as usize * count + 8 * scales.len())
+            }
+            Stored::Int(bits) => {
+                round_to_integers(bits, row, values);
+                Ok(bits as usize * count + 32 * rows)
+            }
+        }
+    }
+
+    /// The weights as read back, and bits per number of matrices and kernels.
+    pub(super) fn weights(self, weights: &Weights) -> Result<(Weights, f64), BlockError> {
+        let mut bits = 0;
+        let changed = weights.map_matrices(|shape, values| {
+            bits += self.round(shape, values)?;
+            Ok(())
+        })?;
+        Ok((changed, bits as f64 / weights.counts().0.max(1) as f64))
+    }
+}
+
+pub(super) fn measure(subject: &Subject<'_>, test: &Inputs, watch: Watch<'_>) -> Result<Ladder, StressError> {
+    let fp32 = Policy::named("fp32")?;
+    let models: Vec<_> = subject.of(subject.baseline).map(|(_, t)| t).collect();
+    let source = |name: &str, seed: u64, logits: Vec<f32>| {
+        InMemory::new(format!("{name} seed {seed}"), logits.len() / test.labels.len(), logits, &test.labels)
+            .with_seed(seed)
+    };
+    let logits = |weights: &Weights| test.logits(&mut subject.probe(&fp32, weights)?);
+    let mut wide = Vec::new();
+    for model in &models {
+        wide.push(source("f32 weights", model.seed, logits(&model.weights)?));
+    }
+    let mut rungs = Vec::new();
+    for (name, stored) in RUNGS {
+        tell(watch, &format!("weights in {name}"))?;
+        let (mut narrow, mut bits) = (Vec::new(), 0.0);
+        for model in &models {
+            let (weights, each) = stored.weights(&model.weights)?;
+            bits = each;
+            narrow.push(source(name, model.seed, logits(&weights)?));
+        }
+        let of = |all: &[InMemory]| -> Vec<Box<dyn Source>> {
+            all.iter().map(|s| Box::new(s.clone()) as Box<dyn Source>).collect()
+        };
+        let (a, b) = (of(&wide), of(&narrow));
+        let (a, b): (Vec<_>, Vec<_>) =
+            (a.iter().map(|s| s.as_ref()).collect(), b.iter().map(|s| s.as_ref()).collect());
+        let assessment = assess(&a, &b, Protocol::default(), subject.threads)?;
+        let accuracy = assessment.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
+        let flips =
+            assessment.seeds.iter().map(|s| s.agreement.flips).sum::<f64>() / assessment.seeds.len() as f64;
+        rungs.push(Rung {
+            format: name,
+            how: stored.how(),
+            bits,
+            reference: accuracy.map_or(f64::NAN, |r| r.reference),
+            accuracy: accuracy.map_or(f64::NAN, |r| r.candidate),
+            flips,
+            verdict: assessment.verdict,
+            rows: assessment.rows,
+        });
+    }
+    Ok(Ladder { trained: subject.baseline.into(), seeds: models.len(), rungs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rung_keeps_what_its_format_holds() {
+        // Powers of two of one magnitude, in every row: exact in all formats but the integers' scales of 7 and 127.
+        let values: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { -0.25 } else { 0.25 }).collect();
+        for (name, stored) in RUNGS {
+            let mut x = values.clone();
+            let bits = stored.round(&[4, 8, 8], &mut x).unwrap() as f64 / 256.0;
+            // amax / 7 · 7 is rounded twice, amax / 448 · 448 likewise.
+            assert!(x.iter().zip(&values).all(|(a, b)| (a - b).abs() <= 2.0 * f32::EPSILON * 0.25), "{name}");
+            let expected = match name {
+                "bf16" | "fp16" => 16.0,
+                "fp8" => 8.0 + 32.0 / 256.0,
+                "mxfp8" => 8.25,
+                "mxfp4" => 4.25,
+                "int8" => 8.0 + 32.0 / 64.0,
+                _ => 4.0 + 32.0 / 64.0,
+            };
+            assert_eq!(bits, expected, "{name}");
+        }
+    }
+}

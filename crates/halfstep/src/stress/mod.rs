@@ -1,0 +1,197 @@
+//! Trained models under stress: computed in other precisions, with smaller weights, on foreign, spoilt, attacked and
+//! triggered inputs, group by group. `docs/robustness.md` says what each measure is.
+
+mod attacks;
+mod backdoor;
+mod corruptions;
+mod foreign;
+mod groups;
+mod inputs;
+mod ladder;
+mod mismatch;
+mod trigger;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use halfstep_data::{DataError, Dataset, Samples};
+use halfstep_evidence::AssessmentError;
+use halfstep_evidence::robustness::{ModelName, NotApplicable, Robustness};
+use halfstep_evidence::robustness_findings::findings;
+use halfstep_float::blocks::BlockError;
+use halfstep_graph::engine::Engine;
+use halfstep_graph::precision::{Policy, PolicyError};
+use halfstep_nn::{InputSpec, Model};
+use halfstep_train::probe::{Probe, Weights};
+use halfstep_train::recipe::{EvidenceSettings, Measure, RecipeError};
+use halfstep_train::session::TrainError;
+use halfstep_train::train_loop::{Proceed, RunError};
+
+pub use backdoor::backdoor;
+use inputs::Inputs;
+
+/// A trained model.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The precision it was trained in, with overrides.
+    pub policy: Policy,
+    /// Its seed.
+    pub seed: u64,
+    /// Its weights.
+    pub weights: Weights,
+}
+
+/// What is put under stress.
+pub struct Subject<'a> {
+    /// What computes.
+    pub engine: &'a dyn Engine,
+    /// The model.
+    pub model: &'a dyn Model,
+    /// The form of a sample.
+    pub input: &'a InputSpec,
+    /// The data it was trained and tested on.
+    pub data: &'a Dataset,
+    /// The folder that paths of foreign data are taken from.
+    pub base: &'a Path,
+    /// Its weights, of several precisions and seeds.
+    pub trained: &'a [Trained],
+    /// The precision that the others are set against; one of the models has it.
+    pub baseline: &'a str,
+    /// Precisions to compute the same weights in.
+    pub served: &'a [Policy],
+    /// Threads for statistics.
+    pub threads: NonZeroUsize,
+}
+
+/// Why models cannot be put under stress.
+#[derive(Debug, thiserror::Error)]
+pub enum StressError {
+    /// The engine or the model failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Results cannot be compared.
+    #[error(transparent)]
+    Assessment(#[from] AssessmentError),
+    /// A weight does not fit a format.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// A model could not be trained.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The data of a planted backdoor do not fit the recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// There is no such precision.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The watcher said so.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Told what is measured next; may stop it.
+pub type Watch<'w> = &'w mut dyn FnMut(&str) -> Proceed;
+
+pub(crate) fn tell(watch: Watch<'_>, what: &str) -> Result<(), StressError> {
+    match watch(what) {
+        Proceed::Continue => Ok(()),
+        Proceed::Stop => Err(StressError::Stopped),
+    }
+}
+
+impl Subject<'_> {
+    fn names(&self) -> Vec<ModelName> {
+        self.trained.iter().map(|t| ModelName { precision: t.policy.name.clone(), seed: t.seed }).collect()
+    }
+
+    /// Names of the precisions of training, the baseline first.
+    fn precisions(&self) -> Vec<&str> {
+        let mut names = vec![self.baseline];
+        for t in self.trained {
+            if !names.contains(&t.policy.name.as_str()) {
+                names.push(&t.policy.name);
+            }
+        }
+        names
+    }
+
+    /// The models trained in a precision, in order.
+    fn of<'s>(&'s self, precision: &'s str) -> impl Iterator<Item = (usize, &'s Trained)> {
+        self.trained.iter().enumerate().filter(move |(_, t)| t.policy.name == precision)
+    }
+
+    fn probe(&self, policy: &Policy, weights: &Weights) -> Result<Probe<'_>, TrainError> {
+        Probe::new(self.engine, self.model, self.input, policy, weights)
+    }
+}
+
+/// Measures what is asked for. [`Measure::Backdoor`] is not measured here, for it trains: see [`backdoor`].
+///
+/// Errors: the engine fails; foreign data cannot be used; `watch` stops it.
+pub fn stress(
+    subject: &Subject<'_>,
+    settings: &EvidenceSettings,
+    measures: &[Measure],
+    watch: Watch<'_>,
+) -> Result<Robustness, StressError> {
+    let mut r = Robustness {
+        version: env!("CARGO_PKG_VERSION").into(),
+        baseline: subject.baseline.into(),
+        models: subject.names(),
+        ..Robustness::default()
+    };
+    let has = |m: Measure| measures.contains(&m);
+    tell(watch, "test samples")?;
+    // Of a text, every window has many rows of many logits.
+    let limit = matches!(subject.input, InputSpec::Tokens { .. }).then_some(settings.samples);
+    let test = Inputs::of(&subject.data.test, limit)?;
+    let mut own = Vec::new();
+    for trained in subject.trained {
+        own.push(test.logits(&mut subject.probe(&trained.policy, &trained.weights)?)?);
+    }
+    let mut nothing = |measure: Measure, reason: &str| {
+        r.not_applicable.push(NotApplicable { measure: measure.name(), reason: reason.into() });
+    };
+    let images = matches!(subject.data.test.samples(), Samples::Images(_));
+    for measure in [Measure::Foreign, Measure::Corruptions, Measure::Attacks, Measure::Trigger] {
+        if has(measure) && !images {
+            nothing(measure, "it is defined for images");
+        }
+    }
+    if has(Measure::Groups) && matches!(subject.data.test.samples(), Samples::Text(_)) {
+        nothing(Measure::Groups, "a text has no groups");
+    } else if has(Measure::Groups) && subject.precisions().len() < 2 {
+        nothing(Measure::Groups, "there is only one precision: give a run of another");
+    }
+    let image = |m: Measure| has(m) && images;
+    if has(Measure::Mismatch) {
+        tell(watch, "the same weights in other precisions")?;
+        r.mismatch = Some(mismatch::measure(subject, &test, &own, settings.samples)?);
+    }
+    if has(Measure::Groups) {
+        tell(watch, "groups")?;
+        r.groups = groups::measure(subject, &test, &own)?;
+    }
+    if has(Measure::Ladder) {
+        r.ladder = Some(ladder::measure(subject, &test, watch)?);
+    }
+    if image(Measure::Foreign) {
+        tell(watch, "foreign samples")?;
+        r.foreign = Some(foreign::measure(subject, settings, &test)?);
+    }
+    if image(Measure::Corruptions) {
+        r.corruptions = Some(corruptions::measure(subject, watch)?);
+    }
+    if image(Measure::Attacks) {
+        r.attacks = Some(attacks::measure(subject, settings, watch)?);
+    }
+    if image(Measure::Trigger) {
+        tell(watch, "trigger inputs")?;
+        r.triggered = Some(trigger::measure(subject, settings)?);
+    }
+    r.findings = findings(&r);
+    Ok(r)
+}
