@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assessment::{Assessment, Protocol};
 use crate::cost::{PolicyCost, Rates, Spent};
-use crate::exact::Divergence;
+use crate::exact::{Divergence, clean_runs_needed};
 use crate::stats::{Paired, Verdict, mean_sd};
 /// What was set up before the runs.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -273,10 +273,15 @@ impl Comparison {
         self.rows.iter().find(|r| r.policy == policy)
     }
 
-    /// What is still needed for a candidate that nothing is yet known of: seeds in all, by the metric that scatters most.
+    /// What is still needed for a candidate that nothing is yet known of: seeds in all, by the metric that scatters most, or
+    /// the clean runs that a limit of divergence takes.
     pub fn seeds_needed(&self, candidate: &Candidate) -> Option<usize> {
-        let open = candidate.assessment.iter().flat_map(|a| &a.rows);
-        open.filter(|r| r.verdict() == Some(Verdict::Inconclusive)).filter_map(|r| r.seeds_needed).max()
+        let assessment = candidate.assessment.as_ref()?;
+        let open = assessment.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive));
+        let d = &assessment.divergence;
+        let clean = d.max_divergence.filter(|_| d.verdict == Some(Verdict::Inconclusive) && d.diverged == 0);
+        let clean = clean.and_then(clean_runs_needed).map(|n| n as usize);
+        open.filter_map(|r| r.seeds_needed).chain(clean).max()
     }
 }
 

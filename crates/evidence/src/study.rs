@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::assessment::{Assessment, Row as MetricRow};
 use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
 use crate::cost::Amounts;
+use crate::exact::clean_runs_needed;
 use crate::findings;
 use crate::metric::Metric;
 use crate::stats::Verdict;
@@ -208,9 +209,14 @@ impl Study {
             let d = row.divergence;
             let at_most = units::percent(d.at_most, None);
             let (diverged, runs) = (row.diverged, d.runs);
+            let allowed = c.setup.protocol.max_divergence.map_or(String::new(), |most| {
+                let clean =
+                    clean_runs_needed(most).map_or(String::new(), |n| format!(", which {n} clean runs show"));
+                format!(" At most {} is allowed{clean}.", units::percent(most, None))
+            });
             s.unknown.push(format!(
                 "{subject}: how often a run diverges. {diverged} of {runs} did; at 95 % confidence the chance is at most \
-                 {at_most}."
+                 {at_most}.{allowed}"
             ));
         }
         s.next.push(self.advice(c, candidate, subject));

@@ -190,8 +190,8 @@ fn the_report_works_for_everyone() {
     // As narrow as a telephone, nothing sticks out; wide tables scroll in themselves.
     let narrow = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": false });
     browser.devtools("Emulation.setDeviceMetricsOverride", narrow);
-    let widths = browser.script("return [innerWidth, document.documentElement.scrollWidth]");
-    assert_eq!(widths, json!([390, 390]));
+    let fits = "return innerWidth == 390 && document.documentElement.scrollWidth <= innerWidth";
+    assert_eq!(browser.script(fits), true, "the page itself scrolls sideways");
     assert_eq!(browser.script(RULES)["wrong"], json!([]), "narrow");
     browser.devtools("Emulation.clearDeviceMetricsOverride", json!({}));
 

@@ -75,10 +75,7 @@ impl Report {
             of_arm.push(floor(c));
             of_arm.push(runs(c));
             if several {
-                for section in &mut of_arm {
-                    section.id = format!("{}-{}", id(&c.setup.name), section.id);
-                    section.title = format!("{}: {}", c.setup.name, section.title);
-                }
+                of_arm.iter_mut().for_each(|section| section.of_arm(&c.setup.name));
             }
             sections.extend(of_arm);
         }
@@ -105,7 +102,7 @@ impl Report {
 }
 
 /// A name as part of a link.
-fn id(name: &str) -> String {
+pub(super) fn id(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 

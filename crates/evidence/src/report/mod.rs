@@ -6,7 +6,7 @@
 
 mod build;
 mod charts;
-pub mod robustness;
+mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Picture, Pictures};
 pub use charts::{COLOURS, Chart, DrawError, Series};
+pub use robustness::robustness;
 
 use crate::stats::Verdict;
 
@@ -110,6 +111,14 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
     /// Columns of words, which stand to the left.
     pub words: Vec<usize>,
+}
+
+impl Section {
+    /// Says which arm of an ablation it is about.
+    pub fn of_arm(&mut self, arm: &str) {
+        self.id = format!("{}-{}", build::id(arm), self.id);
+        self.title = format!("{arm}: {}", self.title);
+    }
 }
 
 impl Report {

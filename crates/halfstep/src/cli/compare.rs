@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
 use halfstep::evidence::logits::Source;
-use halfstep::evidence::report::{Picture, robustness};
+use halfstep::evidence::report::{Picture, Section};
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
     Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
@@ -108,20 +108,20 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         if !args.json {
             output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         }
+        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), all)?);
+        compared.push(comparison);
         if interrupt::asked() {
-            compared.push(comparison);
             break;
         }
-        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), threads)?);
-        compared.push(comparison);
     }
     let study = Study::new(name, command, compared);
     let mut report = Report::of(&study, examples);
-    for r in &stressed {
-        if !args.json {
-            stress::show(r);
+    for (arm, robustness) in &stressed {
+        let mut sections = halfstep::evidence::report::robustness(robustness);
+        if several {
+            sections.iter_mut().for_each(|s| s.of_arm(arm));
         }
-        report.insert(robustness::sections(r));
+        report.insert(sections);
     }
     let run_directory = top.path().display().to_string();
     write(&top, &run_directory, &study, &report)?;
@@ -133,6 +133,10 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     if args.json {
         output::json(&Printed { run_directory: &run_directory, study: &study, report: None })?;
     } else {
+        for (_, robustness) in &stressed {
+            stress::show(robustness);
+            output::line("");
+        }
         show(&study, several);
         let seconds = units::seconds(start.elapsed().as_secs_f64());
         output::line(&format!("\n{seconds} in all. {}", top.path().join("report.html").display()));
@@ -142,25 +146,6 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     } else {
         ExitCode::from(study.verdict.map_or(0, verdict::code))
     })
-}
-
-/// The measures of `[evidence]`, if there are any, of all finished runs of an arm.
-fn under_stress(
-    arm: Arm,
-    comparison: &Comparison,
-    engine: &dyn Engine,
-    threads: Option<NonZeroUsize>,
-) -> Result<Option<Robustness>, Failure> {
-    let measures = arm.experiment.recipe.evidence.measures.clone();
-    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
-    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
-    let Some(dir) = arm.dir.filter(|_| !measures.is_empty() && !finished.is_empty()) else { return Ok(None) };
-    let trained = stress::of_compare(&arm.experiment, &dir, &finished, engine)?;
-    let reference = &comparison.setup.reference;
-    let baseline = finished.iter().any(|(policy, _)| policy == reference).then_some(reference.as_str());
-    let r = stress::measure(arm.experiment, engine, &trained, baseline, &measures, threads)?;
-    dir.write_json(stress::ROBUSTNESS, &r)?;
-    Ok(Some(r))
 }
 
 /// The recipe with what the arguments change in it.
@@ -384,6 +369,30 @@ fn first_seed(
     Ok(all)
 }
 
+/// The finished models of an arm under the stress that its recipe asks for, with the arm's name.
+fn under_stress(
+    arm: Arm,
+    comparison: &Comparison,
+    engine: &dyn Engine,
+    threads: NonZeroUsize,
+) -> Result<Option<(String, Robustness)>, Failure> {
+    let Arm { name, experiment, dir, .. } = arm;
+    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
+    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
+    let measures = experiment.recipe.evidence.measures.clone();
+    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked() && !finished.is_empty())
+    else {
+        return Ok(None);
+    };
+    let trained = stress::of_compare(&experiment, &dir, &finished, engine)?;
+    let reference = experiment.recipe.compare.reference.clone();
+    let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
+    let measured =
+        stress::measure(experiment, engine, &trained, baseline.as_deref(), &measures, Some(threads))?;
+    dir.write_json(stress::ROBUSTNESS, &measured)?;
+    Ok(Some((name, measured)))
+}
+
 /// What must be said of policies that split f32 products into bf16 ones where the processor does not.
 fn not_split_here(policies: &[String]) -> Result<Option<String>, Failure> {
     let split = |name: &&String| Policy::named(name).is_ok_and(|p| p.split.is_some());
@@ -431,6 +440,20 @@ fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> R
     let memory = machine::memory_bytes().map_or(0.0, |(all, _)| all as f64 / 1e9);
     dir.write(EMISSIONS, cost::emissions_csv(&arms, memory).as_bytes())?;
     Ok(())
+}
+
+/// Puts sections into the report of a comparison that was made before, where `dir` has one.
+pub fn add_to_report(dir: &RunDir, sections: Vec<Section>) -> Result<(), Failure> {
+    if !dir.file(RESULTS).is_file() {
+        return Ok(());
+    }
+    let mut results: serde_json::Value = dir.read_json(RESULTS)?;
+    let mut report: Report = serde_json::from_value(results["report"].take())?;
+    report.insert(sections);
+    results["report"] = serde_json::to_value(&report)?;
+    dir.write_json(RESULTS, &results)?;
+    dir.write("report.md", report.markdown()?.as_bytes())?;
+    Ok(dir.write("report.html", report.html()?.as_bytes())?)
 }
 
 fn show(study: &Study, several: bool) {

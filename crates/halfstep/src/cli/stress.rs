@@ -49,7 +49,10 @@ pub fn run(args: Stress, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fail
     };
     match &args.out {
         Some(path) => halfstep::train::run_dir::write_whole(path, &pretty(&r)?)?,
-        None => first.write(ROBUSTNESS, &pretty(&r)?)?,
+        None => {
+            first.write(ROBUSTNESS, &pretty(&r)?)?;
+            super::compare::add_to_report(&first, halfstep::evidence::report::robustness(&r))?;
+        }
     }
     if args.json {
         output::json(&r)?;

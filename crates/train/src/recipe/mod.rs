@@ -12,9 +12,9 @@
 //! | `[doctor]` | [`DoctorSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
+//! | `[evidence]` | [`EvidenceSettings`] |
 //! | `[cost]` | [`CostSettings`] |
 //! | `[[ablation]]` | [`Arm`]: sections in place of those above |
-//! | `[evidence]` | [`EvidenceSettings`] |
 //!
 //! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
 //! finds what does not fit together. Neither writes anything.
@@ -58,8 +58,8 @@ const SECTIONS: [&str; 12] = [
     "doctor",
     "precision",
     "compare",
-    "cost",
     "evidence",
+    "cost",
     "ablation",
 ];
 
@@ -91,10 +91,10 @@ pub struct Recipe {
     pub precision: PrecisionSettings,
     /// How precisions are compared.
     pub compare: CompareSettings,
-    /// What runs cost.
-    pub cost: CostSettings,
     /// What else is measured.
     pub evidence: EvidenceSettings,
+    /// What runs cost.
+    pub cost: CostSettings,
     /// What `compare` runs in place of this recipe alone, if there are any: the same question asked of several models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ablation: Vec<Arm>,
@@ -171,17 +171,17 @@ impl Recipe {
     /// Errors: a path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
-        recipe.data = self.with_absolute_paths(recipe.data)?;
-        recipe.evidence.foreign =
-            recipe.evidence.foreign.map(|data| self.with_absolute_paths(data)).transpose()?;
+        recipe.data = self.absolute(recipe.data)?;
+        recipe.evidence.foreign = recipe.evidence.foreign.map(|data| self.absolute(data)).transpose()?;
         for arm in &mut recipe.ablation {
-            arm.recipe.data = self.with_absolute_paths(arm.recipe.data.clone())?;
+            arm.recipe.data = self.absolute(arm.recipe.data.clone())?;
         }
         toml::to_string(&recipe)
             .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
     }
 
-    fn with_absolute_paths(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
+    /// The same data with every path absolute.
+    fn absolute(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
         let mut table = DataTable::from(data);
         for path in table.paths_mut() {
             let joined = self.base.join(&*path);

@@ -202,10 +202,10 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
     check_compare(&compare, source)?;
-    let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
-    cost.validate().map_err(|e| setting("cost", &e, source))?;
     let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), Section::deserialise)?;
     evidence.validate().map_err(|e| setting("evidence", &e, source))?;
+    let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
+    cost.validate().map_err(|e| setting("cost", &e, source))?;
 
     #[derive(Deserialize)]
     struct Top {
@@ -232,8 +232,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         doctor,
         precision,
         compare,
-        cost,
         evidence,
+        cost,
         ablation,
         base: base.to_path_buf(),
         source: source.clone(),
