@@ -129,9 +129,15 @@ fn the_precision_manifest_keeps_to_its_schema() {
         let file = path.join(CHECKPOINTS).join("step-000012").join(PRECISION);
         let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         assert_eq!(mismatch(&schema, &manifest), None, "{policy}");
-        let compute = policy.replace("fp", "f");
-        // Split products read f32.
-        let low = if policy.contains('x') { "f32" } else { &compute };
+        let narrow = Policy::named(policy).unwrap().narrow;
+        let compute = narrow.map_or(policy.replace("fp", "f"), |n| n.forward.to_string());
+        // Split products read f32, and codes are made from bf16.
+        let low = match (narrow, policy.contains('x')) {
+            (Some(_), _) => "bf16",
+            (None, true) => "f32",
+            (None, false) => &compute,
+        };
+        assert_eq!(manifest["policy"]["narrow"].is_object(), narrow.is_some());
         for (what, format) in
             [("storage", low), ("compute", &compute), ("accumulation", "f32"), ("master", "f32")]
         {

@@ -251,7 +251,7 @@ fn the_default_gpt_compiles_within_a_tenth_of_a_second() {
             })
             .unwrap()
         };
-        let state = engine.new_state(&build().slots).unwrap();
+        let state = engine.new_state(&assign(&build(), &policy).0.slots).unwrap();
         let compile = || {
             let start = Instant::now();
             let (assigned, _) = assign(&build(), &policy);

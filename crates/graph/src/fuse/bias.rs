@@ -1,7 +1,19 @@
-//! A bias added to a matrix product or convolution becomes its third operand.
+//! A bias added to a matrix product or convolution becomes its third operand; added to a rescaled product of codes, it is
+//! added before the one rounding.
 
+use crate::dtype::{DType, ValueType};
 use crate::graph::{Graph, NodeId, Rewrite, ValueId};
 use crate::op::{Binary, Op};
+
+/// Whether a node multiplies a contraction's f32 sum by one number.
+fn rescales(graph: &Graph, node: NodeId) -> bool {
+    let node = graph.node(node);
+    let is_sum = |v: ValueId| {
+        let made_by = graph.node(graph.value(v).node);
+        matches!(made_by.op, Op::MatMul { .. } | Op::Conv2d(_)) && graph.dtype(v) == DType::F32
+    };
+    node.op == Op::Binary(Binary::Mul) && is_sum(node.inputs[0]) && graph.shape(node.inputs[1]).is_empty()
+}
 
 /// The same program with additions of a bias moved into the contractions they follow.
 pub fn fuse(graph: &Graph) -> Graph {
@@ -12,6 +24,8 @@ pub fn fuse(graph: &Graph) -> Graph {
     // For each contraction whose only reader adds a bias: that reader and the bias.
     let mut bias_of: Vec<Option<(NodeId, ValueId)>> = vec![None; graph.nodes.len()];
     let mut absorbed = vec![false; graph.nodes.len()];
+    // Rescaled sums of codes whose only reader adds a bias: rounded after it, as a product with a bias is.
+    let mut rounds_later = vec![false; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate() {
         let Op::Binary(Binary::Add) = node.op else { continue };
         for (sum, bias) in [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])] {
@@ -22,6 +36,10 @@ pub fn fuse(graph: &Graph) -> Graph {
                 && graph.shape(sum).len() > 1;
             let known_before = graph.value(bias).node < made_by;
             let alone = users[sum.0 as usize].len() == 1 && !is_root[sum.0 as usize];
+            if is_row && alone && rescales(graph, made_by) {
+                rounds_later[made_by.0 as usize] = true;
+                break;
+            }
             if contraction && is_row && known_before && alone && graph.node(made_by).inputs.len() == 2 {
                 bias_of[made_by.0 as usize] = Some((NodeId(i as u32), bias));
                 absorbed[i] = true;
@@ -33,6 +51,12 @@ pub fn fuse(graph: &Graph) -> Graph {
     let mut rewrite = Rewrite::new(graph);
     for (i, node) in graph.nodes.iter().enumerate() {
         if absorbed[i] {
+            continue;
+        }
+        if rounds_later[i] {
+            let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| rewrite.get(v)).collect();
+            let wide = ValueType::f32(graph.shape(node.outputs[0]).clone());
+            rewrite.replace(node, node.op.clone(), &inputs, vec![wide]);
             continue;
         }
         let Some((add, bias)) = bias_of[i] else {
