@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
+use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{Comparison, Outcome, RunResult, Setup, report, table, units};
+use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::train::checkpoint::{self, Contents};
 use halfstep::train::metrics::{EvaluationMetrics, RunningLoss};
@@ -112,24 +114,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let mut comparison = Comparison::new(setup, runs);
     comparison.findings.extend(not_split_here(&policies)?);
     write(&dir, &comparison)?;
-    let measures = experiment.recipe.evidence.measures.clone();
-    let finished: Vec<(String, u64)> = comparison
-        .runs
-        .iter()
-        .filter(|r| r.outcome == Outcome::Finished)
-        .map(|r| (r.policy.clone(), r.seed))
-        .collect();
-    let robustness = if measures.is_empty() || interrupt::asked() || finished.is_empty() {
-        None
-    } else {
-        let trained = stress::of_compare(&experiment, &dir, &finished, engine.as_ref())?;
-        let reference = experiment.recipe.compare.reference.clone();
-        let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
-        let r =
-            stress::measure(experiment, engine.as_ref(), &trained, baseline.as_deref(), &measures, threads)?;
-        dir.write_json(stress::ROBUSTNESS, &r)?;
-        Some(r)
-    };
+    let robustness = robustness(experiment, engine.as_ref(), &comparison, &dir, threads)?;
     if args.json {
         output::json(&Printed { run_directory: &dir.path().display().to_string(), comparison: &comparison })?;
     } else {
@@ -146,6 +131,32 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         ));
     }
     Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// What the recipe asks to be measured of the models besides; none if nothing is, or none was trained to its end.
+fn robustness(
+    experiment: Experiment,
+    engine: &dyn Engine,
+    comparison: &Comparison,
+    dir: &RunDir,
+    threads: Option<NonZeroUsize>,
+) -> Result<Option<Robustness>, Failure> {
+    let measures = experiment.recipe.evidence.measures.clone();
+    if measures.is_empty() || interrupt::asked() {
+        return Ok(None);
+    }
+    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
+    let finished = |policy: &str, seed| {
+        let of = |r: &&RunResult| r.policy == policy && r.seed == seed;
+        comparison.runs.iter().find(of).is_some_and(|r| r.outcome == Outcome::Finished)
+    };
+    trained.retain(|t| finished(&t.policy.name, t.seed));
+    if trained.is_empty() {
+        return Ok(None);
+    }
+    let r = stress::measure(experiment, engine, &trained, None, &measures, threads)?;
+    dir.write_json(stress::ROBUSTNESS, &r)?;
+    Ok(Some(r))
 }
 
 /// What must be said of policies that split f32 products into bf16 ones where the processor does not.

@@ -62,8 +62,7 @@ fn one(
     // Every seed has as many samples: the mean over all is that over seeds.
     let (quality, agreement) = (quality.values(), agreement.values());
     let of = |f: fn(&QualityValues) -> f64| quality.as_ref().map_or(f64::NAN, f);
-    let changed =
-        |f: fn(&AgreementValues) -> f64| agreement.as_ref().map_or(f64::NAN, f);
+    let changed = |f: fn(&AgreementValues) -> f64| agreement.as_ref().map_or(f64::NAN, f);
     Ok(Served {
         trained: trained.into(),
         served: policy.name.clone(),
