@@ -384,11 +384,9 @@ fn under_stress(
     else {
         return Ok(None);
     };
-    let trained = stress::of_compare(&experiment, &dir, &finished, engine)?;
-    let reference = experiment.recipe.compare.reference.clone();
-    let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
-    let measured =
-        stress::measure(experiment, engine, &trained, baseline.as_deref(), &measures, Some(threads))?;
+    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
+    trained.retain(|t| finished.iter().any(|(policy, seed)| (policy, seed) == (&t.policy.name, &t.seed)));
+    let measured = stress::measure(experiment, engine, &trained, None, &measures, Some(threads))?;
     dir.write_json(stress::ROBUSTNESS, &measured)?;
     Ok(Some((name, measured)))
 }
