@@ -17,7 +17,8 @@ use serde::Serialize;
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
 use super::progress::{Watcher, bar};
-use super::{interrupt, machine, output, prepare};
+use super::ranks::Done;
+use super::{interrupt, machine, output, prepare, ranks};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -32,6 +33,8 @@ struct Printed<'a> {
 
 /// Runs the command.
 pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let ranks = ranks::join()?;
+    let ranks = ranks.as_ref();
     let mut recipe = prepare::recipe(args.recipe.as_deref())?;
     if let Some(precisions) = args.precisions {
         for (i, name) in precisions.iter().enumerate() {
@@ -57,11 +60,16 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let engine = halfstep::engine(threads)?;
     let experiment = prepare::prepare(recipe)?;
     let policies = experiment.recipe.precision.policies.clone();
-    let (dir, mut lines) = prepare::run_dir(&experiment, engine.as_ref(), &policies, args.out.as_ref())?;
+    let make = || prepare::run_dir(&experiment, engine.as_ref(), &policies, args.out.as_ref());
+    let (dir, mut lines) = ranks::run_dir(ranks, make)?;
     interrupt::listen();
 
     let setup = setup(&experiment, engine.name())?;
-    let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
+    let say = |text: &str| match (ranks::is_first(ranks), args.json) {
+        (false, _) => {}
+        (true, true) => eprintln!("{text}"),
+        (true, false) => output::line(text),
+    };
     say(&format!("{} on {}", output::bold(&setup.model), setup.data));
     say(&format!(
         "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
@@ -74,9 +82,13 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     ));
 
     let start = Instant::now();
-    let mut runs: Vec<RunResult> = Vec::new();
+    let mut done: Vec<Done> = Vec::new();
     'all: for (round, &seed) in setup.seeds.iter().enumerate() {
         for i in 0..policies.len() {
+            let number = round * policies.len() + i;
+            if !ranks::is_mine(ranks, number) {
+                continue;
+            }
             // Precisions take turns in going first: what else the machine does falls on all of them alike.
             let policy = &policies[(i + round) % policies.len()];
             let label = format!("{policy} seed {seed}");
@@ -99,15 +111,22 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
                 Contents::Model,
             )?;
             let scaled = run.session.spec().scaling != LossScale::Off;
-            let result = halfstep::run_result(run.record, scaled, peak);
-            say(&one_line(&result));
-            let stopped = result.outcome == Outcome::Interrupted;
-            runs.push(result);
-            if stopped || interrupt::asked() {
+            let run = Done::new(number, run.record, scaled, peak);
+            say(&one_line(&run.result()));
+            done.push(run);
+            if interrupt::asked() {
                 break 'all;
             }
         }
     }
+    let done = ranks::gather(ranks, done)?;
+    if !ranks::is_first(ranks) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for theirs in done.iter().filter(|run| !ranks::is_mine(ranks, run.run)) {
+        say(&one_line(&theirs.result()));
+    }
+    let runs = done.iter().map(Done::result).collect();
     let seconds = start.elapsed().as_secs_f64();
     let mut comparison = Comparison::new(setup, runs);
     comparison.findings.extend(not_split_here(&policies)?);

@@ -22,6 +22,7 @@ mod plan;
 mod predict;
 mod prepare;
 mod progress;
+mod ranks;
 mod resume;
 mod train;
 mod verdict;
@@ -45,9 +46,17 @@ pub fn main() -> ExitCode {
     // The codes 1 and 2 are verdicts there.
     let gate = matches!(args.command, Command::Verdict(_));
     match run(args) {
-        Ok(code) => code,
-        Err(failure) if gate => failure.with_code(verdict::NO_VERDICT).show(),
-        Err(failure) => failure.show(),
+        Ok(code) => {
+            ranks::leave(None);
+            code
+        }
+        Err(failure) => {
+            let failure = if gate { failure.with_code(verdict::NO_VERDICT) } else { failure };
+            let code = failure.code();
+            let exit = failure.show();
+            ranks::leave(Some(code.into()));
+            exit
+        }
     }
 }
 
