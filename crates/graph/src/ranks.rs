@@ -107,6 +107,8 @@ pub trait Exchange {
     ///
     /// Errors: the others cannot be reached.
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
+    /// Takes leave: nothing is exchanged afterwards.
+    fn leave(&mut self) {}
     /// Ends the whole job at once, with this exit code.
     fn abort(&mut self, _code: i32) {}
 }
@@ -223,6 +225,16 @@ impl Ranks {
             Payload::F32(sum) => Ok(sum[0] != 0.0),
             Payload::Bf16(_) => Err(RanksError::OutOfStep(self.rank)),
         }
+    }
+
+    /// Takes leave of the others: nothing is exchanged afterwards.
+    pub fn leave(&self) {
+        let left = self.ask(|exchange| {
+            exchange.leave();
+            Ok(())
+        });
+        // Whether or not the exchange's thread is still there, this rank is done.
+        let _ = left.wait();
     }
 
     /// Ends the whole job with this exit code; returns where the exchange cannot do that, or does something else.

@@ -1,10 +1,12 @@
 //! The choice of an engine.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use halfstep_cpu::isa::{Isa, IsaError};
 use halfstep_cpu::{CpuEngine, Fusion};
 use halfstep_graph::engine::Engine;
+use halfstep_graph::ranks::Ranks;
 
 /// The given number of threads, or as many as this process may use.
 pub fn threads_or_all(threads: Option<NonZeroUsize>) -> NonZeroUsize {
@@ -17,6 +19,27 @@ pub fn threads_or_all(threads: Option<NonZeroUsize>) -> NonZeroUsize {
 ///
 /// Errors: `HALFSTEP_ISA` names no instruction set, or one that this processor lacks.
 pub fn engine(threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, IsaError> {
+    Ok(Box::new(cpu(threads)?))
+}
+
+/// [`engine`], as one of several ranks that share each training step.
+///
+/// Errors: as there.
+pub fn engine_of_rank(threads: Option<NonZeroUsize>, ranks: Arc<Ranks>) -> Result<Box<dyn Engine>, IsaError> {
+    Ok(Box::new(cpu(threads)?.on_ranks(ranks)))
+}
+
+/// [`engine`], whose plans are those of one of so many ranks: to look at, not to run.
+///
+/// Errors: as there.
+pub fn planning_engine(
+    threads: Option<NonZeroUsize>,
+    ranks: NonZeroUsize,
+) -> Result<Box<dyn Engine>, IsaError> {
+    Ok(Box::new(cpu(threads)?.planning_for(ranks)))
+}
+
+fn cpu(threads: Option<NonZeroUsize>) -> Result<CpuEngine, IsaError> {
     let engine = CpuEngine::new(Isa::from_env()?, threads_or_all(threads));
-    Ok(Box::new(engine.with_fusion(Fusion::from_env())))
+    Ok(engine.with_fusion(Fusion::from_env()))
 }

@@ -51,10 +51,12 @@ pub use halfstep_nn as nn;
 pub use halfstep_train as train;
 
 mod choose;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod numerics;
 pub mod stress;
 mod summary;
 
-pub use choose::{engine, threads_or_all};
+pub use choose::{engine, engine_of_rank, planning_engine, threads_or_all};
 pub use numerics::{numerics_maps, numerics_page};
 pub use summary::run_result;

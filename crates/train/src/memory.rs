@@ -20,7 +20,7 @@ pub struct StepStages {
 
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
-/// Errors: the model does not take this input; [`TrainError::Budget`] if `spec.memory_budget` cannot be met.
+/// Errors: the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if `spec.memory_budget` cannot be met.
 pub fn step_stages(
     model: &dyn Model,
     input: &InputSpec,
@@ -29,6 +29,10 @@ pub fn step_stages(
     expose_gradients: bool,
     target: &dyn Target,
 ) -> Result<StepStages, TrainError> {
+    let (batch, ranks, accumulate) = (spec.batch, target.ranks(), spec.options.accumulate);
+    if !batch.is_multiple_of(ranks * accumulate) {
+        return Err(TrainError::Uneven { batch, ranks, accumulate });
+    }
     let StepGraphs { train, apply } = share_graphs(model, input, spec, expose_gradients, target)?;
     let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {
         // The largest smaller batch that fits, if one does and the search itself does not fail.

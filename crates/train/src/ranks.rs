@@ -55,23 +55,31 @@ impl Beginning<'_> {
         (*self.evaluations, *self.kept) = (told.evaluations, told.kept);
         let slots: Vec<String> = session.lasting_slots().map(|s| s.name.clone()).collect();
         for slot in slots {
-            let words: Vec<[u8; 4]> = match session.download(&slot)? {
-                HostTensor::F32(x) => x.into_iter().map(f32::to_le_bytes).collect(),
-                HostTensor::I32(x) => x.into_iter().map(i32::to_le_bytes).collect(),
-            };
-            let integers = matches!(session.download(&slot)?, HostTensor::I32(_));
-            let bytes = ranks.broadcast(words.concat())?;
-            let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
-            if integers {
-                let x: Vec<i32> = words.map(i32::from_le_bytes).collect();
-                session.upload(&slot, HostSlice::I32(&x))?;
-            } else {
-                let x: Vec<f32> = words.map(f32::from_le_bytes).collect();
-                session.upload(&slot, HostSlice::F32(&x))?;
+            match session.download(&slot)? {
+                HostTensor::F32(x) => {
+                    let x: Vec<f32> = words(ranks, x, f32::to_le_bytes, f32::from_le_bytes)?;
+                    session.upload(&slot, HostSlice::F32(&x))?;
+                }
+                HostTensor::I32(x) => {
+                    let x: Vec<i32> = words(ranks, x, i32::to_le_bytes, i32::from_le_bytes)?;
+                    session.upload(&slot, HostSlice::I32(&x))?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What rank 0 has of these.
+fn words<T>(
+    ranks: &Ranks,
+    own: Vec<T>,
+    to: fn(T) -> [u8; 4],
+    from: fn([u8; 4]) -> T,
+) -> Result<Vec<T>, RanksError> {
+    let own: Vec<[u8; 4]> = own.into_iter().map(to).collect();
+    let bytes = ranks.broadcast(own.concat())?;
+    Ok(bytes.chunks_exact(4).map(|b| from([b[0], b[1], b[2], b[3]])).collect())
 }
 
 /// What an evaluation has found in one batch.

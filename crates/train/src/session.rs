@@ -403,14 +403,6 @@ impl<'a> Session<'a> {
         spec.validate()?;
         let start = Instant::now();
         let target = engine.target();
-        let parts = target.ranks() * spec.options.accumulate;
-        if !spec.batch.is_multiple_of(parts) {
-            return Err(TrainError::Uneven {
-                batch: spec.batch,
-                ranks: target.ranks(),
-                accumulate: spec.options.accumulate,
-            });
-        }
         let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
         let Stages { assigned, mut precision, recomputation, plan, .. } = train;
         if let Some(apply) = &apply {

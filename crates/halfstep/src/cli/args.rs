@@ -236,6 +236,9 @@ pub struct Explain {
     /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
+    /// The program of one of so many ranks that share each step
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub ranks: NonZeroUsize,
 }
 
 /// What to search the largest of.

@@ -10,10 +10,12 @@ mod one_run;
 mod plan;
 mod protocol;
 mod side_by_side;
+mod spread;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use halfstep::cpu::isa::{Isa, Level};
@@ -26,6 +28,7 @@ use halfstep::evidence::{
 };
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
+use halfstep::graph::ranks::Ranks;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, RunDir};
 use indicatif::MultiProgress;
@@ -35,7 +38,7 @@ use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine, numerics, output, prepare, stress, verdict};
+use super::{interrupt, machine, numerics, output, prepare, ranks, stress, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -68,6 +71,13 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let recipe = asked(&args)?;
     let all = halfstep::threads_or_all(threads);
     let engine = halfstep::engine(Some(all))?;
+    let ranks = ranks::join()?.filter(|r| r.size() > 1);
+    let ranks = ranks.as_ref();
+    match ranks.filter(|r| r.rank() > 0) {
+        Some(_) if args.plan => return Ok(ExitCode::SUCCESS),
+        Some(ranks) => return spread::help(&args, recipe, engine.as_ref(), all, ranks),
+        None => {}
+    }
     if args.plan {
         return plan::run(&args, recipe, engine.as_ref(), all);
     }
@@ -75,7 +85,9 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let (name, command) = (recipe.name.clone(), command(&args));
     let (top, arms) = directories(recipe, engine.as_ref(), args.out.as_ref())?;
     interrupt::listen();
-    let cache = cache_for(&args, &top, &say)?;
+    let folder = cache_folder(&args, &top, &say);
+    spread::lead(ranks, &folder)?;
+    let cache = Cache::at(folder)?;
 
     let start = Instant::now();
     let mut compared = Vec::new();
@@ -94,7 +106,8 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
             setup.processor,
             setup.engine
         ));
-        let obtained = obtain(&arm, &cache, &setup, all, args.jobs, &say)?;
+        let obtained = obtain(&arm, &cache, &setup, all, args.jobs, ranks, &say)?;
+        let stops = spread::stops(ranks)?;
         if let Some(dir) = &arm.dir {
             keep(dir, &arm.name, &obtained)?;
         }
@@ -110,7 +123,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         }
         stressed.extend(under_stress(arm, &comparison, engine.as_ref(), all)?);
         compared.push(comparison);
-        if interrupt::asked() {
+        if stops {
             break;
         }
     }
@@ -229,27 +242,28 @@ fn directories(
 /// Folder of runs that are not kept, in the run directory.
 const UNKEPT: &str = ".runs";
 
-/// The cache, or, with `--no-cache` and where there is no place for one, a folder that is removed at the end.
-fn cache_for(args: &Compare, top: &RunDir, say: &dyn Fn(&str)) -> Result<Cache, Failure> {
+/// The folder of the cache, or, with `--no-cache` and where there is no place for one, a folder that is removed at the end.
+fn cache_folder(args: &Compare, top: &RunDir, say: &dyn Fn(&str)) -> PathBuf {
     match cache::place() {
-        Some(place) if !args.no_cache => Cache::at(place),
-        Some(_) => Cache::at(top.file(UNKEPT)),
+        Some(place) if !args.no_cache => place,
+        Some(_) => top.file(UNKEPT),
         None => {
             say(
                 "There is no place for a cache (HALFSTEP_CACHE, XDG_CACHE_HOME, HOME): runs are kept in the run directory.",
             );
-            Cache::at(top.file(UNKEPT))
+            top.file(UNKEPT)
         }
     }
 }
 
-/// Every run of an arm, in the order of the tasks: from the cache, or made.
+/// Every run of an arm, in the order of the tasks: from the cache, or made, on several ranks by each its share.
 fn obtain(
     arm: &Arm,
     cache: &Cache,
     setup: &Setup,
     all: NonZeroUsize,
     jobs: Option<NonZeroUsize>,
+    ranks: Option<&Arc<Ranks>>,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Obtained>, Failure> {
     let experiment = &arm.experiment;
@@ -264,26 +278,45 @@ fn obtain(
     }
     let mut found: Vec<Option<Obtained>> =
         tasks.iter().map(|task| one_run::stored(cache, task, &say)).collect();
-    let pending: Vec<&Task> = tasks.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(t, _)| t).collect();
-    if pending.len() < tasks.len() {
-        let (there, of) = (tasks.len() - pending.len(), tasks.len());
-        say(&format!("{there} of {of} runs were made before and are taken from the cache."));
+    let there = found.iter().flatten().count();
+    if there > 0 {
+        say(&format!("{there} of {} runs were made before and are taken from the cache.", tasks.len()));
     }
-    let Some(first) = pending.first() else { return Ok(found.into_iter().flatten().collect()) };
-    let choice = side_by_side::choose(experiment, &first.policy, pending.len(), all, jobs)?;
-    let way =
-        Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside: choice.workers - 1 };
-    if all.get() > 1 && pending.len() > 1 {
-        say(&format!("{} at a time ({}).", way.words(), choice.why));
+    let is_mine = |i: usize| found[i].is_none() && ranks::is_mine(ranks, i);
+    let pending: Vec<&Task> = (0..tasks.len()).filter(|&i| is_mine(i)).map(|i| &tasks[i]).collect();
+    if let Some(first) = pending.first() {
+        let choice = match ranks {
+            // Ranks are side by side already.
+            Some(_) => {
+                side_by_side::choose(experiment, &first.policy, pending.len(), all, Some(NonZeroUsize::MIN))?
+            }
+            None => side_by_side::choose(experiment, &first.policy, pending.len(), all, jobs)?,
+        };
+        let beside = choice.workers - 1;
+        let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
+        if all.get() > 1 && pending.len() > 1 && ranks.is_none() {
+            say(&format!("{} at a time ({}).", way.words(), choice.why));
+        }
+        let bars = MultiProgress::new();
+        let done = |o: &Obtained| bars.suspend(|| say(&one_line(&o.result)));
+        let work =
+            |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
+        let mut made = side_by_side::run_all(&pending, &choice, &work, &done)?;
+        for (task, found) in tasks.iter().zip(&mut found) {
+            if found.is_none() {
+                *found = made.iter().position(|o| o.result.id == task.id).map(|at| made.swap_remove(at));
+            }
+        }
     }
-    let bars = MultiProgress::new();
-    let done = |o: &Obtained| bars.suspend(|| say(&one_line(&o.result)));
-    let work =
-        |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
-    let mut made = side_by_side::run_all(&pending, &choice, &work, &done)?;
-    for (task, found) in tasks.iter().zip(&mut found) {
-        if found.is_none() {
-            *found = made.iter().position(|o| o.result.id == task.id).map(|at| made.swap_remove(at));
+    if let Some(ranks) = ranks {
+        // Every rank has ended its runs before any looks for those of the others.
+        ranks.gather(Vec::new())?;
+        for (task, found) in tasks.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            *found = one_run::stored(cache, task, &say);
+            if let Some(theirs) = found {
+                theirs.result.cached = false;
+                say(&one_line(&theirs.result));
+            }
         }
     }
     Ok(found.into_iter().flatten().collect())

@@ -22,7 +22,7 @@ pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     if let Some(name) = &args.precision {
         prepare::known_precision(name)?;
     }
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::planning_engine(threads, args.ranks)?;
     let experiment = prepare::prepare(recipe)?;
     if args.stage == Some(Stage::Graph) {
         output::raw(&forward(&experiment)?.to_string());
@@ -36,6 +36,7 @@ pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let Some(stage) = args.stage else {
         return summary(&experiment, engine.as_ref(), &policies);
     };
+
     let stages = all_stages(&experiment, engine.as_ref(), &policies[0])?;
     output::raw(&match stage {
         Stage::Graph | Stage::Diff => stages.graph.to_string(),

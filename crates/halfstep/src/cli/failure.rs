@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use halfstep::cpu::isa::IsaError;
 use halfstep::data::DataError;
 use halfstep::evidence::report::ReportError;
+use halfstep::graph::ranks::RanksError;
 use halfstep::train::checkpoint::CheckpointError;
 use halfstep::train::recipe::RecipeError;
 use halfstep::train::run_dir::RunDirError;
@@ -54,6 +55,11 @@ impl Failure {
         format!("{}\n{help}", self.report)
     }
 
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
         let colour = super::output::colour_on_stderr();
@@ -90,6 +96,7 @@ failures! {
     CheckpointError => FAILED,
     ReportError => FAILED,
     RunDirError => FAILED,
+    RanksError => FAILED,
     serde_json::Error => FAILED,
 }
 

@@ -26,6 +26,7 @@ mod plan;
 mod predict;
 mod prepare;
 mod progress;
+mod ranks;
 mod resume;
 mod share;
 mod stress;
@@ -52,9 +53,17 @@ pub fn main() -> ExitCode {
     // The codes 1 and 2 are verdicts there.
     let gate = matches!(args.command, Command::Verdict(_) | Command::Compare(_));
     match run(args) {
-        Ok(code) => code,
-        Err(failure) if gate => failure.with_code(verdict::NO_VERDICT).show(),
-        Err(failure) => failure.show(),
+        Ok(code) => {
+            ranks::leave(None);
+            code
+        }
+        Err(failure) => {
+            let failure = if gate { failure.with_code(verdict::NO_VERDICT) } else { failure };
+            let code = failure.code();
+            let exit = failure.show();
+            ranks::leave(Some(code.into()));
+            exit
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::failure::{FAILED, Failure, INTERRUPTED, OUT_OF_TIME};
 use super::numerics::Numerics;
 use super::progress::{Watcher, bar};
 use super::resume::{Place, Task};
-use super::{interrupt, output, prepare};
+use super::{interrupt, output, prepare, ranks};
 
 /// Name of the model that a run ends with.
 pub const CHECKPOINT: &str = "final";
@@ -73,21 +73,31 @@ impl From<CheckpointStats> for PrintedCheckpoints {
 /// Runs the command.
 pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
     let deadline = args.max_time.map(|time| Instant::now() + time);
+    let ranks = ranks::join()?;
+    if let Some(ranks) = ranks.as_ref().filter(|r| r.rank() > 0) {
+        return ranks::follow(ranks, threads);
+    }
     let Task { recipe, place } = Task::of(&args)?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
-    let engine = halfstep::engine(threads)?;
+    let engine = ranks::engine(threads, ranks.as_ref())?;
+    ranks::lead(ranks.as_ref(), &recipe)?;
     let experiment = prepare::prepare(recipe)?;
+    ranks::agree(ranks.as_ref(), &experiment, engine.as_ref(), &policy)?;
     let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
     let (dir, mut lines, latest) = place_of(place, &experiment, engine.as_ref(), &policy, &say)?;
     interrupt::listen();
     say(&format!(
-        "{} in {policy} on {}; {} parameters, {} steps of {}; {}",
+        "{} in {policy} on {}; {} parameters, {} steps of {}; {}{}",
         output::bold(&prepare::describe_model(&experiment)),
         prepare::describe_data(&experiment),
         units::count(prepare::parameters(&experiment)? as u64),
         units::count(experiment.steps),
         experiment.recipe.train.batch,
-        engine.name()
+        engine.name(),
+        match engine.target().ranks() {
+            1 => String::new(),
+            n => format!(" on each of {n} ranks"),
+        }
     ));
     let bar = bar(&policy, experiment.steps);
     bar.set_position(latest.as_ref().map_or(0, |l| l.state().progress.attempts));

@@ -1,0 +1,62 @@
+//! The runs of a comparison spread over the ranks of an MPI job. All ranks reach one cache, to which each adds its runs; rank 0
+//! then finds them there and does the rest.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use halfstep::graph::engine::Engine;
+use halfstep::graph::ranks::{Ranks, RanksError};
+use halfstep::train::recipe::Recipe;
+
+use super::cache::Cache;
+use super::{Arm, obtain, protocol, setup};
+use crate::cli::args::Compare;
+use crate::cli::failure::Failure;
+use crate::cli::{interrupt, prepare};
+
+/// Tells the other ranks where the cache is.
+pub fn lead(ranks: Option<&Arc<Ranks>>, folder: &std::path::Path) -> Result<(), Failure> {
+    if let Some(ranks) = ranks {
+        ranks.broadcast(folder.to_string_lossy().into_owned().into_bytes())?;
+    }
+    Ok(())
+}
+
+/// Makes this rank's runs of every arm.
+pub fn help(
+    args: &Compare,
+    recipe: Recipe,
+    engine: &dyn Engine,
+    all: NonZeroUsize,
+    ranks: &Arc<Ranks>,
+) -> Result<ExitCode, Failure> {
+    let folder = String::from_utf8(ranks.broadcast(Vec::new())?);
+    let folder = folder.map_err(|e| RanksError::Failed(e.to_string()))?;
+    let cache = Cache::at(PathBuf::from(folder))?;
+    interrupt::listen();
+    let recipes = match recipe.ablation.is_empty() {
+        true => vec![(recipe.name.clone(), recipe)],
+        false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
+    };
+    for (name, recipe) in recipes {
+        let experiment = prepare::prepare(recipe)?;
+        let protocol = protocol::of(&experiment.recipe)?;
+        let arm = Arm { name, experiment, protocol, dir: None };
+        let setup = setup(&arm, engine.name())?;
+        obtain(&arm, &cache, &setup, all, args.jobs, Some(ranks), &|_| {})?;
+        if stops(Some(ranks))? {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether any rank was asked to stop: all of them stop then.
+pub fn stops(ranks: Option<&Arc<Ranks>>) -> Result<bool, Failure> {
+    Ok(match ranks {
+        Some(ranks) => ranks.any(interrupt::asked())?,
+        None => interrupt::asked(),
+    })
+}

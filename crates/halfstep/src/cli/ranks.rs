@@ -1,0 +1,166 @@
+//! The MPI job that this process may be a rank of.
+//!
+//! Rank 0 reads arguments and files, prints and writes; the others follow what it tells them.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use halfstep::graph::engine::Engine;
+use halfstep::graph::ranks::{Ranks, RanksError};
+use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
+use halfstep::train::recipe::{Experiment, Recipe};
+use halfstep::train::session::Session;
+use halfstep::train::train_loop::{Keeping, Proceed, RunError, Watch};
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+use super::{interrupt, prepare};
+
+static JOB: OnceLock<Arc<Ranks>> = OnceLock::new();
+
+/// What launchers tell their processes: Open MPI's mpirun, MPICH's and Slurm's PMI, PMIx.
+const SIGNS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+
+/// Joins the MPI job that this process was started in, if it was.
+///
+/// Errors: MPI fails, or this program was built without it and would do the same work on every rank.
+pub fn join() -> Result<Option<Arc<Ranks>>, Failure> {
+    if SIGNS.iter().all(|name| std::env::var_os(name).is_none()) {
+        return Ok(None);
+    }
+    let ranks = Arc::new(joined()?);
+    Ok(Some(JOB.get_or_init(|| ranks).clone()))
+}
+
+#[cfg(feature = "mpi")]
+fn joined() -> Result<Ranks, Failure> {
+    Ok(halfstep::mpi::join()?)
+}
+
+#[cfg(not(feature = "mpi"))]
+fn joined() -> Result<Ranks, Failure> {
+    Err(Failure::asked(
+        "this process was started as a rank of an MPI job, and this program was built without MPI",
+        "build it with --features mpi, or start it by itself",
+    ))
+}
+
+/// Ends this rank's part in the job: quietly if all went well, else with the job.
+pub fn leave(failed: Option<i32>) {
+    match (JOB.get(), failed) {
+        (Some(ranks), Some(code)) => ranks.abort(code),
+        (Some(ranks), None) => ranks.leave(),
+        (None, _) => {}
+    }
+}
+
+/// Whether this rank is the one that reads, prints and writes.
+pub fn is_first(ranks: Option<&Arc<Ranks>>) -> bool {
+    ranks.is_none_or(|ranks| ranks.rank() == 0)
+}
+
+/// The engine for a training step that all ranks share.
+pub fn engine(threads: Option<NonZeroUsize>, ranks: Option<&Arc<Ranks>>) -> Result<Box<dyn Engine>, Failure> {
+    Ok(match ranks {
+        Some(ranks) => halfstep::engine_of_rank(threads, ranks.clone())?,
+        None => halfstep::engine(threads)?,
+    })
+}
+
+/// What must be the same on all ranks for their sums to mean anything.
+#[derive(PartialEq, Serialize, Deserialize)]
+struct Identity {
+    version: String,
+    engine: String,
+    data: String,
+    program: String,
+}
+
+impl Identity {
+    /// The first thing that is another there, in words: what, here, there.
+    fn difference<'a>(&'a self, there: &'a Identity) -> Option<(&'a str, &'a str, &'a str)> {
+        let parts = [
+            ("version", &self.version, &there.version),
+            ("engine", &self.engine, &there.engine),
+            ("fingerprint of the data", &self.data, &there.data),
+            ("program of a step", &self.program, &there.program),
+        ];
+        parts.into_iter().find(|(_, a, b)| a != b).map(|(what, a, b)| (what, a.as_str(), b.as_str()))
+    }
+}
+
+/// An error unless all ranks have the same version, instruction set, data and program.
+pub fn agree(
+    ranks: Option<&Arc<Ranks>>,
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policy: &str,
+) -> Result<(), Failure> {
+    let Some(ranks) = ranks.filter(|r| r.size() > 1) else { return Ok(()) };
+    let session = experiment.session(engine, policy, experiment.recipe.seed)?;
+    let engine = engine.name();
+    let own = Identity {
+        version: env!("CARGO_PKG_VERSION").into(),
+        // Threads may differ.
+        engine: engine.split(", ").next().unwrap_or(&engine).into(),
+        data: experiment.info.fingerprint.clone(),
+        program: format!("{} steps", session.plan().groups.steps.len()),
+    };
+    let all = ranks.gather(serde_json::to_vec(&own)?)?;
+    for (rank, bytes) in all.iter().enumerate() {
+        let other: Identity = serde_json::from_slice(bytes)?;
+        if let Some((what, here, there)) = own.difference(&other) {
+            let here = format!("the {what} is {here} on rank {} and {there} on rank {rank}", ranks.rank());
+            return Err(Failure::asked(
+                here,
+                "start the same program on machines of one kind, with the same data",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tells the other ranks which recipe is trained.
+pub fn lead(ranks: Option<&Arc<Ranks>>, recipe: &Recipe) -> Result<(), Failure> {
+    if let Some(ranks) = ranks.filter(|r| r.size() > 1) {
+        ranks.broadcast(recipe.resolved()?.into_bytes())?;
+    }
+    Ok(())
+}
+
+/// Takes part in the training that rank 0 leads.
+pub fn follow(ranks: &Arc<Ranks>, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let text = ranks.broadcast(Vec::new())?;
+    let text = String::from_utf8(text).map_err(|e| RanksError::Failed(e.to_string()))?;
+    let recipe = Recipe::parse("recipe.toml", &text, Path::new("."))?;
+    let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
+    let engine = engine(threads, Some(ranks))?;
+    let experiment = prepare::prepare(recipe)?;
+    interrupt::listen();
+    agree(Some(ranks), &experiment, engine.as_ref(), &policy)?;
+    experiment.run_with(engine.as_ref(), &policy, seed, &mut Follower, Keeping::default())?;
+    // How the run ended is for rank 0 to say; a launcher takes another code for a failure and ends the rest.
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops when this process is asked to.
+struct Follower;
+
+impl Watch for Follower {
+    fn step(&mut self, _: &StepMetrics) -> Result<Proceed, RunError> {
+        Ok(self.proceed())
+    }
+    fn evaluation(&mut self, _: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
+        Ok(())
+    }
+    fn proceed(&self) -> Proceed {
+        if interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
+    }
+}
+
+/// Whether the run of this number is one of this rank's, where each rank does runs of its own.
+pub fn is_mine(ranks: Option<&Arc<Ranks>>, run: usize) -> bool {
+    ranks.is_none_or(|ranks| run % ranks.size() == ranks.rank())
+}
