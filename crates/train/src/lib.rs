@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod files;
+pub mod import;
 pub mod init;
 mod loader;
 pub mod memory;

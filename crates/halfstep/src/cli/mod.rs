@@ -10,6 +10,7 @@ mod explain;
 mod export;
 mod failure;
 mod generate;
+mod import;
 mod info;
 mod interrupt;
 mod machine;
@@ -23,7 +24,10 @@ mod predict;
 mod prepare;
 mod progress;
 mod resume;
+mod track;
 mod train;
+#[cfg(feature = "tui")]
+mod tui;
 mod verdict;
 
 use std::process::ExitCode;
@@ -73,6 +77,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Compare(args) => compare::run(args, threads),
         Command::Train(args) => train::run(args, threads),
+        Command::Import(args) => import::run(args, threads),
+        Command::Track(args) => track::run(args),
         Command::Eval(args) => eval::run(args, threads),
         Command::Predict(args) => predict::run(args, threads),
         Command::Generate(args) => generate::run(args, threads),

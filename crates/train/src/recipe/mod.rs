@@ -9,6 +9,7 @@
 //! | `[schedule]` | `kind` and the fields of [`Schedule`] |
 //! | `[train]` | [`TrainSettings`] |
 //! | `[checkpoint]` | [`CheckpointSettings`] |
+//! | `[track]` | [`TrackSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
 //!
@@ -28,14 +29,17 @@ use serde::Serialize;
 
 pub use error::RecipeError;
 pub use experiment::{Experiment, input_spec};
-pub use settings::{BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrainSettings};
+pub use settings::{
+    BestBy, CheckpointSettings, CompareSettings, Length, PrecisionSettings, TrackSettings, TrainSettings,
+    check_url,
+};
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 8] =
-    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "precision", "compare"];
+const SECTIONS: [&str; 9] =
+    ["data", "model", "optimiser", "schedule", "train", "checkpoint", "track", "precision", "compare"];
 
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +60,8 @@ pub struct Recipe {
     pub train: TrainSettings,
     /// When checkpoints are made, and which are kept.
     pub checkpoint: CheckpointSettings,
+    /// Who else is told.
+    pub track: TrackSettings,
     /// In which formats.
     pub precision: PrecisionSettings,
     /// How precisions are compared.

@@ -14,7 +14,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::settings::{
-    CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrainSettings, TrainTable,
+    CheckpointSettings, CompareSettings, Length, PrecisionSettings, PrecisionTable, TrackSettings,
+    TrainSettings, TrainTable,
 };
 use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
@@ -177,6 +178,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
     let checkpoint = section("checkpoint").map_or(Ok(CheckpointSettings::default()), Section::deserialise)?;
     checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
+    let track = section("track").map_or(Ok(TrackSettings::default()), Section::deserialise)?;
+    track.validate().map_err(|e| setting("track", &e, source))?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
@@ -205,6 +208,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         schedule,
         train,
         checkpoint,
+        track,
         precision,
         compare,
         base: base.to_path_buf(),
