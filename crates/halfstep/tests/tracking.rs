@@ -91,7 +91,8 @@ fn a_run_can_begin_with_the_weights_of_another() {
     // As a run of its own.
     let said = place.ok(&["import", file, "--recipe", "recipe.toml", "--out", "imported"]);
     assert!(said.contains("layers.0.weight → layers.0.weight [16, 64]"), "{said}");
-    let accuracy = |run: &str| place.json(&["eval", run, "--precision", "fp32", "--json"])["accuracy"].clone();
+    let accuracy =
+        |run: &str| place.json(&["eval", run, "--precision", "fp32", "--json"])["accuracy"].clone();
     assert_eq!(accuracy("imported"), accuracy("first"));
     // What does not fit is listed, and nothing is left behind.
     place.write("wide.toml", TINY.replace("[16]", "[17]"));

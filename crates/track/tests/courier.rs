@@ -137,7 +137,8 @@ fn answered(state: &mut Seen, method: &str, path: &str, body: &[u8]) -> (u16, St
         "runs/search" => json!({ "runs": state.runs }),
         "runs/create" => {
             let uri = "mlflow-artifacts:/7/r/artifacts";
-            let run = json!({ "info": { "run_id": format!("run{}", state.runs.len()), "artifact_uri": uri } });
+            let run =
+                json!({ "info": { "run_id": format!("run{}", state.runs.len()), "artifact_uri": uri } });
             state.runs.push(run.clone());
             json!({ "run": run })
         }
@@ -248,7 +249,8 @@ fn a_server_in_trouble_costs_nothing_and_gets_everything_later() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = if mood.is_some() { server.url() } else { format!("http://127.0.0.1:{gone}") };
         let begun = Instant::now();
-        let (delivered, took) = run(&url, folder.path(), 2000, || std::thread::sleep(Duration::from_millis(300)));
+        let (delivered, took) =
+            run(&url, folder.path(), 2000, || std::thread::sleep(Duration::from_millis(300)));
         let whole = begun.elapsed();
         assert!(!delivered.complete() && delivered.missing == 2000, "{mood:?}: {delivered:?}");
         assert!(took < Duration::from_secs(2), "{mood:?}: the writer took {took:?}");
@@ -327,7 +329,8 @@ fn spans_arrive_as_they_are() {
     let log = folder.path().join("spans");
     std::fs::write(&log, serde_json::to_string(&span).unwrap() + "\n").unwrap();
     let service = Box::new(Otlp::new(&server.url(), "", "test"));
-    let delivered = deliver(&log, service, Notes::new(&server.url()), (Ending::Finished, 0.0), keep(folder.path()));
+    let delivered =
+        deliver(&log, service, Notes::new(&server.url()), (Ending::Finished, 0.0), keep(folder.path()));
     assert!(delivered.complete(), "{delivered:?}");
     let seen = server.seen.lock().unwrap();
     let [found] = seen.spans.as_slice() else { panic!("{:?}", seen.spans) };

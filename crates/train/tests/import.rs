@@ -44,8 +44,7 @@ fn random_gpt2_weights_give_torchs_logits() {
     let bytes = std::fs::read(folder().join("gpt2.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let eight = |b: &[u8]| f64::from_le_bytes(b.try_into().unwrap());
-    let exact: Vec<f64> =
-        file.tensor("golden.logits").unwrap().data().chunks_exact(8).map(eight).collect();
+    let exact: Vec<f64> = file.tensor("golden.logits").unwrap().data().chunks_exact(8).map(eight).collect();
     let four = |b: &[u8]| i32::from_le_bytes(b.try_into().unwrap());
     let tokens: Vec<i32> = file.tensor("golden.tokens").unwrap().data().chunks_exact(4).map(four).collect();
 
@@ -58,9 +57,8 @@ fn random_gpt2_weights_give_torchs_logits() {
 
     // Bounds for f32, from the same graph in f64; it must itself be torch's function.
     let graph = predict_graph(model.as_ref(), &INPUT, 2).unwrap();
-    let tensor = |s: &Slot| {
-        Tensor::new(s.ty.shape.clone(), values[&s.name].iter().map(|&v| f64::from(v)).collect())
-    };
+    let tensor =
+        |s: &Slot| Tensor::new(s.ty.shape.clone(), values[&s.name].iter().map(|&v| f64::from(v)).collect());
     let weights: Vec<Tensor> = graph.slots.iter().map(tensor).collect();
     let x = Tensor::new(INPUT.value_type(2).shape, tokens.iter().map(|&t| f64::from(t)).collect());
     let all = evaluate(&graph, &weights, &[("x", x)], Rounding::None).unwrap();
@@ -81,7 +79,12 @@ fn random_gpt2_weights_give_torchs_logits() {
         for ((found, exact), sigma) in found.iter().zip(&exact).zip(&bounds) {
             let error = (f64::from(*found) - exact).abs();
             worst = worst.max(error / (LAMBDA * sigma));
-            assert!(error <= LAMBDA * sigma, "{}: {found} is not {exact} ± {:e}", engine.name(), LAMBDA * sigma);
+            assert!(
+                error <= LAMBDA * sigma,
+                "{}: {found} is not {exact} ± {:e}",
+                engine.name(),
+                LAMBDA * sigma
+            );
         }
         eprintln!("{}: logits use at most {worst:.2} of their bounds", engine.name());
     }
@@ -118,7 +121,10 @@ fn everything_that_does_not_fit_is_listed() {
     assert_eq!(report.unexpected, ["h.2.ln_1.bias", "something"]);
     let misfits: Vec<_> = report.misfits.iter().map(|m| (m.to.as_str(), m.reason.as_str())).collect();
     let other = "another tensor of the file is for the same place, with other values";
-    assert_eq!(misfits, [("blocks.0.qkv.weight", "it is [16, 48], expected [48, 16]"), ("tok.weight", other)]);
+    assert_eq!(
+        misfits,
+        [("blocks.0.qkv.weight", "it is [16, 48], expected [48, 16]"), ("tok.weight", other)]
+    );
     // A tied head that is equal is no mistake, nor is a prefix.
     let bytes = changed(|tensors| {
         tensors.insert("lm_head.weight".into(), tensors["wte.weight"].clone());

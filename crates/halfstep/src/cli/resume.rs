@@ -133,7 +133,9 @@ fn same(path: &Path, there: &Recipe, given: Option<&Recipe>, args: &Train) -> Re
 
 /// The resolved recipe less what decides nothing of the run.
 fn what_decides(recipe: &Recipe) -> Result<String, RecipeError> {
-    Recipe { track: TrackSettings::default(), ..recipe.clone() }.resolved()
+    let mut recipe = recipe.clone();
+    recipe.track = TrackSettings::default();
+    recipe.resolved()
 }
 
 /// The latest run of a recipe, by its number.
