@@ -40,7 +40,9 @@ fn left(place: &Place, run: &str) -> (Vec<Value>, BTreeMap<String, Vec<u8>>) {
     let text = std::fs::read_to_string(place.path(&format!("{run}/metrics.jsonl"))).unwrap();
     let line = |line: &str| {
         let mut value: Value = serde_json::from_str(line).unwrap();
-        value.as_object_mut().unwrap().remove("ms");
+        for time in ["ms", "time"] {
+            value.as_object_mut().unwrap().remove(time);
+        }
         value
     };
     let file = |name: &str| {

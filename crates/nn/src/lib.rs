@@ -16,7 +16,7 @@ mod spec;
 
 pub use context::{Context, KEY_INPUT, Mode};
 pub use input::InputSpec;
-pub use spec::{CnnSpec, GptSpec, MlpSpec, ModelError, ModelSpec, Resnet18Spec};
+pub use spec::{CnnSpec, GptActivation, GptSpec, MlpSpec, ModelError, ModelSpec, Resnet18Spec};
 
 use halfstep_graph::{Graph, GraphError, SlotKind, ValueId};
 

@@ -65,11 +65,24 @@ pub struct GptSpec {
     pub heads: usize,
     /// Probability of zero after the embedding and both parts of a block.
     pub dropout: f64,
+    /// Between the two linear layers of a block.
+    pub activation: GptActivation,
+}
+
+/// The function between the linear layers of a `gpt`'s block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GptActivation {
+    /// x·Φ(x), exact.
+    #[default]
+    Gelu,
+    /// GPT-2's approximation of it by tanh.
+    GeluTanh,
 }
 
 impl Default for GptSpec {
     fn default() -> GptSpec {
-        GptSpec { width: 384, layers: 6, heads: 6, dropout: 0.0 }
+        GptSpec { width: 384, layers: 6, heads: 6, dropout: 0.0, activation: GptActivation::Gelu }
     }
 }
 
@@ -245,8 +258,9 @@ impl ModelSpec {
                     let expected = format!("the vocabulary's {vocab}, for the head is tied to its table");
                     return Err(ModelError::Outputs { model, found: outputs, expected });
                 }
-                let GptSpec { width, layers, heads, dropout } = *spec;
-                Ok(Box::new(Gpt::new(vocab, length, width, layers, heads, dropout)))
+                let GptSpec { width, layers, heads, dropout, activation } = *spec;
+                let gpt = Gpt::new(vocab, length, width, layers, heads, dropout);
+                Ok(Box::new(gpt.with_activation(activation)))
             }
             (ModelSpec::Mlp(_), _) => Err(misfit(model, "rows of numbers or images", input)),
             (ModelSpec::Cnn(_) | ModelSpec::Resnet18(_), _) => Err(misfit(model, "images", input)),

@@ -47,7 +47,7 @@ fn logits_have_one_column_per_class() {
         assert_eq!(shape(ModelSpec::Cnn(CnnSpec::default()), &DIGIT, 7, &ctx), [3, 7]);
         assert_eq!(shape(ModelSpec::Resnet18(Resnet18Spec { width: 4 }), &PHOTO, 7, &ctx), [3, 7]);
         let text = InputSpec::Tokens { length: 5, vocab: 11 };
-        let spec = GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.1 };
+        let spec = GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.1, ..GptSpec::default() };
         assert_eq!(shape(ModelSpec::Gpt(spec), &text, 11, &ctx), [3, 5, 11]);
     }
 }
@@ -65,7 +65,7 @@ fn odd_image_sizes_are_rounded_down() {
 #[test]
 fn slots_are_named_as_in_torch() {
     let text = InputSpec::Tokens { length: 4, vocab: 6 };
-    let spec = GptSpec { width: 4, layers: 1, heads: 2, dropout: 0.0 };
+    let spec = GptSpec { width: 4, layers: 1, heads: 2, dropout: 0.0, ..GptSpec::default() };
     let (g, _) = built(&*ModelSpec::Gpt(spec).build(&text, 6).unwrap(), &text, 1, &Context::eval());
     let expected = [
         "tok.weight",

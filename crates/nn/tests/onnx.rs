@@ -28,7 +28,7 @@ fn exported(g: &Graph) -> ModelProto {
 }
 
 fn gpt() -> (ModelSpec, InputSpec) {
-    let spec = GptSpec { width: 8, layers: 2, heads: 2, dropout: 0.1 };
+    let spec = GptSpec { width: 8, layers: 2, heads: 2, dropout: 0.1, ..GptSpec::default() };
     (ModelSpec::Gpt(spec), InputSpec::Tokens { length: 4, vocab: 5 })
 }
 

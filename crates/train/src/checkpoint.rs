@@ -126,7 +126,13 @@ pub fn save_to(
 }
 
 /// The slots as a safetensors file, which is to be written to `path`.
-fn serialised(session: &Session<'_>, contents: Contents, path: &Path) -> Result<Vec<u8>, CheckpointError> {
+///
+/// Errors: the engine did not give a slot.
+pub fn serialised(
+    session: &Session<'_>,
+    contents: Contents,
+    path: &Path,
+) -> Result<Vec<u8>, CheckpointError> {
     let mut values: Vec<(&Slot, HostTensor)> = Vec::new();
     for slot in session.lasting_slots() {
         if contents == Contents::Everything || belongs_to_model(slot.kind) {
@@ -227,12 +233,14 @@ fn put(
     Ok(())
 }
 
-fn belongs_to_model(kind: SlotKind) -> bool {
+pub(crate) fn belongs_to_model(kind: SlotKind) -> bool {
     matches!(kind, SlotKind::Weight { .. } | SlotKind::Statistic)
 }
 
-/// Reads a file, and compares it with its checksum if it lies in the folder of a checkpoint.
-fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+/// The bytes of a file, which are compared with its checksum if it lies in the folder of a checkpoint.
+///
+/// Errors: it cannot be read, or is damaged.
+pub fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
         && folder.join(MANIFEST).is_file()
     {

@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod doctor;
 pub mod files;
+pub mod import;
 pub mod init;
 pub mod lint;
 mod loader;

@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn families_hold_the_model_itself_and_keep_its_proportions() {
-        let gpt = ModelSpec::Gpt(GptSpec { width: 384, layers: 6, heads: 6, dropout: 0.1 });
+        let gpt =
+            ModelSpec::Gpt(GptSpec { width: 384, layers: 6, heads: 6, dropout: 0.1, ..GptSpec::default() });
         let mlp = ModelSpec::Mlp(MlpSpec { hidden: vec![96, 64] });
         let cnn = ModelSpec::Cnn(CnnSpec { channels: vec![16, 32], hidden: 128 });
         for spec in [&gpt, &mlp, &cnn, &ModelSpec::Resnet18(Resnet18Spec { width: 64 })] {
@@ -280,7 +281,10 @@ mod tests {
             }
         }
         let wide = Family::Both.member(&gpt, 9).unwrap();
-        assert_eq!(wide, ModelSpec::Gpt(GptSpec { width: 576, layers: 9, heads: 9, dropout: 0.1 }));
+        assert_eq!(
+            wide,
+            ModelSpec::Gpt(GptSpec { width: 576, layers: 9, heads: 9, dropout: 0.1, ..GptSpec::default() })
+        );
         let deep = Family::Deeper.member(&mlp, 4).unwrap();
         assert_eq!(deep, ModelSpec::Mlp(MlpSpec { hidden: vec![96, 64, 64, 64] }));
         assert_eq!(Family::Deeper.unit(&cnn), None);

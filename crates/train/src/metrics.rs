@@ -53,6 +53,9 @@ pub struct EvaluationMetrics {
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line<'a> {
+    /// When it was written, in seconds since 1970: for showing. 0 in logs of versions that did not say.
+    #[serde(default)]
+    pub time: f64,
     /// Precision policy of the run.
     pub policy: &'a str,
     /// Seed of the run.
@@ -165,11 +168,13 @@ impl RunRecord {
     }
 }
 
-/// Exponential moving average of losses, for showing.
+/// Exponential moving average of losses, and a count of skipped steps, for showing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunningLoss {
     sum: f64,
     weight: f64,
+    /// Steps that changed nothing.
+    pub skipped: u64,
 }
 
 impl RunningLoss {
@@ -179,6 +184,12 @@ impl RunningLoss {
             self.sum = self.sum * 0.98 + f64::from(loss);
             self.weight = self.weight * 0.98 + 1.0;
         }
+    }
+
+    /// Adds what a step tells.
+    pub fn push_step(&mut self, step: &StepMetrics) {
+        self.push(step.loss);
+        self.skipped += u64::from(!step.committed);
     }
 
     /// The average, which begins at the first loss.

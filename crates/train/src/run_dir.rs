@@ -22,6 +22,8 @@ pub const PREPROCESSING: &str = "preprocessing.json";
 pub const RUN: &str = "run.json";
 /// Folder of weights.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// The checkpoint of weights that came from elsewhere.
+pub const START: &str = "start";
 /// The file that the process writing to the directory holds locked. It has no content, and stays.
 pub const LOCK: &str = ".lock";
 /// The weights in the folder of a checkpoint.
@@ -36,6 +38,9 @@ pub struct RunInfo {
     pub command: String,
     /// Version of the program.
     pub version: String,
+    /// Where its first weights came from, if they were not drawn. They are in [`START`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// Why a run directory cannot be written or read.

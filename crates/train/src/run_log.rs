@@ -54,6 +54,18 @@ impl Lines {
         Ok(Lines { path: path.to_path_buf(), file, whole: position.bytes, hash })
     }
 
+    /// Goes on behind the last whole line, whatever it is: for logs that no checkpoint depends on.
+    ///
+    /// Errors: it cannot be read or written to.
+    pub fn extend(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
+        let mut bytes =
+            std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?;
+        bytes.truncate(bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1));
+        let file = files.append(path, bytes.len() as u64).map_err(failed(path))?;
+        let hash = Sha256::new_with_prefix(&bytes);
+        Ok(Lines { path: path.to_path_buf(), file, whole: bytes.len() as u64, hash })
+    }
+
     /// Adds one line. If that fails, the part of it that was written is taken away again.
     ///
     /// Errors: the disk is full or gone.

@@ -1,5 +1,6 @@
 //! The loop: batches, steps, evaluations, and what is measured on the way.
 
+use std::path::Path;
 use std::time::Instant;
 
 use halfstep_data::{Batch, DataError, Draw, InOrder, Part};
@@ -10,7 +11,7 @@ use halfstep_graph::ranks::{Ranks, RanksError};
 use crate::checkpoint::precision::ScaleChange;
 use crate::checkpoint::{
     CheckpointError, CheckpointEvent, Checkpoints, DataPosition, Latest, RandomState, RunState,
-    SchedulePosition, host_slice,
+    SchedulePosition, host_slice, load,
 };
 use crate::doctor::{Diagnosis, Replayed, Sample, Sampler, diagnose, scale_of};
 use crate::loader::Loader;
@@ -192,7 +193,7 @@ impl Experiment {
         watch: &mut dyn Watch,
         keeping: Keeping<'_>,
     ) -> Result<Run<'a>, RunError> {
-        let Keeping { mut checkpoints, resume } = keeping;
+        let Keeping { mut checkpoints, resume, start } = keeping;
         let mut session = self.session(engine, policy, seed)?;
         let mut record = RunRecord {
             policy: policy.to_string(),
@@ -221,6 +222,8 @@ impl Experiment {
                 }
             }
             record.wall_seconds = latest.state().wall_seconds;
+        } else if let Some(path) = start {
+            load(&mut session, path)?;
         }
         let ranks = several(engine);
         let mut kept = checkpoints.is_some();
@@ -302,6 +305,8 @@ pub struct Keeping<'c> {
     pub checkpoints: Option<&'c mut Checkpoints>,
     /// The checkpoint to begin with; needs `checkpoints`, whose directory has the log.
     pub resume: Option<&'c Latest>,
+    /// The weights to begin with, where there is no checkpoint yet, in place of those that are drawn.
+    pub start: Option<&'c Path>,
 }
 
 /// Every step whose loss scale was another than the step's before.

@@ -44,7 +44,7 @@ fn main() {
         (ModelSpec::Cnn(CnnSpec::default()), image(1), 10),
         (ModelSpec::Resnet18(Resnet18Spec { width: 8 }), image(3), 10),
         (
-            ModelSpec::Gpt(GptSpec { width: 32, layers: 2, heads: 4, dropout: 0.1 }),
+            ModelSpec::Gpt(GptSpec { width: 32, layers: 2, heads: 4, dropout: 0.1, ..GptSpec::default() }),
             InputSpec::Tokens { length: 40, vocab: 50 },
             50,
         ),

@@ -21,7 +21,7 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let image = |channels| InputSpec::Image { height: 16, width: 16, channels };
-    let gpt = GptSpec { width: 32, layers: 5, heads: 4, dropout: 0.1 };
+    let gpt = GptSpec { width: 32, layers: 5, heads: 4, dropout: 0.1, ..GptSpec::default() };
     vec![
         Case {
             model: ModelSpec::Mlp(MlpSpec { hidden: vec![32; 9] }),

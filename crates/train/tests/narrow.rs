@@ -131,7 +131,7 @@ fn a_skipped_step_records_what_is_finite_and_hides_no_fault() {
 
 fn gpt() -> (Box<dyn Model>, InputSpec) {
     let input = InputSpec::Tokens { length: 16, vocab: 11 };
-    let spec = GptSpec { width: 32, layers: 2, heads: 2, dropout: 0.1 };
+    let spec = GptSpec { width: 32, layers: 2, heads: 2, dropout: 0.1, ..GptSpec::default() };
     (ModelSpec::Gpt(spec).build(&input, 11).unwrap(), input)
 }
 

@@ -114,7 +114,7 @@ fn settings_are_checked_before_anything_is_made() {
 #[test]
 fn a_restored_session_goes_on_bit_for_bit() {
     let input = InputSpec::Tokens { length: 4, vocab: 6 };
-    let spec = GptSpec { width: 8, layers: 1, heads: 2, dropout: 0.2 };
+    let spec = GptSpec { width: 8, layers: 1, heads: 2, dropout: 0.2, ..GptSpec::default() };
     let model = ModelSpec::Gpt(spec).build(&input, 6).unwrap();
     for (engine, policy) in common::engines().iter().flat_map(|e| Policy::NAMES.map(|p| (e, p))) {
         let policy = Policy::named(policy).unwrap();

@@ -27,6 +27,10 @@ pub enum Command {
     Cache(CacheArgs),
     /// Train in one precision
     Train(Train),
+    /// Make a trained model of weights from elsewhere, in a safetensors file
+    Import(Import),
+    /// Send what trackers have not got of a run
+    Track(TrackRun),
     /// Measure a trained model on its test data
     Eval(Eval),
     /// Predict classes of images or table rows, or score texts, with a trained model
@@ -129,12 +133,70 @@ pub struct Train {
     /// Stop after this time with a checkpoint, such as 90s, 30m or 1h30m; the exit code is then 75
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse)]
     pub max_time: Option<std::time::Duration>,
+    /// Begin with the weights of this run, or of this safetensors file
+    #[arg(long, value_name = "RUN|FILE", conflicts_with = "resume")]
+    pub from: Option<PathBuf>,
+    /// How the tensors of --from FILE are called in the model: a map file, or the name of a built-in one (gpt2)
+    #[arg(long, value_name = "MAP", requires = "from")]
+    pub map: Option<String>,
+    #[command(flatten)]
+    pub track: Track,
+    /// Show curves and figures on the whole terminal while it trains; q stops with a checkpoint
+    #[cfg(feature = "tui")]
+    #[arg(long, conflicts_with = "json")]
+    pub tui: bool,
     /// Print one JSON object at the end
     #[arg(long)]
     pub json: bool,
     /// Run directory to make [default: runs/<name>-<n>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Who else is told of a run.
+#[derive(Debug, clap::Args)]
+pub struct Track {
+    /// MLflow server, such as http://127.0.0.1:5000 [default: the recipe's, or MLFLOW_TRACKING_URI]
+    #[arg(long, value_name = "URL")]
+    pub mlflow: Option<String>,
+    /// Experiment there [default: the recipe's, or MLFLOW_EXPERIMENT_NAME, or the recipe's name]
+    #[arg(long, value_name = "NAME")]
+    pub experiment: Option<String>,
+    /// OpenTelemetry collector, such as http://127.0.0.1:4318 [default: the recipe's, or OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+}
+
+/// `track`
+#[derive(Debug, clap::Args)]
+pub struct TrackRun {
+    /// Run directory
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub track: Track,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `import`
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// Weights
+    pub file: PathBuf,
+    /// Recipe with the model, and the data it is for
+    #[arg(long, value_name = "FILE")]
+    pub recipe: PathBuf,
+    /// How the file's tensors are called in the model: a map file, or the name of a built-in one (gpt2) [default: as they
+    /// are]
+    #[arg(long, value_name = "MAP")]
+    pub map: Option<String>,
+    /// Run directory to make [default: runs/<name>-<n>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which model of a run directory.

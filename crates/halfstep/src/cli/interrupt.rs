@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::failure::INTERRUPTED;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal shows something else than lines.
+static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Begins to listen. Where the system does not let us, the signals end the program as ever.
 pub fn listen() {
@@ -13,10 +15,25 @@ pub fn listen() {
         if ASKED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
+        if QUIET.load(Ordering::SeqCst) {
+            return;
+        }
         eprintln!(
             "\nStopping after this step; what was learnt so far will be written. A second time stops at once."
         );
     });
+}
+
+/// Asks to stop, as the signals do. True if that was asked before.
+#[cfg(feature = "tui")]
+pub fn ask() -> bool {
+    ASKED.swap(true, Ordering::SeqCst)
+}
+
+/// Whether to say nothing of signals, because a dashboard has the terminal.
+#[cfg(feature = "tui")]
+pub fn quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::SeqCst);
 }
 
 /// Whether we were asked to stop.

@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod failure;
 mod generate;
+mod import;
 mod info;
 mod interrupt;
 mod lint;
@@ -30,7 +31,10 @@ mod ranks;
 mod resume;
 mod share;
 mod stress;
+mod track;
 mod train;
+#[cfg(feature = "tui")]
+mod tui;
 mod tune;
 mod verdict;
 
@@ -92,6 +96,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Compare(args) => compare::run(args, threads),
         Command::Cache(args) => cache::run(args),
         Command::Train(args) => train::run(args, threads),
+        Command::Import(args) => import::run(args, threads),
+        Command::Track(args) => track::run(args),
         Command::Eval(args) => eval::run(args, threads),
         Command::Predict(args) => predict::run(args, threads),
         Command::Generate(args) => generate::run(args, threads),

@@ -1,5 +1,7 @@
 //! A trained model from a run directory.
 
+use std::path::{Path, PathBuf};
+
 use halfstep::data::{DatasetInfo, Preprocessing};
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
@@ -98,6 +100,13 @@ fn outputs(input: &InputSpec, preprocessing: &Preprocessing) -> usize {
         InputSpec::Tokens { vocab, .. } => vocab,
         InputSpec::Features { .. } | InputSpec::Image { .. } => preprocessing.classes().len(),
     }
+}
+
+/// The weights of a run that would be used if none are named.
+pub fn latest_checkpoint(run: &Path) -> Result<PathBuf, Failure> {
+    let dir = RunDir::open(run)?;
+    let recipe = Recipe::read(&dir.file(run_dir::RECIPE))?;
+    Ok(dir.checkpoint(&checkpoint_name(&dir, &recipe, None)?))
 }
 
 fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result<String, Failure> {

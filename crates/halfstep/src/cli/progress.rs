@@ -1,13 +1,15 @@
 //! Progress on stderr, hidden when that is no terminal, and the lines of `metrics.jsonl`.
 
+use std::fmt::Write;
 use std::time::Duration;
 
+use halfstep::evidence::units;
 use halfstep::train::doctor::{Diagnosis, Sample};
 use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Proceed, RunError, Watch};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::interrupt;
 use super::numerics::Numerics;
@@ -15,9 +17,14 @@ use super::numerics::Numerics;
 /// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in otherwise.
 pub fn bar(label: &str, steps: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
-    let template = "{prefix}  {bar:28} {pos}/{len}  {msg}  {eta} left";
+    // What matters first: a narrow terminal cuts the end.
+    let template = "{prefix}  {bar:16} {pos}/{len}  {eta} left  {rate}  {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("━━╌"));
+        let rate = |state: &ProgressState, out: &mut dyn Write| {
+            // Writing to the line does not fail.
+            let _ = write!(out, "{} steps/s", units::three(state.per_sec()));
+        };
+        bar.set_style(style.progress_chars("━━╌").with_key("rate", rate));
     }
     bar.set_prefix(label.to_string());
     bar
@@ -49,21 +56,33 @@ pub struct Watcher<'a, 'd> {
     pub numerics: &'a mut Numerics<'d>,
 }
 
+/// Loss, loss scale and skipped steps; the latter two where there are any.
+fn shown(running: &RunningLoss, step: &StepMetrics) -> String {
+    let mut text = running.value().map_or(String::new(), |loss| format!("loss {loss:.4}"));
+    if step.scale != 1.0 {
+        text += &format!("  scale {}", units::scale(f64::from(step.scale)));
+    }
+    if running.skipped > 0 {
+        text += &format!("  {} skipped", running.skipped);
+    }
+    text
+}
+
 impl Watch for Watcher<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
-        let (policy, seed) = (self.policy, self.seed);
-        self.lines.push(&Line { policy, seed, event: Event::Step(metrics.clone()) })?;
-        self.running.push(metrics.loss);
+        let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
+        self.lines.push(&Line { time, policy, seed, event: Event::Step(metrics.clone()) })?;
+        self.running.push_step(metrics);
         self.bar.inc(1);
-        if let Some(loss) = self.running.value() {
-            self.bar.set_message(format!("loss {loss:.4}"));
+        if !self.bar.is_hidden() {
+            self.bar.set_message(shown(&self.running, metrics));
         }
         Ok(if interrupt::asked() { Proceed::Stop } else { Proceed::Continue })
     }
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
-        let (policy, seed) = (self.policy, self.seed);
-        self.lines.push(&Line { policy, seed, event: Event::Evaluation(metrics.clone()) })?;
+        let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
+        self.lines.push(&Line { time, policy, seed, event: Event::Evaluation(metrics.clone()) })?;
         (self.evaluated)(metrics, session, &self.bar)
     }
 

@@ -56,11 +56,6 @@ pub fn leave(failed: Option<i32>) {
     }
 }
 
-/// Whether this rank is the one that reads, prints and writes.
-pub fn is_first(ranks: Option<&Arc<Ranks>>) -> bool {
-    ranks.is_none_or(|ranks| ranks.rank() == 0)
-}
-
 /// The engine for a training step that all ranks share.
 pub fn engine(threads: Option<NonZeroUsize>, ranks: Option<&Arc<Ranks>>) -> Result<Box<dyn Engine>, Failure> {
     Ok(match ranks {

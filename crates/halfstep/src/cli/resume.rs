@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use halfstep::train::recipe::{PlanFile, Recipe};
+use halfstep::train::recipe::{PlanFile, Recipe, RecipeError, TrackSettings};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
 use super::args::Train;
@@ -110,10 +110,10 @@ fn open(path: &Path) -> Result<(RunDir, Recipe), Failure> {
 /// An error if the arguments ask for another run than the one in the directory.
 fn same(path: &Path, there: &Recipe, given: Option<&Recipe>, args: &Train) -> Result<(), Failure> {
     let asked = match given {
-        Some(recipe) => recipe.resolved()?,
-        None => changed(there.clone(), args)?.resolved()?,
+        Some(recipe) => what_decides(recipe)?,
+        None => what_decides(&changed(there.clone(), args)?)?,
     };
-    let there = there.resolved()?;
+    let there = what_decides(there)?;
     if asked == there {
         return Ok(());
     }
@@ -134,16 +134,23 @@ fn same(path: &Path, there: &Recipe, given: Option<&Recipe>, args: &Train) -> Re
     ))
 }
 
+/// The resolved recipe less what decides nothing of the run.
+fn what_decides(recipe: &Recipe) -> Result<String, RecipeError> {
+    let mut recipe = recipe.clone();
+    recipe.track = TrackSettings::default();
+    recipe.resolved()
+}
+
 /// The latest run of a recipe, by its number.
 fn latest(recipe: &Recipe) -> Result<Option<PathBuf>, Failure> {
-    let resolved = recipe.resolved()?;
+    let resolved = what_decides(recipe)?;
     let prefix = format!("{}-", recipe.name);
     let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse::<u64>().ok();
     let entries = std::fs::read_dir(RUNS).into_iter().flatten().flatten().map(|e| e.path());
     let mut runs: Vec<(u64, PathBuf)> = entries.filter_map(|p| Some((number(&p)?, p))).collect();
     runs.sort();
     let is_it = |path: &PathBuf| {
-        let there = Recipe::read(&path.join(run_dir::RECIPE)).ok().and_then(|r| r.resolved().ok());
+        let there = Recipe::read(&path.join(run_dir::RECIPE)).ok().and_then(|r| what_decides(&r).ok());
         there.as_ref() == Some(&resolved) && path.join(run_dir::RUN).is_file()
     };
     Ok(runs.into_iter().rev().map(|(_, path)| path).find(is_it))

@@ -1,7 +1,7 @@
 //! `halfstep train`: one run in one precision, from its first step or from a checkpoint.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use halfstep::train::metrics::{EvaluationMetrics, Outcome, RunRecord, RunningLos
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::{self, RunDir, RunInfo};
 use halfstep::train::run_log::{Lines, LogPosition};
-use halfstep::train::session::Session;
+use halfstep::train::session::{Progress, Session};
 use halfstep::train::train_loop::{Keeping, Proceed, RunError, Watch};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -23,7 +23,8 @@ use super::failure::{FAILED, Failure, INTERRUPTED, OUT_OF_TIME};
 use super::numerics::Numerics;
 use super::progress::{Watcher, bar};
 use super::resume::{Place, Task};
-use super::{interrupt, output, prepare, ranks};
+use super::track::{self, Told, Trackers};
+use super::{import, interrupt, output, prepare, ranks};
 
 /// Name of the model that a run ends with.
 pub const CHECKPOINT: &str = "final";
@@ -79,12 +80,28 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     }
     let Task { recipe, place } = Task::of(&args)?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
+    let trackers = Trackers::of(&args.track, &recipe.track)?;
+    #[cfg(feature = "tui")]
+    if args.tui {
+        super::tui::check()?;
+    }
     let engine = ranks::engine(threads, ranks.as_ref())?;
     ranks::lead(ranks.as_ref(), &recipe)?;
     let experiment = prepare::prepare(recipe)?;
     ranks::agree(ranks.as_ref(), &experiment, engine.as_ref(), &policy)?;
     let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
-    let (dir, mut lines, latest) = place_of(place, &experiment, engine.as_ref(), &policy, &say)?;
+    let weights = match &args.from {
+        Some(from) => Some(import::start(&experiment, engine.as_ref(), from, args.map.as_deref())?),
+        None => None,
+    };
+    let from = args.from.as_ref().zip(weights.as_deref());
+    let (dir, mut lines, latest) = place_of(place, &experiment, engine.as_ref(), &policy, from, &say)?;
+    let info: RunInfo = dir.read_json(run_dir::RUN)?;
+    let start = info.from.is_some().then(|| dir.checkpoint(run_dir::START));
+    let progress = latest.as_ref().map_or(Progress::default(), |l| l.state().progress);
+    let skipped = progress.attempts - progress.committed;
+    let trackers = trackers.of_run(&dir);
+    let told = Told::begin(&dir, &experiment, &trackers, progress.attempts, skipped);
     interrupt::listen();
     say(&format!(
         "{} in {policy} on {}; {} parameters, {} steps of {}; {}{}",
@@ -100,7 +117,30 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         }
     ));
     let bar = bar(&policy, experiment.steps);
-    bar.set_position(latest.as_ref().map_or(0, |l| l.state().progress.attempts));
+    bar.set_position(progress.attempts);
+    bar.reset_eta();
+    #[cfg(feature = "tui")]
+    let tui = match args.tui {
+        true => {
+            Some(super::tui::Tui::begin(tui_title(&experiment, &policy), &experiment, progress.attempts)?)
+        }
+        false => None,
+    };
+    #[cfg(feature = "tui")]
+    let board = tui.as_ref().map(|tui| tui.board());
+    #[cfg(feature = "tui")]
+    if board.is_some() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    // What is said while a dashboard has the terminal is said on it.
+    let note = |text: &str| {
+        #[cfg(feature = "tui")]
+        if let Some(board) = &board {
+            board.note(text);
+            return;
+        }
+        bar.suspend(|| eprintln!("{text}"));
+    };
     let mut evaluated = |e: &EvaluationMetrics, _: &Session<'_>, bar: &ProgressBar| {
         let text = format!(
             "step {:>6}   test loss {:.4}   test accuracy {}",
@@ -108,6 +148,10 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
             e.loss,
             units::percent(e.accuracy, None)
         );
+        #[cfg(feature = "tui")]
+        if board.is_some() {
+            return Ok(());
+        }
         bar.suspend(|| say(&text));
         Ok(())
     };
@@ -122,13 +166,29 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         running: RunningLoss::default(),
         numerics: &mut kept,
     };
-    let mut watcher = Timed { watcher, deadline, unwritten: None };
+    let mut watcher = Timed {
+        watcher,
+        deadline,
+        unwritten: None,
+        told,
+        note: &note,
+        #[cfg(feature = "tui")]
+        board: board.clone(),
+    };
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
-    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
-    let run = experiment.run_with(engine.as_ref(), &policy, seed, &mut watcher, keeping)?;
-    let unwritten = watcher.unwritten.take();
+    let keeping =
+        Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: start.as_deref() };
+    let run = experiment.run_with(engine.as_ref(), &policy, seed, &mut watcher, keeping);
+    let Timed { unwritten, mut told, .. } = watcher;
     kept.finish()?;
+    #[cfg(feature = "tui")]
+    drop(tui);
     bar.finish_and_clear();
+    told.troubles().iter().for_each(|trouble| eprintln!("warning: {trouble}"));
+    for (name, delivered) in told.finish(&policy, run.as_ref().ok().map(|run| &run.record.outcome)) {
+        eprintln!("{}", track::words(name, &delivered, &dir.path().display().to_string()));
+    }
+    let run = run?;
     checkpoint::save_to(&dir, CHECKPOINT, &run.session, Contents::Model)?;
     let (record, stats) = (&run.record, checkpoints.stats());
     if args.json {
@@ -193,10 +253,22 @@ fn place_of(
     experiment: &Experiment,
     engine: &dyn Engine,
     policy: &String,
+    from: Option<(&PathBuf, &[u8])>,
     say: &dyn Fn(&str),
 ) -> Result<(RunDir, Lines, Option<Latest>), Failure> {
     let begin = |make: &dyn Fn() -> Result<RunDir, Failure>| {
-        let info = RunInfo { command: "train".into(), version: env!("CARGO_PKG_VERSION").into() };
+        let info = RunInfo {
+            command: "train".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            from: from.map(|(path, _)| path.display().to_string()),
+        };
+        let make = || {
+            let dir = make()?;
+            if let Some((_, weights)) = from {
+                dir.write(&format!("{}/{}.safetensors", run_dir::CHECKPOINTS, run_dir::START), weights)?;
+            }
+            Ok(dir)
+        };
         let (dir, lines) =
             prepare::begin(experiment, engine, std::slice::from_ref(policy), Some(info), make)?;
         Ok((dir, lines, None))
@@ -273,9 +345,19 @@ fn summary(record: &RunRecord, stats: CheckpointStats, run: &Path) -> Vec<(&'sta
     ]
 }
 
-/// A watcher that stops in time, and warns of checkpoints that could not be written.
+/// What the dashboard is headed with.
+#[cfg(feature = "tui")]
+fn tui_title(experiment: &Experiment, policy: &str) -> String {
+    format!("{}  {}  {policy}", experiment.recipe.name, prepare::describe_model(experiment))
+}
+
+/// A watcher that stops in time, tells others, and warns of checkpoints that could not be written.
 struct Timed<'a, 'd> {
     watcher: Watcher<'a, 'd>,
+    told: Told,
+    note: &'a dyn Fn(&str),
+    #[cfg(feature = "tui")]
+    board: Option<super::tui::Board>,
     deadline: Option<Instant>,
     /// Why the last checkpoint could not be written.
     unwritten: Option<String>,
@@ -284,6 +366,12 @@ struct Timed<'a, 'd> {
 impl Watch for Timed<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         self.watcher.step(metrics)?;
+        self.told.step(metrics);
+        self.told.troubles().iter().for_each(|trouble| (self.note)(&format!("warning: {trouble}")));
+        #[cfg(feature = "tui")]
+        if let Some(board) = &self.board {
+            board.step(metrics);
+        }
         Ok(self.proceed())
     }
 
@@ -293,7 +381,13 @@ impl Watch for Timed<'_, '_> {
     }
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
-        self.watcher.evaluation(metrics, session)
+        self.watcher.evaluation(metrics, session)?;
+        self.told.evaluation(metrics);
+        #[cfg(feature = "tui")]
+        if let Some(board) = &self.board {
+            board.evaluation(metrics);
+        }
+        Ok(())
     }
 
     fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
@@ -305,12 +399,17 @@ impl Watch for Timed<'_, '_> {
     }
 
     fn checkpoint(&mut self, event: &CheckpointEvent) {
+        self.told.checkpoint(event);
+        #[cfg(feature = "tui")]
+        if let (Some(board), CheckpointEvent::Written { name, bytes, .. }) = (&self.board, event) {
+            board.checkpoint(name, *bytes);
+        }
         match event {
             CheckpointEvent::Written { .. } => self.unwritten = None,
             CheckpointEvent::Failed { error, .. } => {
                 let text =
                     format!("warning: {error}; training goes on, earlier checkpoints are as they were");
-                self.watcher.bar.suspend(|| eprintln!("{text}"));
+                (self.note)(&text);
                 self.unwritten = Some(error.to_string());
             }
         }

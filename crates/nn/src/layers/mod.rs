@@ -14,7 +14,7 @@ pub use linear::Linear;
 pub use norm::{BatchNorm, LayerNorm};
 pub use pool::{global_mean_pool, max_pool, mean_pool};
 
-use halfstep_graph::{Graph, GraphError, Init, Shape, SlotKind, ValueId, ValueType};
+use halfstep_graph::{Graph, GraphError, Init, Shape, SlotKind, Unary, ValueId, ValueType};
 
 /// torch's default for weights and biases of linear and convolution layers: uniform within ±1/√fan_in, which is what
 /// `kaiming_uniform_(a=√5)` (He et al. 2015) comes to.
@@ -34,6 +34,23 @@ pub fn relu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError
 /// Errors: `x` is not a tensor of numbers.
 pub fn gelu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
     g.scoped(name, |g| g.gelu(x))
+}
+
+/// 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) at `name`, which GPT-2 has in place of [`gelu`] (Hendrycks and Gimpel 2016).
+/// With 1 + tanh(u) = 2·σ(2u) it is x·σ(x·(a + b·x²)).
+///
+/// Errors: `x` is not a tensor of numbers.
+pub fn gelu_tanh(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
+    let a = 2.0 * std::f64::consts::FRAC_2_PI.sqrt();
+    g.scoped(name, |g| {
+        let square = g.unary(Unary::Square, x)?;
+        let cubic = g.scale(square, 0.044715 * a)?;
+        let a = g.scalar(a);
+        let slope = g.add(cubic, a)?;
+        let u = g.mul(slope, x)?;
+        let gate = g.unary(Unary::Sigmoid, u)?;
+        g.mul(x, gate)
+    })
 }
 
 /// a + b at `name`.

@@ -4,7 +4,8 @@ use halfstep_graph::{AttentionSpec, Graph, GraphError, Init, ValueId};
 
 use crate::Model;
 use crate::context::Context;
-use crate::layers::{Dropout, Embedding, LayerNorm, Linear, add, gelu};
+use crate::layers::{Dropout, Embedding, LayerNorm, Linear, add, gelu, gelu_tanh};
+use crate::spec::GptActivation;
 
 /// Standard deviation of the first value of every matrix, as in GPT-2 (Radford et al. 2019).
 const INIT: Init = Init::Normal { std: 0.02 };
@@ -20,6 +21,7 @@ struct Block {
     drop1: Dropout,
     ln2: LayerNorm,
     up: Linear,
+    activation: GptActivation,
     down: Linear,
     drop2: Dropout,
 }
@@ -35,6 +37,7 @@ impl Block {
             drop1: Dropout::new("drop1", dropout),
             ln2: LayerNorm::new("ln2", width),
             up: Linear::new("up", width, 4 * width).with_init(INIT),
+            activation: GptActivation::Gelu,
             down: Linear::new("down", 4 * width, width).with_init(INIT),
             drop2: Dropout::new("drop2", dropout),
         }
@@ -51,7 +54,10 @@ impl Block {
             let x = add(g, "add1", x, y)?;
             let y = self.ln2.forward(g, x)?;
             let y = self.up.forward(g, y)?;
-            let y = gelu(g, "gelu", y)?;
+            let y = match self.activation {
+                GptActivation::Gelu => gelu(g, "gelu", y)?,
+                GptActivation::GeluTanh => gelu_tanh(g, "gelu", y)?,
+            };
             let y = self.down.forward(g, y)?;
             let y = self.drop2.forward(g, y, ctx)?;
             add(g, "add2", x, y)
@@ -59,7 +65,7 @@ impl Block {
     }
 }
 
-/// GPT with learned positions, layer norm before each part, exact GELU, biases in every linear layer but the head, and
+/// GPT with learned positions, layer norm before each part, GELU (exact, unless another activation is set), biases in every linear layer but the head, and
 /// the head's matrix tied to the token table (Radford et al. 2019). Dropout follows the embedding and both parts of a
 /// block.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +88,12 @@ impl Gpt {
             blocks: (0..layers).map(block).collect(),
             ln: LayerNorm::new("ln", width),
         }
+    }
+
+    /// The same model with another activation in its blocks.
+    pub fn with_activation(mut self, activation: GptActivation) -> Gpt {
+        self.blocks.iter_mut().for_each(|block| block.activation = activation);
+        self
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `[train]` | [`TrainSettings`] |
 //! | `[checkpoint]` | [`CheckpointSettings`] |
 //! | `[doctor]` | [`DoctorSettings`] |
+//! | `[track]` | [`TrackSettings`] |
 //! | `[precision]` | [`PrecisionSettings`] |
 //! | `[compare]` | [`CompareSettings`] |
 //! | `[evidence]` | [`EvidenceSettings`] |
@@ -41,14 +42,14 @@ pub use narrow::NarrowSettings;
 pub use plan_file::PlanFile;
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
-    PrecisionSettings, TrainSettings,
+    PrecisionSettings, TrackSettings, TrainSettings, check_url,
 };
 
 use crate::optimiser::Optimiser;
 use crate::schedule::Schedule;
 
 /// Names of the sections.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "data",
     "model",
     "optimiser",
@@ -56,6 +57,7 @@ const SECTIONS: [&str; 12] = [
     "train",
     "checkpoint",
     "doctor",
+    "track",
     "precision",
     "compare",
     "evidence",
@@ -87,6 +89,8 @@ pub struct Recipe {
     pub checkpoint: CheckpointSettings,
     /// How closely its numbers are watched.
     pub doctor: DoctorSettings,
+    /// Who else is told.
+    pub track: TrackSettings,
     /// In which formats.
     pub precision: PrecisionSettings,
     /// How precisions are compared.

@@ -17,7 +17,7 @@ use super::evidence::EvidenceSettings;
 use super::narrow::NarrowSettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
-    PrecisionTable, TrainSettings, TrainTable,
+    PrecisionTable, TrackSettings, TrainSettings, TrainTable,
 };
 use super::{Arm, OF_AN_ARM, Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
@@ -198,6 +198,8 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
     let doctor = section("doctor").map_or(Ok(DoctorSettings::default()), Section::deserialise)?;
     doctor.validate().map_err(|e| setting("doctor", &e, source))?;
+    let track = section("track").map_or(Ok(TrackSettings::default()), Section::deserialise)?;
+    track.validate().map_err(|e| setting("track", &e, source))?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
@@ -230,6 +232,7 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
         train,
         checkpoint,
         doctor,
+        track,
         precision,
         compare,
         evidence,

@@ -191,6 +191,55 @@ impl DoctorSettings {
     }
 }
 
+/// The `[track]` section: who else is told what a run does. It decides nothing of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrackSettings {
+    /// Whether an event file for TensorBoard is written.
+    pub tensorboard: bool,
+    /// URL of an MLflow server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlflow: Option<String>,
+    /// The experiment that the run belongs to there; absent, it has the recipe's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// URL of an OpenTelemetry collector that takes OTLP over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<String>,
+}
+
+impl Default for TrackSettings {
+    fn default() -> TrackSettings {
+        TrackSettings { tensorboard: true, mlflow: None, experiment: None, otlp: None }
+    }
+}
+
+impl TrackSettings {
+    /// Whether the settings make sense.
+    ///
+    /// Errors: what is no URL, or one with a password, which would be written to the run directory.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        for (field, url) in [("mlflow", &self.mlflow), ("otlp", &self.otlp)] {
+            if let Some(url) = url {
+                check_url(field, url)?;
+            }
+        }
+        require(self.experiment.as_deref() != Some(""), "experiment", "\"\"", "a name")
+    }
+}
+
+/// Whether a tracker can be reached at such a URL.
+///
+/// Errors: it is not `http://` or `https://`, or holds a password.
+pub fn check_url(field: &'static str, url: &str) -> Result<(), SettingError> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let good = !host.is_empty() && !url.contains(char::is_whitespace);
+    require(good, field, format!("\"{url}\""), "a URL such as \"http://127.0.0.1:5000\"")?;
+    let expected = "a URL without a name or password; those belong in the environment";
+    require(!host.contains('@'), field, "a URL with a name", expected)
+}
+
 /// The `[precision]` section.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PrecisionSettings {

@@ -104,6 +104,9 @@ fn own_errors(node: &Node, x: &[Tensor], y: &[Tensor], dtypes: &[DType]) -> Vec<
         Op::Input { .. } | Op::Read { .. } => none(),
         Op::Const { .. } | Op::Binary(_) => rounded(),
         Op::Unary(Unary::Relu | Unary::Step | Unary::Neg) => none(),
+        Op::Unary(Unary::Square) => rounded(),
+        // Within 4 ulp.
+        Op::Unary(Unary::Sigmoid) => y.iter().map(|t| map(t, |v| 8.0 * U * v.abs())).collect(),
         Op::Unary(f @ (Unary::Gelu | Unary::GeluGrad)) => {
             let bound = |(&x, &y): (&f64, &f64)| match f {
                 Unary::Gelu => (5.0 + x * x / 2.0) * 2.0 * U * y.abs(),

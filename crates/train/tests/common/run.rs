@@ -40,7 +40,8 @@ struct Logged {
 
 impl Watch for Logged {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
-        self.lines.push(&Line { policy: &self.policy, seed: 0, event: Event::Step(metrics.clone()) })?;
+        let event = Event::Step(metrics.clone());
+        self.lines.push(&Line { time: 0.0, policy: &self.policy, seed: 0, event })?;
         self.attempts = metrics.attempt + 1;
         Ok(if self.stop == Stop::After(self.attempts) { Proceed::Stop } else { Proceed::Continue })
     }
@@ -51,6 +52,7 @@ impl Watch for Logged {
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
         self.lines.push(&Line {
+            time: 0.0,
             policy: &self.policy,
             seed: 0,
             event: Event::Evaluation(metrics.clone()),
@@ -124,7 +126,7 @@ pub fn run(
     let began_at = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
     let mut watch = Logged { lines, policy: policy.into(), stop, attempts: began_at, written: 0 };
-    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
+    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };
     let result = experiment.run_with(engine, policy, 0, &mut watch, keeping).map(|run| Ended {
         outcome: run.record.outcome,
         bits: bits(&run.session),

@@ -85,7 +85,7 @@ pub fn case(args: &BenchStep) -> Result<Case, Failure> {
         BenchModel::Gpt => {
             let (width, layers, heads) = (or(args.width, 384), or(args.layers, 6), or(args.heads, 6));
             let (length, vocab) = (or(args.seq, 256), or(args.vocab, 256));
-            let model = ModelSpec::Gpt(GptSpec { width, layers, heads, dropout: 0.0 });
+            let model = ModelSpec::Gpt(GptSpec { width, layers, heads, ..GptSpec::default() });
             let input = InputSpec::Tokens { length, vocab };
             Case { name: "gpt", model, input, outputs: vocab, batch: or(args.batch, 8) }
         }

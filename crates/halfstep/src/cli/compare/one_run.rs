@@ -151,7 +151,7 @@ pub fn make(
         machine::reset_peak_rss();
     }
     let mut checkpoints = Checkpoints::new(&dir, &settings, latest.as_ref());
-    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref() };
+    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };
     let run = experiment.run_with(engine, &task.policy, task.seed, &mut watcher, keeping);
     drop(checkpoints);
     bar.finish_and_clear();

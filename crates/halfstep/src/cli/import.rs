@@ -1,0 +1,137 @@
+//! `halfstep import`: a run directory with weights from elsewhere; and the weights that `train --from` begins with.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+
+use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::train::checkpoint::{self, Contents};
+use halfstep::train::import::{self, ImportReport, NameMap};
+use halfstep::train::recipe::Experiment;
+use halfstep::train::run_dir::{RunDir, RunInfo};
+use halfstep::train::session::Session;
+use serde::Serialize;
+
+use super::args::Import;
+use super::failure::{ASKED, Failure};
+use super::open::latest_checkpoint;
+use super::{output, prepare};
+
+/// Name of the model in the run directory.
+const IMPORTED: &str = "imported";
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    run_directory: Option<String>,
+    fits: bool,
+    #[serde(flatten)]
+    report: &'a ImportReport,
+}
+
+/// Runs the command.
+pub fn run(args: Import, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let recipe = prepare::recipe(Some(&args.recipe))?;
+    let map = map(args.map.as_deref())?;
+    let engine = halfstep::engine(threads)?;
+    let experiment = prepare::prepare(recipe)?;
+    let policy = experiment.recipe.precision.policy.clone();
+    let mut session = experiment.session(engine.as_ref(), &policy, experiment.recipe.seed)?;
+    let report = put(&mut session, &args.file, &map)?;
+    if !report.fits() {
+        if args.json {
+            output::json(&Printed { run_directory: None, fits: false, report: &report })?;
+        } else {
+            output::raw(&report.to_string());
+        }
+        does_not_fit(&args.file, &report).show();
+        return Ok(ExitCode::from(ASKED));
+    }
+    let info = RunInfo {
+        command: "import".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        from: Some(args.file.display().to_string()),
+    };
+    let (dir, _) = prepare::begin(&experiment, engine.as_ref(), &[policy], Some(info), || match &args.out {
+        Some(path) => Ok(RunDir::create_at(path)?),
+        None => Ok(RunDir::create(Path::new("runs"), &experiment.recipe.name)?),
+    })?;
+    checkpoint::save_to(&dir, IMPORTED, &session, Contents::Model)?;
+    if args.json {
+        let run_directory = Some(dir.path().display().to_string());
+        output::json(&Printed { run_directory, fits: true, report: &report })?;
+    } else {
+        for t in &report.taken {
+            let how = if t.how.is_empty() { String::new() } else { format!("  ({})", t.how.join(", ")) };
+            output::line(&format!("{} → {} {:?}{how}", t.from, t.to, t.shape));
+        }
+        output::raw(&report.to_string());
+        output::line(&format!(
+            "\n{} tensors for {} parameters. {}",
+            report.taken.len(),
+            units::count(prepare::parameters(&experiment)? as u64),
+            dir.path().display()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The map of a name or a file; without one, names are taken as they are.
+fn map(asked: Option<&str>) -> Result<NameMap, Failure> {
+    let Some(asked) = asked else { return Ok(NameMap::same_names()) };
+    let text = match NameMap::built_in(asked) {
+        Some(text) => text.to_string(),
+        None => std::fs::read_to_string(asked).map_err(|e| {
+            Failure::asked(format!("{asked}: the map cannot be read: {e}"), "built in is gpt2")
+        })?,
+    };
+    NameMap::parse(&text)
+        .map_err(|e| Failure::asked(format!("{asked}: {e}"), "a map is TOML: see docs/tracking.md"))
+}
+
+/// Puts the weights of a file into a session if all of them have their place, else none.
+fn put(session: &mut Session<'_>, file: &Path, map: &NameMap) -> Result<ImportReport, Failure> {
+    let bytes = checkpoint::read(file)?;
+    let (values, report) = import::read(session.slots(), &bytes, map)
+        .map_err(|e| Failure::asked(format!("{}: no safetensors file: {e}", file.display()), ""))?;
+    if report.fits() {
+        import::put(session, &values)?;
+    }
+    Ok(report)
+}
+
+fn does_not_fit(file: &Path, report: &ImportReport) -> Failure {
+    let (missing, unexpected, misfits) =
+        (report.missing.len(), report.unexpected.len(), report.misfits.len());
+    let message = format!(
+        "{}: does not fit the model of the recipe: {missing} tensors are missing, {unexpected} are unexpected, {misfits} are \
+         of another shape; nothing was taken",
+        file.display()
+    );
+    Failure::asked(
+        message,
+        "`halfstep import FILE --recipe RECIPE --map MAP` lists them; --map says what they are called here",
+    )
+}
+
+/// Sees that the run in `dir` begins with the weights of another run, or of a file.
+pub fn start(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    from: &Path,
+    asked: Option<&str>,
+) -> Result<Vec<u8>, Failure> {
+    let file = match from.is_dir() {
+        true => latest_checkpoint(from)?,
+        false => from.to_path_buf(),
+    };
+    let policy = &experiment.recipe.precision.policy;
+    let mut session = experiment.session(engine, policy, experiment.recipe.seed)?;
+    let report = put(&mut session, &file, &map(asked)?)?;
+    if !report.fits() {
+        eprint!("{report}");
+        return Err(does_not_fit(&file, &report));
+    }
+    Ok(checkpoint::serialised(&session, Contents::Model, &file)?)
+}

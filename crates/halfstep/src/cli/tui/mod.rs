@@ -1,0 +1,133 @@
+//! `train --tui`: the run on the whole terminal.
+
+mod board;
+mod draw;
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
+use halfstep::train::recipe::Experiment;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+
+use super::failure::{Failure, INTERRUPTED};
+use super::{interrupt, machine};
+use board::Figures;
+
+/// Time between two pictures.
+const FRAME: Duration = Duration::from_millis(200);
+
+/// An error unless there is a terminal to draw on.
+pub fn check() -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::asked(
+        "--tui needs a terminal, and there is none here",
+        "leave --tui out: progress is shown in lines",
+    ))
+}
+
+/// What is to be shown, shared with the thread that shows it.
+#[derive(Clone)]
+pub struct Board(Arc<Mutex<Figures>>);
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Figures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a step.
+    pub fn step(&self, step: &StepMetrics) {
+        self.lock().step(step);
+    }
+
+    /// After an evaluation.
+    pub fn evaluation(&self, evaluation: &EvaluationMetrics) {
+        self.lock().evaluation(evaluation);
+    }
+
+    /// After a checkpoint of so many bytes.
+    pub fn checkpoint(&self, name: &str, bytes: u64) {
+        self.lock().checkpoint(name, bytes);
+    }
+
+    /// Something to be read.
+    pub fn note(&self, text: &str) {
+        self.lock().note = Some(text.to_string());
+    }
+}
+
+/// A dashboard that has the terminal until it is dropped.
+pub struct Tui {
+    board: Board,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tui {
+    /// Takes the terminal. A panic gives it back before it is shown.
+    ///
+    /// Errors: the terminal does not let itself be drawn on.
+    pub fn begin(title: String, experiment: &Experiment, step: u64) -> Result<Tui, Failure> {
+        let recipe = &experiment.recipe;
+        let board =
+            Board(Arc::new(Mutex::new(Figures::new(title, experiment.steps, step, recipe.train.batch))));
+        let failed = |e: std::io::Error| Failure::failed(format!("the terminal cannot be drawn on: {e}"));
+        let mut terminal = ratatui::try_init().map_err(failed)?;
+        interrupt::quiet(true);
+        let over = Arc::new(AtomicBool::new(false));
+        let (shown, ended) = (board.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) {
+                {
+                    let mut figures = shown.lock();
+                    figures.memory = machine::rss_bytes();
+                    figures.stopping = interrupt::asked();
+                    // A terminal that is gone is no reason to stop training.
+                    let _ = terminal.draw(|frame| draw::draw(&figures, frame));
+                }
+                if event::poll(FRAME).unwrap_or_else(|_| {
+                    std::thread::sleep(FRAME);
+                    false
+                }) {
+                    keys();
+                }
+            }
+        });
+        Ok(Tui { board, over, thread: Some(thread) })
+    }
+
+    /// Where to tell what is to be shown.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+}
+
+/// `q` and Ctrl-C stop as the signal does; a second Ctrl-C at once.
+fn keys() {
+    let Ok(Event::Key(key)) = event::read() else { return };
+    let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    if key.kind == KeyEventKind::Press
+        && (control_c || key.code == KeyCode::Char('q'))
+        && interrupt::ask()
+        && control_c
+    {
+        ratatui::restore();
+        std::process::exit(i32::from(INTERRUPTED));
+    }
+}
+
+impl Drop for Tui {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        ratatui::restore();
+        interrupt::quiet(false);
+    }
+}

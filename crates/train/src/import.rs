@@ -1,0 +1,325 @@
+//! Weights from elsewhere: safetensors files whose tensors have other names, and may lie otherwise.
+//!
+//! A map says how each is called in the model. All of a file is accounted for before anything is taken from it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use halfstep_float::{f32_from_bf16, f32_from_f16};
+use halfstep_graph::engine::HostSlice;
+use halfstep_graph::{Shape, Slot};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::belongs_to_model;
+use crate::session::{Session, TrainError};
+use crate::step::AVERAGE;
+
+/// A rule of a map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Name of tensors in the file; `{word}` stands for anything without a dot.
+    pub from: String,
+    /// Name in the model, with what the words stood for in their place. Several names take equal parts of the first
+    /// dimension.
+    pub to: Targets,
+    /// Whether the two dimensions change places.
+    #[serde(default)]
+    pub transpose: bool,
+    /// Whether a longer tensor's first rows are taken, as many as the model has.
+    #[serde(default)]
+    pub first_rows: bool,
+}
+
+/// One name or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Targets {
+    /// All of the tensor.
+    One(String),
+    /// Equal parts of it.
+    Parts(Vec<String>),
+}
+
+/// How tensors of a file are called in a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameMap {
+    /// What names in the file may begin with.
+    #[serde(default)]
+    pub optional_prefix: String,
+    /// Names, as in [`Rule::from`], of tensors that are not needed.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// The first rule that fits a name holds.
+    #[serde(default, rename = "tensor")]
+    pub rules: Vec<Rule>,
+}
+
+impl NameMap {
+    /// The map for files that call everything as the model does.
+    pub fn same_names() -> NameMap {
+        let words = (1..=8).map(|n| {
+            let name: Vec<String> = (0..n).map(|i| format!("{{{i}}}")).collect();
+            let name = name.join(".");
+            Rule { from: name.clone(), to: Targets::One(name), transpose: false, first_rows: false }
+        });
+        NameMap { rules: words.collect(), ..NameMap::default() }
+    }
+
+    /// The built-in map of a name.
+    pub fn built_in(name: &str) -> Option<&'static str> {
+        match name {
+            "gpt2" => Some(include_str!("../maps/gpt2.toml")),
+            _ => None,
+        }
+    }
+
+    /// Reads a map from TOML.
+    ///
+    /// Errors: what is wrong, with its place.
+    pub fn parse(text: &str) -> Result<NameMap, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+/// What words of a pattern stand for in a name, if it fits.
+fn captures<'p, 'n>(pattern: &'p str, name: &'n str) -> Option<BTreeMap<&'p str, &'n str>> {
+    let Some((before, rest)) = pattern.split_once('{') else {
+        return (pattern == name).then(BTreeMap::new);
+    };
+    let (word, pattern) = rest.split_once('}')?;
+    let name = name.strip_prefix(before)?;
+    // As much as a part of a name can be; shorter where what follows asks for it.
+    let most = name.find('.').unwrap_or(name.len());
+    (1..=most).rev().filter(|&end| name.is_char_boundary(end)).find_map(|end| {
+        let mut found = captures(pattern, &name[end..])?;
+        found.insert(word, &name[..end]);
+        Some(found)
+    })
+}
+
+fn filled(pattern: &str, words: &BTreeMap<&str, &str>) -> String {
+    words.iter().fold(pattern.to_string(), |text, (word, value)| text.replace(&format!("{{{word}}}"), value))
+}
+
+/// A tensor that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Taken {
+    /// Its name in the file.
+    pub from: String,
+    /// Its name in the model.
+    pub to: String,
+    /// Its shape in the model.
+    pub shape: Vec<usize>,
+    /// What was done with it: `transposed`, `first rows`, `part 1 of 3`, `widened from F16`.
+    pub how: Vec<String>,
+}
+
+/// A tensor that does not fit where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Misfit {
+    /// Its name in the file.
+    pub from: String,
+    /// Its name in the model.
+    pub to: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// What became of each tensor of a file, and of each of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImportReport {
+    /// Found, and of the right shape.
+    pub taken: Vec<Taken>,
+    /// The model has it, the file has not.
+    pub missing: Vec<String>,
+    /// The file has it, the model has not.
+    pub unexpected: Vec<String>,
+    /// Of another shape or type, or twice and different.
+    pub misfits: Vec<Misfit>,
+    /// Left out, as the map says.
+    pub ignored: Vec<String>,
+}
+
+impl ImportReport {
+    /// Whether everything has its place.
+    pub fn fits(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misfits.is_empty()
+    }
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for name in &self.missing {
+            writeln!(f, "missing     {name}: the model has it, the file has not")?;
+        }
+        for name in &self.unexpected {
+            writeln!(f, "unexpected  {name}: the file has it, the model has not")?;
+        }
+        for m in &self.misfits {
+            writeln!(f, "misfit      {} for {}: {}", m.from, m.to, m.reason)?;
+        }
+        for name in &self.ignored {
+            writeln!(f, "ignored     {name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Values for slots, by their names.
+pub type Values = BTreeMap<String, Vec<f32>>;
+
+/// Reads a safetensors file for a model's slots. The values are all that the model needs if, and only if, the report fits.
+///
+/// Errors: it is no safetensors file.
+pub fn read(slots: &[Slot], file: &[u8], map: &NameMap) -> Result<(Values, ImportReport), String> {
+    let file = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
+    let wanted: BTreeMap<&str, &Shape> =
+        slots.iter().filter(|s| belongs_to_model(s.kind)).map(|s| (s.name.as_str(), &s.ty.shape)).collect();
+    let (mut values, mut report) = (Values::new(), ImportReport::default());
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    for (full, tensor) in &tensors {
+        let name = full.strip_prefix(map.optional_prefix.as_str()).unwrap_or(full);
+        if map.ignore.iter().any(|pattern| captures(pattern, name).is_some()) {
+            report.ignored.push(full.clone());
+            continue;
+        }
+        let rule = map.rules.iter().find_map(|rule| Some((rule, captures(&rule.from, name)?)));
+        let Some((rule, words)) = rule else {
+            report.unexpected.push(full.clone());
+            continue;
+        };
+        let targets: Vec<String> = match &rule.to {
+            Targets::One(to) => vec![filled(to, &words)],
+            Targets::Parts(parts) => parts.iter().map(|to| filled(to, &words)).collect(),
+        };
+        if targets.iter().any(|to| !wanted.contains_key(to.as_str())) {
+            report.unexpected.push(full.clone());
+            continue;
+        }
+        for (part, to) in targets.iter().enumerate() {
+            match taken(tensor, rule, (part, targets.len()), wanted[to.as_str()]) {
+                Err(reason) => report.misfits.push(Misfit { from: full.clone(), to: to.clone(), reason }),
+                Ok((new, how)) => {
+                    let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    if values.get(to).is_some_and(|there| bits(there) != bits(&new)) {
+                        let reason =
+                            "another tensor of the file is for the same place, with other values".into();
+                        report.misfits.push(Misfit { from: full.clone(), to: to.clone(), reason });
+                        continue;
+                    }
+                    let shape = wanted[to.as_str()].to_vec();
+                    report.taken.push(Taken { from: full.clone(), to: to.clone(), shape, how });
+                    values.insert(to.clone(), new);
+                }
+            }
+        }
+    }
+    let claimed = |name: &str| values.contains_key(name) || report.misfits.iter().any(|m| m.to == name);
+    let missing: Vec<String> = wanted.keys().filter(|n| !claimed(n)).map(|n| n.to_string()).collect();
+    report.missing = missing;
+    Ok((values, report))
+}
+
+/// A tensor as the model has it, and what was done for that.
+fn taken(
+    tensor: &TensorView<'_>,
+    rule: &Rule,
+    (part, parts): (usize, usize),
+    expected: &Shape,
+) -> Result<(Vec<f32>, Vec<String>), String> {
+    let mut how = Vec::new();
+    let mut values = widened(tensor)?;
+    if tensor.dtype() != Dtype::F32 {
+        how.push(format!("converted from {:?}", tensor.dtype()));
+    }
+    let mut shape = tensor.shape().to_vec();
+    if rule.transpose {
+        let [rows, columns] = shape[..] else {
+            return Err(format!("it is {shape:?}; only matrices can be transposed"));
+        };
+        values =
+            (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c)).map(|at| values[at]).collect();
+        shape = vec![columns, rows];
+        how.push("transposed".into());
+    }
+    if parts > 1 {
+        let rows = shape.first().copied().unwrap_or(0);
+        if !rows.is_multiple_of(parts) {
+            return Err(format!("it is {shape:?}; its first dimension has no {parts} equal parts"));
+        }
+        let size = values.len() / parts;
+        values = values[part * size..(part + 1) * size].to_vec();
+        shape[0] = rows / parts;
+        how.push(format!("part {} of {parts}", part + 1));
+    }
+    if rule.first_rows
+        && let (Some(&there), Some(&wanted)) = (shape.first(), expected.first())
+        && there > wanted
+    {
+        values.truncate(values.len() / there * wanted);
+        shape[0] = wanted;
+        how.push(format!("the first {wanted} of {there} rows"));
+    }
+    if shape[..] != expected[..] {
+        return Err(format!("it is {shape:?}, expected {:?}", &expected[..]));
+    }
+    Ok((values, how))
+}
+
+/// The values as f32. Those of f16 and bf16 are exact, those of f64 are rounded.
+fn widened(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
+    let data = tensor.data();
+    let two = || data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    Ok(match tensor.dtype() {
+        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F64 => {
+            let eight = |b: &[u8]| [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
+            data.chunks_exact(8).map(|b| f64::from_le_bytes(eight(b)) as f32).collect()
+        }
+        Dtype::F16 => two().map(f32_from_f16).collect(),
+        Dtype::BF16 => two().map(f32_from_bf16).collect(),
+        other => return Err(format!("it holds {other:?}, no numbers that a model is made of")),
+    })
+}
+
+/// Puts values into a session. A moving average begins anew at its weight.
+///
+/// Errors: the engine does not take them.
+pub fn put(session: &mut Session<'_>, values: &Values) -> Result<(), TrainError> {
+    let averages: Vec<String> = session.slots().iter().map(|s| s.name.clone()).collect();
+    for (name, values) in values {
+        session.upload(name, HostSlice::F32(values))?;
+        let average = format!("{AVERAGE}{name}");
+        if averages.contains(&average) {
+            session.upload(&average, HostSlice::F32(values))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_stand_for_what_has_no_dot() {
+        let found = captures("h.{i}.attn.{part}", "h.11.attn.bias").unwrap();
+        assert_eq!((found["i"], found["part"]), ("11", "bias"));
+        assert_eq!(filled("blocks.{i}.x.{part}", &found), "blocks.11.x.bias");
+        assert!(captures("h.{i}.weight", "h.1.attn.weight").is_none());
+        assert!(captures("h.{i}.weight", "h..weight").is_none());
+        assert_eq!(captures("conv{n}.weight", "conv2.weight").unwrap()["n"], "2");
+        assert_eq!(captures("{a}_{b}", "x_y_z").unwrap()["a"], "x_y");
+    }
+
+    #[test]
+    fn the_built_in_maps_can_be_read() {
+        let map = NameMap::parse(NameMap::built_in("gpt2").unwrap()).unwrap();
+        assert!(map.rules.len() > 10);
+    }
+}
