@@ -334,9 +334,11 @@ impl Courier {
     ///
     /// Errors: the system gives no thread.
     pub fn start(log: &Path, service: Box<dyn Service>, mut notes: Notes, keep: Keep) -> io::Result<Courier> {
-        (notes.ended, notes.closed) = (None, false);
+        (notes.ended, notes.closed, notes.service) = (None, false, service.memory());
         let mut delivery = Delivery::new(log, service, notes, keep);
         let shared = delivery.shared.clone();
+        // A run that is killed at once has someone to tell all the same.
+        lock(&shared).keep();
         let ((end, ended), (finish, done)) = (channel(), channel());
         std::thread::Builder::new().name("courier".into()).spawn(move || {
             delivery.work(&ended);

@@ -89,6 +89,8 @@ pub struct About {
 /// What is known of a run on the server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Memory {
+    /// The run's key, so that one whose making was never confirmed is found.
+    key: String,
     experiment: Option<String>,
     run: Option<String>,
     /// Where MLflow keeps its files.
@@ -113,7 +115,8 @@ impl Mlflow {
     /// A run on the server at `url`. `memory` is that of [`Service::memory`] in an earlier process, or null.
     pub fn new(url: &str, credentials: &Credentials, about: About, memory: &Value, read: Read) -> Mlflow {
         let server = Server::new(url, credentials.header().into_iter().collect());
-        let memory = Memory::deserialize(memory).unwrap_or_default();
+        let first = || Memory { key: about.key.clone(), ..Memory::default() };
+        let memory = Memory::deserialize(memory).unwrap_or_else(|_| first());
         Mlflow { server, about, read, memory, pending: Vec::new() }
     }
 
@@ -173,7 +176,7 @@ impl Mlflow {
             run: Run,
         }
         let experiment = self.experiment()?;
-        let filter = format!("tags.`{KEY}` = '{}'", self.about.key);
+        let filter = format!("tags.`{KEY}` = '{}'", self.memory.key);
         let found = self.post("runs/search", &json!({ "experiment_ids": [experiment], "filter": filter }))?;
         let run = match read_value::<Found>("runs/search", found)?.runs.into_iter().next() {
             Some(run) => run,
@@ -185,7 +188,7 @@ impl Mlflow {
                         "run_name": self.about.name,
                         "start_time": milliseconds(self.about.began),
                         "tags": [
-                            { "key": KEY, "value": self.about.key },
+                            { "key": KEY, "value": self.memory.key },
                             { "key": "mlflow.source.name", "value": "halfstep" },
                             { "key": "mlflow.source.type", "value": "LOCAL" },
                         ],
