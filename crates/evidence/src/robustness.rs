@@ -209,10 +209,10 @@ pub struct Rung {
     pub accuracy: f64,
     /// Share of answers that differ from those with f32 weights.
     pub flips: f64,
-    /// Whether the model is as good as with f32 weights.
+    /// Whether the models are as good as with f32 weights, each judged by its examples: pass if all pass, fail if one fails.
     pub verdict: Verdict,
-    /// What the verdict rests on.
-    pub rows: Vec<Row>,
+    /// What each model's verdict rests on.
+    pub rows: Vec<Vec<Row>>,
 }
 
 /// Trained weights stored in ever smaller formats.

@@ -376,18 +376,18 @@ fn under_stress(
     threads: NonZeroUsize,
 ) -> Result<Option<(String, Robustness)>, Failure> {
     let Arm { name, experiment, dir, .. } = arm;
-    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
-    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
     let measures = experiment.recipe.evidence.measures.clone();
-    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked() && !finished.is_empty())
-    else {
-        return Ok(None);
+    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked()) else { return Ok(None) };
+    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
+    let finished = |policy: &str, seed| {
+        let of = |r: &&RunResult| r.policy == policy && r.seed == seed;
+        comparison.runs.iter().find(of).is_some_and(|r| r.outcome == Outcome::Finished)
     };
-    let trained = stress::of_compare(&experiment, &dir, &finished, engine)?;
-    let reference = experiment.recipe.compare.reference.clone();
-    let baseline = finished.iter().any(|(p, _)| *p == reference).then_some(reference);
-    let measured =
-        stress::measure(experiment, engine, &trained, baseline.as_deref(), &measures, Some(threads))?;
+    trained.retain(|t| finished(&t.policy.name, t.seed));
+    if trained.is_empty() {
+        return Ok(None);
+    }
+    let measured = stress::measure(experiment, engine, &trained, None, &measures, Some(threads))?;
     dir.write_json(stress::ROBUSTNESS, &measured)?;
     Ok(Some((name, measured)))
 }

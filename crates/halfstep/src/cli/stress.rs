@@ -10,11 +10,9 @@ use halfstep::evidence::robustness_table::{Section, sections};
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::stress::{StressError, Subject, Trained, backdoor, stress};
-use halfstep::train::checkpoint;
 use halfstep::train::probe::Weights;
 use halfstep::train::recipe::{Experiment, Measure, Recipe};
 use halfstep::train::run_dir::RunDir;
-use halfstep::train::session::{Session, SessionSpec};
 use halfstep::train::train_loop::Proceed;
 
 use super::args::{Chosen, Stress};
@@ -193,7 +191,7 @@ fn chosen(run: &Path, checkpoint: Option<String>) -> Chosen {
 }
 
 /// The models of run directories: of `compare`, one per precision and seed; of `train`, the one it ended with.
-fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Failure> {
+pub fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Failure> {
     let mut all: Vec<Trained> = Vec::new();
     let mut input = None;
     for run in runs {
@@ -223,24 +221,5 @@ fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Failur
         }
     }
     all.sort_by_key(|t| t.seed);
-    Ok(all)
-}
-
-/// The models that `compare` has just trained, from its run directory.
-pub fn of_compare(
-    experiment: &Experiment,
-    dir: &RunDir,
-    models: &[(String, u64)],
-    engine: &dyn Engine,
-) -> Result<Vec<Trained>, Failure> {
-    let mut all = Vec::new();
-    for (name, seed) in models {
-        let (policy, _) =
-            experiment.recipe.precision.resolve(name).map_err(|e| Failure::failed(e.to_string()))?;
-        let spec = SessionSpec::new(&policy, 2, *seed);
-        let mut session = Session::new(engine, experiment.model.as_ref(), &experiment.input, &policy, &spec)?;
-        checkpoint::load(&mut session, &dir.checkpoint(&format!("{name}-seed{seed}")))?;
-        all.push(Trained { policy, seed: *seed, weights: Weights::of(&session)? });
-    }
     Ok(all)
 }

@@ -155,9 +155,16 @@ impl<'a> Attacked<'a> {
         Ok((share(blind, self.images.labels.len()), share(pixels, gradient.len())))
     }
 
-    /// The Square attack in the maximum norm (arXiv 1912.00049): stripes, then squares of ±ε at random places, kept where
-    /// the margin falls. Which images are still classified right.
+    /// Which images are still classified right after the Square attack.
     fn square(&mut self, epsilon: f32, queries: usize, seed: u64) -> Result<Vec<bool>, TrainError> {
+        let best = self.squares(epsilon, queries, seed)?;
+        // As the others are judged: a tie is a wrong answer or a right one by the order of classes.
+        self.right(&best)
+    }
+
+    /// The Square attack in the maximum norm (arXiv 1912.00049): stripes, then squares of ±ε at random places, kept where
+    /// the margin falls.
+    fn squares(&mut self, epsilon: f32, queries: usize, seed: u64) -> Result<Vec<f32>, TrainError> {
         let size = self.images.size;
         let clean = self.images.pixels.clone();
         let draws = Draws { generator: Philox::new(seed), per_image: size.count() as u64 + 2 };
@@ -199,8 +206,7 @@ impl<'a> Attacked<'a> {
                 }
             }
         }
-        // As the others are judged: a tie is a wrong answer or a right one by the order of classes.
-        self.right(&best)
+        Ok(best)
     }
 
     fn margins(&mut self, pixels: &[f32]) -> Result<Vec<f64>, TrainError> {
@@ -223,5 +229,133 @@ struct Draws {
 impl Draws {
     fn word(&self, query: usize, image: usize, place: usize) -> u32 {
         self.generator.word(query as u64, image as u64 * self.per_image + place as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stress::inputs::Normaliser;
+    use halfstep_evidence::measures::corruption::ImageSize;
+    use halfstep_graph::engine::{Engine, HostSlice};
+    use halfstep_nn::{InputSpec, MlpSpec, Model, ModelSpec};
+    use halfstep_train::probe::Weights;
+    use halfstep_train::session::{Session, SessionSpec};
+    use serde_json::Value;
+
+    const INPUT: InputSpec = InputSpec::Image { height: 2, width: 3, channels: 1 };
+
+    fn numbers(v: &Value) -> Vec<f32> {
+        v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    }
+
+    /// The net, images and results of `scripts/golden_robustness.py`.
+    struct Golden {
+        engine: Box<dyn Engine>,
+        model: Box<dyn Model>,
+        images: Images,
+        normaliser: Normaliser,
+        json: Value,
+    }
+
+    fn golden() -> Golden {
+        let json: Value = serde_json::from_str(include_str!("golden.json")).unwrap();
+        let labels = json["labels"].as_array().unwrap().iter().map(|l| l.as_u64().unwrap() as u32).collect();
+        let size = ImageSize { height: 2, width: 3, channels: 1 };
+        Golden {
+            engine: crate::engine(None).unwrap(),
+            model: ModelSpec::Mlp(MlpSpec { hidden: vec![5] }).build(&INPUT, 4).unwrap(),
+            images: Images { size, pixels: numbers(&json["pixels"]), labels },
+            normaliser: Normaliser::new(json["mean"].as_f64().unwrap(), json["std"].as_f64().unwrap()),
+            json,
+        }
+    }
+
+    impl Golden {
+        fn attacked(&self, policy: &str) -> Attacked<'_> {
+            let policy = Policy::named(policy).unwrap();
+            let spec = SessionSpec::new(&policy, 2, 0);
+            let mut session =
+                Session::new(self.engine.as_ref(), self.model.as_ref(), &INPUT, &policy, &spec).unwrap();
+            for (name, values) in self.json["weights"].as_object().unwrap() {
+                session.upload(name, HostSlice::F32(&numbers(values))).unwrap();
+            }
+            let weights = Weights::of(&session).unwrap();
+            let probe =
+                Probe::new(self.engine.as_ref(), self.model.as_ref(), &INPUT, &policy, &weights).unwrap();
+            Attacked::new(probe, &self.images, &self.normaliser)
+        }
+    }
+
+    #[test]
+    fn gradients_and_steps_are_those_of_torch() {
+        let g = golden();
+        let mut model = g.attacked("fp32");
+        let theirs: Vec<f64> =
+            g.json["gradient"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        let ours = model.gradient(&g.images.pixels, cross_entropy_gradient).unwrap();
+        // At most ten products in each of four sums one after another, with weights and gradients below 3.
+        let scale = theirs.iter().fold(0.0f64, |a, x| a.max(x.abs()));
+        let tolerance = 40.0 * 3.0 * scale * 2f64.powi(-24);
+        assert!(
+            ours.iter().zip(&theirs).all(|(a, b)| (f64::from(*a) - b).abs() <= tolerance),
+            "{ours:?} {theirs:?}"
+        );
+
+        let epsilon = g.json["epsilon"].as_f64().unwrap() as f32;
+        let steps = g.json["steps"].as_u64().unwrap() as usize;
+        let dlr_gradient: LossGradient = |logits, label, out| {
+            dlr(logits, label, out);
+        };
+        for (name, loss, steps, step) in [
+            ("fgsm", cross_entropy_gradient as LossGradient, 1, epsilon),
+            ("pgd", cross_entropy_gradient, steps, 2.5 * epsilon / steps as f32),
+            ("dlr", dlr_gradient, steps, 2.5 * epsilon / steps as f32),
+        ] {
+            let ours = model.ascend(loss, steps, step, epsilon).unwrap();
+            // Pixels below 1 are moved by five roundings of half a unit in the last place.
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 5.0 * f32::EPSILON / 2.0;
+            assert!(ours.iter().zip(&numbers(&g.json[name])).all(near), "{name}: {ours:?}");
+        }
+    }
+
+    #[test]
+    fn the_black_box_attack_stays_in_its_ball_and_gets_stronger() {
+        let g = golden();
+        for policy in ["fp32", "bf16"] {
+            let mut model = g.attacked(policy);
+            let count = |right: Vec<bool>| right.iter().filter(|r| **r).count();
+            let clean = g.images.pixels.clone();
+            let before = model.margins(&clean).unwrap();
+            let left: Vec<usize> =
+                [1, 20, 200].iter().map(|&q| count(model.square(0.2, q, 0).unwrap())).collect();
+            assert!(left[0] >= left[1] && left[1] >= left[2], "{left:?}");
+            assert!(left[2] < before.iter().filter(|m| **m > 0.0).count(), "{left:?} {before:?}");
+            let attacked = model.squares(0.2, 50, 0).unwrap();
+            let inside =
+                |(a, c): (&f32, &f32)| (a - c).abs() <= 0.2 + f32::EPSILON && (0.0..=1.0).contains(a);
+            assert!(attacked.iter().zip(&clean).all(inside));
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_rounds_to_zero_is_counted() {
+        let g = golden();
+        let (images, pixels) = g.attacked("fp32").zeros().unwrap();
+        assert_eq!((images, pixels), (0.0, 0.0));
+        // Logits 32 times as large: where the margin is, the gradient of the cross-entropy is below f16's smallest number and
+        // not below f32's.
+        let mut weights = g.json["weights"].clone();
+        for name in ["layers.1.weight", "layers.1.bias"] {
+            weights[name]
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(|x| *x = (x.as_f64().unwrap() * 32.0).into());
+        }
+        let large = Golden { json: serde_json::json!({ "weights": weights }), ..golden() };
+        let wide = large.attacked("fp32").zeros().unwrap().0;
+        let low = large.attacked("fp16").zeros().unwrap().0;
+        assert!(low > wide, "{low} {wide}");
     }
 }

@@ -143,6 +143,12 @@ impl Normaliser {
         Normaliser { channels }
     }
 
+    /// One mean and deviation for all channels.
+    #[cfg(test)]
+    pub fn new(mean: f64, std: f64) -> Normaliser {
+        Normaliser { channels: vec![(mean, std)] }
+    }
+
     /// Pixels `[…, channels]`, normalised.
     pub fn apply(&self, pixels: &[f32]) -> Vec<f32> {
         let of = self.channels.iter().cycle();

@@ -1,8 +1,9 @@
 //! Trained weights stored in ever smaller formats, computed in fp32.
 
+use halfstep_evidence::assessment::Row;
 use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::robustness::{Ladder, Rung};
-use halfstep_evidence::{Metric, Protocol, assess};
+use halfstep_evidence::{Assessment, Metric, Protocol, Verdict, assess};
 use halfstep_float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, ScaleRule};
 use halfstep_float::{E8m0, Format, Overflow, SliceRounding, round_f32, round_to_integers};
 use halfstep_graph::precision::Policy;
@@ -109,25 +110,33 @@ pub(super) fn measure(subject: &Subject<'_>, test: &Inputs, watch: Watch<'_>) ->
             bits = each;
             narrow.push(source(name, model.seed, logits(&weights)?));
         }
-        let of = |all: &[InMemory]| -> Vec<Box<dyn Source>> {
-            all.iter().map(|s| Box::new(s.clone()) as Box<dyn Source>).collect()
+        // Each model by its own examples: the question is about these weights, not about training others like them.
+        let mut assessments = Vec::new();
+        for (a, b) in wide.iter().zip(&narrow) {
+            assessments.push(assess(&[a as &dyn Source], &[b], Protocol::default(), subject.threads)?);
+        }
+        let mean = |f: &dyn Fn(&Assessment) -> f64| {
+            assessments.iter().map(f).sum::<f64>() / assessments.len().max(1) as f64
         };
-        let (a, b) = (of(&wide), of(&narrow));
-        let (a, b): (Vec<_>, Vec<_>) =
-            (a.iter().map(|s| s.as_ref()).collect(), b.iter().map(|s| s.as_ref()).collect());
-        let assessment = assess(&a, &b, Protocol::default(), subject.threads)?;
-        let accuracy = assessment.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
-        let flips =
-            assessment.seeds.iter().map(|s| s.agreement.flips).sum::<f64>() / assessment.seeds.len() as f64;
+        let accuracy = |a: &Assessment, of: fn(&Row) -> f64| {
+            let row = a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
+            row.map_or(f64::NAN, of)
+        };
+        let all = |v: Verdict| assessments.iter().all(|a| a.verdict == v);
+        let verdict = match assessments.iter().any(|a| a.verdict == Verdict::Fail) {
+            true => Verdict::Fail,
+            false if all(Verdict::Pass) => Verdict::Pass,
+            false => Verdict::Inconclusive,
+        };
         rungs.push(Rung {
             format: name,
             how: stored.how(),
             bits,
-            reference: accuracy.map_or(f64::NAN, |r| r.reference),
-            accuracy: accuracy.map_or(f64::NAN, |r| r.candidate),
-            flips,
-            verdict: assessment.verdict,
-            rows: assessment.rows,
+            reference: mean(&|a| accuracy(a, |r| r.reference)),
+            accuracy: mean(&|a| accuracy(a, |r| r.candidate)),
+            flips: mean(&|a| a.seeds[0].agreement.flips),
+            verdict,
+            rows: assessments.into_iter().map(|a| a.rows).collect(),
         });
     }
     Ok(Ladder { trained: subject.baseline.into(), seeds: models.len(), rungs })
