@@ -162,8 +162,14 @@ impl RunResult {
 pub struct Candidate {
     /// Its name.
     pub policy: String,
-    /// What follows over all; inconclusive where no seed was finished in both, unless divergence alone decides.
+    /// What follows over all. Inconclusive with fewer than two pairs, which say nothing of training, and while a stated seed
+    /// has not ended in both: a verdict is of the seeds that were stated, not of those that came first. Divergence alone can
+    /// decide where no seed was finished in both.
     pub verdict: Verdict,
+    /// Seeds that were finished in both.
+    pub pairs: usize,
+    /// Stated seeds that have not ended in both, because the comparison was interrupted.
+    pub missing: usize,
     /// Accuracy on all test data over the seeds that both finished; differences are precision − reference.
     pub accuracy: Option<Paired>,
     /// Every metric, from the logits of the test data.
@@ -253,13 +259,23 @@ impl Comparison {
                 let assessment = at.map(|at| assessments.swap_remove(at).1);
                 let most = setup.protocol.max_divergence;
                 let divergence = Divergence::of(row.diverged as u64, row.divergence.runs, most);
-                let alone = || match divergence.verdict {
-                    Some(Verdict::Fail) => Verdict::Fail,
+                let ended = |policy: &str, seed: u64| {
+                    let is_it = |r: &&RunResult| r.policy == policy && r.seed == seed;
+                    runs.iter().find(is_it).is_some_and(|r| r.outcome != Outcome::Interrupted)
+                };
+                let both = |&&seed: &&u64| ended(&setup.reference, seed) && ended(&row.policy, seed);
+                let missing = setup.seeds.len() - setup.seeds.iter().filter(both).count();
+                let pairs = row.against.map_or(0, |a| a.pairs);
+                let verdict = match (&assessment, divergence.verdict) {
+                    (Some(a), _) if pairs > 1 && missing == 0 => a.verdict,
+                    (None, Some(Verdict::Fail)) => Verdict::Fail,
                     _ => Verdict::Inconclusive,
                 };
                 Candidate {
                     policy: row.policy.clone(),
-                    verdict: assessment.as_ref().map_or_else(alone, |a| a.verdict),
+                    verdict,
+                    pairs,
+                    missing,
                     accuracy: row.against,
                     assessment,
                 }
@@ -468,6 +484,23 @@ pub(crate) mod tests {
         setup.protocol.max_divergence = Some(0.05);
         let runs = vec![run("fp32", 0, 0.9, 10.0), broken.clone(), RunResult { seed: 1, ..broken }];
         assert_eq!(Comparison::new(setup, runs, Vec::new()).candidates[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_seed_that_was_stated_and_not_run_leaves_the_verdict_open() {
+        let study = crate::study::tests::study(10);
+        let c = &study.arms[0];
+        assert_eq!((c.candidates[0].verdict, c.candidates[0].missing), (Verdict::Pass, 0));
+        let again = |seeds: Vec<u64>, runs: Vec<RunResult>| {
+            let setup = Setup { seeds, ..c.setup.clone() };
+            let assessment = c.candidates[0].assessment.clone().unwrap();
+            Comparison::new(setup, runs, vec![("bf16".into(), assessment)]).candidates[0].clone()
+        };
+        let interrupted = again(vec![0, 1, 2, 3], c.runs.clone());
+        assert_eq!((interrupted.verdict, interrupted.missing), (Verdict::Inconclusive, 1));
+        // One pair says nothing of training.
+        let one: Vec<RunResult> = c.runs.iter().filter(|r| r.seed == 0).cloned().collect();
+        assert_eq!(again(vec![0], one).verdict, Verdict::Inconclusive);
     }
 
     #[test]

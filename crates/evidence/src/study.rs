@@ -161,7 +161,12 @@ impl Study {
             ));
         }
         let seeds = self.arms.first().map_or(0, |c| c.setup.seeds.len());
-        let over = if seeds == 1 { "over one seed".into() } else { format!("over {seeds} paired seeds") };
+        let ended = all().map(|(_, x)| seeds - x.missing.min(seeds)).min().unwrap_or(seeds);
+        let over = match (seeds, ended) {
+            (1, 1) => "over one seed".to_string(),
+            (all, ended) if ended < all => format!("of {all} stated seeds {ended} have ended"),
+            (all, _) => format!("over {all} paired seeds"),
+        };
         match parts.is_empty() {
             true => "There is one precision, and so nothing to compare it with.".into(),
             false => {
@@ -201,6 +206,18 @@ impl Study {
                 candidate.policy
             ));
         }
+        if candidate.missing > 0 {
+            s.unknown.push(format!(
+                "{subject}: {} of {} stated seeds have not ended, so there is no verdict yet.",
+                candidate.missing,
+                c.setup.seeds.len()
+            ));
+        } else if candidate.pairs == 1 {
+            s.unknown.push(format!(
+                "{subject}: one pair says something of these two models, not of training in {}.",
+                candidate.policy
+            ));
+        }
         if lost.is_empty() && candidate.verdict != Verdict::Fail {
             lost.push("nothing that these runs can show.".into());
         }
@@ -233,6 +250,12 @@ impl Study {
                 "{subject}: stay with {reference}, or keep the layers that suffer in f32 (`overrides` in [precision]; \
                  `halfstep explain` shows them) and compare again."
             ),
+            Verdict::Inconclusive if candidate.missing > 0 => {
+                format!(
+                    "{subject}: `{}` goes on from here; what is finished is not made again.",
+                    self.command
+                )
+            }
             Verdict::Inconclusive => match Resolution::of(c, candidate) {
                 Some(r) => format!(
                     "{subject}: `{} --seeds {}` would settle it with a chance of {:.0} % if there is no difference: {} \

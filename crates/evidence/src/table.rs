@@ -49,7 +49,15 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
         }),
     ];
     let verdict = |label: String, of: &dyn Fn(&Candidate) -> Option<Verdict>| {
-        line(&label, &|r| of(candidate(r)?).map(|v| v.name().into()))
+        line(&label, &|r| {
+            let candidate = candidate(r)?;
+            // The examples of one pair say nothing of training.
+            if candidate.pairs == 1 {
+                Some("needs 2 seeds".into())
+            } else {
+                of(candidate).map(|v| v.name().into())
+            }
+        })
     };
     let mut verdicts = Vec::new();
     for (metric, margin) in &c.setup.protocol.margins {

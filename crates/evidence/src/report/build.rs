@@ -211,7 +211,13 @@ fn by_metric(c: &Comparison) -> Option<Section> {
             rows.extend(beside_floor);
         }
         blocks.push(Block::Table(Table {
-            caption: format!("{} against {}, by metric", candidate.policy, c.setup.reference),
+            caption: match candidate.pairs {
+                1 => format!(
+                    "{} against {}, one pair judged by its examples",
+                    candidate.policy, c.setup.reference
+                ),
+                _ => format!("{} against {}, by metric", candidate.policy, c.setup.reference),
+            },
             head,
             rows,
             words: Vec::new(),

@@ -340,7 +340,10 @@ fn keep(dir: &RunDir, title: &str, obtained: &[Obtained]) -> Result<(), Failure>
         }
         log.extend(read(run_dir::METRICS)?);
     }
+<<<<<<< HEAD
     numerics::gather(dir, title, obtained.iter().map(|o| o.place.as_path()))?;
+=======
+>>>>>>> 3e8cf001b7bbf8d6415122bfee2653f8d4f876a4
     Ok(dir.write(run_dir::METRICS, &log)?)
 }
 
@@ -410,15 +413,26 @@ fn under_stress(
     threads: NonZeroUsize,
 ) -> Result<Option<(String, Robustness)>, Failure> {
     let Arm { name, experiment, dir, .. } = arm;
-    let finished = comparison.runs.iter().filter(|r| r.outcome == Outcome::Finished);
-    let finished: Vec<(String, u64)> = finished.map(|r| (r.policy.clone(), r.seed)).collect();
     let measures = experiment.recipe.evidence.measures.clone();
+<<<<<<< HEAD
     let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked() && !finished.is_empty())
     else {
         return Ok(None);
     };
     let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
     trained.retain(|t| finished.iter().any(|(policy, seed)| (policy, seed) == (&t.policy.name, &t.seed)));
+=======
+    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked()) else { return Ok(None) };
+    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
+    let finished = |policy: &str, seed| {
+        let of = |r: &&RunResult| r.policy == policy && r.seed == seed;
+        comparison.runs.iter().find(of).is_some_and(|r| r.outcome == Outcome::Finished)
+    };
+    trained.retain(|t| finished(&t.policy.name, t.seed));
+    if trained.is_empty() {
+        return Ok(None);
+    }
+>>>>>>> 3e8cf001b7bbf8d6415122bfee2653f8d4f876a4
     let measured = stress::measure(experiment, engine, &trained, None, &measures, Some(threads))?;
     dir.write_json(stress::ROBUSTNESS, &measured)?;
     Ok(Some((name, measured)))
