@@ -41,10 +41,10 @@ impl Grouping {
                 (cell, _) if is_missing(cell) => "(missing)".to_owned(),
                 (cell, None) => cell.to_owned(),
                 (cell, Some([a, b, c])) => match cell.parse::<f64>() {
-                    Ok(x) if x <= *a => format!("≤ {a}"),
-                    Ok(x) if x <= *b => format!("≤ {b}"),
-                    Ok(x) if x <= *c => format!("≤ {c}"),
-                    Ok(_) => format!("> {c}"),
+                    Ok(x) if x <= *a => format!("Q1 (≤ {a})"),
+                    Ok(x) if x <= *b => format!("Q2 (≤ {b})"),
+                    Ok(x) if x <= *c => format!("Q3 (≤ {c})"),
+                    Ok(_) => format!("Q4 (> {c})"),
                     Err(_) => cell.to_owned(),
                 },
             };
@@ -82,7 +82,8 @@ mod tests {
         let names = ["age".to_owned(), "sex".to_owned()];
         let groups = Grouping::fit(&cells, &rows, &names).unwrap().of(&cells, &rows).unwrap();
         assert_eq!(groups[1].values[..2], ["(missing)", "f"]);
-        for (name, count) in [("≤ 10", 10), ("≤ 20", 10), ("≤ 30", 10), ("> 30", 10)] {
+        for (name, count) in [("Q1 (≤ 10)", 10), ("Q2 (≤ 20)", 10), ("Q3 (≤ 30)", 10), ("Q4 (> 30)", 10)]
+        {
             assert_eq!(groups[0].values.iter().filter(|v| *v == name).count(), count, "{name}");
         }
         let unknown = Grouping::fit(&cells, &rows, &["sx".to_owned()]).err().unwrap().to_string();

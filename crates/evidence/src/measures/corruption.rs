@@ -98,7 +98,7 @@ impl Corruption {
     }
 }
 
-const NOISE_SEED: u64 = 0x6e6f_6973_65;
+const NOISE_SEED: u64 = 0x006e_6f69_7365;
 
 /// Gaussian filter by rows and by columns, edge pixels repeated, cut off at four standard deviations as SciPy does.
 fn blur(sd: f64, size: ImageSize, image: &mut [f32]) {

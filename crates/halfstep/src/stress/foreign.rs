@@ -68,7 +68,7 @@ pub(super) fn measure(
     }
     let mut series = Vec::new();
     for (i, score) in ["maximum softmax", "energy", "Mahalanobis"].iter().enumerate() {
-        let parts: [(&str, fn(&Detection) -> f64); 3] =
+        let parts: [(&str, Part); 3] =
             [("AUROC", |d| d.auroc), ("AUPR", |d| d.aupr), ("FPR at 95 %", |d| d.fpr_at_95)];
         for (part, value) in parts {
             let values: Option<Vec<f64>> = found.iter().map(|f| f[i].as_ref().map(value)).collect();
@@ -97,6 +97,9 @@ fn describe(spec: &DataSpec) -> String {
         }
     }
 }
+
+/// One number of a detection.
+type Part = fn(&Detection) -> f64;
 
 /// Scores that are high for foreign samples.
 #[derive(Default)]
