@@ -20,7 +20,8 @@ pub struct StepStages {
 
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
-/// Errors: the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if `spec.memory_budget` cannot be met.
+/// Errors: the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
+/// `spec.memory_budget` cannot be met.
 pub fn step_stages(
     model: &dyn Model,
     input: &InputSpec,

@@ -36,7 +36,6 @@ pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let Some(stage) = args.stage else {
         return summary(&experiment, engine.as_ref(), &policies);
     };
-
     let stages = all_stages(&experiment, engine.as_ref(), &policies[0])?;
     output::raw(&match stage {
         Stage::Graph | Stage::Diff => stages.graph.to_string(),
