@@ -4,8 +4,8 @@ use halfstep_graph::engine::Target;
 use halfstep_graph::interp::{InterpreterEngine, Rounding};
 use halfstep_graph::precision::{Compute, Override, Policy, PrecisionPlan, Reason, Rule, assign};
 use halfstep_graph::{
-    AttentionSpec, ConvGeometry, DType, Graph, GraphError, Group, Init, Node, Op, Phase, Place, Shape,
-    SlotKind, Split, Unary, ValueId, ValueType, When, differentiate, flops, fuse, plan,
+    AttentionSpec, Blocks, ConvGeometry, DType, Graph, GraphError, Group, Init, Node, Op, Phase, Place,
+    Quantise, Shape, SlotKind, Split, Unary, ValueId, ValueType, When, differentiate, flops, fuse, plan,
 };
 use proptest::prelude::*;
 
@@ -261,6 +261,7 @@ fn check_places(g: Graph, target: &dyn Target) {
                 | Op::Cast { .. }
                 | Op::Broadcast { .. }
                 | Op::Dropout { .. }
+                | Op::Quantise(Quantise { blocks: Blocks::Tensor { .. }, .. })
         )
     };
     for (i, step) in p.groups.steps.iter().enumerate() {

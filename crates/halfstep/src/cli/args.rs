@@ -84,7 +84,8 @@ pub struct CacheArgs {
 pub struct Compare {
     /// Recipe to run [default: a small convolutional net on the bundled Fashion-MNIST images]
     pub recipe: Option<PathBuf>,
-    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6
+    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
+    /// fp8-current, fp8-block, mxfp8, mxfp4, nvfp4
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub precisions: Option<Vec<String>>,
     /// Number of seeds, in place of the recipe's
@@ -117,7 +118,8 @@ pub struct Train {
     /// Recipe to run
     #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
-    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
+    /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
     /// Precision plan that `halfstep tune` wrote, in place of the recipe's precision and overrides
@@ -295,7 +297,8 @@ pub struct Explain {
     /// Form of the program to print [default: a summary]
     #[arg(long)]
     pub stage: Option<Stage>,
-    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3 or bf16x6
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
+    /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
     /// The program of one of so many ranks that share each step
@@ -530,9 +533,9 @@ pub struct BenchStep {
     /// Model
     #[arg(long, default_value = "gpt")]
     pub model: BenchModel,
-    /// Precision
-    #[arg(long, default_value = "bf16")]
-    pub precision: Precision,
+    /// Precision, by the name that recipes use
+    #[arg(long, default_value = "bf16", value_name = "NAME")]
+    pub precision: String,
     /// Samples in a step [default: mlp 256, resnet18 64, gpt 8]
     #[arg(long, value_name = "N")]
     pub batch: Option<NonZeroUsize>,

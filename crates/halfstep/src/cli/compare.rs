@@ -340,10 +340,7 @@ fn keep(dir: &RunDir, title: &str, obtained: &[Obtained]) -> Result<(), Failure>
         }
         log.extend(read(run_dir::METRICS)?);
     }
-<<<<<<< HEAD
     numerics::gather(dir, title, obtained.iter().map(|o| o.place.as_path()))?;
-=======
->>>>>>> 3e8cf001b7bbf8d6415122bfee2653f8d4f876a4
     Ok(dir.write(run_dir::METRICS, &log)?)
 }
 
@@ -414,14 +411,6 @@ fn under_stress(
 ) -> Result<Option<(String, Robustness)>, Failure> {
     let Arm { name, experiment, dir, .. } = arm;
     let measures = experiment.recipe.evidence.measures.clone();
-<<<<<<< HEAD
-    let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked() && !finished.is_empty())
-    else {
-        return Ok(None);
-    };
-    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
-    trained.retain(|t| finished.iter().any(|(policy, seed)| (policy, seed) == (&t.policy.name, &t.seed)));
-=======
     let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked()) else { return Ok(None) };
     let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
     let finished = |policy: &str, seed| {
@@ -432,7 +421,6 @@ fn under_stress(
     if trained.is_empty() {
         return Ok(None);
     }
->>>>>>> 3e8cf001b7bbf8d6415122bfee2653f8d4f876a4
     let measured = stress::measure(experiment, engine, &trained, None, &measures, Some(threads))?;
     dir.write_json(stress::ROBUSTNESS, &measured)?;
     Ok(Some((name, measured)))

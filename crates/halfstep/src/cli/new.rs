@@ -211,7 +211,7 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
          [optimiser]\nkind = \"adamw\"\nlr = {lr}\n\n\
          [schedule]\nkind = \"cosine\"\nwarmup = {warmup}                  # steps over which the learning rate rises\n\n\
          [train]\n{length}\nbatch = {batch}\n{clip}\n\
-         [precision]\npolicy = \"bf16\"              # what `halfstep train` uses: fp32, bf16, fp16, bf16x3 or bf16x6\n\n\
+         [precision]\npolicy = \"bf16\"              # what `halfstep train` uses: fp32, bf16, fp16, fp8 and others\n\n\
          [compare]\nseeds = 3                    # runs per precision for `halfstep compare`\n\
          margin = 0.01                # loss of accuracy that counts as none\n"
     );

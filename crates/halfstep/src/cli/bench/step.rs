@@ -28,7 +28,7 @@ struct Printed {
     program: String,
     engine: String,
     model: &'static str,
-    precision: &'static str,
+    precision: String,
     threads: usize,
     seconds: f64,
     batch: usize,
@@ -70,7 +70,7 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     machine::check_memory("training this model", parameters.saturating_mul(12))?;
     let baseline_rss_bytes = machine::rss_bytes();
     let engine = halfstep::engine(threads)?;
-    let policy = Policy::named(args.precision.name()).map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let policy = Policy::named(&args.precision).map_err(|e| Failure::asked(e.to_string(), ""))?;
     let optimiser = Optimiser::AdamW(AdamW { lr: LR, ..AdamW::default() });
     let spec = SessionSpec { optimiser, ..SessionSpec::new(&policy, case.batch, 0) };
     let mut session = Session::new(engine.as_ref(), model.as_ref(), &case.input, &policy, &spec)?;
@@ -96,7 +96,7 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
         engine: engine.name(),
         model: case.name,
-        precision: args.precision.name(),
+        precision: args.precision.clone(),
         threads: halfstep::threads_or_all(threads).get(),
         seconds: args.seconds,
         batch: case.batch,
