@@ -1,7 +1,7 @@
 //! What a run directory keeps of the ranges of its values, and of failed steps.
 
 use halfstep::train::doctor::{Diagnosis, Sample};
-use halfstep::train::run_dir::RunDir;
+use halfstep::train::run_dir::{RunDir, RunDirError};
 use halfstep::train::train_loop::RunError;
 
 /// File of the ranges.
@@ -36,7 +36,7 @@ impl<'d> Numerics<'d> {
     /// Keeps a sample.
     pub fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
         self.samples.push(sample.clone());
-        Ok(self.dir.write_json(NUMERICS, &self.samples)?)
+        write_samples(self.dir, &self.samples)
     }
 
     /// Keeps a diagnosis.
@@ -56,7 +56,7 @@ impl<'d> Numerics<'d> {
 
 /// Writes the samples in every form.
 pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunError> {
-    dir.write_json(NUMERICS, &samples)?;
+    write_samples(dir, samples)?;
     dir.write(PAGE, halfstep::numerics_page(title, samples).as_bytes())?;
     #[cfg(feature = "parquet")]
     match halfstep::train::doctor::parquet(samples) {
@@ -65,4 +65,11 @@ pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunErr
         Err(e) => eprintln!("warning: {TABLE} cannot be made: {e}"),
     }
     Ok(())
+}
+
+/// On one line: laid out for reading, counts by exponent would take most of the file.
+fn write_samples(dir: &RunDir, samples: &[Sample]) -> Result<(), RunError> {
+    let text = serde_json::to_vec(samples)
+        .map_err(|e| RunDirError::Write { path: dir.file(NUMERICS), source: e.into() })?;
+    Ok(dir.write(NUMERICS, &text)?)
 }
