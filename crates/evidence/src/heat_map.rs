@@ -30,6 +30,9 @@ const HEIGHT: usize = 16;
 /// Pixels of a letter, about.
 const LETTER: usize = 7;
 
+/// Pixels of a letter of the title, about.
+const BOLD: usize = 9;
+
 /// White to dark red, by way of yellow: readable in print, and with every kind of colour vision by lightness alone.
 fn colour(heat: f64) -> String {
     const STOPS: [[f64; 3]; 4] =
@@ -54,8 +57,10 @@ impl HeatMap {
         // Wide enough for the columns' names; few columns need not fill the page.
         let cell = (longest(&self.columns) * LETTER + 8).max(22);
         let top = 30;
-        let (width, height) =
-            ((left + cell * self.columns.len() + 10).max(left + 260), top + HEIGHT * self.rows.len() + 58);
+        let (width, height) = (
+            left + (cell * self.columns.len()).max(self.title.chars().count() * BOLD).max(260) + 10,
+            top + HEIGHT * self.rows.len() + 58,
+        );
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
              font-family=\"ui-monospace, monospace\" font-size=\"11\" role=\"img\" aria-label=\"{0}\">\n\

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use halfstep::train::doctor::{Diagnosis, Sample};
-use halfstep::train::run_dir::RunDir;
+use halfstep::train::run_dir::{RunDir, RunDirError};
 use halfstep::train::train_loop::RunError;
 use serde::de::DeserializeOwned;
 
@@ -39,7 +39,7 @@ impl<'d> Numerics<'d> {
     /// Keeps a sample.
     pub fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
         self.samples.push(sample.clone());
-        Ok(self.dir.write_json(NUMERICS, &self.samples)?)
+        write_samples(self.dir, &self.samples)
     }
 
     /// Keeps a diagnosis.
@@ -82,7 +82,7 @@ fn kept<T: DeserializeOwned>(place: &Path, name: &str) -> Vec<T> {
 
 /// Writes the samples in every form.
 pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunError> {
-    dir.write_json(NUMERICS, &samples)?;
+    write_samples(dir, samples)?;
     dir.write(PAGE, halfstep::numerics_page(title, samples).as_bytes())?;
     #[cfg(feature = "parquet")]
     match halfstep::train::doctor::parquet(samples) {
@@ -91,4 +91,11 @@ pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunErr
         Err(e) => eprintln!("warning: {TABLE} cannot be made: {e}"),
     }
     Ok(())
+}
+
+/// On one line: laid out for reading, counts by exponent would take most of the file.
+fn write_samples(dir: &RunDir, samples: &[Sample]) -> Result<(), RunError> {
+    let text = serde_json::to_vec(samples)
+        .map_err(|e| RunDirError::Write { path: dir.file(NUMERICS), source: e.into() })?;
+    Ok(dir.write(NUMERICS, &text)?)
 }
