@@ -48,7 +48,7 @@ fn cases() -> Vec<Case> {
         case(ModelSpec::Cnn(CnnSpec { channels: vec![3, 5], hidden: 7 }), image(1), 5),
         case(ModelSpec::Resnet18(Resnet18Spec { width: 2 }), image(3), 5),
         case(
-            ModelSpec::Gpt(GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.2 }),
+            ModelSpec::Gpt(GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.2, ..GptSpec::default() }),
             InputSpec::Tokens { length: 7, vocab: 5 },
             5,
         ),
