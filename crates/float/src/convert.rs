@@ -130,31 +130,22 @@ const fn as_bf16<F: Narrow>() -> [u16; 256] {
     }
     table
 }
-static E4M3_AS_BF16: [u16; 256] = as_bf16::<E4m3>();
-static E5M2_AS_BF16: [u16; 256] = as_bf16::<E5m2>();
 
-/// The bf16 code of the value of an e4m3 code; exact.
-#[inline(always)]
-pub fn bf16_from_e4m3(code: u8) -> u16 {
-    E4M3_AS_BF16[usize::from(code)]
-}
-
-/// The bf16 code of the value of an e5m2 code; exact.
-#[inline(always)]
-pub fn bf16_from_e5m2(code: u8) -> u16 {
-    E5M2_AS_BF16[usize::from(code)]
-}
+/// The bf16 code of the value of each e4m3 code; exact.
+pub static E4M3_AS_BF16: [u16; 256] = as_bf16::<E4m3>();
+/// The bf16 code of the value of each e5m2 code; exact.
+pub static E5M2_AS_BF16: [u16; 256] = as_bf16::<E5m2>();
 
 /// The value of an e4m3 code; exact.
 #[inline(always)]
 pub fn f32_from_e4m3(code: u8) -> f32 {
-    f32::from_bits(u32::from(bf16_from_e4m3(code)) << 16)
+    f32::from_bits(u32::from(E4M3_AS_BF16[usize::from(code)]) << 16)
 }
 
 /// The value of an e5m2 code; exact.
 #[inline(always)]
 pub fn f32_from_e5m2(code: u8) -> f32 {
-    f32::from_bits(u32::from(bf16_from_e5m2(code)) << 16)
+    f32::from_bits(u32::from(E5M2_AS_BF16[usize::from(code)]) << 16)
 }
 
 /// The e4m3 code of `x`, to nearest even; NaN for what is beyond ±448.

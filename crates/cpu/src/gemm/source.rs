@@ -3,7 +3,7 @@
 //! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions is walked along
 //! memory (a *position*), the other jumps (a *line*). Packing asks for runs of positions on a line.
 
-use halfstep_float::{bf16_from_e4m3, bf16_from_e5m2};
+use halfstep_float::{E4M3_AS_BF16, E5M2_AS_BF16};
 
 /// Elements as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -175,9 +175,9 @@ impl Source<'_> {
     /// The bf16 codes of `to.len()` 8-bit elements from `position` on, at most 128. One body serves every kernel.
     #[inline(never)]
     pub(crate) fn fetch_as_bf16(&self, line: Line, position: Position, to: &mut [u16]) {
-        let (data, convert): (&[u8], fn(u8) -> u16) = match self.data {
-            Data::E4m3(data) => (data, bf16_from_e4m3),
-            Data::E5m2(data) => (data, bf16_from_e5m2),
+        let (data, values) = match self.data {
+            Data::E4m3(data) => (data, &E4M3_AS_BF16),
+            Data::E5m2(data) => (data, &E5M2_AS_BF16),
             _ => unreachable!("only 8-bit elements are fetched so"),
         };
         let mut fetched = [0; 128];
@@ -189,7 +189,7 @@ impl Source<'_> {
                 &*fetched
             }
         };
-        to.iter_mut().zip(from).for_each(|(to, &code)| *to = convert(code));
+        to.iter_mut().zip(from).for_each(|(to, &code)| *to = values[usize::from(code)]);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use halfstep_float::{
-    bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_e5m2,
-    f32_from_f16,
+    E4M3_AS_BF16, E5M2_AS_BF16, bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16,
+    f32_from_e4m3, f32_from_e5m2, f32_from_f16,
 };
 use halfstep_graph::DType;
 
@@ -158,8 +158,8 @@ impl<'a> Src<'a> {
             Src::F32(s) => out.copy_from_slice(&s[range]),
             Src::Bf16(s) => each(&s[range], out, f32_from_bf16),
             Src::F16(s) => load_f16::<C>(&s[range], out),
-            Src::E4m3(s) => load8(&s[range], f32_from_e4m3, out),
-            Src::E5m2(s) => load8(&s[range], f32_from_e5m2, out),
+            Src::E4m3(s) => load8(&s[range], &E4M3_AS_BF16, out),
+            Src::E5m2(s) => load8(&s[range], &E5M2_AS_BF16, out),
         }
     }
 
@@ -270,8 +270,8 @@ fn each<A: Copy, B>(from: &[A], to: &mut [B], f: impl Fn(A) -> B) {
 
 /// Out of line: few kernels meet 8-bit codes, but all would carry the loop.
 #[inline(never)]
-fn load8(from: &[u8], value: fn(u8) -> f32, to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, &code)| *to = value(code));
+fn load8(from: &[u8], values: &[u16; 256], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, &code)| *to = f32_from_bf16(values[usize::from(code)]));
 }
 
 /// Out of line, as [`load8`].
@@ -364,7 +364,7 @@ pub(crate) fn round_in_place<C: Caps>(storage: Storage, values: &mut [f32]) {
             for part in values.chunks_mut(64) {
                 let codes = &mut codes[..part.len()];
                 store8::<C>(storage, part, codes);
-                load8(codes, if storage == Storage::E4m3 { f32_from_e4m3 } else { f32_from_e5m2 }, part);
+                load8(codes, if storage == Storage::E4m3 { &E4M3_AS_BF16 } else { &E5M2_AS_BF16 }, part);
             }
         }
         Storage::F16 => {
