@@ -142,8 +142,8 @@ mod tests {
         for attempt in 0..500u64 {
             let (loss, committed) = (4.0 / (1.0 + attempt as f32 / 50.0), attempt % 100 != 7);
             let scale = if attempt < 250 { 65536.0 } else { 32768.0 };
-            let (lr, grad_norm, ms) = (1e-3, 1.0, 2.0);
-            figures.step(&StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms });
+            let (lr, grad_norm, ms, cause) = (1e-3, 1.0, 2.0, None);
+            figures.step(&StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms, cause });
         }
         for attempt in [0, 100, 200, 300, 400] {
             let loss = 4.2 / (1.0 + attempt as f64 / 50.0);

@@ -111,11 +111,12 @@ impl Tui {
 fn keys() {
     let Ok(Event::Key(key)) = event::read() else { return };
     let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-    if key.kind == KeyEventKind::Press
-        && (control_c || key.code == KeyCode::Char('q'))
-        && interrupt::ask()
-        && control_c
-    {
+    let stops = control_c || key.code == KeyCode::Char('q');
+    if key.kind != KeyEventKind::Press || !stops {
+        return;
+    }
+    let again = interrupt::ask();
+    if control_c && again {
         ratatui::restore();
         std::process::exit(i32::from(INTERRUPTED));
     }
