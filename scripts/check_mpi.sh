@@ -31,7 +31,7 @@ sys.exit(abs(x - y) > float(tolerance) * abs(x))
 PY
 }
 # The numbers of a log, less its times.
-numbers() { sed -E 's/"ms":[0-9.e+-]+//' "$1/metrics.jsonl"; }
+numbers() { sed -E 's/"(time|ms)":[0-9.e+-]+//g' "$1/metrics.jsonl"; }
 
 recipe() { # name, model, steps, the rest of [train]
     cat > "$1.toml" <<TOML

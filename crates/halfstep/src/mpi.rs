@@ -53,6 +53,9 @@ type Add<T> = fn(std::slice::Chunks<'_, T>, &mut [T]);
 impl<T: Equivalence + Copy + Default> Buffers<T> {
     fn sum(&mut self, world: &SimpleCommunicator, values: &mut [T], add: Add<T>) {
         let ranks = world.size() as usize;
+        if values.is_empty() {
+            return;
+        }
         if values.len() * ranks <= SHORT {
             self.receive.resize(values.len() * ranks, T::default());
             world.all_gather_into(values, &mut self.receive[..]);
@@ -92,6 +95,10 @@ impl Exchange for Job {
         let mut lengths = vec![0u64; self.size()];
         self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+        if longest == 0 {
+            // The address of an empty `Vec<u8>` is 1, which Open MPI takes for MPI_IN_PLACE.
+            return Ok(vec![Vec::new(); self.size()]);
+        }
         let mut padded = own;
         padded.resize(longest, 0);
         let mut all = vec![0u8; longest * self.size()];
