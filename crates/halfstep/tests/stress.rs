@@ -41,7 +41,7 @@ fn precisions(series: &Value) -> Vec<&str> {
 fn everything_is_measured_of_images() {
     let place = Place::new();
     place.write("recipe.toml", CLOTHES);
-    place.ok(&["compare", "recipe.toml", "--out", "run"]);
+    place.compare(&["recipe.toml", "--out", "run"]);
     // `compare` measures what its recipe asks for.
     let read =
         |name: &str| -> Value { serde_json::from_slice(&std::fs::read(place.path(name)).unwrap()).unwrap() };
@@ -167,7 +167,7 @@ policies = ["fp32", "bf16"]
 seeds = 3
 "#,
     );
-    place.ok(&["compare", "adult.toml", "--out", "adult"]);
+    place.compare(&["adult.toml", "--out", "adult"]);
     let r = place.json(&["stress", "adult", "--json", "--measures", "groups,ladder,attacks,foreign"]);
     let rows = r["groups"][0]["rows"].as_array().unwrap();
     let names: Vec<String> = rows
