@@ -11,6 +11,7 @@ use halfstep_graph::Beyond;
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::{GradientRounding, Policy, Reason, Scaling};
 use halfstep_nn::{GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
+use halfstep_train::probe::{Probe, Weights};
 use halfstep_train::recipe::Recipe;
 use halfstep_train::scaler::{LossScale, StaticScale};
 use halfstep_train::session::{Session, SessionSpec};
@@ -48,6 +49,21 @@ fn slot(session: &Session<'_>, name: &str) -> Vec<f32> {
 /// What the next step will multiply with, after a history whose largest entry is `amax`: 448 / (2¹ · amax).
 fn scale_for(amax: f32) -> f32 {
     224.0 / amax
+}
+
+/// A gradient by the input is taken of a model that no longer learns: there is no history to scale by, and none to keep.
+#[test]
+fn an_evaluated_model_has_no_history() {
+    let (model, engine) = (mlp(), CpuEngine::new(Isa::best(), NonZeroUsize::MIN));
+    for name in Policy::NAMES {
+        let policy = Policy::named(name).unwrap();
+        let spec = SessionSpec::new(&policy, BATCH, 1);
+        let session = Session::new(&engine, &*model, &INPUT, &policy, &spec).unwrap();
+        let weights = Weights::of(&session).unwrap();
+        let mut probe = Probe::new(&engine, &*model, &INPUT, &policy, &weights).unwrap();
+        let gradient = probe.input_gradient(&[0.5; WIDTH], &[1.0, 0.0, -1.0]).unwrap();
+        assert!(gradient.iter().any(|g| *g != 0.0) && gradient.iter().all(|g| g.is_finite()), "{name}");
+    }
 }
 
 #[test]

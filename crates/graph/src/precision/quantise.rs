@@ -23,7 +23,8 @@ pub(super) struct Quantiser {
     narrow: Narrow,
     /// Names of the last contractions.
     heads: HashSet<String>,
-    /// Whether the program has gradients. If not, it is evaluated, and tensors are scaled by what they hold.
+    /// Whether the program leaves state behind. If not, it is evaluated, perhaps with a gradient by its input, and tensors are
+    /// scaled by what they hold.
     trains: bool,
     codes: HashMap<(ValueId, Blocks, Format), Codes>,
     names: HashSet<String>,
@@ -83,7 +84,7 @@ impl Quantiser {
         Quantiser {
             narrow,
             heads: heads(graph),
-            trains: graph.nodes.iter().any(|n| n.phase == Phase::Backward),
+            trains: !graph.writes.is_empty(),
             codes: HashMap::new(),
             names: HashSet::new(),
             observed: Vec::new(),
