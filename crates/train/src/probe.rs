@@ -177,7 +177,7 @@ impl<'a> Probe<'a> {
             // Outputs are added when every value has its type: what is looked at does not change how it is rounded.
             let (mut assigned, _) = assign(&graph, &self.policy);
             self.layer_names = Vec::new();
-            for (name, value) in last_of_each_name(&assigned) {
+            for (name, value) in last_of_each_name(&assigned, &graph) {
                 assigned.add_output(&format!("layer.{name}"), value);
                 self.layer_names.push(name);
             }
@@ -242,19 +242,31 @@ fn run<'p>(
     Ok(&*programs[at].program)
 }
 
-/// The last value under each name, without copies in other formats and what only moves logits about.
-fn last_of_each_name(g: &Graph) -> Vec<(String, ValueId)> {
+/// The last value of each name of the model, as `assigned` stores it: of the shape it has in the model, and none of the copies,
+/// codes, magnitudes and scales that stand under the same name for the sake of a format.
+fn last_of_each_name(assigned: &Graph, model: &Graph) -> Vec<(String, ValueId)> {
+    let named = |g: &Graph, v: ValueId| {
+        let node = g.node(g.value(v).node);
+        let skipped = matches!(
+            node.op,
+            Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Cast { .. } | Op::Quantise(_)
+        );
+        let number = g.dtype(v).is_float() && !skipped && node.outputs[0] == v;
+        (number && !node.name.is_empty() && node.name != "loss").then(|| node.name.clone())
+    };
+    let last = |g: &Graph, name: &str, shape: Option<&Shape>| {
+        let fits =
+            |v: &ValueId| shape.is_none_or(|s| g.shape(*v) == s) && named(g, *v).as_deref() == Some(name);
+        (0..g.values.len() as u32).rev().map(ValueId).find(fits)
+    };
     let mut found: Vec<(String, ValueId)> = Vec::new();
-    for node in &g.nodes {
-        let skipped =
-            matches!(node.op, Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Cast { .. });
-        let value = node.outputs[0];
-        if skipped || node.name.is_empty() || node.name == "loss" || !g.dtype(value).is_float() {
+    for v in (0..model.values.len() as u32).map(ValueId) {
+        let Some(name) = named(model, v).filter(|name| found.iter().all(|(n, _)| n != name)) else {
             continue;
-        }
-        match found.iter_mut().find(|(name, _)| *name == node.name) {
-            Some((_, last)) => *last = value,
-            None => found.push((node.name.clone(), value)),
+        };
+        let shape = last(model, &name, None).map(|v| model.shape(v));
+        if let Some(value) = last(assigned, &name, shape) {
+            found.push((name, value));
         }
     }
     found

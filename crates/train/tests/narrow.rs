@@ -66,6 +66,32 @@ fn an_evaluated_model_has_no_history() {
     }
 }
 
+/// What stands under a layer's name for the sake of a format, codes and scales, is not taken for the layer.
+#[test]
+fn layers_are_compared_by_what_they_hold() {
+    let (model, engine) = (mlp(), CpuEngine::new(Isa::best(), NonZeroUsize::MIN));
+    let x: Vec<f32> = (0..BATCH * WIDTH).map(|i| ((i * 37) % 17) as f32 - 8.0).collect();
+    let layers = |name: &str| {
+        let policy = Policy::named(name).unwrap();
+        let session =
+            Session::new(&engine, &*model, &INPUT, &policy, &SessionSpec::new(&policy, BATCH, 1)).unwrap();
+        let weights = Weights::of(&session).unwrap();
+        Probe::new(&engine, &*model, &INPUT, &policy, &weights).unwrap().layers(HostSlice::F32(&x)).unwrap()
+    };
+    let wide = layers("fp32");
+    assert_eq!(wide.len(), 5, "three products and two activations");
+    for name in Policy::NAMES {
+        for (low, wide) in layers(name).iter().zip(&wide) {
+            assert_eq!((&low.name, low.values.len()), (&wide.name, wide.values.len()), "{name}");
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let (a, b) = (&low.values, &wide.values);
+            let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            // Operands of four bits are wrong by a sixth at most, twice for each of three products.
+            assert!(cosine > 0.9, "{name}, {}: {cosine}", low.name);
+        }
+    }
+}
+
 #[test]
 fn a_scale_follows_the_largest_magnitude_of_its_history() {
     let model = mlp();

@@ -54,8 +54,11 @@ fn axes<'a>(figures: &Figures, y: [f64; 2], label: impl Fn(f64) -> String) -> (A
     let steps = [0.0, figures.steps as f64];
     let dim = Style::default().dim();
     let x = Axis::default().bounds(steps).style(dim).labels(["0".to_string(), figures.steps.to_string()]);
-    let middle = (y[0] + y[1]) / 2.0;
-    (x, Axis::default().bounds(y).style(dim).labels([y[0], middle, y[1]].map(label)))
+    let mut labels = [y[0], (y[0] + y[1]) / 2.0, y[1]].map(label);
+    if labels[1] == labels[0] || labels[1] == labels[2] {
+        labels[1].clear();
+    }
+    (x, Axis::default().bounds(y).style(dim).labels(labels))
 }
 
 fn losses(figures: &Figures, frame: &mut Frame<'_>, area: Rect) {
@@ -91,11 +94,11 @@ fn numbers(figures: &Figures) -> Vec<Line<'_>> {
     let test = figures.evaluation.as_ref();
     let checkpoints = match figures.checkpoints.as_slice() {
         [] => "none yet".to_string(),
-        some => some
-            .iter()
-            .map(|(name, bytes)| format!("{name} ({})", units::bytes(*bytes as usize)))
-            .collect::<Vec<_>>()
-            .join(", "),
+        // All are of one size, and three of them share a line of 80.
+        [.., (_, bytes)] => {
+            let names: Vec<&str> = figures.checkpoints.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{} ({})", names.join(", "), units::bytes(*bytes as usize))
+        }
     };
     let train = figures.running.value().map_or(none(), |loss| format!("{loss:.4}"));
     vec![
