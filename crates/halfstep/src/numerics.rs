@@ -8,6 +8,8 @@ use halfstep_train::doctor::{Sample, ValueRange};
 
 /// Powers of two below the end of its format at which a value is out of danger.
 const SAFE: f64 = 16.0;
+/// Most steps that a picture shows.
+const COLUMNS: usize = 100;
 
 /// One figure per value, its heat and its words.
 type Measure = fn(&ValueRange) -> Option<(f64, String)>;
@@ -85,6 +87,9 @@ pub fn numerics_page(title: &str, samples: &[Sample]) -> String {
     );
     for ((policy, seed), samples) in runs {
         page += &format!("<h2>{}, seed {seed}</h2>\n", escaped(policy));
+        // As many columns as a page has room for, evenly over the run.
+        let samples: Vec<&Sample> =
+            samples.iter().copied().step_by(samples.len().div_ceil(COLUMNS)).collect();
         for map in numerics_maps(&samples) {
             page += &format!("<figure>{}</figure>\n", map.svg());
         }

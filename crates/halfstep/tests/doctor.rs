@@ -23,7 +23,7 @@ fn the_doctor_explains_a_recipe_that_does_not_train() {
         text.contains("cause: the weights have exploded") && text.contains("a lower learning rate"),
         "{text}"
     );
-    for file in ["doctor.json", "numerics.json", "numerics.html"] {
+    for file in ["doctor.json", "numerics.jsonl", "numerics.html"] {
         assert!(place.path("found").join(file).is_file(), "{file}");
     }
 }
@@ -50,9 +50,12 @@ fn a_sampled_run_keeps_its_ranges_and_a_page() {
     let place = Place::new();
     place.write("recipe.toml", format!("{TINY}\n[doctor]\nevery = 4\n"));
     place.ok(&["train", "recipe.toml", "--out", "run"]);
-    let text = std::fs::read_to_string(place.path("run/numerics.json")).unwrap();
-    let samples: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(samples.as_array().unwrap().len(), 3);
+    let text = std::fs::read_to_string(place.path("run/numerics.jsonl")).unwrap();
+    let attempts: Vec<u64> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["attempt"].as_u64().unwrap())
+        .collect();
+    assert!(attempts.len() == 3 && attempts.is_sorted(), "{attempts:?}");
     let page = std::fs::read_to_string(place.path("run/numerics.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 4);
     assert!(

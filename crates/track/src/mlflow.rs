@@ -91,6 +91,9 @@ pub struct About {
 struct Memory {
     /// The run's key, so that one whose making was never confirmed is found.
     key: String,
+    /// What the experiment is called: a run that is sent later belongs to the same one.
+    #[serde(default)]
+    name: String,
     experiment: Option<String>,
     run: Option<String>,
     /// Where MLflow keeps its files.
@@ -116,7 +119,8 @@ impl Mlflow {
     pub fn new(url: &str, credentials: &Credentials, about: About, memory: &Value, read: Read) -> Mlflow {
         let server = Server::new(url, credentials.header().into_iter().collect());
         let first = || Memory { key: about.key.clone(), ..Memory::default() };
-        let memory = Memory::deserialize(memory).unwrap_or_else(|_| first());
+        let mut memory = Memory::deserialize(memory).unwrap_or_else(|_| first());
+        memory.name.clone_from(&about.experiment);
         Mlflow { server, about, read, memory, pending: Vec::new() }
     }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use halfstep::train::doctor::{Diagnosis, Sample};
 use halfstep::train::run_dir::{RunDir, RunDirError};
+use halfstep::train::run_log::Lines;
 use halfstep::train::train_loop::RunError;
-use serde::de::DeserializeOwned;
 
-/// File of the ranges.
-pub const NUMERICS: &str = "numerics.json";
+/// File of the ranges: a sample on each line.
+pub const NUMERICS: &str = "numerics.jsonl";
 /// The same as pictures.
 const PAGE: &str = "numerics.html";
 /// The same as a table, in a build with that feature.
@@ -17,29 +17,39 @@ const TABLE: &str = "numerics.parquet";
 /// File of what was found in failed steps.
 pub const DIAGNOSES: &str = "doctor.json";
 
-/// Keeps samples and diagnoses of the runs in a directory as they come.
+/// Keeps samples and diagnoses of the runs in a directory as they come. Samples go to the disk, for there may be many.
 pub struct Numerics<'d> {
     dir: &'d RunDir,
     title: &'d str,
-    samples: Vec<Sample>,
+    samples: Option<Lines>,
     diagnoses: Vec<Diagnosis>,
 }
 
 impl<'d> Numerics<'d> {
     /// Of a run that begins, or goes on after `attempts`: then what was kept of steps before stays.
-    pub fn new(dir: &'d RunDir, title: &'d str, attempts: u64) -> Numerics<'d> {
+    ///
+    /// Errors: the disk is full or gone.
+    pub fn new(dir: &'d RunDir, title: &'d str, attempts: u64) -> Result<Numerics<'d>, RunError> {
         let before = |at: u64| at < attempts;
-        let mut samples: Vec<Sample> = dir.read_json(NUMERICS).unwrap_or_default();
-        samples.retain(|s| before(s.attempt));
+        let mut samples = None;
+        if dir.file(NUMERICS).is_file() {
+            let mut kept = samples_in(dir.path());
+            kept.retain(|s| before(s.attempt));
+            write_samples(dir, &kept)?;
+            samples = Some(Lines::extend(dir.files(), &dir.file(NUMERICS))?);
+        }
         let mut diagnoses: Vec<Diagnosis> = dir.read_json(DIAGNOSES).unwrap_or_default();
         diagnoses.retain(|d| before(d.attempt));
-        Numerics { dir, title, samples, diagnoses }
+        Ok(Numerics { dir, title, samples, diagnoses })
     }
 
     /// Keeps a sample.
     pub fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
-        self.samples.push(sample.clone());
-        write_samples(self.dir, &self.samples)
+        let lines = match &mut self.samples {
+            Some(lines) => lines,
+            none => none.insert(Lines::create_on(self.dir.files(), &self.dir.file(NUMERICS))?),
+        };
+        Ok(lines.push(sample)?)
     }
 
     /// Keeps a diagnosis.
@@ -50,10 +60,10 @@ impl<'d> Numerics<'d> {
 
     /// Writes pictures and table at the end, if there is anything to show.
     pub fn finish(&self) -> Result<(), RunError> {
-        if self.samples.is_empty() {
+        if self.samples.is_none() {
             return Ok(());
         }
-        write(self.dir, self.title, &self.samples)
+        show(self.dir, self.title, &samples_in(self.dir.path()))
     }
 }
 
@@ -63,26 +73,36 @@ pub fn gather<'p>(
     title: &str,
     places: impl Iterator<Item = &'p Path> + Clone,
 ) -> Result<(), RunError> {
-    let samples: Vec<Sample> = places.clone().flat_map(|place| kept(place, NUMERICS)).collect();
+    let samples: Vec<Sample> = places.clone().flat_map(samples_in).collect();
     if !samples.is_empty() {
         write(dir, title, &samples)?;
     }
-    let diagnoses: Vec<Diagnosis> = places.flat_map(|place| kept(place, DIAGNOSES)).collect();
+    let diagnoses: Vec<Diagnosis> = places
+        .flat_map(|place| {
+            let bytes = std::fs::read(place.join(DIAGNOSES)).unwrap_or_default();
+            serde_json::from_slice::<Vec<Diagnosis>>(&bytes).unwrap_or_default()
+        })
+        .collect();
     if !diagnoses.is_empty() {
         dir.write_json(DIAGNOSES, &diagnoses)?;
     }
     Ok(())
 }
 
-/// What a run kept in a file of that name; nothing where there is none.
-fn kept<T: DeserializeOwned>(place: &Path, name: &str) -> Vec<T> {
-    let bytes = std::fs::read(place.join(name)).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
+/// The samples that a run kept, whole lines of them; none where there are none.
+fn samples_in(place: &Path) -> Vec<Sample> {
+    let bytes = std::fs::read(place.join(NUMERICS)).unwrap_or_default();
+    bytes.split(|&b| b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Writes the samples in every form.
 pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunError> {
     write_samples(dir, samples)?;
+    show(dir, title, samples)
+}
+
+/// Writes pictures and table.
+fn show(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunError> {
     dir.write(PAGE, halfstep::numerics_page(title, samples).as_bytes())?;
     #[cfg(feature = "parquet")]
     match halfstep::train::doctor::parquet(samples) {
@@ -93,9 +113,12 @@ pub fn write(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunErr
     Ok(())
 }
 
-/// On one line: laid out for reading, counts by exponent would take most of the file.
 fn write_samples(dir: &RunDir, samples: &[Sample]) -> Result<(), RunError> {
-    let text = serde_json::to_vec(samples)
-        .map_err(|e| RunDirError::Write { path: dir.file(NUMERICS), source: e.into() })?;
+    let mut text = Vec::new();
+    for sample in samples {
+        serde_json::to_writer(&mut text, sample)
+            .map_err(|e| RunDirError::Write { path: dir.file(NUMERICS), source: e.into() })?;
+        text.push(b'\n');
+    }
     Ok(dir.write(NUMERICS, &text)?)
 }

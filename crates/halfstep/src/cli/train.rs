@@ -156,7 +156,7 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
         Ok(())
     };
     let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
-    let mut kept = Numerics::new(&dir, &experiment.recipe.name, attempts);
+    let mut kept = Numerics::new(&dir, &experiment.recipe.name, attempts)?;
     let watcher = Watcher {
         bar: bar.clone(),
         lines: &mut lines,

@@ -125,7 +125,7 @@ pub fn make(
     let bar = bars.add(bar(&format!("{} seed {}", task.policy, task.seed), experiment.steps));
     let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
     bar.set_position(attempts);
-    let mut numerics = Numerics::new(&dir, &experiment.recipe.name, attempts);
+    let mut numerics = Numerics::new(&dir, &experiment.recipe.name, attempts)?;
     let mut evaluated =
         |_: &EvaluationMetrics, _: &Session<'_>, _: &indicatif::ProgressBar| Ok::<(), RunError>(());
     let mut watcher = Watcher {

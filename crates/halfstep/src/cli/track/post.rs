@@ -57,7 +57,9 @@ pub fn parcels(dir: &RunDir, trackers: &Trackers, recipe: &str) -> Vec<Parcel> {
     #[cfg(feature = "mlflow")]
     if let Some(url) = &trackers.mlflow {
         let notes = notes(dir, MLFLOW, url);
-        let experiment = trackers.experiment.clone().unwrap_or_else(|| recipe.to_string());
+        // By the command line, the recipe or the environment, else as before, else by the recipe's name.
+        let before = notes.service.get("name").and_then(serde_json::Value::as_str).map(str::to_string);
+        let experiment = trackers.experiment.clone().or(before).unwrap_or_else(|| recipe.to_string());
         let about = mlflow::about(dir, experiment);
         let service = mlflow::service(dir, url, about, &notes);
         let log = dir.file(run_dir::METRICS);
