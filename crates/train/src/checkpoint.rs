@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use halfstep_graph::engine::{HostSlice, HostTensor};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{DType, Slot, SlotKind};
+use halfstep_graph::{Slot, SlotKind};
 use halfstep_nn::InputSpec;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -202,7 +202,7 @@ fn put(
             continue;
         };
         let shape: Vec<usize> = slot.ty.shape.to_vec();
-        let expected = if slot.ty.dtype == DType::I32 { Dtype::I32 } else { Dtype::F32 };
+        let expected = if slot.ty.dtype.is_float() { Dtype::F32 } else { Dtype::I32 };
         if tensor.shape() != shape || tensor.dtype() != expected {
             let (found, kind) = (tensor.shape(), tensor.dtype());
             let reason =

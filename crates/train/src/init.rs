@@ -1,7 +1,17 @@
 //! First values of slots, drawn from Philox by (seed, slot name, element): adding or renaming one slot changes no other.
 
 use halfstep_float::{Philox, unit_f64};
+use halfstep_graph::engine::HostTensor;
 use halfstep_graph::{Init, Slot};
+
+/// [`initial_values`] as an engine takes them: codes of a table as whole numbers.
+pub fn initial_tensor(slot: &Slot, seed: u64) -> HostTensor {
+    let values = initial_values(slot, seed);
+    if slot.ty.dtype.is_float() {
+        return HostTensor::F32(values);
+    }
+    HostTensor::I32(values.into_iter().map(|v| v as i32).collect())
+}
 
 /// The first values of `slot` in a run with this seed, in row-major order.
 pub fn initial_values(slot: &Slot, seed: u64) -> Vec<f32> {

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
 use halfstep_graph::precision::{Policy, PrecisionPlan, assign};
 use halfstep_graph::{
-    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, fuse, plan, recompute,
+    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, SlotKind, fuse, plan,
+    recompute,
 };
 use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::{self, Replayed};
-use crate::init::initial_values;
+use crate::init::initial_tensor;
 use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
 use crate::scaler::{FLUSHED_SLOT, LossScale};
@@ -418,8 +419,8 @@ impl<'a> Session<'a> {
         for slot in &slots {
             // An average begins at the first value of its weight.
             let name = slot.name.strip_prefix(AVERAGE).unwrap_or(&slot.name).to_string();
-            let values = initial_values(&Slot { name, ..slot.clone() }, spec.seed);
-            state.upload(&slot.name, HostSlice::F32(&values))?;
+            let values = initial_tensor(&Slot { name, ..slot.clone() }, spec.seed);
+            state.upload(&slot.name, values.as_slice())?;
         }
         Ok(Session {
             engine,
@@ -471,7 +472,7 @@ impl<'a> Session<'a> {
         }
         let last = match &mut self.apply {
             Some(apply) => {
-                apply.run(&mut self.state, &[lr])?;
+                apply.run(&mut self.state, &[lr, (KEY_INPUT, HostSlice::I32(&key))])?;
                 apply
             }
             None => {
@@ -757,6 +758,8 @@ fn averaged(mut graph: Graph, state: &State) -> Graph {
         let average = format!("{AVERAGE}{}", slot.name);
         if state.slots().iter().any(|s| s.name == average) {
             slot.name = average;
+            // Averages are f32, however weights are kept.
+            slot.kind = SlotKind::Moment;
         }
     }
     graph
