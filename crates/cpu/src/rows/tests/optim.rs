@@ -207,6 +207,9 @@ fn ways(map: DynamicMap) -> [Owned; 5] {
     ]
 }
 
+/// A step on so many threads.
+type Step<'a> = dyn Fn(Isa, usize, &mut [Owned; 3]) + 'a;
+
 /// However state is kept, a step has the bits of: widen it, take the step in f32, round it.
 #[test]
 fn kept_state_is_widened_updated_and_rounded() {
@@ -227,7 +230,7 @@ fn kept_state_is_widened_updated_and_rounded() {
                 .run(isa, &pool(threads))
                 .unwrap();
         };
-        let steps: [(&dyn Fn(Isa, usize, &mut [Owned; 3]), usize); 2] = [(&adamw, 3), (&sgd, 2)];
+        let steps: [(&Step<'_>, usize); 2] = [(&adamw, 3), (&sgd, 2)];
         for (i, way) in ways(DynamicMap::Signed).iter().enumerate() {
             let squares: Vec<f32> = random(3, len, 0.1).iter().map(|x| x.abs()).collect();
             let start = [
