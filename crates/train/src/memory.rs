@@ -34,6 +34,9 @@ pub fn step_stages(
     if !batch.is_multiple_of(ranks * accumulate) {
         return Err(TrainError::Uneven { batch, ranks, accumulate });
     }
+    if ranks > 1 && policy.narrow.is_some_and(|narrow| narrow.sees_whole_tensors()) {
+        return Err(TrainError::ScaleOfAPart { policy: policy.name.clone(), ranks });
+    }
     let graphs = share_graphs(model, input, spec, expose_gradients, target)?;
     let StepGraphs { train, apply } = graphs.keep_state(policy);
     let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {

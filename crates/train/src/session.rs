@@ -256,6 +256,18 @@ pub enum TrainError {
         /// Parts that each works through one after another.
         accumulate: usize,
     },
+    /// A policy whose scales come from whole tensors, on several ranks.
+    #[error(
+        "`{policy}` cannot be trained on {ranks} ranks: its scales come from the largest magnitude of a whole tensor, of which \
+         each rank sees only its part of the batch; train on one rank, or with `fp8-block`, `mxfp8` or `mxfp4`, whose scales \
+         belong to blocks"
+    )]
+    ScaleOfAPart {
+        /// The precision policy.
+        policy: String,
+        /// Ranks.
+        ranks: usize,
+    },
     /// The step needs more memory than it was given.
     #[error("{cause}{}", advice(.policy, .batch))]
     Budget {
@@ -417,9 +429,7 @@ impl<'a> Session<'a> {
         let apply = apply.map(|stages| engine.compile(&stages.plan, &state)).transpose()?;
         let compile_time = passes + start.elapsed();
         for slot in &slots {
-            // An average begins at the first value of its weight.
-            let name = slot.name.strip_prefix(AVERAGE).unwrap_or(&slot.name).to_string();
-            let values = initial_tensor(&Slot { name, ..slot.clone() }, spec.seed);
+            let values = initial_tensor(slot, spec.seed);
             state.upload(&slot.name, values.as_slice())?;
         }
         Ok(Session {

@@ -10,10 +10,11 @@ use common::run::{Stop, bits, experiment, log, run, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
 use halfstep_graph::engine::{Engine, HostSlice};
-use halfstep_graph::precision::{Policy, Reason};
+use halfstep_graph::precision::{COMPENSATION, Policy, Reason};
 use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{DType, MomentFormat, Purpose, SlotKind, StateFormats, WeightFormat};
 use halfstep_nn::{GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
+use halfstep_train::checkpoint::{self, Contents};
 use halfstep_train::files::Disk;
 use halfstep_train::metrics::Outcome;
 use halfstep_train::optimiser::{AdamW, Optimiser, Sgd};
@@ -87,6 +88,10 @@ fn plain_bf16_weights_stall_and_the_remedies_do_not() {
         let start: Vec<f32> = session.download(name).unwrap().f32().to_vec();
         let start: Vec<f32> = start.iter().map(|x| f32::from_bits(x.to_bits() & 0xffff_0000)).collect();
         session.upload(name, HostSlice::F32(&start)).unwrap();
+        let compensation = format!("{COMPENSATION}{name}");
+        if session.slots().iter().any(|s| s.name == compensation) {
+            session.upload(&compensation, HostSlice::F32(&vec![0.0; start.len()])).unwrap();
+        }
         let loss = |session: &mut Session<'_>| {
             let (x, y) = (x_of(0, 0..BATCH), y_of(0, 0..BATCH));
             session.evaluate(HostSlice::F32(&x), &y).unwrap().loss
@@ -228,6 +233,27 @@ fn threads_and_ranks_round_alike() {
     assert_eq!(ranks[0], ranks[1]);
 }
 
+/// A rank sees the largest magnitude of its part of a batch alone. Scales of blocks are its own affair.
+#[test]
+fn ranks_refuse_scales_of_whole_tensors() {
+    let model = mlp();
+    for name in Policy::NAMES {
+        let policy = Policy::named(name).unwrap();
+        let engine = cpu(1).planning_for(NonZeroUsize::new(2).unwrap());
+        let made = Session::new(&engine, &*model, &INPUT, &policy, &SessionSpec::new(&policy, BATCH, 1));
+        match name {
+            "fp8" | "fp8-current" | "nvfp4" => {
+                let e = made.err().unwrap().to_string();
+                assert!(
+                    e.contains(&format!("`{name}` cannot be trained on 2 ranks")) && e.contains("mxfp8"),
+                    "{e}"
+                );
+            }
+            _ => assert!(made.is_ok(), "{name}"),
+        }
+    }
+}
+
 /// Batches in parts, moving averages and frozen groups, and a model that is read from its f32 weights afterwards.
 #[test]
 fn works_with_parts_averages_and_frozen_weights_and_reads_back_the_same() {
@@ -321,6 +347,34 @@ fn a_run_goes_on_bit_for_bit() {
         assert_eq!(last.losses, whole.losses);
         assert_eq!(log(&pieces), log(&straight));
     }
+}
+
+/// A weight and its compensation begin, and begin again from the weights of another run, at what f32 has, to 16 bits.
+#[test]
+fn compensations_begin_with_what_the_first_weights_leave_over() {
+    let (engine, model) = (cpu(1), mlp());
+    let session = |seed, weights| {
+        let policy = keeping("bf16", weights, MomentFormat::F32);
+        let spec = SessionSpec::new(&policy, BATCH, seed);
+        Session::new(&engine, &*model, &INPUT, &policy, &spec).unwrap()
+    };
+    let masters = session(1, WeightFormat::F32);
+    let agree = |kahan: &Session<'_>| {
+        let [wide, low, over] =
+            [(&masters, String::new()), (kahan, String::new()), (kahan, COMPENSATION.to_string())]
+                .map(|(s, prefix)| s.download(&format!("{prefix}layers.0.weight")).unwrap().f32().to_vec());
+        for ((w, p), c) in wide.iter().zip(low).zip(over) {
+            assert!((w - (p + c)).abs() <= w.abs() * 2f32.powi(-17), "{w} {p} {c}");
+            assert!(c.abs() <= w.abs() * 2f32.powi(-8));
+        }
+    };
+    agree(&session(1, WeightFormat::Bf16Kahan));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    checkpoint::save(&masters, &path, Contents::Model).unwrap();
+    let mut other = session(2, WeightFormat::Bf16Kahan);
+    checkpoint::load(&mut other, &path).unwrap();
+    agree(&other);
 }
 
 /// Each form ends where f32 state does: test losses of runs with one seed differ by at most 0.05, as those of f32 runs with

@@ -16,4 +16,4 @@ pub use lint::{Extent, Lint, LintFinding, lint};
 pub use narrow::{GradientRounding, Narrow, Scaling};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};
-pub use state::keep_state;
+pub use state::{COMPENSATION, keep_state};

@@ -122,8 +122,8 @@ impl Update {
     fn add(&self, rewrite: &mut Rewrite<'_>, node: &Node, writes: &mut Vec<Write>) {
         let formats = self.kept.formats;
         let mut slots = vec![self.weight];
-        let added = |g: &mut Graph, name: String, ty: ValueType, kind, reason| {
-            let slot = g.add_slot(&name, ty, kind, Init::Constant(0.0)).expect("one update for each weight");
+        let added = |g: &mut Graph, name: String, ty: ValueType, kind, init, reason| {
+            let slot = g.add_slot(&name, ty, kind, init).expect("one update for each weight");
             let read = g.in_phase(Phase::Update, |g| g.read(slot));
             g.because(read, reason);
             slot
@@ -133,7 +133,7 @@ impl Update {
         if formats.weights == WeightFormat::Bf16Kahan {
             let name = format!("{COMPENSATION}{}", weight.name);
             let (kind, reason) = (SlotKind::Compensation, Reason::Compensation);
-            slots.push(added(g, name, weight.ty.clone(), kind, reason));
+            slots.push(added(g, name, weight.ty.clone(), kind, weight.init, reason));
         }
         for &moment in &self.moments {
             slots.push(moment);
@@ -141,7 +141,8 @@ impl Update {
                 let moment = g.slot(moment).clone();
                 let ty = formats.moment_types(&moment.ty.shape)[1].clone();
                 let name = format!("{}{ABSMAX}", moment.name);
-                slots.push(added(g, name, ty, SlotKind::Moment, Reason::MomentScale));
+                let (kind, zero) = (SlotKind::Moment, Init::Constant(0.0));
+                slots.push(added(g, name, ty, kind, zero, Reason::MomentScale));
             }
         }
         let mut operands: Vec<ValueId> = slots.iter().map(|&slot| g.read(slot)).collect();
@@ -171,7 +172,8 @@ impl Update {
     }
 }
 
-/// Begins the name of the slot that holds what rounding a weight left over; the weight's name follows.
-const COMPENSATION: &str = "optimiser.compensation.";
+/// Begins the name of the slot that holds what rounding a weight left over; the weight's name follows. It begins with what
+/// rounding the weight's first values leaves over.
+pub const COMPENSATION: &str = "optimiser.compensation.";
 /// Ends the name of the slot that holds the largest magnitudes of a moment's blocks.
 const ABSMAX: &str = ".absmax";
