@@ -30,9 +30,9 @@ const FIRST_BIN: u32 = (127 - 24) << 7;
 /// Bins up to that of 1.
 const BINS: usize = 24 * 128 + 1;
 
-/// The magnitudes of a book, and what finds the nearest.
+/// The values of a book, and what finds the nearest of its magnitudes, here called levels.
 struct Book {
-    levels: [f32; 256],
+    values: [f32; 256],
     /// Halfway between a level and the next; infinite behind the last.
     middles: [f32; 256],
     /// For the numbers that agree in their first 16 bits, the level nearest to the smallest of them. Bins are so narrow that
@@ -78,7 +78,15 @@ impl Book {
             bins[bin] = level as u8;
             bin += 1;
         }
-        Book { levels, middles, bins }
+        let mut values = levels;
+        if count == SIGNED {
+            let mut code = 0;
+            while code < 256 {
+                values[code] = if code < 127 { -levels[127 - code] } else { levels[code - 127] };
+                code += 1;
+            }
+        }
+        Book { values, middles, bins }
     }
 
     /// The level nearest to `x`, which is at least 0; the last for NaN and for what is beyond 1.
@@ -118,12 +126,7 @@ impl DynamicMap {
     /// The value of a code. Larger codes have larger values.
     #[inline(always)]
     pub fn value(self, code: u8) -> f32 {
-        let levels = &self.book().levels;
-        match self {
-            DynamicMap::Signed if code < 127 => -levels[usize::from(127 - code)],
-            DynamicMap::Signed => levels[usize::from(code - 127)],
-            DynamicMap::Unsigned => levels[usize::from(code)],
-        }
+        self.book().values[usize::from(code)]
     }
 
     /// The code of the value nearest to `x`. Of NaN that of some value.
@@ -131,8 +134,11 @@ impl DynamicMap {
     pub fn code(self, x: f32) -> u8 {
         match self {
             DynamicMap::Signed => {
-                let level = self.book().nearest(x.abs());
-                if x.is_sign_negative() { 127 - level.min(127) } else { 127 + level }
+                // Without a branch: signs are as good as random.
+                let negative = (x.to_bits() >> 31) as u8;
+                let level = self.book().nearest(x.abs()).min(128 - negative);
+                let sign = negative.wrapping_neg();
+                127u8.wrapping_add((level ^ sign).wrapping_sub(sign))
             }
             DynamicMap::Unsigned => self.book().nearest(x.max(0.0)),
         }
@@ -151,8 +157,11 @@ impl DynamicMap {
         let absmax = if nan == 0.0 { x.iter().fold(0.0, larger) } else { nan };
         // Of a block of zeros every code stands for 0.
         let divisor = if absmax == 0.0 { 1.0 } else { absmax };
-        for (code, &x) in codes.iter_mut().zip(x) {
-            *code = self.code(x / divisor);
+        // Quotients first: they vectorise, looking up codes does not.
+        let mut quotients = [0.0; DYNAMIC_BLOCK];
+        for (x, codes) in x.chunks(DYNAMIC_BLOCK).zip(codes.chunks_mut(DYNAMIC_BLOCK)) {
+            quotients.iter_mut().zip(x).for_each(|(q, &x)| *q = x / divisor);
+            codes.iter_mut().zip(&quotients).for_each(|(code, &q)| *code = self.code(q));
         }
         absmax
     }
