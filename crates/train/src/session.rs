@@ -15,6 +15,7 @@ use crate::doctor::{self, Replayed};
 use crate::init::initial_tensor;
 use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
+use crate::recipe::check_state;
 use crate::scaler::{FLUSHED_SLOT, LossScale};
 use crate::setting::{SettingError, require};
 use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph};
@@ -414,6 +415,7 @@ impl<'a> Session<'a> {
         expose_gradients: bool,
     ) -> Result<Session<'a>, TrainError> {
         spec.validate()?;
+        check_state(policy)?;
         let start = Instant::now();
         let target = engine.target();
         let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;

@@ -449,6 +449,9 @@ fn settings_are_read_written_checked_and_warned_of() {
         let e = recipe(wrong).unwrap_err();
         assert!(e.contains(says), "{wrong}: {e}");
     }
+    let policy = keeping("fp16", WeightFormat::Bf16Kahan, MomentFormat::F32);
+    let session = Session::new(&cpu(1), &*mlp(), &INPUT, &policy, &SessionSpec::new(&policy, BATCH, 1)).err();
+    assert!(session.is_some_and(|e| e.to_string().contains("do not multiply in bf16")));
     let plain = recipe("[precision.bf16]\nweights = \"bf16\"\n").unwrap().prepare().unwrap();
     let warnings = plain.lint("bf16").unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");

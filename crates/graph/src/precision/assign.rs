@@ -151,14 +151,12 @@ impl Assign<'_> {
 
     fn source(&mut self, old: &Graph, node: &Node, inputs: &[ValueId]) {
         let types: Vec<ValueType> = node.outputs.iter().map(|&o| old.value(o).ty.clone()).collect();
-        let reason = match &node.op {
-            Op::Read { .. } if old.value(node.outputs[0]).reason.is_some() => {
-                old.value(node.outputs[0]).reason.unwrap_or(Reason::State)
-            }
+        let reason = match (&node.op, old.value(node.outputs[0]).reason) {
+            (Op::Read { .. }, Some(kept)) => kept,
             _ if !types[0].dtype.is_float() => Reason::Integer,
-            Op::Read { .. } => Reason::State,
-            Op::Cast { .. } => Reason::Explicit,
-            Op::AllReduceStart { .. } | Op::AllReduceWait { .. } => Reason::Collective,
+            (Op::Read { .. }, None) => Reason::State,
+            (Op::Cast { .. }, _) => Reason::Explicit,
+            (Op::AllReduceStart { .. } | Op::AllReduceWait { .. }, _) => Reason::Collective,
             _ => Reason::Given,
         };
         self.push(node, inputs, types, &vec![reason; node.outputs.len()]);

@@ -40,6 +40,7 @@ pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
 pub use plan_file::PlanFile;
 pub use policy::PolicySettings;
+pub(crate) use policy::check_state;
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
     PrecisionSettings, TrackSettings, TrainSettings, check_url,

@@ -33,18 +33,27 @@ pub struct PolicySettings {
     pub rounding: Option<GradientRounding>,
 }
 
+/// An error if the policy cannot keep weights as it says.
+pub(crate) fn check_state(policy: &Policy) -> Result<(), SettingError> {
+    require(
+        policy.takes(policy.state.weights),
+        "weights",
+        "in bf16, where products do not multiply in bf16",
+        "\"f32\" here; bf16 weights are for `bf16` and the policies below 16 bits",
+    )
+}
+
 impl PolicySettings {
     /// The policy with these settings.
     ///
     /// Errors: a setting out of range, or one that the policy does not have.
     pub fn apply(&self, policy: Policy) -> Result<Policy, SettingError> {
-        let weights = self.weights.unwrap_or_default();
-        require(
-            policy.takes(weights),
-            "weights",
-            "in bf16, where products do not multiply in bf16",
-            "\"f32\" here; bf16 weights are for `bf16` and the policies below 16 bits",
-        )?;
+        let state = StateFormats {
+            weights: self.weights.unwrap_or_default(),
+            moments: self.moments.unwrap_or_default(),
+        };
+        let policy = Policy { state, ..policy };
+        check_state(&policy)?;
         let given = [
             ("history", self.history.is_some()),
             ("margin", self.margin.is_some()),
@@ -71,9 +80,8 @@ impl PolicySettings {
         for (key, _) in given.into_iter().filter(|(key, given)| *given && !has.contains(key)) {
             require(false, key, "not a setting of this precision", all)?;
         }
-        let state = StateFormats { weights, moments: self.moments.unwrap_or_default() };
         let narrow = policy.narrow.map(|narrow| self.narrow(narrow)).transpose()?;
-        Ok(Policy { narrow, state, ..policy })
+        Ok(Policy { narrow, ..policy })
     }
 
     fn narrow(&self, recipe: Narrow) -> Result<Narrow, SettingError> {
