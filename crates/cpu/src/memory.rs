@@ -32,6 +32,7 @@ impl Region {
                 DType::E4m3 => View::E4m3(std::slice::from_raw_parts(at, n)),
                 DType::E5m2 => View::E5m2(std::slice::from_raw_parts(at, n)),
                 DType::I32 => View::I32(std::slice::from_raw_parts(at.cast(), n)),
+                DType::U8 => View::U8(std::slice::from_raw_parts(at, n)),
             }
         }
     }
@@ -55,6 +56,7 @@ impl Region {
                 DType::E4m3 => ViewMut::E4m3(std::slice::from_raw_parts_mut(at, n)),
                 DType::E5m2 => ViewMut::E5m2(std::slice::from_raw_parts_mut(at, n)),
                 DType::I32 => ViewMut::I32(std::slice::from_raw_parts_mut(at.cast(), n)),
+                DType::U8 => ViewMut::U8(std::slice::from_raw_parts_mut(at, n)),
             }
         }
     }
@@ -109,6 +111,7 @@ pub(crate) enum View<'a> {
     E4m3(&'a [u8]),
     E5m2(&'a [u8]),
     I32(&'a [i32]),
+    U8(&'a [u8]),
 }
 
 /// Elements to write.
@@ -119,6 +122,7 @@ pub(crate) enum ViewMut<'a> {
     E4m3(&'a mut [u8]),
     E5m2(&'a mut [u8]),
     I32(&'a mut [i32]),
+    U8(&'a mut [u8]),
 }
 
 impl Frame<'_> {
@@ -171,7 +175,7 @@ impl<'a> View<'a> {
             View::F16(x) => Src::F16(x),
             View::E4m3(x) => Src::E4m3(x),
             View::E5m2(x) => Src::E5m2(x),
-            View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+            View::I32(_) | View::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
@@ -182,7 +186,7 @@ impl<'a> View<'a> {
             View::F16(x) => Data::F16(x),
             View::E4m3(x) => Data::E4m3(x),
             View::E5m2(x) => Data::E5m2(x),
-            View::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+            View::I32(_) | View::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
@@ -209,7 +213,7 @@ impl<'a> ViewMut<'a> {
             ViewMut::F16(x) => Dst::F16(x),
             ViewMut::E4m3(x) => Dst::E4m3(x),
             ViewMut::E5m2(x) => Dst::E5m2(x),
-            ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+            ViewMut::I32(_) | ViewMut::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
@@ -221,7 +225,7 @@ impl<'a> ViewMut<'a> {
             ViewMut::E4m3(_) | ViewMut::E5m2(_) => {
                 unreachable!("the precision plan stores products in 16 or 32 bits")
             }
-            ViewMut::I32(_) => unreachable!("shape rules keep integers out of arithmetic"),
+            ViewMut::I32(_) | ViewMut::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
@@ -243,7 +247,24 @@ impl<'a> ViewMut<'a> {
                 to.copy_from_slice(from)
             }
             (ViewMut::I32(to), View::I32(from)) => to.copy_from_slice(from),
+            (ViewMut::U8(to), View::U8(from)) => to.copy_from_slice(from),
             _ => unreachable!("types were compared when the program was compiled"),
+        }
+    }
+
+    /// Codes of a table.
+    pub fn codes(self) -> &'a mut [u8] {
+        match self {
+            ViewMut::U8(x) => x,
+            _ => unreachable!("shape rules want codes here"),
+        }
+    }
+
+    /// bf16 codes.
+    pub fn bf16(self) -> &'a mut [u16] {
+        match self {
+            ViewMut::Bf16(x) => x,
+            _ => unreachable!("shape rules want bf16 here"),
         }
     }
 

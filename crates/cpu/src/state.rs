@@ -64,7 +64,10 @@ pub(crate) fn upload(to: ViewMut<'_>, from: HostSlice<'_>) {
             to.iter_mut().zip(from).for_each(|(to, &x)| *to = e5m2_from_f32(x));
         }
         (ViewMut::I32(to), HostSlice::I32(from)) => to.copy_from_slice(from),
-        (ViewMut::I32(_), HostSlice::F32(_)) | (_, HostSlice::I32(_)) => {
+        (ViewMut::U8(to), HostSlice::I32(from)) => {
+            to.iter_mut().zip(from).for_each(|(to, &x)| *to = x as u8);
+        }
+        (ViewMut::I32(_) | ViewMut::U8(_), HostSlice::F32(_)) | (_, HostSlice::I32(_)) => {
             unreachable!("the kind was checked against the value's type")
         }
     }
@@ -79,5 +82,6 @@ pub(crate) fn download(from: View<'_>) -> HostTensor {
         View::E4m3(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e4m3(c)).collect()),
         View::E5m2(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e5m2(c)).collect()),
         View::I32(x) => HostTensor::I32(x.to_vec()),
+        View::U8(x) => HostTensor::I32(x.iter().map(|&c| c.into()).collect()),
     }
 }

@@ -22,6 +22,8 @@ pub enum DType {
     E5m2,
     /// Indices, labels and random keys.
     I32,
+    /// Codes of a table of 256 values, as block-wise optimiser state has them.
+    U8,
 }
 
 impl DType {
@@ -30,13 +32,13 @@ impl DType {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::Bf16 | DType::F16 => 2,
-            DType::E4m3 | DType::E5m2 => 1,
+            DType::E4m3 | DType::E5m2 | DType::U8 => 1,
         }
     }
 
     /// Whether this is a floating-point type.
     pub fn is_float(self) -> bool {
-        self != DType::I32
+        !matches!(self, DType::I32 | DType::U8)
     }
 
     /// The number format, for floating-point types.
@@ -47,7 +49,7 @@ impl DType {
             DType::F16 => Some(Format::F16),
             DType::E4m3 => Some(Format::E4m3),
             DType::E5m2 => Some(Format::E5m2),
-            DType::I32 => None,
+            DType::I32 | DType::U8 => None,
         }
     }
 
@@ -65,6 +67,7 @@ impl DType {
             DType::E4m3 => "e4m3",
             DType::E5m2 => "e5m2",
             DType::I32 => "i32",
+            DType::U8 => "u8",
         }
     }
 }

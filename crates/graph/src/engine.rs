@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use crate::dtype::{DType, ValueType};
+use crate::dtype::ValueType;
 use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
 use crate::memory::Footprint;
@@ -40,7 +40,7 @@ pub trait Target {
 pub enum HostSlice<'a> {
     /// Numbers.
     F32(&'a [f32]),
-    /// Indices, labels and keys.
+    /// Indices, labels, keys and codes of tables.
     I32(&'a [i32]),
 }
 
@@ -59,7 +59,7 @@ impl HostSlice<'_> {
     }
 
     fn fits(&self, ty: &ValueType) -> bool {
-        self.len() == ty.shape.count() && matches!(self, HostSlice::I32(_)) == (ty.dtype == DType::I32)
+        self.len() == ty.shape.count() && matches!(self, HostSlice::F32(_)) == ty.dtype.is_float()
     }
 }
 

@@ -89,6 +89,8 @@ pub enum SlotKind {
     },
     /// An optimiser's running average.
     Moment,
+    /// What rounding has left over of a weight, for its next update.
+    Compensation,
     /// A running statistic of the data, as in batch norm.
     Statistic,
     /// The loss scaler's state.

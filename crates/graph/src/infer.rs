@@ -4,6 +4,7 @@ use halfstep_float::Format;
 
 use crate::dtype::{DType, Shape, ValueType};
 use crate::op::{BatchNormPart, Blocks, ConvGeometry, Op, Quantise};
+use crate::state_formats::Kept;
 
 /// Result types of `op` for these operand types. New float results are f32 until a precision plan says otherwise.
 pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
@@ -230,14 +231,8 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             expect_shape("dy", x[1], &pooled(&x[0].shape, *window, *stride)?)?;
             one(x[0].shape.clone())
         }
-        Op::AdamW(_) => {
-            arity(x, 8)?;
-            update(x, 3, 4)
-        }
-        Op::Sgd(_) => {
-            arity(x, 6)?;
-            update(x, 2, 3)
-        }
+        Op::AdamW(spec) => update(x, 2, 4, spec.kept),
+        Op::Sgd(spec) => update(x, 1, 3, spec.kept),
         Op::AllReduceStart { over } => {
             floats(x)?;
             let count = x.iter().map(|t| t.shape.count()).sum();
@@ -282,15 +277,28 @@ fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
     Ok(vec![ValueType { shape: x[0].shape.clone(), dtype }])
 }
 
-/// `state` operands like the parameter, then the gradient, then scalars.
-fn update(x: &[&ValueType], state: usize, first_scalar: usize) -> Result<Vec<ValueType>, String> {
-    for operand in &x[..=state] {
-        expect_shape("state and gradient", operand, &x[0].shape)?;
+/// The tensors of a parameter and its moments, then the gradient, then scalars, before the last of which a key may stand.
+fn update(x: &[&ValueType], moments: usize, scalars: usize, kept: Kept) -> Result<Vec<ValueType>, String> {
+    let shape = x.first().map(|p| p.shape.clone()).unwrap_or_default();
+    let state = kept.formats.types(&shape, moments);
+    let draws = kept.formats.draws();
+    arity(x, state.len() + 1 + scalars + usize::from(draws))?;
+    for (i, (&found, expected)) in x.iter().zip(&state).enumerate() {
+        if found != expected {
+            return Err(format!("tensor {i} of the state must be {expected}, found {found}"));
+        }
     }
-    for operand in &x[first_scalar..] {
+    expect_shape("the gradient", x[state.len()], &shape)?;
+    let (last, rest) = x[state.len() + 1..].split_last().expect("the arity was checked");
+    let (rest, key) = rest.split_at(scalars - 1);
+    for operand in rest.iter().chain([last]) {
         expect_shape("a scalar operand", operand, &Shape::scalar())?;
     }
-    Ok(x[..state].iter().map(|&t| t.clone()).collect())
+    for key in key {
+        expect_shape("the key", key, &Shape::from([4]))?;
+        integers("the key", key)?;
+    }
+    Ok(state)
 }
 
 fn matmul(ta: bool, tb: bool, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {

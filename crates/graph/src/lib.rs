@@ -23,6 +23,7 @@ pub mod precision;
 pub mod ranks;
 mod recompute;
 mod shard;
+mod state_formats;
 mod text;
 
 pub use byte_size::{ByteSize, ByteSizeError};
@@ -35,3 +36,4 @@ pub use op::*;
 pub use plan::{Place, Plan, StateBytes, plan};
 pub use recompute::{BudgetError, Recomputation, recompute, smallest_footprint};
 pub use shard::{RESIDUAL, Residuals, Shard, shard};
+pub use state_formats::{Kept, MomentFormat, StateFormats, WeightFormat};

@@ -99,6 +99,8 @@ pub enum Purpose {
     Weights,
     /// f32 slots of weights that are read through such copies.
     MasterWeights,
+    /// What rounding has left over of bf16 weights.
+    Compensation,
     /// Optimiser moments.
     Moments,
     /// Running statistics, loss scaler, counters.
@@ -125,9 +127,10 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose, in the order reports list them.
-    pub const ALL: [Purpose; 13] = [
+    pub const ALL: [Purpose; 14] = [
         Purpose::Weights,
         Purpose::MasterWeights,
+        Purpose::Compensation,
         Purpose::Moments,
         Purpose::OtherState,
         Purpose::WeightGradients,
@@ -147,6 +150,7 @@ impl fmt::Display for Purpose {
         f.pad(match self {
             Purpose::Weights => "weights",
             Purpose::MasterWeights => "master weights",
+            Purpose::Compensation => "compensation of weights",
             Purpose::Moments => "moments",
             Purpose::OtherState => "other state",
             Purpose::Inputs => "inputs",
@@ -225,6 +229,7 @@ impl Plan {
                 (SlotKind::Weight { .. }, false) => Purpose::Weights,
                 (SlotKind::Weight { .. }, true) => Purpose::MasterWeights,
                 (SlotKind::Moment, _) => Purpose::Moments,
+                (SlotKind::Compensation, _) => Purpose::Compensation,
                 (SlotKind::Statistic | SlotKind::Scaler | SlotKind::Scale | SlotKind::Counter, _) => {
                     Purpose::OtherState
                 }

@@ -10,6 +10,7 @@ use halfstep_float::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::{DType, Shape};
+use crate::state_formats::Kept;
 
 /// A slot of persistent state, by position in [`crate::Graph::slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -211,6 +212,9 @@ pub struct AdamWSpec {
     pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
+    /// How its state is kept.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// SGD's constants, as torch writes them. The learning rate is an operand.
@@ -220,6 +224,9 @@ pub struct SgdSpec {
     pub momentum: f64,
     pub weight_decay: f64,
     pub nesterov: bool,
+    /// How its state is kept.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// A primitive operation. Operands and results are listed as `(operands) -> (results)`.
@@ -404,8 +411,12 @@ pub enum Op {
     /// `(p, m, v, grad, lr, grad_scale, step, commit) -> (p, m, v)`; the last four are scalars.
     ///
     /// `grad · grad_scale` is the gradient used; `step` counts from 1; where `commit` is zero nothing changes.
+    ///
+    /// Where state is [`Kept`] in fewer bytes, p, m and v are each the tensors that [`crate::StateFormats::types`] lists, and
+    /// where their rounding draws, `key[4]` stands before `commit`.
     AdamW(AdamWSpec),
-    /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars.
+    /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars. Kept as with
+    /// [`Op::AdamW`].
     Sgd(SgdSpec),
     /// `(x…) -> (flight[n])`: begins the sum over all ranks of these tensors, one after another, and does not wait for it.
     ///
@@ -531,9 +542,10 @@ impl Op {
                 format!("window {window}, stride {stride}")
             }
             Op::AdamW(s) => {
-                format!("β₁ {}, β₂ {}, eps {}, decay {}", s.beta1, s.beta2, s.eps, s.weight_decay)
+                let kept = s.kept.attribute();
+                format!("β₁ {}, β₂ {}, eps {}, decay {}{kept}", s.beta1, s.beta2, s.eps, s.weight_decay)
             }
-            Op::Sgd(s) => format!("momentum {}, decay {}", s.momentum, s.weight_decay),
+            Op::Sgd(s) => format!("momentum {}, decay {}{}", s.momentum, s.weight_decay, s.kept.attribute()),
             Op::Unary(_)
             | Op::Binary(_)
             | Op::Select

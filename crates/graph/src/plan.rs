@@ -58,7 +58,7 @@ impl Plan {
         let mut bytes = StateBytes::default();
         for slot in &self.graph.slots {
             let of_kind = match slot.kind {
-                SlotKind::Weight { .. } => &mut bytes.weights,
+                SlotKind::Weight { .. } | SlotKind::Compensation => &mut bytes.weights,
                 SlotKind::Moment => &mut bytes.moments,
                 SlotKind::Statistic | SlotKind::Scaler | SlotKind::Scale | SlotKind::Counter => {
                     &mut bytes.other
@@ -73,7 +73,7 @@ impl Plan {
 /// Bytes of persistent state by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateBytes {
-    /// Master weights.
+    /// Weights, and what rounding has left over of them.
     pub weights: usize,
     /// Optimiser moments.
     pub moments: usize,

@@ -43,7 +43,7 @@ impl Payload {
         match over {
             DType::F32 => Some(Payload::F32(vec![0.0; count])),
             DType::Bf16 => Some(Payload::Bf16(vec![0; count])),
-            DType::F16 | DType::E4m3 | DType::E5m2 | DType::I32 => None,
+            DType::F16 | DType::E4m3 | DType::E5m2 | DType::I32 | DType::U8 => None,
         }
     }
 

@@ -12,8 +12,8 @@ mod tensors;
 use std::path::{Path, PathBuf};
 
 use halfstep_graph::engine::{HostSlice, HostTensor};
-use halfstep_graph::precision::Policy;
-use halfstep_graph::{DType, Slot, SlotKind};
+use halfstep_graph::precision::{COMPENSATION, Policy};
+use halfstep_graph::{Slot, SlotKind};
 use halfstep_nn::InputSpec;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ pub use snapshot::{
     DataPosition, OPTIMISER, PRECISION, RandomState, RunState, STATE, SchedulePosition, attempts_of, name_of,
 };
 
+use crate::init::left_over;
 use crate::run_dir::{CHECKPOINTS, RunDir, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
 use crate::step::AVERAGE;
@@ -178,7 +179,8 @@ pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointErro
 }
 
 /// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of them in messages; slots of
-/// a kind that is `needed` must be there. A moving average that is not in them begins anew at its weight.
+/// a kind that is `needed` must be there. A moving average that is not in them begins anew at its weight, and so does a
+/// weight's compensation.
 fn put(
     session: &mut Session<'_>,
     path: &Path,
@@ -202,7 +204,7 @@ fn put(
             continue;
         };
         let shape: Vec<usize> = slot.ty.shape.to_vec();
-        let expected = if slot.ty.dtype == DType::I32 { Dtype::I32 } else { Dtype::F32 };
+        let expected = if slot.ty.dtype.is_float() { Dtype::F32 } else { Dtype::I32 };
         if tensor.shape() != shape || tensor.dtype() != expected {
             let (found, kind) = (tensor.shape(), tensor.dtype());
             let reason =
@@ -228,6 +230,11 @@ fn put(
         if let (Some(weight), false) = (slot.name.strip_prefix(AVERAGE), there) {
             let value = session.download(weight)?;
             session.upload(&slot.name, value.as_slice())?;
+        }
+        let compensated = slot.name.strip_prefix(COMPENSATION).filter(|_| !there);
+        let weight = values.iter().find(|(name, _)| compensated == Some(name.as_str()));
+        if let Some((_, weight)) = weight {
+            session.upload(&slot.name, HostSlice::F32(&left_over(weight.f32())))?;
         }
     }
     Ok(())

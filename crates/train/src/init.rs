@@ -1,7 +1,31 @@
 //! First values of slots, drawn from Philox by (seed, slot name, element): adding or renaming one slot changes no other.
 
-use halfstep_float::{Philox, unit_f64};
+use halfstep_float::{Philox, bf16_from_f32, f32_from_bf16, unit_f64};
+use halfstep_graph::engine::HostTensor;
+use halfstep_graph::precision::COMPENSATION;
 use halfstep_graph::{Init, Slot};
+
+use crate::step::AVERAGE;
+
+/// What bf16 has no room for in each of these numbers.
+pub fn left_over(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|&x| x - f32_from_bf16(bf16_from_f32(x))).collect()
+}
+
+/// The first values of a slot of any kind, as an engine takes them: codes of a table as whole numbers. An average begins at
+/// its weight, and a compensation with what bf16 has no room for in it.
+pub fn initial_tensor(slot: &Slot, seed: u64) -> HostTensor {
+    let compensated = slot.name.strip_prefix(COMPENSATION);
+    let name = compensated.or_else(|| slot.name.strip_prefix(AVERAGE)).unwrap_or(&slot.name).to_string();
+    let values = initial_values(&Slot { name, ..slot.clone() }, seed);
+    if compensated.is_some() {
+        return HostTensor::F32(left_over(&values));
+    }
+    if slot.ty.dtype.is_float() {
+        return HostTensor::F32(values);
+    }
+    HostTensor::I32(values.into_iter().map(|v| v as i32).collect())
+}
 
 /// The first values of `slot` in a run with this seed, in row-major order.
 pub fn initial_values(slot: &Slot, seed: u64) -> Vec<f32> {

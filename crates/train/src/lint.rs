@@ -61,6 +61,9 @@ impl Experiment {
         let extents = [Extent { input: "x", largest }, Extent { input: "y", largest: outputs }];
         let (assigned, _) = assign(&graphs.train, &policy);
         let blame = |finding: &LintFinding| {
+            if finding.lint == Lint::UpdatesLost {
+                return self.recipe.line_of(&format!("precision.{}", policy.name), "weights", None);
+            }
             let exception = policy.overrides.iter().find(|o| o.matches(&finding.name))?;
             self.recipe.line_of("precision", "overrides", Some(&exception.pattern))
         };

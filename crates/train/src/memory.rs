@@ -34,7 +34,11 @@ pub fn step_stages(
     if !batch.is_multiple_of(ranks * accumulate) {
         return Err(TrainError::Uneven { batch, ranks, accumulate });
     }
-    let StepGraphs { train, apply } = share_graphs(model, input, spec, expose_gradients, target)?;
+    if ranks > 1 && policy.narrow.is_some_and(|narrow| narrow.sees_whole_tensors()) {
+        return Err(TrainError::ScaleOfAPart { policy: policy.name.clone(), ranks });
+    }
+    let graphs = share_graphs(model, input, spec, expose_gradients, target)?;
+    let StepGraphs { train, apply } = graphs.keep_state(policy);
     let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {
         // The largest smaller batch that fits, if one does and the search itself does not fail.
         let parts = spec.options.accumulate.max(1) * target.ranks();
@@ -91,7 +95,7 @@ pub fn needed(
     recompute: Recompute,
     target: &dyn Target,
 ) -> Result<usize, TrainError> {
-    let graph = share_graphs(model, input, spec, false, target)?.train;
+    let graph = share_graphs(model, input, spec, false, target)?.keep_state(policy).train;
     let (assigned, _) = halfstep_graph::precision::assign(&graph, policy);
     Ok(match recompute {
         Recompute::Not => halfstep_graph::plan(halfstep_graph::fuse(&assigned), target).footprint.total(),

@@ -1,7 +1,7 @@
 //! Optimisers: their constants, and the nodes that update weights.
 
 use halfstep_graph::{
-    AdamWSpec, Graph, GraphError, Init, Op, SgdSpec, SlotId, SlotKind, ValueId, ValueType, When,
+    AdamWSpec, Graph, GraphError, Init, Kept, Op, SgdSpec, SlotId, SlotKind, ValueId, ValueType, When,
 };
 use serde::{Deserialize, Serialize};
 
@@ -157,6 +157,8 @@ impl Optimiser {
                         beta2: o.beta2,
                         eps: o.eps,
                         weight_decay: decay(o.weight_decay),
+                        // The precision pass says how state is kept.
+                        kept: Kept::default(),
                     };
                     let operands = vec![weight, g.read(m), g.read(v)];
                     (Op::AdamW(spec), vec![slot, m, v], operands)
@@ -167,6 +169,7 @@ impl Optimiser {
                         momentum: o.momentum,
                         weight_decay: decay(o.weight_decay),
                         nesterov: o.nesterov,
+                        kept: Kept::default(),
                     };
                     (Op::Sgd(spec), vec![slot, m], vec![weight, g.read(m)])
                 }

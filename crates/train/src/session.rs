@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
 use halfstep_graph::precision::{Policy, PrecisionPlan, assign};
 use halfstep_graph::{
-    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, fuse, plan, recompute,
+    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, SlotKind, fuse, plan,
+    recompute,
 };
 use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::{self, Replayed};
-use crate::init::initial_values;
+use crate::init::initial_tensor;
 use crate::memory::{StepStages, step_stages};
 use crate::optimiser::Optimiser;
+use crate::recipe::check_state;
 use crate::scaler::{FLUSHED_SLOT, LossScale};
 use crate::setting::{SettingError, require};
 use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph};
@@ -255,6 +257,18 @@ pub enum TrainError {
         /// Parts that each works through one after another.
         accumulate: usize,
     },
+    /// A policy whose scales come from whole tensors, on several ranks.
+    #[error(
+        "`{policy}` cannot be trained on {ranks} ranks: its scales come from the largest magnitude of a whole tensor, of which \
+         each rank sees only its part of the batch; train on one rank, or with `fp8-block`, `mxfp8` or `mxfp4`, whose scales \
+         belong to blocks"
+    )]
+    ScaleOfAPart {
+        /// The precision policy.
+        policy: String,
+        /// Ranks.
+        ranks: usize,
+    },
     /// The step needs more memory than it was given.
     #[error("{cause}{}", advice(.policy, .batch))]
     Budget {
@@ -401,6 +415,7 @@ impl<'a> Session<'a> {
         expose_gradients: bool,
     ) -> Result<Session<'a>, TrainError> {
         spec.validate()?;
+        check_state(policy)?;
         let start = Instant::now();
         let target = engine.target();
         let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
@@ -416,10 +431,8 @@ impl<'a> Session<'a> {
         let apply = apply.map(|stages| engine.compile(&stages.plan, &state)).transpose()?;
         let compile_time = passes + start.elapsed();
         for slot in &slots {
-            // An average begins at the first value of its weight.
-            let name = slot.name.strip_prefix(AVERAGE).unwrap_or(&slot.name).to_string();
-            let values = initial_values(&Slot { name, ..slot.clone() }, spec.seed);
-            state.upload(&slot.name, HostSlice::F32(&values))?;
+            let values = initial_tensor(slot, spec.seed);
+            state.upload(&slot.name, values.as_slice())?;
         }
         Ok(Session {
             engine,
@@ -471,7 +484,7 @@ impl<'a> Session<'a> {
         }
         let last = match &mut self.apply {
             Some(apply) => {
-                apply.run(&mut self.state, &[lr])?;
+                apply.run(&mut self.state, &[lr, (KEY_INPUT, HostSlice::I32(&key))])?;
                 apply
             }
             None => {
@@ -757,6 +770,8 @@ fn averaged(mut graph: Graph, state: &State) -> Graph {
         let average = format!("{AVERAGE}{}", slot.name);
         if state.slots().iter().any(|s| s.name == average) {
             slot.name = average;
+            // Averages are f32, however weights are kept.
+            slot.kind = SlotKind::Moment;
         }
     }
     graph

@@ -1,5 +1,6 @@
 //! The training step and the evaluation of a model as graphs.
 
+use halfstep_graph::precision::{Policy, keep_state};
 use halfstep_graph::{
     Binary, Graph, GraphError, Init, Phase, RESIDUAL, Residuals, Shape, Shard, Slot, SlotId, SlotKind, Unary,
     ValueId, ValueType, When, Write, differentiate, shard,
@@ -47,7 +48,7 @@ pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
 /// The programs of a step: one, or two over the same slots.
 #[derive(Clone, Debug)]
 pub struct StepGraphs {
-    /// The step; or, of a batch that is worked through in parts, one part. It names all slots of both.
+    /// The step; or, of a batch that is worked through in parts, one part.
     pub train: Graph,
     /// The update after the last part.
     pub apply: Option<Graph>,
@@ -72,14 +73,24 @@ pub fn step_graphs(
     if options.accumulate <= 1 {
         return Ok(StepGraphs { train: whole_step(spec, options, ranks)?, apply: None });
     }
-    let mut train = part_of_step(spec, options, ranks)?;
+    let train = part_of_step(spec, options, ranks)?;
     let apply = end_of_step(spec, options, &train, ranks)?;
-    for slot in &apply.slots {
-        if train.slot_named(&slot.name).is_none() {
-            train.slots.push(slot.clone());
-        }
-    }
     Ok(StepGraphs { train, apply: Some(apply) })
+}
+
+impl StepGraphs {
+    /// The same programs with state kept as `policy` says. `train` then names all slots of both.
+    #[must_use]
+    pub fn keep_state(self, policy: &Policy) -> StepGraphs {
+        let mut train = keep_state(&self.train, policy);
+        let apply = self.apply.map(|apply| keep_state(&apply, policy));
+        for slot in apply.iter().flat_map(|apply| &apply.slots) {
+            if train.slot_named(&slot.name).is_none() {
+                train.slots.push(slot.clone());
+            }
+        }
+        StepGraphs { train, apply }
+    }
 }
 
 /// Begins the name of every slot that sums up the parts of a batch. They hold nothing between steps.

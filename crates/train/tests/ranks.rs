@@ -133,7 +133,7 @@ fn exact(
         clip: Some(0.5),
         expose_gradients: true,
     };
-    let graphs = step_graphs(&spec, options, ranks).unwrap();
+    let graphs = step_graphs(&spec, options, ranks).unwrap().keep_state(&Policy::fp32());
     let mut state: Vec<Vec<Tensor>> = vec![graphs.train.slots.iter().map(first_values).collect(); ranks];
     let parts = options.accumulate;
     let mut run = |graph: &Graph, part: usize| -> Vec<Vec<(String, Tensor)>> {

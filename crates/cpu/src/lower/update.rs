@@ -1,10 +1,13 @@
 //! The update: the gradients' norm and the optimisers, in place where the plan says so.
 
+use halfstep_float::Draws;
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{AdamWSpec, SgdSpec};
+use halfstep_graph::{AdamWSpec, Kept, MomentFormat, SgdSpec, StateFormats, WeightFormat};
 
+use super::group::nothing;
 use super::{Lowering, Step};
-use crate::memory::{Frame, Span};
+use crate::memory::{Frame, Span, ViewMut};
+use crate::rows::kept;
 use crate::rows::optim::{AdamW, AdamWRule, Apply, Nesterov, Sgd, SgdRule};
 use crate::rows::reduce::sum_of_squares;
 
@@ -22,62 +25,106 @@ pub(super) fn global_norm(l: &Lowering<'_>) -> Result<Step, EngineError> {
     }))
 }
 
-/// Copies state to where the result goes, for results that the plan could not put in their slot.
-fn stage(frame: &mut Frame<'_>, from: Span, to: Span) {
-    if from != to {
-        let ([from], [to]) = frame.borrow([from], [to]);
-        to.copy_from(from);
+/// The most tensors that a parameter and its moments are kept in.
+const MOST: usize = 6;
+
+/// Where an update finds what it works on, for `S` scalars before the one that commits.
+struct Operands<const S: usize> {
+    /// Operands and results of each tensor of state.
+    state: Vec<(Span, Span)>,
+    /// The results, and nothing behind them.
+    results: [Span; MOST],
+    grad: Span,
+    scalars: [Span; S],
+    key: Option<Span>,
+    commit: Span,
+}
+
+impl<const S: usize> Operands<S> {
+    fn of(l: &Lowering<'_>, kept: Kept) -> Operands<S> {
+        let tensors = l.node.outputs.len();
+        let state: Vec<(Span, Span)> = (0..tensors).map(|i| (l.input(i), l.output(i))).collect();
+        let results = std::array::from_fn(|i| state.get(i).map_or(nothing(), |&(_, to)| to));
+        let scalars = std::array::from_fn(|i| l.input(tensors + 1 + i));
+        let last = l.node.inputs.len() - 1;
+        let key = kept.formats.draws().then(|| l.input(last - 1));
+        Operands { state, results, grad: l.input(tensors), scalars, key, commit: l.input(last) }
+    }
+
+    /// Copies state to where results go, for results that the plan could not put in their slots.
+    fn stage(&self, frame: &mut Frame<'_>) {
+        for &(from, to) in self.state.iter().filter(|(from, to)| from != to) {
+            let ([from], [to]) = frame.borrow([from], [to]);
+            to.copy_from(from);
+        }
+    }
+
+    fn apply(&self, frame: &mut Frame<'_>) -> Apply {
+        if frame.scalar(self.commit) != 0.0 { Apply::Yes } else { Apply::No }
+    }
+
+    /// The seed and the attempt that draws are keyed by.
+    fn key(&self, frame: &mut Frame<'_>) -> (u64, u32) {
+        let Some(key) = self.key else { return (0, 0) };
+        let &[low, high, attempt, _] = frame.read(key).i32() else {
+            unreachable!("the shape rule wants four words")
+        };
+        (u64::from(low as u32) | u64::from(high as u32) << 32, attempt as u32)
     }
 }
 
-fn apply(commit: f32) -> Apply {
-    if commit != 0.0 { Apply::Yes } else { Apply::No }
+/// Parameter and moments of these views of the results.
+fn state<'a, const M: usize>(
+    kept: Kept,
+    (seed, attempt): (u64, u32),
+    views: [ViewMut<'a>; MOST],
+) -> (kept::Kept<'a>, [kept::Kept<'a>; M]) {
+    let mut views = views.into_iter();
+    let mut next = || views.next().unwrap_or(ViewMut::F32(&mut []));
+    let draws = |tensor: usize| Draws { seed, attempt, op: kept.draws_of(tensor) };
+    let param = match kept.formats.weights {
+        WeightFormat::F32 => kept::Kept::F32(next().f32()),
+        WeightFormat::Bf16 => kept::Kept::Bf16(next().bf16()),
+        WeightFormat::Bf16Stochastic => kept::Kept::Stochastic(next().bf16(), draws(0)),
+        WeightFormat::Bf16Kahan => kept::Kept::Compensated(next().bf16(), next().bf16()),
+    };
+    let moments = std::array::from_fn(|i| match kept.formats.moments {
+        MomentFormat::F32 => kept::Kept::F32(next().f32()),
+        MomentFormat::Bf16 => kept::Kept::Stochastic(next().bf16(), draws(1 + i)),
+        MomentFormat::Int8 => kept::Kept::Blocks(StateFormats::map_of(i), next().codes(), next().f32()),
+    });
+    (param, moments)
 }
 
 pub(super) fn adamw(l: &Lowering<'_>, spec: AdamWSpec) -> Result<Step, EngineError> {
-    let state = [0, 1, 2].map(|i| l.input(i));
-    let results = [0, 1, 2].map(|i| l.output(i));
-    let (grad, scalars, at) = (l.input(3), [4, 5, 6, 7].map(|i| l.input(i)), l.at());
+    let (operands, at) = (Operands::<3>::of(l, spec.kept), l.at());
     Ok(Box::new(move |frame, run| {
-        state.iter().zip(results).for_each(|(&from, to)| stage(frame, from, to));
-        let [lr, grad_scale, step, commit] = scalars.map(|s| frame.scalar(s));
-        let ([grad], [param, m, v]) = frame.borrow([grad], results);
-        let AdamWSpec { beta1, beta2, eps, weight_decay } = spec;
-        AdamW {
-            rule: AdamWRule { lr: lr.into(), beta1, beta2, eps, weight_decay, step: step as u64 },
-            param: param.f32(),
-            m: m.f32(),
-            v: v.f32(),
-            grad: grad.src(),
-            grad_scale,
-            apply: apply(commit),
-            low: None,
-        }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
+        operands.stage(frame);
+        let [lr, grad_scale, step] = operands.scalars.map(|s| frame.scalar(s));
+        let (apply, key) = (operands.apply(frame), operands.key(frame));
+        let ([grad], views) = frame.borrow([operands.grad], operands.results);
+        let (param, [m, v]) = state(spec.kept, key, views);
+        let AdamWSpec { beta1, beta2, eps, weight_decay, kept: _ } = spec;
+        let rule = AdamWRule { lr: lr.into(), beta1, beta2, eps, weight_decay, step: step as u64 };
+        AdamW { rule, param, m, v, grad: grad.src(), grad_scale, apply }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
     }))
 }
 
 pub(super) fn sgd(l: &Lowering<'_>, spec: SgdSpec) -> Result<Step, EngineError> {
-    let state = [0, 1].map(|i| l.input(i));
-    let results = [0, 1].map(|i| l.output(i));
-    let (grad, scalars, at) = (l.input(2), [3, 4, 5].map(|i| l.input(i)), l.at());
+    let (operands, at) = (Operands::<2>::of(l, spec.kept), l.at());
     Ok(Box::new(move |frame, run| {
-        state.iter().zip(results).for_each(|(&from, to)| stage(frame, from, to));
-        let [lr, grad_scale, commit] = scalars.map(|s| frame.scalar(s));
-        let ([grad], [param, momentum]) = frame.borrow([grad], results);
+        operands.stage(frame);
+        let [lr, grad_scale] = operands.scalars.map(|s| frame.scalar(s));
+        let (apply, key) = (operands.apply(frame), operands.key(frame));
+        let ([grad], views) = frame.borrow([operands.grad], operands.results);
+        let (param, [momentum]) = state(spec.kept, key, views);
         let nesterov = if spec.nesterov { Nesterov::Yes } else { Nesterov::No };
         let SgdSpec { momentum: factor, weight_decay, .. } = spec;
-        Sgd {
-            rule: SgdRule { lr: lr.into(), momentum: factor, weight_decay, nesterov },
-            param: param.f32(),
-            momentum: Some(momentum.f32()),
-            grad: grad.src(),
-            grad_scale,
-            apply: apply(commit),
-            low: None,
-        }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
+        let rule = SgdRule { lr: lr.into(), momentum: factor, weight_decay, nesterov };
+        Sgd { rule, param, momentum: Some(momentum), grad: grad.src(), grad_scale, apply }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
     }))
 }

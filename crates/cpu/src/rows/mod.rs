@@ -11,6 +11,7 @@ pub mod dropout;
 pub mod elementwise;
 pub mod gather;
 mod grid;
+pub mod kept;
 pub mod loss;
 pub mod math;
 pub mod norm;

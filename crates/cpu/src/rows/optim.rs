@@ -1,12 +1,12 @@
 //! Optimiser steps, each one pass over parameter, state and gradient.
 //!
-//! Formulas are those of torch's `AdamW` and `SGD`. Parameters and state are f32; a copy of the parameter in a lower
-//! format can be written in the same pass.
+//! Formulas are those of torch's `AdamW` and `SGD`, in f32, however parameters and state are [`Kept`].
 
 use super::body::fma;
 use super::grid::tiles;
-use super::storage::{Dst, Src, TILE};
-use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, dispatch};
+use super::kept::{Kept, Part, SharedKept};
+use super::storage::{Src, TILE};
+use super::{Body, Caps, Grid, RowError, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
@@ -49,19 +49,17 @@ pub struct AdamW<'a> {
     /// Constants.
     pub rule: AdamWRule,
     /// p.
-    pub param: &'a mut [f32],
+    pub param: Kept<'a>,
     /// m.
-    pub m: &'a mut [f32],
+    pub m: Kept<'a>,
     /// v.
-    pub v: &'a mut [f32],
+    pub v: Kept<'a>,
     /// g before it is multiplied with `grad_scale`.
     pub grad: Src<'a>,
     /// Undoes loss scaling and clips.
     pub grad_scale: f32,
     /// Whether to take the step.
     pub apply: Apply,
-    /// Where a copy of the new p goes, rounded to its format.
-    pub low: Option<Dst<'a>>,
 }
 
 impl AdamW<'_> {
@@ -70,14 +68,12 @@ impl AdamW<'_> {
     /// # Errors
     /// If lengths differ.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let AdamW { rule, param, m, v, grad, grad_scale, apply, low } = self;
+        let AdamW { rule, param, m, v, grad, grad_scale, apply } = self;
         let len = param.len();
-        check_len("m", len, m.len())?;
-        check_len("v", len, v.len())?;
+        param.check("param", len)?;
+        m.check("m", len)?;
+        v.check("v", len)?;
         check_len("grad", len, grad.len())?;
-        if let Some(low) = &low {
-            check_len("low", len, low.len())?;
-        }
         if apply == Apply::No {
             return Ok(());
         }
@@ -94,21 +90,14 @@ impl AdamW<'_> {
             root: (1.0 / correction(rule.beta2).sqrt()) as f32,
             eps: rule.eps as f32,
         };
-        let (param, m, v) = (SharedSlice::new(param), SharedSlice::new(m), SharedSlice::new(v));
-        let low = low.map(SharedDst::new);
+        let (param, m, v) = (SharedKept::new(param), SharedKept::new(m), SharedKept::new(v));
         let grid = Grid::new(len, 8 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
-            // SAFETY: chunks are disjoint.
-            let (p, m, v, low) = unsafe {
-                (
-                    param.part(range.clone()),
-                    m.part(range.clone()),
-                    v.part(range.clone()),
-                    low.as_ref().map(|low| low.part(range.clone())),
-                )
-            };
-            dispatch(isa, AdamWChunk { factors, p, m, v, grad: grad.slice(range), low });
+            // SAFETY: chunks are disjoint, and whole tiles but for the last.
+            let (p, m, v) =
+                unsafe { (param.part(range.clone()), m.part(range.clone()), v.part(range.clone())) };
+            dispatch(isa, AdamWChunk { factors, p, m, v, grad: grad.slice(range) });
         });
         Ok(())
     }
@@ -129,11 +118,10 @@ struct AdamWFactors {
 
 struct AdamWChunk<'a> {
     factors: AdamWFactors,
-    p: &'a mut [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
+    p: Part<'a>,
+    m: Part<'a>,
+    v: Part<'a>,
     grad: Src<'a>,
-    low: Option<Dst<'a>>,
 }
 
 impl Body for AdamWChunk<'_> {
@@ -141,20 +129,21 @@ impl Body for AdamWChunk<'_> {
     #[inline(always)]
     fn run<C: Caps>(mut self) {
         let f = self.factors;
-        let mut buffer = [0.0; TILE];
-        for tile in tiles(self.p.len(), TILE) {
-            let grad = self.grad.view::<C>(tile.clone(), &mut buffer);
-            let p = &mut self.p[tile.clone()];
-            let state = self.m[tile.clone()].iter_mut().zip(&mut self.v[tile.clone()]);
-            for ((p, (m, v)), &g) in p.iter_mut().zip(state).zip(grad) {
+        let [mut of_grad, mut of_p, mut of_m, mut of_v] = [[0.0; TILE]; 4];
+        for tile in tiles(self.grad.len(), TILE) {
+            let grad = self.grad.view::<C>(tile.clone(), &mut of_grad);
+            let p = self.p.load(tile.clone(), &mut of_p);
+            let m = self.m.load(tile.clone(), &mut of_m);
+            let v = self.v.load(tile.clone(), &mut of_v);
+            for ((p, (m, v)), &g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(grad) {
                 let g = g * f.grad_scale;
                 *m = fma::<C>(f.one_minus_beta1, g, f.beta1 * *m);
                 *v = fma::<C>(f.one_minus_beta2 * g, g, f.beta2 * *v);
                 *p = *p * f.keep - f.step_size * *m / fma::<C>(v.sqrt(), f.root, f.eps);
             }
-            if let Some(low) = &mut self.low {
-                low.store::<C>(tile.start, p);
-            }
+            self.p.store(tile.clone(), &of_p);
+            self.m.store(tile.clone(), &of_m);
+            self.v.store(tile, &of_v);
         }
     }
 }
@@ -189,17 +178,15 @@ pub struct Sgd<'a> {
     /// Constants.
     pub rule: SgdRule,
     /// p.
-    pub param: &'a mut [f32],
+    pub param: Kept<'a>,
     /// buf; without it p ← p − lr·g.
-    pub momentum: Option<&'a mut [f32]>,
+    pub momentum: Option<Kept<'a>>,
     /// g before it is multiplied with `grad_scale`.
     pub grad: Src<'a>,
     /// Undoes loss scaling and clips.
     pub grad_scale: f32,
     /// Whether to take the step.
     pub apply: Apply,
-    /// Where a copy of the new p goes, rounded to its format.
-    pub low: Option<Dst<'a>>,
 }
 
 impl Sgd<'_> {
@@ -208,14 +195,12 @@ impl Sgd<'_> {
     /// # Errors
     /// If lengths differ.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let Sgd { rule, param, momentum, grad, grad_scale, apply, low } = self;
+        let Sgd { rule, param, momentum, grad, grad_scale, apply } = self;
         let len = param.len();
+        param.check("param", len)?;
         check_len("grad", len, grad.len())?;
         if let Some(momentum) = &momentum {
-            check_len("momentum", len, momentum.len())?;
-        }
-        if let Some(low) = &low {
-            check_len("low", len, low.len())?;
+            momentum.check("momentum", len)?;
         }
         if apply == Apply::No {
             return Ok(());
@@ -227,20 +212,14 @@ impl Sgd<'_> {
             weight_decay: rule.weight_decay as f32,
             nesterov: rule.nesterov,
         };
-        let (param, momentum) = (SharedSlice::new(param), momentum.map(SharedSlice::new));
-        let low = low.map(SharedDst::new);
+        let (param, momentum) = (SharedKept::new(param), momentum.map(SharedKept::new));
         let grid = Grid::new(len, 8 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
-            // SAFETY: chunks are disjoint.
-            let (p, momentum, low) = unsafe {
-                (
-                    param.part(range.clone()),
-                    momentum.as_ref().map(|m| m.part(range.clone())),
-                    low.as_ref().map(|low| low.part(range.clone())),
-                )
-            };
-            dispatch(isa, SgdChunk { factors, p, momentum, grad: grad.slice(range), low });
+            // SAFETY: chunks are disjoint, and whole tiles but for the last.
+            let (p, momentum) =
+                unsafe { (param.part(range.clone()), momentum.as_ref().map(|m| m.part(range.clone()))) };
+            dispatch(isa, SgdChunk { factors, p, momentum, grad: grad.slice(range) });
         });
         Ok(())
     }
@@ -263,10 +242,9 @@ fn decayed<C: Caps>(f: SgdFactors, p: f32, g: f32) -> f32 {
 
 struct SgdChunk<'a> {
     factors: SgdFactors,
-    p: &'a mut [f32],
-    momentum: Option<&'a mut [f32]>,
+    p: Part<'a>,
+    momentum: Option<Part<'a>>,
     grad: Src<'a>,
-    low: Option<Dst<'a>>,
 }
 
 impl Body for SgdChunk<'_> {
@@ -274,28 +252,29 @@ impl Body for SgdChunk<'_> {
     #[inline(always)]
     fn run<C: Caps>(mut self) {
         let f = self.factors;
-        let mut buffer = [0.0; TILE];
-        for tile in tiles(self.p.len(), TILE) {
-            let grad = self.grad.view::<C>(tile.clone(), &mut buffer);
-            let p = &mut self.p[tile.clone()];
+        let [mut of_grad, mut of_p, mut of_m] = [[0.0; TILE]; 3];
+        for tile in tiles(self.grad.len(), TILE) {
+            let grad = self.grad.view::<C>(tile.clone(), &mut of_grad);
+            let p = self.p.load(tile.clone(), &mut of_p);
             match &mut self.momentum {
                 Some(momentum) => {
-                    let momentum = momentum[tile.clone()].iter_mut();
+                    let m = momentum.load(tile.clone(), &mut of_m).iter_mut();
                     match f.nesterov {
                         Nesterov::No => {
-                            for ((p, m), &g) in p.iter_mut().zip(momentum).zip(grad) {
+                            for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
                                 *m = fma::<C>(f.mu, *m, decayed::<C>(f, *p, g));
                                 *p = fma::<C>(-f.lr, *m, *p);
                             }
                         }
                         Nesterov::Yes => {
-                            for ((p, m), &g) in p.iter_mut().zip(momentum).zip(grad) {
+                            for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
                                 let g = decayed::<C>(f, *p, g);
                                 *m = fma::<C>(f.mu, *m, g);
                                 *p = fma::<C>(-f.lr, fma::<C>(f.mu, *m, g), *p);
                             }
                         }
                     }
+                    momentum.store(tile.clone(), &of_m);
                 }
                 None => {
                     for (p, &g) in p.iter_mut().zip(grad) {
@@ -303,9 +282,7 @@ impl Body for SgdChunk<'_> {
                     }
                 }
             }
-            if let Some(low) = &mut self.low {
-                low.store::<C>(tile.start, p);
-            }
+            self.p.store(tile, &of_p);
         }
     }
 }

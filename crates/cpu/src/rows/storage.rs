@@ -39,7 +39,7 @@ impl Storage {
             DType::F16 => Some(Storage::F16),
             DType::E4m3 => Some(Storage::E4m3),
             DType::E5m2 => Some(Storage::E5m2),
-            DType::I32 => None,
+            DType::I32 | DType::U8 => None,
         }
     }
 

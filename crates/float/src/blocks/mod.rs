@@ -5,8 +5,9 @@
 //! | [`Mx`]: MXFP8, MXFP6, MXFP4 | e4m3, e5m2; e3m2, e2m3; e2m1 | 32 of a row | [`E8m0`](crate::E8m0) |
 //! | [`Nvfp4`] | e2m1 | 16 of a row | e4m3, and one f32 for the tensor |
 //! | [`Fp8Blocks`] | e4m3, e5m2 and their fnuz kin | any rectangle, as 1×128 or 128×128 | f32 |
+//! | [`DynamicMap`] | 256 values of its own | 256 | f32: the largest magnitude |
 //!
-//! In all of them:
+//! In all of them but the last, which is for optimiser state:
 //!
 //! * A matrix is given by its values and the length of its rows. The last block of a row is shorter where the row's length
 //!   is not a multiple of the block's; blocks never reach into the next row. Scales lie row by row, ⌈row length / block⌉
@@ -20,12 +21,14 @@
 //!   lose precision or become zero, and never NaN.
 //! * At the other end, magnitudes within rounding of 2^128 may round up to it and read as infinity, as they do in bf16.
 
+mod dynamic;
 mod fp8;
 mod mx;
 mod nvfp4;
 #[cfg(test)]
 mod tests;
 
+pub use dynamic::{DYNAMIC_BLOCK, DynamicMap};
 pub use fp8::{BlockShape, F32Scale, Fp8Blocks};
 pub use mx::{Mx, ScaleRule};
 pub use nvfp4::Nvfp4;

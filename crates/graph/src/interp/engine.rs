@@ -44,7 +44,7 @@ fn import(data: HostSlice<'_>, dtype: DType) -> Vec<f64> {
 
 fn export(t: &Tensor, dtype: DType) -> HostTensor {
     match dtype {
-        DType::I32 => HostTensor::I32(t.data.iter().map(|&v| v as i32).collect()),
+        DType::I32 | DType::U8 => HostTensor::I32(t.data.iter().map(|&v| v as i32).collect()),
         _ => HostTensor::F32(t.data.iter().map(|&v| v as f32).collect()),
     }
 }

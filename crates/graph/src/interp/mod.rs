@@ -10,6 +10,7 @@ mod images;
 mod norm;
 mod pointwise;
 mod quantise;
+mod update;
 
 use halfstep_float::round_to;
 
@@ -250,8 +251,8 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::AttentionGrad(spec) => Ok(contract::attention_grad(*spec, x)),
         Op::Pool { kind, window, stride } => one(images::pool(*kind, *window, *stride, x[0])),
         Op::PoolGrad { kind, window, stride } => one(images::pool_grad(*kind, *window, *stride, x[0], x[1])),
-        Op::AdamW(spec) => Ok(pointwise::adamw(spec, x)),
-        Op::Sgd(spec) => Ok(pointwise::sgd(spec, x)),
+        Op::AdamW(spec) => Ok(update::adamw(spec, x)),
+        Op::Sgd(spec) => Ok(update::sgd(spec, x)),
         Op::AllReduceStart { .. } => {
             let data: Vec<f64> = x.iter().flat_map(|t| &t.data).copied().collect();
             one(Tensor { shape: Shape::from([data.len()]), data })

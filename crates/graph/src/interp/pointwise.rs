@@ -1,9 +1,9 @@
-//! Element by element: functions, dropout and the optimisers.
+//! Element by element: functions and dropout.
 
 use halfstep_float::Philox;
 
 use super::Tensor;
-use crate::op::{AdamWSpec, Binary, SgdSpec, Unary};
+use crate::op::{Binary, Unary};
 
 /// The error function, to about f64 accuracy: the Maclaurin series below 2, the continued fraction of erfc above
 /// (Abramowitz and Stegun 7.1.6 and 7.1.14).
@@ -114,44 +114,6 @@ pub(super) fn dropout(rate: f64, id: u32, x: &Tensor, key: &Tensor) -> Tensor {
     };
     let scaled = |(i, &v): (usize, &f64)| if keep(i) { v / (1.0 - rate) } else { 0.0 };
     Tensor { shape: x.shape.clone(), data: x.data.iter().enumerate().map(scaled).collect() }
-}
-
-pub(super) fn adamw(spec: &AdamWSpec, x: &[&Tensor]) -> Vec<Tensor> {
-    let [p, m, v, grad, lr, grad_scale, step, commit] = x else { return Vec::new() };
-    if commit.scalar() == 0.0 {
-        return vec![(*p).clone(), (*m).clone(), (*v).clone()];
-    }
-    let (lr, scale, t) = (lr.scalar(), grad_scale.scalar(), step.scalar());
-    let correct1 = 1.0 - spec.beta1.powf(t);
-    let correct2 = 1.0 - spec.beta2.powf(t);
-    let mut out = vec![(*p).clone(), (*m).clone(), (*v).clone()];
-    for i in 0..p.data.len() {
-        let g = grad.data[i] * scale;
-        let m = spec.beta1 * m.data[i] + (1.0 - spec.beta1) * g;
-        let v = spec.beta2 * v.data[i] + (1.0 - spec.beta2) * g * g;
-        let decayed = p.data[i] * (1.0 - lr * spec.weight_decay);
-        out[0].data[i] = decayed - lr * (m / correct1) / ((v / correct2).sqrt() + spec.eps);
-        out[1].data[i] = m;
-        out[2].data[i] = v;
-    }
-    out
-}
-
-pub(super) fn sgd(spec: &SgdSpec, x: &[&Tensor]) -> Vec<Tensor> {
-    let [p, momentum, grad, lr, grad_scale, commit] = x else { return Vec::new() };
-    if commit.scalar() == 0.0 {
-        return vec![(*p).clone(), (*momentum).clone()];
-    }
-    let (lr, scale) = (lr.scalar(), grad_scale.scalar());
-    let mut out = vec![(*p).clone(), (*momentum).clone()];
-    for i in 0..p.data.len() {
-        let g = grad.data[i] * scale + spec.weight_decay * p.data[i];
-        let buffer = spec.momentum * momentum.data[i] + g;
-        let step = if spec.nesterov { g + spec.momentum * buffer } else { buffer };
-        out[0].data[i] = p.data[i] - lr * step;
-        out[1].data[i] = buffer;
-    }
-    out
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use super::class::{Class, class};
 use super::plan::PrecisionPlan;
 use super::policy::{Policy, Reason, Rule};
 use super::quantise::{Quantiser, is_state};
+use super::state::keep_state;
 use crate::dtype::{DType, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::{BatchNormPart, Op};
 
 /// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
 pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
+    let graph = &keep_state(graph, policy);
     let quantiser = policy.narrow.map(|narrow| Quantiser::new(narrow, graph));
     let mut pass = Assign { policy, rewrite: Rewrite::new(graph), casts: HashMap::new(), quantiser };
     for node in &graph.nodes {
@@ -51,6 +53,9 @@ impl Assign<'_> {
             (None, Class::Normalise | Class::Follow) => Rule::Follow,
             (_, Class::Source) => return self.source(old, node, &inputs),
         };
+        if node.op.is_movement() && is_low_weight(&self.rewrite.new, inputs[0]) {
+            return self.move_weight(node, &inputs);
+        }
         let rule = if node.phase == Phase::Update { Rule::F32 } else { rule };
         let contraction = class(&node.op) == Class::Contraction;
         let storage = match (rule, self.policy.low) {
@@ -96,7 +101,9 @@ impl Assign<'_> {
         let mut reasons = Vec::new();
         for (i, &output) in node.outputs.iter().enumerate() {
             let value = old.value(output);
-            let (dtype, reason) = if !value.ty.dtype.is_float() {
+            let (dtype, reason) = if matches!(node.op, Op::AdamW(_) | Op::Sgd(_)) {
+                (value.ty.dtype, value.reason.unwrap_or(Reason::Update))
+            } else if !value.ty.dtype.is_float() {
                 (value.ty.dtype, Reason::Integer)
             } else if node.phase == Phase::Update {
                 (DType::F32, Reason::Update)
@@ -129,13 +136,27 @@ impl Assign<'_> {
         self.push(&Node { split, ..node.clone() }, &inputs, types, &reasons);
     }
 
+    /// Moves elements of a bf16 weight. Another shape of all of it is still the weight; a part becomes f32, so that what
+    /// follows, such as the activations behind an embedding, is stored as it is behind an f32 weight.
+    fn move_weight(&mut self, node: &Node, inputs: &[ValueId]) {
+        let shape = |v| self.rewrite.old_value(v).ty.shape.clone();
+        let types = node.outputs.iter().map(|&v| ValueType { shape: shape(v), dtype: DType::Bf16 }).collect();
+        self.push(node, inputs, types, &[Reason::Follows]);
+        if !matches!(node.op, Op::Reshape { .. } | Op::Permute { .. }) {
+            let part = self.rewrite.get(node.outputs[0]);
+            let wide = cast(&mut self.rewrite, &mut self.casts, part, DType::F32, node);
+            self.rewrite.set(node.outputs[0], wide);
+        }
+    }
+
     fn source(&mut self, old: &Graph, node: &Node, inputs: &[ValueId]) {
         let types: Vec<ValueType> = node.outputs.iter().map(|&o| old.value(o).ty.clone()).collect();
-        let reason = match &node.op {
+        let reason = match (&node.op, old.value(node.outputs[0]).reason) {
+            (Op::Read { .. }, Some(kept)) => kept,
             _ if !types[0].dtype.is_float() => Reason::Integer,
-            Op::Read { .. } => Reason::State,
-            Op::Cast { .. } => Reason::Explicit,
-            Op::AllReduceStart { .. } | Op::AllReduceWait { .. } => Reason::Collective,
+            (Op::Read { .. }, None) => Reason::State,
+            (Op::Cast { .. }, _) => Reason::Explicit,
+            (Op::AllReduceStart { .. } | Op::AllReduceWait { .. }, _) => Reason::Collective,
             _ => Reason::Given,
         };
         self.push(node, inputs, types, &vec![reason; node.outputs.len()]);
@@ -155,13 +176,19 @@ impl Assign<'_> {
         let new = &self.rewrite.new;
         let count = old.shape(node.outputs[0]).count();
         let floats = || inputs.iter().filter(|&&v| new.dtype(v).is_float());
+        let dtype = |v: ValueId| if is_low_weight(new, v) { DType::F32 } else { new.dtype(v) };
         let is_const = |v: &&ValueId| matches!(new.node(new.value(**v).node).op, Op::Const { .. });
         let whole = || floats().filter(|&&v| new.shape(v).count() == count && !new.shape(v).is_empty());
         let widest = |dtypes: &mut dyn Iterator<Item = DType>| dtypes.reduce(DType::widest);
-        widest(&mut whole().filter(|v| !is_const(v)).map(|&v| new.dtype(v)))
-            .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| new.dtype(v))))
+        widest(&mut whole().filter(|v| !is_const(v)).map(|&v| dtype(v)))
+            .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| dtype(v))))
             .unwrap_or(DType::F32)
     }
+}
+
+/// Whether `v` is a weight that is kept in bf16.
+fn is_low_weight(graph: &Graph, v: ValueId) -> bool {
+    graph.dtype(v) == DType::Bf16 && is_state(graph, v)
 }
 
 /// Copies by what they are copies of and their type.

@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::graph::{Graph, Node, ValueId};
 use crate::interp::stored;
 use crate::op::{Binary, Op, ReduceKind, Unary};
+use crate::state_formats::WeightFormat;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub enum Lint {
     SumTooLong,
     /// An override stores a norm in a 16-bit format.
     NormInHalf,
+    /// Weights are kept in bf16 and rounded to nearest.
+    UpdatesLost,
 }
 
 /// One thing that is wrong, with its place.
@@ -70,6 +73,7 @@ pub fn lint(graph: &Graph, extents: &[Extent<'_>]) -> Vec<LintFinding> {
             .chain(positions(graph, node, extents))
             .chain(sum(graph, node))
             .chain(norm(graph, node))
+            .chain(update(node))
         {
             if !found.iter().any(|f| (f.lint, &f.name) == (finding.lint, &finding.name)) {
                 found.push(finding);
@@ -81,6 +85,24 @@ pub fn lint(graph: &Graph, extents: &[Extent<'_>]) -> Vec<LintFinding> {
 
 fn finding(node: &Node, lint: Lint, format: DType, message: String) -> LintFinding {
     LintFinding { lint, name: node.name.clone(), op: node.op.name(), format, message }
+}
+
+/// Of every weight alike, so it is said once, of the model.
+fn update(node: &Node) -> Option<LintFinding> {
+    let kept = match &node.op {
+        Op::AdamW(spec) => spec.kept,
+        Op::Sgd(spec) => spec.kept,
+        _ => return None,
+    };
+    (kept.formats.weights == WeightFormat::Bf16).then(|| LintFinding {
+        lint: Lint::UpdatesLost,
+        name: String::new(),
+        op: node.op.name(),
+        format: DType::Bf16,
+        message: "weights are kept in bf16 and rounded to nearest: an update below 1/512 of a weight is lost, and training \
+                  stalls; `weights = \"bf16-stochastic\"` or `\"bf16-kahan\"` keeps it"
+            .into(),
+    })
 }
 
 /// 2^(mantissa bits + 1): up to here a format has every whole number.

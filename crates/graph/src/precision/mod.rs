@@ -8,6 +8,7 @@ mod narrow;
 mod plan;
 mod policy;
 mod quantise;
+mod state;
 
 pub use assign::assign;
 pub use class::{Class, class};
@@ -15,3 +16,4 @@ pub use lint::{Extent, Lint, LintFinding, lint};
 pub use narrow::{GradientRounding, Narrow, Scaling};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Reason, Rule};
+pub use state::{COMPENSATION, keep_state};

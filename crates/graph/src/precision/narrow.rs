@@ -96,6 +96,11 @@ impl Narrow {
         matches!(self.scaling, Scaling::Block128 | Scaling::Mx { .. } | Scaling::Nvfp4)
     }
 
+    /// Whether a scale is derived from the largest magnitude of a whole tensor, of which a rank sees only its part.
+    pub fn sees_whole_tensors(&self) -> bool {
+        matches!(self.scaling, Scaling::Delayed { .. } | Scaling::Current { .. } | Scaling::Nvfp4)
+    }
+
     /// The blocks of an operand whose contraction sums along `axis`.
     pub(super) fn blocks(&self, axis: usize, is_weight: bool) -> Blocks {
         match self.scaling {

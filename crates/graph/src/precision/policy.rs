@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::narrow::Narrow;
 use crate::dtype::{DType, Split};
+use crate::state_formats::{StateFormats, WeightFormat};
 
 /// What to do with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct Policy {
     /// How contractions split f32 operands; none for policies with a low format and for `fp32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// How weights and moments are kept.
+    #[serde(default, skip_serializing_if = "StateFormats::is_f32_ref")]
+    pub state: StateFormats,
     /// Exceptions; the first match holds.
     pub overrides: Vec<Override>,
 }
@@ -88,6 +92,19 @@ impl Policy {
     /// Those that a comparison sets side by side unless it is told which.
     pub const USUAL: [&'static str; 3] = ["fp32", "bf16", "fp16"];
 
+    /// All in f32.
+    pub fn fp32() -> Policy {
+        let state = StateFormats::default();
+        Policy { name: "fp32".into(), low: None, narrow: None, split: None, state, overrides: Vec::new() }
+    }
+
+    /// The same policy for a model that is only read, from f32 weights as checkpoints have them. Results are the same: bf16
+    /// weights are f32 numbers too, and products round others as they read them.
+    #[must_use]
+    pub fn reading_f32_weights(self) -> Policy {
+        Policy { state: StateFormats::default(), ..self }
+    }
+
     /// A named policy without exceptions.
     ///
     /// Errors: no policy has that name.
@@ -102,7 +119,13 @@ impl Policy {
             _ if narrow.is_some() => (Some(DType::Bf16), None),
             other => return Err(PolicyError(other.to_string())),
         };
-        Ok(Policy { name: name.to_string(), low, narrow, split, overrides: Vec::new() })
+        Ok(Policy { name: name.to_string(), low, narrow, split, ..Policy::fp32() })
+    }
+
+    /// Whether the policy can keep weights in this format: bf16 ones are for contractions that multiply in bf16, or in codes
+    /// made of it. In f32 products they would only lose digits, and f16 has not their range.
+    pub fn takes(&self, weights: WeightFormat) -> bool {
+        weights == WeightFormat::F32 || self.low == Some(DType::Bf16)
     }
 
     /// The exception that holds for `name`, if any.
@@ -153,6 +176,22 @@ pub enum Reason {
     CastForF32,
     /// Master weights and other state.
     State,
+    /// A bf16 weight without a master copy, rounded to nearest.
+    LowWeight,
+    /// A bf16 weight without a master copy, rounded stochastically.
+    StochasticWeight,
+    /// A bf16 weight with a compensation beside it.
+    CompensatedWeight,
+    /// What rounding has left over of a weight.
+    Compensation,
+    /// A moment in bf16.
+    LowMoment,
+    /// A moment in codes of eight bits.
+    MomentCodes,
+    /// The largest magnitudes of the blocks of a moment.
+    MomentScale,
+    /// State that is f32 under a policy that keeps larger tensors in fewer bytes.
+    SmallState,
     /// Given by the caller, or a constant.
     Given,
     /// Whole numbers.
@@ -197,6 +236,24 @@ impl fmt::Display for Reason {
             Reason::CastForContraction => "copy rounded for the contractions that read it",
             Reason::CastForF32 => "copy widened for an operation kept in f32",
             Reason::State => "state: master copy",
+            Reason::LowWeight => {
+                "state: bf16 weight without a master copy, rounded to nearest: updates below half an ulp are lost"
+            }
+            Reason::StochasticWeight => {
+                "state: bf16 weight without a master copy, rounded stochastically, so that small updates count on average"
+            }
+            Reason::CompensatedWeight => {
+                "state: bf16 weight without a master copy; what rounding leaves over is kept beside it"
+            }
+            Reason::Compensation => "state: what rounding the weight left over, added to its next update",
+            Reason::LowMoment => {
+                "state: moment in bf16, rounded stochastically: to nearest it would not decay, for 1 - β₂ is below half an ulp"
+            }
+            Reason::MomentCodes => "state: moment in codes of 8 bits, 256 to a block",
+            Reason::MomentScale => "state: largest magnitude of each block of a moment",
+            Reason::SmallState => {
+                "state: f32, for it is a vector or has fewer than 4096 elements: nothing to gain"
+            }
             Reason::Given => "given by the caller or constant",
             Reason::Integer => "whole numbers",
             Reason::Explicit => "the model asked for this format",

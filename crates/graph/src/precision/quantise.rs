@@ -12,7 +12,7 @@ use crate::graph::{Graph, GraphError, Init, Node, Phase, Rewrite, SlotKind, Valu
 use crate::op::{Binary, Blocks, Op, Quantise, ReduceKind, SlotId, Unary};
 
 /// Name of the input that carries the words that draws are keyed by.
-const KEY: &str = "key";
+pub(super) const KEY: &str = "key";
 /// The largest scale: its reciprocal is a normal number.
 const LARGEST_SCALE: f64 = (1u128 << 126) as f64;
 /// e2m1's largest value times e4m3's.
@@ -194,7 +194,7 @@ impl Quantiser {
         let made = g.scoped(&name, |g| {
             g.in_phase(phase, |g| {
                 let (scale, factor) = self.scale(g, &name, v, format)?;
-                let quantise = Quantise { format, blocks, draws: key.map(|_| number(&name)) };
+                let quantise = Quantise { format, blocks, draws: key.map(|_| draws_number(&name)) };
                 let operands: Vec<ValueId> = [Some(v), scale, key].into_iter().flatten().collect();
                 Ok::<_, GraphError>(Codes { codes: g.push(Op::Quantise(quantise), &operands)?[0], factor })
             })
@@ -327,6 +327,6 @@ fn scale_of(g: &mut Graph, amax: ValueId, largest: f64, margin: u32) -> Result<V
 
 /// The number of the draws of the value of this name: the FNV-1a hash of 32 bits (Fowler, Noll and Vo) with the highest bit
 /// set. Dropouts are numbered from 0.
-fn number(name: &str) -> u32 {
+pub(super) fn draws_number(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) | 1 << 31
 }

@@ -106,6 +106,7 @@ impl From<TrainError> for Failure {
             TrainError::Uneven { .. } => {
                 Failure::asked(e.to_string(), "change `batch`, or the number of ranks")
             }
+            TrainError::ScaleOfAPart { .. } => Failure::asked(e.to_string(), "take another `--precision`"),
             // Known before anything ran, and another number in the recipe mends it.
             TrainError::Budget { .. } => {
                 Failure::asked(e.to_string(), "`halfstep plan` shows where the bytes go")

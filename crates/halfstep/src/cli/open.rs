@@ -51,6 +51,7 @@ impl Opened {
                 policy
             }
         };
+        let policy = policy.reading_f32_weights();
         Ok(Opened { recipe, preprocessing, manifest, model, checkpoint, policy, dir })
     }
 

@@ -95,7 +95,7 @@ pub fn measure(
         if !served.iter().any(|p: &Policy| p.name == name) {
             let (policy, _) =
                 recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
-            served.push(policy);
+            served.push(policy.reading_f32_weights());
         }
     }
     let threads = halfstep::threads_or_all(threads);

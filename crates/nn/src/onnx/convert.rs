@@ -54,6 +54,7 @@ pub fn data_type(dtype: DType) -> DataType {
         DType::E4m3 => DataType::Float8e4m3fn,
         DType::E5m2 => DataType::Float8e5m2,
         DType::I32 => DataType::Int32,
+        DType::U8 => DataType::Uint8,
     }
 }
 
@@ -195,6 +196,7 @@ impl<'a> Converter<'a> {
             DType::Bf16 => x.iter().flat_map(|&v| bf16_from_f32(v).to_le_bytes()).collect(),
             DType::E4m3 => x.iter().map(|&v| e4m3_from_f32(v)).collect(),
             DType::E5m2 => x.iter().map(|&v| e5m2_from_f32(v)).collect(),
+            DType::U8 => x.iter().map(|&v| v as u8).collect(),
             DType::F32 | DType::I32 => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let dims = slot.ty.shape.iter().map(|&s| s as i64).collect();

@@ -5,6 +5,8 @@
 pub enum DataType {
     /// f32.
     Float = 1,
+    /// u8.
+    Uint8 = 2,
     /// i32.
     Int32 = 6,
     /// i64.

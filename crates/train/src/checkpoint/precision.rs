@@ -2,7 +2,7 @@
 //! `schema/precision-manifest.schema.json` describes it.
 
 use halfstep_graph::precision::{Compute, GradientRounding, PlanEntry, Policy};
-use halfstep_graph::{DType, SlotKind};
+use halfstep_graph::{DType, MomentFormat, SlotKind, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::scaler::LossScale;
@@ -104,6 +104,8 @@ pub enum TensorKind {
     Weight,
     /// A running average of weights or gradients.
     Moment,
+    /// What rounding has left over of a weight.
+    Compensation,
     /// A running statistic of the data.
     Statistic,
     /// State of the loss scaler.
@@ -119,6 +121,7 @@ impl From<SlotKind> for TensorKind {
         match kind {
             SlotKind::Weight { .. } => TensorKind::Weight,
             SlotKind::Moment => TensorKind::Moment,
+            SlotKind::Compensation => TensorKind::Compensation,
             SlotKind::Statistic => TensorKind::Statistic,
             SlotKind::Scaler => TensorKind::Scaler,
             SlotKind::Scale => TensorKind::Scale,
@@ -145,21 +148,14 @@ impl PrecisionManifest {
     ) -> Self {
         let slots: Vec<&halfstep_graph::Slot> = session.lasting_slots().collect();
         let low = session.policy().low.unwrap_or(DType::F32);
-        let kept = |wanted: fn(SlotKind) -> bool| {
-            slots
-                .iter()
-                .filter(|s| wanted(s.kind))
-                .map(|s| s.ty.dtype)
-                .reduce(DType::widest)
-                .unwrap_or(DType::F32)
-        };
+        let state = session.policy().state;
         let stored = |slot: &halfstep_graph::Slot| StoredTensor {
             name: slot.name.clone(),
             file: file(slot.kind).into(),
             kind: slot.kind.into(),
             shape: slot.ty.shape.to_vec(),
             // Floating-point values leave an engine as f32, and are saved as they come.
-            storage: if slot.ty.dtype == DType::I32 { DType::I32 } else { DType::F32 },
+            storage: if slot.ty.dtype.is_float() { DType::F32 } else { DType::I32 },
         };
         PrecisionManifest {
             format: FORMAT.into(),
@@ -170,8 +166,17 @@ impl PrecisionManifest {
                 storage: low,
                 compute: compute(session.policy(), low),
                 accumulation: DType::F32,
-                master: kept(|k| matches!(k, SlotKind::Weight { .. })),
-                moments: kept(|k| k == SlotKind::Moment),
+                master: match state.weights {
+                    WeightFormat::F32 => DType::F32,
+                    WeightFormat::Bf16 | WeightFormat::Bf16Stochastic | WeightFormat::Bf16Kahan => {
+                        DType::Bf16
+                    }
+                },
+                moments: match state.moments {
+                    MomentFormat::F32 => DType::F32,
+                    MomentFormat::Bf16 => DType::Bf16,
+                    MomentFormat::Int8 => DType::U8,
+                },
                 rounding: match session.policy().narrow.map(|n| n.rounding) {
                     Some(GradientRounding::Stochastic) => Rounding::Stochastic,
                     Some(GradientRounding::Nearest) | None => Rounding::NearestEven,

@@ -66,8 +66,8 @@ impl Observed {
                 graph.values[node.outputs[0].0 as usize].ty.dtype = DType::F32;
             }
         }
-        let f32 = Policy { name: "fp32".into(), low: None, narrow: None, split: None, overrides: Vec::new() };
-        Observed::of(graph, session, &f32)
+        let fp32 = Policy::fp32();
+        Observed::of(graph, session, &fp32)
     }
 
     fn of(graph: Graph, session: &Session<'_>, policy: &Policy) -> Result<Observed, TrainError> {

@@ -23,8 +23,8 @@
 mod error;
 mod evidence;
 mod experiment;
-mod narrow;
 mod plan_file;
+mod policy;
 mod read;
 mod settings;
 
@@ -38,8 +38,9 @@ use serde::{Serialize, Serializer};
 pub use error::RecipeError;
 pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
-pub use narrow::NarrowSettings;
 pub use plan_file::PlanFile;
+pub use policy::PolicySettings;
+pub(crate) use policy::check_state;
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
     PrecisionSettings, TrackSettings, TrainSettings, check_url,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use halfstep_data::{DataSpec, DataTable, nearest};
-use halfstep_graph::precision::{Narrow, Policy};
+use halfstep_graph::precision::Policy;
 use halfstep_nn::ModelSpec;
 use serde::Deserialize;
 use toml::Spanned;
@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::RecipeError;
 use super::evidence::EvidenceSettings;
-use super::narrow::NarrowSettings;
+use super::policy::PolicySettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
     PrecisionTable, TrackSettings, TrainSettings, TrainTable,
@@ -409,19 +409,20 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
             Some(scale)
         }
     };
-    let mut narrow = BTreeMap::new();
+    let mut of_policies = BTreeMap::new();
     for name in Policy::NAMES {
-        let Some(recipe) = Narrow::named(name) else { continue };
+        let Ok(policy) = Policy::named(name) else { continue };
         let Some(value) = section.take(name) else { continue };
         let span = value.span();
         let DeValue::Table(table) = value.into_inner() else {
             let error = RecipeError::new(format!("`{name}` is not a section"));
-            return Err(error.at(span, "expected a section, such as [precision.fp8] with history = 16"));
+            let label = format!("expected a section, such as [precision.{name}] with moments = \"bf16\"");
+            return Err(error.at(span, label));
         };
         let path = format!("precision.{name}");
-        let settings: NarrowSettings = Section { name: path.clone(), table, span }.deserialise()?;
-        settings.apply(recipe).map_err(|e| setting(&path, &e, source))?;
-        narrow.insert(name.to_string(), settings);
+        let settings: PolicySettings = Section { name: path.clone(), table, span }.deserialise()?;
+        settings.apply(policy).map_err(|e| setting(&path, &e, source))?;
+        of_policies.insert(name.to_string(), settings);
     }
     let table: PrecisionTable = section.deserialise()?;
     check_policy("policy", &table.policy, source)?;
@@ -437,7 +438,7 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
         }
     }
     let PrecisionTable { policy, policies, overrides, .. } = table;
-    Ok(PrecisionSettings { policy, policies, loss_scale, overrides, narrow })
+    Ok(PrecisionSettings { policy, policies, loss_scale, overrides, of_policies })
 }
 
 fn check_policy(key: &str, name: &str, source: &Source) -> Result<(), RecipeError> {

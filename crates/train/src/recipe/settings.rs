@@ -6,7 +6,7 @@ use halfstep_graph::ByteSize;
 use halfstep_graph::precision::{Override, Policy, PolicyError};
 use serde::{Deserialize, Serialize};
 
-use super::narrow::NarrowSettings;
+use super::policy::PolicySettings;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
 use crate::step_options::{Group, Reduce, StepOptions};
@@ -254,9 +254,9 @@ pub struct PrecisionSettings {
     /// `overrides`: exceptions by name pattern, for every policy but `fp32`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
-    /// `[precision.fp8]` and its like: settings of the policies below 16 bits, by policy.
+    /// `[precision.fp8]` and its like: settings of one policy, by its name.
     #[serde(flatten)]
-    pub narrow: BTreeMap<String, NarrowSettings>,
+    pub of_policies: BTreeMap<String, PolicySettings>,
 }
 
 impl Default for PrecisionSettings {
@@ -266,7 +266,7 @@ impl Default for PrecisionSettings {
             policies: Policy::USUAL.map(String::from).to_vec(),
             loss_scale: None,
             overrides: Vec::new(),
-            narrow: BTreeMap::new(),
+            of_policies: BTreeMap::new(),
         }
     }
 }
@@ -277,9 +277,9 @@ impl PrecisionSettings {
     /// Errors: no policy has that name.
     pub fn resolve(&self, name: &str) -> Result<(Policy, LossScale), PolicyError> {
         let mut policy = Policy::named(name)?;
-        if let (Some(narrow), Some(settings)) = (policy.narrow, self.narrow.get(name)) {
+        if let Some(settings) = self.of_policies.get(name) {
             // They were checked when the recipe was read.
-            policy.narrow = Some(settings.apply(narrow).unwrap_or(narrow));
+            policy = settings.apply(policy.clone()).unwrap_or(policy);
         }
         if policy.low.is_some() || policy.split.is_some() {
             policy.overrides = self.overrides.clone();
@@ -303,6 +303,11 @@ pub(crate) struct PrecisionTable {
     /// Read apart, because its keys depend on its kind.
     pub loss_scale: Option<()>,
     /// Read apart, to point at what is wrong in them.
+    pub fp32: Option<()>,
+    pub bf16: Option<()>,
+    pub fp16: Option<()>,
+    pub bf16x3: Option<()>,
+    pub bf16x6: Option<()>,
     pub fp8: Option<()>,
     #[serde(rename = "fp8-current")]
     pub fp8_current: Option<()>,
@@ -316,6 +321,7 @@ pub(crate) struct PrecisionTable {
 impl Default for PrecisionTable {
     fn default() -> PrecisionTable {
         let PrecisionSettings { policy, policies, overrides, .. } = PrecisionSettings::default();
+        let [fp32, bf16, fp16, bf16x3, bf16x6] = [None; 5];
         let [fp8, fp8_current, fp8_block, mxfp8, mxfp4, nvfp4] = [None; 6];
         let loss_scale = None;
         PrecisionTable {
@@ -323,6 +329,11 @@ impl Default for PrecisionTable {
             policies,
             overrides,
             loss_scale,
+            fp32,
+            bf16,
+            fp16,
+            bf16x3,
+            bf16x6,
             fp8,
             fp8_current,
             fp8_block,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use halfstep_graph::engine::Engine;
+use halfstep_graph::engine::{Engine, HostTensor};
 use halfstep_train::checkpoint::{CheckpointEvent, Checkpoints, Latest, Rejected, attempts_of};
 use halfstep_train::files::{Disk, Files};
 use halfstep_train::metrics::{EvaluationMetrics, Event, Line, Outcome, StepMetrics};
@@ -148,7 +148,10 @@ pub fn run_well(
 }
 
 pub fn bits(session: &Session<'_>) -> BTreeMap<String, Vec<u32>> {
-    let values = |name: &str| session.download(name).unwrap().f32().iter().map(|v| v.to_bits()).collect();
+    let values = |name: &str| match session.download(name).unwrap() {
+        HostTensor::F32(values) => values.into_iter().map(f32::to_bits).collect(),
+        HostTensor::I32(values) => values.into_iter().map(|v| v as u32).collect(),
+    };
     session.lasting_slots().map(|s| (s.name.clone(), values(&s.name))).collect()
 }
 
