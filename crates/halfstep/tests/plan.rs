@@ -45,6 +45,7 @@ fn a_plan_is_what_a_run_holds_and_a_budget_changes_nothing_else() {
         let precision = entry["precision"].as_str().unwrap();
         let run = json(&place, &["train", "recipe.toml", "--precision", precision]);
         assert_eq!(run["arena_bytes"], step["footprint"]["arena"], "{precision}");
+        assert_eq!(run["checkpoints"]["snapshot_bytes"], entry["checkpoint_bytes"], "{precision}");
     }
     let (fp32, bf16) = (total(&plan, "fp32"), total(&plan, "bf16"));
     assert!(bf16 < fp32);

@@ -18,7 +18,7 @@ use crate::optimiser::Optimiser;
 use crate::recipe::check_state;
 use crate::scaler::{FLUSHED_SLOT, LossScale};
 use crate::setting::{SettingError, require};
-use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph};
+use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph, snapshot_bytes};
 use crate::step_options::StepOptions;
 
 /// Every form of a program from model to memory plan, for reading.
@@ -667,7 +667,7 @@ impl<'a> Session<'a> {
 
     /// Bytes of a copy of all lasting state, in which every element takes four.
     pub fn snapshot_bytes(&self) -> usize {
-        self.lasting_slots().map(|s| 4 * s.ty.shape.count()).sum()
+        snapshot_bytes(self.state.slots())
     }
 
     /// A slot's values.

@@ -102,6 +102,11 @@ pub const AVERAGE: &str = "optimiser.average.";
 /// than by being one, and few enough that the first sums begin early in the backward pass.
 const BUCKET_BYTES: usize = 1 << 20;
 
+/// Bytes of the copy that a checkpoint is written from: all lasting state of these slots, in which every element takes four.
+pub fn snapshot_bytes(slots: &[Slot]) -> usize {
+    slots.iter().filter(|s| is_lasting(s)).map(|s| 4 * s.ty.shape.count()).sum()
+}
+
 /// Whether a slot outlives a step: not sums over parts of a batch, nor what rounding has left of a rank's gradients.
 pub fn is_lasting(slot: &Slot) -> bool {
     !slot.name.starts_with(ACCUMULATE) && !slot.name.starts_with(RESIDUAL)

@@ -5,7 +5,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::graph::{ByteSize, Footprint};
 use halfstep::train::memory::{StepStages, step_stages};
 use halfstep::train::recipe::Experiment;
-use halfstep::train::step::is_lasting;
+use halfstep::train::step::snapshot_bytes;
 
 use super::failure::Failure;
 use super::machine::{self, Available};
@@ -45,8 +45,7 @@ fn need(
     let plan = train.plan;
     let besides_state = |held: Footprint| held.total() - held.state;
     let end = apply.map_or(0, |stages| besides_state(stages.plan.footprint));
-    let lasting = plan.graph.slots.iter().filter(|s| is_lasting(s));
-    let snapshot = if checkpoints { lasting.map(|s| 4 * s.ty.shape.count()).sum() } else { 0 };
+    let snapshot = if checkpoints { snapshot_bytes(&plan.graph.slots) } else { 0 };
     // Programs run one after another in one arena.
     Ok(Need { state: plan.footprint.state, scratch: besides_state(plan.footprint).max(end), snapshot })
 }

@@ -12,7 +12,7 @@ use halfstep::nn::ModelSpec;
 use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::{TrainError, stages};
-use halfstep::train::step::eval_graph;
+use halfstep::train::step::{eval_graph, snapshot_bytes};
 use serde::Serialize;
 
 use super::args::{Largest, Plan};
@@ -44,6 +44,8 @@ struct Planned {
     total_bytes: Option<usize>,
     /// What the evaluation of a batch adds to it.
     evaluation_bytes: Option<usize>,
+    /// What the copy adds that checkpoints of `train` are written from.
+    checkpoint_bytes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recomputation: Option<Recomputed>,
     /// Why there is none.
@@ -140,6 +142,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
                 step: None,
                 total_bytes: None,
                 evaluation_bytes: None,
+                checkpoint_bytes: None,
                 recomputation: None,
                 problem,
             });
@@ -155,10 +158,12 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
         extra_work: r.extra_work,
     });
     let report = step.plan.memory();
+    let checkpoint = snapshot_bytes(&step.plan.graph.slots);
     Ok(Planned {
         precision,
         total_bytes: Some(report.footprint.total()),
         evaluation_bytes: Some(added(&report.footprint, &evaluation)),
+        checkpoint_bytes: Some(checkpoint),
         recomputation,
         problem: None,
         step: Some(report),
@@ -289,6 +294,8 @@ fn table(plans: &[&Planned]) -> String {
     rows.push(("of these, the arena".into(), cells(&|s| s.footprint.arena)));
     let evaluation = plans.iter().map(|p| units::bytes(p.evaluation_bytes.unwrap_or(0)));
     rows.push(("an evaluation adds".into(), evaluation.collect()));
+    let checkpoint = plans.iter().map(|p| units::bytes(p.checkpoint_bytes.unwrap_or(0)));
+    rows.push(("a checkpoint adds".into(), checkpoint.collect()));
     aligned(&rows)
 }
 
