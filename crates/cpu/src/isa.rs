@@ -14,7 +14,9 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, VL and DQ: 512-bit vectors.
     Avx512,
-    /// AMX tiles with bf16 products, on top of AVX-512.
+    /// AVX512-BF16 on top of AVX-512: pairs of bf16 products added to f32.
+    Avx512Bf16,
+    /// AMX tiles with bf16 products, on top of all that.
     Amx,
     /// AMX tiles that take f16 too.
     AmxFp16,
@@ -22,7 +24,8 @@ pub enum Level {
 
 impl Level {
     /// All levels, lowest first.
-    pub const ALL: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx, Level::AmxFp16];
+    pub const ALL: [Level; 6] =
+        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx, Level::AmxFp16];
 
     /// The name used by `HALFSTEP_ISA` and in reports.
     pub fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512-bf16",
             Level::Amx => "amx",
             Level::AmxFp16 => "amx-fp16",
         }
@@ -54,7 +58,7 @@ pub enum IsaError {
         best: Level,
     },
     /// `HALFSTEP_ISA` holds something else than a level's name.
-    #[error("HALFSTEP_ISA is `{0}`; expected one of portable, avx2, avx512, amx, amx-fp16")]
+    #[error("HALFSTEP_ISA is `{0}`; expected one of portable, avx2, avx512, avx512-bf16, amx, amx-fp16")]
     Unknown(String),
 }
 
@@ -109,7 +113,7 @@ impl Isa {
         self.0
     }
 
-    /// Runs `kernel` compiled for this instruction set. AMX has no vector instructions of its own: it uses AVX-512.
+    /// Runs `kernel` compiled for this instruction set. Levels above AVX-512 add products only: `kernel` is compiled for AVX-512.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
@@ -119,7 +123,7 @@ impl Isa {
             Level::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Amx | Level::AmxFp16 => unsafe { run_avx512(kernel) },
+            Level::Avx512 | Level::Avx512Bf16 | Level::Amx | Level::AmxFp16 => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(),
         }
@@ -164,6 +168,9 @@ fn missing(level: Level) -> Vec<&'static str> {
     }
     if level >= Level::Avx512 {
         need!("avx512f" "avx512bw" "avx512vl" "avx512dq");
+    }
+    if level >= Level::Avx512Bf16 {
+        need!("avx512bf16");
     }
     if level >= Level::Amx && !crate::amx::available() {
         missing.push("amx-bf16");

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::gemm::tile_peak;
+use crate::gemm::bf16_peak;
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
 use crate::rows::{Body, Caps, dispatch, fma};
@@ -20,8 +20,9 @@ const TRIES: usize = 5;
 pub struct Roofline {
     /// f32 operations in registers, a multiply-add counted as two.
     pub f32_flops: f64,
-    /// Operations on bf16 operands by tiles, from the first-level cache; `None` without tiles.
-    pub tile_flops: Option<f64>,
+    /// Operations on bf16 operands by what multiplies packed tiles, from the first-level cache; `None` where that is f32
+    /// arithmetic.
+    pub bf16_flops: Option<f64>,
     /// Bytes read plus bytes written by copies that no cache holds.
     pub memory_bytes: f64,
 }
@@ -35,14 +36,14 @@ impl Roofline {
             let flops = sum(pool, threads, &|_| dispatch(isa, Chains));
             flops / begin.elapsed().as_secs_f64()
         });
-        let tile_flops = (isa.level() >= Level::Amx).then(|| {
+        let bf16_flops = (isa.level() >= Level::Avx512Bf16).then(|| {
             best(|| {
                 let begin = Instant::now();
-                let flops = sum(pool, threads, &|_| tile_peak(isa));
+                let flops = sum(pool, threads, &|_| bf16_peak(isa));
                 flops / begin.elapsed().as_secs_f64()
             })
         });
-        Roofline { f32_flops, tile_flops, memory_bytes: copy_rate(pool) }
+        Roofline { f32_flops, bf16_flops, memory_bytes: copy_rate(pool) }
     }
 }
 
@@ -119,7 +120,7 @@ mod tests {
             let roof = Roofline::measure(isa, &Pool::new(NonZeroUsize::MIN));
             assert!(roof.f32_flops > 1e8 && roof.f32_flops < 1e13, "{isa}: {roof:?}");
             assert!(roof.memory_bytes > 1e7 && roof.memory_bytes < 1e13, "{isa}: {roof:?}");
-            assert_eq!(roof.tile_flops.is_some(), isa.level() >= Level::Amx);
+            assert_eq!(roof.bf16_flops.is_some(), isa.level() >= Level::Avx512Bf16);
         }
     }
 }

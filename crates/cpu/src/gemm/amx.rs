@@ -13,8 +13,7 @@ use super::Compute;
 use super::engine::{Engine, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
-use super::scheme::{self, Scheme, TileFormat};
-use super::scratch::Scratch;
+use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use crate::isa::{Isa, Kernel, Level};
 
@@ -287,23 +286,4 @@ impl<S: Scheme> TileUnit for Amx<S> {
             end(c, 4 * c_row);
         }
     }
-}
-
-/// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do. Returns the number of
-/// operations, 0 without tiles.
-pub(crate) fn tile_peak(isa: Isa) -> f64 {
-    const K: usize = 256;
-    const TIMES: usize = 4000;
-    let Some(tiles) = Tiles::new(isa) else { return 0.0 };
-    let engine = Amx::<scheme::Bf16>::new(tiles);
-    let mut scratch = Scratch::new();
-    let panel = 2 * 32 * K;
-    let base = scratch.take(2 * panel + 4 * 32 * 32);
-    configure(tiles);
-    for _ in 0..TIMES {
-        // SAFETY: three regions of the scratch memory just taken, each a multiple of 64 bytes long; the values in them,
-        // whatever they are, change neither the work nor its time.
-        unsafe { engine.tile(K, base.cast(), base.add(panel).cast(), base.add(2 * panel).cast(), true) };
-    }
-    (2 * 32 * 32 * K * TIMES) as f64
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::scratch::{Scratch, whole_lines};
 use super::source::Source;
 use super::{Compute, pack};
 use crate::isa::{Isa, Kernel, Level};
@@ -103,6 +104,40 @@ pub(crate) trait TileUnit: Sync {
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.
 pub(crate) fn panel_units<E: Engine>(width: usize, k: usize) -> usize {
     width * k.next_multiple_of(E::STEP) * E::PARTS
+}
+
+/// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do. Returns the number of
+/// operations.
+pub(crate) fn peak<E: Engine>(engine: E) -> f64 {
+    const K: usize = 256;
+    const TIMES: usize = 4000;
+    let mut scratch = Scratch::new();
+    let bytes = |width: usize| whole_lines(panel_units::<E>(width, K) * size_of::<E::Unit>());
+    let (a, b) = (bytes(E::MR), bytes(E::NR));
+    let base = scratch.take(a + b + whole_lines(E::MR * E::NR * size_of::<f32>()));
+    engine.prepare();
+    for _ in 0..TIMES {
+        engine.enter(Peak { engine, k: K, at: [base, base.wrapping_add(a), base.wrapping_add(a + b)] });
+    }
+    (2 * E::MR * E::NR * K * TIMES) as f64
+}
+
+struct Peak<E> {
+    engine: E,
+    k: usize,
+    at: [*mut u8; 3],
+}
+
+impl<E: Engine> Kernel for Peak<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let [a, b, acc] = self.at;
+        // SAFETY: three regions of the scratch memory that `peak` took, each a multiple of 64 bytes long; the values in
+        // them, whatever they are, change neither the work nor its time.
+        unsafe { self.engine.tile(self.k, a.cast(), b.cast(), acc.cast(), true) }
+    }
 }
 
 macro_rules! f32_packing {

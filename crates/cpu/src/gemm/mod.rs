@@ -12,6 +12,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dot;
 mod element;
 mod engine;
 mod pack;
@@ -30,7 +32,6 @@ mod transpose;
 pub use scratch::Scratch;
 pub use source::Data;
 
-pub(crate) use amx::tile_peak;
 pub(crate) use engine::TileUnit;
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
@@ -434,6 +435,8 @@ macro_rules! with_engine {
                     let $engine = amx::Amx::<S>::new(tiles);
                     $body
                 }, else unreachable!("f32 has no tiles"))
+            } else if let Some($engine) = dot::Dots::new(isa).filter(|_| compute == Compute::Bf16) {
+                $body
             } else if let Some($engine) = engine::Avx512::new(isa) {
                 $body
             } else if let Some($engine) = engine::Avx2::new(isa) {
@@ -453,8 +456,8 @@ macro_rules! with_engine {
     }};
 }
 
-/// Runs `$body` with `$engine` bound to the engine of tiles for an instruction set and a compute format, or `$other` where
-/// there is none.
+/// Runs `$body` with `$engine` bound to the engine that multiplies packed tiles for an instruction set and a compute format, or
+/// `$other` where there is none.
 macro_rules! with_tiles {
     ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
@@ -465,7 +468,10 @@ macro_rules! with_tiles {
                     let $engine = $crate::gemm::amx::Amx::<S>::new(tiles);
                     $body
                 }, else $other),
-                None => $other,
+                None => match $crate::gemm::dot::Dots::new($isa) {
+                    Some($engine) if compute == $crate::gemm::Compute::Bf16 => $body,
+                    _ => $other,
+                },
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -498,6 +504,11 @@ fn make_plan<E: engine::Engine>(_: E, extents: Extents, operands: Operands, thre
 
 fn with_chain<E: engine::Engine>(_: E, plan: Plan) -> Plan {
     plan.with_chain::<E>()
+}
+
+/// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
+pub(crate) fn bf16_peak(isa: Isa) -> f64 {
+    with_tiles!(isa, Compute::Bf16, engine => engine::peak(engine), else 0.0)
 }
 
 /// Bytes of scratch for a problem of these extents, `chained` if a chain continues its results.

@@ -106,6 +106,8 @@ pub(crate) fn format_of(compute: Compute) -> Format {
 pub(crate) enum Unit {
     /// f32 multiply-add.
     Vector,
+    /// Pairs of bf16 products.
+    Dots,
     /// Tiles of bf16.
     Tiles,
     /// Tiles of bf16 and of f16.
@@ -117,6 +119,7 @@ impl Unit {
         match isa.level() {
             Level::AmxFp16 => Unit::TilesWithF16,
             Level::Amx => Unit::Tiles,
+            Level::Avx512Bf16 => Unit::Dots,
             _ => Unit::Vector,
         }
     }
@@ -124,7 +127,7 @@ impl Unit {
     /// Products of tiles for one product of matrices, and what fraction of Σ|a||b| they leave out.
     pub fn passes(self, compute: Compute) -> (usize, f64) {
         match (self, compute) {
-            (Unit::Vector, _) | (_, Compute::F32 | Compute::Bf16) => (1, 0.0),
+            (Unit::Vector | Unit::Dots, _) | (_, Compute::F32 | Compute::Bf16) => (1, 0.0),
             (Unit::TilesWithF16, Compute::F16) => (1, 0.0),
             (Unit::Tiles, Compute::F16) => (4, 0.0),
             (_, Compute::Split(split)) => (split.products(), split.bound()),
@@ -152,7 +155,7 @@ pub(crate) fn bound(
     let (passes, left_out) = unit.passes(compute);
     let flushed = match compute {
         Compute::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
-        Compute::Split(_) if unit != Unit::Vector => 2.0 * passes as f64 + 4.0 * largest,
+        Compute::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => 2.0 * passes as f64 + 4.0 * largest,
         _ => 0.0,
     };
     let n = (passes * k + 2) as f64;

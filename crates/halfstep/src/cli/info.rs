@@ -65,6 +65,13 @@ fn runs_on(level: Level) -> Vec<RunsOn> {
             "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
             "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
         ],
+        Level::Avx512Bf16 => [
+            "f32 multiply-add, AVX-512",
+            "AVX512-BF16: exact bf16 products added in pairs, f32 sums",
+            "f32 multiply-add of f16 values (exact products), AVX-512: saves memory, not time",
+            "f32 multiply-add, AVX-512, faster here than three bf16 passes: as accurate and as fast as fp32",
+            "f32 multiply-add, AVX-512, faster here than six bf16 passes: as accurate and as fast as fp32",
+        ],
         Level::Amx | Level::AmxFp16 => [
             "f32 multiply-add, AVX-512",
             "AMX tiles: exact bf16 products, f32 sums",
@@ -80,6 +87,7 @@ fn runs_on(level: Level) -> Vec<RunsOn> {
     // The values of codes are exact in bf16: formats below 16 bits are rehearsed on what multiplies bf16.
     let narrow = match level {
         Level::Amx | Level::AmxFp16 => "rehearsed: exact codes, multiplied by AMX tiles as bf16, f32 sums",
+        Level::Avx512Bf16 => "rehearsed: exact codes, multiplied by AVX512-BF16 as bf16, f32 sums",
         Level::Portable | Level::Avx2 | Level::Avx512 => {
             "rehearsed: exact codes, multiplied as f32 (exact products): shows quality, saves memory, not time"
         }

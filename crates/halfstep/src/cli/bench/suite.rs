@@ -122,17 +122,19 @@ struct Roof {
     threads: usize,
     f32_gflops: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tile_gflops: Option<f64>,
+    bf16_gflops: Option<f64>,
+    /// Passes of bf16 that an f16 product takes; `None` where it is computed in f32.
+    #[serde(skip)]
+    f16_passes: Option<f64>,
     memory_gb_per_s: f64,
 }
 
 impl Roof {
     /// Operations per second for operands of this format.
     fn gflops(&self, precision: &str) -> f64 {
-        match (self.tile_gflops, precision) {
-            (Some(tiles), "bf16") => tiles,
-            // Four passes, see the architecture page.
-            (Some(tiles), "fp16") => tiles / 4.0,
+        match (self.bf16_gflops, self.f16_passes, precision) {
+            (Some(bf16), _, "bf16") => bf16,
+            (Some(bf16), Some(passes), "fp16") => bf16 / passes,
             _ => self.f32_gflops,
         }
     }
@@ -273,7 +275,13 @@ fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
     Roof {
         threads: threads.get(),
         f32_gflops: measured.f32_flops / 1e9,
-        tile_gflops: measured.tile_flops.map(|f| f / 1e9),
+        bf16_gflops: measured.bf16_flops.map(|f| f / 1e9),
+        f16_passes: match isa.level() {
+            Level::AmxFp16 => Some(1.0),
+            // The architecture page says why.
+            Level::Amx => Some(4.0),
+            _ => None,
+        },
         memory_gb_per_s: measured.memory_bytes / 1e9,
     }
 }
@@ -281,10 +289,9 @@ fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
 fn show(printed: &Printed, isa: Isa) {
     output::line(&format!("{} on {} (CPU, {isa})", printed.program, printed.processor));
     for roof in &printed.roofs {
-        let tiles =
-            roof.tile_gflops.map_or(String::new(), |g| format!("bf16 tiles {} GFLOP/s, ", units::three(g)));
+        let bf16 = roof.bf16_gflops.map_or(String::new(), |g| format!("bf16 {} GFLOP/s, ", units::three(g)));
         output::line(&format!(
-            "roofs, {} thread{}: f32 {} GFLOP/s, {tiles}memory {} GB/s",
+            "roofs, {} thread{}: f32 {} GFLOP/s, {bf16}memory {} GB/s",
             roof.threads,
             if roof.threads == 1 { "" } else { "s" },
             units::three(roof.f32_gflops),
@@ -343,10 +350,17 @@ fn show(printed: &Printed, isa: Isa) {
         }
         output::raw(&output::columns(&rows));
     }
-    if isa.level() < Level::Amx && printed.cases.iter().any(|m| m.case.precision != Precision::Fp32.name()) {
-        output::line(
-            "\nThis processor has no low-precision matrix unit: bf16 and fp16 save memory here, not time.",
-        );
+    let told = |precision: Precision| printed.cases.iter().any(|m| m.case.precision == precision.name());
+    let slow: Vec<&str> = [(Precision::Bf16, Level::Avx512Bf16), (Precision::Fp16, Level::Amx)]
+        .into_iter()
+        .filter(|&(precision, level)| told(precision) && isa.level() < level)
+        .map(|(precision, _)| precision.name())
+        .collect();
+    if !slow.is_empty() {
+        let (names, verb) = (slow.join(" and "), if slow.len() == 1 { "saves" } else { "save" });
+        output::line(&format!(
+            "\nThis processor has no products of its own for {names}, which {verb} memory here, not time."
+        ));
     }
 }
 
@@ -372,7 +386,7 @@ mod tests {
     #[test]
     fn a_case_is_the_median_of_its_rounds_held_against_the_roof() {
         let case = Case { model: "mlp".into(), precision: "bf16", threads: 1, size: None };
-        let roof = Roof { threads: 1, f32_gflops: 100.0, tile_gflops: None, memory_gb_per_s: 10.0 };
+        let roof = Roof { threads: 1, f32_gflops: 100.0, bf16_gflops: None, f16_passes: None, memory_gb_per_s: 10.0 };
         let m = summary(case, vec![told(4.0), told(2.0), told(3.0)], &[roof]).unwrap();
         assert_eq!((m.median_ms, m.spread_ms, m.growth_rss_bytes), (3.0, [2.0, 4.0], Some(20)));
         // 10^8 operations at 10^11 per second take 1 ms of the 2 ms; 10^6 bytes take 0.1 ms.

@@ -1,0 +1,125 @@
+//! The engine for AVX512-BF16: operands packed as for tiles, multiplied by `vdpbf16ps`, which adds two products of bf16
+//! values to an f32 in one instruction and so does twice the work of a multiply-add.
+//!
+//! `vdpbf16ps` treats subnormals as `tdpbf16ps` does, so the bound of [`super::amx`] for bf16 operands holds here.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::Compute;
+use super::engine::{Engine, TileUnit};
+use super::pack::{self, TILE_STEP};
+use super::run::{pack_a, pack_b};
+use super::scheme::Bf16;
+use super::source::Source;
+use crate::isa::{Isa, Kernel, Level};
+
+/// Products of bf16 operands, 32 × 32 results at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Dots(());
+
+impl Dots {
+    pub(crate) fn new(isa: Isa) -> Option<Dots> {
+        (isa.level() >= Level::Avx512Bf16).then_some(Dots(()))
+    }
+}
+
+/// Rows whose sums are kept in registers, two vectors each: enough chains to hide the latency of the instruction, and
+/// few enough for a panel's 32 rows to be a whole number of times as many.
+const ROWS: usize = 8;
+
+/// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C.
+///
+/// # Safety
+/// The processor runs AVX512-BF16; `a` and `b` point to `steps` steps of packed tiles, and `c` to 32 rows of 32 f32 that
+/// are `c_row` f32 apart.
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn block(steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+    for first in (0..32).step_by(ROWS) {
+        // SAFETY: the caller vouches for 1024 codes of A and of B per step and for all rows of C. Rows 0–15 of A are the
+        // first tile, 32 codes to the row; 16 columns of B are a tile, a pair of k to the line.
+        unsafe {
+            let c = c.add(first * c_row);
+            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            if add {
+                for (r, [left, right]) in sums.iter_mut().enumerate() {
+                    *left = _mm512_loadu_ps(c.add(r * c_row));
+                    *right = _mm512_loadu_ps(c.add(r * c_row + 16));
+                }
+            }
+            let (mut a, mut b) = (a.add(first * TILE_STEP), b);
+            for _ in 0..steps {
+                for pair in 0..TILE_STEP / 2 {
+                    let columns = |tile: usize| -> __m512bh {
+                        std::mem::transmute(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
+                    };
+                    let (left, right) = (columns(0), columns(1));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let both = a.add(r * TILE_STEP + 2 * pair).cast::<i32>().read_unaligned();
+                        let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
+                        sums[0] = _mm512_dpbf16_ps(sums[0], both, left);
+                        sums[1] = _mm512_dpbf16_ps(sums[1], both, right);
+                    }
+                }
+                a = a.add(1024);
+                b = b.add(1024);
+            }
+            for (r, [left, right]) in sums.into_iter().enumerate() {
+                _mm512_storeu_ps(c.add(r * c_row), left);
+                _mm512_storeu_ps(c.add(r * c_row + 16), right);
+            }
+        }
+    }
+}
+
+// SAFETY: `Dots::new` wants an `Isa` of that level.
+unsafe impl Engine for Dots {
+    type Unit = u16;
+    const MR: usize = 32;
+    const NR: usize = 32;
+    const STEP: usize = TILE_STEP;
+    const PARTS: usize = 1;
+    /// A panel of B is 24 KB, half of the first-level cache of the processors that have these products and no tiles.
+    const KC: usize = 384;
+    const MC: usize = 32;
+    const RESIDENT_B: usize = 256 << 10;
+
+    #[inline(always)]
+    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: AVX512-BF16 is a level above AVX-512, and this value exists only where the processor runs it.
+        unsafe { crate::isa::run_avx512(kernel) }
+    }
+
+    #[inline(always)]
+    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_a::<Bf16>(a, outer, k, to);
+    }
+
+    #[inline(always)]
+    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack::tiles_b::<Bf16>(b, outer, k, to);
+    }
+
+    #[inline(always)]
+    unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
+        // SAFETY: passed on to the caller: rows of 32 f32, one after the other.
+        unsafe { block(k / TILE_STEP, a, b, acc, 32, add) }
+    }
+}
+
+impl TileUnit for Dots {
+    fn planes(&self) -> usize {
+        1
+    }
+    fn prepare(&self) {}
+    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_a(*self, from, Compute::Bf16, outer, k, to);
+    }
+    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+        pack_b(*self, from, Compute::Bf16, outer, k, to);
+    }
+    unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+        // SAFETY: passed on to the caller.
+        unsafe { block(steps, a, b, c, c_row, add) }
+    }
+}
