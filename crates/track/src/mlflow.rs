@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -50,23 +51,11 @@ impl Credentials {
             Credentials::None => return None,
             Credentials::Token(token) => format!("Bearer {token}"),
             Credentials::Basic(name, password) => {
-                format!("Basic {}", base64(format!("{name}:{password}").as_bytes()))
+                format!("Basic {}", BASE64.encode(format!("{name}:{password}").as_bytes()))
             }
         };
         Some(("Authorization".into(), value))
     }
-}
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |three: &[u8]| {
-        let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(three.get(i).copied().unwrap_or(0)));
-        let digit = move |i: usize| DIGITS[(bits >> (18 - 6 * i)) as usize % 64] as char;
-        let filled = three.len() + 1;
-        (0..4).map(move |i| if i < filled { digit(i) } else { '=' })
-    };
-    bytes.chunks(3).flat_map(group).collect()
 }
 
 /// What there is to say of a run besides its curves.
@@ -338,7 +327,7 @@ mod tests {
         for (plain, coded) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
         {
-            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(BASE64.encode(plain.as_bytes()), coded);
         }
     }
 
