@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::charts::{Chart, Series};
+use super::curves::{losses, reliability};
 use super::{Answer, Block, Report, Section, Table};
 use crate::assessment::{Assessment, Row as MetricRow};
 use crate::assessment_table;
@@ -14,9 +14,6 @@ use crate::units;
 
 /// The section that tells how numbers were made; it stands last.
 pub(super) const HOW: &str = "how";
-
-/// Points of a smoothed curve.
-const POINTS: usize = 120;
 
 /// An example to look at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,7 +103,7 @@ pub(super) fn id(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
-fn section(id: &str, title: impl Into<String>, blocks: Vec<Block>) -> Section {
+pub(super) fn section(id: &str, title: impl Into<String>, blocks: Vec<Block>) -> Section {
     Section { id: id.into(), title: title.into(), blocks }
 }
 
@@ -126,7 +123,7 @@ fn about(c: &Comparison) -> String {
     )
 }
 
-fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(String::from).to_vec()
 }
 
@@ -187,18 +184,14 @@ fn side_by_side(c: &Comparison) -> Section {
     section("side-by-side", "Side by side", vec![Block::Table(table)])
 }
 
+/// The head over [`assessment_table::cells`], whose rows are each a metric or a group.
+fn verdict_head(of: &str, c: &Comparison, candidate: &Candidate) -> Vec<String> {
+    strings([of, &c.setup.reference, &candidate.policy, "difference", "at worst", "margin", "verdict"])
+}
+
 fn by_metric(c: &Comparison) -> Option<Section> {
     let mut blocks = Vec::new();
     for (candidate, a) in assessed(c) {
-        let head = strings([
-            "metric",
-            &c.setup.reference,
-            &candidate.policy,
-            "difference",
-            "at worst",
-            "margin",
-            "verdict",
-        ]);
         let row = |r: &MetricRow| assessment_table::cells(r);
         let of = |f: &dyn Fn(&MetricRow) -> bool| a.rows.iter().filter(|r| f(r)).map(row).collect::<Vec<_>>();
         let mut rows = of(&|r| r.group.is_none() && !r.metric.is_beside_floor());
@@ -218,7 +211,7 @@ fn by_metric(c: &Comparison) -> Option<Section> {
                 ),
                 _ => format!("{} against {}, by metric", candidate.policy, c.setup.reference),
             },
-            head,
+            head: verdict_head("metric", c, candidate),
             rows,
             words: Vec::new(),
         }));
@@ -233,149 +226,8 @@ fn by_metric(c: &Comparison) -> Option<Section> {
     (!blocks.is_empty()).then(|| section("metrics", "Verdict by metric", blocks))
 }
 
-fn assessed(c: &Comparison) -> impl Iterator<Item = (&Candidate, &Assessment)> {
+pub(super) fn assessed(c: &Comparison) -> impl Iterator<Item = (&Candidate, &Assessment)> {
     c.candidates.iter().filter_map(|x| Some((x, x.assessment.as_ref()?)))
-}
-
-/// Means over equal stretches of steps; losses that are not finite are left out.
-fn smooth(losses: &[f64]) -> Vec<(f64, f64)> {
-    let stretch = losses.len().div_ceil(POINTS).max(1);
-    let mean = |(i, part): (usize, &[f64])| {
-        let finite: Vec<f64> = part.iter().copied().filter(|l| l.is_finite()).collect();
-        let middle = (i * stretch) as f64 + part.len() as f64 / 2.0;
-        (!finite.is_empty()).then(|| (middle, finite.iter().sum::<f64>() / finite.len() as f64))
-    };
-    losses.chunks(stretch).enumerate().filter_map(mean).collect()
-}
-
-/// The mean over seeds with the band from the least to the greatest, where all have points.
-fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<Series> {
-    let length = curves.iter().map(Vec::len).min().filter(|&n| n > 0)?;
-    let at = |i: usize| curves.iter().map(move |c| c[i].1);
-    let mean = |i: usize| at(i).sum::<f64>() / curves.len() as f64;
-    let edges = |i: usize| (at(i).fold(f64::INFINITY, f64::min), at(i).fold(f64::NEG_INFINITY, f64::max));
-    Some(Series {
-        name: name.into(),
-        colour,
-        points: (0..length).map(|i| (curves[0][i].0, mean(i))).collect(),
-        band: if curves.len() > 1 { (0..length).map(edges).collect() } else { Vec::new() },
-    })
-}
-
-fn losses(c: &Comparison) -> Option<Section> {
-    let series = |curve: &dyn Fn(&RunResult) -> Vec<(f64, f64)>| -> Vec<Series> {
-        let of = |(i, row): (usize, &crate::comparison::Row)| {
-            let runs = c.runs.iter().filter(|r| r.policy == row.policy);
-            let curves: Vec<_> = runs.map(curve).filter(|points| !points.is_empty()).collect();
-            over_seeds(&row.policy, i, &curves)
-        };
-        c.rows.iter().enumerate().filter_map(of).collect()
-    };
-    let wide = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>();
-    let chart = |title: String, description: String, y: &str, series: Vec<Series>| {
-        let ends = series.iter().filter_map(|s| Some(format!("{} {:.4}", s.name, s.points.last()?.1)));
-        let ends: Vec<String> = ends.collect();
-        (!series.is_empty()).then(|| {
-            Block::Chart(Chart {
-                title,
-                description: format!("{description} At the end: {}.", ends.join(", ")),
-                x: "step".into(),
-                y: y.into(),
-                y_range: None,
-                marks: false,
-                guide: None,
-                series,
-            })
-        })
-    };
-    let band = "Line: mean over seeds; band: from the least to the greatest seed. Each point is the mean of neighbouring steps.";
-    let reference = &c.setup.reference;
-    let base = |seed: u64| c.runs.iter().find(|r| r.seed == seed && r.policy == *reference);
-    let differences = series(&|r| {
-        let Some(base) = base(r.seed).filter(|_| r.policy != *reference) else { return Vec::new() };
-        let pairs = wide(&r.losses).into_iter().zip(wide(&base.losses));
-        smooth(&pairs.map(|(l, b)| l - b).collect::<Vec<_>>())
-    });
-    let blocks: Vec<Block> = [
-        chart("Train loss".into(), band.into(), "loss", series(&|r| smooth(&wide(&r.losses)))),
-        chart(
-            format!("Train loss less that of {reference} with the same seed"),
-            band.into(),
-            "difference",
-            differences,
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    (!blocks.is_empty()).then(|| section("losses", "Loss curves", blocks))
-}
-
-fn reliability(c: &Comparison) -> Option<Section> {
-    // Bins are summed over the seeds, by the number of samples in each.
-    let line = |name: &str, colour: usize, models: Vec<&crate::experiment::ModelMeasures>| {
-        let bins = models.first().map_or(0, |m| m.reliability.len());
-        let point = |i: usize| {
-            let all = || models.iter().map(|m| &m.reliability[i]);
-            let n: u64 = all().map(|b| b.samples).sum();
-            let mean = |f: &dyn Fn(&crate::measures::ReliabilityBin) -> Option<f64>| {
-                all().filter_map(|b| Some(f(b)? * b.samples as f64)).sum::<f64>() / n as f64
-            };
-            (n > 0).then(|| (mean(&|b| b.confidence), mean(&|b| b.accuracy)))
-        };
-        Series { name: name.into(), colour, points: (0..bins).filter_map(point).collect(), band: Vec::new() }
-    };
-    let (_, first) = assessed(c).next()?;
-    let mut series = vec![line(&c.setup.reference, 0, first.seeds.iter().map(|s| &s.reference).collect())];
-    let mut ece = vec![format!("{} {}", c.setup.reference, ece_of(first, |s| s.reference.quality.ece))];
-    for (i, (candidate, a)) in assessed(c).enumerate() {
-        series.push(line(&candidate.policy, i + 1, a.seeds.iter().map(|s| &s.candidate).collect()));
-        ece.push(format!("{} {}", candidate.policy, ece_of(a, |s| s.candidate.quality.ece)));
-    }
-    let chart = Chart {
-        title: "Reliability diagram".into(),
-        description: format!(
-            "Share of right answers by confidence, over all seeds; on the straight line, a confidence of 80 % is right in 80 of \
-             100 cases. Expected calibration error: {}.",
-            ece.join(", ")
-        ),
-        x: "confidence".into(),
-        y: "share right".into(),
-        y_range: Some((0.0, 1.0)),
-        marks: true,
-        guide: Some(((0.0, 0.0), (1.0, 1.0))),
-        series,
-    };
-    let refit = Table {
-        caption: "The temperature that makes each model likeliest: above 1 the model is overconfident".into(),
-        head: strings(["precision", "temperature", "NLL", "NLL after refit"]),
-        rows: refits(c),
-        words: Vec::new(),
-    };
-    Some(section("reliability", "Calibration", vec![Block::Chart(chart), Block::Table(refit)]))
-}
-
-fn ece_of(a: &Assessment, of: impl Fn(&crate::experiment::SeedMeasures) -> f64) -> String {
-    units::percent(a.seeds.iter().map(of).sum::<f64>() / a.seeds.len() as f64, None)
-}
-
-fn refits(c: &Comparison) -> Vec<Vec<String>> {
-    let row = |name: &str, models: Vec<&crate::experiment::ModelMeasures>| {
-        let mean = |f: &dyn Fn(&crate::measures::Temperature) -> f64| {
-            models.iter().map(|m| f(&m.temperature)).sum::<f64>() / models.len() as f64
-        };
-        vec![
-            name.to_string(),
-            format!("{:.3}", mean(&|t| t.temperature)),
-            format!("{:.4}", mean(&|t| t.nll_before)),
-            format!("{:.4}", mean(&|t| t.nll_after)),
-        ]
-    };
-    let reference = assessed(c)
-        .next()
-        .map(|(_, a)| row(&c.setup.reference, a.seeds.iter().map(|s| &s.reference).collect()));
-    let candidates = assessed(c).map(|(x, a)| row(&x.policy, a.seeds.iter().map(|s| &s.candidate).collect()));
-    reference.into_iter().chain(candidates).collect()
 }
 
 /// Accuracy and negative flips by group, where the data have groups.
@@ -387,15 +239,7 @@ fn groups(c: &Comparison) -> Option<Section> {
         if !rows.is_empty() {
             blocks.push(Block::Table(Table {
                 caption: format!("Accuracy of {} against {} by group", candidate.policy, c.setup.reference),
-                head: strings([
-                    "group",
-                    &c.setup.reference,
-                    &candidate.policy,
-                    "difference",
-                    "at worst",
-                    "margin",
-                    "verdict",
-                ]),
+                head: verdict_head("group", c, candidate),
                 rows,
                 words: Vec::new(),
             }));
@@ -641,27 +485,4 @@ fn how(study: &Study) -> Section {
             ),
         ],
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn smoothing_keeps_the_mean_and_leaves_out_nan() {
-        let losses: Vec<f64> = (0..1200).map(|i| if i == 3 { f64::NAN } else { f64::from(i) }).collect();
-        let curve = smooth(&losses);
-        assert_eq!(curve.len(), POINTS);
-        assert_eq!(curve[0], (5.0, 42.0 / 9.0));
-        assert_eq!(curve[1], (15.0, 14.5));
-    }
-
-    #[test]
-    fn the_band_is_from_the_least_to_the_greatest_seed() {
-        let curves = [vec![(0.0, 1.0), (1.0, 2.0)], vec![(0.0, 3.0), (1.0, 2.0), (2.0, 9.0)]];
-        let s = over_seeds("a", 0, &curves).unwrap();
-        assert_eq!(s.points, [(0.0, 2.0), (1.0, 2.0)]);
-        assert_eq!(s.band, [(1.0, 3.0), (2.0, 2.0)]);
-        assert_eq!(over_seeds("a", 0, &[]), None);
-    }
 }

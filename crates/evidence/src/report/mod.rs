@@ -6,6 +6,7 @@
 
 mod build;
 mod charts;
+mod curves;
 mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
