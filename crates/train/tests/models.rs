@@ -4,40 +4,16 @@ mod common;
 
 use std::num::NonZeroUsize;
 
+use common::models::{Case, cases};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::Policy;
-use halfstep_nn::{CnnSpec, GptSpec, InputSpec, MlpSpec, Model, ModelSpec, Resnet18Spec};
+use halfstep_nn::InputSpec;
 use halfstep_train::optimiser::{AdamW, Optimiser};
 use halfstep_train::session::{Session, SessionSpec};
 
 const BATCH: usize = 4;
-
-struct Case {
-    name: &'static str,
-    model: Box<dyn Model>,
-    input: InputSpec,
-}
-
-fn cases() -> Vec<Case> {
-    let case = |spec: ModelSpec, input: InputSpec, outputs| Case {
-        name: spec.kind(),
-        model: spec.build(&input, outputs).unwrap(),
-        input,
-    };
-    let image = |channels| InputSpec::Image { height: 9, width: 8, channels };
-    vec![
-        case(ModelSpec::Mlp(MlpSpec { hidden: vec![17] }), image(1), 5),
-        case(ModelSpec::Cnn(CnnSpec { channels: vec![3, 5], hidden: 7 }), image(1), 5),
-        case(ModelSpec::Resnet18(Resnet18Spec { width: 3 }), image(3), 5),
-        case(
-            ModelSpec::Gpt(GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.0, ..GptSpec::default() }),
-            InputSpec::Tokens { length: 7, vocab: 5 },
-            5,
-        ),
-    ]
-}
 
 struct Batch {
     numbers: Vec<f32>,
@@ -77,7 +53,7 @@ impl Case {
 #[test]
 fn every_model_learns_a_batch_in_every_precision() {
     for engine in common::engines() {
-        for case in cases() {
+        for case in cases(3, 0.0) {
             for &policy in common::policies() {
                 let (losses, committed) = case.train(&*engine, policy, 24);
                 let name = format!("{} {policy} on {}: {losses:?}", case.name, engine.name());
@@ -93,7 +69,7 @@ fn every_model_learns_a_batch_in_every_precision() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    for case in cases() {
+    for case in cases(3, 0.0) {
         for &policy in common::policies() {
             let run = |threads| {
                 let engine = CpuEngine::new(Isa::best(), NonZeroUsize::new(threads).unwrap());

@@ -7,6 +7,7 @@ mod common;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use common::models::{Case, cases};
 use common::run::{Ended, Stop, bits, experiment, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
@@ -16,7 +17,7 @@ use halfstep_graph::precision::Policy;
 use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{Graph, Init, Op, RESIDUAL, Slot, When};
 use halfstep_nn::layers::Linear;
-use halfstep_nn::{CnnSpec, Context, GptSpec, InputSpec, MlpSpec, Model, ModelSpec, Resnet18Spec};
+use halfstep_nn::{Context, InputSpec, MlpSpec, Model, ModelSpec};
 use halfstep_train::optimiser::{Optimiser, Sgd};
 use halfstep_train::recipe::Experiment;
 use halfstep_train::scaler::{DynamicScale, LossScale, SCALE_SLOT};
@@ -29,31 +30,6 @@ use halfstep_train::train_loop::{Keeping, Unwatched};
 const U: f64 = 1.0 / (1u64 << 24) as f64;
 /// Samples of a batch, which 2 and 3 ranks can share, each in two parts.
 const BATCH: usize = 12;
-
-struct Case {
-    name: &'static str,
-    model: Box<dyn Model>,
-    input: InputSpec,
-}
-
-fn cases() -> Vec<Case> {
-    let case = |spec: ModelSpec, input: InputSpec, outputs| Case {
-        name: spec.kind(),
-        model: spec.build(&input, outputs).unwrap(),
-        input,
-    };
-    let image = |channels| InputSpec::Image { height: 9, width: 8, channels };
-    vec![
-        case(ModelSpec::Mlp(MlpSpec { hidden: vec![17] }), image(1), 5),
-        case(ModelSpec::Cnn(CnnSpec { channels: vec![3, 5], hidden: 7 }), image(1), 5),
-        case(ModelSpec::Resnet18(Resnet18Spec { width: 2 }), image(3), 5),
-        case(
-            ModelSpec::Gpt(GptSpec { width: 12, layers: 2, heads: 3, dropout: 0.2, ..GptSpec::default() }),
-            InputSpec::Tokens { length: 7, vocab: 5 },
-            5,
-        ),
-    ]
-}
 
 /// A number between −1 and 1 for each place.
 fn number(i: usize) -> f64 {
@@ -190,7 +166,7 @@ fn exact(
 #[test]
 fn in_real_numbers_ranks_are_one_process() {
     let scaled = LossScale::Dynamic(DynamicScale { init: 1024.0, ..DynamicScale::default() });
-    for case in cases() {
+    for case in cases(2, 0.2) {
         for (accumulate, scaling) in [(1, &LossScale::Off), (1, &scaled), (2, &scaled)] {
             // With batch norm, the parts of a batch have statistics of their own: other parts, others.
             if accumulate > 1 && case.name == "resnet18" {
@@ -284,7 +260,7 @@ fn train(
 /// ten layers. With batch norm in f32 the same with u = 2^-24 and variances as small as 2^-10 of the squares.
 #[test]
 fn ranks_agree_with_one_process_in_every_precision() {
-    for case in cases() {
+    for case in cases(2, 0.2) {
         for policy in ["fp32", "bf16", "fp16"] {
             for accumulate in [1, 2] {
                 if accumulate > 1 && case.name == "resnet18" {
@@ -330,7 +306,7 @@ fn ranks_agree_with_one_process_in_every_precision() {
 /// One rank is no rank: the program, and so its bits, are those without.
 #[test]
 fn one_rank_is_one_process() {
-    for case in cases() {
+    for case in cases(2, 0.2) {
         for policy in ["fp32", "fp16"] {
             for reduce in [Reduce::F32, Reduce::Bf16] {
                 let options = StepOptions { reduce, ..StepOptions::default() };
@@ -345,7 +321,7 @@ fn one_rank_is_one_process() {
 /// A number that is not finite among the samples of one rank: no rank changes anything but the loss scale, on all the same.
 #[test]
 fn what_one_rank_cannot_do_all_skip() {
-    let cases = cases();
+    let cases = cases(2, 0.2);
     for (case, reduce) in [(&cases[0], Reduce::F32), (&cases[0], Reduce::Bf16), (&cases[2], Reduce::F32)] {
         let policy = Policy::named("fp16").unwrap();
         for size in [2, 3] {
@@ -387,7 +363,7 @@ fn what_one_rank_cannot_do_all_skip() {
 
 #[test]
 fn a_batch_that_cannot_be_shared_is_refused() {
-    let case = &cases()[0];
+    let case = &cases(2, 0.2)[0];
     let policy = Policy::named("fp32").unwrap();
     let errors = on_ranks(5, |engine| {
         let spec = spec(&policy, StepOptions { accumulate: 2, ..StepOptions::default() });

@@ -5,6 +5,7 @@
 pub mod faulty_disk;
 pub mod golden;
 pub mod json_schema;
+pub mod models;
 pub mod rounding;
 pub mod run;
 
