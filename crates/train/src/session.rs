@@ -376,7 +376,17 @@ pub struct Session<'a> {
     precision: PrecisionPlan,
     recomputation: Option<Recomputation>,
     progress: Progress,
+    scales: Scales,
     compile_time: Duration,
+}
+
+/// The scales of codes, which a step changes whether or not it commits, as they were before the last one.
+#[derive(Default)]
+struct Scales {
+    /// Steps tried before that one; none before the first.
+    attempt: Option<u64>,
+    /// Slots and their values.
+    values: Vec<(String, f32)>,
 }
 
 impl<'a> Session<'a> {
@@ -434,6 +444,8 @@ impl<'a> Session<'a> {
             let values = initial_tensor(slot, spec.seed);
             state.upload(&slot.name, values.as_slice())?;
         }
+        let is_scale = |s: &&Slot| s.kind == SlotKind::Scale && s.ty.shape.is_empty();
+        let values = slots.iter().filter(is_scale).map(|s| (s.name.clone(), 1.0)).collect();
         Ok(Session {
             engine,
             model,
@@ -449,6 +461,7 @@ impl<'a> Session<'a> {
             precision,
             recomputation,
             progress: Progress::default(),
+            scales: Scales { attempt: None, values },
             compile_time,
         })
     }
@@ -474,6 +487,10 @@ impl<'a> Session<'a> {
             let flushed = doctor::flushed(self, &batch, doctor::scale_of(self)?)? as f32;
             self.state.upload(FLUSHED_SLOT, HostSlice::F32(&[flushed]))?;
         }
+        for (slot, value) in &mut self.scales.values {
+            *value = self.state.download(slot)?.f32()[0];
+        }
+        self.scales.attempt = Some(self.progress.attempts);
         let mut key = key(self.spec.seed, self.progress.attempts);
         // Random draws are keyed by a sample's place in the whole batch.
         key[3] = key[3].wrapping_add(self.share().start as i32);
@@ -677,6 +694,18 @@ impl<'a> Session<'a> {
         Ok(self.state.download(slot)?)
     }
 
+    /// What `attempt`, the next step or the last, which did not commit, has found in a slot. A step changes the scales of codes
+    /// though it does not commit.
+    ///
+    /// Errors: no such slot.
+    pub(crate) fn download_before(&self, slot: &str, attempt: u64) -> Result<HostTensor, TrainError> {
+        let before = self.scales.values.iter().find(|(name, _)| name == slot);
+        match before.filter(|_| self.scales.attempt == Some(attempt)) {
+            Some((_, scale)) => Ok(HostTensor::F32(vec![*scale])),
+            None => self.download(slot),
+        }
+    }
+
     /// Replaces a slot's values.
     ///
     /// Errors: no such slot; a wrong number of values.
@@ -692,6 +721,7 @@ impl<'a> Session<'a> {
     /// Goes on from the counts of a checkpoint.
     pub fn restore_progress(&mut self, progress: Progress) {
         self.progress = progress;
+        self.scales.attempt = None;
     }
 
     /// What it computes with.

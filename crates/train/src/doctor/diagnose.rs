@@ -7,12 +7,11 @@ use halfstep_graph::{Binary, DType, Op, Phase, SlotKind, Unary, ValueId};
 use super::diagnosis::{Cause, Diagnosis, Finding, pass, short};
 use super::observe::{Observed, Replayed, Weights};
 use crate::init::initial_values;
-use crate::scaler::DynamicScale;
 use crate::session::{Session, TrainError};
 use crate::step::ACCUMULATE;
 
 /// Share of a value's elements flushed to zero from which on it counts as lost.
-const LOST: f64 = 0.5;
+pub(super) const LOST: f64 = 0.5;
 /// How much worse than at the beginning a loss in f32 must be to blame training for it.
 const WORSE: f32 = 2.0;
 /// How much larger than every other sample one must be to be suspected.
@@ -40,28 +39,29 @@ pub fn diagnose(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Resu
     })
 }
 
-struct Doctor<'s, 'e, 'b> {
-    session: &'s Session<'e>,
-    batch: Replayed<'b>,
+/// The replays of one step, and what they showed so far.
+pub(super) struct Doctor<'s, 'e, 'b> {
+    pub(super) session: &'s Session<'e>,
+    pub(super) batch: Replayed<'b>,
     scale: f64,
     /// The part of the batch that is looked at.
     part: usize,
-    evidence: Vec<String>,
+    pub(super) evidence: Vec<String>,
     loss: Option<f64>,
 }
 
 /// Magnitudes of a tensor.
-struct Range {
-    largest: f64,
-    smallest: Option<f64>,
-    finite: bool,
-    nonzero: u64,
+pub(super) struct Range {
+    pub(super) largest: f64,
+    pub(super) smallest: Option<f64>,
+    pub(super) finite: bool,
+    pub(super) nonzero: u64,
     not_finite: u64,
-    count: u64,
+    pub(super) count: u64,
 }
 
 impl Range {
-    fn of(values: &[f32]) -> Range {
+    pub(super) fn of(values: &[f32]) -> Range {
         let mut range =
             Range { largest: 0.0, smallest: None, finite: true, nonzero: 0, not_finite: 0, count: 0 };
         for &v in values {
@@ -187,10 +187,11 @@ impl Doctor<'_, '_, '_> {
             found_smallest: found.and_then(|r| r.smallest),
             bad,
             count,
+            cast: None,
         }
     }
 
-    fn finding(&self, low: &Observed, value: ValueId, found: Option<&Range>, bad: u64) -> Finding {
+    pub(super) fn finding(&self, low: &Observed, value: ValueId, found: Option<&Range>, bad: u64) -> Finding {
         let node = low.node(value);
         let count = low.graph.shape(value).count() as u64;
         self.finding_of(&node.name, &node.op.name(), node.phase, low.graph.dtype(value), found, bad, count)
@@ -213,7 +214,10 @@ impl Doctor<'_, '_, '_> {
         low: &Observed,
         reference: &mut Observed,
     ) -> Result<(Option<Finding>, Cause), TrainError> {
-        let counterpart = low.counterparts(reference)[value.0 as usize];
+        if let Some(found) = self.cast_out_of_range(low, reference, value)? {
+            return Ok(found);
+        }
+        let counterpart = low.counterparts(reference)[low.product(value).0 as usize];
         let found = match counterpart {
             Some(c) => self.range_of(reference, c)?,
             None => None,
@@ -276,17 +280,28 @@ impl Doctor<'_, '_, '_> {
     }
 
     fn range_of(&self, observed: &Observed, value: ValueId) -> Result<Option<Range>, TrainError> {
+        Ok(self.numbers(observed, value)?.map(|numbers| Range::of(&numbers)))
+    }
+
+    /// What a value was in the last run, in some order, if that is known.
+    pub(super) fn numbers(
+        &self,
+        observed: &Observed,
+        value: ValueId,
+    ) -> Result<Option<Vec<f32>>, TrainError> {
         let node = observed.node(value);
         Ok(match &node.op {
             Op::Read { slot } => {
-                Some(Range::of(self.session.download(&observed.graph.slot(*slot).name)?.f32()))
+                let slot = &observed.graph.slot(*slot).name;
+                Some(self.session.download_before(slot, self.batch.attempt)?.f32().to_vec())
             }
             Op::Input { name } if name == "x" => match self.batch.x {
-                HostSlice::F32(x) => Some(Range::of(x)),
+                HostSlice::F32(x) => Some(x.to_vec()),
                 HostSlice::I32(_) => None,
             },
-            Op::Const { value, .. } => Some(Range::of(&[*value as f32])),
-            _ if observed.values.contains(&value) => Some(Range::of(&observed.read(value)?)),
+            Op::Const { value, .. } => Some(vec![*value as f32]),
+            Op::Reshape { .. } | Op::Permute { .. } => self.numbers(observed, node.inputs[0])?,
+            _ if observed.values.contains(&value) => Some(observed.read(value)?),
             _ => None,
         })
     }
@@ -318,7 +333,7 @@ impl Doctor<'_, '_, '_> {
 
     /// A sample to blame: one whose numbers do not fit the format of `value`, a copy of the input, or without which the step
     /// would be finite.
-    fn input_beyond(
+    pub(super) fn input_beyond(
         &mut self,
         low: &Observed,
         value: ValueId,
@@ -353,7 +368,7 @@ impl Doctor<'_, '_, '_> {
     }
 
     /// Whether training has made things worse than they were: by the loss in f32 with the present and the first weights.
-    fn exploded(&mut self, reference: &mut Observed) -> Result<Option<Cause>, TrainError> {
+    pub(super) fn exploded(&mut self, reference: &mut Observed) -> Result<Option<Cause>, TrainError> {
         if self.session.progress().committed == 0 {
             return Ok(None);
         }
@@ -435,6 +450,9 @@ impl Doctor<'_, '_, '_> {
         }
         let counterparts = low.counterparts(reference);
         for &value in &low.values {
+            if let Some(found) = self.cast_out_of_range(low, reference, value)? {
+                return Ok(found);
+            }
             let Some(counterpart) = counterparts[value.0 as usize] else { continue };
             // Zeros that f32 has too are the model's: a ReLU makes them.
             let Some(theirs) = self.range_of(reference, counterpart)? else { continue };
@@ -520,75 +538,6 @@ impl Doctor<'_, '_, '_> {
         let nonzero = Range::of(&again.read(value)?).nonzero;
         let before = Range::of(&low.read(value)?).nonzero;
         Ok((first_broken(&again)?.is_none() && nonzero > before).then_some(keeps))
-    }
-
-    /// What would mend it.
-    fn fixes(&self, finding: Option<&Finding>, cause: &Cause) -> Vec<String> {
-        // The copy of a weight is made for its layer, which is what a pattern names.
-        let copied = |f: &Finding| {
-            let is_weight = f.op == "cast" && self.session.slots().iter().any(|s| s.name == f.name);
-            let layer = f.name.rsplit_once('.').filter(|_| is_weight).map(|(layer, _)| layer.to_string());
-            layer.unwrap_or_else(|| f.name.clone())
-        };
-        let name = finding.map(copied).unwrap_or_default();
-        let wide = || {
-            format!(
-                "keep it in f32: `overrides = [{{ pattern = \"{name}\", rule = \"f32\" }}]` in [precision]"
-            )
-        };
-        let bf16 = || "train in bf16, which has f32's range".to_string();
-        let lr = self.session.spec().optimiser.lr();
-        let rate = || {
-            format!("a lower learning rate: `lr = {:e}` in [optimiser], a tenth of the present", lr / 10.0)
-        };
-        let clip = || "clip the gradients: `clip = 1.0` in [train]".to_string();
-        let warm = || "a warm-up: `warmup` in [schedule]".to_string();
-        let is_f16 = self.session.policy().low == Some(DType::F16);
-        let mut fixes = match cause {
-            Cause::BadInput { sample, .. } => {
-                vec![format!("look at sample {sample} of the batch: clean or normalise the data")]
-            }
-            Cause::BadState { slot } => vec![format!("start from another checkpoint: `{slot}` is spoilt")],
-            Cause::Constant { value } => vec![
-                format!(
-                    "a constant that fits the format in place of {value:e}: −1e4 masks as well as −1e9 does"
-                ),
-                wide(),
-            ],
-            Cause::ScaleTooHigh { fits, .. } => vec![format!(
-                "`loss_scale = {{ kind = \"dynamic\", init = {:?} }}` in [precision]: it finds its scale itself",
-                // Where dynamic scaling usually begins, if that is lower.
-                fits.min(DynamicScale::default().init)
-            )],
-            Cause::ScaleTooLow { keeps, .. } => vec![
-                format!(
-                    "`loss_scale = {{ kind = \"dynamic\", init = {keeps:?}, ceiling = {:?} }}` in [precision]",
-                    keeps.max(DynamicScale::default().ceiling)
-                ),
-                "and `underflow = 0.01` there, which raises the scale when gradients become zero".into(),
-            ],
-            Cause::OutOfRange | Cause::Underflow | Cause::Rounding => vec![wide()],
-            Cause::ExplodedWeights { .. } => {
-                let mut fixes = vec![rate()];
-                fixes.extend(self.session.spec().clip.is_none().then(clip));
-                fixes.push(warm());
-                fixes
-            }
-            Cause::NotFiniteInF32 => vec![
-                format!(
-                    "change the model or the data so that {} of {name} stays finite",
-                    finding.map_or("it", |f| &f.op)
-                ),
-                "normalise the inputs".into(),
-            ],
-            Cause::Nothing => Vec::new(),
-        };
-        if is_f16
-            && matches!(cause, Cause::OutOfRange | Cause::ScaleTooHigh { .. } | Cause::ScaleTooLow { .. })
-        {
-            fixes.push(bf16());
-        }
-        fixes
     }
 }
 

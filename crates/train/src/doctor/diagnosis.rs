@@ -28,6 +28,30 @@ pub struct Finding {
     pub bad: u64,
     /// Elements.
     pub count: u64,
+    /// What is known besides of a cast to codes of 8 or 4 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cast: Option<CodeCast>,
+}
+
+/// A cast of a product's operand to codes of 8 or 4 bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CodeCast {
+    /// The layer whose product reads the codes.
+    pub layer: String,
+    /// Which operand: `input`, `weight` or `gradient`.
+    pub operand: String,
+    /// Format of the codes, as `ml_dtypes` names it.
+    pub codes: String,
+    /// What the tensor is multiplied by before it is rounded; none in blocks, each of which has a scale of its own.
+    pub scale: Option<f64>,
+    /// The largest magnitude that finds room beside that scale.
+    pub room: Option<f64>,
+    /// The largest magnitude of the tensor.
+    pub amax: f64,
+    /// Share of the elements that lie beyond the room.
+    pub saturated: f64,
+    /// Share of the elements that are not zero and become zero.
+    pub flushed: f64,
 }
 
 /// Why.
@@ -71,6 +95,35 @@ pub enum Cause {
     OutOfRange,
     /// f32 keeps the value above zero and its format does not.
     Underflow,
+    /// The scale of a tensor's codes was made for other magnitudes than it has in this step.
+    StaleScale {
+        /// The scale of the step.
+        scale: f64,
+        /// The one that would have fitted.
+        fits: f64,
+        /// The largest magnitude that the scale was made for; none where no step before had any.
+        recorded: Option<f64>,
+        /// That of this step.
+        amax: f64,
+    },
+    /// A history that is full, and has swings as large as that which its scale did not foresee.
+    ShortHistory {
+        /// Steps that are remembered.
+        steps: usize,
+        /// The largest magnitude among them.
+        recorded: f64,
+        /// The smallest.
+        least: f64,
+        /// That of this step.
+        amax: f64,
+    },
+    /// The magnitudes that share a scale lie further apart than those of its format.
+    TooWide {
+        /// The smallest above zero.
+        smallest: f64,
+        /// The largest.
+        largest: f64,
+    },
     /// Training made the weights so large that the loss is worse than it was at the beginning.
     ExplodedWeights {
         /// The weight whose largest element grew most.
@@ -127,8 +180,43 @@ pub(super) fn pass(phase: Phase) -> &'static str {
     }
 }
 
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if p > 0.0 && p < 0.1 => "less than 0.1 %".into(),
+        p => format!("{} %", (p * 10.0).round() / 10.0),
+    }
+}
+
+impl fmt::Display for CodeCast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CodeCast { layer, operand, codes, saturated, flushed, amax, .. } = self;
+        write!(f, "cast of the {operand} of {layer} to {codes}")?;
+        match (self.scale, self.room) {
+            (Some(scale), Some(room)) => write!(
+                f,
+                ", scaled by {}: it holds up to {}, where that leaves room up to {}; {} of its elements lie beyond, and {} \
+                 of those that are not zero become zero",
+                short(scale),
+                short(*amax),
+                short(room),
+                percent(*saturated),
+                percent(*flushed)
+            ),
+            _ => write!(
+                f,
+                ", with a scale for each block: it holds up to {}, and {} of its elements that are not zero become zero",
+                short(*amax),
+                percent(*flushed)
+            ),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cast) = &self.cast {
+            return write!(f, "{cast}, in the {}", pass(self.phase));
+        }
         let Finding { op, phase, format, bad, count, .. } = self;
         let name = if self.name.is_empty() { "the model" } else { &self.name };
         write!(f, "{op} of {name} in the {}, stored as {format}: {bad} of {count} elements", pass(*phase))?;
@@ -170,6 +258,30 @@ impl Cause {
             ),
             Cause::OutOfRange => "the operation's result is out of range of its format; f32 holds it".into(),
             Cause::Underflow => "the operation's result is too small for its format; f32 holds it".into(),
+            Cause::StaleScale { scale, fits, recorded: Some(recorded), amax } => format!(
+                "the scale {} is stale: it was made for magnitudes up to {}, and this step's reach {}, which {} would fit",
+                short(*scale),
+                short(*recorded),
+                short(*amax),
+                short(*fits)
+            ),
+            Cause::StaleScale { scale, fits, recorded: None, amax } => format!(
+                "the scale {} has no history yet; this step's magnitudes reach {}, which {} would fit",
+                short(*scale),
+                short(*amax),
+                short(*fits)
+            ),
+            Cause::ShortHistory { steps, recorded, least, amax } => format!(
+                "the history of {steps} steps is too short: its largest magnitudes lie between {} and {}, and this step's is {}",
+                short(*least),
+                short(*recorded),
+                short(*amax)
+            ),
+            Cause::TooWide { smallest, largest } => format!(
+                "magnitudes from {} to {} lie further apart than one scale and its format hold",
+                short(*smallest),
+                short(*largest)
+            ),
             Cause::ExplodedWeights { slot, grown } => format!(
                 "the weights have exploded: `{slot}` is {} times as large as at the beginning",
                 short(*grown)

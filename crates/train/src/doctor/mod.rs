@@ -4,9 +4,11 @@
 //! another loss scale and with the first weights, and names the cause by what those replays show; [`Sample`] counts what
 //! range each value takes.
 
+mod casts;
 mod diagnose;
 mod diagnosis;
 mod examine;
+mod fixes;
 mod observe;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -14,7 +16,7 @@ mod sample;
 
 pub use diagnose::diagnose;
 pub(crate) use diagnose::flushed;
-pub use diagnosis::{Cause, Diagnosis, Finding};
+pub use diagnosis::{Cause, CodeCast, Diagnosis, Finding};
 pub use examine::Examination;
 pub use observe::{Observed, Replayed, Weights};
 #[cfg(feature = "parquet")]

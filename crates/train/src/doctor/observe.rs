@@ -4,7 +4,7 @@
 //! every value made an output, and the update left out.
 
 use halfstep_graph::engine::{HostSlice, HostTensor, Program, State};
-use halfstep_graph::precision::{Policy, assign};
+use halfstep_graph::precision::{Policy, Reason, assign};
 use halfstep_graph::{DType, Graph, Node, Op, Phase, SlotId, ValueId, fuse, plan};
 use halfstep_nn::KEY_INPUT;
 
@@ -121,7 +121,7 @@ impl Observed {
     ) -> Result<(), TrainError> {
         for slot in self.graph.slots.clone() {
             let values = match weights {
-                Weights::Present => session.download(&slot.name)?,
+                Weights::Present => session.download_before(&slot.name, batch.attempt)?,
                 Weights::First => HostTensor::F32(initial_values(&slot, session.spec().seed)),
             };
             self.state.upload(&slot.name, values.as_slice())?;
@@ -186,6 +186,14 @@ impl Observed {
             }
             value = node.inputs[0];
         }
+    }
+
+    /// The product that stands behind this value, where it is the sum of a product of codes with their scales divided out;
+    /// else the value.
+    pub fn product(&self, value: ValueId) -> ValueId {
+        let inputs = &self.node(value).inputs;
+        let is_sum = |v: &&ValueId| self.graph.value(**v).reason == Some(Reason::SumOfCodes);
+        inputs.first().filter(is_sum).copied().unwrap_or(value)
     }
 
     /// Those of [`Observed::values`] that grow with the loss scale: what a constant or the loss's derivative begins in the
