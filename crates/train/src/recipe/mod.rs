@@ -20,6 +20,7 @@
 //! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
 //! finds what does not fit together. Neither writes anything.
 
+mod arms;
 mod error;
 mod evidence;
 mod experiment;
@@ -66,7 +67,7 @@ const SECTIONS: [&str; 13] = [
     "ablation",
 ];
 
-/// Sections that an arm of an ablation may have of its own.
+/// Sections that an arm of an ablation may have whole in place of the recipe's. Of `precision` it may have those of policies.
 const OF_AN_ARM: [&str; 5] = ["data", "model", "optimiser", "schedule", "train"];
 
 /// A recipe whose text is valid.
@@ -120,14 +121,15 @@ pub struct Arm {
 
 impl Serialize for Arm {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Recipe { data, model, optimiser, schedule, train, .. } = &self.recipe;
-        let mut table = serializer.serialize_struct("Arm", 1 + OF_AN_ARM.len())?;
+        let Recipe { data, model, optimiser, schedule, train, precision, .. } = &self.recipe;
+        let mut table = serializer.serialize_struct("Arm", 2 + OF_AN_ARM.len())?;
         table.serialize_field("name", &self.name)?;
         table.serialize_field("data", data)?;
         table.serialize_field("model", model)?;
         table.serialize_field("optimiser", optimiser)?;
         table.serialize_field("schedule", schedule)?;
         table.serialize_field("train", train)?;
+        table.serialize_field("precision", &precision.of_policies)?;
         table.end()
     }
 }

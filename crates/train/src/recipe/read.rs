@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::arms::ablation;
 use super::error::RecipeError;
 use super::evidence::EvidenceSettings;
 use super::policy::PolicySettings;
@@ -19,7 +20,7 @@ use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
     PrecisionTable, TrackSettings, TrainSettings, TrainTable,
 };
-use super::{Arm, OF_AN_ARM, Recipe, SECTIONS};
+use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
@@ -83,7 +84,14 @@ impl Source {
         Some(self.text.get(..start)?.matches('\n').count() + 1)
     }
 
-    fn record(&mut self, path: &str, table: &DeTable<'_>) {
+    /// Forgets where a section stands and what is in it.
+    pub(super) fn forget(&mut self, section: &str) {
+        let prefix = format!("{section}.");
+        self.places.retain(|path, _| path != section && !path.starts_with(&prefix));
+    }
+
+    /// Notes where the keys of a table stand.
+    pub(super) fn record(&mut self, path: &str, table: &DeTable<'_>) {
         for (key, value) in table.iter() {
             let path =
                 if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
@@ -152,7 +160,8 @@ pub(crate) fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, Recip
     read(parsed.into_inner(), &source, base).map_err(|e| if e.span().is_some() { source.own(e) } else { e })
 }
 
-fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, RecipeError> {
+/// Reads what the text was parsed to.
+pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, RecipeError> {
     for (key, value) in root.iter() {
         let name: &str = key.get_ref();
         if matches!(name, "name" | "seed") {
@@ -243,62 +252,10 @@ fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, R
     })
 }
 
-fn names_a_folder(name: &str) -> bool {
+/// Whether a folder can have this name on every system.
+pub(super) fn names_a_folder(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
-}
-
-/// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own sections in it.
-fn ablation(root: &mut DeTable<'_>, source: &Source, base: &Path) -> Result<Vec<Arm>, RecipeError> {
-    let Some((_, value)) = root.remove_entry(&Spanned::new(0..0, Cow::Borrowed("ablation"))) else {
-        return Ok(Vec::new());
-    };
-    let span = value.span();
-    let expected = "expected [[ablation]] on a line of its own, with a name and the arm's own sections";
-    let wrong = |message: String, span: Range<usize>, label: &str| {
-        Err(source.own(RecipeError::new(message).at(span, label)))
-    };
-    let DeValue::Array(arms) = value.into_inner() else {
-        return wrong("`ablation` is not a list of arms".into(), span, expected);
-    };
-    let mut read_arms: Vec<Arm> = Vec::new();
-    for arm in arms {
-        let span = arm.span();
-        let DeValue::Table(mut arm) = arm.into_inner() else {
-            return wrong("an arm of `ablation` is not a section".into(), span, expected);
-        };
-        let Some((_, name)) = arm.remove_entry(&Spanned::new(0..0, Cow::Borrowed("name"))) else {
-            return wrong("an arm of the ablation has no `name`".into(), span, "add name = \"…\"");
-        };
-        let at = name.span();
-        let name = name.get_ref().as_str().unwrap_or_default().to_string();
-        if !names_a_folder(&name) {
-            let message = format!("the name `{name}` of an arm cannot name a folder");
-            return wrong(message, at, "expected letters, digits, `-`, `_` and `.`");
-        }
-        if read_arms.iter().any(|a| a.name == name) {
-            return wrong(format!("two arms are named `{name}`"), at, "expected a name of its own");
-        }
-        let mut whole = root.clone();
-        let mut places = source.clone();
-        for (key, value) in arm.iter() {
-            let section: &str = key.get_ref();
-            if !OF_AN_ARM.contains(&section) {
-                let error = RecipeError::new(format!("an arm cannot have a `{section}` of its own"));
-                let error = error.at(key.span(), format!("expected one of name, {}", OF_AN_ARM.join(", ")));
-                return Err(source.own(error.help(meant(nearest(section, OF_AN_ARM)))));
-            }
-            let prefix = format!("{section}.");
-            places.places.retain(|path, _| path != section && !path.starts_with(&prefix));
-            whole.insert(key.clone(), value.clone());
-        }
-        places.record("", &arm);
-        let named = Spanned::new(at.clone(), Cow::Borrowed("name"));
-        whole.insert(named, Spanned::new(at, DeValue::String(Cow::Owned(name.clone()))));
-        let recipe = read(whole, &places, base).map_err(|e| places.own(e))?;
-        read_arms.push(Arm { name, recipe });
-    }
-    Ok(read_arms)
 }
 
 fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> {
@@ -529,7 +486,7 @@ fn explain(message: &str, span: Range<usize>) -> RecipeError {
         .at(span, format!("expected {expected}"))
 }
 
-fn meant(nearest: Option<&str>) -> String {
+pub(super) fn meant(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("did you mean `{name}`?")).unwrap_or_default()
 }
 

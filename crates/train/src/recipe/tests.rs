@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use halfstep_graph::{MomentFormat, WeightFormat};
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -243,6 +245,81 @@ fn mistakes_in_arms_are_pointed_at() {
         let checked = parse(&text)
             .and_then(|r| r.ablation.into_iter().try_for_each(|a| a.recipe.prepare().map(|_| ())));
         let error = checked.err().unwrap_or_else(|| panic!("`{to}` was accepted"));
+        let found = error.span().map_or("", |span| &text[span]);
+        assert_eq!(found, place, "{to}: {error}");
+        assert!(error.message().contains(says), "{to}: {error}");
+    }
+}
+
+const STATES: &str = r#"
+[precision.bf16]
+moments = "bf16"
+[precision.fp8]
+history = 16
+[[ablation]]
+name = "as-it-is"
+[[ablation]]
+name = "codes"
+[ablation.precision.bf16]
+moments = "int8"
+[[ablation]]
+name = "kahan"
+[ablation.precision.bf16]
+weights = "bf16-kahan"
+[ablation.precision.fp16]
+moments = "int8"
+"#;
+
+/// `compare` sets the same policies side by side in every arm; what a policy keeps its state in is the arm's.
+#[test]
+fn an_arm_keeps_state_in_formats_of_its_own() {
+    let recipe = parse(&format!("{GOOD}{STATES}")).unwrap();
+    let state = |arm: usize, policy: &str| {
+        let precision = &recipe.ablation[arm].recipe.precision;
+        assert_eq!(
+            (&precision.policy, &precision.policies),
+            (&recipe.precision.policy, &recipe.precision.policies)
+        );
+        assert_eq!(precision.overrides, recipe.precision.overrides);
+        let state = precision.resolve(policy).unwrap().0.state;
+        (state.weights, state.moments)
+    };
+    let f32 = (WeightFormat::F32, MomentFormat::F32);
+    for (arm, bf16, fp16) in [
+        (0, (WeightFormat::F32, MomentFormat::Bf16), f32),
+        (1, (WeightFormat::F32, MomentFormat::Int8), f32),
+        // A policy's section of an arm stands whole in place of the recipe's.
+        (2, (WeightFormat::Bf16Kahan, MomentFormat::F32), (WeightFormat::F32, MomentFormat::Int8)),
+    ] {
+        assert_eq!((state(arm, "bf16"), state(arm, "fp16")), (bf16, fp16), "{arm}");
+        assert_eq!(recipe.ablation[arm].recipe.precision.of_policies["fp8"].history, Some(16));
+    }
+    let resolved = recipe.resolved().unwrap();
+    let again = parse(&resolved).unwrap_or_else(|e| panic!("{e}: {resolved}"));
+    assert_eq!(again.resolved().unwrap(), resolved);
+    for (arm, before) in again.ablation.iter().zip(&recipe.ablation) {
+        assert_eq!(arm.recipe.precision, before.recipe.precision);
+    }
+}
+
+#[test]
+fn an_arm_has_of_precision_only_what_policies_have() {
+    for (from, to, place, says) in [
+        ("moments = \"int8\"", "moments = \"int4\"", "\"int4\"", "int4"),
+        ("weights = \"bf16-kahan\"", "wieghts = \"bf16\"", "wieghts", "unknown key"),
+        (
+            "[ablation.precision.fp16]\nmoments = \"int8\"",
+            "[ablation.precision.fp16]\nweights = \"bf16\"",
+            "\"bf16\"",
+            "`weights`",
+        ),
+        ("[ablation.precision.fp16]", "[ablation.precision.fp17]", "fp17", "of its own"),
+        ("[ablation.precision.fp16]\nmoments", "[ablation.precision]\npolicy", "policy", "of its own"),
+        ("[ablation.precision.bf16]\nmoments = \"int8\"", "precision = 3", "3", "not a section"),
+    ] {
+        let text = format!("{GOOD}{STATES}").replacen(from, to, 1);
+        assert!(text.contains(to), "{from}");
+        let error = parse(&text).err().unwrap_or_else(|| panic!("`{to}` was accepted"));
         let found = error.span().map_or("", |span| &text[span]);
         assert_eq!(found, place, "{to}: {error}");
         assert!(error.message().contains(says), "{to}: {error}");
