@@ -10,8 +10,8 @@ mod curves;
 mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, Error, context};
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, Error, HtmlEscape, context};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Picture, Pictures};
@@ -187,13 +187,14 @@ impl Forms {
     fn new(form: Form) -> Result<Forms, ReportError> {
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.add_filter("code", |text: &str| Value::from_safe_string(with_code(text)));
         for (name, template) in [form.page(), form.block()] {
             environment.add_template(name, template)?;
         }
         Ok(Forms { form, environment })
     }
 
-    fn page(&self, report: &Report, sections: Vec<minijinja::Value>) -> Result<String, ReportError> {
+    fn page(&self, report: &Report, sections: Vec<Value>) -> Result<String, ReportError> {
         let verdict = report.verdict.map(Verdict::name);
         let page = context! { report => Serde(report), verdict, sections };
         Ok(self.environment.get_template(self.form.page().0)?.render(page)?)
@@ -230,6 +231,21 @@ fn plain(cell: &str) -> String {
     cell.replace('|', "\\|").replace('<', "&lt;")
 }
 
+/// Text as HTML, in which what stands between backticks is code.
+fn with_code(text: &str) -> String {
+    let escaped = HtmlEscape(text).to_string();
+    let (mut html, mut rest) = (String::with_capacity(escaped.len()), escaped.as_str());
+    while let Some((before, code, after)) = rest.split_once('`').and_then(|(before, rest)| {
+        let (code, after) = rest.split_once('`')?;
+        Some((before, code, after))
+    }) {
+        html += before;
+        html += &format!("<code>{code}</code>");
+        rest = after;
+    }
+    html + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,8 +276,9 @@ mod tests {
     fn every_form_has_the_same_numbers() {
         let report = report();
         let (html, markdown) = (report.html().unwrap(), report.markdown().unwrap());
+        let decoded = html.replace("<code>", "`").replace("</code>", "`");
         let decoded =
-            html.replace("&lt;", "<").replace("&#x27;", "'").replace("&amp;", "&").replace("&#x2f;", "/");
+            decoded.replace("&lt;", "<").replace("&#x27;", "'").replace("&amp;", "&").replace("&#x2f;", "/");
         let mut cells = 0;
         for section in &report.sections {
             for block in &section.blocks {
@@ -284,6 +301,22 @@ mod tests {
         // And the JSON is the model itself.
         let again: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
         assert_eq!(again, report);
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code_in_html_alone() {
+        assert_eq!(with_code("raise `a < b` & `c`"), "raise <code>a &lt; b</code> &amp; <code>c</code>");
+        assert_eq!(with_code("`<b>`"), "<code>&lt;b&gt;</code>");
+        assert_eq!(with_code("one ` alone, <i>"), "one ` alone, &lt;i&gt;");
+        let mut report = report();
+        let line = "Set `seeds = [0, 1]`, <then> run it again.";
+        report.answers[0].lines = vec![line.into()];
+        report.sections.truncate(1);
+        report.sections[0].blocks = vec![Block::text(line)];
+        let (html, markdown) = (report.html().unwrap(), report.markdown().unwrap());
+        let coded = "Set <code>seeds = [0, 1]</code>, &lt;then&gt; run it again.";
+        assert_eq!((html.matches(coded).count(), html.contains('`')), (2, false));
+        assert_eq!((markdown.matches(line).count(), markdown.contains("<code>")), (2, false));
     }
 
     #[test]
