@@ -1,15 +1,21 @@
 //! A model in training on one engine: state, programs, and the host's side of a step.
 
+mod error;
+mod evaluate;
+
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
 use halfstep_graph::precision::{Policy, PrecisionPlan, assign};
 use halfstep_graph::{
-    BudgetError, ByteSize, Footprint, Graph, GraphError, Plan, Recomputation, Slot, SlotKind, fuse, plan,
-    recompute,
+    BudgetError, ByteSize, Footprint, Graph, Plan, Recomputation, Slot, SlotKind, fuse, plan, recompute,
 };
 use halfstep_nn::{InputSpec, KEY_INPUT, Model};
 use serde::{Deserialize, Serialize};
+
+pub use error::{Cause, TrainError};
+use evaluate::Compiled;
+pub use evaluate::Evaluation;
 
 use crate::doctor::{self, Replayed};
 use crate::init::initial_tensor;
@@ -18,7 +24,7 @@ use crate::optimiser::Optimiser;
 use crate::recipe::check_state;
 use crate::scaler::{FLUSHED_SLOT, LossScale};
 use crate::setting::{SettingError, require};
-use crate::step::{AVERAGE, eval_graph, is_lasting, predict_graph, snapshot_bytes};
+use crate::step::{AVERAGE, is_lasting, snapshot_bytes};
 use crate::step_options::StepOptions;
 
 /// Every form of a program from model to memory plan, for reading.
@@ -145,21 +151,6 @@ pub struct StepReport {
     pub cause: Option<Cause>,
 }
 
-/// What a model makes of a batch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss over rows, summed in f64.
-    pub loss: f64,
-    /// Loss of each row.
-    pub losses: Vec<f32>,
-    /// `[rows, classes]`.
-    pub logits: Vec<f32>,
-    /// The class of the first largest logit of each row.
-    pub predictions: Vec<i32>,
-    /// Rows whose prediction is the target.
-    pub correct: usize,
-}
-
 /// Counts of a run, saved with a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -179,185 +170,6 @@ pub struct Progress {
 /// Loss above which gradients of nothing but zeros are lost ones. A batch of n rows with this loss has a logit whose gradient is
 /// at least 0.01 / n.
 const LOSS: f32 = 0.01;
-
-/// Where the first number that is not finite was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// In the batch itself.
-    Data,
-    /// In the weights, before the step.
-    Weights,
-    /// Between inputs and loss.
-    Forward,
-    /// Between loss and gradients.
-    Backward,
-    /// In running statistics, which batch norm keeps.
-    Statistics,
-}
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Cause::Data => "the batch holds NaN or infinity: clean the data",
-            Cause::Weights => "the weights hold NaN or infinity: start from others",
-            Cause::Forward => {
-                "inputs and weights are finite, but the loss is not: lower the learning rate, or \
-                keep the layers that overflow in f32"
-            }
-            Cause::Backward => {
-                "the loss is finite, but a gradient is not: use dynamic loss scaling with a lower \
-                floor, or keep the layers that overflow in f32"
-            }
-            Cause::Statistics => {
-                "loss and gradients are finite, but the mean or variance of an activation is not: \
-                normalise the inputs"
-            }
-        })
-    }
-}
-
-/// Why training cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The model does not fit the data or cannot be differentiated.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    /// The engine refused.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A setting out of range.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-    /// A batch that is not a whole number of samples, or whose targets do not match.
-    #[error(
-        "a batch of {samples} numbers and {targets} targets; each sample has {elements} numbers and {rows} targets"
-    )]
-    Batch {
-        /// Numbers given.
-        samples: usize,
-        /// Targets given.
-        targets: usize,
-        /// Numbers per sample.
-        elements: usize,
-        /// Targets per sample.
-        rows: usize,
-    },
-    /// A batch that ranks cannot share in equal parts.
-    #[error(
-        "a batch of {batch} samples cannot be shared by {ranks} ranks{}: `batch` must be a multiple of {}",
-        if *.accumulate > 1 { format!(", each in {accumulate} equal parts") } else { String::new() },
-        .ranks * .accumulate
-    )]
-    Uneven {
-        /// Samples.
-        batch: usize,
-        /// Ranks.
-        ranks: usize,
-        /// Parts that each works through one after another.
-        accumulate: usize,
-    },
-    /// A policy whose scales come from whole tensors, on several ranks.
-    #[error(
-        "`{policy}` cannot be trained on {ranks} ranks: its scales come from the largest magnitude of a whole tensor, of which \
-         each rank sees only its part of the batch; train on one rank, or with `fp8-block`, `mxfp8` or `mxfp4`, whose scales \
-         belong to blocks"
-    )]
-    ScaleOfAPart {
-        /// The precision policy.
-        policy: String,
-        /// Ranks.
-        ranks: usize,
-    },
-    /// The step needs more memory than it was given.
-    #[error("{cause}{}", advice(.policy, .batch))]
-    Budget {
-        /// What it needs.
-        cause: BudgetError,
-        /// The precision policy.
-        policy: String,
-        /// The largest smaller batch that would fit.
-        batch: Option<usize>,
-    },
-    /// Steps in a row had gradients of nothing but zeros.
-    #[error(
-        "the run has stopped learning: in the last {steps} steps every gradient was zero, though the loss is {loss} (policy \
-         {policy}, attempt {attempt}, {committed} steps committed, loss scale {scale}); raise the loss scale, or its `floor`"
-    )]
-    Vanished {
-        /// Steps in a row.
-        steps: u32,
-        /// The precision policy.
-        policy: String,
-        /// Steps tried.
-        attempt: u64,
-        /// Steps that changed the model.
-        committed: u64,
-        /// Loss of the last batch.
-        loss: f32,
-        /// Loss scale of the last step.
-        scale: f32,
-    },
-    /// Steps in a row had gradients that were not finite.
-    #[error(
-        "the run has diverged: the last {skips} steps had gradients or statistics that are not finite (policy {policy}, attempt \
-         {attempt}, {committed} steps committed, loss {loss}, loss scale {scale}); {cause}"
-    )]
-    Diverged {
-        /// Skipped steps in a row.
-        skips: u32,
-        /// The precision policy.
-        policy: String,
-        /// Steps tried.
-        attempt: u64,
-        /// Steps that changed the model.
-        committed: u64,
-        /// Loss of the last batch.
-        loss: f32,
-        /// Loss scale of the last step.
-        scale: f32,
-        /// What is known of the reason.
-        cause: Cause,
-    },
-}
-
-/// What would make a step fit.
-fn advice(policy: &str, batch: &Option<usize>) -> String {
-    let format = if policy == "fp32" { ", or train in bf16 or fp16" } else { "" };
-    let batch = batch.map_or(String::new(), |b| format!(", take a batch of at most {b}"));
-    format!("; raise `memory_budget` to that{batch}, or choose a smaller model{format}")
-}
-
-struct Compiled {
-    batch: usize,
-    program: Box<dyn Program>,
-}
-
-/// The program for this batch size, made by `make` if it is the first of its size.
-fn compiled(
-    cache: &mut Vec<Compiled>,
-    batch: usize,
-    make: impl FnOnce() -> Result<Box<dyn Program>, TrainError>,
-) -> Result<&mut dyn Program, TrainError> {
-    let at = match cache.iter().position(|c| c.batch == batch) {
-        Some(at) => at,
-        None => {
-            cache.push(Compiled { batch, program: make()? });
-            cache.len() - 1
-        }
-    };
-    Ok(&mut *cache[at].program)
-}
-
-/// A program for `graph` over the session's state, through the same passes as the training program.
-fn compile(
-    engine: &dyn Engine,
-    graph: Graph,
-    policy: &Policy,
-    state: &State,
-) -> Result<Box<dyn Program>, EngineError> {
-    engine.compile(&stages(graph, policy, engine.target()).plan, state)
-}
 
 /// A model in training: its state in an engine's memory and the programs over it.
 pub struct Session<'a> {
@@ -610,50 +422,6 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Loss and predictions of a batch of any size; nothing changes.
-    ///
-    /// A program for another size is compiled once and kept.
-    ///
-    /// Errors: `x` and `y` do not make up whole samples; an index out of range; not enough memory.
-    pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
-        let batch = self.batch_of(x, Some(y))?;
-        let program = compiled(&mut self.eval, batch, || {
-            let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
-            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
-        })?;
-        program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
-        let losses = program.read("losses")?.f32().to_vec();
-        let logits = program.read("logits")?.f32().to_vec();
-        let predictions = program.read("predictions")?.i32().to_vec();
-        let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len() as f64;
-        let correct = predictions.iter().zip(y).filter(|(p, y)| p == y).count();
-        Ok(Evaluation { loss, losses, logits, predictions, correct })
-    }
-
-    /// Logits `[rows, classes]` of a batch of any size; nothing changes.
-    ///
-    /// Errors: `x` does not make up whole samples; an index out of range; not enough memory.
-    pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
-        let batch = self.batch_of(x, None)?;
-        let program = compiled(&mut self.predict, batch, || {
-            let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
-            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
-        })?;
-        program.run(&mut self.state, &[("x", x)])?;
-        Ok(program.read("logits")?.f32().to_vec())
-    }
-
-    /// Number of samples in `x`, which `y` must agree with.
-    fn batch_of(&self, x: HostSlice<'_>, y: Option<&[i32]>) -> Result<usize, TrainError> {
-        let (elements, rows) = (self.input.elements(), self.input.rows(1));
-        let batch = x.len() / elements;
-        let targets = y.map_or(batch * rows, <[i32]>::len);
-        if batch == 0 || batch * elements != x.len() || batch * rows != targets {
-            return Err(TrainError::Batch { samples: x.len(), targets, elements, rows });
-        }
-        Ok(batch)
-    }
-
     /// The gradient of a weight in the last step, unscaled: only of a session made by [`Session::with_gradients`].
     ///
     /// Errors: no such weight, or gradients are not readable.
@@ -792,19 +560,6 @@ impl<'a> Session<'a> {
     pub fn compile_time(&self) -> Duration {
         self.compile_time
     }
-}
-
-/// A program that only reads, over the moving averages in place of the weights, where they are kept.
-fn averaged(mut graph: Graph, state: &State) -> Graph {
-    for slot in &mut graph.slots {
-        let average = format!("{AVERAGE}{}", slot.name);
-        if state.slots().iter().any(|s| s.name == average) {
-            slot.name = average;
-            // Averages are f32, however weights are kept.
-            slot.kind = SlotKind::Moment;
-        }
-    }
-    graph
 }
 
 /// The random key of an attempt: seed and attempt, low word first.

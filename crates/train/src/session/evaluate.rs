@@ -1,0 +1,114 @@
+//! What a model in training makes of a batch: programs that only read its state.
+
+use halfstep_graph::engine::{Engine, EngineError, HostSlice, Program, State};
+use halfstep_graph::precision::Policy;
+use halfstep_graph::{Graph, SlotKind};
+
+use super::{Session, TrainError, stages};
+use crate::step::{AVERAGE, eval_graph, predict_graph};
+
+/// What a model makes of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss over rows, summed in f64.
+    pub loss: f64,
+    /// Loss of each row.
+    pub losses: Vec<f32>,
+    /// `[rows, classes]`.
+    pub logits: Vec<f32>,
+    /// The class of the first largest logit of each row.
+    pub predictions: Vec<i32>,
+    /// Rows whose prediction is the target.
+    pub correct: usize,
+}
+
+/// A program for batches of one size.
+pub(super) struct Compiled {
+    batch: usize,
+    pub(super) program: Box<dyn Program>,
+}
+
+/// The program for this batch size, made by `make` if it is the first of its size.
+fn compiled(
+    cache: &mut Vec<Compiled>,
+    batch: usize,
+    make: impl FnOnce() -> Result<Box<dyn Program>, TrainError>,
+) -> Result<&mut dyn Program, TrainError> {
+    let at = match cache.iter().position(|c| c.batch == batch) {
+        Some(at) => at,
+        None => {
+            cache.push(Compiled { batch, program: make()? });
+            cache.len() - 1
+        }
+    };
+    Ok(&mut *cache[at].program)
+}
+
+/// A program for `graph` over the session's state, through the same passes as the training program.
+fn compile(
+    engine: &dyn Engine,
+    graph: Graph,
+    policy: &Policy,
+    state: &State,
+) -> Result<Box<dyn Program>, EngineError> {
+    engine.compile(&stages(graph, policy, engine.target()).plan, state)
+}
+
+impl Session<'_> {
+    /// Loss and predictions of a batch of any size; nothing changes.
+    ///
+    /// A program for another size is compiled once and kept.
+    ///
+    /// Errors: `x` and `y` do not make up whole samples; an index out of range; not enough memory.
+    pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
+        let batch = self.batch_of(x, Some(y))?;
+        let program = compiled(&mut self.eval, batch, || {
+            let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
+        program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
+        let losses = program.read("losses")?.f32().to_vec();
+        let logits = program.read("logits")?.f32().to_vec();
+        let predictions = program.read("predictions")?.i32().to_vec();
+        let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len() as f64;
+        let correct = predictions.iter().zip(y).filter(|(p, y)| p == y).count();
+        Ok(Evaluation { loss, losses, logits, predictions, correct })
+    }
+
+    /// Logits `[rows, classes]` of a batch of any size; nothing changes.
+    ///
+    /// Errors: `x` does not make up whole samples; an index out of range; not enough memory.
+    pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
+        let batch = self.batch_of(x, None)?;
+        let program = compiled(&mut self.predict, batch, || {
+            let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
+        program.run(&mut self.state, &[("x", x)])?;
+        Ok(program.read("logits")?.f32().to_vec())
+    }
+
+    /// Number of samples in `x`, which `y` must agree with.
+    fn batch_of(&self, x: HostSlice<'_>, y: Option<&[i32]>) -> Result<usize, TrainError> {
+        let (elements, rows) = (self.input.elements(), self.input.rows(1));
+        let batch = x.len() / elements;
+        let targets = y.map_or(batch * rows, <[i32]>::len);
+        if batch == 0 || batch * elements != x.len() || batch * rows != targets {
+            return Err(TrainError::Batch { samples: x.len(), targets, elements, rows });
+        }
+        Ok(batch)
+    }
+}
+
+/// A program that only reads, over the moving averages in place of the weights, where they are kept.
+fn averaged(mut graph: Graph, state: &State) -> Graph {
+    for slot in &mut graph.slots {
+        let average = format!("{AVERAGE}{}", slot.name);
+        if state.slots().iter().any(|s| s.name == average) {
+            slot.name = average;
+            // Averages are f32, however weights are kept.
+            slot.kind = SlotKind::Moment;
+        }
+    }
+    graph
+}
