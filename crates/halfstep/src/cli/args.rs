@@ -1,10 +1,15 @@
 //! What can be written on the command line.
 
+mod trained;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::graph::ByteSize;
+#[cfg(feature = "onnx")]
+pub use trained::Export;
+pub use trained::{Chosen, Eval, Generate, Predict};
 
 /// Train neural nets in half the bits, and see whether they are as good.
 #[derive(Debug, Parser)]
@@ -196,79 +201,6 @@ pub struct Import {
     /// Run directory to make [default: runs/<name>-<n>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Which model of a run directory.
-#[derive(Debug, clap::Args)]
-pub struct Chosen {
-    /// Run directory
-    pub run: PathBuf,
-    /// Checkpoint, by its name in RUN/checkpoints without the ending [default: final, or the first seed in the recipe's
-    /// precision]
-    #[arg(long, value_name = "NAME")]
-    pub checkpoint: Option<String>,
-    /// Precision to compute in [default: the one it was trained in]
-    #[arg(long, value_name = "NAME")]
-    pub precision: Option<String>,
-}
-
-/// `eval`
-#[derive(Debug, clap::Args)]
-pub struct Eval {
-    #[command(flatten)]
-    pub chosen: Chosen,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `predict`
-#[derive(Debug, clap::Args)]
-pub struct Predict {
-    #[command(flatten)]
-    pub chosen: Chosen,
-    /// Images, CSV files or text files, as the model was trained on
-    #[arg(required = true, value_name = "INPUT")]
-    pub inputs: Vec<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `generate`
-#[derive(Debug, clap::Args)]
-pub struct Generate {
-    #[command(flatten)]
-    pub chosen: Chosen,
-    /// Text to continue
-    #[arg(long, default_value = "\n")]
-    pub prompt: String,
-    /// Tokens to add
-    #[arg(long, default_value_t = 300, value_name = "N")]
-    pub tokens: usize,
-    /// 0 takes the likeliest token always; 1 draws as the model says; more is wilder
-    #[arg(long, default_value_t = 0.8, value_name = "T")]
-    pub temperature: f64,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub seed: u64,
-}
-
-/// `export`
-#[cfg(feature = "onnx")]
-#[derive(Debug, clap::Args)]
-pub struct Export {
-    #[command(flatten)]
-    pub chosen: Chosen,
-    /// ONNX file to write
-    #[arg(long, value_name = "FILE")]
-    pub onnx: PathBuf,
-    /// Also write the first test samples and their logits, as ONNX lays out tests of a model
-    #[arg(long, value_name = "DIR")]
-    pub test_data: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
