@@ -120,15 +120,20 @@ fn a_layer_of_1e5_saturates_the_cast_that_follows() {
 
 #[test]
 fn a_tensor_that_outgrows_its_scale_is_named_with_the_scale() {
-    for (beyond, done) in [(Beyond::Saturate, false), (Beyond::NonFinite, false), (Beyond::NonFinite, true)] {
+    for (history, beyond, done) in [
+        (1024, Beyond::Saturate, false),
+        (1024, Beyond::NonFinite, false),
+        (1024, Beyond::NonFinite, true),
+        (1, Beyond::NonFinite, true),
+    ] {
         // A step that is tried and skipped has recorded its magnitude already: its scale is that from before.
-        let d = diagnosis(&*mlp(), &delayed(1024, beyond), &[1.0; 3], &batch(64.0), done);
+        let d = diagnosis(&*mlp(), &delayed(history, beyond), &[1.0; 3], &batch(64.0), done);
         is_cast(&d, "layers.0", "input", "float8_e4m3fn");
         let cast = cast(&d);
         assert_eq!((cast.scale, cast.room, cast.amax), (Some(E4M3), Some(1.0), 64.0), "{d}");
         assert!(cast.saturated > 0.9, "{d}");
         let stale = Cause::StaleScale { scale: E4M3, fits: E4M3 / 64.0, recorded: Some(1.0), amax: 64.0 };
-        assert_eq!(d.cause, stale, "{beyond:?} {done}: {d}");
+        assert_eq!(d.cause, stale, "{history} {beyond:?} {done}: {d}");
         assert!(d.fixes.iter().any(|f| f.contains("`margin = 6` in [precision.fp8]")), "{d}");
     }
 }

@@ -109,13 +109,15 @@ impl Doctor<'_, '_, '_> {
         let (Some(scale), Some(Scaling::Delayed { history: steps, margin, .. })) = (scale, scaling) else {
             return Ok(Some(too_wide));
         };
-        let seen = self.recorded(name)?;
-        let recorded = seen.iter().copied().reduce(f64::max);
-        let fits = info.max_finite / (f64::from(margin).exp2() * amax);
+        let seen = self.remembered(name)?;
+        let made_for = |scale: f64| info.max_finite / (f64::from(margin).exp2() * scale);
+        // What the scale was made of may be forgotten by now; it is 1 until there is something.
+        let recorded = (!seen.is_empty() || scale != 1.0).then(|| made_for(f64::from(scale)));
+        let fits = made_for(amax);
         let stale = Cause::StaleScale { scale: f64::from(scale), fits, recorded, amax };
         let Some(recorded) = recorded else {
-            self.evidence
-                .push("no step before recorded a magnitude of it; the next step's scale fits".into());
+            let why = "no step before recorded a magnitude of it; the next step's scale fits";
+            self.evidence.extend(clips.then(|| why.to_string()));
             return Ok(clips.then_some(stale));
         };
         if clips {
@@ -133,8 +135,8 @@ impl Doctor<'_, '_, '_> {
         Ok(Some(if is_wide { too_wide } else { stale }))
     }
 
-    /// The magnitudes above zero that the scale of the step was made of, as far as they are remembered, the latest first.
-    fn recorded(&self, name: &str) -> Result<Vec<f64>, TrainError> {
+    /// The magnitudes above zero that the scale of the step was made of, as far as they are not forgotten, the latest first.
+    fn remembered(&self, name: &str) -> Result<Vec<f64>, TrainError> {
         let history = self.session.download(&format!("{name}.amax_history"))?;
         // A step that is done has put its own magnitude in front.
         let own = usize::from(self.session.progress().attempts > self.batch.attempt);
