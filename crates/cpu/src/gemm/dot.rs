@@ -11,16 +11,54 @@ use super::engine::{Engine, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::Bf16;
-use super::source::Source;
+use super::source::{Along, Data, Source};
 use crate::isa::{Isa, Kernel, Level};
 
 /// Products of bf16 operands, 32 × 32 results at a time.
 #[derive(Clone, Copy)]
-pub(crate) struct Dots(());
+pub(crate) struct Dots(Form);
+
+/// How the left operand comes to the kernel, which reads one pair of k at a time and copies it to a whole vector: it can
+/// take pairs from anywhere. Each form of an operand gives the same sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Packed as a left operand of tiles, row by row.
+    Rows,
+    /// Packed as a right operand of tiles, pair by pair: for rows that do not run along memory, where this takes no
+    /// transposition.
+    Pairs,
+    /// Not packed: addresses of 32 k of each row.
+    InPlace,
+}
 
 impl Dots {
     pub(crate) fn new(isa: Isa) -> Option<Dots> {
-        (isa.level() >= Level::Avx512Bf16).then_some(Dots(()))
+        (isa.level() >= Level::Avx512Bf16).then_some(Dots(Form::Rows))
+    }
+}
+
+/// What rows beyond an operand and windows beyond an image read.
+static ZEROS: [u16; TILE_STEP] = [0; TILE_STEP];
+
+/// Writes the addresses of runs of 32 k: `to[panel][step][row]`, with panels as far apart as packed ones.
+fn addresses(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    let Data::Bf16(data) = source.data else { unreachable!("only bf16 is multiplied in place") };
+    let steps = k.len() / TILE_STEP;
+    assert!(to.len() >= outer.len().div_ceil(32) * steps * 1024 && to.as_ptr().cast::<*const u16>().is_aligned());
+    for (panel, first) in outer.clone().step_by(32).enumerate() {
+        let lines = pack::some_lines(source, first, outer.end);
+        for step in 0..steps {
+            let position = source.position(k.start + step * TILE_STEP);
+            for (row, line) in lines.iter().enumerate() {
+                let start = line.and_then(|line| source.adjacent(line, position, TILE_STEP));
+                let run = start.map_or(&ZEROS[..], |start| &data[start..start + TILE_STEP]);
+                // SAFETY: a panel has 32 addresses for each step, which take less room than its 1024 codes.
+                unsafe {
+                    let table = to.as_mut_ptr().add(panel * steps * 1024).cast::<*const u16>();
+                    table.add(step * 32 + row).write(run.as_ptr());
+                }
+            }
+        }
     }
 }
 
@@ -28,46 +66,124 @@ impl Dots {
 /// few enough for a panel's 32 rows to be a whole number of times as many.
 const ROWS: usize = 8;
 
+/// Where the kernel finds [`ROWS`] rows of a step of the left operand.
+trait Left: Copy {
+    /// Goes to a step.
+    ///
+    /// # Safety
+    /// There is such a step.
+    unsafe fn step(&mut self, step: usize);
+    /// The codes at k = 2·`pair` and the next of a row.
+    ///
+    /// # Safety
+    /// `row` is below [`ROWS`] and `pair` below 16.
+    unsafe fn pair(self, row: usize, pair: usize) -> i32;
+}
+
+/// Packed rows, `ROW` codes from one to the next and `PAIR` from one pair to the next.
+#[derive(Clone, Copy)]
+struct Packed<const ROW: usize, const PAIR: usize> {
+    first: *const u16,
+    at: *const u16,
+}
+
+impl<const ROW: usize, const PAIR: usize> Left for Packed<ROW, PAIR> {
+    #[inline(always)]
+    unsafe fn step(&mut self, step: usize) {
+        // SAFETY: a step has 1024 codes.
+        self.at = unsafe { self.first.add(step * 1024) };
+    }
+    #[inline(always)]
+    unsafe fn pair(self, row: usize, pair: usize) -> i32 {
+        // SAFETY: the step has this row and pair.
+        unsafe { self.at.add(row * ROW + pair * PAIR).cast::<i32>().read_unaligned() }
+    }
+}
+
+/// Rows where they are.
+#[derive(Clone, Copy)]
+struct InPlace {
+    table: *const *const u16,
+    rows: [*const u16; ROWS],
+}
+
+impl Left for InPlace {
+    #[inline(always)]
+    unsafe fn step(&mut self, step: usize) {
+        // SAFETY: a step has 32 addresses.
+        self.rows = unsafe { self.table.add(step * 32).cast::<[*const u16; ROWS]>().read() };
+    }
+    #[inline(always)]
+    unsafe fn pair(self, row: usize, pair: usize) -> i32 {
+        // SAFETY: there are 32 codes at each address.
+        unsafe { self.rows[row].add(2 * pair).cast::<i32>().read_unaligned() }
+    }
+}
+
 /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C.
 ///
 /// # Safety
-/// The processor runs AVX512-BF16; `a` and `b` point to `steps` steps of packed tiles, and `c` to 32 rows of 32 f32 that
-/// are `c_row` f32 apart.
+/// The processor runs AVX512-BF16; `a` points to `steps` steps of the left operand in `form`, `b` to as many of packed
+/// tiles, and `c` to 32 rows of 32 f32 that are `c_row` f32 apart.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn block(steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+unsafe fn block(form: Form, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
     for first in (0..32).step_by(ROWS) {
-        // SAFETY: the caller vouches for 1024 codes of A and of B per step and for all rows of C. Rows 0–15 of A are the
-        // first tile, 32 codes to the row; 16 columns of B are a tile, a pair of k to the line.
+        // SAFETY: the caller vouches for all of it. A tile has 16 rows or columns and 512 codes.
         unsafe {
             let c = c.add(first * c_row);
-            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-            if add {
-                for (r, [left, right]) in sums.iter_mut().enumerate() {
-                    *left = _mm512_loadu_ps(c.add(r * c_row));
-                    *right = _mm512_loadu_ps(c.add(r * c_row + 16));
+            match form {
+                Form::Rows => {
+                    let first = a.add(first * TILE_STEP);
+                    rows(Packed::<TILE_STEP, 2> { first, at: first }, steps, b, c, c_row, add);
+                }
+                Form::Pairs => {
+                    let first = a.add(first / 16 * 512 + first % 16 * 2);
+                    rows(Packed::<2, 32> { first, at: first }, steps, b, c, c_row, add);
+                }
+                Form::InPlace => {
+                    let table = a.cast::<*const u16>().add(first);
+                    rows(InPlace { table, rows: [table.cast(); ROWS] }, steps, b, c, c_row, add);
                 }
             }
-            let (mut a, mut b) = (a.add(first * TILE_STEP), b);
-            for _ in 0..steps {
-                for pair in 0..TILE_STEP / 2 {
-                    let columns = |tile: usize| -> __m512bh {
-                        std::mem::transmute(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
-                    };
-                    let (left, right) = (columns(0), columns(1));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let both = a.add(r * TILE_STEP + 2 * pair).cast::<i32>().read_unaligned();
-                        let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
-                        sums[0] = _mm512_dpbf16_ps(sums[0], both, left);
-                        sums[1] = _mm512_dpbf16_ps(sums[1], both, right);
-                    }
+        }
+    }
+}
+
+/// [`block`] for [`ROWS`] rows.
+///
+/// # Safety
+/// As [`block`].
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn rows(mut a: impl Left, steps: usize, mut b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+    // SAFETY: the caller vouches for 1024 codes of B per step and for the rows of A and C. 16 columns of B are a tile, a
+    // pair of k to the line.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        if add {
+            for (r, [left, right]) in sums.iter_mut().enumerate() {
+                *left = _mm512_loadu_ps(c.add(r * c_row));
+                *right = _mm512_loadu_ps(c.add(r * c_row + 16));
+            }
+        }
+        for step in 0..steps {
+            a.step(step);
+            for pair in 0..TILE_STEP / 2 {
+                let columns = |tile: usize| -> __m512bh {
+                    std::mem::transmute(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
+                };
+                let (left, right) = (columns(0), columns(1));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(a.pair(r, pair)));
+                    sums[0] = _mm512_dpbf16_ps(sums[0], both, left);
+                    sums[1] = _mm512_dpbf16_ps(sums[1], both, right);
                 }
-                a = a.add(1024);
-                b = b.add(1024);
             }
-            for (r, [left, right]) in sums.into_iter().enumerate() {
-                _mm512_storeu_ps(c.add(r * c_row), left);
-                _mm512_storeu_ps(c.add(r * c_row + 16), right);
-            }
+            b = b.add(1024);
+        }
+        for (r, [left, right]) in sums.into_iter().enumerate() {
+            _mm512_storeu_ps(c.add(r * c_row), left);
+            _mm512_storeu_ps(c.add(r * c_row + 16), right);
         }
     }
 }
@@ -90,9 +206,21 @@ unsafe impl Engine for Dots {
         unsafe { crate::isa::run_avx512(kernel) }
     }
 
+    fn for_left(self, a: &Source<'_>, k: usize) -> Dots {
+        Dots(match (a.along, a.data) {
+            (Along::Outer, _) => Form::Pairs,
+            (Along::K, Data::Bf16(_)) if a.has_runs(TILE_STEP, k) => Form::InPlace,
+            _ => Form::Rows,
+        })
+    }
+
     #[inline(always)]
     fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_a::<Bf16>(a, outer, k, to);
+        match self.0 {
+            Form::Rows => pack::tiles_a::<Bf16>(a, outer, k, to),
+            Form::Pairs => pack::tiles_b::<Bf16>(a, outer, k, to),
+            Form::InPlace => addresses(a, outer, k, to),
+        }
     }
 
     #[inline(always)]
@@ -103,7 +231,7 @@ unsafe impl Engine for Dots {
     #[inline(always)]
     unsafe fn tile(self, k: usize, a: *const u16, b: *const u16, acc: *mut f32, add: bool) {
         // SAFETY: passed on to the caller: rows of 32 f32, one after the other.
-        unsafe { block(k / TILE_STEP, a, b, acc, 32, add) }
+        unsafe { block(self.0, k / TILE_STEP, a, b, acc, 32, add) }
     }
 }
 
@@ -120,6 +248,6 @@ impl TileUnit for Dots {
     }
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.
-        unsafe { block(steps, a, b, c, c_row, add) }
+        unsafe { block(self.0, steps, a, b, c, c_row, add) }
     }
 }

@@ -34,6 +34,10 @@ pub(crate) unsafe trait Engine: Copy + Sync {
 
     /// Runs `kernel` compiled for the engine's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
+    /// The engine for a left operand of `k` columns, where it can choose.
+    fn for_left(self, _a: &Source<'_>, _k: usize) -> Self {
+        self
+    }
     /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`].
     fn pack_a(
         self,

@@ -115,8 +115,10 @@ fn panels_from_k_lines<const W: usize>(
                     prefetch(source, ahead, position, len);
                 }
                 load(source, compute, line, position, &mut values[..len]);
-                for (panel, values) in values[..panels * W].chunks_exact(W).enumerate() {
-                    to[base + (panel * k.len() + i) * W..][..W].copy_from_slice(values);
+                // Arrays, whose length the compiler knows: a copy is then a few moves, not a call.
+                for (panel, values) in values[..panels * W].as_chunks::<W>().0.iter().enumerate() {
+                    let at = base + (panel * k.len() + i) * W;
+                    *to[at..].first_chunk_mut().expect("room for whole panels") = *values;
                 }
             }
         }
@@ -312,7 +314,7 @@ fn halves<E: Element, const PLANES: usize>(
 
 /// Decodes up to 32 lines from `first` on; none from `end` on.
 #[inline(always)]
-fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 32] {
+pub(super) fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 32] {
     let mut lines = [None; 32];
     for (i, line) in lines[..32.min(end - first)].iter_mut().enumerate() {
         *line = Some(source.line(first + i));

@@ -151,6 +151,17 @@ impl Source<'_> {
         }
     }
 
+    /// Whether each run of `len` positions that begins at a multiple of it lies in one piece or wholly outside the image,
+    /// for `positions` in all.
+    pub(crate) fn has_runs(&self, len: usize, positions: usize) -> bool {
+        positions.is_multiple_of(len)
+            && match self.gather {
+                Gather::Strided { position, .. } => position == 1,
+                Gather::Digits { .. } => true,
+                Gather::Window(w) => w.channels.is_multiple_of(len),
+            }
+    }
+
     /// Copies `to.len()` elements from `position` on, zero where the window leaves the image.
     // Copies need no target features, and this is called from many places: one body keeps the build short.
     #[inline(never)]
