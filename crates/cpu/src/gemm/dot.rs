@@ -6,12 +6,12 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::Compute;
 use super::engine::{Engine, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::Bf16;
 use super::source::{Along, Data, Source};
+use super::{Compute, in_place};
 use crate::isa::{Isa, Kernel, Level};
 
 /// Products of bf16 operands, 32 × 32 results at a time.
@@ -40,26 +40,10 @@ impl Dots {
 /// What rows beyond an operand and windows beyond an image read.
 static ZEROS: [u16; TILE_STEP] = [0; TILE_STEP];
 
-/// Writes the addresses of runs of 32 k: `to[panel][step][row]`, with panels as far apart as packed ones.
-fn addresses(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-    let Data::Bf16(data) = source.data else { unreachable!("only bf16 is multiplied in place") };
-    let steps = k.len() / TILE_STEP;
-    assert!(to.len() >= outer.len().div_ceil(32) * steps * 1024 && to.as_ptr().cast::<*const u16>().is_aligned());
-    for (panel, first) in outer.clone().step_by(32).enumerate() {
-        let lines = pack::some_lines(source, first, outer.end);
-        for step in 0..steps {
-            let position = source.position(k.start + step * TILE_STEP);
-            for (row, line) in lines.iter().enumerate() {
-                let start = line.and_then(|line| source.adjacent(line, position, TILE_STEP));
-                let run = start.map_or(&ZEROS[..], |start| &data[start..start + TILE_STEP]);
-                // SAFETY: a panel has 32 addresses for each step, which take less room than its 1024 codes.
-                unsafe {
-                    let table = to.as_mut_ptr().add(panel * steps * 1024).cast::<*const u16>();
-                    table.add(step * 32 + row).write(run.as_ptr());
-                }
-            }
-        }
-    }
+/// The addresses of an operand that is read in place.
+fn addresses(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    let Data::Bf16(data) = a.data else { unreachable!("only bf16 is read in place") };
+    in_place::addresses::<_, 32, TILE_STEP>(a, data, &ZEROS, outer, k, to);
 }
 
 /// Rows whose sums are kept in registers, two vectors each: enough chains to hide the latency of the instruction, and
@@ -126,7 +110,15 @@ impl Left for InPlace {
 /// The processor runs AVX512-BF16; `a` points to `steps` steps of the left operand in `form`, `b` to as many of packed
 /// tiles, and `c` to 32 rows of 32 f32 that are `c_row` f32 apart.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn block(form: Form, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+unsafe fn block(
+    form: Form,
+    steps: usize,
+    a: *const u16,
+    b: *const u16,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
     for first in (0..32).step_by(ROWS) {
         // SAFETY: the caller vouches for all of it. A tile has 16 rows or columns and 512 codes.
         unsafe {
@@ -206,10 +198,10 @@ unsafe impl Engine for Dots {
         unsafe { crate::isa::run_avx512(kernel) }
     }
 
-    fn for_left(self, a: &Source<'_>, k: usize) -> Dots {
+    fn for_left(self, a: &Source<'_>, _: Compute, k: usize) -> Dots {
         Dots(match (a.along, a.data) {
             (Along::Outer, _) => Form::Pairs,
-            (Along::K, Data::Bf16(_)) if a.has_runs(TILE_STEP, k) => Form::InPlace,
+            (Along::K, Data::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
             _ => Form::Rows,
         })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::scratch::{Scratch, whole_lines};
 use super::source::Source;
 use super::{Compute, pack};
-use crate::isa::{Isa, Kernel, Level};
+use crate::isa::Kernel;
 
 /// What one instruction set does with a block: how it packs, and its micro-kernel.
 ///
@@ -35,7 +35,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// Runs `kernel` compiled for the engine's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
     /// The engine for a left operand of `k` columns, where it can choose.
-    fn for_left(self, _a: &Source<'_>, _k: usize) -> Self {
+    fn for_left(self, _a: &Source<'_>, _compute: Compute, _k: usize) -> Self {
         self
     }
     /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`].
@@ -144,6 +144,7 @@ impl<E: Engine> Kernel for Peak<E> {
     }
 }
 
+/// Packing of both operands as f32 panels.
 macro_rules! f32_packing {
     () => {
         #[inline(always)]
@@ -209,151 +210,6 @@ unsafe impl Engine for Portable {
         for (acc, sum) in acc.iter_mut().zip(&sum) {
             for (acc, &sum) in acc.iter_mut().zip(sum) {
                 *acc = if add { *acc + sum } else { sum };
-            }
-        }
-    }
-}
-
-/// AVX2 and FMA: 6 × 16, twelve accumulators.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
-
-#[cfg(target_arch = "x86_64")]
-impl Avx2 {
-    pub(crate) fn new(isa: Isa) -> Option<Avx2> {
-        (isa.level() >= Level::Avx2).then_some(Avx2(()))
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-// SAFETY: `Avx2::new` wants an `Isa` of that level.
-unsafe impl Engine for Avx2 {
-    type Unit = f32;
-    const MR: usize = 6;
-    const NR: usize = 16;
-    const STEP: usize = 1;
-    const PARTS: usize = 1;
-    const KC: usize = 384;
-    const MC: usize = 96;
-
-    #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: this value exists only where the processor runs AVX2.
-        unsafe { crate::isa::run_avx2(kernel) }
-    }
-
-    f32_packing!();
-
-    #[inline(always)]
-    unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
-        // SAFETY: passed on to the caller.
-        unsafe { tile_avx2(k, a, b, acc, add) }
-    }
-}
-
-/// # Safety
-/// As [`Engine::tile`].
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn tile_avx2(k: usize, mut a: *const f32, mut b: *const f32, acc: *mut f32, add: bool) {
-    use std::arch::x86_64::*;
-    let mut sum = [[_mm256_setzero_ps(); 2]; 6];
-    // SAFETY: the caller vouches for `k` packed columns of 6 and of 16 values, and for 96 accumulators.
-    unsafe {
-        // The accumulators may lie in the second-level cache: fetch them while the products run.
-        if add {
-            for line in 0..6 {
-                _mm_prefetch::<_MM_HINT_T0>(acc.add(16 * line).cast());
-            }
-        }
-        for _ in 0..k {
-            let (left, right) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
-            for (i, sum) in sum.iter_mut().enumerate() {
-                let x = _mm256_broadcast_ss(&*a.add(i));
-                sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
-                sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
-            }
-            a = a.add(6);
-            b = b.add(16);
-        }
-        for (i, sum) in sum.iter().enumerate() {
-            for (j, &sum) in sum.iter().enumerate() {
-                let to = acc.add(16 * i + 8 * j);
-                _mm256_store_ps(to, if add { _mm256_add_ps(_mm256_load_ps(to), sum) } else { sum });
-            }
-        }
-    }
-}
-
-/// AVX-512: 14 × 32, twenty-eight accumulators.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
-
-#[cfg(target_arch = "x86_64")]
-impl Avx512 {
-    pub(crate) fn new(isa: Isa) -> Option<Avx512> {
-        (isa.level() >= Level::Avx512).then_some(Avx512(()))
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-// SAFETY: `Avx512::new` wants an `Isa` of that level.
-unsafe impl Engine for Avx512 {
-    type Unit = f32;
-    const MR: usize = 14;
-    const NR: usize = 32;
-    const STEP: usize = 1;
-    const PARTS: usize = 1;
-    const KC: usize = 384;
-    const MC: usize = 112;
-
-    #[inline(always)]
-    fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: this value exists only where the processor runs AVX-512.
-        unsafe { crate::isa::run_avx512(kernel) }
-    }
-
-    f32_packing!();
-
-    #[inline(always)]
-    unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
-        // SAFETY: passed on to the caller.
-        unsafe { tile_avx512(k, a, b, acc, add) }
-    }
-}
-
-/// # Safety
-/// As [`Engine::tile`].
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn tile_avx512(k: usize, mut a: *const f32, mut b: *const f32, acc: *mut f32, add: bool) {
-    use std::arch::x86_64::*;
-    let mut sum = [[_mm512_setzero_ps(); 2]; 14];
-    // SAFETY: the caller vouches for `k` packed columns of 14 and of 32 values, and for 448 accumulators.
-    unsafe {
-        if add {
-            for line in 0..28 {
-                _mm_prefetch::<_MM_HINT_T0>(acc.add(16 * line).cast());
-            }
-        }
-        for _ in 0..k {
-            let (left, right) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
-            for (i, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(i));
-                sum[0] = _mm512_fmadd_ps(x, left, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, right, sum[1]);
-            }
-            a = a.add(14);
-            b = b.add(32);
-        }
-        for (i, sum) in sum.iter().enumerate() {
-            for (j, &sum) in sum.iter().enumerate() {
-                let to = acc.add(32 * i + 16 * j);
-                _mm512_store_ps(to, if add { _mm512_add_ps(_mm512_load_ps(to), sum) } else { sum });
             }
         }
     }

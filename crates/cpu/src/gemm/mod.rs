@@ -16,6 +16,8 @@ pub(crate) mod amx;
 pub(crate) mod dot;
 mod element;
 mod engine;
+#[cfg(target_arch = "x86_64")]
+mod in_place;
 mod pack;
 mod plan;
 mod run;
@@ -28,6 +30,8 @@ mod source;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 pub use scratch::Scratch;
 pub use source::Data;
@@ -437,9 +441,9 @@ macro_rules! with_engine {
                 }, else unreachable!("f32 has no tiles"))
             } else if let Some($engine) = dot::Dots::new(isa).filter(|_| compute == Compute::Bf16) {
                 $body
-            } else if let Some($engine) = engine::Avx512::new(isa) {
+            } else if let Some($engine) = vector::Avx512::new(isa) {
                 $body
-            } else if let Some($engine) = engine::Avx2::new(isa) {
+            } else if let Some($engine) = vector::Avx2::new(isa) {
                 $body
             } else {
                 debug_assert_eq!(isa.level(), Level::Portable);

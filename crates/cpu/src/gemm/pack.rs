@@ -314,7 +314,7 @@ fn halves<E: Element, const PLANES: usize>(
 
 /// Decodes up to 32 lines from `first` on; none from `end` on.
 #[inline(always)]
-pub(super) fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 32] {
+fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 32] {
     let mut lines = [None; 32];
     for (i, line) in lines[..32.min(end - first)].iter_mut().enumerate() {
         *line = Some(source.line(first + i));

@@ -51,7 +51,7 @@ unsafe impl Send for Regions {}
 
 /// Computes `problem` as `plan` says, which was made for the same engine and no more threads than the pool has.
 pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
-    let engine = engine.for_left(&problem.a, plan.extents.k);
+    let engine = engine.for_left(&problem.a, problem.compute, plan.extents.k);
     let base = ctx.scratch.take(plan.bytes(ctx.pool.threads()));
     // SAFETY: `take` gave as many bytes as the plan needs in all.
     let regions = unsafe {

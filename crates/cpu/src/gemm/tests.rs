@@ -155,7 +155,9 @@ pub(crate) fn bound(
     let (passes, left_out) = unit.passes(compute);
     let flushed = match compute {
         Compute::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
-        Compute::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => 2.0 * passes as f64 + 4.0 * largest,
+        Compute::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => {
+            2.0 * passes as f64 + 4.0 * largest
+        }
         _ => 0.0,
     };
     let n = (passes * k + 2) as f64;

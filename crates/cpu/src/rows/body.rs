@@ -66,7 +66,9 @@ pub(crate) fn dispatch<B: Body>(isa: Isa, body: B) -> B::Output {
     match isa.level() {
         Level::Portable => isa.run(With(body, PhantomData::<Base>)),
         Level::Avx2 => isa.run(With(body, PhantomData::<Avx2>)),
-        Level::Avx512 | Level::Avx512Bf16 | Level::Amx | Level::AmxFp16 => isa.run(With(body, PhantomData::<Avx512>)),
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx | Level::AmxFp16 => {
+            isa.run(With(body, PhantomData::<Avx512>))
+        }
     }
 }
 

@@ -386,7 +386,13 @@ mod tests {
     #[test]
     fn a_case_is_the_median_of_its_rounds_held_against_the_roof() {
         let case = Case { model: "mlp".into(), precision: "bf16", threads: 1, size: None };
-        let roof = Roof { threads: 1, f32_gflops: 100.0, bf16_gflops: None, f16_passes: None, memory_gb_per_s: 10.0 };
+        let roof = Roof {
+            threads: 1,
+            f32_gflops: 100.0,
+            bf16_gflops: None,
+            f16_passes: None,
+            memory_gb_per_s: 10.0,
+        };
         let m = summary(case, vec![told(4.0), told(2.0), told(3.0)], &[roof]).unwrap();
         assert_eq!((m.median_ms, m.spread_ms, m.growth_rss_bytes), (3.0, [2.0, 4.0], Some(20)));
         // 10^8 operations at 10^11 per second take 1 ms of the 2 ms; 10^6 bytes take 0.1 ms.
