@@ -153,24 +153,32 @@ fn panels_from_outer_lines<const W: usize>(
     }
 }
 
+/// Asks for a cache line.
+#[inline(always)]
+fn prefetch_line<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Asks for `len` elements of a line to be brought into the cache.
 #[inline(always)]
 fn prefetch(source: &Source<'_>, line: Line, position: Position, len: usize) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(start) = source.adjacent(line, position, len) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let (data, size) = match source.data {
             Data::F32(d) => (d.as_ptr().cast::<i8>(), 4),
             Data::Bf16(d) | Data::F16(d) => (d.as_ptr().cast::<i8>(), 2),
             Data::E4m3(d) | Data::E5m2(d) => (d.as_ptr().cast::<i8>(), 1),
         };
         for at in (start * size..(start + len) * size).step_by(64) {
-            // SAFETY: a hint, which reads nothing and faults on no address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(at)) };
+            prefetch_line(data.wrapping_add(at));
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (source, line, position, len);
 }
 
 /// Pairs of 16-bit codes, in place.
@@ -391,11 +399,15 @@ fn pair_block_as<E: Element, const PLANES: usize>(
     mut emit: impl FnMut(usize, usize, &[u32; 32]),
 ) {
     let position = source.position(outer.start);
+    // The processor does not foresee lines that lie apart.
+    let ahead = source.distance(TILE_STEP);
     let mut fetched = [[E::Stored::default(); 32]; 2];
     for (pair, lines) in lines.as_chunks::<2>().0.iter().enumerate() {
         let [even, odd] = &mut fetched;
         let even = run_of_32(source, data, lines[0], position, outer.len(), even);
         let odd = run_of_32(source, data, lines[1], position, outer.len(), odd);
+        prefetch_line(even.as_ptr().wrapping_add(ahead));
+        prefetch_line(odd.as_ptr().wrapping_add(ahead));
         for plane in 0..PLANES {
             let mut row = [0; 32];
             for (to, (&even, &odd)) in row.iter_mut().zip(even.iter().zip(odd)) {

@@ -141,6 +141,16 @@ impl Source<'_> {
         }
     }
 
+    /// About how far in memory the line is that comes `lines` later, in elements: good enough to fetch it ahead of its use.
+    #[inline(always)]
+    pub(crate) fn distance(&self, lines: usize) -> usize {
+        match self.gather {
+            Gather::Strided { line, .. } => lines * line,
+            Gather::Digits { strides, .. } => lines * strides[2],
+            Gather::Window(w) => lines * w.channels * w.line_step.unsigned_abs(),
+        }
+    }
+
     /// Where the run of `len` elements from `position` starts if they are adjacent in memory.
     #[inline(always)]
     pub(crate) fn adjacent(&self, line: Line, position: Position, len: usize) -> Option<usize> {
