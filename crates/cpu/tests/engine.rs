@@ -33,6 +33,11 @@ fn avx512() {
 }
 
 #[test]
+fn avx512_bf16() {
+    check(Level::Avx512Bf16);
+}
+
+#[test]
 fn amx() {
     check(Level::Amx);
 }

@@ -137,7 +137,7 @@ fn bits(x: &HostTensor) -> Vec<u32> {
 }
 
 fn levels() -> impl Iterator<Item = Isa> {
-    [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx]
+    [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx]
         .into_iter()
         .filter_map(|level| Isa::new(level).ok())
 }

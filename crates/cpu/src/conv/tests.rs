@@ -155,7 +155,8 @@ fn check(conv: &Conv2d, compute: Compute, out: Format, existing: Existing, relu:
 
 fn conv() -> impl Strategy<Value = Conv2d> {
     let size = || prop_oneof![1..=3usize, 4..=9usize];
-    let channels = || prop_oneof![1..=4usize, Just(16usize), 30..=35usize];
+    // Multiples of 16 and of 32 are read in place.
+    let channels = || prop_oneof![1..=4usize, Just(16usize), 30..=35usize, Just(32usize), Just(64usize)];
     (1..=3usize, [size(), size()], channels(), channels(), [1..=4usize, 1..=3usize], 1..=3usize, 0..=2usize)
         .prop_map(|(images, input, channels, out_channels, window, stride, padding)| Conv2d {
             images,

@@ -196,7 +196,15 @@ fn case() -> impl Strategy<Value = Case> {
     let shape = (
         [1..=3usize, 1..=2usize],
         [size(100..=130), size(500..=540)],
-        prop_oneof![0..=3usize, 1..=70usize, 254..=260usize, 510..=700usize],
+        prop_oneof![
+            0..=3usize,
+            1..=70usize,
+            254..=260usize,
+            510..=700usize,
+            // Whole runs of 16 and of 32 are read in place.
+            (1..=20usize).prop_map(|runs| 32 * runs),
+            (1..=20usize).prop_map(|runs| 16 * runs),
+        ],
     );
     let layout =
         (any::<[bool; 2]>(), [0..=3usize, 0..=3usize, 0..=3usize], any::<bool>(), any::<[bool; 2]>());

@@ -15,7 +15,7 @@ pub use batch::{
 pub use layer::{LayerNorm, LayerNormBackward, layer_norm_backward_scratch_len};
 
 use super::elementwise::BLOCK;
-use super::storage::Src;
+use super::storage::{Src, TILE};
 use super::{Caps, RowError, check_len};
 
 fn check_columns(cols: usize, vectors: &[(&'static str, Option<usize>)]) -> Result<(), RowError> {
@@ -28,6 +28,25 @@ fn check_block(cols: usize) -> Result<(), RowError> {
         return Ok(());
     }
     Err(RowError::Shape { what: "row", why: "it is too long for a chain to continue" })
+}
+
+/// How many rows lie side by side in memory as one piece of at most [`TILE`] elements, given that a piece takes the columns
+/// `tile` of each: short rows are worth more in company.
+#[inline(always)]
+fn rows_together(cols: usize, tile: &Range<usize>) -> usize {
+    if tile.len() == cols { TILE / cols } else { 1 }
+}
+
+/// Repeats the first `len` values until there are `times` as many.
+#[inline(always)]
+fn repeat(values: &mut [f32; TILE], len: usize, times: usize) -> &[f32] {
+    let mut done = len;
+    while done < len * times {
+        let more = done.min(len * times - done);
+        values.copy_within(..more, done);
+        done += more;
+    }
+    &values[..len * times]
 }
 
 /// Some of a vector, or ones where there is none.

@@ -425,21 +425,26 @@ impl Body for Partial<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        self.to.fill(0.0);
+        let Partial { rows, cols, columns, x, deviation, to } = self;
+        to.fill(0.0);
         let mut buffer = [0.0; TILE];
-        for row in self.rows {
-            let at = row * self.cols;
-            let xs = self.x.view::<C>(at + self.columns.start..at + self.columns.end, &mut buffer);
-            match self.deviation {
-                Deviation::None => {
-                    for (to, &x) in self.to.iter_mut().zip(xs) {
-                        *to += x;
+        // Short rows are looked at in company.
+        let together = if columns.len() == cols { (TILE / cols).max(1) } else { 1 };
+        for row in rows.clone().step_by(together) {
+            let last = (row + together).min(rows.end) - 1;
+            let xs = x.view::<C>(row * cols + columns.start..last * cols + columns.end, &mut buffer);
+            for xs in xs.chunks_exact(columns.len()) {
+                match deviation {
+                    Deviation::None => {
+                        for (to, &x) in to.iter_mut().zip(xs) {
+                            *to += x;
+                        }
                     }
-                }
-                Deviation::Squared(mean) => {
-                    for ((to, &x), &mean) in self.to.iter_mut().zip(xs).zip(&mean[self.columns.clone()]) {
-                        let d = x - mean;
-                        *to = super::body::fma::<C>(d, d, *to);
+                    Deviation::Squared(mean) => {
+                        for ((to, &x), &mean) in to.iter_mut().zip(xs).zip(&mean[columns.clone()]) {
+                            let d = x - mean;
+                            *to = super::body::fma::<C>(d, d, *to);
+                        }
                     }
                 }
             }

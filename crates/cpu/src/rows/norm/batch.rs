@@ -1,6 +1,6 @@
 //! Batch normalisation.
 
-use super::{check_block, check_columns, view_or_ones};
+use super::{check_block, check_columns, repeat, rows_together, view_or_ones};
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
@@ -240,26 +240,31 @@ impl Body for Apply<'_> {
     #[inline(always)]
     fn run<C: Caps>(mut self) {
         let Columns { cols, x, gamma, beta, mean, rstd } = self.columns;
-        let mut buffers = [[0.0; TILE]; 4];
-        let [x_buffer, g_buffer, b_buffer, y_buffer] = &mut buffers;
+        let rows = x.len() / cols;
+        let mut buffers = [[0.0; TILE]; 3];
+        let [x_buffer, vector, y_buffer] = &mut buffers;
+        let [mut means, mut factors, mut betas] = [[0.0; TILE]; 3];
         for tile in tiles(cols, TILE) {
             // y = (x − mean)·(rstd·γ) + β.
-            let factor = view_or_ones::<C>(&gamma, tile.clone(), g_buffer);
-            let mut factors = [0.0; TILE];
-            let factors = &mut factors[..tile.len()];
-            for ((f, &g), &r) in factors.iter_mut().zip(factor).zip(&rstd[tile.clone()]) {
+            let n = tile.len();
+            let together = rows_together(cols, &tile).min(rows);
+            let gamma = view_or_ones::<C>(&gamma, tile.clone(), vector);
+            for ((f, &g), &r) in factors.iter_mut().zip(gamma).zip(&rstd[tile.clone()]) {
                 *f = g * r;
             }
-            let beta = match &beta {
-                Some(b) => b.view::<C>(tile.clone(), b_buffer),
-                None => &[0.0; TILE][..tile.len()],
-            };
-            let mean = &mean[tile.clone()];
-            for row in 0..x.len() / cols {
-                let range = row * cols + tile.start..row * cols + tile.end;
+            match &beta {
+                Some(b) => betas[..n].copy_from_slice(b.view::<C>(tile.clone(), vector)),
+                None => betas[..n].fill(0.0),
+            }
+            means[..n].copy_from_slice(&mean[tile.clone()]);
+            let [means, factors, betas] =
+                [&mut means, &mut factors, &mut betas].map(|values| repeat(values, n, together));
+            for row in (0..rows).step_by(together.max(1)) {
+                let last = (row + together).min(rows) - 1;
+                let range = row * cols + tile.start..last * cols + tile.end;
                 let xs = x.view::<C>(range.clone(), x_buffer);
                 self.to.write::<C>(range, y_buffer, |ys| {
-                    for ((((y, &x), &m), &f), &b) in ys.iter_mut().zip(xs).zip(mean).zip(&*factors).zip(beta)
+                    for ((((y, &x), &m), &f), &b) in ys.iter_mut().zip(xs).zip(means).zip(factors).zip(betas)
                     {
                         *y = fma::<C>(x - m, f, b);
                     }
@@ -461,14 +466,18 @@ impl Body for BatchSums<'_> {
         for tile in tiles(cols, TILE) {
             let (mean, rstd) = (&self.mean[tile.clone()], &self.rstd[tile.clone()]);
             let (dgamma, dbeta) = (&mut dgamma[tile.clone()], &mut dbeta[tile.clone()]);
-            for row in 0..self.x.len() / cols {
-                let range = row * cols + tile.start..row * cols + tile.end;
+            let (rows, together) = (self.x.len() / cols, rows_together(cols, &tile));
+            for row in (0..rows).step_by(together) {
+                let last = (row + together).min(rows) - 1;
+                let range = row * cols + tile.start..last * cols + tile.end;
                 let xs = self.x.view::<C>(range.clone(), x_buffer);
                 let dys = self.dy.view::<C>(range, y_buffer);
-                let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
-                for (((((dg, db), &x), &dy), &m), &r) in sums.zip(xs).zip(dys).zip(mean).zip(rstd) {
-                    *dg = fma::<C>(dy, (x - m) * r, *dg);
-                    *db += dy;
+                for (xs, dys) in xs.chunks_exact(tile.len()).zip(dys.chunks_exact(tile.len())) {
+                    let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
+                    for (((((dg, db), &x), &dy), &m), &r) in sums.zip(xs).zip(dys).zip(mean).zip(rstd) {
+                        *dg = fma::<C>(dy, (x - m) * r, *dg);
+                        *db += dy;
+                    }
                 }
             }
         }
@@ -496,27 +505,32 @@ impl Body for BatchDx<'_> {
         let scale = 1.0 / self.rows as f32;
         let mut buffers = [[0.0; TILE]; 4];
         let [x_buffer, y_buffer, g_buffer, d_buffer] = &mut buffers;
-        let mut factors = [[0.0; TILE]; 3];
+        let rows = self.x.len() / cols;
+        let [mut a, mut b, mut c, mut means] = [[0.0; TILE]; 4];
         for tile in tiles(cols, TILE) {
             // dx = a·dy − b·(x − mean) − c, each factor a column's.
             let gammas = view_or_ones::<C>(&self.gamma, tile.clone(), g_buffer);
-            let [a, b, c] = &mut factors;
             for (i, &gamma) in gammas.iter().enumerate() {
                 let (r, column) = (self.rstd[tile.start + i], tile.start + i);
                 a[i] = gamma * r;
                 b[i] = a[i] * r * (self.dgamma[column] * scale);
                 c[i] = a[i] * (self.dbeta[column] * scale);
             }
-            let n = tile.len();
-            let (a, b, c, mean) = (&a[..n], &b[..n], &c[..n], &self.mean[tile.clone()]);
-            for row in 0..self.x.len() / cols {
-                let range = row * cols + tile.start..row * cols + tile.end;
+            means[..tile.len()].copy_from_slice(&self.mean[tile.clone()]);
+            let together = rows_together(cols, &tile).min(rows);
+            let [a, b, c, means] =
+                [&mut a, &mut b, &mut c, &mut means].map(|values| repeat(values, tile.len(), together));
+            for row in (0..rows).step_by(together.max(1)) {
+                let last = (row + together).min(rows) - 1;
+                let range = row * cols + tile.start..last * cols + tile.end;
+                let n = range.len();
                 let xs = self.x.view::<C>(range.clone(), x_buffer);
                 let dys = self.dy.view::<C>(range.clone(), y_buffer);
                 self.dx.write::<C>(range, d_buffer, |dx| {
                     let (xs, dys, dx) = (&xs[..n], &dys[..n], &mut dx[..n]);
+                    let (a, b, c, means) = (&a[..n], &b[..n], &c[..n], &means[..n]);
                     for i in 0..n {
-                        dx[i] = fma::<C>(a[i], dys[i], -fma::<C>(b[i], xs[i] - mean[i], c[i]));
+                        dx[i] = fma::<C>(a[i], dys[i], -fma::<C>(b[i], xs[i] - means[i], c[i]));
                     }
                 });
             }

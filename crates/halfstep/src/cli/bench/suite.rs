@@ -23,7 +23,7 @@ const SLOWEST: usize = 10;
 
 /// Sizes tried by `--growth`, one at a time from the model's defaults.
 const GROWTH: &[(BenchModel, &str, &[usize])] = &[
-    (BenchModel::Gpt, "width", &[192, 384, 500, 768]),
+    (BenchModel::Gpt, "width", &[192, 384, 510, 768]),
     (BenchModel::Gpt, "layers", &[3, 6, 12]),
     (BenchModel::Gpt, "seq", &[64, 256, 333, 1024]),
     (BenchModel::Gpt, "batch", &[1, 8, 13, 32]),
