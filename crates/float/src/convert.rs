@@ -132,9 +132,9 @@ const fn as_bf16<F: Narrow>() -> [u16; 256] {
 }
 
 /// The bf16 code of the value of each e4m3 code; exact.
-pub static E4M3_AS_BF16: [u16; 256] = as_bf16::<E4m3>();
+static E4M3_AS_BF16: [u16; 256] = as_bf16::<E4m3>();
 /// The bf16 code of the value of each e5m2 code; exact.
-pub static E5M2_AS_BF16: [u16; 256] = as_bf16::<E5m2>();
+static E5M2_AS_BF16: [u16; 256] = as_bf16::<E5m2>();
 
 /// The value of an e4m3 code; exact.
 #[inline(always)]

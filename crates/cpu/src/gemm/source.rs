@@ -3,7 +3,7 @@
 //! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions is walked along
 //! memory (a *position*), the other jumps (a *line*). Packing asks for runs of positions on a line.
 
-use halfstep_float::{E4M3_AS_BF16, E5M2_AS_BF16};
+use halfstep_float::{Format, codes8_to_bf16};
 
 /// Elements as they are stored.
 #[derive(Clone, Copy, Debug)]
@@ -193,24 +193,28 @@ impl Source<'_> {
 }
 
 impl Source<'_> {
-    /// The bf16 codes of `to.len()` 8-bit elements from `position` on, at most 128. One body serves every kernel.
-    #[inline(never)]
+    /// The bf16 codes of `to.len()` 8-bit elements from `position` on, at most 128.
+    #[inline(always)]
     pub(crate) fn fetch_as_bf16(&self, line: Line, position: Position, to: &mut [u16]) {
-        let (data, values) = match self.data {
-            Data::E4m3(data) => (data, &E4M3_AS_BF16),
-            Data::E5m2(data) => (data, &E5M2_AS_BF16),
-            _ => unreachable!("only 8-bit elements are fetched so"),
+        let (Data::E4m3(data) | Data::E5m2(data)) = self.data else {
+            unreachable!("only 8-bit elements are fetched so")
         };
-        let mut fetched = [0; 128];
-        let from = match self.adjacent(line, position, to.len()) {
-            Some(start) => &data[start..start + to.len()],
-            None => {
+        let e4m3 = matches!(self.data, Data::E4m3(_));
+        let decode = |from: &[u8], to: &mut [u16]| match e4m3 {
+            true => codes8_to_bf16(Format::E4m3, from, to),
+            false => codes8_to_bf16(Format::E5m2, from, to),
+        };
+        match (self.adjacent(line, position, to.len()), to.as_chunks_mut::<32>()) {
+            // The usual length, known to the compiler.
+            (Some(start), ([to], [])) => decode(&data[start..start + 32], to),
+            (Some(start), _) => decode(&data[start..start + to.len()], to),
+            (None, _) => {
+                let mut fetched = [0; 128];
                 let fetched = &mut fetched[..to.len()];
                 self.fetch(data, line, position, fetched);
-                &*fetched
+                decode(fetched, to);
             }
-        };
-        to.iter_mut().zip(from).for_each(|(to, &code)| *to = values[usize::from(code)]);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use halfstep_float::blocks::{BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRu
 use halfstep_float::{Draws, E8m0, Format, Overflow, SliceRounding, round_f32};
 use halfstep_graph::{Beyond, Quantise};
 
+use super::body::out_of_line;
 use super::elementwise::Key;
 use super::storage::{Dst, Src};
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
@@ -26,25 +27,12 @@ impl Codes {
     /// The values of the codes of `xs`·`scale`; `start` is the place of the first element in its tensor.
     #[inline(always)]
     pub(crate) fn of<C: Caps>(self, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if C::AVX2 {
-            // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
-            return unsafe { codes_avx2(self, key, start, xs, scale, to) };
-        }
-        codes_portable(self, key, start, xs, scale, to);
+        codes::<C>(self, key, start, xs, scale, to);
     }
 }
 
-// Out of line: every chain may have codes, but the loops are needed once for an instruction set.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn codes_avx2(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-    codes_body(codes, key, start, xs, scale, to);
-}
-
-#[inline(never)]
-fn codes_portable(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-    codes_body(codes, key, start, xs, scale, to);
+out_of_line! {
+    fn codes(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) = codes_body
 }
 
 #[inline(always)]
@@ -195,39 +183,19 @@ impl Part<'_> {
     #[inline(always)]
     fn code<C: Caps>(&self, values: &mut [f32], width: usize, codes: &mut [u8], first: usize) {
         let rounding = rounding(self.key, self.draws, first);
-        #[cfg(target_arch = "x86_64")]
-        if C::AVX2 {
-            // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
-            return unsafe { block_avx2(self.form, self.tensor_scale, rounding, values, width, codes) };
-        }
-        block_portable(self.form, self.tensor_scale, rounding, values, width, codes);
+        block::<C>(self.form, self.tensor_scale, rounding, values, width, codes);
     }
 }
 
-// Out of line, as [`codes_avx2`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn block_avx2(
-    form: Form,
-    tensor_scale: f32,
-    rounding: SliceRounding,
-    values: &mut [f32],
-    width: usize,
-    codes: &mut [u8],
-) {
-    block_body(form, tensor_scale, rounding, values, width, codes);
-}
-
-#[inline(never)]
-fn block_portable(
-    form: Form,
-    tensor_scale: f32,
-    rounding: SliceRounding,
-    values: &mut [f32],
-    width: usize,
-    codes: &mut [u8],
-) {
-    block_body(form, tensor_scale, rounding, values, width, codes);
+out_of_line! {
+    fn block(
+        form: Form,
+        tensor_scale: f32,
+        rounding: SliceRounding,
+        values: &mut [f32],
+        width: usize,
+        codes: &mut [u8],
+    ) = block_body
 }
 
 #[inline(always)]
@@ -239,32 +207,42 @@ fn block_body(
     width: usize,
     codes: &mut [u8],
 ) {
-    let mx = |format, rule, codes: &mut [u8], values: &mut [f32]| {
-        let (form, mut scale) = (Mx::new(format, rule)?, [E8m0::ONE]);
-        form.quantise(rounding, values, width, codes, &mut scale)?;
-        form.dequantise(codes, width, &scale, values)
-    };
-    let fp8 = |format, rows, codes: &mut [u8], values: &mut [f32]| {
-        let shape = BlockShape { rows, columns: 128 };
-        let (form, mut scale) = (Fp8Blocks::new(format, shape, F32Scale::PowerOfTwo)?, [0.0]);
-        form.quantise(rounding, values, width, codes, &mut scale)?;
-        form.dequantise(codes, width, &scale, values)
-    };
+    // Macros, because a closure that is called more than once is not inlined, and then not compiled for vectors.
+    macro_rules! mx {
+        ($format:expr, $rule:expr) => {
+            Mx::new($format, $rule).and_then(|form| {
+                let mut scale = [E8m0::ONE];
+                form.quantise(rounding, values, width, codes, &mut scale)?;
+                form.dequantise(codes, width, &scale, values)
+            })
+        };
+    }
+    macro_rules! fp8 {
+        ($format:expr, $rows:expr) => {
+            Fp8Blocks::new($format, BlockShape { rows: $rows, columns: 128 }, F32Scale::PowerOfTwo).and_then(
+                |form| {
+                    let mut scale = [0.0];
+                    form.quantise(rounding, values, width, codes, &mut scale)?;
+                    form.dequantise(codes, width, &scale, values)
+                },
+            )
+        };
+    }
     // Formats are named, so that the loops of those that no policy has are not compiled.
     let fits = match form {
-        Form::Mx(Format::E4m3, rule) => mx(Format::E4m3, rule, codes, values),
-        Form::Mx(Format::E5m2, rule) => mx(Format::E5m2, rule, codes, values),
-        Form::Mx(_, rule) => mx(Format::E2m1, rule, codes, values),
+        Form::Mx(Format::E4m3, rule) => mx!(Format::E4m3, rule),
+        Form::Mx(Format::E5m2, rule) => mx!(Format::E5m2, rule),
+        Form::Mx(_, rule) => mx!(Format::E2m1, rule),
         Form::Nvfp4 => {
             let mut scale = [0u8];
             Nvfp4
                 .quantise(rounding, values, width, tensor_scale, codes, &mut scale)
                 .and_then(|()| Nvfp4.dequantise(codes, width, 1.0, &scale, values))
         }
-        Form::Row128(Format::E4m3) => fp8(Format::E4m3, 1, codes, values),
-        Form::Row128(_) => fp8(Format::E5m2, 1, codes, values),
-        Form::Square128(Format::E4m3) => fp8(Format::E4m3, 128, codes, values),
-        Form::Square128(_) => fp8(Format::E5m2, 128, codes, values),
+        Form::Row128(Format::E4m3) => fp8!(Format::E4m3, 1),
+        Form::Row128(_) => fp8!(Format::E5m2, 1),
+        Form::Square128(Format::E4m3) => fp8!(Format::E4m3, 128),
+        Form::Square128(_) => fp8!(Format::E5m2, 128),
     };
     debug_assert_eq!(fits, Ok(()), "a block has one scale");
 }

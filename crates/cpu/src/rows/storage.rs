@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use halfstep_float::{
-    E4M3_AS_BF16, E5M2_AS_BF16, bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16,
+    Format, bf16_from_f32, codes8_to_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16,
     f32_from_e4m3, f32_from_e5m2, f32_from_f16,
 };
 use halfstep_graph::DType;
 
+use super::body::out_of_line;
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -158,8 +159,8 @@ impl<'a> Src<'a> {
             Src::F32(s) => out.copy_from_slice(&s[range]),
             Src::Bf16(s) => each(&s[range], out, f32_from_bf16),
             Src::F16(s) => load_f16::<C>(&s[range], out),
-            Src::E4m3(s) => load8(&s[range], &E4M3_AS_BF16, out),
-            Src::E5m2(s) => load8(&s[range], &E5M2_AS_BF16, out),
+            Src::E4m3(s) => load8::<C>(Storage::E4m3, &s[range], out),
+            Src::E5m2(s) => load8::<C>(Storage::E5m2, &s[range], out),
         }
     }
 
@@ -268,32 +269,20 @@ fn each<A: Copy, B>(from: &[A], to: &mut [B], f: impl Fn(A) -> B) {
     }
 }
 
-/// Out of line: few kernels meet 8-bit codes, but all would carry the loop.
-#[inline(never)]
-fn load8(from: &[u8], values: &[u16; 256], to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, &code)| *to = f32_from_bf16(values[usize::from(code)]));
+out_of_line! {
+    fn load8(storage: Storage, from: &[u8], to: &mut [f32]) = load8_body
 }
 
-/// Out of line, as [`load8`].
 #[inline(always)]
-fn store8<C: Caps>(storage: Storage, from: &[f32], to: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if C::AVX2 {
-        // SAFETY: C::AVX2 says that this is compiled for a processor with AVX2.
-        return unsafe { store8_avx2(storage, from, to) };
+fn load8_body(storage: Storage, from: &[u8], to: &mut [f32]) {
+    match storage {
+        Storage::E4m3 => codes8_to_f32(Format::E4m3, from, to),
+        _ => codes8_to_f32(Format::E5m2, from, to),
     }
-    store8_portable(storage, from, to);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn store8_avx2(storage: Storage, from: &[f32], to: &mut [u8]) {
-    store8_body(storage, from, to);
-}
-
-#[inline(never)]
-fn store8_portable(storage: Storage, from: &[f32], to: &mut [u8]) {
-    store8_body(storage, from, to);
+out_of_line! {
+    fn store8(storage: Storage, from: &[f32], to: &mut [u8]) = store8_body
 }
 
 #[inline(always)]
@@ -364,7 +353,7 @@ pub(crate) fn round_in_place<C: Caps>(storage: Storage, values: &mut [f32]) {
             for part in values.chunks_mut(64) {
                 let codes = &mut codes[..part.len()];
                 store8::<C>(storage, part, codes);
-                load8(codes, if storage == Storage::E4m3 { &E4M3_AS_BF16 } else { &E5M2_AS_BF16 }, part);
+                load8::<C>(storage, codes, part);
             }
         }
         Storage::F16 => {
