@@ -145,33 +145,6 @@ impl<E: Engine> Kernel for Peak<E> {
 }
 
 /// Packing of both operands as f32 panels.
-macro_rules! f32_packing {
-    () => {
-        #[inline(always)]
-        fn pack_a(
-            self,
-            a: &Source<'_>,
-            compute: Compute,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [f32],
-        ) {
-            pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to);
-        }
-        #[inline(always)]
-        fn pack_b(
-            self,
-            b: &Source<'_>,
-            compute: Compute,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [f32],
-        ) {
-            pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
-        }
-    };
-}
-
 /// Plain Rust, left to the compiler to vectorise; multiplication and addition round separately.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -191,7 +164,14 @@ unsafe impl Engine for Portable {
         kernel.run()
     }
 
-    f32_packing!();
+    #[inline(always)]
+    fn pack_a(self, a: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
+        pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to);
+    }
+    #[inline(always)]
+    fn pack_b(self, b: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
+        pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
+    }
 
     #[inline(always)]
     unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
