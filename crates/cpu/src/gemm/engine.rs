@@ -38,7 +38,8 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     fn for_left(self, _a: &Source<'_>, _compute: Compute, _k: usize) -> Self {
         self
     }
-    /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`].
+    /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`]; or writes there what [`Engine::tile`] takes instead,
+    /// such as where the rows lie.
     fn pack_a(
         self,
         a: &Source<'_>,
@@ -62,7 +63,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps).
     ///
     /// # Safety
-    /// `a` and `b` point to panels of `k` packed k, `acc` to MR·NR f32, each aligned to 64 bytes; [`Engine::prepare`] has run on this thread;
+    /// `a` and `b` point to panels of `k` packed k as this engine packs them, `acc` to MR·NR f32, each aligned to 64 bytes; [`Engine::prepare`] has run on this thread;
     /// the call is made from code compiled for the engine's instruction set ([`Engine::enter`]).
     unsafe fn tile(self, k: usize, a: *const Self::Unit, b: *const Self::Unit, acc: *mut f32, add: bool);
 

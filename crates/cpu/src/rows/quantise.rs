@@ -207,42 +207,32 @@ fn block_body(
     width: usize,
     codes: &mut [u8],
 ) {
-    // Macros, because a closure that is called more than once is not inlined, and then not compiled for vectors.
-    macro_rules! mx {
-        ($format:expr, $rule:expr) => {
-            Mx::new($format, $rule).and_then(|form| {
-                let mut scale = [E8m0::ONE];
+    // A macro, because a closure that is called more than once is not inlined, and then not compiled for vectors.
+    macro_rules! coded {
+        ($form:expr, $scale:expr) => {
+            $form.and_then(|form| {
+                let mut scale = [$scale];
                 form.quantise(rounding, values, width, codes, &mut scale)?;
                 form.dequantise(codes, width, &scale, values)
             })
         };
     }
-    macro_rules! fp8 {
-        ($format:expr, $rows:expr) => {
-            Fp8Blocks::new($format, BlockShape { rows: $rows, columns: 128 }, F32Scale::PowerOfTwo).and_then(
-                |form| {
-                    let mut scale = [0.0];
-                    form.quantise(rounding, values, width, codes, &mut scale)?;
-                    form.dequantise(codes, width, &scale, values)
-                },
-            )
-        };
-    }
+    let fp8 = |format, rows| Fp8Blocks::new(format, BlockShape { rows, columns: 128 }, F32Scale::PowerOfTwo);
     // Formats are named, so that the loops of those that no policy has are not compiled.
     let fits = match form {
-        Form::Mx(Format::E4m3, rule) => mx!(Format::E4m3, rule),
-        Form::Mx(Format::E5m2, rule) => mx!(Format::E5m2, rule),
-        Form::Mx(_, rule) => mx!(Format::E2m1, rule),
+        Form::Mx(Format::E4m3, rule) => coded!(Mx::new(Format::E4m3, rule), E8m0::ONE),
+        Form::Mx(Format::E5m2, rule) => coded!(Mx::new(Format::E5m2, rule), E8m0::ONE),
+        Form::Mx(_, rule) => coded!(Mx::new(Format::E2m1, rule), E8m0::ONE),
         Form::Nvfp4 => {
             let mut scale = [0u8];
             Nvfp4
                 .quantise(rounding, values, width, tensor_scale, codes, &mut scale)
                 .and_then(|()| Nvfp4.dequantise(codes, width, 1.0, &scale, values))
         }
-        Form::Row128(Format::E4m3) => fp8!(Format::E4m3, 1),
-        Form::Row128(_) => fp8!(Format::E5m2, 1),
-        Form::Square128(Format::E4m3) => fp8!(Format::E4m3, 128),
-        Form::Square128(_) => fp8!(Format::E5m2, 128),
+        Form::Row128(Format::E4m3) => coded!(fp8(Format::E4m3, 1), 0.0),
+        Form::Row128(_) => coded!(fp8(Format::E5m2, 1), 0.0),
+        Form::Square128(Format::E4m3) => coded!(fp8(Format::E4m3, 128), 0.0),
+        Form::Square128(_) => coded!(fp8(Format::E5m2, 128), 0.0),
     };
     debug_assert_eq!(fits, Ok(()), "a block has one scale");
 }
