@@ -142,7 +142,7 @@ pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         } else {
             format!("no    lacks {}", set.lacks.join(", "))
         };
-        output::line(&format!("  {:<9} {}", set.name, state.trim_end()));
+        output::line(&format!("  {:<11} {}", set.name, state.trim_end()));
     }
     output::line(&format!("\n{}", output::bold("What each precision runs on")));
     for p in &printed.precisions {
