@@ -50,60 +50,6 @@ fn addresses(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16
 /// few enough for a panel's 32 rows to be a whole number of times as many.
 const ROWS: usize = 8;
 
-/// Where the kernel finds [`ROWS`] rows of a step of the left operand.
-trait Left: Copy {
-    /// Goes to a step.
-    ///
-    /// # Safety
-    /// There is such a step.
-    unsafe fn step(&mut self, step: usize);
-    /// The codes at k = 2·`pair` and the next of a row.
-    ///
-    /// # Safety
-    /// `row` is below [`ROWS`] and `pair` below 16.
-    unsafe fn pair(self, row: usize, pair: usize) -> i32;
-}
-
-/// Packed rows, `ROW` codes from one to the next and `PAIR` from one pair to the next.
-#[derive(Clone, Copy)]
-struct Packed<const ROW: usize, const PAIR: usize> {
-    first: *const u16,
-    at: *const u16,
-}
-
-impl<const ROW: usize, const PAIR: usize> Left for Packed<ROW, PAIR> {
-    #[inline(always)]
-    unsafe fn step(&mut self, step: usize) {
-        // SAFETY: a step has 1024 codes.
-        self.at = unsafe { self.first.add(step * 1024) };
-    }
-    #[inline(always)]
-    unsafe fn pair(self, row: usize, pair: usize) -> i32 {
-        // SAFETY: the step has this row and pair.
-        unsafe { self.at.add(row * ROW + pair * PAIR).cast::<i32>().read_unaligned() }
-    }
-}
-
-/// Rows where they are.
-#[derive(Clone, Copy)]
-struct InPlace {
-    table: *const *const u16,
-    rows: [*const u16; ROWS],
-}
-
-impl Left for InPlace {
-    #[inline(always)]
-    unsafe fn step(&mut self, step: usize) {
-        // SAFETY: a step has 32 addresses.
-        self.rows = unsafe { self.table.add(step * 32).cast::<[*const u16; ROWS]>().read() };
-    }
-    #[inline(always)]
-    unsafe fn pair(self, row: usize, pair: usize) -> i32 {
-        // SAFETY: there are 32 codes at each address.
-        unsafe { self.rows[row].add(2 * pair).cast::<i32>().read_unaligned() }
-    }
-}
-
 /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C.
 ///
 /// # Safety
@@ -125,29 +71,36 @@ unsafe fn block(
             let c = c.add(first * c_row);
             match form {
                 Form::Rows => {
-                    let first = a.add(first * TILE_STEP);
-                    rows(Packed::<TILE_STEP, 2> { first, at: first }, steps, b, c, c_row, add);
+                    let row = |step, r| a.add(step * 1024 + (first + r) * TILE_STEP);
+                    rows::<2>(row, steps, b, c, c_row, add);
                 }
                 Form::Pairs => {
-                    let first = a.add(first / 16 * 512 + first % 16 * 2);
-                    rows(Packed::<2, 32> { first, at: first }, steps, b, c, c_row, add);
+                    let row = |step, r| a.add(step * 1024 + first / 16 * 512 + (first % 16 + r) * 2);
+                    rows::<32>(row, steps, b, c, c_row, add);
                 }
                 Form::InPlace => {
-                    let table = a.cast::<*const u16>().add(first);
-                    rows(InPlace { table, rows: [table.cast(); ROWS] }, steps, b, c, c_row, add);
+                    let table = a.cast::<*const u16>();
+                    rows::<2>(|step, r| table.add(step * 32 + first + r).read(), steps, b, c, c_row, add);
                 }
             }
         }
     }
 }
 
-/// [`block`] for [`ROWS`] rows.
+/// [`block`] for [`ROWS`] rows: `row` says where one begins in a step, and pairs of k are `PAIR` codes apart.
 ///
 /// # Safety
 /// As [`block`].
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn rows(mut a: impl Left, steps: usize, mut b: *const u16, c: *mut f32, c_row: usize, add: bool) {
+unsafe fn rows<const PAIR: usize>(
+    row: impl Fn(usize, usize) -> *const u16,
+    steps: usize,
+    mut b: *const u16,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) {
     // SAFETY: the caller vouches for 1024 codes of B per step and for the rows of A and C. 16 columns of B are a tile, a
     // pair of k to the line.
     unsafe {
@@ -159,14 +112,15 @@ unsafe fn rows(mut a: impl Left, steps: usize, mut b: *const u16, c: *mut f32, c
             }
         }
         for step in 0..steps {
-            a.step(step);
+            let a: [*const u16; ROWS] = std::array::from_fn(|r| row(step, r));
             for pair in 0..TILE_STEP / 2 {
                 let columns = |tile: usize| -> __m512bh {
                     std::mem::transmute(_mm512_loadu_si512(b.add(tile * 512 + pair * 32).cast()))
                 };
                 let (left, right) = (columns(0), columns(1));
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(a.pair(r, pair)));
+                    let both = a[r].add(pair * PAIR).cast::<i32>().read_unaligned();
+                    let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
                     sums[0] = _mm512_dpbf16_ps(sums[0], both, left);
                     sums[1] = _mm512_dpbf16_ps(sums[1], both, right);
                 }
@@ -201,7 +155,7 @@ unsafe impl Engine for Dots {
     fn for_left(self, a: &Source<'_>, _: Compute, k: usize) -> Dots {
         Dots(match (a.along, a.data) {
             (Along::Outer, _) => Form::Pairs,
-            (Along::K, Data::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
+            (_, Data::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
             _ => Form::Rows,
         })
     }

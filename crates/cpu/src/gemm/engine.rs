@@ -145,7 +145,6 @@ impl<E: Engine> Kernel for Peak<E> {
     }
 }
 
-/// Packing of both operands as f32 panels.
 /// Plain Rust, left to the compiler to vectorise; multiplication and addition round separately.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;

@@ -427,55 +427,24 @@ fn packing(batch: [usize; 2], strides: [usize; 2]) -> Packing {
     if same { Packing::Once } else { Packing::PerJob }
 }
 
-/// Runs `$body` with `$engine` bound to the engine for an instruction set and a compute format.
-macro_rules! with_engine {
-    ($isa:expr, $compute:expr, $engine:ident => $body:expr) => {{
-        #[cfg(target_arch = "x86_64")]
-        {
-            let (isa, compute) = ($isa, $compute);
-            let tiles = amx::Tiles::new(isa).filter(|_| compute != Compute::F32);
-            if let Some(tiles) = tiles {
-                scheme::with_scheme!(compute, tiles.takes_f16(), S => {
-                    let $engine = amx::Amx::<S>::new(tiles);
-                    $body
-                }, else unreachable!("f32 has no tiles"))
-            } else if let Some($engine) = dot::Dots::new(isa).filter(|_| compute == Compute::Bf16) {
-                $body
-            } else if let Some($engine) = vector::Avx512::new(isa) {
-                $body
-            } else if let Some($engine) = vector::Avx2::new(isa) {
-                $body
-            } else {
-                debug_assert_eq!(isa.level(), Level::Portable);
-                let $engine = engine::Portable;
-                $body
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = ($isa, $compute, Level::Portable);
-            let $engine = engine::Portable;
-            $body
-        }
-    }};
-}
-
 /// Runs `$body` with `$engine` bound to the engine that multiplies packed tiles for an instruction set and a compute format, or
 /// `$other` where there is none.
 macro_rules! with_tiles {
     ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            let compute: $crate::gemm::Compute = $compute;
-            match $crate::gemm::amx::Tiles::new($isa) {
-                Some(tiles) => $crate::gemm::scheme::with_scheme!(compute, tiles.takes_f16(), S => {
-                    let $engine = $crate::gemm::amx::Amx::<S>::new(tiles);
+            use $crate::gemm::{Compute, amx, dot, scheme};
+            let compute: Compute = $compute;
+            let tiles = amx::Tiles::new($isa).filter(|_| compute != Compute::F32);
+            if let Some(tiles) = tiles {
+                scheme::with_scheme!(compute, tiles.takes_f16(), S => {
+                    let $engine = amx::Amx::<S>::new(tiles);
                     $body
-                }, else $other),
-                None => match $crate::gemm::dot::Dots::new($isa) {
-                    Some($engine) if compute == $crate::gemm::Compute::Bf16 => $body,
-                    _ => $other,
-                },
+                }, else unreachable!("f32 has no tiles"))
+            } else if let Some($engine) = dot::Dots::new($isa).filter(|_| compute == Compute::Bf16) {
+                $body
+            } else {
+                $other
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -486,6 +455,29 @@ macro_rules! with_tiles {
     }};
 }
 pub(crate) use with_tiles;
+
+/// Runs `$body` with `$engine` bound to the engine for an instruction set and a compute format.
+macro_rules! with_engine {
+    ($isa:expr, $compute:expr, $engine:ident => $body:expr) => {
+        with_tiles!($isa, $compute, $engine => $body, else {
+            #[cfg(target_arch = "x86_64")]
+            if let Some($engine) = vector::Avx512::new($isa) {
+                $body
+            } else if let Some($engine) = vector::Avx2::new($isa) {
+                $body
+            } else {
+                debug_assert_eq!($isa.level(), Level::Portable);
+                let $engine = engine::Portable;
+                $body
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                let $engine = engine::Portable;
+                $body
+            }
+        })
+    };
+}
 
 /// Computes a checked problem on the engine for instruction set and compute format.
 pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, operands: Operands) {

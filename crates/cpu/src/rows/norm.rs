@@ -30,13 +30,6 @@ fn check_block(cols: usize) -> Result<(), RowError> {
     Err(RowError::Shape { what: "row", why: "it is too long for a chain to continue" })
 }
 
-/// How many rows lie side by side in memory as one piece of at most [`TILE`] elements, given that a piece takes the columns
-/// `tile` of each: short rows are worth more in company.
-#[inline(always)]
-fn rows_together(cols: usize, tile: &Range<usize>) -> usize {
-    if tile.len() == cols { TILE / cols } else { 1 }
-}
-
 /// Repeats the first `len` values until there are `times` as many.
 #[inline(always)]
 fn repeat(values: &mut [f32; TILE], len: usize, times: usize) -> &[f32] {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use halfstep_graph::ReduceKind;
 
 use super::grid::{MAX_CHUNKS, tiles};
-use super::storage::{Dst, Src, TILE};
+use super::storage::{Dst, Src, TILE, rows_together};
 use super::sum::{larger, max, max_by, sum_by};
 use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
 use crate::isa::Isa;
@@ -428,8 +428,7 @@ impl Body for Partial<'_> {
         let Partial { rows, cols, columns, x, deviation, to } = self;
         to.fill(0.0);
         let mut buffer = [0.0; TILE];
-        // Short rows are looked at in company.
-        let together = if columns.len() == cols { (TILE / cols).max(1) } else { 1 };
+        let together = rows_together(cols, columns.len());
         for row in rows.clone().step_by(together) {
             let last = (row + together).min(rows.end) - 1;
             let xs = x.view::<C>(row * cols + columns.start..last * cols + columns.end, &mut buffer);

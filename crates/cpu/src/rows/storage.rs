@@ -13,6 +13,13 @@ use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
+/// How many rows of `cols` elements lie side by side as one piece of at most [`TILE`], given that a piece takes `columns` of them
+/// of each: short rows are worth more in company.
+#[inline(always)]
+pub(crate) fn rows_together(cols: usize, columns: usize) -> usize {
+    if columns == cols { (TILE / cols).max(1) } else { 1 }
+}
+
 /// Elements of a tile: 4 KiB as f32, so that several fit in the first-level cache.
 pub const TILE: usize = 1024;
 

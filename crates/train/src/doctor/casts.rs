@@ -72,7 +72,7 @@ impl Doctor<'_, '_, '_> {
             saturated: share(saturated, range.count),
             flushed: share(flushed, range.nonzero),
         };
-        let why = self.why_not(&node.name, &quantise, &held, scale, clips)?;
+        let why = self.why_not(&node.name, &quantise, (&held, &range), scale, clips)?;
         let Some(mut cause) = why else { return Ok(None) };
         if clips {
             let format = low.graph.dtype(value);
@@ -97,11 +97,10 @@ impl Doctor<'_, '_, '_> {
         &mut self,
         name: &str,
         quantise: &Quantise,
-        held: &[f32],
+        (held, range): (&[f32], &Range),
         scale: Option<f32>,
         clips: bool,
     ) -> Result<Option<Cause>, TrainError> {
-        let range = Range::of(held);
         let info = quantise.format.info();
         let amax = range.largest;
         let too_wide = Cause::TooWide { smallest: range.smallest.unwrap_or(0.0), largest: amax };

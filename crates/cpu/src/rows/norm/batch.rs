@@ -1,12 +1,12 @@
 //! Batch normalisation.
 
-use super::{check_block, check_columns, repeat, rows_together, view_or_ones};
+use super::{check_block, check_columns, repeat, view_or_ones};
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
 use crate::rows::grid::tiles;
 use crate::rows::reduce::{Deviation, ROW_GROUP, column_scratch_len, combine, partial_sums};
-use crate::rows::storage::{Dst, Src, TILE, convert};
+use crate::rows::storage::{Dst, Src, TILE, convert, rows_together};
 use crate::rows::{
     Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch, fma,
 };
@@ -247,7 +247,7 @@ impl Body for Apply<'_> {
         for tile in tiles(cols, TILE) {
             // y = (x − mean)·(rstd·γ) + β.
             let n = tile.len();
-            let together = rows_together(cols, &tile).min(rows);
+            let together = rows_together(cols, tile.len());
             let gamma = view_or_ones::<C>(&gamma, tile.clone(), vector);
             for ((f, &g), &r) in factors.iter_mut().zip(gamma).zip(&rstd[tile.clone()]) {
                 *f = g * r;
@@ -259,7 +259,7 @@ impl Body for Apply<'_> {
             means[..n].copy_from_slice(&mean[tile.clone()]);
             let [means, factors, betas] =
                 [&mut means, &mut factors, &mut betas].map(|values| repeat(values, n, together));
-            for row in (0..rows).step_by(together.max(1)) {
+            for row in (0..rows).step_by(together) {
                 let last = (row + together).min(rows) - 1;
                 let range = row * cols + tile.start..last * cols + tile.end;
                 let xs = x.view::<C>(range.clone(), x_buffer);
@@ -466,7 +466,7 @@ impl Body for BatchSums<'_> {
         for tile in tiles(cols, TILE) {
             let (mean, rstd) = (&self.mean[tile.clone()], &self.rstd[tile.clone()]);
             let (dgamma, dbeta) = (&mut dgamma[tile.clone()], &mut dbeta[tile.clone()]);
-            let (rows, together) = (self.x.len() / cols, rows_together(cols, &tile));
+            let (rows, together) = (self.x.len() / cols, rows_together(cols, tile.len()));
             for row in (0..rows).step_by(together) {
                 let last = (row + together).min(rows) - 1;
                 let range = row * cols + tile.start..last * cols + tile.end;
@@ -517,10 +517,10 @@ impl Body for BatchDx<'_> {
                 c[i] = a[i] * (self.dbeta[column] * scale);
             }
             means[..tile.len()].copy_from_slice(&self.mean[tile.clone()]);
-            let together = rows_together(cols, &tile).min(rows);
+            let together = rows_together(cols, tile.len());
             let [a, b, c, means] =
                 [&mut a, &mut b, &mut c, &mut means].map(|values| repeat(values, tile.len(), together));
-            for row in (0..rows).step_by(together.max(1)) {
+            for row in (0..rows).step_by(together) {
                 let last = (row + together).min(rows) - 1;
                 let range = row * cols + tile.start..last * cols + tile.end;
                 let n = range.len();

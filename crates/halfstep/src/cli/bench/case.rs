@@ -52,6 +52,9 @@ impl Batch {
     }
 }
 
+/// Heads of the GPT where none are asked for.
+pub const GPT_HEADS: usize = 6;
+
 /// The model and sizes asked for.
 pub fn case(args: &BenchStep) -> Result<Case, Failure> {
     let or = |value: Option<NonZeroUsize>, default: usize| value.map_or(default, NonZeroUsize::get);
@@ -83,7 +86,7 @@ pub fn case(args: &BenchStep) -> Result<Case, Failure> {
             Case { name: "resnet18", model, input, outputs: 10, batch: or(args.batch, 64) }
         }
         BenchModel::Gpt => {
-            let (width, layers, heads) = (or(args.width, 384), or(args.layers, 6), or(args.heads, 6));
+            let (width, layers, heads) = (or(args.width, 384), or(args.layers, 6), or(args.heads, GPT_HEADS));
             let (length, vocab) = (or(args.seq, 256), or(args.vocab, 256));
             let model = ModelSpec::Gpt(GptSpec { width, layers, heads, ..GptSpec::default() });
             let input = InputSpec::Tokens { length, vocab };

@@ -367,6 +367,7 @@ fn show(printed: &Printed, isa: Isa) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::case::GPT_HEADS;
 
     fn told(median_ms: f64) -> Told {
         Told {
@@ -381,6 +382,13 @@ mod tests {
             compile_ms: 1.0,
             groups: vec![Group { name: "a matmul".into(), ms: 2.0, flops: 1e8, bytes: 1e6 }],
         }
+    }
+
+    /// `bench step` refuses other widths; once the suite asked for one.
+    #[test]
+    fn heads_divide_every_width_that_growth_asks_for() {
+        let widths = GROWTH.iter().filter(|g| g.0 == BenchModel::Gpt && g.1 == "width");
+        assert!(widths.flat_map(|g| g.2).all(|width| width % GPT_HEADS == 0));
     }
 
     #[test]
