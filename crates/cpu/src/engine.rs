@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
+use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
-use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{Graph, Group, Node, Plan, Slot};
 
 use crate::gemm::Scratch;
@@ -42,7 +42,7 @@ impl Fusion {
 pub struct CpuEngine {
     machine: Arc<Machine>,
     fusion: Fusion,
-    ranks: Option<Arc<Ranks>>,
+    communicator: Option<Arc<Communicator>>,
     /// Ranks that plans are for.
     planned_ranks: usize,
 }
@@ -51,19 +51,19 @@ impl CpuEngine {
     /// An engine on this instruction set with `threads` threads.
     pub fn new(isa: Isa, threads: NonZeroUsize) -> CpuEngine {
         let machine = Machine { isa, pool: Pool::new(threads), scratch: Mutex::new(Scratch::new()) };
-        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On, ranks: None, planned_ranks: 1 }
+        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On, communicator: None, planned_ranks: 1 }
     }
 
     /// The same engine as one of these ranks, for plans and programs made from now on.
     #[must_use]
-    pub fn on_ranks(self, ranks: Arc<Ranks>) -> CpuEngine {
-        CpuEngine { planned_ranks: ranks.size(), ranks: Some(ranks), ..self }
+    pub fn with_communicator(self, communicator: Arc<Communicator>) -> CpuEngine {
+        CpuEngine { planned_ranks: communicator.size(), communicator: Some(communicator), ..self }
     }
 
     /// The same engine, whose plans are those of one of so many ranks. There is nobody to run them with.
     #[must_use]
     pub fn planning_for(self, ranks: NonZeroUsize) -> CpuEngine {
-        CpuEngine { planned_ranks: ranks.get(), ranks: None, ..self }
+        CpuEngine { planned_ranks: ranks.get(), communicator: None, ..self }
     }
 
     /// The same engine with or without groups, for plans made for it from now on.
@@ -84,7 +84,7 @@ impl CpuEngine {
 
     /// Like [`Engine::compile`], as the CPU's own type, which can also time each operation.
     pub fn compile_cpu(&self, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
-        CpuProgram::new(self.machine.clone(), self.ranks.clone(), plan, state)
+        CpuProgram::new(self.machine.clone(), self.communicator.clone(), plan, state)
     }
 }
 
@@ -124,8 +124,8 @@ impl Engine for CpuEngine {
         self
     }
 
-    fn ranks(&self) -> Option<&Ranks> {
-        self.ranks.as_deref()
+    fn communicator(&self) -> Option<&Communicator> {
+        self.communicator.as_deref()
     }
 
     fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use halfstep_graph::ValueId;
-use halfstep_graph::ranks::{Answer, Payload, Ranks, RanksError};
+use halfstep_graph::communicator::{Answer, Communicator, CommunicatorError, Payload};
 
 use crate::gemm::Scratch;
 use crate::isa::Isa;
@@ -23,7 +23,7 @@ pub(crate) struct Run<'a> {
     pub machine: &'a Machine,
     pub scratch: &'a mut Scratch,
     /// The ranks that the program sums over.
-    pub ranks: Option<&'a Ranks>,
+    pub ranks: Option<&'a Communicator>,
     pub transit: &'a mut Transit,
 }
 
@@ -34,5 +34,5 @@ pub(crate) type Transit = HashMap<ValueId, Sum>;
 #[derive(Default)]
 pub(crate) struct Sum {
     pub memory: Option<Payload>,
-    pub under_way: Option<Answer<Result<Payload, RanksError>>>,
+    pub under_way: Option<Answer<Result<Payload, CommunicatorError>>>,
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use halfstep_graph::communicator::{Communicator, Payload};
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
-use halfstep_graph::ranks::{Payload, Ranks};
 use halfstep_graph::{Footprint, Graph, Op, Place, Plan, ValueId, When};
 
 use crate::lower::{Lowering, Step, constant, lower};
@@ -22,7 +22,7 @@ struct Input {
 /// A program of the CPU engine.
 pub struct CpuProgram {
     machine: Arc<Machine>,
-    ranks: Option<Arc<Ranks>>,
+    ranks: Option<Arc<Communicator>>,
     transit: Transit,
     graph: Graph,
     spans: Vec<Span>,
@@ -42,7 +42,7 @@ pub struct CpuProgram {
 impl CpuProgram {
     pub(crate) fn new(
         machine: Arc<Machine>,
-        ranks: Option<Arc<Ranks>>,
+        ranks: Option<Arc<Communicator>>,
         plan: &Plan,
         state: &State,
     ) -> Result<CpuProgram, EngineError> {
@@ -85,10 +85,10 @@ impl CpuProgram {
         }
         let mut steps = Vec::new();
         for group in &plan.groups.steps {
-            let face = group.face(&graph);
-            let node = graph.node(face);
+            let root = group.root(&graph);
+            let node = graph.node(root);
             let lowering = Lowering { graph: &graph, group, node, spans: &spans, machine: &machine };
-            steps.push(lower(&lowering, plan.workspaces[face.0 as usize])?);
+            steps.push(lower(&lowering, plan.workspaces[root.0 as usize])?);
         }
         let mut writes = Vec::new();
         for write in &graph.writes {

@@ -28,7 +28,8 @@ unsafe impl Sync for Region {}
 impl Region {
     /// `bytes` bytes, all zero.
     ///
-    /// Errors: not enough memory.
+    /// # Errors
+    /// Not enough memory.
     pub fn new(bytes: usize) -> Result<Region, EngineError> {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
         let no_memory = || EngineError::Memory { bytes };

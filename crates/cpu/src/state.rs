@@ -21,7 +21,8 @@ pub(crate) struct CpuMemory {
 impl CpuMemory {
     /// Makes the scratch region at least this large. Its contents have no meaning between runs.
     ///
-    /// Errors: not enough memory; there is none then until the next call.
+    /// # Errors
+    /// Not enough memory; there is none then until the next call.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), EngineError> {
         if self.arena.bytes() < bytes {
             // The old region goes first, so that both never exist together.

@@ -153,7 +153,8 @@ struct Measured {
 
 /// Checks that two tables hold the same samples: as many, with the same labels, in as many classes.
 ///
-/// Errors: which of these they do not share.
+/// # Errors
+/// Which of these they do not share.
 pub fn same_samples(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
     let wrong = |message: String| Err(LogitsError::Table { name: b.name().into(), message });
     let of = a.name();
@@ -180,7 +181,8 @@ pub fn same_samples(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
 /// Measures a pair in one pass over its files. `other` is the reference of another seed; where it holds other samples there
 /// is no floor.
 ///
-/// Errors: a file is bad, or reference and candidate do not hold the same samples or groups.
+/// # Errors
+/// A file is bad, or reference and candidate do not hold the same samples or groups.
 pub fn measure_seed(
     reference: &dyn Source,
     candidate: &dyn Source,

@@ -155,7 +155,8 @@ impl Serialize for Metric {
 /// Reads a margin: `1.0pt` is percentage points, `2%` a share of the baseline's value, a bare number is in units of the
 /// metric. None for `off`: the metric does not gate.
 ///
-/// Errors: what is wrong with it.
+/// # Errors
+/// What is wrong with it.
 pub fn parse_margin(metric: Metric, text: &str) -> Result<Option<Margin>, String> {
     if text == "off" {
         return Ok(None);

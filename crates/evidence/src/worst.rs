@@ -37,7 +37,8 @@ pub struct Worst {
 
 /// The `most` spoilt examples and the `most` other wrong ones in which the candidate is surest, surest first.
 ///
-/// Errors: a file is bad, or the two do not hold the same samples.
+/// # Errors
+/// A file is bad, or the two do not hold the same samples.
 pub fn worst(reference: &dyn Source, candidate: &dyn Source, most: usize) -> Result<Vec<Worst>, LogitsError> {
     let (mut a, mut b) = (reference.open()?, candidate.open()?);
     same_samples(&a, &b)?;

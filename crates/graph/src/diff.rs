@@ -14,7 +14,8 @@ type Result<T> = std::result::Result<T, GraphError>;
 /// `loss` and `seed` are scalars; `seed` is the loss scale, so loss scaling is part of the program. A slot the loss does
 /// not depend on has a zero gradient.
 ///
-/// Errors: `loss` is not a scalar, or it passes through an operation without a derivative.
+/// # Errors
+/// `loss` is not a scalar, or it passes through an operation without a derivative.
 pub fn differentiate(g: &mut Graph, loss: ValueId, seed: ValueId, wrt: &[SlotId]) -> Result<Vec<ValueId>> {
     let reads: Vec<(ValueId, Option<SlotId>)> = wrt.iter().map(|&slot| (g.read(slot), Some(slot))).collect();
     gradients(g, loss, seed, &reads)
@@ -23,7 +24,8 @@ pub fn differentiate(g: &mut Graph, loss: ValueId, seed: ValueId, wrt: &[SlotId]
 /// The same with respect to values, such as inputs, in place of slots. They are no weight gradients: a policy with a low
 /// format may store them low.
 ///
-/// Errors: as [`differentiate`].
+/// # Errors
+/// As [`differentiate`].
 pub fn differentiate_values(
     g: &mut Graph,
     loss: ValueId,

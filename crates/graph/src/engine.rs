@@ -6,12 +6,12 @@
 use std::any::Any;
 use std::time::Duration;
 
+use crate::communicator::{Communicator, CommunicatorError};
 use crate::dtype::ValueType;
 use crate::fuse::Group;
 use crate::graph::{Graph, Node, Slot};
 use crate::memory::Footprint;
 use crate::plan::Plan;
-use crate::ranks::{Ranks, RanksError};
 
 /// What the passes need to know of the hardware a plan is for.
 pub trait Target {
@@ -142,7 +142,7 @@ pub enum EngineError {
     },
     /// A sum over ranks failed.
     #[error(transparent)]
-    Ranks(#[from] RanksError),
+    Communicator(#[from] CommunicatorError),
     /// The engine cannot do something the plan asks for.
     #[error("{0}")]
     Unsupported(String),
@@ -175,16 +175,18 @@ pub trait Engine: Send + Sync {
     /// What planning needs to know.
     fn target(&self) -> &dyn Target;
     /// The ranks that its programs sum over, where there are several.
-    fn ranks(&self) -> Option<&Ranks> {
+    fn communicator(&self) -> Option<&Communicator> {
         None
     }
     /// Memory for these slots, all zero.
     ///
-    /// Errors: not enough memory.
+    /// # Errors
+    /// Not enough memory.
     fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError>;
     /// A program for `plan` over the slots of `state`, found by name.
     ///
-    /// Errors: a slot of the plan is absent from the state or has another type; not enough memory.
+    /// # Errors
+    /// A slot of the plan is absent from the state or has another type; not enough memory.
     fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError>;
 }
 
@@ -192,18 +194,21 @@ pub trait Engine: Send + Sync {
 pub trait Program: Send {
     /// Runs once: reads slots and inputs, computes, writes slots.
     ///
-    /// Errors: a missing input, one of the wrong size, an index out of range. State is then unchanged.
+    /// # Errors
+    /// A missing input, one of the wrong size, an index out of range. State is then unchanged.
     fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError>;
     /// An output of the last run.
     ///
-    /// Errors: no output of that name.
+    /// # Errors
+    /// No output of that name.
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
     /// Bytes held at present for this program over this state: after a run of only this program on its engine, what
     /// [`Plan::footprint`] foretold.
     ///
-    /// Errors: state of another engine.
+    /// # Errors
+    /// State of another engine.
     fn footprint(&self, state: &State) -> Result<Footprint, EngineError>;
     /// From now on, measures each of the plan's groups in each run. Engines that cannot do nothing.
     fn measure(&mut self) {}
@@ -244,7 +249,8 @@ impl State {
 
     /// Position of a slot.
     ///
-    /// Errors: no slot of that name.
+    /// # Errors
+    /// No slot of that name.
     pub fn position(&self, name: &str) -> Result<usize, EngineError> {
         let known = || EngineError::unknown("slot", name, self.slots.iter().map(|s| s.name.as_str()));
         self.slots.iter().position(|s| s.name == name).ok_or_else(known)
@@ -252,7 +258,8 @@ impl State {
 
     /// Copies values into a slot, rounding to its storage type.
     ///
-    /// Errors: no such slot; a wrong number of elements.
+    /// # Errors
+    /// No such slot; a wrong number of elements.
     pub fn upload(&mut self, name: &str, data: HostSlice<'_>) -> Result<(), EngineError> {
         let slot = self.position(name)?;
         EngineError::check(name, &self.slots[slot].ty, data)?;
@@ -262,7 +269,8 @@ impl State {
 
     /// Copies a slot's values out.
     ///
-    /// Errors: no such slot.
+    /// # Errors
+    /// No such slot.
     pub fn download(&self, name: &str) -> Result<HostTensor, EngineError> {
         Ok(self.memory.download(self.position(name)?))
     }
@@ -280,7 +288,8 @@ impl State {
 
 /// For each slot of `graph`, its position in `state`.
 ///
-/// Errors: a slot that is absent or of another type.
+/// # Errors
+/// A slot that is absent or of another type.
 pub fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineError> {
     let bind = |slot: &Slot| {
         let at = state.position(&slot.name)?;

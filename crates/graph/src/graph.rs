@@ -252,7 +252,8 @@ impl Graph {
 
     /// Adds an operation under the current path and returns its results.
     ///
-    /// Errors: operands that do not fit the operation's shape rule.
+    /// # Errors
+    /// Operands that do not fit the operation's shape rule.
     pub fn push(&mut self, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, GraphError> {
         let name = self.path("");
         self.push_named(op, inputs, name)
@@ -311,7 +312,8 @@ impl Graph {
 
     /// The slot called `name` under the current path, added if new.
     ///
-    /// Errors: a slot of that name exists with another type.
+    /// # Errors
+    /// A slot of that name exists with another type.
     pub fn add_slot(
         &mut self,
         name: &str,
@@ -370,7 +372,7 @@ impl Graph {
     }
 
     /// Values that must live to the end: outputs, staged writes and the commit predicate.
-    pub fn roots(&self) -> impl Iterator<Item = ValueId> + '_ {
+    pub fn live_out(&self) -> impl Iterator<Item = ValueId> + '_ {
         let outputs = self.outputs.iter().map(|&(_, v)| v);
         outputs.chain(self.writes.iter().map(|w| w.value)).chain(self.commit)
     }
@@ -378,7 +380,7 @@ impl Graph {
     /// The same program without nodes whose results nobody needs. Inputs are kept: the caller provides them.
     pub fn without_dead_nodes(&self) -> Graph {
         let mut live = vec![false; self.values.len()];
-        for root in self.roots() {
+        for root in self.live_out() {
             live[root.0 as usize] = true;
         }
         let mut keep = vec![false; self.nodes.len()];

@@ -8,6 +8,7 @@
 
 mod build;
 mod byte_size;
+pub mod communicator;
 pub mod conformance;
 mod diff;
 mod dtype;
@@ -20,7 +21,6 @@ mod memory;
 mod op;
 mod plan;
 pub mod precision;
-pub mod ranks;
 mod recompute;
 mod shard;
 mod state_formats;

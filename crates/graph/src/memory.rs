@@ -248,8 +248,8 @@ impl Plan {
             footprint: self.footprint,
             purposes: Purpose::ALL.into_iter().zip(bytes).filter(|(_, n)| *n > 0).collect(),
             peak_at: self.groups.steps.get(fullest).map_or_else(String::new, |step| {
-                let face = graph.node(step.face(graph));
-                format!("{} {}", face.name, face.op.name())
+                let root = graph.node(step.root(graph));
+                format!("{} {}", root.name, root.op.name())
             }),
             residents,
         }

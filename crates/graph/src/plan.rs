@@ -187,7 +187,7 @@ fn last_uses(graph: &Graph, uses: &Uses, groups: &Groups) -> Vec<usize> {
     for (i, step) in groups.steps.iter().enumerate() {
         step.reads.iter().chain(&step.writes).for_each(|v| last[v.0 as usize] = i);
     }
-    graph.roots().for_each(|v| last[uses.home(v).0 as usize] = groups.steps.len());
+    graph.live_out().for_each(|v| last[uses.home(v).0 as usize] = groups.steps.len());
     last
 }
 

@@ -79,7 +79,8 @@ const SECOND_THOUGHTS: usize = 32;
 ///
 /// `graph` has its storage types assigned and is not yet fused.
 ///
-/// Errors: the budget cannot be met.
+/// # Errors
+/// The budget cannot be met.
 pub fn recompute(
     graph: &Graph,
     target: &dyn Target,
@@ -206,7 +207,7 @@ impl<'a> Forward<'a> {
                 node.outputs.iter().for_each(|v| fixed[uses.home(*v).0 as usize] = true);
             }
         }
-        graph.roots().for_each(|v| fixed[uses.home(v).0 as usize] = true);
+        graph.live_out().for_each(|v| fixed[uses.home(v).0 as usize] = true);
         // Fusion moves a bias into a product that nobody else reads. A copy of a product with more readers might have
         // one alone, be fused where the product is not, and round differently.
         let users = graph.users();

@@ -44,7 +44,8 @@ pub struct Shard<'a> {
 
 /// The same program as one rank's part of it; the program itself if there is one rank.
 ///
-/// Errors: a value that is to be summed is not known to the graph as it must be.
+/// # Errors
+/// A value that is to be summed is not known to the graph as it must be.
 pub fn shard(graph: &Graph, spec: &Shard<'_>) -> Result<Graph, GraphError> {
     if spec.ranks == 1 {
         return Ok(graph.clone());

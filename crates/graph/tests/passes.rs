@@ -325,7 +325,7 @@ fn check_places(g: Graph, target: &dyn Target) {
         }
     }
     assert_eq!(computing, 0, "every node is in one group");
-    for v in g.roots() {
+    for v in g.live_out() {
         for byte in range(v).into_iter().flatten() {
             assert_eq!(owner[byte], Some(home(v)), "root %{}", v.0);
         }

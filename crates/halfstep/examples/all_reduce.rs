@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use halfstep::graph::DType;
-use halfstep::graph::ranks::Payload;
+use halfstep::graph::communicator::Payload;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ranks = halfstep::mpi::join()?;

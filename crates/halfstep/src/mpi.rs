@@ -1,6 +1,6 @@
 //! Ranks of an MPI job.
 //!
-//! All calls to MPI are made by the one thread that [`Ranks`] runs an exchange in, which is also the one that initialises
+//! All calls to MPI are made by the one thread that [`Communicator`] runs an exchange in, which is also the one that initialises
 //! it: `MPI_THREAD_FUNNELED` is all that is asked of the library.
 //!
 //! A sum is exchanged in two steps, so that the order of its additions is ours and not the library's. Each rank gets every
@@ -8,7 +8,7 @@
 //! all (`MPI_Allgather`). That moves as many bytes as a ring: 2 (N − 1)/N of the message from each rank. A short message is
 //! sent whole to everyone, who adds it up for himself: it costs one step in place of two.
 
-use halfstep_graph::ranks::{Exchange, Payload, Ranks, RanksError, sum_bf16, sum_f32};
+use halfstep_graph::communicator::{Communicator, CommunicatorError, Exchange, Payload, sum_bf16, sum_f32};
 use mpi::Threading;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
@@ -21,11 +21,13 @@ const PIECE: usize = 1 << 30;
 
 /// Joins the MPI job that this process was started in.
 ///
-/// Errors: MPI cannot be initialised, or was before.
-pub fn join() -> Result<Ranks, RanksError> {
-    Ranks::new(|| {
+/// # Errors
+/// MPI cannot be initialised, or was before.
+pub fn join() -> Result<Communicator, CommunicatorError> {
+    Communicator::new(|| {
         let joined = mpi::initialize_with_threading(Threading::Funneled);
-        let (universe, _) = joined.ok_or_else(|| RanksError::Failed("MPI was initialised before".into()))?;
+        let (universe, _) =
+            joined.ok_or_else(|| CommunicatorError::Failed("MPI was initialised before".into()))?;
         let world = universe.world();
         Ok(Job { world, universe: Some(universe), single: Buffers::default(), half: Buffers::default() })
     })
@@ -83,7 +85,7 @@ impl Exchange for Job {
         self.world.size() as usize
     }
 
-    fn sum(&mut self, payload: &mut Payload) -> Result<(), RanksError> {
+    fn sum(&mut self, payload: &mut Payload) -> Result<(), CommunicatorError> {
         match payload {
             Payload::F32(values) => self.single.sum(&self.world, values, |parts, to| sum_f32(parts, to)),
             Payload::Bf16(values) => self.half.sum(&self.world, values, |parts, to| sum_bf16(parts, to)),
@@ -91,7 +93,7 @@ impl Exchange for Job {
         Ok(())
     }
 
-    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, RanksError> {
+    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommunicatorError> {
         let mut lengths = vec![0u64; self.size()];
         self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
@@ -107,7 +109,7 @@ impl Exchange for Job {
         Ok(lengths.iter().enumerate().map(part).collect())
     }
 
-    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), RanksError> {
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), CommunicatorError> {
         let first = self.world.process_at_rank(0);
         let mut length = bytes.len() as u64;
         first.broadcast_into(&mut length);

@@ -26,13 +26,15 @@ use halfstep_graph::{Graph, GraphError, SlotKind, ValueId};
 pub trait Model: Send + Sync {
     /// Adds the model to `g` and returns the logits: `[N, classes]`, or `[N, T, vocabulary]` for token models.
     ///
-    /// Errors: `x` does not have the shape the model was built for.
+    /// # Errors
+    /// `x` does not have the shape the model was built for.
     fn forward(&self, g: &mut Graph, x: ValueId, ctx: &Context) -> Result<ValueId, GraphError>;
 }
 
 /// Number of trained numbers in `model`; a weight used twice counts once.
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn parameter_count(model: &dyn Model, input: &InputSpec) -> Result<usize, GraphError> {
     let mut g = Graph::new();
     let x = g.input("x", input.value_type(1));

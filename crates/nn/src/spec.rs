@@ -192,14 +192,16 @@ impl ModelSpec {
 
     /// Whether a model of these sizes for such data makes sense; `outputs` is the number of classes or tokens.
     ///
-    /// Errors: as [`ModelError`] lists.
+    /// # Errors
+    /// As [`ModelError`] lists.
     pub fn validate(&self, input: &InputSpec, outputs: usize) -> Result<(), ModelError> {
         self.build(input, outputs).map(|_| ())
     }
 
     /// The model for such data; `outputs` is the number of classes, or of tokens for a `gpt`.
     ///
-    /// Errors: a size out of range; data of another form than the model takes; images too small.
+    /// # Errors
+    /// A size out of range; data of another form than the model takes; images too small.
     pub fn build(&self, input: &InputSpec, outputs: usize) -> Result<Box<dyn Model>, ModelError> {
         let model = self.kind();
         if outputs == 0 || outputs > LARGEST {

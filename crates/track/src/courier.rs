@@ -71,17 +71,20 @@ pub enum Refusal {
 pub trait Service: Send {
     /// Tells it that there is a run, once per process, before any line.
     ///
-    /// Errors: it was not reached, or refuses.
+    /// # Errors
+    /// It was not reached, or refuses.
     fn open(&mut self) -> Result<(), Refusal>;
     /// Takes a line, in order and from the first one on; one that has arrived earlier is not to be sent again.
     fn read(&mut self, line: &str, arrived: bool);
     /// Sends what was read since it last succeeded.
     ///
-    /// Errors: it was not reached, or refuses; some of it may have arrived, and will be sent again.
+    /// # Errors
+    /// It was not reached, or refuses; some of it may have arrived, and will be sent again.
     fn send(&mut self) -> Result<(), Refusal>;
     /// Tells it that the run has ended, when and how.
     ///
-    /// Errors: it was not reached, or refuses.
+    /// # Errors
+    /// It was not reached, or refuses.
     fn close(&mut self, ending: Ending, time: f64) -> Result<(), Refusal>;
     /// What it has to remember when it goes on in another process.
     fn memory(&self) -> serde_json::Value;
@@ -332,7 +335,8 @@ pub struct Courier {
 impl Courier {
     /// Begins. `notes` are [`Notes::new`], or those that an earlier courier of this log left.
     ///
-    /// Errors: the system gives no thread.
+    /// # Errors
+    /// The system gives no thread.
     pub fn start(log: &Path, service: Box<dyn Service>, mut notes: Notes, keep: Keep) -> io::Result<Courier> {
         (notes.ended, notes.closed, notes.service) = (None, false, service.memory());
         let mut delivery = Delivery::new(log, service, notes, keep);

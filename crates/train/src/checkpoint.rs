@@ -106,7 +106,8 @@ pub enum CheckpointError {
 
 /// Saves slots of a session, whole or not at all.
 ///
-/// Errors: the file cannot be written.
+/// # Errors
+/// The file cannot be written.
 pub fn save(session: &Session<'_>, path: &Path, contents: Contents) -> Result<(), CheckpointError> {
     let bytes = serialised(session, contents, path)?;
     Ok(write_whole(path, &bytes)?)
@@ -114,7 +115,8 @@ pub fn save(session: &Session<'_>, path: &Path, contents: Contents) -> Result<()
 
 /// Saves slots of a session as the checkpoint `name` of a run directory, whole or not at all.
 ///
-/// Errors: the file cannot be written.
+/// # Errors
+/// The file cannot be written.
 pub fn save_to(
     dir: &RunDir,
     name: &str,
@@ -128,7 +130,8 @@ pub fn save_to(
 
 /// The slots as a safetensors file, which is to be written to `path`.
 ///
-/// Errors: the engine did not give a slot.
+/// # Errors
+/// The engine did not give a slot.
 pub fn serialised(
     session: &Session<'_>,
     contents: Contents,
@@ -158,7 +161,8 @@ pub fn serialised(
 
 /// The manifest of a checkpoint.
 ///
-/// Errors: the file cannot be read, or was not written by this program.
+/// # Errors
+/// The file cannot be read, or was not written by this program.
 pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     let bytes = read(path)?;
     let damaged = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
@@ -171,7 +175,8 @@ pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
 /// Puts a checkpoint's values into the slots of a session. Slots the file lacks stay as they are, unless they belong to
 /// the model. A file in the folder of a checkpoint is compared with its checksum first.
 ///
-/// Errors: the file cannot be read or is damaged; a slot is missing or has another shape; the file has a tensor the model
+/// # Errors
+/// The file cannot be read or is damaged; a slot is missing or has another shape; the file has a tensor the model
 /// lacks.
 pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointError> {
     let bytes = read(path)?;
@@ -246,7 +251,8 @@ pub(crate) fn belongs_to_model(kind: SlotKind) -> bool {
 
 /// The bytes of a file, which are compared with its checksum if it lies in the folder of a checkpoint.
 ///
-/// Errors: it cannot be read, or is damaged.
+/// # Errors
+/// It cannot be read, or is damaged.
 pub fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
         && folder.join(MANIFEST).is_file()

@@ -14,35 +14,43 @@ pub const UNFINISHED: &str = ".halfstep-";
 pub trait Files: fmt::Debug + Send + Sync {
     /// Makes a folder, whose parent must be there.
     ///
-    /// Errors: it is there already, or cannot be made.
+    /// # Errors
+    /// It is there already, or cannot be made.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes an empty file to write to.
     ///
-    /// Errors: it is there already, or cannot be made.
+    /// # Errors
+    /// It is there already, or cannot be made.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
     /// Opens a file to write behind its first `length` bytes, and cuts off the rest. It is made if it is missing.
     ///
-    /// Errors: it cannot be opened or cut.
+    /// # Errors
+    /// It cannot be opened or cut.
     fn append(&self, path: &Path, length: u64) -> io::Result<Box<dyn WriteFile>>;
     /// Gives a file or folder another name in one step. A file that had that name is replaced.
     ///
-    /// Errors: there is a folder of that name that is not empty; the system refuses.
+    /// # Errors
+    /// There is a folder of that name that is not empty; the system refuses.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     ///
-    /// Errors: it is missing, or the system refuses.
+    /// # Errors
+    /// It is missing, or the system refuses.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a folder and all that is in it.
     ///
-    /// Errors: it is missing, or the system refuses.
+    /// # Errors
+    /// It is missing, or the system refuses.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Waits until the content of a file is on the disk.
     ///
-    /// Errors: it cannot be opened, or the disk failed.
+    /// # Errors
+    /// It cannot be opened, or the disk failed.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Waits until the names in a folder are on the disk.
     ///
-    /// Errors: it cannot be opened, or the disk failed.
+    /// # Errors
+    /// It cannot be opened, or the disk failed.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -50,11 +58,13 @@ pub trait Files: fmt::Debug + Send + Sync {
 pub trait WriteFile: Write + fmt::Debug + Send {
     /// Waits until all that was written is on the disk.
     ///
-    /// Errors: the disk failed.
+    /// # Errors
+    /// The disk failed.
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the file.
     ///
-    /// Errors: the system refuses.
+    /// # Errors
+    /// The system refuses.
     fn set_len(&mut self, length: u64) -> io::Result<()>;
 }
 
@@ -136,7 +146,8 @@ fn create_unfinished(files: &dyn Files, folder: &Path) -> io::Result<(PathBuf, B
 /// Writes a file whole or not at all: an unfinished file in the same folder, flushed to the disk, then renamed; then the
 /// folder is flushed, for the rename itself lasts only from then on.
 ///
-/// Errors: the folder is missing or not writable, the disk is full. Then a file that was there is as it was.
+/// # Errors
+/// The folder is missing or not writable, the disk is full. Then a file that was there is as it was.
 pub fn write_whole(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     let (unfinished, mut file) = create_unfinished(files, folder)?;

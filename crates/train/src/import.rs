@@ -79,7 +79,8 @@ impl NameMap {
 
     /// Reads a map from TOML.
     ///
-    /// Errors: what is wrong, with its place.
+    /// # Errors
+    /// What is wrong, with its place.
     pub fn parse(text: &str) -> Result<NameMap, String> {
         toml::from_str(text).map_err(|e| e.to_string())
     }
@@ -174,7 +175,8 @@ pub type Values = BTreeMap<String, Vec<f32>>;
 
 /// Reads a safetensors file for a model's slots. The values are all that the model needs if, and only if, the report fits.
 ///
-/// Errors: it is no safetensors file.
+/// # Errors
+/// It is no safetensors file.
 pub fn read(slots: &[Slot], file: &[u8], map: &NameMap) -> Result<(Values, ImportReport), String> {
     let file = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
     let wanted: BTreeMap<&str, &Shape> =
@@ -289,7 +291,8 @@ fn widened(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
 
 /// Puts values into a session. A moving average begins anew at its weight.
 ///
-/// Errors: the engine does not take them.
+/// # Errors
+/// The engine does not take them.
 pub fn put(session: &mut Session<'_>, values: &Values) -> Result<(), TrainError> {
     let averages: Vec<String> = session.slots().iter().map(|s| s.name.clone()).collect();
     for (name, values) in values {

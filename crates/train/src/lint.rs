@@ -38,7 +38,8 @@ impl fmt::Display for Warning {
 impl Experiment {
     /// What the training step will do badly in this precision.
     ///
-    /// Errors: no policy has that name; the model cannot be built.
+    /// # Errors
+    /// No policy has that name; the model cannot be built.
     pub fn lint(&self, policy: &str) -> Result<Vec<Warning>, RunError> {
         let (policy, spec) = self.session_spec(policy, self.recipe.seed)?;
         let step = StepSpec {

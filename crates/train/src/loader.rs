@@ -22,7 +22,8 @@ impl Loader {
     /// Starts to draw the batches `numbers` with the order of `seed`: of each batch of so many samples, those at the places
     /// of `share`.
     ///
-    /// Errors: the batch is larger than the data.
+    /// # Errors
+    /// The batch is larger than the data.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
         part: &'scope Part,
@@ -54,7 +55,8 @@ impl Loader {
 
     /// The next batch; none after the last.
     ///
-    /// Errors: it could not be drawn.
+    /// # Errors
+    /// It could not be drawn.
     pub fn next(&mut self) -> Option<Result<Batch, DataError>> {
         let begun = Instant::now();
         let batch = self.filled.recv().ok();

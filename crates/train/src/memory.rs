@@ -20,7 +20,8 @@ pub struct StepStages {
 
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
-/// Errors: the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
+/// # Errors
+/// The model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
 /// `spec.memory_budget` cannot be met.
 pub fn step_stages(
     model: &dyn Model,
@@ -86,7 +87,8 @@ pub enum Recompute {
 
 /// The bytes an engine holds for the training step, at least.
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn needed(
     model: &dyn Model,
     input: &InputSpec,
@@ -106,7 +108,8 @@ pub fn needed(
 /// The largest number from 1 to `most` that fits, if 1 does, where every smaller one fits too: by doubling, then halving
 /// the interval.
 ///
-/// Errors: those of `fits`.
+/// # Errors
+/// Those of `fits`.
 pub fn largest<E>(most: usize, mut fits: impl FnMut(usize) -> Result<bool, E>) -> Result<Option<usize>, E> {
     if most == 0 || !fits(1)? {
         return Ok(None);
@@ -217,7 +220,8 @@ const MOST_MEMBERS: usize = 1 << 20;
 
 /// The largest member of `family` whose training step needs at most `budget` bytes, if one does.
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn largest_model(
     model: &ModelSpec,
     family: Family,
@@ -239,7 +243,8 @@ pub fn largest_model(
 
 /// The largest batch whose training step needs at most `budget` bytes, if one does.
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn largest_batch(
     model: &dyn Model,
     input: &InputSpec,

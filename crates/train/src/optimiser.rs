@@ -90,7 +90,8 @@ impl Optimiser {
 
     /// Whether the constants make sense.
     ///
-    /// Errors: a constant out of range.
+    /// # Errors
+    /// A constant out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         let rate = |lr: f64| require(lr > 0.0 && lr.is_finite(), "lr", lr, "a number above 0");
         let fraction =

@@ -20,7 +20,8 @@ pub struct Weights {
 impl Weights {
     /// Those of a session: moving averages where they are kept.
     ///
-    /// Errors: the engine does not give them.
+    /// # Errors
+    /// The engine does not give them.
     pub fn of(session: &Session<'_>) -> Result<Weights, TrainError> {
         let belongs = |s: &&Slot| matches!(s.kind, SlotKind::Weight { .. } | SlotKind::Statistic);
         let value = |s: &Slot| Ok((s.clone(), session.download_averaged(&s.name)?.f32().to_vec()));
@@ -31,7 +32,8 @@ impl Weights {
     /// The same with every matrix and convolution kernel changed: `change` gets its shape, output channels first, and its
     /// values. Biases, norms and statistics stay as they are.
     ///
-    /// Errors: what `change` returns.
+    /// # Errors
+    /// What `change` returns.
     pub fn map_matrices<E>(
         &self,
         mut change: impl FnMut(&[usize], &mut [f32]) -> Result<(), E>,
@@ -95,7 +97,8 @@ pub struct Probe<'a> {
 impl<'a> Probe<'a> {
     /// A probe of `model` with these weights.
     ///
-    /// Errors: the weights are of another model; not enough memory.
+    /// # Errors
+    /// The weights are of another model; not enough memory.
     pub fn new(
         engine: &'a dyn Engine,
         model: &'a dyn Model,
@@ -133,7 +136,8 @@ impl<'a> Probe<'a> {
 
     /// Logits `[rows, classes]` of a batch.
     ///
-    /// Errors: `x` is not whole samples; an index out of range; not enough memory.
+    /// # Errors
+    /// `x` is not whole samples; an index out of range; not enough memory.
     pub fn logits(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = self.batch_of(x)?;
         if !self.predict.iter().any(|c| c.batch == batch) {
@@ -147,7 +151,8 @@ impl<'a> Probe<'a> {
 
     /// Logits and the features that they are made of.
     ///
-    /// Errors: as [`Probe::logits`]; a model without a matrix product.
+    /// # Errors
+    /// As [`Probe::logits`]; a model without a matrix product.
     pub fn features(&mut self, x: HostSlice<'_>) -> Result<Features, TrainError> {
         let batch = self.batch_of(x)?;
         if !self.features.iter().any(|c| c.batch == batch) {
@@ -169,7 +174,8 @@ impl<'a> Probe<'a> {
 
     /// The last value of every named part of the model, as this precision stores it, in the order of the program.
     ///
-    /// Errors: as [`Probe::logits`].
+    /// # Errors
+    /// As [`Probe::logits`].
     pub fn layers(&mut self, x: HostSlice<'_>) -> Result<Vec<LayerValues>, TrainError> {
         let batch = self.batch_of(x)?;
         if !self.layers.iter().any(|c| c.batch == batch) {
@@ -197,7 +203,8 @@ impl<'a> Probe<'a> {
     /// Jᵀ·`cotangent` for each row: the gradient by the input of any loss whose gradient by the logits is `cotangent`
     /// `[rows, classes]`. Of the shape of `x`; only for models of numbers.
     ///
-    /// Errors: as [`Probe::logits`]; a model of tokens; a cotangent of another size.
+    /// # Errors
+    /// As [`Probe::logits`]; a model of tokens; a cotangent of another size.
     pub fn input_gradient(&mut self, x: &[f32], cotangent: &[f32]) -> Result<Vec<f32>, TrainError> {
         let batch = self.batch_of(HostSlice::F32(x))?;
         if !self.gradient.iter().any(|c| c.batch == batch) {

@@ -1,7 +1,7 @@
 //! What the ranks of a run tell each other besides gradients: the state to begin with, when to stop, and evaluations.
 
+use halfstep_graph::communicator::{Communicator, CommunicatorError};
 use halfstep_graph::engine::{Engine, HostSlice, HostTensor};
-use halfstep_graph::ranks::{Ranks, RanksError};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::EvaluationMetrics;
@@ -9,12 +9,12 @@ use crate::session::{Progress, Session};
 use crate::train_loop::{Proceed, RunError};
 
 /// The engine's ranks, if there are several.
-pub(crate) fn several(engine: &dyn Engine) -> Option<&Ranks> {
-    engine.ranks().filter(|ranks| ranks.size() > 1)
+pub(crate) fn several(engine: &dyn Engine) -> Option<&Communicator> {
+    engine.communicator().filter(|ranks| ranks.size() > 1)
 }
 
 /// Stops if any rank says so.
-pub(crate) fn together(ranks: Option<&Ranks>, proceed: Proceed) -> Result<Proceed, RanksError> {
+pub(crate) fn together(ranks: Option<&Communicator>, proceed: Proceed) -> Result<Proceed, CommunicatorError> {
     match ranks {
         None => Ok(proceed),
         Some(ranks) if ranks.any(proceed == Proceed::Stop)? => Ok(Proceed::Stop),
@@ -41,14 +41,15 @@ struct Told {
 impl Beginning<'_> {
     /// Makes it, and all state that lasts, that of rank 0.
     ///
-    /// Errors: ranks that cannot reach each other, or have other state.
-    pub fn share(self, ranks: &Ranks, session: &mut Session<'_>) -> Result<(), RunError> {
+    /// # Errors
+    /// Ranks that cannot reach each other, or have other state.
+    pub fn share(self, ranks: &Communicator, session: &mut Session<'_>) -> Result<(), RunError> {
         let told = Told {
             progress: session.progress(),
             evaluations: std::mem::take(self.evaluations),
             kept: *self.kept,
         };
-        let unreadable = |e: serde_json::Error| RanksError::Failed(e.to_string());
+        let unreadable = |e: serde_json::Error| CommunicatorError::Failed(e.to_string());
         let told = ranks.broadcast(serde_json::to_vec(&told).map_err(unreadable)?)?;
         let told: Told = serde_json::from_slice(&told).map_err(unreadable)?;
         session.restore_progress(told.progress);
@@ -72,11 +73,11 @@ impl Beginning<'_> {
 
 /// What rank 0 has of these.
 fn words<T>(
-    ranks: &Ranks,
+    ranks: &Communicator,
     own: Vec<T>,
     to: fn(T) -> [u8; 4],
     from: fn([u8; 4]) -> T,
-) -> Result<Vec<T>, RanksError> {
+) -> Result<Vec<T>, CommunicatorError> {
     let own: Vec<[u8; 4]> = own.into_iter().map(to).collect();
     let bytes = ranks.broadcast(own.concat())?;
     Ok(bytes.chunks_exact(4).map(|b| from([b[0], b[1], b[2], b[3]])).collect())
@@ -92,8 +93,12 @@ pub(crate) struct BatchSums {
 
 /// All batches in order, of ranks that took turns at them.
 ///
-/// Errors: ranks that cannot reach each other, or had other batches.
-pub(crate) fn gather_in_turns(ranks: &Ranks, own: &[BatchSums]) -> Result<Vec<BatchSums>, RanksError> {
+/// # Errors
+/// Ranks that cannot reach each other, or had other batches.
+pub(crate) fn gather_in_turns(
+    ranks: &Communicator,
+    own: &[BatchSums],
+) -> Result<Vec<BatchSums>, CommunicatorError> {
     let words = |s: &BatchSums| [s.loss.to_bits(), s.correct, s.rows].map(u64::to_le_bytes).concat();
     let all = ranks.gather(own.iter().flat_map(words).collect())?;
     let read = |bytes: &[u8]| -> Option<BatchSums> {
@@ -103,7 +108,7 @@ pub(crate) fn gather_in_turns(ranks: &Ranks, own: &[BatchSums]) -> Result<Vec<Ba
     let count = all.iter().map(|bytes| bytes.len() / 24).sum();
     let batch = |i: usize| {
         let (rank, at) = (i % ranks.size(), 24 * (i / ranks.size()));
-        all[rank].get(at..).and_then(read).ok_or(RanksError::OutOfStep(rank))
+        all[rank].get(at..).and_then(read).ok_or(CommunicatorError::OutOfStep(rank))
     };
     (0..count).map(batch).collect()
 }

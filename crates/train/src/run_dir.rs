@@ -112,7 +112,8 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
 
 /// Writes a file whole or not at all, as [`files::write_whole`].
 ///
-/// Errors: the folder is missing or not writable, the disk is full. Then a file that was there is as it was.
+/// # Errors
+/// The folder is missing or not writable, the disk is full. Then a file that was there is as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     files::write_whole(&Disk, path, bytes).map_err(failed(path))
 }
@@ -130,7 +131,8 @@ pub struct RunDir {
 impl RunDir {
     /// Makes `parent/<name>-<n>` with the first free n, counted from 1.
     ///
-    /// Errors: the folder cannot be made or written to.
+    /// # Errors
+    /// The folder cannot be made or written to.
     pub fn create(parent: &Path, name: &str) -> Result<RunDir, RunDirError> {
         std::fs::create_dir_all(parent).map_err(failed(parent))?;
         for n in 1.. {
@@ -146,14 +148,16 @@ impl RunDir {
 
     /// Makes the folder `path`, or takes it if it is empty.
     ///
-    /// Errors: it holds something; another run has it; it cannot be made or written to.
+    /// # Errors
+    /// It holds something; another run has it; it cannot be made or written to.
     pub fn create_at(path: &Path) -> Result<RunDir, RunDirError> {
         RunDir::create_on(Arc::new(Disk), path)
     }
 
     /// [`RunDir::create_at`] over another layer of files.
     ///
-    /// Errors: as there.
+    /// # Errors
+    /// As there.
     pub fn create_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
         std::fs::create_dir_all(path).map_err(failed(path))?;
         let is_empty = || -> io::Result<bool> {
@@ -173,7 +177,8 @@ impl RunDir {
 
     /// Opens what an earlier run left, to read it.
     ///
-    /// Errors: it is no run directory.
+    /// # Errors
+    /// It is no run directory.
     pub fn open(path: &Path) -> Result<RunDir, RunDirError> {
         for missing in [RECIPE, PREPROCESSING] {
             if !path.join(missing).is_file() {
@@ -185,14 +190,16 @@ impl RunDir {
 
     /// Opens what an earlier run left, to go on with it, and removes what it did not finish writing.
     ///
-    /// Errors: it is no run directory; another process writes to it; it cannot be written to.
+    /// # Errors
+    /// It is no run directory; another process writes to it; it cannot be written to.
     pub fn resume(path: &Path) -> Result<RunDir, RunDirError> {
         RunDir::resume_on(Arc::new(Disk), path)
     }
 
     /// [`RunDir::resume`] over another layer of files.
     ///
-    /// Errors: as there.
+    /// # Errors
+    /// As there.
     pub fn resume_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
         RunDir::open(path)?;
         let dir = RunDir::locked(path, files)?;
@@ -208,7 +215,8 @@ impl RunDir {
 
     /// Makes a run directory where an earlier run was killed while it made one: what there is of it is removed.
     ///
-    /// Errors: there is a whole run, or something that no run writes; another process writes to it; it cannot be made or
+    /// # Errors
+    /// There is a whole run, or something that no run writes; another process writes to it; it cannot be made or
     /// written to.
     pub fn create_over(path: &Path) -> Result<RunDir, RunDirError> {
         RunDir::create_over_on(Arc::new(Disk), path)
@@ -216,7 +224,8 @@ impl RunDir {
 
     /// [`RunDir::create_over`] over another layer of files.
     ///
-    /// Errors: as there.
+    /// # Errors
+    /// As there.
     pub fn create_over_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
         std::fs::create_dir_all(path).map_err(failed(path))?;
         let ours = |name: &str| {
@@ -316,7 +325,8 @@ impl RunDir {
 
     /// Writes a file whole or not at all.
     ///
-    /// Errors: the folder is not writable, the disk is full. Then a file that was there is as it was.
+    /// # Errors
+    /// The folder is not writable, the disk is full. Then a file that was there is as it was.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
         let path = self.file(name);
         files::write_whole(self.files(), &path, bytes).map_err(failed(&path))
@@ -324,14 +334,16 @@ impl RunDir {
 
     /// Writes a value as indented JSON, as [`RunDir::write`].
     ///
-    /// Errors: as there.
+    /// # Errors
+    /// As there.
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), RunDirError> {
         self.write(name, &pretty(value).map_err(|e| failed(&self.file(name))(e.into()))?)
     }
 
     /// Reads a JSON file.
     ///
-    /// Errors: it is missing, or not what it should be.
+    /// # Errors
+    /// It is missing, or not what it should be.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunDirError> {
         let path = self.file(name);
         let bytes =

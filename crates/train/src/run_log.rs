@@ -31,14 +31,16 @@ pub struct Lines {
 impl Lines {
     /// Makes the file.
     ///
-    /// Errors: it cannot be made.
+    /// # Errors
+    /// It cannot be made.
     pub fn create(path: &Path) -> Result<Lines, RunDirError> {
         Lines::create_on(&Disk, path)
     }
 
     /// [`Lines::create`] over another layer of files.
     ///
-    /// Errors: as there.
+    /// # Errors
+    /// As there.
     pub fn create_on(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
         let file = files.create(path).map_err(failed(path))?;
         Ok(Lines { path: path.to_path_buf(), file, whole: 0, hash: Sha256::new() })
@@ -46,7 +48,8 @@ impl Lines {
 
     /// Goes on behind `position`: what a run wrote after its checkpoint is cut off, for it will be written again.
     ///
-    /// Errors: the file has changed before `position`; it cannot be written to.
+    /// # Errors
+    /// The file has changed before `position`; it cannot be written to.
     pub fn resume(files: &dyn Files, path: &Path, position: &LogPosition) -> Result<Lines, RunDirError> {
         let bytes = read_to(path, position)?;
         let file = files.append(path, position.bytes).map_err(failed(path))?;
@@ -56,7 +59,8 @@ impl Lines {
 
     /// Goes on behind the last whole line, whatever it is: for logs that no checkpoint depends on.
     ///
-    /// Errors: it cannot be read or written to.
+    /// # Errors
+    /// It cannot be read or written to.
     pub fn extend(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
         let mut bytes =
             std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?;
@@ -68,7 +72,8 @@ impl Lines {
 
     /// Adds one line. If that fails, the part of it that was written is taken away again.
     ///
-    /// Errors: the disk is full or gone.
+    /// # Errors
+    /// The disk is full or gone.
     pub fn push<T: Serialize>(&mut self, value: &T) -> Result<(), RunDirError> {
         let mut line = serde_json::to_vec(value).map_err(|e| failed(&self.path)(e.into()))?;
         line.push(b'\n');
@@ -89,7 +94,8 @@ impl Lines {
 
 /// The events of a log up to `position`.
 ///
-/// Errors: the file is missing or shorter, or has changed before `position`.
+/// # Errors
+/// The file is missing or shorter, or has changed before `position`.
 pub fn events(path: &Path, position: &LogPosition) -> Result<Vec<Event>, RunDirError> {
     let bytes = read_to(path, position)?;
     let event =

@@ -105,7 +105,8 @@ impl LossScale {
 
     /// Whether the constants make sense.
     ///
-    /// Errors: a constant out of range, or limits that contradict each other.
+    /// # Errors
+    /// A constant out of range, or limits that contradict each other.
     pub fn validate(&self) -> Result<(), SettingError> {
         let positive = |field, x: f64| require(x > 0.0 && x.is_finite(), field, x, "a number above 0");
         match self {

@@ -104,7 +104,8 @@ impl Schedule {
 
     /// Whether the constants make sense for a run of `total` steps.
     ///
-    /// Errors: a warm-up longer than the run; an end outside 0..=1.
+    /// # Errors
+    /// A warm-up longer than the run; an end outside 0..=1.
     pub fn validate(&self, total: u64) -> Result<(), SettingError> {
         require(self.warmup() <= total, "warmup", self.warmup(), "no more steps than the run has")?;
         match self {

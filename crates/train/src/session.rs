@@ -52,7 +52,8 @@ pub fn stages(graph: Graph, policy: &Policy, target: &dyn Target) -> Stages {
 
 /// Runs every pass over `graph`, with activations computed again where its plan would exceed the budget.
 ///
-/// Errors: the budget cannot be met.
+/// # Errors
+/// The budget cannot be met.
 pub fn stages_within(
     graph: Graph,
     policy: &Policy,
@@ -122,7 +123,8 @@ impl SessionSpec {
 
     /// Whether the settings make sense.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.optimiser.validate()?;
         self.scaling.validate()?;
@@ -204,7 +206,8 @@ struct Scales {
 impl<'a> Session<'a> {
     /// Builds and compiles the training step, and draws first weights.
     ///
-    /// Errors: a setting out of range; a model that does not take this input; not enough memory.
+    /// # Errors
+    /// A setting out of range; a model that does not take this input; not enough memory.
     pub fn new(
         engine: &'a dyn Engine,
         model: &'a dyn Model,
@@ -217,7 +220,8 @@ impl<'a> Session<'a> {
 
     /// [`Session::new`], with the gradients of every step readable by [`Session::gradient`]: for tests and diagnosis.
     ///
-    /// Errors: as [`Session::new`].
+    /// # Errors
+    /// As [`Session::new`].
     pub fn with_gradients(
         engine: &'a dyn Engine,
         model: &'a dyn Model,
@@ -281,7 +285,7 @@ impl<'a> Session<'a> {
     /// Samples of a batch that this rank has, and the place of the first in the whole batch.
     pub fn share(&self) -> std::ops::Range<usize> {
         let size = self.spec.batch / self.engine.target().ranks();
-        let first = size * self.engine.ranks().map_or(0, |ranks| ranks.rank());
+        let first = size * self.engine.communicator().map_or(0, |communicator| communicator.rank());
         first..first + size
     }
 
@@ -290,7 +294,8 @@ impl<'a> Session<'a> {
     ///
     /// A step whose gradients are not finite is reported as not committed and changes nothing but the loss scaler.
     ///
-    /// Errors: inputs of the wrong size, or an index out of range, with nothing changed and nothing counted;
+    /// # Errors
+    /// Inputs of the wrong size, or an index out of range, with nothing changed and nothing counted;
     /// [`TrainError::Diverged`] after too many skipped steps that a lower loss scale cannot cure, [`TrainError::Vanished`]
     /// after as many whose gradients are all zero.
     pub fn step(&mut self, x: HostSlice<'_>, y: &[i32], lr: f64) -> Result<StepReport, TrainError> {
@@ -424,7 +429,8 @@ impl<'a> Session<'a> {
 
     /// The gradient of a weight in the last step, unscaled: only of a session made by [`Session::with_gradients`].
     ///
-    /// Errors: no such weight, or gradients are not readable.
+    /// # Errors
+    /// No such weight, or gradients are not readable.
     pub fn gradient(&self, slot: &str) -> Result<Vec<f32>, TrainError> {
         let last = self.apply.as_ref().unwrap_or(&self.train);
         let scale = last.read("scale")?.f32()[0] * self.spec.options.accumulate as f32;
@@ -434,7 +440,8 @@ impl<'a> Session<'a> {
 
     /// A weight as it is to be used: its moving average where one is kept.
     ///
-    /// Errors: no such slot.
+    /// # Errors
+    /// No such slot.
     pub fn download_averaged(&self, weight: &str) -> Result<HostTensor, TrainError> {
         let average = format!("{AVERAGE}{weight}");
         Ok(self.state.download(&average).or_else(|_| self.state.download(weight))?)
@@ -457,7 +464,8 @@ impl<'a> Session<'a> {
 
     /// A slot's values.
     ///
-    /// Errors: no such slot.
+    /// # Errors
+    /// No such slot.
     pub fn download(&self, slot: &str) -> Result<HostTensor, TrainError> {
         Ok(self.state.download(slot)?)
     }
@@ -465,7 +473,8 @@ impl<'a> Session<'a> {
     /// What `attempt`, the next step or the last, which did not commit, has found in a slot. A step changes the scales of codes
     /// though it does not commit.
     ///
-    /// Errors: no such slot.
+    /// # Errors
+    /// No such slot.
     pub(crate) fn download_before(&self, slot: &str, attempt: u64) -> Result<HostTensor, TrainError> {
         let before = self.scales.values.iter().find(|(name, _)| name == slot);
         match before.filter(|_| self.scales.attempt == Some(attempt)) {
@@ -476,7 +485,8 @@ impl<'a> Session<'a> {
 
     /// Replaces a slot's values.
     ///
-    /// Errors: no such slot; a wrong number of values.
+    /// # Errors
+    /// No such slot; a wrong number of values.
     pub fn upload(&mut self, slot: &str, values: HostSlice<'_>) -> Result<(), TrainError> {
         Ok(self.state.upload(slot, values)?)
     }
@@ -529,7 +539,8 @@ impl<'a> Session<'a> {
 
     /// Bytes the engine holds at present for the training step: its state, arena, constants, outputs and scratch.
     ///
-    /// Errors: none of a session's own state.
+    /// # Errors
+    /// None of a session's own state.
     pub fn footprint(&self) -> Result<Footprint, TrainError> {
         Ok(self.train.footprint(&self.state)?)
     }

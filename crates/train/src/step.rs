@@ -40,7 +40,8 @@ pub struct StepSpec<'a> {
 /// changes. Clipping is
 /// min(1, clip / (norm + 1e-6)) as in torch's `clip_grad_norm_`, of unscaled gradients.
 ///
-/// Errors: the model does not take this input, or cannot be differentiated.
+/// # Errors
+/// The model does not take this input, or cannot be differentiated.
 pub fn train_graph(spec: &StepSpec<'_>) -> Result<Graph, GraphError> {
     whole_step(spec, &StepOptions::default(), 1)
 }
@@ -64,7 +65,8 @@ pub struct StepGraphs {
 /// On several ranks the loss of each is divided by their number, so that the sum of their gradients is that of the mean
 /// loss of the whole batch; [`shard`] says what is summed where. Of a batch in parts, gradients are summed in `apply`.
 ///
-/// Errors: as [`train_graph`].
+/// # Errors
+/// As [`train_graph`].
 pub fn step_graphs(
     spec: &StepSpec<'_>,
     options: &StepOptions,
@@ -297,7 +299,8 @@ fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(),
 /// Inputs: `x`, `y`. Outputs: `loss` (mean), `losses` f32\[rows\], `logits` f32\[rows, classes\], `predictions`
 /// i32\[rows\] (the first largest logit).
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn eval_graph(model: &dyn Model, input: &InputSpec, batch: usize) -> Result<Graph, GraphError> {
     let mut g = Graph::new();
     let inputs = inputs(&mut g, input, batch);
@@ -312,7 +315,8 @@ pub fn eval_graph(model: &dyn Model, input: &InputSpec, batch: usize) -> Result<
 
 /// What a model says of a batch, without targets: output `logits` f32\[rows, classes\].
 ///
-/// Errors: the model does not take this input.
+/// # Errors
+/// The model does not take this input.
 pub fn predict_graph(model: &dyn Model, input: &InputSpec, batch: usize) -> Result<Graph, GraphError> {
     let mut g = Graph::new();
     let x = g.input("x", input.value_type(batch));

@@ -80,7 +80,8 @@ impl StepOptions {
 
     /// Whether the settings make sense for batches of `batch`.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self, batch: usize) -> Result<(), SettingError> {
         let divides = self.accumulate > 0 && batch.is_multiple_of(self.accumulate);
         require(

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use halfstep_data::{Batch, DataError, Draw, InOrder, Part};
+use halfstep_graph::communicator::{Communicator, CommunicatorError};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Policy, PolicyError};
-use halfstep_graph::ranks::{Ranks, RanksError};
 
 use crate::checkpoint::precision::ScaleChange;
 use crate::checkpoint::{
@@ -46,7 +46,7 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
     /// Ranks could not exchange something.
     #[error(transparent)]
-    Ranks(#[from] RanksError),
+    Communicator(#[from] CommunicatorError),
     /// The thread that draws batches has ended before the run, which only a bug can cause.
     #[error("the thread that draws batches has ended before the run")]
     LoaderEnded,
@@ -65,14 +65,16 @@ pub enum Proceed {
 }
 
 /// Who looks on while a model trains.
-pub trait Watch {
+pub trait Callbacks {
     /// After every step.
     ///
-    /// Errors: what was measured cannot be kept; the run ends.
+    /// # Errors
+    /// What was measured cannot be kept; the run ends.
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError>;
     /// After every evaluation on the test data; the session is as the evaluation found it.
     ///
-    /// Errors: what was measured cannot be kept; the run ends.
+    /// # Errors
+    /// What was measured cannot be kept; the run ends.
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError>;
     /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
     fn proceed(&self) -> Proceed {
@@ -80,13 +82,15 @@ pub trait Watch {
     }
     /// When the ranges of a step's values were counted.
     ///
-    /// Errors: they cannot be kept; the run ends.
+    /// # Errors
+    /// They cannot be kept; the run ends.
     fn sampled(&mut self, _: &Sample) -> Result<(), RunError> {
         Ok(())
     }
     /// When a failed step was repeated to find the cause.
     ///
-    /// Errors: it cannot be kept; the run ends.
+    /// # Errors
+    /// It cannot be kept; the run ends.
     fn diagnosed(&mut self, _: &Diagnosis) -> Result<(), RunError> {
         Ok(())
     }
@@ -101,7 +105,7 @@ pub trait Watch {
 /// Looks on and keeps nothing.
 pub struct Unwatched;
 
-impl Watch for Unwatched {
+impl Callbacks for Unwatched {
     fn step(&mut self, _: &StepMetrics) -> Result<Proceed, RunError> {
         Ok(Proceed::Continue)
     }
@@ -121,7 +125,8 @@ pub struct Run<'a> {
 impl Experiment {
     /// The policy of a name with the recipe's overrides, and what a session needs.
     ///
-    /// Errors: no policy has that name.
+    /// # Errors
+    /// No policy has that name.
     pub fn session_spec(&self, policy: &str, seed: u64) -> Result<(Policy, SessionSpec), PolicyError> {
         let (policy, scaling): (Policy, LossScale) = self.recipe.precision.resolve(policy)?;
         let spec = SessionSpec {
@@ -139,7 +144,8 @@ impl Experiment {
 
     /// A model with first weights, compiled for `engine`.
     ///
-    /// Errors: not enough memory; no such policy.
+    /// # Errors
+    /// Not enough memory; no such policy.
     pub fn session<'a>(
         &'a self,
         engine: &'a dyn Engine,
@@ -165,15 +171,16 @@ impl Experiment {
     /// The batches depend on the seed and the number of steps tried alone, so that runs of several precisions with one
     /// seed see the same. The time of a step is that of the program; drawing the batch is not in it.
     ///
-    /// Errors: as [`RunError`] lists. A run that diverges ends with [`Outcome::Diverged`] in its record.
+    /// # Errors
+    /// As [`RunError`] lists. A run that diverges ends with [`Outcome::Diverged`] in its record.
     pub fn run<'a>(
         &'a self,
         engine: &'a dyn Engine,
         policy: &str,
         seed: u64,
-        watch: &mut dyn Watch,
+        callbacks: &mut dyn Callbacks,
     ) -> Result<Run<'a>, RunError> {
-        self.run_with(engine, policy, seed, watch, Keeping::default())
+        self.run_with(engine, policy, seed, callbacks, Keeping::default())
     }
 
     /// [`Experiment::run`] with checkpoints, or from one: then the run goes on bit for bit as if it had never stopped.
@@ -184,13 +191,14 @@ impl Experiment {
     /// On several ranks, all carry out the run together: the state that rank 0 begins with is everyone's, whoever stops
     /// stops all, and all have the same session in the end. Only rank 0 is given checkpoints to keep.
     ///
-    /// Errors: as there; the checkpoint is of another run.
+    /// # Errors
+    /// As there; the checkpoint is of another run.
     pub fn run_with<'a>(
         &'a self,
         engine: &'a dyn Engine,
         policy: &str,
         seed: u64,
-        watch: &mut dyn Watch,
+        callbacks: &mut dyn Callbacks,
         keeping: Keeping<'_>,
     ) -> Result<Run<'a>, RunError> {
         let Keeping { mut checkpoints, resume, start } = keeping;
@@ -235,7 +243,7 @@ impl Experiment {
             experiment: self,
             engine,
             ranks,
-            watch,
+            callbacks,
             started: Instant::now(),
             before: record.wall_seconds,
             history,
@@ -250,7 +258,7 @@ impl Experiment {
         }
         if let Some(checkpoints) = checkpoints {
             for event in checkpoints.settle() {
-                running.watch.checkpoint(&event);
+                running.callbacks.checkpoint(&event);
             }
         }
         record.wall_seconds = running.wall_seconds();
@@ -325,8 +333,8 @@ impl ScaleHistory {
 struct Running<'r> {
     experiment: &'r Experiment,
     engine: &'r dyn Engine,
-    ranks: Option<&'r Ranks>,
-    watch: &'r mut dyn Watch,
+    ranks: Option<&'r Communicator>,
+    callbacks: &'r mut dyn Callbacks,
     started: Instant,
     /// Seconds that the run had taken before it was resumed.
     before: f64,
@@ -370,7 +378,7 @@ impl Running<'_> {
                         checkpoints.take(session, self.state(session, record), &self.history.0)?;
                     }
                     for event in checkpoints.news() {
-                        self.watch.checkpoint(&event);
+                        self.callbacks.checkpoint(&event);
                     }
                 }
                 if ends {
@@ -420,7 +428,7 @@ impl Running<'_> {
         let samples = settings.every > 0 && experiment.recipe.train.memory_budget.is_none();
         if samples && (attempt + 1).is_multiple_of(settings.every) {
             let sample = self.sampler.sample(session, &replayed, scale_of(session)?)?;
-            self.watch.sampled(&sample)?;
+            self.callbacks.sampled(&sample)?;
         }
         let start = Instant::now();
         let result = session.step(replayed.x, replayed.y, lr);
@@ -434,7 +442,7 @@ impl Running<'_> {
         let mut diagnosis = failed_at.map(|scale| diagnose(session, &replayed, f64::from(scale)));
         if let Some(Ok(diagnosis)) = &mut diagnosis {
             experiment.locate(diagnosis)?;
-            self.watch.diagnosed(diagnosis)?;
+            self.callbacks.diagnosed(diagnosis)?;
         }
         loader.give_back(batch);
         let report = match result {
@@ -454,18 +462,18 @@ impl Running<'_> {
         let metrics = StepMetrics { attempt, loss, lr, grad_norm, scale, committed, ms, cause };
         self.history.push(attempt, scale);
         record.add(&Event::Step(metrics.clone()));
-        let proceed = self.watch.step(&metrics)?;
+        let proceed = self.callbacks.step(&metrics)?;
         Ok(Stepped::Done(together(self.ranks, proceed)?))
     }
 
     fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
-        let batch = self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Ranks::size));
+        let batch = self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Communicator::size));
         let part = &self.experiment.data.test;
-        let Some(metrics) = evaluate_while(session, part, batch, self.ranks, &|| self.watch.proceed())?
+        let Some(metrics) = evaluate_while(session, part, batch, self.ranks, &|| self.callbacks.proceed())?
         else {
             return Ok(Proceed::Stop);
         };
-        self.watch.evaluation(&metrics, session)?;
+        self.callbacks.evaluation(&metrics, session)?;
         record.add(&Event::Evaluation(metrics));
         Ok(Proceed::Continue)
     }
@@ -497,7 +505,7 @@ impl Running<'_> {
                 committed: progress.committed,
                 total: experiment.steps,
             },
-            log: self.watch.log_position(),
+            log: self.callbacks.log_position(),
             evaluation: record.evaluations.last().filter(|e| e.attempt == progress.attempts).cloned(),
             wall_seconds: self.wall_seconds(),
         }
@@ -511,7 +519,8 @@ enum Stepped {
 
 /// Mean loss and accuracy over all samples of `part`, in batches of `batch`.
 ///
-/// Errors: the engine failed.
+/// # Errors
+/// The engine failed.
 pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<EvaluationMetrics, RunError> {
     let metrics = evaluate_while(session, part, batch, None, &|| Proceed::Continue)?;
     // It is never told to stop.
@@ -524,7 +533,7 @@ fn evaluate_while(
     session: &mut Session<'_>,
     part: &Part,
     batch: usize,
-    ranks: Option<&Ranks>,
+    ranks: Option<&Communicator>,
     proceed: &dyn Fn() -> Proceed,
 ) -> Result<Option<EvaluationMetrics>, RunError> {
     let order = InOrder::new(part.len(), batch)?;

@@ -5,7 +5,7 @@ mod common;
 use halfstep_train::doctor::{Cause, Diagnosis, Sample};
 use halfstep_train::metrics::{EvaluationMetrics, Outcome, StepMetrics};
 use halfstep_train::session::Session;
-use halfstep_train::train_loop::{Proceed, RunError, Watch};
+use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
 
 /// Keeps all it is told.
 #[derive(Default)]
@@ -15,7 +15,7 @@ struct Told {
     diagnoses: Vec<Diagnosis>,
 }
 
-impl Watch for Told {
+impl Callbacks for Told {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         self.steps.push(metrics.clone());
         Ok(Proceed::Continue)

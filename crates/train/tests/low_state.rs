@@ -9,9 +9,9 @@ use std::sync::Arc;
 use common::run::{Stop, bits, experiment, log, run, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
+use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::{COMPENSATION, Policy, Reason};
-use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{DType, MomentFormat, Purpose, SlotKind, StateFormats, WeightFormat};
 use halfstep_nn::{GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
 use halfstep_train::checkpoint::{self, Contents};
@@ -226,8 +226,8 @@ fn threads_and_ranks_round_alike() {
     };
     assert_eq!(train(&cpu(1)), train(&cpu(3)));
     let ranks: Vec<_> = std::thread::scope(|scope| {
-        let start = |ranks: Ranks| scope.spawn(|| train(&cpu(1).on_ranks(Arc::new(ranks))));
-        let threads: Vec<_> = Ranks::in_process(2).into_iter().map(start).collect();
+        let start = |ranks: Communicator| scope.spawn(|| train(&cpu(1).with_communicator(Arc::new(ranks))));
+        let threads: Vec<_> = Communicator::in_process(2).into_iter().map(start).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert_eq!(ranks[0], ranks[1]);

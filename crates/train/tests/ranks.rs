@@ -11,10 +11,10 @@ use common::models::{Case, cases};
 use common::run::{Ended, Stop, bits, experiment, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
+use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::interp::{RankState, Rounding, Tensor, committed, evaluate_on_ranks};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::ranks::Ranks;
 use halfstep_graph::{Graph, Init, Op, RESIDUAL, Slot, When};
 use halfstep_nn::layers::Linear;
 use halfstep_nn::{Context, InputSpec, MlpSpec, Model, ModelSpec};
@@ -66,14 +66,14 @@ impl Case {
 /// What each of so many ranks makes of it, by rank.
 fn on_ranks<T: Send>(size: usize, work: impl Fn(&CpuEngine) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
-        let start = |ranks: Ranks| {
+        let start = |ranks: Communicator| {
             let work = &work;
             scope.spawn(move || {
                 let engine = CpuEngine::new(Isa::best(), NonZeroUsize::MIN);
-                work(&engine.on_ranks(Arc::new(ranks)))
+                work(&engine.with_communicator(Arc::new(ranks)))
             })
         };
-        let threads: Vec<_> = Ranks::in_process(size).into_iter().map(start).collect();
+        let threads: Vec<_> = Communicator::in_process(size).into_iter().map(start).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
 }
@@ -210,14 +210,14 @@ fn sums_go_on_beside_the_backward_pass() {
     let session =
         Session::new(&engine, model.as_ref(), &input, &policy, &SessionSpec::new(&policy, 64, 0)).unwrap();
     let plan = session.plan();
-    let faces: Vec<&Op> =
-        plan.groups.steps.iter().map(|s| &plan.graph.node(s.face(&plan.graph)).op).collect();
+    let roots: Vec<&Op> =
+        plan.groups.steps.iter().map(|s| &plan.graph.node(s.root(&plan.graph)).op).collect();
     let starts: Vec<usize> =
-        (0..faces.len()).filter(|&i| matches!(faces[i], Op::AllReduceStart { .. })).collect();
-    let first_wait = faces.iter().position(|op| matches!(op, Op::AllReduceWait { .. })).unwrap();
+        (0..roots.len()).filter(|&i| matches!(roots[i], Op::AllReduceStart { .. })).collect();
+    let first_wait = roots.iter().position(|op| matches!(op, Op::AllReduceWait { .. })).unwrap();
     // The loss; the gradients of the last two layers; of the second; of the first.
-    assert_eq!(starts.len(), 4, "{faces:?}");
-    let between = faces[starts[1]..first_wait].iter().filter(|op| matches!(op, Op::MatMul { .. })).count();
+    assert_eq!(starts.len(), 4, "{roots:?}");
+    let between = roots[starts[1]..first_wait].iter().filter(|op| matches!(op, Op::MatMul { .. })).count();
     assert!(between >= 2, "{between} products between the first sum of gradients and the wait for it");
     let bytes: usize =
         4 * plan.graph.weights().map(|w| plan.graph.slot(w).ty.shape.count()).sum::<usize>() + 4;
@@ -459,7 +459,7 @@ const RECIPE: &str = r#"
 /// The run on so many ranks, of which the first keeps its files in `path`: what each ends with.
 fn run(experiment: &Experiment, size: usize, path: &std::path::Path, stop: Stop) -> Vec<Ended> {
     on_ranks(size, |engine| {
-        if halfstep_graph::engine::Engine::ranks(engine).unwrap().rank() == 0 {
+        if halfstep_graph::engine::Engine::communicator(engine).unwrap().rank() == 0 {
             return run_well(experiment, engine, "fp16", path, stop);
         }
         let run = experiment.run_with(engine, "fp16", 0, &mut Unwatched, Keeping::default()).unwrap();

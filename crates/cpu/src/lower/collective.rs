@@ -1,8 +1,8 @@
 //! Sums over ranks: operands are packed into memory of their own, which travels while the program goes on.
 
 use halfstep_graph::DType;
+use halfstep_graph::communicator::Payload;
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::ranks::Payload;
 
 use super::{Lowering, Step};
 use crate::memory::Span;

@@ -83,7 +83,8 @@ impl At {
 
 /// The step of a group whose workspace begins at `workspace` in the arena.
 ///
-/// Errors: something the kernels cannot do.
+/// # Errors
+/// Something the kernels cannot do.
 pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineError> {
     let work = |dtype| {
         let bytes = workspace_bytes(l.graph, l.node, l.machine.isa, l.machine.pool.threads());

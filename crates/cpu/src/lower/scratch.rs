@@ -9,7 +9,7 @@ use crate::isa::Isa;
 
 /// Bytes of [`crate::gemm::Scratch`] that `step` will ask for, exactly: the same blocking decides both.
 pub(crate) fn scratch_bytes(graph: &Graph, step: &Group, isa: Isa, threads: usize) -> usize {
-    let node = graph.node(step.face(graph));
+    let node = graph.node(step.root(graph));
     let chained = step.nodes.len() > 1;
     let convolution = |image: usize, weights: usize, geometry: ConvGeometry, pass| {
         let values = [&node.inputs[..], &node.outputs[..]].concat();

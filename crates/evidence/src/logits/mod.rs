@@ -29,7 +29,8 @@ pub trait Source: Sync {
 
     /// Opens it at its first row.
     ///
-    /// Errors: it cannot be read or is not as the schema says.
+    /// # Errors
+    /// It cannot be read or is not as the schema says.
     fn open(&self) -> Result<Logits, LogitsError>;
 }
 
@@ -65,7 +66,8 @@ pub(crate) struct Parts {
 impl Logits {
     /// Opens a file by its ending: `.npz`, `.safetensors` or `.parquet` (feature `parquet`).
     ///
-    /// Errors: another ending; the file cannot be read, is cut short, or is not as the schema says; labels that are no class.
+    /// # Errors
+    /// Another ending; the file cannot be read, is cut short, or is not as the schema says; labels that are no class.
     /// That logits are numbers is checked as they are read.
     pub fn open(path: &Path) -> Result<Logits, LogitsError> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -129,7 +131,8 @@ impl Logits {
 
     /// Reads the next `rows` rows, or what is left of them, in place of what `out` holds, and says which rows they are.
     ///
-    /// Errors: the file cannot be read or ends early; a logit is not a finite number.
+    /// # Errors
+    /// The file cannot be read or ends early; a logit is not a finite number.
     pub fn read(&mut self, rows: usize, out: &mut Vec<f32>) -> Result<std::ops::Range<usize>, LogitsError> {
         let range = self.next..self.labels.len().min(self.next.saturating_add(rows));
         let length = range.len() * self.classes;

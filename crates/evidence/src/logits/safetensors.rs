@@ -17,7 +17,8 @@ const MOST_HEADER: u64 = 100_000_000;
 
 /// The bytes of a `.safetensors` file of logits `[labels.len(), classes]` in row order, as [`super::Logits::open`] reads it.
 ///
-/// Errors: the logits are not so many.
+/// # Errors
+/// The logits are not so many.
 pub fn to_safetensors(
     logits: &[f32],
     classes: usize,

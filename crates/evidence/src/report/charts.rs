@@ -94,7 +94,8 @@ impl Chart {
 
     /// The drawing. It says nothing to screen readers: what stands around it does.
     ///
-    /// Errors: the drawing library failed.
+    /// # Errors
+    /// The drawing library failed.
     pub fn svg(&self) -> Result<String, DrawError> {
         let mut svg = String::new();
         self.draw(&mut svg).map_err(|e| DrawError(e.to_string()))?;

@@ -132,7 +132,8 @@ impl Report {
 
     /// As one HTML file.
     ///
-    /// Errors: a template or the drawing failed.
+    /// # Errors
+    /// A template or the drawing failed.
     pub fn html(&self) -> Result<String, ReportError> {
         let forms = Forms::new(Form::Html)?;
         let mut sections = Vec::new();
@@ -144,7 +145,8 @@ impl Report {
 
     /// As Markdown, for a pull request.
     ///
-    /// Errors: a template failed.
+    /// # Errors
+    /// A template failed.
     pub fn markdown(&self) -> Result<String, ReportError> {
         let forms = Forms::new(Form::Markdown)?;
         let mut sections = Vec::new();

@@ -18,8 +18,8 @@ fn rescales(graph: &Graph, node: NodeId) -> bool {
 /// The same program with additions of a bias moved into the contractions they follow.
 pub fn fuse(graph: &Graph) -> Graph {
     let users = graph.users();
-    let mut is_root = vec![false; graph.values.len()];
-    graph.roots().for_each(|v| is_root[v.0 as usize] = true);
+    let mut is_live_out = vec![false; graph.values.len()];
+    graph.live_out().for_each(|v| is_live_out[v.0 as usize] = true);
 
     // For each contraction whose only reader adds a bias: that reader and the bias.
     let mut bias_of: Vec<Option<(NodeId, ValueId)>> = vec![None; graph.nodes.len()];
@@ -35,7 +35,7 @@ pub fn fuse(graph: &Graph) -> Graph {
                 && graph.shape(bias).count() == graph.shape(sum).last()
                 && graph.shape(sum).len() > 1;
             let known_before = graph.value(bias).node < made_by;
-            let alone = users[sum.0 as usize].len() == 1 && !is_root[sum.0 as usize];
+            let alone = users[sum.0 as usize].len() == 1 && !is_live_out[sum.0 as usize];
             if is_row && alone && rescales(graph, made_by) {
                 rounds_later[made_by.0 as usize] = true;
                 break;

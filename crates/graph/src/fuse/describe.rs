@@ -37,10 +37,10 @@ impl Groups {
             total.saved += traffic.saved;
             total.flops += traffic.flops;
             fused += usize::from(group.nodes.len() > 1);
-            let face = graph.node(group.face(graph));
-            if phase != Some(face.phase) {
-                text += &format!("# {}\n", format!("{:?}", face.phase).to_lowercase());
-                phase = Some(face.phase);
+            let root = graph.node(group.root(graph));
+            if phase != Some(root.phase) {
+                text += &format!("# {}\n", format!("{:?}", root.phase).to_lowercase());
+                phase = Some(root.phase);
             }
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}", group.heading(graph, traffic));
@@ -79,17 +79,17 @@ impl Group {
     }
 
     fn heading(&self, graph: &Graph, traffic: Traffic) -> String {
-        let face = graph.node(self.face(graph));
+        let root = graph.node(self.root(graph));
         let Traffic { read, written, saved, flops } = traffic;
         let work = format!("{read} bytes read, {written} written");
         if self.nodes.len() == 1 {
-            return format!("{}  [{work}; {flops} operations]", graph.line(face));
+            return format!("{}  [{work}; {flops} operations]", graph.line(root));
         }
         // In the order in which they run.
         let anchor = self.anchor(graph);
         let chain = self.nodes.iter().copied().filter(|&n| Some(n) != anchor);
         let names: Vec<String> = anchor.into_iter().chain(chain).map(|n| graph.node(n).op.name()).collect();
-        format!("group {} of {}  [{work}, {saved} saved; {flops} operations]", names.join(" + "), face.name)
+        format!("group {} of {}  [{work}, {saved} saved; {flops} operations]", names.join(" + "), root.name)
     }
 }
 

@@ -38,7 +38,7 @@ impl Group {
             for &output in &node.outputs {
                 let readers = uses.readers(output);
                 let inside =
-                    !uses.is_root(output) && !readers.is_empty() && readers.iter().all(|&r| is_member(r));
+                    !uses.is_live_out(output) && !readers.is_empty() && readers.iter().all(|&r| is_member(r));
                 if !inside {
                     writes.push(output);
                 }
@@ -59,7 +59,7 @@ impl Group {
     }
 
     /// The node that stands for the group in reports: the anchor, or else the last.
-    pub fn face(&self, graph: &Graph) -> NodeId {
+    pub fn root(&self, graph: &Graph) -> NodeId {
         self.anchor(graph).unwrap_or(self.nodes[self.nodes.len() - 1])
     }
 }
@@ -213,27 +213,27 @@ impl<'a> Grouping<'a> {
         false
     }
 
-    /// The groups in an order that is topological and otherwise that of their faces: what a graph computes first, so
+    /// The groups in an order that is topological and otherwise that of their roots: what a graph computes first, so
     /// that it can free what it read, a program with groups computes first too.
     fn finish(self) -> Groups {
         let mut waits = vec![0usize; self.members.len()];
         for class in 0..self.members.len() {
             self.successors(class).for_each(|c| waits[c] += 1);
         }
-        let face = |class: usize| {
+        let root = |class: usize| {
             let members = &self.members[class];
             let anchor = members.iter().find(|&&n| !is_elementwise(&self.graph.node(n).op));
             anchor.or(members.last()).map(|&n| Reverse((n, class)))
         };
         let mut ready: BinaryHeap<_> =
-            (0..self.members.len()).filter(|&c| waits[c] == 0).filter_map(face).collect();
+            (0..self.members.len()).filter(|&c| waits[c] == 0).filter_map(root).collect();
         let mut steps = Vec::new();
         while let Some(Reverse((_, class))) = ready.pop() {
             steps.push(Group::of(self.graph, &self.uses, self.members[class].clone()));
             for next in self.successors(class) {
                 waits[next] -= 1;
                 if waits[next] == 0 {
-                    ready.extend(face(next));
+                    ready.extend(root(next));
                 }
             }
         }

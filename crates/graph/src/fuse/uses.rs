@@ -8,7 +8,7 @@ use crate::op::Op;
 pub(crate) struct Uses {
     home: Vec<ValueId>,
     readers: Vec<Vec<NodeId>>,
-    is_root: Vec<bool>,
+    is_live_out: Vec<bool>,
 }
 
 impl Uses {
@@ -28,9 +28,9 @@ impl Uses {
                 }
             }
         }
-        let mut is_root = vec![false; graph.values.len()];
-        graph.roots().for_each(|v| is_root[home[v.0 as usize].0 as usize] = true);
-        Uses { home, readers, is_root }
+        let mut is_live_out = vec![false; graph.values.len()];
+        graph.live_out().for_each(|v| is_live_out[home[v.0 as usize].0 as usize] = true);
+        Uses { home, readers, is_live_out }
     }
 
     /// The value whose memory `v` lies in.
@@ -44,7 +44,7 @@ impl Uses {
     }
 
     /// Whether the memory of `v` must last to the end: it is an output, staged, or the predicate.
-    pub fn is_root(&self, v: ValueId) -> bool {
-        self.is_root[self.home(v).0 as usize]
+    pub fn is_live_out(&self, v: ValueId) -> bool {
+        self.is_live_out[self.home(v).0 as usize]
     }
 }

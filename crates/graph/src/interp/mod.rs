@@ -103,7 +103,8 @@ pub fn stored(x: f64, dtype: DType) -> f64 {
 ///
 /// `slots[i]` is slot `i` of the graph; `inputs` are found by name. A sum over ranks is one over this one.
 ///
-/// Errors: an input that is missing or of another shape; an index out of range.
+/// # Errors
+/// An input that is missing or of another shape; an index out of range.
 pub fn evaluate(
     graph: &Graph,
     slots: &[Tensor],
@@ -118,7 +119,8 @@ pub type RankState<'a> = (&'a [Tensor], &'a [(&'a str, Tensor)]);
 
 /// [`evaluate`] on several ranks at once, each with its own slots and inputs: the values of each.
 ///
-/// Errors: as there.
+/// # Errors
+/// As there.
 pub fn evaluate_on_ranks(
     graph: &Graph,
     ranks: &[RankState<'_>],

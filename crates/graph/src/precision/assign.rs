@@ -246,11 +246,11 @@ fn is_log_sum_exp(node: &Node, i: usize) -> bool {
 /// Where every reader of an f32 value is a cast to one type, stores it in that type and drops the casts.
 fn round_where_made(graph: &Graph) -> Graph {
     let users = graph.users();
-    let mut is_root = vec![false; graph.values.len()];
-    graph.roots().for_each(|v| is_root[v.0 as usize] = true);
+    let mut is_live_out = vec![false; graph.values.len()];
+    graph.live_out().for_each(|v| is_live_out[v.0 as usize] = true);
     let target = |v: ValueId| -> Option<DType> {
         let node = graph.node(graph.value(v).node);
-        if is_root[v.0 as usize]
+        if is_live_out[v.0 as usize]
             || graph.dtype(v) != DType::F32
             || class(&node.op) == Class::Source
             || node.phase == Phase::Update

@@ -107,7 +107,8 @@ impl Policy {
 
     /// A named policy without exceptions.
     ///
-    /// Errors: no policy has that name.
+    /// # Errors
+    /// No policy has that name.
     pub fn named(name: &str) -> Result<Policy, PolicyError> {
         let narrow = Narrow::named(name);
         let (low, split) = match name {

@@ -26,9 +26,9 @@ use halfstep::evidence::{
     Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
     table, units,
 };
+use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
-use halfstep::graph::ranks::Ranks;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, RunDir};
 use indicatif::MultiProgress;
@@ -263,7 +263,7 @@ fn obtain(
     setup: &Setup,
     all: NonZeroUsize,
     jobs: Option<NonZeroUsize>,
-    ranks: Option<&Arc<Ranks>>,
+    ranks: Option<&Arc<Communicator>>,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Obtained>, Failure> {
     let experiment = &arm.experiment;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Reads `90`, `90s`, `30m`, `1.5h`, `1h30m` or `2d`; a number alone is seconds.
 ///
-/// Errors: what is wrong, for clap to show.
+/// # Errors
+/// What is wrong, for clap to show.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let expected = || format!("`{text}` is no duration; write 90s, 30m, 1h30m or 2d");
     let mut rest = text.trim();

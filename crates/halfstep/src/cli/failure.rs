@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use halfstep::cpu::isa::IsaError;
 use halfstep::data::DataError;
 use halfstep::evidence::report::ReportError;
-use halfstep::graph::ranks::RanksError;
+use halfstep::graph::communicator::CommunicatorError;
 use halfstep::train::checkpoint::CheckpointError;
 use halfstep::train::recipe::RecipeError;
 use halfstep::train::run_dir::RunDirError;
@@ -96,7 +96,7 @@ failures! {
     CheckpointError => FAILED,
     ReportError => FAILED,
     RunDirError => FAILED,
-    RanksError => FAILED,
+    CommunicatorError => FAILED,
     serde_json::Error => FAILED,
 }
 

@@ -28,7 +28,8 @@ pub struct Numerics<'d> {
 impl<'d> Numerics<'d> {
     /// Of a run that begins, or goes on after `attempts`: then what was kept of steps before stays.
     ///
-    /// Errors: the disk is full or gone.
+    /// # Errors
+    /// The disk is full or gone.
     pub fn new(dir: &'d RunDir, title: &'d str, attempts: u64) -> Result<Numerics<'d>, RunError> {
         let before = |at: u64| at < attempts;
         let mut samples = None;

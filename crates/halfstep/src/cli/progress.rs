@@ -8,7 +8,7 @@ use halfstep::train::doctor::{Diagnosis, Sample};
 use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
-use halfstep::train::train_loop::{Proceed, RunError, Watch};
+use halfstep::train::train_loop::{Callbacks, Proceed, RunError};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::interrupt;
@@ -68,7 +68,7 @@ fn shown(running: &RunningLoss, step: &StepMetrics) -> String {
     text
 }
 
-impl Watch for Watcher<'_, '_> {
+impl Callbacks for Watcher<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
         self.lines.push(&Line { time, policy, seed, event: Event::Step(metrics.clone()) })?;

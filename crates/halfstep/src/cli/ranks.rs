@@ -7,26 +7,27 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
+use halfstep::graph::communicator::{Communicator, CommunicatorError};
 use halfstep::graph::engine::Engine;
-use halfstep::graph::ranks::{Ranks, RanksError};
 use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::session::Session;
-use halfstep::train::train_loop::{Keeping, Proceed, RunError, Watch};
+use halfstep::train::train_loop::{Callbacks, Keeping, Proceed, RunError};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::{interrupt, prepare};
 
-static JOB: OnceLock<Arc<Ranks>> = OnceLock::new();
+static JOB: OnceLock<Arc<Communicator>> = OnceLock::new();
 
 /// What launchers tell their processes: Open MPI's mpirun, MPICH's and Slurm's PMI, PMIx.
 const SIGNS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 
 /// Joins the MPI job that this process was started in, if it was.
 ///
-/// Errors: MPI fails, or this program was built without it and would do the same work on every rank.
-pub fn join() -> Result<Option<Arc<Ranks>>, Failure> {
+/// # Errors
+/// MPI fails, or this program was built without it and would do the same work on every rank.
+pub fn join() -> Result<Option<Arc<Communicator>>, Failure> {
     if SIGNS.iter().all(|name| std::env::var_os(name).is_none()) {
         return Ok(None);
     }
@@ -35,12 +36,12 @@ pub fn join() -> Result<Option<Arc<Ranks>>, Failure> {
 }
 
 #[cfg(feature = "mpi")]
-fn joined() -> Result<Ranks, Failure> {
+fn joined() -> Result<Communicator, Failure> {
     Ok(halfstep::mpi::join()?)
 }
 
 #[cfg(not(feature = "mpi"))]
-fn joined() -> Result<Ranks, Failure> {
+fn joined() -> Result<Communicator, Failure> {
     Err(Failure::asked(
         "this process was started as a rank of an MPI job, and this program was built without MPI",
         "build it with --features mpi, or start it by itself",
@@ -57,7 +58,10 @@ pub fn leave(failed: Option<i32>) {
 }
 
 /// The engine for a training step that all ranks share.
-pub fn engine(threads: Option<NonZeroUsize>, ranks: Option<&Arc<Ranks>>) -> Result<Box<dyn Engine>, Failure> {
+pub fn engine(
+    threads: Option<NonZeroUsize>,
+    ranks: Option<&Arc<Communicator>>,
+) -> Result<Box<dyn Engine>, Failure> {
     Ok(match ranks {
         Some(ranks) => halfstep::engine_of_rank(threads, ranks.clone())?,
         None => halfstep::engine(threads)?,
@@ -88,7 +92,7 @@ impl Identity {
 
 /// An error unless all ranks have the same version, instruction set, data and program.
 pub fn agree(
-    ranks: Option<&Arc<Ranks>>,
+    ranks: Option<&Arc<Communicator>>,
     experiment: &Experiment,
     engine: &dyn Engine,
     policy: &str,
@@ -118,7 +122,7 @@ pub fn agree(
 }
 
 /// Tells the other ranks which recipe is trained.
-pub fn lead(ranks: Option<&Arc<Ranks>>, recipe: &Recipe) -> Result<(), Failure> {
+pub fn lead(ranks: Option<&Arc<Communicator>>, recipe: &Recipe) -> Result<(), Failure> {
     if let Some(ranks) = ranks.filter(|r| r.size() > 1) {
         ranks.broadcast(recipe.resolved()?.into_bytes())?;
     }
@@ -126,9 +130,9 @@ pub fn lead(ranks: Option<&Arc<Ranks>>, recipe: &Recipe) -> Result<(), Failure> 
 }
 
 /// Takes part in the training that rank 0 leads.
-pub fn follow(ranks: &Arc<Ranks>, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn follow(ranks: &Arc<Communicator>, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
     let text = ranks.broadcast(Vec::new())?;
-    let text = String::from_utf8(text).map_err(|e| RanksError::Failed(e.to_string()))?;
+    let text = String::from_utf8(text).map_err(|e| CommunicatorError::Failed(e.to_string()))?;
     let recipe = Recipe::parse("recipe.toml", &text, Path::new("."))?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
     let engine = engine(threads, Some(ranks))?;
@@ -143,7 +147,7 @@ pub fn follow(ranks: &Arc<Ranks>, threads: Option<NonZeroUsize>) -> Result<ExitC
 /// Stops when this process is asked to.
 struct Follower;
 
-impl Watch for Follower {
+impl Callbacks for Follower {
     fn step(&mut self, _: &StepMetrics) -> Result<Proceed, RunError> {
         Ok(self.proceed())
     }
@@ -156,6 +160,6 @@ impl Watch for Follower {
 }
 
 /// Whether the run of this number is one of this rank's, where each rank does runs of its own.
-pub fn is_mine(ranks: Option<&Arc<Ranks>>, run: usize) -> bool {
+pub fn is_mine(ranks: Option<&Arc<Communicator>>, run: usize) -> bool {
     ranks.is_none_or(|ranks| run % ranks.size() == ranks.rank())
 }

@@ -2,7 +2,8 @@
 
 /// Reads a share from 0 up.
 ///
-/// Errors: what would do, for text that is no such number.
+/// # Errors
+/// What would do, for text that is no such number.
 pub fn parse(text: &str) -> Result<f64, String> {
     let value = match text.trim().strip_suffix('%') {
         Some(percent) => percent.trim().parse::<f64>().map(|p| p / 100.0),

@@ -111,15 +111,15 @@ pub fn measure(
         threads,
     };
     let spinner = progress::spinner("loading");
-    let mut watch = |what: &str| {
+    let mut on_progress = |what: &str| {
         spinner.set_message(what.to_string());
         if interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
     };
-    let mut r = stress(&subject, &recipe.evidence, measures, &mut watch).map_err(failure)?;
+    let mut r = stress(&subject, &recipe.evidence, measures, &mut on_progress).map_err(failure)?;
     (r.model, r.data) = (prepare::describe_model(&experiment), prepare::describe_data(&experiment));
     if measures.contains(&Measure::Backdoor) {
         let planted =
-            backdoor(experiment, engine, &baseline, &served, threads, &mut watch).map_err(failure)?;
+            backdoor(experiment, engine, &baseline, &served, threads, &mut on_progress).map_err(failure)?;
         r.backdoor = Some(planted);
         r.findings = halfstep::evidence::robustness_findings::findings(&r);
     }

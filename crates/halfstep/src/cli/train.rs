@@ -14,7 +14,7 @@ use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::{self, RunDir, RunInfo};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::{Progress, Session};
-use halfstep::train::train_loop::{Keeping, Proceed, RunError, Watch};
+use halfstep::train::train_loop::{Callbacks, Keeping, Proceed, RunError};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -363,7 +363,7 @@ struct Timed<'a, 'd> {
     unwritten: Option<String>,
 }
 
-impl Watch for Timed<'_, '_> {
+impl Callbacks for Timed<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         self.watcher.step(metrics)?;
         self.told.step(metrics);

@@ -110,7 +110,7 @@ pub fn run(args: Args, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         }
     }
     let bar = bar("tuning", 1);
-    let mut watch = |doing: Doing| {
+    let mut on_progress = |doing: Doing| {
         let (text, done, of) = match doing {
             Doing::WarmingUp { step, steps } => ("training in fp32".to_string(), step, steps),
             Doing::Measuring { unit, units } => ("lowering one by one".into(), unit as u64, units as u64),
@@ -121,7 +121,7 @@ pub fn run(args: Args, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         bar.set_message(text);
         if interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
     };
-    let result = tune(&experiment, engine.as_ref(), spec, &mut watch);
+    let result = tune(&experiment, engine.as_ref(), spec, &mut on_progress);
     bar.finish_and_clear();
     let tuned = match result {
         Ok(tuned) => tuned,

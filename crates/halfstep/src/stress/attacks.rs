@@ -11,7 +11,7 @@ use halfstep_train::recipe::EvidenceSettings;
 use halfstep_train::session::TrainError;
 
 use super::inputs::{BATCH, Images, Normaliser, predictions};
-use super::{StressError, Subject, Watch, tell};
+use super::{OnProgress, StressError, Subject, tell};
 
 /// A loss to climb, as its gradient by one row of logits.
 type LossGradient = fn(&[f32], u32, &mut [f32]);
@@ -22,7 +22,7 @@ const FIRST_SHARE: f64 = 0.3;
 pub(super) fn measure(
     subject: &Subject<'_>,
     settings: &EvidenceSettings,
-    watch: Watch<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Attacks, StressError> {
     let images = Images::of_test(subject.data, settings.samples);
     let normaliser = Normaliser::of(subject.data);
@@ -33,7 +33,7 @@ pub(super) fn measure(
     let mut zero_images: [Vec<f64>; 2] = Default::default();
     let mut zero_pixels: [Vec<f64>; 2] = Default::default();
     for trained in subject.trained {
-        tell(watch, &format!("attacks on {} seed {}", trained.policy.name, trained.seed))?;
+        tell(on_progress, &format!("attacks on {} seed {}", trained.policy.name, trained.seed))?;
         let mut wide =
             Attacked::new(subject.probe(&Policy::named("fp32")?, &trained.weights)?, &images, &normaliser);
         let mut own = Attacked::new(subject.probe(&trained.policy, &trained.weights)?, &images, &normaliser);

@@ -14,11 +14,11 @@ use halfstep_train::metrics::{EvaluationMetrics, StepMetrics};
 use halfstep_train::probe::{Probe, Weights};
 use halfstep_train::recipe::{EvidenceSettings, Experiment, RecipeError};
 use halfstep_train::session::Session;
-use halfstep_train::train_loop::{Proceed, RunError, Watch as WatchRun};
+use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
 
 use super::inputs::Inputs;
 use super::trigger::{Trigger, TriggerInputs};
-use super::{StressError, Subject, Trained, Watch, tell};
+use super::{OnProgress, StressError, Subject, Trained, tell};
 
 /// Removed from each class, as a multiple of the poisoned samples that a class could hold, as in the paper.
 const REMOVED: f64 = 1.5;
@@ -27,36 +27,37 @@ const REMOVED: f64 = 1.5;
 /// whose spectral signatures stand out (Tran, Li and Madry, arXiv 1811.00636: from every class, for it is not known which,
 /// 1.5 times the number of poisoned samples), trains again and looks again.
 ///
-/// Errors: the data are no images; training fails; `watch` stops it.
+/// # Errors
+/// The data are no images; training fails; `on_progress` stops it.
 pub fn backdoor(
     experiment: Experiment,
     engine: &dyn Engine,
     policy: &str,
     served: &[Policy],
     threads: NonZeroUsize,
-    watch: Watch<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Backdoor, StressError> {
     let settings = experiment.recipe.evidence.clone();
     let clean = experiment.data.clone();
     let poison = poison(&clean, &settings, experiment.recipe.seed)?;
     let poisoned = experiment.with_data(poison.data.clone())?;
 
-    tell(watch, "training on poisoned data")?;
-    let first = train(&poisoned, engine, policy, watch)?;
+    tell(on_progress, "training on poisoned data")?;
+    let first = train(&poisoned, engine, policy, on_progress)?;
     let inputs = TriggerInputs::of(&clean, &settings);
     let before = {
         let subject = subject(&poisoned, engine, &clean, &first.trained, policy, served, threads);
         inputs.rows(&subject)?
     };
 
-    tell(watch, "removing suspects")?;
+    tell(on_progress, "removing suspects")?;
     let start = Instant::now();
     let kept = kept(&poisoned, engine, &first.trained[0], poison.chosen.len())?;
     let removed_poisoned = poison.chosen.iter().filter(|i| kept.binary_search(i).is_err()).count();
     let train_samples = clean.train.len();
     let data = with_train(&poison.data, poison.set.select(&kept))?;
     let cleaned = poisoned.with_data(data)?;
-    let second = train(&cleaned, engine, policy, watch)?;
+    let second = train(&cleaned, engine, policy, on_progress)?;
     let mitigation_seconds = start.elapsed().as_secs_f64();
     let after = {
         let subject = subject(&cleaned, engine, &clean, &second.trained, policy, served, threads);
@@ -126,10 +127,10 @@ fn train(
     experiment: &Experiment,
     engine: &dyn Engine,
     policy: &str,
-    watch: Watch<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Outcome, StressError> {
-    struct Asked<'w>(Watch<'w>, bool);
-    impl WatchRun for Asked<'_> {
+    struct Asked<'w>(OnProgress<'w>, bool);
+    impl Callbacks for Asked<'_> {
         fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
             let proceed = (self.0)(&format!("training, step {}", metrics.attempt));
             self.1 = proceed == Proceed::Stop;
@@ -141,7 +142,7 @@ fn train(
     }
     let start = Instant::now();
     let seed = experiment.recipe.seed;
-    let mut asked = Asked(watch, false);
+    let mut asked = Asked(on_progress, false);
     let run = experiment.run(engine, policy, seed, &mut asked)?;
     if asked.1 {
         return Err(StressError::Stopped);

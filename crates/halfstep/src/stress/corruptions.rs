@@ -6,9 +6,12 @@ use halfstep_evidence::measures::corruption::{
 use halfstep_evidence::robustness::{CorruptionErrors, CorruptionKind, Corruptions, Series};
 
 use super::inputs::{Images, Normaliser, accuracy};
-use super::{StressError, Subject, Watch, tell};
+use super::{OnProgress, StressError, Subject, tell};
 
-pub(super) fn measure(subject: &Subject<'_>, watch: Watch<'_>) -> Result<Corruptions, StressError> {
+pub(super) fn measure(
+    subject: &Subject<'_>,
+    on_progress: OnProgress<'_>,
+) -> Result<Corruptions, StressError> {
     let images = Images::of_test(subject.data, usize::MAX);
     let normaliser = Normaliser::of(subject.data);
     let names = subject.names();
@@ -26,7 +29,7 @@ pub(super) fn measure(subject: &Subject<'_>, watch: Watch<'_>) -> Result<Corrupt
     for kind in Corruption::ALL {
         models.iter_mut().for_each(|m| m.errors.push([0.0; SEVERITIES]));
         for severity in 1..=SEVERITIES {
-            tell(watch, &format!("{} {severity}", kind.name()))?;
+            tell(on_progress, &format!("{} {severity}", kind.name()))?;
             let spoilt = images.changed(|i, image| kind.apply(severity, images.size, i as u64, image));
             for (model, probe) in models.iter_mut().zip(&mut probes) {
                 let error = 1.0 - accuracy(&spoilt.logits(probe, &normaliser)?, &spoilt.labels);

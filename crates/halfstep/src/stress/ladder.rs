@@ -10,7 +10,7 @@ use halfstep_graph::precision::Policy;
 use halfstep_train::probe::Weights;
 
 use super::inputs::Inputs;
-use super::{StressError, Subject, Watch, tell};
+use super::{OnProgress, StressError, Subject, tell};
 
 /// A format for stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,11 @@ impl Stored {
     }
 }
 
-pub(super) fn measure(subject: &Subject<'_>, test: &Inputs, watch: Watch<'_>) -> Result<Ladder, StressError> {
+pub(super) fn measure(
+    subject: &Subject<'_>,
+    test: &Inputs,
+    on_progress: OnProgress<'_>,
+) -> Result<Ladder, StressError> {
     let fp32 = Policy::named("fp32")?;
     let models: Vec<_> = subject.of(subject.baseline).map(|(_, t)| t).collect();
     let source = |name: &str, seed: u64, logits: Vec<f32>| {
@@ -103,7 +107,7 @@ pub(super) fn measure(subject: &Subject<'_>, test: &Inputs, watch: Watch<'_>) ->
     }
     let mut rungs = Vec::new();
     for (name, stored) in RUNGS {
-        tell(watch, &format!("weights in {name}"))?;
+        tell(on_progress, &format!("weights in {name}"))?;
         let (mut narrow, mut bits) = (Vec::new(), 0.0);
         for model in &models {
             let (weights, each) = stored.weights(&model.weights)?;

@@ -93,10 +93,10 @@ pub enum StressError {
 }
 
 /// Told what is measured next; may stop it.
-pub type Watch<'w> = &'w mut dyn FnMut(&str) -> Proceed;
+pub type OnProgress<'w> = &'w mut dyn FnMut(&str) -> Proceed;
 
-pub(crate) fn tell(watch: Watch<'_>, what: &str) -> Result<(), StressError> {
-    match watch(what) {
+pub(crate) fn tell(on_progress: OnProgress<'_>, what: &str) -> Result<(), StressError> {
+    match on_progress(what) {
         Proceed::Continue => Ok(()),
         Proceed::Stop => Err(StressError::Stopped),
     }
@@ -130,12 +130,13 @@ impl Subject<'_> {
 
 /// Measures what is asked for. [`Measure::Backdoor`] is not measured here, for it trains: see [`backdoor`].
 ///
-/// Errors: the engine fails; foreign data cannot be used; `watch` stops it.
+/// # Errors
+/// The engine fails; foreign data cannot be used; `on_progress` stops it.
 pub fn stress(
     subject: &Subject<'_>,
     settings: &EvidenceSettings,
     measures: &[Measure],
-    watch: Watch<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Robustness, StressError> {
     let mut r = Robustness {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -144,7 +145,7 @@ pub fn stress(
         ..Robustness::default()
     };
     let has = |m: Measure| measures.contains(&m);
-    tell(watch, "test samples")?;
+    tell(on_progress, "test samples")?;
     // Of a text, every window has many rows of many logits.
     let limit = matches!(subject.input, InputSpec::Tokens { .. }).then_some(settings.samples);
     let test = Inputs::of(&subject.data.test, limit)?;
@@ -168,28 +169,28 @@ pub fn stress(
     }
     let image = |m: Measure| has(m) && images;
     if has(Measure::Mismatch) {
-        tell(watch, "the same weights in other precisions")?;
+        tell(on_progress, "the same weights in other precisions")?;
         r.mismatch = Some(mismatch::measure(subject, &test, &own, settings.samples)?);
     }
     if has(Measure::Groups) {
-        tell(watch, "groups")?;
+        tell(on_progress, "groups")?;
         r.groups = groups::measure(subject, &test, &own)?;
     }
     if has(Measure::Ladder) {
-        r.ladder = Some(ladder::measure(subject, &test, watch)?);
+        r.ladder = Some(ladder::measure(subject, &test, on_progress)?);
     }
     if image(Measure::Foreign) {
-        tell(watch, "foreign samples")?;
+        tell(on_progress, "foreign samples")?;
         r.foreign = Some(foreign::measure(subject, settings, &test)?);
     }
     if image(Measure::Corruptions) {
-        r.corruptions = Some(corruptions::measure(subject, watch)?);
+        r.corruptions = Some(corruptions::measure(subject, on_progress)?);
     }
     if image(Measure::Attacks) {
-        r.attacks = Some(attacks::measure(subject, settings, watch)?);
+        r.attacks = Some(attacks::measure(subject, settings, on_progress)?);
     }
     if image(Measure::Trigger) {
-        tell(watch, "trigger inputs")?;
+        tell(on_progress, "trigger inputs")?;
         r.triggered = Some(trigger::measure(subject, settings)?);
     }
     r.findings = findings(&r);

@@ -42,7 +42,8 @@ impl Conv2d {
 
     /// `[N, H, W, C]` to `[N, H', W', O]`.
     ///
-    /// Errors: another number of channels; the window does not fit; a slot of this name has another shape.
+    /// # Errors
+    /// Another number of channels; the window does not fit; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {
             let init = fan_in_uniform(self.channels * self.window * self.window);

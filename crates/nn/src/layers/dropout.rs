@@ -22,7 +22,8 @@ impl Dropout {
 
     /// The same shape as `x`.
     ///
-    /// Errors: the rate is negative or not below 1.
+    /// # Errors
+    /// The rate is negative or not below 1.
     pub fn forward(&self, g: &mut Graph, x: ValueId, ctx: &Context) -> Result<ValueId, GraphError> {
         if ctx.mode == Mode::Eval || self.rate == 0.0 {
             return Ok(x);

@@ -27,14 +27,16 @@ impl Embedding {
 
     /// The whole table, `[rows, D]`: for positions and tied heads.
     ///
-    /// Errors: a slot of this name has another shape.
+    /// # Errors
+    /// A slot of this name has another shape.
     pub fn table(&self, g: &mut Graph) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| weight(g, "weight", Shape::from([self.rows, self.width]), self.init))
     }
 
     /// `[…]` of i32 to `[…, D]`.
     ///
-    /// Errors: the indices are not i32; a slot of this name has another shape.
+    /// # Errors
+    /// The indices are not i32; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, index: ValueId) -> Result<ValueId, GraphError> {
         let table = self.table(g)?;
         g.scoped(&self.name, |g| g.gather(table, index))

@@ -34,7 +34,8 @@ impl Linear {
 
     /// `[…, in]` to `[…, out]`.
     ///
-    /// Errors: the last dimension is not `in`; a slot of this name has another shape.
+    /// # Errors
+    /// The last dimension is not `in`; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {
             let shape = g.shape(x).clone();

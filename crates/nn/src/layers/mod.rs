@@ -24,14 +24,16 @@ pub fn fan_in_uniform(fan_in: usize) -> Init {
 
 /// max(x, 0) at `name`.
 ///
-/// Errors: `x` is not a tensor of numbers.
+/// # Errors
+/// `x` is not a tensor of numbers.
 pub fn relu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
     g.scoped(name, |g| g.relu(x))
 }
 
 /// x·Φ(x), exact, at `name`.
 ///
-/// Errors: `x` is not a tensor of numbers.
+/// # Errors
+/// `x` is not a tensor of numbers.
 pub fn gelu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
     g.scoped(name, |g| g.gelu(x))
 }
@@ -39,7 +41,8 @@ pub fn gelu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError
 /// 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) at `name`, which GPT-2 has in place of [`gelu`] (Hendrycks and Gimpel 2016).
 /// With 1 + tanh(u) = 2·σ(2u) it is x·σ(x·(a + b·x²)).
 ///
-/// Errors: `x` is not a tensor of numbers.
+/// # Errors
+/// `x` is not a tensor of numbers.
 pub fn gelu_tanh(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
     let a = 2.0 * std::f64::consts::FRAC_2_PI.sqrt();
     g.scoped(name, |g| {
@@ -55,7 +58,8 @@ pub fn gelu_tanh(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, Graph
 
 /// a + b at `name`.
 ///
-/// Errors: the operands do not broadcast together.
+/// # Errors
+/// The operands do not broadcast together.
 pub fn add(g: &mut Graph, name: &str, a: ValueId, b: ValueId) -> Result<ValueId, GraphError> {
     g.scoped(name, |g| g.add(a, b))
 }

@@ -26,7 +26,8 @@ impl LayerNorm {
 
     /// `[…, D]` to `[…, D]`.
     ///
-    /// Errors: the last dimension is not D; a slot of this name has another shape.
+    /// # Errors
+    /// The last dimension is not D; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {
             let gamma = weight(g, "weight", Shape::from([self.width]), Init::Constant(1.0))?;
@@ -57,7 +58,8 @@ impl BatchNorm {
 
     /// `[…, C]` to `[…, C]`.
     ///
-    /// Errors: the last dimension is not C; in training, one value per channel only, whose variance is unknown; a slot
+    /// # Errors
+    /// The last dimension is not C; in training, one value per channel only, whose variance is unknown; a slot
     /// of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId, ctx: &Context) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {

@@ -4,7 +4,8 @@ use halfstep_graph::{Graph, GraphError, PoolKind, ValueId};
 
 /// The largest of each `window`×`window` square, at a distance of `stride`.
 ///
-/// Errors: `x` is not `[N, H, W, C]`; the window does not fit.
+/// # Errors
+/// `x` is not `[N, H, W, C]`; the window does not fit.
 pub fn max_pool(
     g: &mut Graph,
     name: &str,
@@ -17,7 +18,8 @@ pub fn max_pool(
 
 /// The mean of each `window`×`window` square, at a distance of `stride`.
 ///
-/// Errors: `x` is not `[N, H, W, C]`; the window does not fit.
+/// # Errors
+/// `x` is not `[N, H, W, C]`; the window does not fit.
 pub fn mean_pool(
     g: &mut Graph,
     name: &str,
@@ -30,7 +32,8 @@ pub fn mean_pool(
 
 /// The mean over all pixels: `[N, H, W, C]` to `[N, C]`.
 ///
-/// Errors: `x` has fewer than three dimensions.
+/// # Errors
+/// `x` has fewer than three dimensions.
 pub fn global_mean_pool(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError> {
     g.scoped(name, |g| g.mean(x, &[1, 2]))
 }

@@ -61,7 +61,8 @@ pub enum OnnxError {
 
 /// A graph that predicts, with the values of its slots, as an ONNX file. `notes` become the model's metadata.
 ///
-/// Errors: an operation that only training uses; fewer than 16 bits; a slot without values.
+/// # Errors
+/// An operation that only training uses; fewer than 16 bits; a slot without values.
 pub fn model(
     graph: &Graph,
     weights: &dyn Fn(&str) -> Option<HostTensor>,

@@ -12,7 +12,8 @@ const TO_CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
 /// Adds the operators of `node`.
 ///
-/// Errors: the operation belongs to training; a slot without values.
+/// # Errors
+/// The operation belongs to training; a slot without values.
 pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
     let at = node.name.as_str();
     let (y, graph) = (node.outputs[0], c.graph);

@@ -29,7 +29,8 @@ pub struct EventWriter<W> {
 impl<W: Write> EventWriter<W> {
     /// Begins a file whose first step is `step`: what earlier files of the folder have from there on, TensorBoard leaves out.
     ///
-    /// Errors: it cannot be written to.
+    /// # Errors
+    /// It cannot be written to.
     pub fn begin(out: W, step: u64, time: f64) -> io::Result<EventWriter<W>> {
         let mut writer = EventWriter { out };
         writer.write(time, 0, What::FileVersion("brain.Event:2".into()))?;
@@ -39,7 +40,8 @@ impl<W: Write> EventWriter<W> {
 
     /// Adds numbers, all of the step and time of the first.
     ///
-    /// Errors: the disk is full or gone.
+    /// # Errors
+    /// The disk is full or gone.
     pub fn scalars(&mut self, scalars: &[Scalar]) -> io::Result<()> {
         let Some(first) = scalars.first() else { return Ok(()) };
         let value = |s: &Scalar| Value {
@@ -53,7 +55,8 @@ impl<W: Write> EventWriter<W> {
 
     /// Adds a text in Markdown.
     ///
-    /// Errors: the disk is full or gone.
+    /// # Errors
+    /// The disk is full or gone.
     pub fn text(&mut self, tag: &str, text: &str, step: u64, time: f64) -> io::Result<()> {
         let tensor = TensorProto {
             dtype: DT_STRING,

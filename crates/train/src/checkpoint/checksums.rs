@@ -61,7 +61,8 @@ impl Checksums {
 
     /// Reads the checksums of a checkpoint.
     ///
-    /// Errors: what is wrong with them, in words.
+    /// # Errors
+    /// What is wrong with them, in words.
     pub fn read(folder: &Path) -> Result<Checksums, String> {
         let text =
             std::fs::read(folder.join(MANIFEST)).map_err(|e| format!("`{MANIFEST}` cannot be read: {e}"))?;
@@ -81,7 +82,8 @@ impl Checksums {
 
     /// Reads a file and compares it with its checksum.
     ///
-    /// Errors: what is wrong with it, in words.
+    /// # Errors
+    /// What is wrong with it, in words.
     pub fn read_file(&self, folder: &Path, name: &str) -> Result<Vec<u8>, String> {
         let expected = self.files.get(name).ok_or_else(|| format!("`{MANIFEST}` does not name `{name}`"))?;
         let bytes = std::fs::read(folder.join(name)).map_err(|e| format!("`{name}` cannot be read: {e}"))?;

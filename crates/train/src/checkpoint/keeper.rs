@@ -146,7 +146,8 @@ impl Checkpoints {
 
     /// Makes a checkpoint: copies the state now, and has it written.
     ///
-    /// Errors: the engine did not give a slot; the writing thread is gone.
+    /// # Errors
+    /// The engine did not give a slot; the writing thread is gone.
     pub(crate) fn take(
         &mut self,
         session: &Session<'_>,
@@ -361,7 +362,8 @@ impl Latest {
 
     /// Puts its tensors and counts into a session.
     ///
-    /// Errors: a slot is missing or has another shape; it has a tensor the session lacks.
+    /// # Errors
+    /// A slot is missing or has another shape; it has a tensor the session lacks.
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
         self.verified.restore(session)
     }

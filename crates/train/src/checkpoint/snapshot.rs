@@ -213,7 +213,8 @@ pub(crate) struct Verified {
 impl Verified {
     /// Reads and verifies the checkpoint in a folder.
     ///
-    /// Errors: what is wrong with it, in words.
+    /// # Errors
+    /// What is wrong with it, in words.
     pub fn read(path: &Path) -> Result<Verified, String> {
         let sums = Checksums::read(path)?;
         let state = sums.read_file(path, STATE)?;
@@ -228,7 +229,8 @@ impl Verified {
 
     /// Puts its tensors and counts into a session.
     ///
-    /// Errors: a slot is missing or has another shape; it has a tensor the session lacks.
+    /// # Errors
+    /// A slot is missing or has another shape; it has a tensor the session lacks.
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
         let files: Vec<(&Path, &[u8])> =
             self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();

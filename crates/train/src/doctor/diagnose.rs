@@ -21,7 +21,8 @@ const OUTLIER: f32 = 1e4;
 ///
 /// `scale` is the loss scale of the step. The session stays as it is; its weights must be those the step began with.
 ///
-/// Errors: the engine has no memory for the replays; a batch of another size.
+/// # Errors
+/// The engine has no memory for the replays; a batch of another size.
 pub fn diagnose(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Diagnosis, TrainError> {
     let mut doctor = Doctor { session, batch: *batch, scale, part: 0, evidence: Vec::new(), loss: None };
     let (finding, cause) = doctor.examine()?;
@@ -567,7 +568,8 @@ fn constant_operand(observed: &Observed, value: ValueId, is_bad: impl Fn(f64) ->
 ///
 /// The session stays as it is; call it before the step.
 ///
-/// Errors: the engine has no memory for the replays; a batch of another size.
+/// # Errors
+/// The engine has no memory for the replays; a batch of another size.
 pub(crate) fn flushed(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<f64, TrainError> {
     let mut low = Observed::compile(session, session.policy(), scale)?;
     let mut reference = Observed::reference(session, scale)?;

@@ -29,7 +29,8 @@ impl Experiment {
     /// skipped as the recipe's `[doctor]` says, the run diverges, or `steps` more are done; then repeats the last step with
     /// every value observed. `progress` is told each attempt, and ends it early by false.
     ///
-    /// Errors: the data cannot be drawn; the engine fails; the checkpoint does not fit.
+    /// # Errors
+    /// The data cannot be drawn; the engine fails; the checkpoint does not fit.
     pub fn examine(
         &self,
         engine: &dyn Engine,
@@ -80,7 +81,8 @@ impl Experiment {
 
     /// Adds which sample of the training data a bad one is.
     ///
-    /// Errors: a batch larger than the data.
+    /// # Errors
+    /// A batch larger than the data.
     pub(crate) fn locate(&self, diagnosis: &mut Diagnosis) -> Result<(), RunError> {
         if let Cause::BadInput { sample, .. } = diagnosis.cause {
             let part = &self.data.train;

@@ -48,14 +48,16 @@ pub struct Observed {
 impl Observed {
     /// The step of `session`, or of a part of its batch, as it would be under `policy` at this loss scale.
     ///
-    /// Errors: the engine has no memory for it.
+    /// # Errors
+    /// The engine has no memory for it.
     pub fn compile(session: &Session<'_>, policy: &Policy, scale: f64) -> Result<Observed, TrainError> {
         Observed::of(step_graph(session, scale)?, session, policy)
     }
 
     /// The step in f32 throughout, also where the model itself asks for another format.
     ///
-    /// Errors: the engine has no memory for it.
+    /// # Errors
+    /// The engine has no memory for it.
     pub fn reference(session: &Session<'_>, scale: f64) -> Result<Observed, TrainError> {
         let mut graph = step_graph(session, scale)?;
         for node in &mut graph.nodes {
@@ -111,7 +113,8 @@ impl Observed {
 
     /// Repeats one part of a batch: the whole of it where it is not worked through in parts.
     ///
-    /// Errors: a batch of another size; an index out of range.
+    /// # Errors
+    /// A batch of another size; an index out of range.
     pub fn run(
         &mut self,
         session: &Session<'_>,
@@ -152,7 +155,8 @@ impl Observed {
 
     /// What a value was in the last run.
     ///
-    /// Errors: it is none of [`Observed::values`].
+    /// # Errors
+    /// It is none of [`Observed::values`].
     pub fn read(&self, value: ValueId) -> Result<Vec<f32>, TrainError> {
         match self.program.read(&format!("%{}", value.0))? {
             HostTensor::F32(values) => Ok(values),
@@ -162,7 +166,8 @@ impl Observed {
 
     /// The loss of the last run.
     ///
-    /// Errors: none of a step's program.
+    /// # Errors
+    /// None of a step's program.
     pub fn loss(&self) -> Result<f32, TrainError> {
         Ok(self.program.read("loss")?.f32()[0])
     }

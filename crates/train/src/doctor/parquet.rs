@@ -37,7 +37,8 @@ const SCHEMA: &str = "message numerics {
 /// The bytes of a Parquet file of these samples. `exponents` is a list of counts as JSON; `position` is the value's place in
 /// execution order; `format` is the one that the shares are of.
 ///
-/// Errors: none for samples as they are taken.
+/// # Errors
+/// None for samples as they are taken.
 pub fn parquet(samples: &[Sample]) -> Result<Vec<u8>> {
     let rows: Vec<Row<'_>> = samples.iter().flat_map(rows).collect();
     let schema = Arc::new(parse_message_type(SCHEMA)?);

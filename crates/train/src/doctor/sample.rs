@@ -146,7 +146,8 @@ impl Sampler {
     /// The ranges of the values of a step at this loss scale, of a batch in parts those of the first part. The session stays
     /// as it is; its weights must be those the step begins with.
     ///
-    /// Errors: the engine has no memory for the program; a batch of another size.
+    /// # Errors
+    /// The engine has no memory for the program; a batch of another size.
     pub fn sample(
         &mut self,
         session: &Session<'_>,
@@ -170,7 +171,8 @@ impl Sampler {
 /// The ranges that the values of a step would take if each were f32: those of a failed step say nothing behind the first that
 /// broke. Formats are those of the policy.
 ///
-/// Errors: the engine has no memory for the replay; a batch of another size.
+/// # Errors
+/// The engine has no memory for the replay; a batch of another size.
 pub(super) fn in_f32(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Sample, TrainError> {
     let stored = Observed::compile(session, session.policy(), scale)?;
     let mut reference = Observed::reference(session, scale)?;

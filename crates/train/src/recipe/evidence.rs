@@ -110,7 +110,8 @@ impl Default for EvidenceSettings {
 impl EvidenceSettings {
     /// Whether the settings make sense.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         require(self.samples > 0, "samples", self.samples, "at least 1")?;
         require(

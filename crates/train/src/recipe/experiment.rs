@@ -38,7 +38,8 @@ pub fn input_spec(shape: InputShape, outputs: usize) -> InputSpec {
 impl Recipe {
     /// Loads the data and builds the model.
     ///
-    /// Errors: data that cannot be used, a model that does not fit them, a batch larger than the data, a warm-up longer
+    /// # Errors
+    /// Data that cannot be used, a model that does not fit them, a batch larger than the data, a warm-up longer
     /// than the run, an override that matches nothing; with the line that is to blame.
     pub fn prepare(self) -> Result<Experiment, RecipeError> {
         let data = load(&self.data, &self.base).map_err(|e| self.in_data(&e))?;
@@ -122,7 +123,8 @@ impl Recipe {
 impl Experiment {
     /// Other data for the same model, such as part of them.
     ///
-    /// Errors: they are of another form, or too few for a batch.
+    /// # Errors
+    /// They are of another form, or too few for a batch.
     pub fn with_data(self, data: Dataset) -> Result<Experiment, RecipeError> {
         let info = data.info();
         if input_spec(info.input, info.outputs) != self.input {

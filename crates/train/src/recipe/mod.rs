@@ -137,7 +137,8 @@ impl Serialize for Arm {
 impl Recipe {
     /// Reads a recipe file. Relative paths in it are taken from its folder.
     ///
-    /// Errors: the file cannot be read; what [`Recipe::parse`] finds.
+    /// # Errors
+    /// The file cannot be read; what [`Recipe::parse`] finds.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
         let base = path.parent().unwrap_or(Path::new("."));
@@ -146,7 +147,8 @@ impl Recipe {
 
     /// Reads the text of a recipe; `name` stands for it in messages, `base` is the folder of relative paths.
     ///
-    /// Errors: text that is not TOML, an unknown key, a wrong type, a value out of range.
+    /// # Errors
+    /// Text that is not TOML, an unknown key, a wrong type, a value out of range.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
         read::parse(name, text, base)
     }
@@ -175,7 +177,8 @@ impl Recipe {
 
     /// The recipe as TOML with every default written out and every path absolute, so that it means the same anywhere.
     ///
-    /// Errors: a path that is not UTF-8.
+    /// # Errors
+    /// A path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
         recipe.data = self.absolute(recipe.data)?;

@@ -26,7 +26,8 @@ impl PlanFile {
 
     /// Reads a plan file.
     ///
-    /// Errors: the file cannot be read; text that is not TOML, an unknown key, a policy that does not exist.
+    /// # Errors
+    /// The file cannot be read; text that is not TOML, an unknown key, a policy that does not exist.
     pub fn read(path: &Path) -> Result<PlanFile, RecipeError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| unreadable(path, &e).help("`halfstep tune RECIPE` writes a plan file"))?;
@@ -44,7 +45,8 @@ impl PlanFile {
 
     /// The plan as TOML, below `comment`, whose lines become comments.
     ///
-    /// Errors: none that a plan can cause.
+    /// # Errors
+    /// None that a plan can cause.
     pub fn to_toml(&self, comment: &str) -> Result<String, RecipeError> {
         let comment: String = comment.lines().map(|line| format!("# {line}\n")).collect();
         let plan = toml::to_string(self)

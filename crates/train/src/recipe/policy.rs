@@ -46,7 +46,8 @@ pub(crate) fn check_state(policy: &Policy) -> Result<(), SettingError> {
 impl PolicySettings {
     /// The policy with these settings.
     ///
-    /// Errors: a setting out of range, or one that the policy does not have.
+    /// # Errors
+    /// A setting out of range, or one that the policy does not have.
     pub fn apply(&self, policy: Policy) -> Result<Policy, SettingError> {
         let state = StateFormats {
             weights: self.weights.unwrap_or_default(),

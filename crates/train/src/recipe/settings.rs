@@ -157,7 +157,8 @@ impl Default for CheckpointSettings {
 impl CheckpointSettings {
     /// Whether the settings make sense.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         require(self.every != Some(0), "every", 0, "at least 1")?;
         require(self.minutes > 0.0, "minutes", self.minutes, "a number above 0")?;
@@ -185,7 +186,8 @@ impl Default for DoctorSettings {
 impl DoctorSettings {
     /// Whether the settings make sense.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         require(self.skips > 0, "skips", self.skips, "at least 1")
     }
@@ -217,7 +219,8 @@ impl Default for TrackSettings {
 impl TrackSettings {
     /// Whether the settings make sense.
     ///
-    /// Errors: what is no URL, or one with a password, which would be written to the run directory.
+    /// # Errors
+    /// What is no URL, or one with a password, which would be written to the run directory.
     pub fn validate(&self) -> Result<(), SettingError> {
         for (field, url) in [("mlflow", &self.mlflow), ("otlp", &self.otlp)] {
             if let Some(url) = url {
@@ -230,7 +233,8 @@ impl TrackSettings {
 
 /// Whether a tracker can be reached at such a URL.
 ///
-/// Errors: it is not `http://` or `https://`, or holds a password.
+/// # Errors
+/// It is not `http://` or `https://`, or holds a password.
 pub fn check_url(field: &'static str, url: &str) -> Result<(), SettingError> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
@@ -274,7 +278,8 @@ impl Default for PrecisionSettings {
 impl PrecisionSettings {
     /// The named policy with this section's overrides, and its loss scaling.
     ///
-    /// Errors: no policy has that name.
+    /// # Errors
+    /// No policy has that name.
     pub fn resolve(&self, name: &str) -> Result<(Policy, LossScale), PolicyError> {
         let mut policy = Policy::named(name)?;
         if let Some(settings) = self.of_policies.get(name) {
@@ -428,7 +433,8 @@ impl Default for CostSettings {
 impl CostSettings {
     /// Whether the settings make sense.
     ///
-    /// Errors: a setting out of range.
+    /// # Errors
+    /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         let amount = |x: f64| x >= 0.0 && x.is_finite();
         let expected = "a number of at least 0";

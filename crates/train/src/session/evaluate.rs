@@ -59,7 +59,8 @@ impl Session<'_> {
     ///
     /// A program for another size is compiled once and kept.
     ///
-    /// Errors: `x` and `y` do not make up whole samples; an index out of range; not enough memory.
+    /// # Errors
+    /// `x` and `y` do not make up whole samples; an index out of range; not enough memory.
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
         let batch = self.batch_of(x, Some(y))?;
         let program = compiled(&mut self.eval, batch, || {
@@ -77,7 +78,8 @@ impl Session<'_> {
 
     /// Logits `[rows, classes]` of a batch of any size; nothing changes.
     ///
-    /// Errors: `x` does not make up whole samples; an index out of range; not enough memory.
+    /// # Errors
+    /// `x` does not make up whole samples; an index out of range; not enough memory.
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = self.batch_of(x, None)?;
         let program = compiled(&mut self.predict, batch, || {

@@ -25,7 +25,8 @@ struct Times {
 impl Profile {
     /// Measures `session` at `point`: medians of a few steps, after one to warm up.
     ///
-    /// Errors: the step failed.
+    /// # Errors
+    /// The step failed.
     pub fn of(session: &mut Session<'_>, point: &Point) -> Result<Profile, TrainError> {
         point.restore(session)?;
         session.measure();

@@ -181,27 +181,28 @@ pub enum Doing {
 }
 
 /// Told what is being done, again and again; says whether to go on.
-pub type Watch<'w> = dyn FnMut(Doing) -> Proceed + 'w;
+pub type OnProgress<'w> = dyn FnMut(Doing) -> Proceed + 'w;
 
 /// Searches a plan for the model of `experiment` on this engine.
 ///
-/// Errors: as [`TuneError`] lists.
+/// # Errors
+/// As [`TuneError`] lists.
 pub fn tune(
     experiment: &Experiment,
     engine: &dyn Engine,
     spec: TuneSpec,
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Tuned, TuneError> {
     let (named, named_spec) = experiment.session_spec(&spec.policy, experiment.recipe.seed)?;
     if named.low.is_none() {
         return Err(TuneError::NothingLow(spec.policy));
     }
     let search = Search { experiment, engine, named, named_spec };
-    let mut units = search.measure(&spec, watch)?;
+    let mut units = search.measure(&spec, on_progress)?;
     let loss = units.loss;
     let items: Vec<Item> = units.reports.iter().map(|u| u.item()).collect();
 
-    let mut tried = search.first_trial(&spec, &units.reports, &items, loss, watch)?;
+    let mut tried = search.first_trial(&spec, &units.reports, &items, loss, on_progress)?;
     let mut budget = spec.max_loss_increase * loss;
     let mut lowered = Vec::new();
     for _ in 0..ROUNDS {
@@ -212,7 +213,7 @@ pub fn tune(
         lowered = next;
         budget /= 2.0;
         let plan = search.lowering(&units.reports, &lowered);
-        if search.try_plan(&spec, "search", plan, &mut tried, watch)? {
+        if search.try_plan(&spec, "search", plan, &mut tried, on_progress)? {
             break;
         }
     }
@@ -263,14 +264,14 @@ impl Search<'_> {
     }
 
     /// Gain and harm of every contraction.
-    fn measure(&self, spec: &TuneSpec, watch: &mut Watch<'_>) -> Result<Measured, TuneError> {
+    fn measure(&self, spec: &TuneSpec, on_progress: &mut OnProgress<'_>) -> Result<Measured, TuneError> {
         let fp32 = self.fp32()?;
         let mut reference = self.session(&fp32.policy, &fp32.spec)?;
         let names = units::units(&reference.plan().graph, &self.named);
         if names.is_empty() {
             return Err(TuneError::NothingLeft);
         }
-        let progress_made = self.warm_up(&mut reference, spec.steps, watch)?;
+        let progress_made = self.warm_up(&mut reference, spec.steps, on_progress)?;
         let point = Point::at(self.experiment, &mut reference, progress_made, spec.batches)?;
         let ends = match spec.objective {
             Objective::Time => {
@@ -282,7 +283,7 @@ impl Search<'_> {
         let (none_bytes, all_bytes) = (self.bytes(&fp32)?, self.bytes(&self.candidate(self.named.clone()))?);
         let mut reports = Vec::new();
         for (i, name) in names.iter().enumerate() {
-            if watch(Doing::Measuring { unit: i, units: names.len() }) == Proceed::Stop {
+            if on_progress(Doing::Measuring { unit: i, units: names.len() }) == Proceed::Stop {
                 return Err(TuneError::Stopped);
             }
             let alone = units::keeping(&self.named, names.iter().filter(|other| *other != name));
@@ -315,14 +316,14 @@ impl Search<'_> {
         &self,
         session: &mut Session<'_>,
         steps: u64,
-        watch: &mut Watch<'_>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<f64, TuneError> {
         let (recipe, part) = (&self.experiment.recipe, &self.experiment.data.train);
         let mut sampler = halfstep_data::Sampler::new(part.len(), recipe.train.batch, recipe.seed)?;
         let mut batch = halfstep_data::Batch::new(self.experiment.info.input, recipe.train.batch);
         let (mut first, mut last) = (0.0, 0.0);
         for step in 0..steps {
-            if watch(Doing::WarmingUp { step, steps }) == Proceed::Stop {
+            if on_progress(Doing::WarmingUp { step, steps }) == Proceed::Stop {
                 return Err(TuneError::Stopped);
             }
             let (draw, indices) = sampler.batch(step);
@@ -362,7 +363,7 @@ impl Search<'_> {
         units: &[UnitReport],
         items: &[Item],
         loss: f64,
-        watch: &mut Watch<'_>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<Vec<Tried>, TuneError> {
         let mut low = self.named.clone();
         low.overrides.push(Override { pattern: "*".into(), rule: Rule::Low });
@@ -374,7 +375,8 @@ impl Search<'_> {
             ("greedy".into(), self.lowering(units, &greedy)),
         ];
         let candidates: Vec<Candidate> = named.iter().map(|(_, c)| c.clone()).collect();
-        let outcomes = trials(self.experiment, self.engine, &candidates, (spec.steps, spec.seeds), watch)?;
+        let outcomes =
+            trials(self.experiment, self.engine, &candidates, (spec.steps, spec.seeds), on_progress)?;
         let tried = |((name, candidate), outcome): ((String, Candidate), Outcome)| Tried {
             name,
             policy: candidate.policy,
@@ -391,7 +393,7 @@ impl Search<'_> {
         name: &str,
         plan: Candidate,
         tried: &mut Vec<Tried>,
-        watch: &mut Watch<'_>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<bool, TuneError> {
         let before = tried.iter().find(|t| t.policy == plan.policy).map(|t| t.outcome.clone());
         let outcome = match before {
@@ -400,7 +402,7 @@ impl Search<'_> {
                 // In a round of its own, beside fp32.
                 let pair = [self.fp32()?, plan.clone()];
                 let mut outcomes =
-                    trials(self.experiment, self.engine, &pair, (spec.steps, spec.seeds), watch)?;
+                    trials(self.experiment, self.engine, &pair, (spec.steps, spec.seeds), on_progress)?;
                 outcomes.remove(1)
             }
         };

@@ -51,7 +51,8 @@ impl Point {
     /// Where `session`, an fp32 one with readable gradients that has been trained, stands now; `progress_made` is what its loss
     /// has come down by. It is measured on the `count` batches that follow.
     ///
-    /// Errors: the step failed.
+    /// # Errors
+    /// The step failed.
     pub fn at(
         experiment: &Experiment,
         session: &mut Session<'_>,
@@ -100,7 +101,8 @@ impl Point {
 
     /// Puts weights, moments and counts of the point into a session of any precision.
     ///
-    /// Errors: none for a session of the same model.
+    /// # Errors
+    /// None for a session of the same model.
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), TrainError> {
         for (name, values) in &self.slots {
             session.upload(name, values.as_slice())?;
@@ -112,7 +114,8 @@ impl Point {
     /// What `session`, with readable gradients, makes of the same batches; none if its steps do not commit. `unit`'s own weights
     /// are those in its scope.
     ///
-    /// Errors: the step failed.
+    /// # Errors
+    /// The step failed.
     pub fn sensitivity(
         &self,
         session: &mut Session<'_>,

@@ -7,7 +7,7 @@ use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::Policy;
 use serde::Serialize;
 
-use super::{Doing, TuneError, Watch};
+use super::{Doing, OnProgress, TuneError};
 use crate::checkpoint::host_slice;
 use crate::recipe::Experiment;
 use crate::session::{Session, SessionSpec, TrainError};
@@ -56,13 +56,14 @@ struct Seen {
 /// Trains all candidates for `steps` steps with each of `seeds` seeds, step by step in turns: they see the same batches, and what
 /// else the machine does falls on all alike.
 ///
-/// Errors: a step failed; it was asked to stop.
+/// # Errors
+/// A step failed; it was asked to stop.
 pub fn trials(
     experiment: &Experiment,
     engine: &dyn Engine,
     candidates: &[Candidate],
     (steps, seeds): (u64, u64),
-    watch: &mut Watch<'_>,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Outcome>, TuneError> {
     let recipe = &experiment.recipe;
     let mut seen: Vec<Seen> = candidates.iter().map(|_| Seen::default()).collect();
@@ -80,7 +81,8 @@ pub fn trials(
         let mut batch = Batch::new(experiment.info.input, recipe.train.batch);
         for step in 0..steps {
             let (done, of) = (round * steps + step, seeds * steps);
-            if watch(Doing::Trying { step: done, steps: of, plans: candidates.len() }) == Proceed::Stop {
+            if on_progress(Doing::Trying { step: done, steps: of, plans: candidates.len() }) == Proceed::Stop
+            {
                 return Err(TuneError::Stopped);
             }
             let (draw, indices) = sampler.batch(step);

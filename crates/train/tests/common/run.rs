@@ -12,7 +12,7 @@ use halfstep_train::recipe::{Experiment, Recipe};
 use halfstep_train::run_dir::{METRICS, PREPROCESSING, RECIPE, RunDir, RunDirError};
 use halfstep_train::run_log::{Lines, LogPosition};
 use halfstep_train::session::Session;
-use halfstep_train::train_loop::{Keeping, Proceed, RunError, Watch};
+use halfstep_train::train_loop::{Callbacks, Keeping, Proceed, RunError};
 
 pub fn experiment(recipe: &str) -> Experiment {
     Recipe::parse("test.toml", recipe, Path::new(".")).unwrap().prepare().unwrap()
@@ -38,7 +38,7 @@ struct Logged {
     written: u64,
 }
 
-impl Watch for Logged {
+impl Callbacks for Logged {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let event = Event::Step(metrics.clone());
         self.lines.push(&Line { time: 0.0, policy: &self.policy, seed: 0, event })?;
@@ -125,15 +125,15 @@ pub fn run(
     };
     let began_at = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
-    let mut watch = Logged { lines, policy: policy.into(), stop, attempts: began_at, written: 0 };
+    let mut callbacks = Logged { lines, policy: policy.into(), stop, attempts: began_at, written: 0 };
     let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };
-    let result = experiment.run_with(engine, policy, 0, &mut watch, keeping).map(|run| Ended {
+    let result = experiment.run_with(engine, policy, 0, &mut callbacks, keeping).map(|run| Ended {
         outcome: run.record.outcome,
         bits: bits(&run.session),
         losses: run.record.losses.iter().map(|l| l.to_bits()).collect(),
         skipped: run.record.skipped,
     });
-    Part { result, written: watch.written, began_at, rejected }
+    Part { result, written: callbacks.written, began_at, rejected }
 }
 
 /// [`run`] on the machine's own disk, which must succeed.

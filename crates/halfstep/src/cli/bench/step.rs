@@ -163,11 +163,11 @@ fn slowest(session: &mut Session<'_>, batch: &Batch, count: usize) -> Result<Vec
     }
     let Plan { graph, groups, .. } = session.plan();
     let named = |(group, time): (&halfstep::graph::Group, &Duration)| {
-        let face = graph.node(group.face(graph));
+        let root = graph.node(group.root(graph));
         let operations: Vec<String> = group.nodes.iter().map(|&n| graph.node(n).op.name()).collect();
         let traffic = groups.traffic(graph, group);
         Group {
-            name: format!("{} {}", face.name, operations.join("+")),
+            name: format!("{} {}", root.name, operations.join("+")),
             ms: time.as_secs_f64() * 1e3 / LEAST as f64,
             flops: traffic.flops as f64,
             bytes: (traffic.read + traffic.written) as f64,

@@ -134,7 +134,8 @@ pub fn place() -> Option<PathBuf> {
 impl Cache {
     /// The cache in a folder, which need not be there.
     ///
-    /// Errors: the program cannot read itself.
+    /// # Errors
+    /// The program cannot read itself.
     pub fn at(folder: PathBuf) -> Result<Cache, Failure> {
         let own = std::env::current_exe().and_then(|path| Sum::of(&path));
         let program =
@@ -144,7 +145,8 @@ impl Cache {
 
     /// Names a run by what decides it.
     ///
-    /// Errors: no precision has that name.
+    /// # Errors
+    /// No precision has that name.
     pub fn id(&self, experiment: &Experiment, policy: &str, seed: u64) -> Result<String, Failure> {
         let (policy, spec) =
             experiment.session_spec(policy, seed).map_err(|e| Failure::asked(e.to_string(), ""))?;
@@ -179,7 +181,8 @@ impl Cache {
 
     /// A finished run, after comparing every file with its checksum; none where there is none.
     ///
-    /// Errors: what is damaged.
+    /// # Errors
+    /// What is damaged.
     pub fn read(&self, id: &str) -> Result<Option<Stored>, String> {
         let folder = self.entry(id);
         let bytes = match fs::read(folder.join(RECORD)) {

@@ -9,7 +9,8 @@ use crate::cli::failure::Failure;
 
 /// Margins and limits of `[compare]`.
 ///
-/// Errors: a metric that does not exist, or a margin that makes no sense, at its place in the recipe.
+/// # Errors
+/// A metric that does not exist, or a margin that makes no sense, at its place in the recipe.
 pub fn of(recipe: &Recipe) -> Result<Protocol, Failure> {
     let settings = &recipe.compare;
     let mut protocol =

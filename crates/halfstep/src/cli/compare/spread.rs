@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use halfstep::graph::communicator::{Communicator, CommunicatorError};
 use halfstep::graph::engine::Engine;
-use halfstep::graph::ranks::{Ranks, RanksError};
 use halfstep::train::recipe::Recipe;
 
 use super::cache::Cache;
@@ -17,7 +17,7 @@ use crate::cli::failure::Failure;
 use crate::cli::{interrupt, prepare};
 
 /// Tells the other ranks where the cache is.
-pub fn lead(ranks: Option<&Arc<Ranks>>, folder: &std::path::Path) -> Result<(), Failure> {
+pub fn lead(ranks: Option<&Arc<Communicator>>, folder: &std::path::Path) -> Result<(), Failure> {
     if let Some(ranks) = ranks {
         ranks.broadcast(folder.to_string_lossy().into_owned().into_bytes())?;
     }
@@ -30,10 +30,10 @@ pub fn help(
     recipe: Recipe,
     engine: &dyn Engine,
     all: NonZeroUsize,
-    ranks: &Arc<Ranks>,
+    ranks: &Arc<Communicator>,
 ) -> Result<ExitCode, Failure> {
     let folder = String::from_utf8(ranks.broadcast(Vec::new())?);
-    let folder = folder.map_err(|e| RanksError::Failed(e.to_string()))?;
+    let folder = folder.map_err(|e| CommunicatorError::Failed(e.to_string()))?;
     let cache = Cache::at(PathBuf::from(folder))?;
     interrupt::listen();
     let recipes = match recipe.ablation.is_empty() {
@@ -54,7 +54,7 @@ pub fn help(
 }
 
 /// Whether any rank was asked to stop: all of them stop then.
-pub fn stops(ranks: Option<&Arc<Ranks>>) -> Result<bool, Failure> {
+pub fn stops(ranks: Option<&Arc<Communicator>>) -> Result<bool, Failure> {
     Ok(match ranks {
         Some(ranks) => ranks.any(interrupt::asked())?,
         None => interrupt::asked(),

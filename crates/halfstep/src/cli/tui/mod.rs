@@ -71,7 +71,8 @@ pub struct Tui {
 impl Tui {
     /// Takes the terminal. A panic gives it back before it is shown.
     ///
-    /// Errors: the terminal does not let itself be drawn on.
+    /// # Errors
+    /// The terminal does not let itself be drawn on.
     pub fn begin(title: String, experiment: &Experiment, step: u64) -> Result<Tui, Failure> {
         let recipe = &experiment.recipe;
         let board =

@@ -1,6 +1,6 @@
 //! The ranks of a job: processes that work on the same thing and exchange numbers.
 //!
-//! A [`Ranks`] runs an [`Exchange`] in a thread of its own, so that a sum over ranks goes on beside the computation that
+//! A [`Communicator`] runs an [`Exchange`] in a thread of its own, so that a sum over ranks goes on beside the computation that
 //! began it. What all ranks ask for is done in the order in which each asks for it: all must ask for the same.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::dtype::DType;
 
 /// Why ranks could not exchange something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RanksError {
+pub enum CommunicatorError {
     /// A rank has ended.
     #[error("rank {0} has ended")]
     Gone(usize),
@@ -97,16 +97,19 @@ pub trait Exchange {
     fn size(&self) -> usize;
     /// Replaces the payload by the sum over all ranks, as [`sum_f32`] and [`sum_bf16`] make it of all payloads by rank.
     ///
-    /// Errors: the others cannot be reached.
-    fn sum(&mut self, payload: &mut Payload) -> Result<(), RanksError>;
+    /// # Errors
+    /// The others cannot be reached.
+    fn sum(&mut self, payload: &mut Payload) -> Result<(), CommunicatorError>;
     /// What every rank gives, by rank. For a few kilobytes.
     ///
-    /// Errors: the others cannot be reached.
-    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, RanksError>;
+    /// # Errors
+    /// The others cannot be reached.
+    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommunicatorError>;
     /// Replaces the bytes by those of rank 0.
     ///
-    /// Errors: the others cannot be reached.
-    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
+    /// # Errors
+    /// The others cannot be reached.
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), CommunicatorError>;
     /// Takes leave: nothing is exchanged afterwards.
     fn leave(&mut self) {}
     /// Ends the whole job at once, with this exit code.
@@ -117,7 +120,7 @@ type Job = Box<dyn FnOnce(&mut dyn Exchange) + Send>;
 
 /// This rank's way to the others.
 #[derive(Debug)]
-pub struct Ranks {
+pub struct Communicator {
     rank: usize,
     size: usize,
     jobs: Sender<Job>,
@@ -127,22 +130,24 @@ pub struct Ranks {
 #[derive(Debug)]
 pub struct Answer<T>(Receiver<T>);
 
-impl<T> Answer<Result<T, RanksError>> {
+impl<T> Answer<Result<T, CommunicatorError>> {
     /// The answer, once it is there.
     ///
-    /// Errors: the exchange failed.
-    pub fn wait(self) -> Result<T, RanksError> {
-        self.0.recv().unwrap_or_else(|_| Err(RanksError::Failed("its thread has ended".into())))
+    /// # Errors
+    /// The exchange failed.
+    pub fn wait(self) -> Result<T, CommunicatorError> {
+        self.0.recv().unwrap_or_else(|_| Err(CommunicatorError::Failed("its thread has ended".into())))
     }
 }
 
-impl Ranks {
+impl Communicator {
     /// Makes an exchange in a thread of its own.
     ///
-    /// Errors: those of `make`; no thread is to be had.
+    /// # Errors
+    /// Those of `make`; no thread is to be had.
     pub fn new<E: Exchange + 'static>(
-        make: impl FnOnce() -> Result<E, RanksError> + Send + 'static,
-    ) -> Result<Ranks, RanksError> {
+        make: impl FnOnce() -> Result<E, CommunicatorError> + Send + 'static,
+    ) -> Result<Communicator, CommunicatorError> {
         let (jobs, queue) = channel::<Job>();
         let (tell, told) = channel();
         let work = move || {
@@ -154,14 +159,14 @@ impl Ranks {
             let _ = tell.send(Ok((exchange.rank(), exchange.size())));
             queue.into_iter().for_each(|job: Job| job(&mut exchange));
         };
-        let failed = |e: std::io::Error| RanksError::Failed(e.to_string());
+        let failed = |e: std::io::Error| CommunicatorError::Failed(e.to_string());
         std::thread::Builder::new().name("ranks".into()).spawn(work).map_err(failed)?;
         let (rank, size) = Answer(told).wait()?;
-        Ok(Ranks { rank, size, jobs })
+        Ok(Communicator { rank, size, jobs })
     }
 
     /// So many ranks in this process, one for each thread that takes one.
-    pub fn in_process(size: usize) -> Vec<Ranks> {
+    pub fn in_process(size: usize) -> Vec<Communicator> {
         let mut exchanges: Vec<Threads> =
             (0..size).map(|rank| Threads { rank, to: Vec::new(), from: Vec::new() }).collect();
         for to in 0..size {
@@ -171,7 +176,7 @@ impl Ranks {
                 exchanges[to].from.push(receive);
             }
         }
-        exchanges.into_iter().filter_map(|e| Ranks::new(move || Ok(e)).ok()).collect()
+        exchanges.into_iter().filter_map(|e| Communicator::new(move || Ok(e)).ok()).collect()
     }
 
     /// Which rank this is, from 0.
@@ -187,8 +192,8 @@ impl Ranks {
     /// Has the thread of the exchange do something, after all it was asked before.
     fn ask<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut dyn Exchange) -> Result<T, RanksError> + Send + 'static,
-    ) -> Answer<Result<T, RanksError>> {
+        job: impl FnOnce(&mut dyn Exchange) -> Result<T, CommunicatorError> + Send + 'static,
+    ) -> Answer<Result<T, CommunicatorError>> {
         let (tell, told) = channel();
         // An answer that nobody waits for, or a thread that has ended: the one who waits is told.
         let _ = self.jobs.send(Box::new(move |exchange| {
@@ -198,32 +203,35 @@ impl Ranks {
     }
 
     /// Begins a sum over all ranks and returns at once.
-    pub fn start_sum(&self, mut payload: Payload) -> Answer<Result<Payload, RanksError>> {
+    pub fn start_sum(&self, mut payload: Payload) -> Answer<Result<Payload, CommunicatorError>> {
         self.ask(move |exchange| exchange.sum(&mut payload).map(|()| payload))
     }
 
     /// What every rank gives, by rank.
     ///
-    /// Errors: the exchange failed.
-    pub fn gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, RanksError> {
+    /// # Errors
+    /// The exchange failed.
+    pub fn gather(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommunicatorError> {
         self.ask(|exchange| exchange.gather(own)).wait()
     }
 
     /// The bytes that rank 0 gives; those of the others are ignored.
     ///
-    /// Errors: the exchange failed.
-    pub fn broadcast(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, RanksError> {
+    /// # Errors
+    /// The exchange failed.
+    pub fn broadcast(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, CommunicatorError> {
         self.ask(|exchange| exchange.broadcast(&mut bytes).map(|()| bytes)).wait()
     }
 
     /// Whether any rank says so.
     ///
-    /// Errors: the exchange failed.
-    pub fn any(&self, here: bool) -> Result<bool, RanksError> {
+    /// # Errors
+    /// The exchange failed.
+    pub fn any(&self, here: bool) -> Result<bool, CommunicatorError> {
         let payload = Payload::F32(vec![f32::from(u8::from(here))]);
         match self.start_sum(payload).wait()? {
             Payload::F32(sum) => Ok(sum[0] != 0.0),
-            Payload::Bf16(_) => Err(RanksError::OutOfStep(self.rank)),
+            Payload::Bf16(_) => Err(CommunicatorError::OutOfStep(self.rank)),
         }
     }
 
@@ -262,12 +270,12 @@ struct Threads {
 }
 
 impl Threads {
-    fn swap(&self, packet: impl Fn() -> Packet) -> Result<Vec<Packet>, RanksError> {
+    fn swap(&self, packet: impl Fn() -> Packet) -> Result<Vec<Packet>, CommunicatorError> {
         for (rank, to) in self.to.iter().enumerate() {
-            to.send(packet()).map_err(|_| RanksError::Gone(rank))?;
+            to.send(packet()).map_err(|_| CommunicatorError::Gone(rank))?;
         }
         let receive =
-            |(rank, from): (usize, &Receiver<Packet>)| from.recv().map_err(|_| RanksError::Gone(rank));
+            |(rank, from): (usize, &Receiver<Packet>)| from.recv().map_err(|_| CommunicatorError::Gone(rank));
         self.from.iter().enumerate().map(receive).collect()
     }
 }
@@ -281,14 +289,14 @@ impl Exchange for Threads {
         self.to.len()
     }
 
-    fn sum(&mut self, payload: &mut Payload) -> Result<(), RanksError> {
+    fn sum(&mut self, payload: &mut Payload) -> Result<(), CommunicatorError> {
         let own = Arc::new(payload.clone());
         let packets = self.swap(|| Packet::Numbers(own.clone()))?;
         let mut parts = Vec::new();
         for (rank, packet) in packets.into_iter().enumerate() {
             match packet {
                 Packet::Numbers(p) if p.len() == own.len() && p.bytes() == own.bytes() => parts.push(p),
-                _ => return Err(RanksError::OutOfStep(rank)),
+                _ => return Err(CommunicatorError::OutOfStep(rank)),
             }
         }
         match payload {
@@ -304,17 +312,17 @@ impl Exchange for Threads {
         Ok(())
     }
 
-    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, RanksError> {
+    fn gather(&mut self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, CommunicatorError> {
         let own = Arc::new(own);
         let packets = self.swap(|| Packet::Bytes(own.clone()))?;
         let bytes = |(rank, packet)| match packet {
             Packet::Bytes(bytes) => Ok(bytes.to_vec()),
-            Packet::Numbers(_) => Err(RanksError::OutOfStep(rank)),
+            Packet::Numbers(_) => Err(CommunicatorError::OutOfStep(rank)),
         };
         packets.into_iter().enumerate().map(bytes).collect()
     }
 
-    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), RanksError> {
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), CommunicatorError> {
         *bytes = self.gather(std::mem::take(bytes))?.swap_remove(0);
         Ok(())
     }
@@ -324,9 +332,12 @@ impl Exchange for Threads {
 mod tests {
     use super::*;
 
-    fn on_each<T: Send + 'static>(size: usize, work: impl Fn(Ranks) -> T + Send + Sync + 'static) -> Vec<T> {
+    fn on_each<T: Send + 'static>(
+        size: usize,
+        work: impl Fn(Communicator) -> T + Send + Sync + 'static,
+    ) -> Vec<T> {
         let work = Arc::new(work);
-        let threads: Vec<_> = Ranks::in_process(size)
+        let threads: Vec<_> = Communicator::in_process(size)
             .into_iter()
             .map(|ranks| {
                 let work = work.clone();
@@ -373,11 +384,11 @@ mod tests {
             0 => Some(ranks.any(true)),
             _ => None,
         });
-        assert_eq!(results[0], Some(Err(RanksError::Gone(1))));
+        assert_eq!(results[0], Some(Err(CommunicatorError::Gone(1))));
         let results = on_each(2, |ranks| match ranks.rank() {
             0 => ranks.any(true).err(),
             _ => ranks.gather(vec![]).err(),
         });
-        assert_eq!(results, [Some(RanksError::OutOfStep(1)), Some(RanksError::OutOfStep(0))]);
+        assert_eq!(results, [Some(CommunicatorError::OutOfStep(1)), Some(CommunicatorError::OutOfStep(0))]);
     }
 }
