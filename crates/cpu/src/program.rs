@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::communicator::{Communicator, Payload};
-use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots};
-use halfstep_graph::{Footprint, Graph, Op, Place, Plan, ValueId, When};
+use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots, scalar_output};
+use halfstep_graph::{Footprint, Graph, Op, OutputId, Place, Plan, ValueId, When};
 
 use crate::lower::{Lowering, Step, constant, lower};
 use crate::machine::{Machine, Run, Transit};
@@ -187,6 +187,14 @@ impl Program for CpuProgram {
         let position = names().position(|name| name == output);
         let position = position.ok_or_else(|| EngineError::unknown("output", output, names()))?;
         Ok(download(self.output_region.view(self.outputs[position].1)))
+    }
+
+    fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError> {
+        for (&output, into) in outputs.iter().zip(into) {
+            scalar_output(&self.graph, output)?;
+            *into = self.output_region.view(self.outputs[output.0 as usize].1).f32()[0];
+        }
+        Ok(())
     }
 
     fn arena_bytes(&self) -> usize {

@@ -34,11 +34,12 @@ impl CpuMemory {
 }
 
 impl Memory for CpuMemory {
-    fn upload(&mut self, slot: usize, data: HostSlice<'_>) {
+    fn upload(&mut self, slot: usize, data: HostSlice<'_>) -> Result<(), EngineError> {
         upload(self.region.view_mut(self.spans[slot]), data);
+        Ok(())
     }
-    fn download(&self, slot: usize) -> HostTensor {
-        download(self.region.view(self.spans[slot]))
+    fn download(&self, slot: usize) -> Result<HostTensor, EngineError> {
+        Ok(download(self.region.view(self.spans[slot])))
     }
     fn as_any(&self) -> &dyn Any {
         self

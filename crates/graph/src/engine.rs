@@ -7,9 +7,9 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::communicator::{Communicator, CommunicatorError};
-use crate::dtype::ValueType;
+use crate::dtype::{DType, ValueType};
 use crate::fuse::Group;
-use crate::graph::{Graph, Node, Slot};
+use crate::graph::{Graph, Node, OutputId, Slot, ValueId};
 use crate::memory::Footprint;
 use crate::plan::Plan;
 
@@ -122,7 +122,7 @@ pub enum EngineError {
         known: String,
     },
     /// State of another engine.
-    #[error("this state was made by another engine than `{0}`")]
+    #[error("this state belongs to another engine, not to `{0}`: copy its values to a state of this engine")]
     ForeignState(String),
     /// An index or label in the inputs is out of range.
     #[error("`{at}`: index {index} is out of range; there are {count} rows")]
@@ -134,11 +134,19 @@ pub enum EngineError {
         /// How many there are.
         count: usize,
     },
-    /// Memory could not be had.
-    #[error("{bytes} bytes of memory are not to be had")]
+    /// Memory could not be allocated.
+    #[error("{bytes} bytes of memory could not be allocated: a smaller batch or model needs less")]
     Memory {
         /// How many were asked for.
         bytes: usize,
+    },
+    /// The device or its driver failed.
+    #[error("`{device}` failed: {what}; what it held may be lost: resume from the last checkpoint")]
+    Device {
+        /// Which one, as in reports.
+        device: String,
+        /// What was being done, and what the driver said.
+        what: String,
     },
     /// A sum over ranks failed.
     #[error(transparent)]
@@ -197,11 +205,23 @@ pub trait Program: Send {
     /// # Errors
     /// A missing input, one of the wrong size, an index out of range. State is then unchanged.
     fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError>;
+    /// A hint, given while a run may still be under way: these are inputs of the next run, some or all. An engine with
+    /// memory of its own can copy them there meanwhile; others do nothing.
+    ///
+    /// The next run is given all its inputs as ever and computes with those, whatever was announced here. What cannot be
+    /// copied ahead is copied by the run, which also reports what is wrong with it.
+    fn prefetch(&mut self, _inputs: &[(&str, HostSlice<'_>)]) {}
     /// An output of the last run.
     ///
     /// # Errors
     /// No output of that name.
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
+    /// Outputs of the last run that are one f32 number each, in this order, without allocating. Both slices have the same
+    /// length. Waits for the run to end, where it is still under way.
+    ///
+    /// # Errors
+    /// An id that is not of this program's graph; an output of another type; the device failed.
+    fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
     /// Bytes held at present for this program over this state: after a run of only this program on its engine, what
@@ -221,9 +241,15 @@ pub trait Program: Send {
 /// The memory behind a [`State`], wherever it lives.
 pub trait Memory: Any + Send {
     /// Copies host values in; the length was checked.
-    fn upload(&mut self, slot: usize, data: HostSlice<'_>);
+    ///
+    /// # Errors
+    /// The device failed.
+    fn upload(&mut self, slot: usize, data: HostSlice<'_>) -> Result<(), EngineError>;
     /// Copies values out.
-    fn download(&self, slot: usize) -> HostTensor;
+    ///
+    /// # Errors
+    /// The device failed.
+    fn download(&self, slot: usize) -> Result<HostTensor, EngineError>;
     /// For the engine that made it.
     fn as_any(&self) -> &dyn Any;
     /// For the engine that made it.
@@ -259,20 +285,19 @@ impl State {
     /// Copies values into a slot, rounding to its storage type.
     ///
     /// # Errors
-    /// No such slot; a wrong number of elements.
+    /// No such slot; a wrong number of elements; the device failed.
     pub fn upload(&mut self, name: &str, data: HostSlice<'_>) -> Result<(), EngineError> {
         let slot = self.position(name)?;
         EngineError::check(name, &self.slots[slot].ty, data)?;
-        self.memory.upload(slot, data);
-        Ok(())
+        self.memory.upload(slot, data)
     }
 
     /// Copies a slot's values out.
     ///
     /// # Errors
-    /// No such slot.
+    /// No such slot; the device failed.
     pub fn download(&self, name: &str) -> Result<HostTensor, EngineError> {
-        Ok(self.memory.download(self.position(name)?))
+        self.memory.download(self.position(name)?)
     }
 
     /// The engine's own memory, if it is of type `M`.
@@ -303,4 +328,20 @@ pub fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineErro
         Ok(at)
     };
     graph.slots.iter().map(bind).collect()
+}
+
+/// The value behind a scalar output.
+///
+/// # Errors
+/// An id that is not of this graph; an output that is not one f32 number.
+pub fn scalar_output(graph: &Graph, output: OutputId) -> Result<ValueId, EngineError> {
+    let names = || graph.outputs.iter().map(|(name, _)| name.as_str());
+    let at = output.0 as usize;
+    let unknown = || EngineError::unknown("output", &format!("number {at}"), names());
+    let (name, value) = graph.outputs.get(at).ok_or_else(unknown)?;
+    let ty = &graph.value(*value).ty;
+    if ty.dtype != DType::F32 || ty.shape.count() != 1 {
+        return Err(EngineError::Size { name: name.clone(), expected: ty.clone(), found: 1 });
+    }
+    Ok(*value)
 }

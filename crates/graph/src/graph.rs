@@ -15,6 +15,10 @@ pub struct ValueId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(pub u32);
 
+/// An output, by position in [`Graph::outputs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutputId(pub u32);
+
 /// Which part of a step a node belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -223,6 +227,11 @@ impl Graph {
     /// The output with this name.
     pub fn output(&self, name: &str) -> Option<ValueId> {
         self.outputs.iter().find(|(n, _)| n == name).map(|&(_, v)| v)
+    }
+
+    /// Position of the output with this name.
+    pub fn output_id(&self, name: &str) -> Option<OutputId> {
+        self.outputs.iter().position(|(n, _)| n == name).map(|i| OutputId(i as u32))
     }
 
     /// Runs `build` with `name` added to the path given to new nodes and slots.

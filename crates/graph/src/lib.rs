@@ -30,7 +30,9 @@ pub use byte_size::{ByteSize, ByteSizeError};
 pub use diff::{differentiate, differentiate_values};
 pub use dtype::{DType, Shape, Split, ValueType};
 pub use fuse::{Group, Groups, Traffic, flops, fuse, group};
-pub use graph::{Graph, GraphError, Init, Node, NodeId, Phase, Slot, SlotKind, Value, ValueId, When, Write};
+pub use graph::{
+    Graph, GraphError, Init, Node, NodeId, OutputId, Phase, Slot, SlotKind, Value, ValueId, When, Write,
+};
 pub use memory::{Block, Content, Footprint, MemoryReport, Purpose, Resident};
 pub use op::*;
 pub use plan::{Place, Plan, StateBytes, plan};

@@ -5,8 +5,10 @@ use std::any::Any;
 
 use super::{Rounding, Tensor, committed, evaluate, stored};
 use crate::dtype::DType;
-use crate::engine::{Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots};
-use crate::graph::{Graph, Node, Slot};
+use crate::engine::{
+    Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots, scalar_output,
+};
+use crate::graph::{Graph, Node, OutputId, Slot};
 use crate::memory::Footprint;
 use crate::op::Op;
 use crate::plan::Plan;
@@ -50,11 +52,12 @@ fn export(t: &Tensor, dtype: DType) -> HostTensor {
 }
 
 impl Memory for Slots {
-    fn upload(&mut self, slot: usize, data: HostSlice<'_>) {
+    fn upload(&mut self, slot: usize, data: HostSlice<'_>) -> Result<(), EngineError> {
         self.tensors[slot].data = import(data, self.dtypes[slot]);
+        Ok(())
     }
-    fn download(&self, slot: usize) -> HostTensor {
-        export(&self.tensors[slot], self.dtypes[slot])
+    fn download(&self, slot: usize) -> Result<HostTensor, EngineError> {
+        Ok(export(&self.tensors[slot], self.dtypes[slot]))
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -128,6 +131,14 @@ impl Program for Interpreted {
             Some(tensor) => Ok(export(tensor, ty.dtype)),
             None => Ok(export(&Tensor::filled(ty.shape.clone(), 0.0), ty.dtype)),
         }
+    }
+
+    fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError> {
+        for (&output, into) in outputs.iter().zip(into) {
+            let value = scalar_output(&self.graph, output)?;
+            *into = self.values.get(value.0 as usize).map_or(0.0, |tensor| tensor.data[0] as f32);
+        }
+        Ok(())
     }
 
     fn arena_bytes(&self) -> usize {
