@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use halfstep_float::Format;
+use halfstep_float::{Format, round_to};
 use serde::{Deserialize, Serialize};
 
 /// The element type a value is stored in.
@@ -51,6 +51,11 @@ impl DType {
             DType::E5m2 => Some(Format::E5m2),
             DType::I32 | DType::U8 => None,
         }
+    }
+
+    /// `x` as a value of this type would hold it, ties to even; whole numbers are not looked at.
+    pub fn round(self, x: f64) -> f64 {
+        self.format().map_or(x, |format| round_to(format, x))
     }
 
     /// The narrowest type that holds every value of both: two different 16-bit formats need f32.

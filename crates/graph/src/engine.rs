@@ -8,32 +8,10 @@ use std::time::Duration;
 
 use crate::communicator::{Communicator, CommunicatorError};
 use crate::dtype::{DType, ValueType};
-use crate::fuse::Group;
-use crate::graph::{Graph, Node, OutputId, Slot, ValueId};
-use crate::memory::Footprint;
+use crate::footprint::Footprint;
+use crate::graph::{Graph, OutputId, Slot, ValueId};
 use crate::plan::Plan;
-
-/// What the passes need to know of the hardware a plan is for.
-pub trait Target {
-    /// Name for reports.
-    fn name(&self) -> String;
-    /// Ranks that share the work of a step; 1 where there is nobody to share it with.
-    fn ranks(&self) -> usize {
-        1
-    }
-    /// Alignment in bytes of every value in the arena: a power of two.
-    fn alignment(&self) -> usize;
-    /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
-    fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
-    /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
-    fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
-        false
-    }
-    /// Bytes that a step needs while it runs of the working memory outside the arena that an engine's programs share.
-    fn scratch_bytes(&self, _graph: &Graph, _step: &Group) -> usize {
-        0
-    }
-}
+pub use crate::target::Target;
 
 /// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
 #[derive(Clone, Copy, Debug)]

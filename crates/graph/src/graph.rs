@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dtype::{DType, Shape, Split, ValueType};
 use crate::infer::infer;
 use crate::op::{Op, SlotId};
-use crate::precision::Reason;
+use crate::reason::Reason;
 
 /// A value, by position in [`Graph::values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

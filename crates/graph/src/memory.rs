@@ -7,89 +7,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::ValueType;
-use crate::engine::Target;
-use crate::fuse::Groups;
+use crate::footprint::Footprint;
 use crate::graph::{Graph, NodeId, Phase, SlotKind, ValueId};
 use crate::op::{Op, SlotId};
-use crate::plan::{Place, Plan};
-
-/// Bytes that an engine holds for a program, by region.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Footprint {
-    /// The slots.
-    pub state: usize,
-    /// The values of a step and the workspace of its nodes.
-    pub arena: usize,
-    /// Constants of the program.
-    pub constants: usize,
-    /// Copies of the outputs, which outlive a run.
-    pub outputs: usize,
-    /// Working memory that all programs of the engine share, such as packed operands of matrix products, and what is on its
-    /// way between ranks.
-    pub scratch: usize,
-}
-
-impl Footprint {
-    /// All of it.
-    pub fn total(&self) -> usize {
-        self.state + self.arena + self.constants + self.outputs + self.scratch
-    }
-
-    pub(crate) fn of(
-        graph: &Graph,
-        places: &[Place],
-        groups: &Groups,
-        arena: usize,
-        target: &dyn Target,
-    ) -> Footprint {
-        let alignment = target.alignment();
-        let aligned = |types: &mut dyn Iterator<Item = &ValueType>| -> usize {
-            types.map(|ty| ty.bytes().next_multiple_of(alignment)).sum()
-        };
-        let in_place = |place| graph.values.iter().zip(places).filter(move |(_, p)| **p == place);
-        let constants = in_place(Place::Constant);
-        let transit: usize = in_place(Place::Transit).map(|(v, _)| v.ty.bytes()).sum();
-        let scratch = groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0);
-        Footprint {
-            state: aligned(&mut graph.slots.iter().map(|s| &s.ty)),
-            arena,
-            constants: aligned(&mut constants.map(|(v, _)| &v.ty)),
-            outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
-            scratch: scratch + transit,
-        }
-    }
-}
-
-/// A piece of arena that is in use from one step of the program to another: one of the plan's groups to another.
-#[derive(Clone, Debug)]
-pub struct Block {
-    /// Its size, a multiple of the target's alignment.
-    pub bytes: usize,
-    /// The first step, by position, during which it is in use.
-    pub first: usize,
-    /// The last one; the number of steps for what outlives the program.
-    pub last: usize,
-    /// Where it begins in the arena.
-    pub offset: usize,
-    /// What lies in it.
-    pub content: Content,
-}
-
-impl Block {
-    /// Whether it is in use while the step at this position runs.
-    pub fn is_live_at(&self, step: usize) -> bool {
-        self.first <= step && step <= self.last
-    }
-}
-
-/// What lies in a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Values, one after another, in the order they are made.
-    Values(Vec<ValueId>),
-    /// Working memory of one node.
-    Workspace(NodeId),
-}
+use crate::plan::{Block, Content, Plan, fullest};
 
 /// What bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -254,23 +175,6 @@ impl Plan {
             residents,
         }
     }
-}
-
-/// The first of so many steps during which the most bytes are in use, and how many those are.
-pub(crate) fn fullest(blocks: &[Block], steps: usize) -> (usize, usize) {
-    let mut change = vec![0isize; steps + 2];
-    for block in blocks {
-        change[block.first] += block.bytes as isize;
-        change[block.last + 1] -= block.bytes as isize;
-    }
-    let (mut live, mut best, mut at) = (0, 0, 0);
-    for (i, c) in change.into_iter().enumerate() {
-        live += c;
-        if live > best {
-            (best, at) = (live, i);
-        }
-    }
-    (at, best as usize)
 }
 
 /// What is in a block, where `made` tells which values have been made so far.

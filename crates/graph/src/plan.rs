@@ -9,11 +9,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Target;
-use crate::fuse::{Group, Groups, Uses, group, is_elementwise};
-use crate::graph::{Graph, SlotKind, ValueId, When};
-use crate::memory::{Block, Content, Footprint, fullest};
+use crate::dtype::ValueType;
+use crate::footprint::Footprint;
+use crate::fuse::group;
+use crate::graph::{Graph, NodeId, SlotKind, ValueId, When};
+use crate::group::{Group, Groups, is_elementwise};
 use crate::op::{Op, SlotId};
+use crate::target::Target;
+use crate::uses::Uses;
 
 /// Where a value lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,37 @@ impl Plan {
         }
         bytes
     }
+}
+
+/// A piece of arena that is in use from one step of the program to another: one of the plan's groups to another.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Its size, a multiple of the target's alignment.
+    pub bytes: usize,
+    /// The first step, by position, during which it is in use.
+    pub first: usize,
+    /// The last one; the number of steps for what outlives the program.
+    pub last: usize,
+    /// Where it begins in the arena.
+    pub offset: usize,
+    /// What lies in it.
+    pub content: Content,
+}
+
+impl Block {
+    /// Whether it is in use while the step at this position runs.
+    pub fn is_live_at(&self, step: usize) -> bool {
+        self.first <= step && step <= self.last
+    }
+}
+
+/// What lies in a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Values, one after another, in the order they are made.
+    Values(Vec<ValueId>),
+    /// Working memory of one node.
+    Workspace(NodeId),
 }
 
 /// Bytes of persistent state by kind.
@@ -173,8 +207,33 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
     };
     let places: Vec<Place> = (0..graph.values.len() as u32).map(place_of).collect();
     let workspaces = workspace_block.iter().map(|b| b.map_or(0, |b| blocks[b].offset)).collect();
-    let footprint = Footprint::of(&graph, &places, &groups, arena_bytes, target);
+    let footprint = footprint(&graph, &places, &groups, arena_bytes, target);
     Plan { graph, groups, places, workspaces, arena_bytes, live_bytes, blocks, footprint }
+}
+
+/// What the engine of `target` holds for a program whose values lie at `places`.
+fn footprint(
+    graph: &Graph,
+    places: &[Place],
+    groups: &Groups,
+    arena: usize,
+    target: &dyn Target,
+) -> Footprint {
+    let alignment = target.alignment();
+    let aligned = |types: &mut dyn Iterator<Item = &ValueType>| -> usize {
+        types.map(|ty| ty.bytes().next_multiple_of(alignment)).sum()
+    };
+    let in_place = |place| graph.values.iter().zip(places).filter(move |(_, p)| **p == place);
+    let constants = in_place(Place::Constant);
+    let transit: usize = in_place(Place::Transit).map(|(v, _)| v.ty.bytes()).sum();
+    let scratch = groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0);
+    Footprint {
+        state: aligned(&mut graph.slots.iter().map(|s| &s.ty)),
+        arena,
+        constants: aligned(&mut constants.map(|(v, _)| &v.ty)),
+        outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
+        scratch: scratch + transit,
+    }
 }
 
 fn size(graph: &Graph, value: ValueId, target: &dyn Target) -> usize {
@@ -231,6 +290,23 @@ fn replaced_slot(
         graph.writes.iter().any(|w| w.slot == slot && w.value == output && w.when == When::Committed);
     let commits_itself = graph.commit == node.inputs.last().copied();
     (written && commits_itself && last_use[uses.home(operand).0 as usize] == at).then_some(slot)
+}
+
+/// The first of so many steps during which the most bytes are in use, and how many those are.
+pub(crate) fn fullest(blocks: &[Block], steps: usize) -> (usize, usize) {
+    let mut change = vec![0isize; steps + 2];
+    for block in blocks {
+        change[block.first] += block.bytes as isize;
+        change[block.last + 1] -= block.bytes as isize;
+    }
+    let (mut live, mut best, mut at) = (0, 0, 0);
+    for (i, c) in change.into_iter().enumerate() {
+        live += c;
+        if live > best {
+            (best, at) = (live, i);
+        }
+    }
+    (at, best as usize)
 }
 
 /// Gives every block an offset such that blocks alive together do not overlap, and returns the size needed.

@@ -19,12 +19,14 @@
 use std::collections::BTreeSet;
 
 use crate::byte_size::ByteSize;
-use crate::engine::Target;
-use crate::fuse::{Uses, flops, fuse, is_source};
+use crate::footprint::Footprint;
+use crate::fuse::{flops, fuse};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
-use crate::memory::Footprint;
+use crate::group::is_source;
 use crate::op::{Binary, Op};
 use crate::plan::plan;
+use crate::target::Target;
+use crate::uses::Uses;
 
 /// What recomputation did to a program.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Group, Groups, Uses};
 use crate::graph::{Graph, Node, NodeId};
+use crate::group::{Group, Groups};
 use crate::op::{BatchNormPart, Op};
+use crate::uses::Uses;
 
 /// Memory traffic and arithmetic of some nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,11 +8,8 @@
 
 mod bias;
 mod describe;
-mod group;
-mod uses;
+mod grouping;
 
 pub use bias::fuse;
 pub use describe::{Traffic, flops};
-pub use group::{Group, Groups, group};
-pub(crate) use group::{is_elementwise, is_source};
-pub(crate) use uses::Uses;
+pub use grouping::group;

@@ -3,13 +3,13 @@
 
 use std::any::Any;
 
-use super::{Rounding, Tensor, committed, evaluate, stored};
+use super::{Rounding, Tensor, committed, evaluate};
 use crate::dtype::DType;
 use crate::engine::{
     Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots, scalar_output,
 };
+use crate::footprint::Footprint;
 use crate::graph::{Graph, Node, OutputId, Slot};
-use crate::memory::Footprint;
 use crate::op::Op;
 use crate::plan::Plan;
 
@@ -39,7 +39,7 @@ struct Slots {
 
 fn import(data: HostSlice<'_>, dtype: DType) -> Vec<f64> {
     match data {
-        HostSlice::F32(x) => x.iter().map(|&v| stored(v.into(), dtype)).collect(),
+        HostSlice::F32(x) => x.iter().map(|&v| dtype.round(v.into())).collect(),
         HostSlice::I32(x) => x.iter().map(|&v| v.into()).collect(),
     }
 }

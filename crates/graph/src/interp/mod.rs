@@ -12,8 +12,6 @@ mod pointwise;
 mod quantise;
 mod update;
 
-use halfstep_float::round_to;
-
 use crate::dtype::{DType, Shape, ValueType};
 use crate::engine::EngineError;
 use crate::graph::{Graph, Node, ValueId, When};
@@ -91,14 +89,6 @@ impl Tensor {
     }
 }
 
-/// `x` as a value of type `dtype` would hold it.
-pub fn stored(x: f64, dtype: DType) -> f64 {
-    match dtype.format() {
-        Some(format) => round_to(format, x),
-        None => x,
-    }
-}
-
 /// All values of `graph` for these slots and inputs, by value id.
 ///
 /// `slots[i]` is slot `i` of the graph; `inputs` are found by name. A sum over ranks is one over this one.
@@ -154,7 +144,7 @@ pub fn evaluate_on_ranks(
                     if rounding == Rounding::Stored {
                         // The sum travels back in the same format.
                         let over = graph.dtype(flight);
-                        sums.iter_mut().for_each(|t| *t = t.map(|x| stored(x, over)));
+                        sums.iter_mut().for_each(|t| *t = t.map(|x| over.round(x)));
                     }
                     sums
                 }
@@ -164,7 +154,7 @@ pub fn evaluate_on_ranks(
                 let ty: &ValueType = &graph.value(output).ty;
                 debug_assert_eq!(ty.shape, result.shape, "{} in {}", node.op.name(), node.name);
                 let keep = rounding == Rounding::None && !matches!(node.op, Op::Cast { to: DType::I32 });
-                values[rank].push(if keep { result } else { result.map(|x| stored(x, ty.dtype)) });
+                values[rank].push(if keep { result } else { result.map(|x| ty.dtype.round(x)) });
             }
         }
     }
@@ -189,7 +179,7 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::Unary(f) => one(x[0].map(|v| pointwise::unary(*f, v))),
         Op::Binary(f) => one(pointwise::zip(x, |v| pointwise::binary(*f, v[0], v[1]))),
         Op::Select => one(pointwise::zip(x, |v| if v[0] != 0.0 { v[1] } else { v[2] })),
-        Op::Cast { to } => one(x[0].map(|v| stored(v, *to))),
+        Op::Cast { to } => one(x[0].map(|v| to.round(v))),
         Op::Quantise(q) => one(quantise::quantise(q, x)),
         Op::Broadcast { shape } => one(Tensor::build(shape, |i| x[0].at(i))),
         Op::Dropout { rate, id } => one(pointwise::dropout(*rate, *id, x[0], x[1])),

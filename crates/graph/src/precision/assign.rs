@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 use super::class::{Class, class};
 use super::plan::PrecisionPlan;
-use super::policy::{Policy, Reason, Rule};
+use super::policy::{Policy, Rule};
 use super::quantise::{Quantiser, is_state};
 use super::state::keep_state;
 use crate::dtype::{DType, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::{BatchNormPart, Op};
+use crate::reason::Reason;
 
 /// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
 pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {

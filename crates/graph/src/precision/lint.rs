@@ -4,11 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::Reason;
 use crate::dtype::DType;
 use crate::graph::{Graph, Node, ValueId};
-use crate::interp::stored;
 use crate::op::{Binary, Op, ReduceKind, Unary};
+use crate::reason::Reason;
 use crate::state_formats::WeightFormat;
 
 /// What is wrong.
@@ -113,7 +112,7 @@ fn whole_numbers(format: DType) -> f64 {
 fn constants(graph: &Graph, node: &Node) -> Option<LintFinding> {
     if let Op::LayerNorm { eps } | Op::BatchNorm { eps } = node.op
         && eps != 0.0
-        && stored(eps, DType::F32) == 0.0
+        && DType::F32.round(eps) == 0.0
     {
         return Some(finding(node, Lint::RoundsToZero, DType::F32, format!("eps {eps:e} is zero in f32")));
     }
@@ -132,7 +131,7 @@ fn constants(graph: &Graph, node: &Node) -> Option<LintFinding> {
     let info = format.format()?.info();
     node.inputs.iter().find_map(|&v| {
         let c = constant(graph, v).filter(|c| c.is_finite())?;
-        let held = stored(c, format);
+        let held = format.round(c);
         if !held.is_finite() || c.abs() > info.max_finite {
             let end = info.max_finite;
             let message = format!("the constant {c:e} is beyond {format}, which ends at {end:e}");

@@ -10,10 +10,11 @@ mod policy;
 mod quantise;
 mod state;
 
+pub use crate::reason::Reason;
 pub use assign::assign;
 pub use class::{Class, class};
 pub use lint::{Extent, Lint, LintFinding, lint};
 pub use narrow::{GradientRounding, Narrow, Scaling};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
-pub use policy::{Override, Policy, PolicyError, Reason, Rule};
+pub use policy::{Override, Policy, PolicyError, Rule};
 pub use state::{COMPENSATION, keep_state};

@@ -6,10 +6,11 @@ use halfstep_float::Format;
 use serde::{Deserialize, Serialize};
 
 use super::class::{Class, class};
-use super::policy::{Policy, Reason};
+use super::policy::Policy;
 use crate::dtype::{DType, Shape, Split};
 use crate::graph::{Graph, Node, Phase};
 use crate::op::Op;
+use crate::reason::Reason;
 
 /// What operands are multiplied in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,10 +6,11 @@ use halfstep_float::Format;
 
 use super::class::{Class, class};
 use super::narrow::{GradientRounding, Narrow, Scaling};
-use super::policy::{Reason, Rule};
+use super::policy::Rule;
 use crate::dtype::{DType, Shape, ValueType};
 use crate::graph::{Graph, GraphError, Init, Node, Phase, Rewrite, SlotKind, ValueId, When};
 use crate::op::{Binary, Blocks, Op, Quantise, ReduceKind, SlotId, Unary};
+use crate::reason::Reason;
 
 /// Name of the input that carries the words that draws are keyed by.
 pub(super) const KEY: &str = "key";

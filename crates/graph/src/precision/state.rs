@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::policy::{Policy, Reason};
+use super::policy::Policy;
 use super::quantise::{KEY, draws_number};
 use crate::dtype::{DType, Shape, ValueType};
 use crate::graph::{Graph, Init, Node, Phase, Rewrite, SlotKind, ValueId, When, Write};
 use crate::op::{Op, SlotId};
+use crate::reason::Reason;
 use crate::state_formats::{Kept, MomentFormat, StateFormats, WeightFormat};
 
 /// The same program with the slots of weights and moments, and the updates that write them, in the policy's formats.

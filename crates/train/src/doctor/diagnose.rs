@@ -1,7 +1,6 @@
 //! Finds the first value of a step that left its range, and the cause, by repeating the step in other ways.
 
 use halfstep_graph::engine::HostSlice;
-use halfstep_graph::interp::stored;
 use halfstep_graph::{Binary, DType, Op, Phase, SlotKind, Unary, ValueId};
 
 use super::diagnosis::{Cause, Diagnosis, Finding, pass, short};
@@ -244,11 +243,11 @@ impl Doctor<'_, '_, '_> {
             self.evidence.push("replayed without the loss scale, a value is not finite either".into());
         }
         let format = low.graph.dtype(value);
-        let over = found.as_ref().is_some_and(|r| r.finite && stored(r.largest, format).is_infinite());
+        let over = found.as_ref().is_some_and(|r| r.finite && format.round(r.largest).is_infinite());
         if let Some(cause) = self.input_beyond(low, value, format, over || !holds)? {
             return Ok((Some(finding), cause));
         }
-        if over && let Some(constant) = constant_operand(low, value, |c| stored(c, format).is_infinite()) {
+        if over && let Some(constant) = constant_operand(low, value, |c| format.round(c).is_infinite()) {
             return Ok((Some(finding), Cause::Constant { value: constant }));
         }
         if (over || !holds)
@@ -271,7 +270,7 @@ impl Doctor<'_, '_, '_> {
                 node.name
             ));
             let to = low.graph.dtype(origin);
-            let cause = match constant_operand(low, origin, |c| c != 0.0 && stored(c, to) == 0.0) {
+            let cause = match constant_operand(low, origin, |c| c != 0.0 && to.round(c) == 0.0) {
                 Some(value) => Cause::Constant { value },
                 None => Cause::Underflow,
             };
@@ -346,7 +345,7 @@ impl Doctor<'_, '_, '_> {
             return Ok(None);
         };
         let is_input = matches!(&low.node(low.origin(value)).op, Op::Input { name } if name == "x");
-        if is_input && stored(f64::from(x[at]), format).is_infinite() {
+        if is_input && format.round(f64::from(x[at])).is_infinite() {
             return Ok(Some(self.input_at(at, x[at])));
         }
         let elements = self.session.input().elements();
@@ -470,7 +469,7 @@ impl Doctor<'_, '_, '_> {
                 pass(finding.phase)
             ));
             let to = low.graph.dtype(value);
-            if let Some(value) = constant_operand(low, value, |c| c != 0.0 && stored(c, to) == 0.0) {
+            if let Some(value) = constant_operand(low, value, |c| c != 0.0 && to.round(c) == 0.0) {
                 return Ok((Some(finding), Cause::Constant { value }));
             }
             if finding.phase == Phase::Backward

@@ -1,0 +1,26 @@
+//! What an engine holds for a program.
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes that an engine holds for a program, by region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// The slots.
+    pub state: usize,
+    /// The values of a step and the workspace of its nodes.
+    pub arena: usize,
+    /// Constants of the program.
+    pub constants: usize,
+    /// Copies of the outputs, which outlive a run.
+    pub outputs: usize,
+    /// Working memory that all programs of the engine share, such as packed operands of matrix products, and what is on its
+    /// way between ranks.
+    pub scratch: usize,
+}
+
+impl Footprint {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.state + self.arena + self.constants + self.outputs + self.scratch
+    }
+}
