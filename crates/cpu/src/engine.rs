@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
+use halfstep_graph::engine_info::{Device, EngineIdentity, FreeMemory, PolicyDescription};
+use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, Group, Node, Plan, Slot};
 
+use crate::describe::describe;
 use crate::gemm::Scratch;
+use crate::host;
 use crate::isa::Isa;
 use crate::lower::{fuses, scratch_bytes, workspace_bytes};
 use crate::machine::Machine;
@@ -48,6 +52,9 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
+    /// The kind of device that it computes on.
+    pub const KIND: &str = "CPU";
+
     /// An engine on this instruction set with `threads` threads.
     pub fn new(isa: Isa, threads: NonZeroUsize) -> CpuEngine {
         let machine = Machine { isa, pool: Pool::new(threads), scratch: Mutex::new(Scratch::new()) };
@@ -117,7 +124,27 @@ impl Target for CpuEngine {
 impl Engine for CpuEngine {
     fn name(&self) -> String {
         let plural = if self.threads() == 1 { "" } else { "s" };
-        format!("CPU {}, {} thread{plural}", self.isa(), self.threads())
+        format!("{} {}, {} thread{plural}", Self::KIND, self.isa(), self.threads())
+    }
+
+    fn identity(&self) -> EngineIdentity {
+        let fusion = match self.fusion {
+            Fusion::On => "on",
+            Fusion::Off => "off",
+        };
+        EngineIdentity::new(Self::KIND).with("instruction set", self.isa()).with("fusion", fusion)
+    }
+
+    fn device(&self) -> Device {
+        Device { kind: Self::KIND.into(), name: host::processor() }
+    }
+
+    fn free_memory(&self) -> Option<FreeMemory> {
+        host::free_memory()
+    }
+
+    fn describe(&self, policy: &Policy) -> PolicyDescription {
+        describe(policy, self.isa().level())
     }
 
     fn target(&self) -> &dyn Target {

@@ -3,8 +3,10 @@
 pub mod amx;
 pub mod attention;
 pub mod conv;
+mod describe;
 mod engine;
 pub mod gemm;
+pub mod host;
 pub mod isa;
 mod lower;
 mod machine;

@@ -39,7 +39,9 @@ pub struct Setup {
     pub targets: usize,
     /// The engine, such as `cpu avx2, 2 threads`.
     pub engine: String,
-    /// The processor.
+    /// The kind of device it computes on, such as `CPU`.
+    pub device: String,
+    /// The device's name.
     pub processor: String,
     /// Version of the program.
     pub version: String,

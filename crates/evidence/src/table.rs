@@ -84,7 +84,7 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
     }
     let mut groups = vec![
         Group {
-            title: format!("Speed (CPU, {})", c.timed.words()),
+            title: format!("Speed ({}, {})", c.setup.device, c.timed.words()),
             lines: vec![
                 line("step", &|r| r.step_ms.map(units::milliseconds)),
                 line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),

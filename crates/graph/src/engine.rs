@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use crate::communicator::{Communicator, CommunicatorError};
 use crate::dtype::{DType, ValueType};
+use crate::engine_info::{Device, EngineIdentity, FreeMemory, PolicyDescription};
 use crate::footprint::Footprint;
 use crate::graph::{Graph, OutputId, Slot, ValueId};
 use crate::plan::Plan;
+use crate::precision::Policy;
 pub use crate::target::Target;
 
 /// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
@@ -158,6 +160,16 @@ impl EngineError {
 pub trait Engine: Send + Sync {
     /// Name for reports, such as `cpu avx2, 2 threads`.
     fn name(&self) -> String;
+    /// What decides its results.
+    fn identity(&self) -> EngineIdentity;
+    /// What it computes on.
+    fn device(&self) -> Device;
+    /// Memory that it may still take there; none where that is not known.
+    fn free_memory(&self) -> Option<FreeMemory> {
+        None
+    }
+    /// How it computes the contractions of a policy.
+    fn describe(&self, policy: &Policy) -> PolicyDescription;
     /// What planning needs to know.
     fn target(&self) -> &dyn Target;
     /// The ranks that its programs sum over, where there are several.

@@ -13,6 +13,7 @@ pub mod conformance;
 mod diff;
 mod dtype;
 pub mod engine;
+pub mod engine_info;
 mod footprint;
 mod fuse;
 mod graph;

@@ -1,7 +1,10 @@
 //! What the passes need to know of the hardware.
 
+use crate::dtype::DType;
+use crate::engine_info::UnsupportedPolicy;
 use crate::graph::{Graph, Node};
 use crate::group::Group;
+use crate::precision::Policy;
 
 /// What the passes need to know of the hardware a plan is for.
 pub trait Target {
@@ -18,6 +21,25 @@ pub trait Target {
     /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
         false
+    }
+    /// Whether values can be stored in this type.
+    fn stores(&self, _dtype: DType) -> bool {
+        true
+    }
+    /// Asks whether plans of this policy can be run: unless the engine says otherwise, where it stores every type that the
+    /// policy uses.
+    ///
+    /// # Errors
+    /// They cannot; says why.
+    fn supports(&self, policy: &Policy) -> Result<(), UnsupportedPolicy> {
+        match policy.dtypes().into_iter().find(|&dtype| !self.stores(dtype)) {
+            None => Ok(()),
+            Some(dtype) => Err(UnsupportedPolicy {
+                policy: policy.name.clone(),
+                target: self.name(),
+                reason: format!("it stores no {}", dtype.name()),
+            }),
+        }
     }
     /// Bytes that a step needs while it runs of the working memory outside the arena that an engine's programs share.
     fn scratch_bytes(&self, _graph: &Graph, _step: &Group) -> usize {

@@ -21,7 +21,7 @@ pub struct StepStages {
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
 /// # Errors
-/// The model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
+/// The target does not run the policy; the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
 /// `spec.memory_budget` cannot be met.
 pub fn step_stages(
     model: &dyn Model,
@@ -31,6 +31,7 @@ pub fn step_stages(
     expose_gradients: bool,
     target: &dyn Target,
 ) -> Result<StepStages, TrainError> {
+    target.supports(policy)?;
     let (batch, ranks, accumulate) = (spec.batch, target.ranks(), spec.options.accumulate);
     if !batch.is_multiple_of(ranks * accumulate) {
         return Err(TrainError::Uneven { batch, ranks, accumulate });

@@ -111,13 +111,14 @@ fn about(c: &Comparison) -> String {
     let s = &c.setup;
     let seeds: Vec<String> = s.seeds.iter().map(u64::to_string).collect();
     format!(
-        "{} ({} parameters) on {}; {} steps of {} samples; seeds {}. Measured on the CPU: {} ({}).",
+        "{} ({} parameters) on {}; {} steps of {} samples; seeds {}. Measured on the {}: {} ({}).",
         s.model,
         units::count(s.parameters as u64),
         s.data,
         units::count(s.steps),
         s.batch,
         seeds.join(", "),
+        s.device,
         s.processor,
         s.engine
     )

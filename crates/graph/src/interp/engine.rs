@@ -8,10 +8,12 @@ use crate::dtype::DType;
 use crate::engine::{
     Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots, scalar_output,
 };
+use crate::engine_info::{Arithmetic, Device, EngineIdentity, PolicyDescription};
 use crate::footprint::Footprint;
 use crate::graph::{Graph, Node, OutputId, Slot};
 use crate::op::Op;
 use crate::plan::Plan;
+use crate::precision::Policy;
 
 /// Runs programs through the reference interpreter.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +72,19 @@ impl Memory for Slots {
 impl Engine for InterpreterEngine {
     fn name(&self) -> String {
         Target::name(self)
+    }
+
+    fn identity(&self) -> EngineIdentity {
+        EngineIdentity::new("interpreter").with("rounding", format!("{:?}", self.rounding).to_lowercase())
+    }
+
+    fn device(&self) -> Device {
+        Device { kind: "interpreter".into(), name: Target::name(self) }
+    }
+
+    fn describe(&self, _: &Policy) -> PolicyDescription {
+        let text = "f64, rounded to the type that each value is stored in".to_string();
+        PolicyDescription { arithmetic: Arithmetic::Widened, text }
     }
 
     fn target(&self) -> &dyn Target {

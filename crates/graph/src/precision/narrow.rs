@@ -3,6 +3,7 @@
 use halfstep_float::Format;
 use serde::{Deserialize, Serialize};
 
+use crate::dtype::DType;
 use crate::op::{Beyond, Blocks, MxScale};
 
 /// How the operands of contractions become codes of 8 or 4 bits.
@@ -99,6 +100,15 @@ impl Narrow {
     /// Whether a scale is derived from the largest magnitude of a whole tensor, of which a rank sees only its part.
     pub fn sees_whole_tensors(&self) -> bool {
         matches!(self.scaling, Scaling::Delayed { .. } | Scaling::Current { .. } | Scaling::Nvfp4)
+    }
+
+    /// The types that codes are stored in. Those of blocks are stored with their scales multiplied in.
+    pub(super) fn stored(&self) -> [DType; 2] {
+        [self.forward, self.backward].map(|format| match (self.in_blocks(), format) {
+            (false, Format::E4m3) => DType::E4m3,
+            (false, Format::E5m2) => DType::E5m2,
+            _ => DType::Bf16,
+        })
     }
 
     /// The blocks of an operand whose contraction sums along `axis`.

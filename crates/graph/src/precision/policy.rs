@@ -1,10 +1,12 @@
 //! Policies: what a user says about precision.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::narrow::Narrow;
 use crate::dtype::{DType, Split};
-use crate::state_formats::{StateFormats, WeightFormat};
+use crate::state_formats::{MomentFormat, StateFormats, WeightFormat};
 
 /// What to do with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -125,6 +127,20 @@ impl Policy {
     /// made of it. In f32 products they would only lose digits, and f16 has not their range.
     pub fn takes(&self, weights: WeightFormat) -> bool {
         weights == WeightFormat::F32 || self.low == Some(DType::Bf16)
+    }
+
+    /// The types that a program under this policy stores values in. Whole numbers are i32 under every policy.
+    pub fn dtypes(&self) -> BTreeSet<DType> {
+        let codes = self.narrow.iter().flat_map(|narrow| narrow.stored());
+        let exceptions = self.overrides.iter().filter(|o| o.rule == Rule::Bf16).map(|_| DType::Bf16);
+        let weights = (self.state.weights != WeightFormat::F32).then_some(DType::Bf16);
+        let moments = match self.state.moments {
+            MomentFormat::F32 => DType::F32,
+            MomentFormat::Bf16 => DType::Bf16,
+            MomentFormat::Int8 => DType::U8,
+        };
+        let all = [DType::F32, moments].into_iter().chain(self.low).chain(weights);
+        all.chain(codes).chain(exceptions).collect()
     }
 
     /// The exception that holds for `name`, if any.

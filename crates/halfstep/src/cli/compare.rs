@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use halfstep::cpu::isa::{Isa, Level};
+use halfstep::cpu::host;
 use halfstep::evidence::logits::Source;
 use halfstep::evidence::report::{Picture, Section};
 use halfstep::evidence::robustness::Robustness;
@@ -28,6 +28,7 @@ use halfstep::evidence::{
 };
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
+use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, RunDir};
@@ -38,7 +39,7 @@ use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine, numerics, output, prepare, ranks, stress, verdict};
+use super::{interrupt, numerics, output, prepare, ranks, stress, verdict};
 
 /// File of the comparison's numbers.
 const RESULTS: &str = "results.json";
@@ -87,7 +88,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     interrupt::listen();
     let folder = cache_folder(&args, &top, &say);
     spread::lead(ranks, &folder)?;
-    let cache = Cache::at(folder)?;
+    let cache = Cache::at(folder, engine.identity())?;
 
     let start = Instant::now();
     let mut compared = Vec::new();
@@ -95,7 +96,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
     let several = arms.len() > 1;
     let mut stressed = Vec::new();
     for arm in arms {
-        let setup = setup(&arm, engine.name())?;
+        let setup = setup(&arm, engine.as_ref())?;
         say(&format!("{} on {}", output::bold(&setup.model), setup.data));
         say(&format!(
             "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
@@ -117,7 +118,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         }
         let runs = obtained.into_iter().map(|o| o.result).collect();
         let mut comparison = Comparison::new(setup, runs, assessments);
-        comparison.notes.extend(not_split_here(&comparison.setup.policies)?);
+        comparison.notes.extend(not_split_here(&comparison.setup.policies, engine.as_ref())?);
         if !args.json {
             output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         }
@@ -426,23 +427,31 @@ fn under_stress(
     Ok(Some((name, measured)))
 }
 
-/// What must be said of policies that split f32 products into bf16 ones where the processor does not.
-fn not_split_here(policies: &[String]) -> Result<Option<String>, Failure> {
-    let split = |name: &&String| Policy::named(name).is_ok_and(|p| p.split.is_some());
-    let names: Vec<&str> = policies.iter().filter(split).map(String::as_str).collect();
-    let (used, plural) = (Isa::from_env()?, if names.len() == 1 { "was" } else { "were" });
-    Ok((!names.is_empty() && used.level() < Level::Amx).then(|| {
+/// What must be said of policies that split f32 products into bf16 ones where the engine does not.
+fn not_split_here(policies: &[String], engine: &dyn Engine) -> Result<Option<String>, Failure> {
+    let (mut names, mut texts) = (Vec::new(), Vec::new());
+    for name in policies {
+        let policy = Policy::named(name)?;
+        let described = engine.describe(&policy);
+        if policy.split.is_some() && described.arithmetic != Arithmetic::Split {
+            names.push(name.as_str());
+            texts.push(described.text);
+        }
+    }
+    texts.dedup();
+    let plural = if names.len() == 1 { "was" } else { "were" };
+    Ok((!names.is_empty()).then(|| {
         format!(
-            "{} {plural} computed as fp32, because this processor ({used}) has no bf16 tiles: more accurate than the split \
-             and no slower. These runs say nothing about the split itself.",
-            names.join(" and ")
+            "{} {plural} computed as fp32 ({}). These runs say nothing about the split itself.",
+            names.join(" and "),
+            texts.join("; ")
         )
     }))
 }
 
-fn setup(arm: &Arm, engine: String) -> Result<Setup, Failure> {
+fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
     let (experiment, recipe) = (&arm.experiment, &arm.experiment.recipe);
-    let per_sample = experiment.info.input.labels_per_sample();
+    let (per_sample, device) = (experiment.info.input.labels_per_sample(), engine.device());
     Ok(Setup {
         name: arm.name.clone(),
         model: prepare::describe_model(experiment),
@@ -458,8 +467,9 @@ fn setup(arm: &Arm, engine: String) -> Result<Setup, Failure> {
         rates: protocol::rates(recipe),
         targets_measured: one_run::measured_samples(experiment).len() * per_sample,
         targets: experiment.data.test.len() * per_sample,
-        engine,
-        processor: machine::processor_or_kind(),
+        engine: engine.name(),
+        device: device.kind,
+        processor: device.name,
         version: env!("CARGO_PKG_VERSION").into(),
     })
 }
@@ -470,7 +480,7 @@ fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> R
     dir.write("report.html", report.html()?.as_bytes())?;
     let arms: Vec<(&Setup, &[RunResult])> =
         study.arms.iter().map(|c| (&c.setup, c.runs.as_slice())).collect();
-    let memory = machine::memory_bytes().map_or(0.0, |(all, _)| all as f64 / 1e9);
+    let memory = host::memory_bytes().map_or(0.0, |all| all as f64 / 1e9);
     dir.write(EMISSIONS, cost::emissions_csv(&arms, memory).as_bytes())?;
     Ok(())
 }

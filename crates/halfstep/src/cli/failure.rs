@@ -6,6 +6,7 @@ use halfstep::cpu::isa::IsaError;
 use halfstep::data::DataError;
 use halfstep::evidence::report::ReportError;
 use halfstep::graph::communicator::CommunicatorError;
+use halfstep::graph::precision::PolicyError;
 use halfstep::train::checkpoint::CheckpointError;
 use halfstep::train::recipe::RecipeError;
 use halfstep::train::run_dir::RunDirError;
@@ -92,6 +93,7 @@ macro_rules! failures {
 
 failures! {
     IsaError => ASKED,
+    PolicyError => ASKED,
     DataError => ASKED,
     CheckpointError => FAILED,
     ReportError => FAILED,

@@ -3,14 +3,17 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
 use serde::Serialize;
 
 use super::args::Info;
 use super::failure::Failure;
-use super::{machine, output};
+use super::output;
 
 #[derive(Serialize)]
 struct Set {
@@ -23,7 +26,8 @@ struct Set {
 #[derive(Serialize)]
 struct RunsOn {
     precision: &'static str,
-    runs_on: &'static str,
+    runs_on: String,
+    arithmetic: Arithmetic,
 }
 
 /// What `--json` prints.
@@ -41,63 +45,18 @@ struct Printed {
     precisions: Vec<RunsOn>,
 }
 
-/// What the kernels compute matrix products with, for each of [`Policy::NAMES`].
-fn runs_on(level: Level) -> Vec<RunsOn> {
-    let texts = match level {
-        Level::Portable => [
-            "f32, portable code",
-            "f32 products of bf16 values (exact), portable code: saves memory, not time",
-            "f32 products of f16 values (exact), portable code: saves memory, not time",
-            "f32, portable code, there being no bf16 tiles: as accurate and as fast as fp32",
-            "f32, portable code, there being no bf16 tiles: as accurate and as fast as fp32",
-        ],
-        Level::Avx2 => [
-            "f32 multiply-add, AVX2",
-            "f32 multiply-add of bf16 values (exact products), AVX2: saves memory, not time",
-            "f32 multiply-add of f16 values (exact products), AVX2: saves memory, not time",
-            "f32 multiply-add, AVX2, there being no bf16 tiles: as accurate and as fast as fp32",
-            "f32 multiply-add, AVX2, there being no bf16 tiles: as accurate and as fast as fp32",
-        ],
-        Level::Avx512 => [
-            "f32 multiply-add, AVX-512",
-            "f32 multiply-add of bf16 values (exact products), AVX-512: saves memory, not time",
-            "f32 multiply-add of f16 values (exact products), AVX-512: saves memory, not time",
-            "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
-            "f32 multiply-add, AVX-512, there being no bf16 tiles: as accurate and as fast as fp32",
-        ],
-        Level::Avx512Bf16 => [
-            "f32 multiply-add, AVX-512",
-            "AVX512-BF16: exact bf16 products added in pairs, f32 sums",
-            "f32 multiply-add of f16 values (exact products), AVX-512: saves memory, not time",
-            "f32 multiply-add, AVX-512, faster here than three bf16 passes: as accurate and as fast as fp32",
-            "f32 multiply-add, AVX-512, faster here than six bf16 passes: as accurate and as fast as fp32",
-        ],
-        Level::Amx | Level::AmxFp16 => [
-            "f32 multiply-add, AVX-512",
-            "AMX tiles: exact bf16 products, f32 sums",
-            if level == Level::Amx {
-                "AMX tiles: each f16 value as the exact sum of two bf16 values, four passes"
-            } else {
-                "AMX-FP16 tiles: exact f16 products, f32 sums"
-            },
-            "AMX tiles: each f32 value as two bf16 terms, three passes; error within 2^-15 of |A||B|",
-            "AMX tiles: each f32 value as three bf16 terms, six passes; error within 2^-23 of |A||B|",
-        ],
+/// What the engine computes each policy with.
+fn runs_on(engine: &dyn Engine) -> Result<Vec<RunsOn>, Failure> {
+    let of = |precision| {
+        let described = engine.describe(&Policy::named(precision)?);
+        Ok(RunsOn { precision, runs_on: described.text, arithmetic: described.arithmetic })
     };
-    // The values of codes are exact in bf16: formats below 16 bits are rehearsed on what multiplies bf16.
-    let narrow = match level {
-        Level::Amx | Level::AmxFp16 => "rehearsed: exact codes, multiplied by AMX tiles as bf16, f32 sums",
-        Level::Avx512Bf16 => "rehearsed: exact codes, multiplied by AVX512-BF16 as bf16, f32 sums",
-        Level::Portable | Level::Avx2 | Level::Avx512 => {
-            "rehearsed: exact codes, multiplied as f32 (exact products): shows quality, saves memory, not time"
-        }
-    };
-    let texts = texts.into_iter().chain(std::iter::repeat(narrow));
-    Policy::NAMES.into_iter().zip(texts).map(|(precision, runs_on)| RunsOn { precision, runs_on }).collect()
+    Policy::NAMES.into_iter().map(of).collect()
 }
 
 /// Runs the command.
 pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+    let engine = halfstep::engine(threads)?;
     let used = Isa::from_env()?;
     let set = |level: Level| {
         let lacks = match Isa::new(level) {
@@ -106,18 +65,17 @@ pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         };
         Set { name: level.name(), available: lacks.is_empty(), lacks }
     };
-    let memory = machine::memory_bytes();
     let printed = Printed {
         version: env!("CARGO_PKG_VERSION"),
-        processor: machine::processor_or_kind(),
+        processor: engine.device().name,
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         threads: halfstep::threads_or_all(threads).get(),
-        memory_bytes: memory.map(|m| m.0),
-        available_bytes: memory.map(|m| m.1),
+        memory_bytes: host::memory_bytes(),
+        available_bytes: host::available_bytes(),
         instruction_sets: Level::ALL.map(set).into(),
         used: used.level().name(),
         forced: std::env::var_os("HALFSTEP_ISA").is_some(),
-        precisions: runs_on(used.level()),
+        precisions: runs_on(engine.as_ref())?,
     };
     if args.json {
         output::json(&printed)?;

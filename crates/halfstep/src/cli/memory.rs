@@ -2,13 +2,13 @@
 
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
+use halfstep::graph::engine_info::FreeMemory;
 use halfstep::graph::{ByteSize, Footprint};
 use halfstep::train::memory::{StepStages, step_stages};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::step::snapshot_bytes;
 
 use super::failure::Failure;
-use super::machine::{self, Available};
 
 /// Bytes that a run needs at one time, by what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,25 +50,25 @@ fn need(
     Ok(Need { state: plan.footprint.state, scratch: besides_state(plan.footprint).max(end), snapshot })
 }
 
-/// An error if one of the precisions does not fit in the memory that is to be had, with the setting that would make it fit.
-/// Where the system does not say how much there is, nothing is refused.
+/// An error if one of the precisions does not fit in the memory that is free, with the setting that would make it fit.
+/// Where the engine does not say how much that is, nothing is refused.
 pub fn check(
     experiment: &Experiment,
     engine: &dyn Engine,
     policies: &[String],
     checkpoints: bool,
 ) -> Result<(), Failure> {
-    match machine::available_memory() {
-        Some(limit) => check_within(limit, experiment, engine, policies, checkpoints),
+    match engine.free_memory() {
+        Some(free) => check_within(&free, experiment, engine, policies, checkpoints),
         None => Ok(()),
     }
 }
 
-/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the system does not say, they do.
+/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does not say how much is free, they do.
 pub fn fits(experiment: &Experiment, engine: &dyn Engine, policy: &str, runs: usize) -> bool {
     let parts = experiment.recipe.train.options.accumulate;
     let need = need(experiment, engine, policy, parts, true, None).map_or(usize::MAX, Need::total);
-    machine::available_memory().is_none_or(|limit| need.saturating_mul(runs) <= limit.bytes / 10 * 9)
+    engine.free_memory().is_none_or(|free| need.saturating_mul(runs) <= free.bytes / 10 * 9)
 }
 
 /// Bytes that a run in `policy` needs at one time.
@@ -78,7 +78,7 @@ pub fn total(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Resu
 }
 
 fn check_within(
-    limit: Available,
+    free: &FreeMemory,
     experiment: &Experiment,
     engine: &dyn Engine,
     policies: &[String],
@@ -87,7 +87,7 @@ fn check_within(
     let (batch, parts) = (experiment.recipe.train.batch, experiment.recipe.train.options.accumulate);
     for policy in policies {
         let found = need(experiment, engine, policy, parts, checkpoints, None)?;
-        if found.total() <= limit.bytes {
+        if found.total() <= free.bytes {
             continue;
         }
         let copy = match found.snapshot {
@@ -101,15 +101,15 @@ fn check_within(
             units::bytes(found.state),
             units::bytes(found.scratch),
             batch / parts,
-            units::bytes(limit.bytes),
-            limit.source.words(),
+            units::bytes(free.bytes),
+            free.limit,
         );
         // What does not even keep within its budget does not fit.
         let fits = |policy: &str, parts: usize, budget: Option<ByteSize>| {
             let need = need(experiment, engine, policy, parts, checkpoints, budget).ok();
-            need.filter(|need| need.total() <= limit.bytes)
+            need.filter(|need| need.total() <= free.bytes)
         };
-        return Err(Failure::asked(message, advice(experiment, policy, found, limit.bytes, fits)));
+        return Err(Failure::asked(message, advice(experiment, policy, found, free.bytes, fits)));
     }
     Ok(())
 }
@@ -152,7 +152,6 @@ fn advice(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::machine::Limit;
     use halfstep::train::recipe::Recipe;
 
     const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
@@ -167,8 +166,8 @@ mod tests {
         let need =
             |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true, None).unwrap();
         let check = |bytes| {
-            let limit = Available { bytes, source: Limit::ControlGroup };
-            check_within(limit, &experiment, engine.as_ref(), &policies, true)
+            let free = FreeMemory { bytes, limit: "are left of what the container or job may use".into() };
+            check_within(&free, &experiment, engine.as_ref(), &policies, true)
         };
         let whole = need("fp32", 1);
         // All state is f32: four weights, two moments of each and a counter, each slot at a multiple of 64 bytes.

@@ -90,7 +90,7 @@ impl Identity {
     }
 }
 
-/// An error unless all ranks have the same version, instruction set, data and program.
+/// An error unless all ranks have the same version, engine, data and program.
 pub fn agree(
     ranks: Option<&Arc<Communicator>>,
     experiment: &Experiment,
@@ -99,11 +99,9 @@ pub fn agree(
 ) -> Result<(), Failure> {
     let Some(ranks) = ranks.filter(|r| r.size() > 1) else { return Ok(()) };
     let session = experiment.session(engine, policy, experiment.recipe.seed)?;
-    let engine = engine.name();
     let own = Identity {
         version: env!("CARGO_PKG_VERSION").into(),
-        // Threads may differ.
-        engine: engine.split(", ").next().unwrap_or(&engine).into(),
+        engine: engine.identity().to_string(),
         data: experiment.info.fingerprint.clone(),
         program: format!("{} steps", session.plan().groups.steps.len()),
     };

@@ -209,7 +209,8 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
             checkpoints: stats.into(),
         })?;
     } else {
-        output::raw(&format!("\n{}", output::fields(&summary(record, stats, dir.path()))));
+        let device = engine.device().kind;
+        output::raw(&format!("\n{}", output::fields(&summary(record, stats, dir.path(), &device))));
     }
     if let Some(e) = unwritten {
         Failure::failed(e).show();
@@ -320,7 +321,12 @@ fn without_threads(name: &str) -> &str {
     name.split(", ").next().unwrap_or(name)
 }
 
-fn summary(record: &RunRecord, stats: CheckpointStats, run: &Path) -> Vec<(&'static str, String)> {
+fn summary(
+    record: &RunRecord,
+    stats: CheckpointStats,
+    run: &Path,
+    device: &str,
+) -> Vec<(&'static str, String)> {
     let stood_still = (stats.copying + stats.waiting).as_secs_f64();
     let share = if record.wall_seconds > 0.0 { stood_still / record.wall_seconds } else { 0.0 };
     let checkpoints = match stats.written {
@@ -334,7 +340,7 @@ fn summary(record: &RunRecord, stats: CheckpointStats, run: &Path) -> Vec<(&'sta
     };
     vec![
         ("train loss", record.final_train_loss().map_or("–".into(), |l| format!("{l:.4}"))),
-        ("step", record.median_ms().map_or("–".into(), units::milliseconds) + " on this CPU"),
+        ("step", record.median_ms().map_or("–".into(), units::milliseconds) + " on this " + device),
         ("skipped steps", units::count(record.skipped)),
         ("step's scratch", units::bytes(record.arena_bytes)),
         ("weights and optimiser", units::bytes(record.state_bytes.total())),

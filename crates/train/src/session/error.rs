@@ -1,6 +1,7 @@
 //! Why a step was skipped, and why training cannot go on.
 
 use halfstep_graph::engine::EngineError;
+use halfstep_graph::engine_info::UnsupportedPolicy;
 use halfstep_graph::{BudgetError, GraphError};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,9 @@ pub enum TrainError {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The engine does not run plans of the policy.
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedPolicy),
     /// A setting out of range.
     #[error(transparent)]
     Setting(#[from] SettingError),

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
+use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, Level};
 use halfstep::cpu::pool::Pool;
 use halfstep::cpu::roofline::Roofline;
@@ -251,7 +252,7 @@ pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, 
     let measured = cases.into_iter().zip(rounds).filter_map(|(case, told)| summary(case, told, &roofs));
     let printed = Printed {
         program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
-        processor: machine::processor_or_kind(),
+        processor: host::processor(),
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         instruction_set: isa.level().name(),
         cases: measured.collect(),

@@ -1,4 +1,4 @@
-//! Runs that were made before, found again by what decided them: recipe, data, program, instruction set, precision and seed.
+//! Runs that were made before, found again by what decided them: recipe, data, program, engine, precision and seed.
 //!
 //! An entry is a run directory of its own. It is finished once it has `record.json`, which is written last and has the
 //! checksum of every other file; until then it can be gone on with from its checkpoints. Nothing is trained twice, and what is
@@ -9,9 +9,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use halfstep::cpu::isa::Isa;
 use halfstep::data::{DataTable, Preprocessing};
 use halfstep::evidence::{Inference, Spent, Way};
+use halfstep::graph::engine_info::EngineIdentity;
 use halfstep::graph::precision::Policy;
 use halfstep::nn::ModelSpec;
 use halfstep::train::metrics::RunRecord;
@@ -35,14 +35,14 @@ pub const LOGITS: &str = "logits.safetensors";
 /// The environment's name for another place.
 const PLACE: &str = "HALFSTEP_CACHE";
 /// Of entries; another one is not read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A folder of runs.
 pub struct Cache {
     folder: PathBuf,
     /// SHA-256 of this program: another build may compute other bits.
     program: String,
-    isa: String,
+    engine: EngineIdentity,
 }
 
 /// Everything that decides a run's results. The number of threads is not in it: results do not depend on it.
@@ -50,8 +50,7 @@ pub struct Cache {
 struct Identity<'a> {
     format: u32,
     program: &'a str,
-    isa: &'a str,
-    fusion: Option<String>,
+    engine: &'a EngineIdentity,
     fingerprint: &'a str,
     /// Without paths: the fingerprint stands for what is there.
     data: DataTable,
@@ -132,15 +131,15 @@ pub fn place() -> Option<PathBuf> {
 }
 
 impl Cache {
-    /// The cache in a folder, which need not be there.
+    /// The cache in a folder, which need not be there, of runs on engines of this identity.
     ///
     /// # Errors
     /// The program cannot read itself.
-    pub fn at(folder: PathBuf) -> Result<Cache, Failure> {
+    pub fn at(folder: PathBuf, engine: EngineIdentity) -> Result<Cache, Failure> {
         let own = std::env::current_exe().and_then(|path| Sum::of(&path));
         let program =
             own.map_err(|e| Failure::failed(format!("this program cannot read itself: {e}")))?.sha256;
-        Ok(Cache { folder: folder.join("runs"), program, isa: Isa::from_env()?.to_string() })
+        Ok(Cache { folder: folder.join("runs"), program, engine })
     }
 
     /// Names a run by what decides it.
@@ -156,8 +155,7 @@ impl Cache {
         let identity = Identity {
             format: FORMAT,
             program: &self.program,
-            isa: &self.isa,
-            fusion: std::env::var("HALFSTEP_FUSE").ok(),
+            engine: &self.engine,
             fingerprint: &experiment.info.fingerprint,
             data,
             preprocessing: &experiment.data.preprocessing,

@@ -107,7 +107,7 @@ pub fn run(
 ) -> Result<ExitCode, Failure> {
     let sd = args.sd.as_deref().map(given).transpose()?;
     let place = if args.no_cache { None } else { cache::place() };
-    let cache = place.map(Cache::at).transpose()?;
+    let cache = place.map(|place| Cache::at(place, engine.identity())).transpose()?;
     let name = recipe.name.clone();
     let (power, most) = (recipe.compare.power, recipe.compare.max_divergence);
     let recipes = match recipe.ablation.is_empty() {
@@ -171,7 +171,7 @@ fn planned(
     let precisions = precisions(&experiment, &policies, engine, threads, &there)?;
     let goal = protocol.power;
     let arm = Arm { name, experiment, protocol, dir: None };
-    let mut setup = setup(&arm, engine.name())?;
+    let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
     let measured = assessments(&setup, &there, threads)?;
     let candidates: Vec<Candidate> = candidates

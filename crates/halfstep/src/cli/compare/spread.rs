@@ -34,7 +34,7 @@ pub fn help(
 ) -> Result<ExitCode, Failure> {
     let folder = String::from_utf8(ranks.broadcast(Vec::new())?);
     let folder = folder.map_err(|e| CommunicatorError::Failed(e.to_string()))?;
-    let cache = Cache::at(PathBuf::from(folder))?;
+    let cache = Cache::at(PathBuf::from(folder), engine.identity())?;
     interrupt::listen();
     let recipes = match recipe.ablation.is_empty() {
         true => vec![(recipe.name.clone(), recipe)],
@@ -44,7 +44,7 @@ pub fn help(
         let experiment = prepare::prepare(recipe)?;
         let protocol = protocol::of(&experiment.recipe)?;
         let arm = Arm { name, experiment, protocol, dir: None };
-        let setup = setup(&arm, engine.name())?;
+        let setup = setup(&arm, engine)?;
         obtain(&arm, &cache, &setup, all, args.jobs, Some(ranks), &|_| {})?;
         if stops(Some(ranks))? {
             break;
