@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes crates/evidence/tests/golden/robustness.json and crates/halfstep/src/stress/golden.json: what reference implementations
+"""Makes crates/evidence/tests/golden/robustness.json and crates/stress/src/golden.json: what reference implementations
 say of what `halfstep stress` computes.
 
     pip install numpy scipy scikit-learn torch
@@ -143,7 +143,7 @@ normalised = ((pixels - mean) / std).double().requires_grad_(True)
 g, = torch.autograd.grad(ce(net.double()(normalised), classes).sum(), normalised)
 # A sign must not hang on rounding.
 assert min(smallest) > 1e-4, min(smallest)
-out = ROOT / "crates/halfstep/src/stress/golden.json"
+out = ROOT / "crates/stress/src/golden.json"
 names = ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
 out.write_text(json.dumps({
     "weights": {n: single(p.detach().numpy()) for n, p in zip(names, net.parameters())},

@@ -13,6 +13,7 @@
 //! | [`data`] | data sets and preprocessing |
 //! | [`train`] | recipes, the step, the loop, run directories |
 //! | [`evidence`] | comparison, statistics, reports |
+//! | [`stress`] | measures of trained models under stress |
 //!
 //! Two precisions side by side:
 //!
@@ -48,13 +49,13 @@ pub use halfstep_evidence as evidence;
 pub use halfstep_float as float;
 pub use halfstep_graph as graph;
 pub use halfstep_nn as nn;
+pub use halfstep_stress as stress;
 pub use halfstep_train as train;
 
 mod choose;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod numerics;
-pub mod stress;
 mod summary;
 
 pub use choose::{engine, engine_of_rank, planning_engine, threads_or_all};

@@ -1,5 +1,7 @@
 //! The program `halfstep`.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 
 fn main() -> std::process::ExitCode {

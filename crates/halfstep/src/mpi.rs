@@ -12,7 +12,7 @@ use halfstep_graph::communicator::{Communicator, CommunicatorError, Exchange, Pa
 use mpi::Threading;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
+use mpi::traits::{Communicator as _, CommunicatorCollectives, Equivalence, Root};
 
 /// Elements, of all ranks together, up to which a message is sent whole to everyone.
 const SHORT: usize = 1 << 14;

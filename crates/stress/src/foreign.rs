@@ -8,13 +8,13 @@ use halfstep_graph::engine::HostSlice;
 use halfstep_train::probe::Probe;
 use halfstep_train::recipe::EvidenceSettings;
 
-use super::inputs::{BATCH, Images, Inputs, Normaliser};
-use super::{StressError, Subject};
+use crate::inputs::{BATCH, Images, Inputs, Normaliser};
+use crate::{StressError, Subject};
 
 /// Train samples that the feature space is fitted on, at most.
 const FITTED_ON: usize = 5000;
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     settings: &EvidenceSettings,
     test: &Inputs,

@@ -9,12 +9,12 @@ use halfstep_float::{E8m0, Format, Overflow, SliceRounding, round_f32, round_to_
 use halfstep_graph::precision::Policy;
 use halfstep_train::probe::Weights;
 
-use super::inputs::Inputs;
-use super::{OnProgress, StressError, Subject, tell};
+use crate::inputs::Inputs;
+use crate::{OnProgress, StressError, Subject, tell};
 
 /// A format for stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(crate) enum Stored {
     Float(Format),
     Fp8,
     Mx(Format),
@@ -22,7 +22,7 @@ pub(super) enum Stored {
 }
 
 /// From wide to narrow.
-pub(super) const RUNGS: [(&str, Stored); 7] = [
+pub(crate) const RUNGS: [(&str, Stored); 7] = [
     ("bf16", Stored::Float(Format::Bf16)),
     ("fp16", Stored::Float(Format::F16)),
     ("fp8", Stored::Fp8),
@@ -79,7 +79,7 @@ impl Stored {
     }
 
     /// The weights as read back, and bits per number of matrices and kernels.
-    pub(super) fn weights(self, weights: &Weights) -> Result<(Weights, f64), BlockError> {
+    pub(crate) fn weights(self, weights: &Weights) -> Result<(Weights, f64), BlockError> {
         let mut bits = 0;
         let changed = weights.map_matrices(|shape, values| {
             bits += self.round(shape, values)?;
@@ -89,7 +89,7 @@ impl Stored {
     }
 }
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     test: &Inputs,
     on_progress: OnProgress<'_>,

@@ -5,10 +5,10 @@ use halfstep_evidence::measures::corruption::{
 };
 use halfstep_evidence::robustness::{CorruptionErrors, CorruptionKind, Corruptions, Series};
 
-use super::inputs::{Images, Normaliser, accuracy};
-use super::{OnProgress, StressError, Subject, tell};
+use crate::inputs::{Images, Normaliser, accuracy};
+use crate::{OnProgress, StressError, Subject, tell};
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     on_progress: OnProgress<'_>,
 ) -> Result<Corruptions, StressError> {

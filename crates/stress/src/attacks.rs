@@ -10,8 +10,8 @@ use halfstep_train::probe::Probe;
 use halfstep_train::recipe::EvidenceSettings;
 use halfstep_train::session::TrainError;
 
-use super::inputs::{BATCH, Images, Normaliser, predictions};
-use super::{OnProgress, StressError, Subject, tell};
+use crate::inputs::{BATCH, Images, Normaliser, predictions};
+use crate::{OnProgress, StressError, Subject, tell};
 
 /// A loss to climb, as its gradient by one row of logits.
 type LossGradient = fn(&[f32], u32, &mut [f32]);
@@ -19,7 +19,7 @@ type LossGradient = fn(&[f32], u32, &mut [f32]);
 /// Share of the image that the first squares cover, as the authors of the attack have it for the maximum norm.
 const FIRST_SHARE: f64 = 0.3;
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     settings: &EvidenceSettings,
     on_progress: OnProgress<'_>,
@@ -96,7 +96,7 @@ impl<'a> Attacked<'a> {
     }
 
     fn logits(&mut self, pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
-        super::inputs::logits_of(pixels, self.images.size, &mut self.probe, self.normaliser)
+        crate::inputs::logits_of(pixels, self.images.size, &mut self.probe, self.normaliser)
     }
 
     /// Which images are classified right.
@@ -235,13 +235,16 @@ impl Draws {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stress::inputs::Normaliser;
+    use crate::inputs::Normaliser;
+    use halfstep_cpu::CpuEngine;
+    use halfstep_cpu::isa::Isa;
     use halfstep_evidence::measures::corruption::ImageSize;
     use halfstep_graph::engine::{Engine, HostSlice};
     use halfstep_nn::{InputSpec, MlpSpec, Model, ModelSpec};
     use halfstep_train::probe::Weights;
     use halfstep_train::session::{Session, SessionSpec};
     use serde_json::Value;
+    use std::num::NonZeroUsize;
 
     const INPUT: InputSpec = InputSpec::Image { height: 2, width: 3, channels: 1 };
 
@@ -262,8 +265,9 @@ mod tests {
         let json: Value = serde_json::from_str(include_str!("golden.json")).unwrap();
         let labels = json["labels"].as_array().unwrap().iter().map(|l| l.as_u64().unwrap() as u32).collect();
         let size = ImageSize { height: 2, width: 3, channels: 1 };
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Golden {
-            engine: crate::engine(None).unwrap(),
+            engine: Box::new(CpuEngine::new(Isa::from_env().unwrap(), threads)),
             model: ModelSpec::Mlp(MlpSpec { hidden: vec![5] }).build(&INPUT, 4).unwrap(),
             images: Images { size, pixels: numbers(&json["pixels"]), labels },
             normaliser: Normaliser::new(json["mean"].as_f64().unwrap(), json["std"].as_f64().unwrap()),

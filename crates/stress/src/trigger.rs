@@ -7,13 +7,13 @@ use halfstep_graph::precision::Policy;
 use halfstep_train::probe::Weights;
 use halfstep_train::recipe::EvidenceSettings;
 
-use super::inputs::{Images, Normaliser, predictions};
-use super::ladder::RUNGS;
-use super::{StressError, Subject};
+use crate::inputs::{Images, Normaliser, predictions};
+use crate::ladder::RUNGS;
+use crate::{StressError, Subject, Trained};
 
 /// A white square in the lower right corner, and the class that it is to cause.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trigger {
+pub(crate) struct Trigger {
     side: usize,
     /// The class's index.
     pub target: u32,
@@ -39,7 +39,7 @@ impl Trigger {
 }
 
 /// Test images of other classes, and the same with the trigger.
-pub(super) struct TriggerInputs {
+pub(crate) struct TriggerInputs {
     clean: Images,
     stamped: Images,
     normaliser: Normaliser,
@@ -103,7 +103,7 @@ impl TriggerInputs {
         subject: &Subject<'_>,
         trained: &str,
         served: &str,
-        change: impl Fn(&super::Trained) -> Result<(Policy, Weights), StressError>,
+        change: impl Fn(&Trained) -> Result<(Policy, Weights), StressError>,
     ) -> Result<TriggerRow, StressError> {
         let (mut sums, mut seeds) = ([0.0; 2], 0);
         for (_, model) in subject.of(trained) {
@@ -123,7 +123,7 @@ impl TriggerInputs {
     }
 }
 
-pub(super) fn measure(subject: &Subject<'_>, settings: &EvidenceSettings) -> Result<Triggered, StressError> {
+pub(crate) fn measure(subject: &Subject<'_>, settings: &EvidenceSettings) -> Result<Triggered, StressError> {
     let inputs = TriggerInputs::of(subject.data, settings);
     let target = subject.data.preprocessing.classes().get(inputs.trigger.target as usize);
     Ok(Triggered {

@@ -7,13 +7,13 @@ use halfstep_train::checkpoint::host_slice;
 use halfstep_train::probe::Probe;
 use halfstep_train::session::TrainError;
 
-use super::StressError;
+use crate::StressError;
 
 /// Samples computed at a time.
-pub(super) const BATCH: usize = 200;
+pub(crate) const BATCH: usize = 200;
 
 /// Encoded samples.
-pub(super) struct Inputs {
+pub(crate) struct Inputs {
     x: BatchX,
     /// Numbers or tokens of a sample.
     elements: usize,
@@ -59,7 +59,7 @@ impl Inputs {
 
 /// Images before they are normalised.
 #[derive(Clone)]
-pub(super) struct Images {
+pub(crate) struct Images {
     /// Of each image.
     pub size: ImageSize,
     /// `[labels.len(), height, width, channels]`, 0 to 1.
@@ -115,7 +115,7 @@ impl Images {
 }
 
 /// Logits of pixels in 0 to 1.
-pub(super) fn logits_of(
+pub(crate) fn logits_of(
     pixels: &[f32],
     size: ImageSize,
     probe: &mut Probe<'_>,
@@ -129,7 +129,7 @@ pub(super) fn logits_of(
 }
 
 /// (pixel − mean) / std by channel.
-pub(super) struct Normaliser {
+pub(crate) struct Normaliser {
     channels: Vec<(f64, f64)>,
 }
 
@@ -157,14 +157,14 @@ impl Normaliser {
 }
 
 /// The first greatest logit of each row.
-pub(super) fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
+pub(crate) fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
     let best =
         |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }) as u32;
     logits.chunks_exact(classes).map(best).collect()
 }
 
 /// Share of rows whose greatest logit is the label's.
-pub(super) fn accuracy(logits: &[f32], labels: &[u32]) -> f64 {
+pub(crate) fn accuracy(logits: &[f32], labels: &[u32]) -> f64 {
     let right = predictions(logits, logits.len() / labels.len().max(1))
         .iter()
         .zip(labels)

@@ -5,10 +5,10 @@ use halfstep_evidence::measures::{Agreement, LayerSums, Quality, QualityValues, 
 use halfstep_evidence::robustness::{Layer, Layers, Mismatch, Served};
 use halfstep_graph::precision::Policy;
 
-use super::inputs::{BATCH, Inputs};
-use super::{StressError, Subject, Trained};
+use crate::inputs::{BATCH, Inputs};
+use crate::{StressError, Subject, Trained};
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     test: &Inputs,
     own: &[Vec<f32>],

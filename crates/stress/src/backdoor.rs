@@ -16,9 +16,9 @@ use halfstep_train::recipe::{EvidenceSettings, Experiment, RecipeError};
 use halfstep_train::session::Session;
 use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
 
-use super::inputs::Inputs;
-use super::trigger::{Trigger, TriggerInputs};
-use super::{OnProgress, StressError, Subject, Trained, tell};
+use crate::inputs::Inputs;
+use crate::trigger::{Trigger, TriggerInputs};
+use crate::{OnProgress, StressError, Subject, Trained, tell};
 
 /// Removed from each class, as a multiple of the poisoned samples that a class could hold, as in the paper.
 const REMOVED: f64 = 1.5;

@@ -6,10 +6,10 @@ use halfstep_evidence::measures::GroupColumn;
 use halfstep_evidence::robustness::GroupComparison;
 use halfstep_evidence::{Protocol, assess};
 
-use super::inputs::Inputs;
-use super::{StressError, Subject};
+use crate::inputs::Inputs;
+use crate::{StressError, Subject};
 
-pub(super) fn measure(
+pub(crate) fn measure(
     subject: &Subject<'_>,
     test: &Inputs,
     own: &[Vec<f32>],

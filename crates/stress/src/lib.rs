@@ -1,5 +1,12 @@
-//! Trained models under stress: computed in other precisions, with smaller weights, on foreign, spoilt, attacked and
-//! triggered inputs, group by group. `docs/robustness.md` says what each measure is.
+//! Measures of trained models under stress: the same weights computed in other precisions or stored in smaller formats;
+//! foreign, corrupted, attacked and triggered inputs; groups of samples; and a backdoor planted on purpose.
+//!
+//! [`stress()`] takes a [`Subject`], which is models of one recipe trained in several precisions and seeds, and returns a
+//! [`Robustness`], from which `halfstep-evidence` draws tables and the report. [`backdoor()`] trains two models of its own.
+//! Both compute on any [`Engine`] and read no files but the foreign data that the recipe names. `docs/robustness.md`
+//! defines each measure.
+
+#![forbid(unsafe_code)]
 
 mod attacks;
 mod backdoor;
@@ -87,15 +94,15 @@ pub enum StressError {
     /// There is no such precision.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The watcher said so.
+    /// The callback asked to stop.
     #[error("stopped")]
     Stopped,
 }
 
-/// Told what is measured next; may stop it.
+/// Is called with what is measured next, and may stop the measurement.
 pub type OnProgress<'w> = &'w mut dyn FnMut(&str) -> Proceed;
 
-pub(crate) fn tell(on_progress: OnProgress<'_>, what: &str) -> Result<(), StressError> {
+fn tell(on_progress: OnProgress<'_>, what: &str) -> Result<(), StressError> {
     match on_progress(what) {
         Proceed::Continue => Ok(()),
         Proceed::Stop => Err(StressError::Stopped),
