@@ -136,7 +136,7 @@ impl ImagePreprocessing {
             Normalise::Given { mean, .. } => {
                 let message =
                     format!("{} number(s), but the images have {} channel(s)", mean.len(), train.channels);
-                return Err(crate::spec::SpecError { key: Some("mean"), message }.into());
+                return Err(crate::spec::SpecError::at("mean", message).into());
             }
         };
         Ok(ImagePreprocessing {

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::error::DataError;
 use crate::files;
 use crate::images::idx;
-use crate::spec::{DataSpec, DataTable, IdxFiles, Kind, SpecError};
+use crate::spec::{
+    DataSpec, IdxFiles, IdxSpec, ImageOptions, Limits, RandomSplit, TailSplit, TestFrom, TextOptions,
+    TextSpec,
+};
 
 /// What was found at a path, and what to do with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,19 +163,22 @@ fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
     let train = read("train")?;
     let test = if idx::find(folder, "t10k", "images").is_some() { Some(read("t10k")?) } else { None };
     let distinct: std::collections::BTreeSet<u32> = train.labels.iter().copied().collect();
-    let mut table = DataTable::empty(Kind::Idx);
-    table.path = Some(folder.to_owned());
     let mut notes = Vec::new();
     if test.is_none() {
-        table.test_fraction = Some(0.2);
         notes.push("There are no test files (`t10k-…`): a fifth of the images is held out, the same share of every class.".to_owned());
     }
     let mut shape = vec![train.labels.len(), train.height, train.width];
     if train.channels > 1 {
         shape.push(train.channels);
     }
+    let spec = DataSpec::Idx(IdxSpec {
+        files: IdxFiles::Folder { path: folder.to_owned(), split: test.is_none().then(RandomSplit::default) },
+        limits: Limits::default(),
+        classes: None,
+        options: ImageOptions::default(),
+    });
     let found = Found::Idx { shape, classes: distinct.len(), test_images: test.map(|t| t.labels.len()) };
-    finish(folder, found, table, notes)
+    Ok(Inspection { path: folder.to_owned(), found, spec, notes })
 }
 
 fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
@@ -184,13 +190,15 @@ fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
         let reason = "neither text nor a known kind of data (it has bytes of value 0)".to_owned();
         return Err(DataError::Unrecognised { path: path.to_owned(), reason });
     }
-    let mut table = DataTable::empty(Kind::Text);
-    table.path = Some(path.to_owned());
-    table.test_fraction = Some(0.1);
     // Four windows must fit into the tenth that is held out, and a line of it may stay with the train text.
     let sequence =
         [256, 128, 64, 32, 16, 8].into_iter().find(|&t| text.len() / 10 > 4 * t + 200).unwrap_or(8);
-    table.sequence = Some(sequence);
+    let spec = DataSpec::Text(TextSpec {
+        path: path.to_owned(),
+        test: TestFrom::Split(TailSplit::default()),
+        limits: Limits::default(),
+        options: TextOptions { sequence, ..TextOptions::default() },
+    });
     let mut notes = vec!["The last tenth of the text is held out; each byte is a token.".to_owned()];
     if text.len() < 100_000 {
         let size = text.len();
@@ -200,28 +208,20 @@ fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
     }
     let characters = text.chars().collect::<std::collections::BTreeSet<_>>().len();
     let found = Found::Text { bytes: text.len(), lines: text.lines().count(), characters };
-    finish(path, found, table, notes)
-}
-
-fn finish(path: &Path, found: Found, table: DataTable, notes: Vec<String>) -> Result<Inspection, DataError> {
-    let spec = DataSpec::try_from(table)?;
     Ok(Inspection { path: path.to_owned(), found, spec, notes })
 }
 
 impl Inspection {
     /// The specification with `path` and `test_path` taken relative to a folder, where they lie in it: for a recipe that is
     /// written there.
-    ///
-    /// # Errors
-    /// None in practice: changing paths keeps a specification valid.
-    pub fn spec_relative_to(&self, folder: &Path) -> Result<DataSpec, SpecError> {
-        let mut table = DataTable::from(self.spec.clone());
-        for path in [&mut table.path, &mut table.test_path].into_iter().flatten() {
+    pub fn spec_relative_to(&self, folder: &Path) -> DataSpec {
+        let mut spec = self.spec.clone();
+        for path in spec.paths_mut() {
             if let Ok(relative) = path.strip_prefix(folder) {
                 *path = relative.to_owned();
             }
         }
-        DataSpec::try_from(table)
+        spec
     }
 
     /// Number of classes, or `None` for text.
@@ -236,8 +236,11 @@ impl Inspection {
     /// Whether the specification splits the data itself.
     pub fn holds_out(&self) -> bool {
         match &self.spec {
+            DataSpec::Bundled(_) => false,
             DataSpec::Idx(idx) => matches!(idx.files, IdxFiles::Folder { split: Some(_), .. }),
-            other => DataTable::from(other.clone()).test_path.is_none(),
+            DataSpec::Images(images) => matches!(images.test, TestFrom::Split(_)),
+            DataSpec::Csv(csv) => matches!(csv.test, TestFrom::Split(_)),
+            DataSpec::Text(text) => matches!(text.test, TestFrom::Split(_)),
         }
     }
 }

@@ -52,9 +52,9 @@ pub use nearest::nearest;
 pub use preprocessing::Preprocessing;
 pub use sampler::{InOrder, Sampler};
 pub use spec::{
-    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, DataTable, IdxFiles, IdxSpec, ImageOptions,
-    ImagesSpec, Kind, Limits, MissingNumbers, Normalise, RandomSplit, SpecError, TailSplit, TestFrom,
-    TextOptions, TextSpec, TokenizerKind, TokenizerSpec,
+    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles,
+    ImageOptions, ImagesSpec, Limits, MissingNumbers, Normalise, RandomSplit, SpecError, TailSplit, TestFrom,
+    TestPath, TextOptions, TextSpec, TokenizerSpec,
 };
 pub use table::{ColumnEncoder, Encoding, GroupLabels, TableEncoder, TableSamples};
 pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

@@ -1,6 +1,5 @@
 //! From a [`DataSpec`] to a [`Dataset`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::bundled;
@@ -10,8 +9,8 @@ use crate::files;
 use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx};
 use crate::preprocessing::Preprocessing;
 use crate::spec::{
-    BundledSpec, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits,
-    MissingNumbers, SpecError, TestFrom, TextOptions, TextSpec,
+    BundledSpec, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec, Limits,
+    SpecError, TestFrom, TestPath, TextOptions, TextSpec,
 };
 use crate::split;
 use crate::table::encoder::{self, TableEncoder};
@@ -50,17 +49,11 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
         DataSpec::Bundled(BundledSpec::Adult { ignore, groups, limits }) => {
             let (train, test) = bundled::adult()?;
             let spec = CsvSpec {
-                path: train.path.clone(),
-                test: TestFrom::Files(test.path.clone()),
-                format: CsvFormat::default(),
-                target: bundled::ADULT_TARGET.into(),
-                ignore: ignore.clone(),
-                numeric: Vec::new(),
-                categorical: Vec::new(),
-                ordinal: BTreeMap::new(),
-                missing: MissingNumbers::Error,
-                groups: groups.clone(),
+                test: TestFrom::Files(TestPath { path: test.path.clone() }),
                 limits: *limits,
+                ignore: ignore.clone(),
+                groups: groups.clone(),
+                ..CsvSpec::new(train.path.clone(), bundled::ADULT_TARGET.into())
             };
             tables(&train, Some(&test), &spec)
         }
@@ -100,21 +93,21 @@ pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
             file(images)?;
             file(labels)?;
             match test {
-                TestFrom::Files((images, labels)) => file(images).and_then(|()| file(labels)),
+                TestFrom::Files(test) => file(&test.images).and_then(|()| file(&test.labels)),
                 TestFrom::Split(_) => Ok(()),
             }
         }
         DataSpec::Images(ImagesSpec { path, test, .. }) => {
             folder(path)?;
-            if let TestFrom::Files(path) = test { folder(path) } else { Ok(()) }
+            if let TestFrom::Files(test) = test { folder(&test.path) } else { Ok(()) }
         }
         DataSpec::Csv(CsvSpec { path, test, .. }) => {
             file(path)?;
-            if let TestFrom::Files(path) = test { file(path) } else { Ok(()) }
+            if let TestFrom::Files(test) = test { file(&test.path) } else { Ok(()) }
         }
         DataSpec::Text(TextSpec { path, test, .. }) => {
             file(path)?;
-            if let TestFrom::Files(path) = test { file(path) } else { Ok(()) }
+            if let TestFrom::Files(test) = test { file(&test.path) } else { Ok(()) }
         }
     }
 }
@@ -153,7 +146,7 @@ fn check_limits(limits: Limits, classes: usize) -> Result<(), DataError> {
         Some(limit) if limit < classes => {
             let message =
                 format!("{limit} is less than the {classes} classes, so that some could not be learnt");
-            Err(SpecError { key: Some("limit_train"), message }.into())
+            Err(SpecError::at("limit_train", message).into())
         }
         _ => Ok(()),
     }
@@ -186,7 +179,9 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
         }
         IdxFiles::Named { images, labels, test } => {
             let test = match test {
-                TestFrom::Files((images, labels)) => TestFrom::Files((base.join(images), base.join(labels))),
+                TestFrom::Files(IdxTestFiles { images, labels }) => {
+                    TestFrom::Files((base.join(images), base.join(labels)))
+                }
                 TestFrom::Split(split) => TestFrom::Split(*split),
             };
             ((base.join(images), base.join(labels)), test)
@@ -260,8 +255,8 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
     };
     // Names are checked before any image is decoded.
     let test_listing = match &spec.test {
-        TestFrom::Files(path) => {
-            let root = base.join(path);
+        TestFrom::Files(test) => {
+            let root = base.join(&test.path);
             let listing = folder::list(&root)?;
             if listing.classes.values().all(Vec::is_empty) {
                 return Err(DataError::Empty {
@@ -287,7 +282,7 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
             check_same_size(&set, &test, &spec.options, &root, &test_root)?;
             (set, test)
         }
-        (TestFrom::Files(path), None) => return Err(files::missing(&base.join(path), "folder")),
+        (TestFrom::Files(test), None) => return Err(files::missing(&base.join(&test.path), "folder")),
     };
     images(train, test, classes, &spec.options, spec.limits)
 }
@@ -296,7 +291,7 @@ fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
     let cells = read::read(&base.join(&spec.path), spec.format)?;
     let test = match &spec.test {
         TestFrom::Split(_) => None,
-        TestFrom::Files(path) => Some(read::read(&base.join(path), spec.format)?),
+        TestFrom::Files(test) => Some(read::read(&base.join(&test.path), spec.format)?),
     };
     tables(&cells, test.as_ref(), spec)
 }
@@ -351,7 +346,7 @@ fn load_text(spec: &TextSpec, base: &Path) -> Result<Dataset, DataError> {
             texts(train, test, spec.options, spec.limits)
         }
         TestFrom::Files(test) => {
-            let path = base.join(test);
+            let path = base.join(&test.path);
             let test = files::read_text(&path)?;
             some(&test, &path)?;
             texts(&content, &test, spec.options, spec.limits)

@@ -1,54 +1,12 @@
-//! The `[data]` section of a recipe: [`DataTable`] as it is written, [`DataSpec`] once it is known to fit together.
-//!
-//! The two are apart so that a deserialiser that knows lines (such as `toml`) can point at an unknown key or a wrong type in
-//! the flat table, and [`SpecError::key`] names the key to point at when the table's keys contradict each other.
+//! The `[data]` section of a recipe: [`DataSpec::read`] makes one from a table of TOML, serde writes one.
 
-mod check;
+mod read;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-
-/// The `kind` of data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// One of the sets that come with the program.
-    Bundled,
-    /// IDX files (the format of MNIST), plain or gzipped.
-    Idx,
-    /// A folder of PNG and JPEG images with one folder per class.
-    Images,
-    /// A CSV file.
-    Csv,
-    /// A UTF-8 text file.
-    Text,
-}
-
-impl Kind {
-    /// The name in a recipe.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Bundled => "bundled",
-            Kind::Idx => "idx",
-            Kind::Images => "images",
-            Kind::Csv => "csv",
-            Kind::Text => "text",
-        }
-    }
-}
-
-/// The `tokenizer` of a text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenizerKind {
-    /// Each byte of the UTF-8 text is a token; 256 tokens.
-    #[default]
-    Bytes,
-    /// Byte-level byte-pair encoding, trained on the train text (cargo feature `bpe`).
-    Bpe,
-}
 
 /// What to do with a missing cell of a numeric column. (In a column of categories, "missing" is a category of its own.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,124 +19,10 @@ pub enum MissingNumbers {
     Mean,
 }
 
-/// The `[data]` section exactly as written: every key, each optional but `kind`. Turn it into a [`DataSpec`] with `try_from`;
-/// the fields of `DataSpec` say in full what each key means, its range and its default.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataTable {
-    /// What the data are.
-    pub kind: Kind,
-    /// Which bundled set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The file or folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// File or folder of test samples.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test_path: Option<PathBuf>,
-    /// IDX file of images.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
-    /// IDX file of labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<PathBuf>,
-    /// IDX file of test images.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test_images: Option<PathBuf>,
-    /// IDX file of test labels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test_labels: Option<PathBuf>,
-    /// Share held out for testing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test_fraction: Option<f64>,
-    /// Which samples are held out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split_seed: Option<u64>,
-    /// Use at most so many train samples.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_train: Option<usize>,
-    /// Use at most so many test samples.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_test: Option<usize>,
-    /// Names of the classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub classes: Option<Vec<String>>,
-    /// Height and width.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resize: Option<[usize; 2]>,
-    /// 1 (gray) or 3 (colour).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub channels: Option<usize>,
-    /// Mean of each channel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<Vec<f64>>,
-    /// Standard deviation of each channel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub std: Option<Vec<f64>>,
-    /// Mirror train images at random.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub flip: Option<bool>,
-    /// Shift train images at random by up to so many pixels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crop_padding: Option<usize>,
-    /// Column to predict.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// Columns left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ignore: Option<Vec<String>>,
-    /// Columns of numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub numeric: Option<Vec<String>>,
-    /// Columns of categories.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub categorical: Option<Vec<String>>,
-    /// What to do with missing numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<MissingNumbers>,
-    /// Character between cells.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub delimiter: Option<char>,
-    /// Whether the first line names the columns.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header: Option<bool>,
-    /// How text becomes tokens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<TokenizerKind>,
-    /// Tokens of a byte-pair tokeniser.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vocab_size: Option<usize>,
-    /// Tokens of a window.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<usize>,
-    /// Columns by which measures are also given group by group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub groups: Option<Vec<String>>,
-    /// Columns of ordered categories, each with its order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ordinal: Option<BTreeMap<String, Vec<String>>>,
-}
-
-impl DataTable {
-    /// Every path it names.
-    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [
-            &mut self.path,
-            &mut self.test_path,
-            &mut self.images,
-            &mut self.labels,
-            &mut self.test_images,
-            &mut self.test_labels,
-        ]
-        .into_iter()
-        .flatten()
-    }
-}
-
-/// A `[data]` section that fits together; what each kind of data needs, with defaults filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "DataTable", into = "DataTable")]
+/// A `[data]` section that fits together; what each kind of data needs, with defaults filled in. Every default is written
+/// out, so that a stored recipe does not change its meaning when a default does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum DataSpec {
     /// `kind = "bundled"`.
     Bundled(BundledSpec),
@@ -193,39 +37,50 @@ pub enum DataSpec {
 }
 
 /// A set that comes with the program, by its `name`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
 pub enum BundledSpec {
     /// `fashion-mnist`: 10,000 train and 2,000 test gray images of 28x28, ten classes, balanced; its split is fixed.
     FashionMnist {
-        /// How images are made into numbers.
-        options: ImageOptions,
         /// How many samples to use.
+        #[serde(flatten)]
         limits: Limits,
+        /// How images are made into numbers.
+        #[serde(flatten)]
+        options: ImageOptions,
     },
     /// `digits`: 1,797 gray images of 8x8, ten classes, to be split at random.
     Digits {
-        /// How images are made into numbers.
-        options: ImageOptions,
         /// How to split.
+        #[serde(flatten)]
         split: RandomSplit,
         /// How many samples to use.
+        #[serde(flatten)]
         limits: Limits,
+        /// How images are made into numbers.
+        #[serde(flatten)]
+        options: ImageOptions,
     },
     /// `adult`: 32,561 and 16,281 people of the census of 1994; does one earn more than 50,000 dollars a year? Its split is fixed.
     Adult {
+        /// How many rows to use.
+        #[serde(flatten)]
+        limits: Limits,
         /// `ignore`: columns left out.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         ignore: Vec<String>,
         /// `groups`: columns by which measures are also given.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         groups: Vec<String>,
-        /// How many rows to use.
-        limits: Limits,
     },
     /// `shakespeare`: seven plays to train on, an eighth to test on.
     Shakespeare {
-        /// How text is made into tokens.
-        options: TextOptions,
         /// How many windows to use.
+        #[serde(flatten)]
         limits: Limits,
+        /// How text is made into tokens.
+        #[serde(flatten)]
+        options: TextOptions,
     },
 }
 
@@ -245,20 +100,25 @@ impl BundledSpec {
 }
 
 /// IDX files of unsigned bytes: images of rank 3 (N, height, width) or 4 (with 1 or 3 channels last) and labels of rank 1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct IdxSpec {
     /// Where they are.
+    #[serde(flatten)]
     pub files: IdxFiles,
+    /// How many samples to use.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// `classes`: names in the order of the class indices. By default the indices themselves, up to the greatest train label.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
     /// How images are made into numbers.
+    #[serde(flatten)]
     pub options: ImageOptions,
-    /// How many samples to use.
-    pub limits: Limits,
 }
 
 /// Where IDX files are.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum IdxFiles {
     /// `path`: a folder with the names that MNIST uses (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same
     /// with `t10k`; `.gz` after them, and `.idx` in place of `-idx`, are understood). With `test_fraction` the `t10k` files are not used.
@@ -266,6 +126,7 @@ pub enum IdxFiles {
         /// The folder.
         path: PathBuf,
         /// Split the train files instead of reading test files.
+        #[serde(flatten)]
         split: Option<RandomSplit>,
     },
     /// `images` and `labels`, and `test_images` and `test_labels` or a random split.
@@ -274,49 +135,91 @@ pub enum IdxFiles {
         images: PathBuf,
         /// Train labels, or all.
         labels: PathBuf,
-        /// Where test samples come from: (images, labels) or a split.
-        test: TestFrom<(PathBuf, PathBuf), RandomSplit>,
+        /// Where test samples come from.
+        #[serde(flatten)]
+        test: TestFrom<IdxTestFiles, RandomSplit>,
     },
 }
 
+/// IDX files of test samples.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IdxTestFiles {
+    /// `test_images`.
+    #[serde(rename = "test_images")]
+    pub images: PathBuf,
+    /// `test_labels`.
+    #[serde(rename = "test_labels")]
+    pub labels: PathBuf,
+}
+
 /// A folder with one folder per class; classes are in the order of their names.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImagesSpec {
     /// `path`: the folder that has the class folders.
     pub path: PathBuf,
     /// `test_path`, a second such folder, or a random split.
-    pub test: TestFrom<PathBuf, RandomSplit>,
-    /// How images are made into numbers.
-    pub options: ImageOptions,
+    #[serde(flatten)]
+    pub test: TestFrom<TestPath, RandomSplit>,
     /// How many samples to use.
+    #[serde(flatten)]
     pub limits: Limits,
+    /// How images are made into numbers.
+    #[serde(flatten)]
+    pub options: ImageOptions,
 }
 
 /// A table whose `target` column holds classes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CsvSpec {
     /// `path`: the file.
     pub path: PathBuf,
     /// `test_path`, a second file with the same columns, or a random split.
-    pub test: TestFrom<PathBuf, RandomSplit>,
-    /// How the file is cut into cells.
-    pub format: CsvFormat,
+    #[serde(flatten)]
+    pub test: TestFrom<TestPath, RandomSplit>,
+    /// How many rows to use.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// `target`: the column to predict.
     pub target: String,
     /// `ignore`: columns left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
     /// `numeric`: columns taken as numbers whatever they look like.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub numeric: Vec<String>,
     /// `categorical`: columns taken as categories even if they look like numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categorical: Vec<String>,
-    /// `[data.ordinal]`: columns of categories with an order, each with its categories from low to high.
-    pub ordinal: BTreeMap<String, Vec<String>>,
     /// `missing`: what to do with missing numbers.
     pub missing: MissingNumbers,
+    /// How the file is cut into cells.
+    #[serde(flatten)]
+    pub format: CsvFormat,
     /// `groups`: columns by which measures are also given group by group, used as features or not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// How many rows to use.
-    pub limits: Limits,
+    /// `[data.ordinal]`: columns of categories with an order, each with its categories from low to high.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ordinal: BTreeMap<String, Vec<String>>,
+}
+
+impl CsvSpec {
+    /// A file and the column to predict; everything else by default.
+    pub fn new(path: PathBuf, target: String) -> CsvSpec {
+        CsvSpec {
+            path,
+            test: TestFrom::Split(RandomSplit::default()),
+            limits: Limits::default(),
+            target,
+            ignore: Vec::new(),
+            numeric: Vec::new(),
+            categorical: Vec::new(),
+            missing: MissingNumbers::default(),
+            format: CsvFormat::default(),
+            groups: Vec::new(),
+            ordinal: BTreeMap::new(),
+        }
+    }
 }
 
 /// How a CSV file is cut into cells.
@@ -335,20 +238,24 @@ impl Default for CsvFormat {
 }
 
 /// A text to continue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextSpec {
     /// `path`: the file.
     pub path: PathBuf,
     /// `test_path`, a second text, or the fraction at the end of the first.
-    pub test: TestFrom<PathBuf, TailSplit>,
-    /// How text is made into tokens.
-    pub options: TextOptions,
+    #[serde(flatten)]
+    pub test: TestFrom<TestPath, TailSplit>,
     /// How many windows to use.
+    #[serde(flatten)]
     pub limits: Limits,
+    /// How text is made into tokens.
+    #[serde(flatten)]
+    pub options: TextOptions,
 }
 
 /// Where test samples come from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum TestFrom<Files, Split> {
     /// From files of their own.
     Files(Files),
@@ -356,12 +263,31 @@ pub enum TestFrom<Files, Split> {
     Split(Split),
 }
 
+/// A file or folder of test samples.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TestPath {
+    /// `test_path`.
+    #[serde(rename = "test_path")]
+    pub path: PathBuf,
+}
+
+impl<Split> TestFrom<TestPath, Split> {
+    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            TestFrom::Files(files) => Some(&mut files.path),
+            TestFrom::Split(_) => None,
+        }
+    }
+}
+
 /// A random split in which every class keeps its share.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RandomSplit {
     /// `test_fraction`: share of the samples that are held out; 0.2 by default.
+    #[serde(rename = "test_fraction")]
     pub fraction: f64,
     /// `split_seed`: which of them; 0 by default. It belongs to the data, not to the run: every seed of a run has one test set.
+    #[serde(rename = "split_seed")]
     pub seed: u64,
 }
 
@@ -372,9 +298,10 @@ impl Default for RandomSplit {
 }
 
 /// The end of a text is held out: neighbouring windows are alike, so that a random split would leak.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TailSplit {
     /// `test_fraction`: share of the bytes that are held out; 0.1 by default.
+    #[serde(rename = "test_fraction")]
     pub fraction: f64,
 }
 
@@ -385,29 +312,36 @@ impl Default for TailSplit {
 }
 
 /// `limit_train`, `limit_test`: use at most so many samples. Classes keep their shares; of a text, the beginning is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Greatest number of train samples.
+    #[serde(rename = "limit_train", skip_serializing_if = "Option::is_none")]
     pub train: Option<usize>,
     /// Greatest number of test samples.
+    #[serde(rename = "limit_test", skip_serializing_if = "Option::is_none")]
     pub test: Option<usize>,
 }
 
 /// How images are made into numbers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ImageOptions {
     /// `resize = [height, width]`, by bilinear interpolation with a filter that widens when shrinking.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<(usize, usize)>,
     /// `channels`: 1 makes all images gray, 3 makes all colour; by default as they are. Transparent pixels are laid on white.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
     /// `mean` and `std`, per channel, of pixels scaled to 0..1; by default those of the train images.
+    #[serde(flatten)]
     pub normalise: Normalise,
     /// What is done to train images at random.
+    #[serde(flatten)]
     pub augment: Augment,
 }
 
 /// Channels of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "usize")]
 pub enum Channels {
     /// One: luminance (ITU-R BT.709 weights when made from colour).
     Gray,
@@ -425,8 +359,15 @@ impl Channels {
     }
 }
 
+impl From<Channels> for usize {
+    fn from(channels: Channels) -> usize {
+        channels.count()
+    }
+}
+
 /// Where the mean and standard deviation of each channel come from.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Normalise {
     /// From the train images.
     #[default]
@@ -441,7 +382,7 @@ pub enum Normalise {
 }
 
 /// What is done to train images at random, anew in every epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Augment {
     /// `flip`: mirror left and right with probability 1/2; off by default.
     pub flip: bool,
@@ -450,9 +391,10 @@ pub struct Augment {
 }
 
 /// How text is made into tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TextOptions {
     /// `tokenizer`, with `vocab_size` for `bpe`; bytes by default.
+    #[serde(flatten)]
     pub tokenizer: TokenizerSpec,
     /// `sequence`: tokens of a window; 128 by default.
     pub sequence: usize,
@@ -465,7 +407,8 @@ impl Default for TextOptions {
 }
 
 /// Which tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "tokenizer", rename_all = "lowercase")]
 pub enum TokenizerSpec {
     /// The 256 bytes.
     Bytes,
@@ -478,63 +421,56 @@ pub enum TokenizerSpec {
 
 /// Keys of `[data]` that do not fit together, or a value out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("[data] {}{message}", key.map(|k| format!("`{k}`: ")).unwrap_or_default())]
+#[error("[data] {}{message}", key.as_ref().map(|k| format!("`{k}`: ")).unwrap_or_default())]
 pub struct SpecError {
     /// The key to point at, if one is to blame.
-    pub key: Option<&'static str>,
-    /// What was expected.
+    pub key: Option<String>,
+    /// What was expected; of a value of the wrong type, what serde says of it.
     pub message: String,
+    /// The bytes of the text that hold a value of the wrong type.
+    pub wrong_type: Option<Range<usize>>,
+}
+
+impl SpecError {
+    /// An error that no single key is to blame for.
+    pub fn new(message: impl Into<String>) -> SpecError {
+        SpecError { key: None, message: message.into(), wrong_type: None }
+    }
+
+    /// An error in the value of a key.
+    pub fn at(key: &str, message: impl Into<String>) -> SpecError {
+        SpecError { key: Some(key.to_owned()), ..SpecError::new(message) }
+    }
 }
 
 impl DataSpec {
-    /// Every key that `[data]` can have.
-    pub const KEYS: [&'static str; 31] = [
-        "kind",
-        "name",
-        "path",
-        "test_path",
-        "images",
-        "labels",
-        "test_images",
-        "test_labels",
-        "test_fraction",
-        "split_seed",
-        "limit_train",
-        "limit_test",
-        "classes",
-        "resize",
-        "channels",
-        "mean",
-        "std",
-        "flip",
-        "crop_padding",
-        "target",
-        "ignore",
-        "numeric",
-        "categorical",
-        "missing",
-        "delimiter",
-        "header",
-        "tokenizer",
-        "vocab_size",
-        "sequence",
-        "groups",
-        "ordinal",
-    ];
-
-    /// The bundled set of a name (one of [`BundledSpec::NAMES`]) with its defaults.
-    pub fn bundled(name: &str) -> Result<Self, SpecError> {
-        DataTable { name: Some(name.to_owned()), ..DataTable::empty(Kind::Bundled) }.try_into()
+    /// The `kind` of data.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            DataSpec::Bundled(_) => "bundled",
+            DataSpec::Idx(_) => "idx",
+            DataSpec::Images(_) => "images",
+            DataSpec::Csv(_) => "csv",
+            DataSpec::Text(_) => "text",
+        }
     }
 
-    /// The kind of data.
-    pub fn kind(&self) -> Kind {
-        match self {
-            DataSpec::Bundled(_) => Kind::Bundled,
-            DataSpec::Idx(_) => Kind::Idx,
-            DataSpec::Images(_) => Kind::Images,
-            DataSpec::Csv(_) => Kind::Csv,
-            DataSpec::Text(_) => Kind::Text,
-        }
+    /// Every path it names.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let paths = match self {
+            DataSpec::Bundled(_) => vec![],
+            DataSpec::Idx(IdxSpec { files: IdxFiles::Folder { path, .. }, .. }) => vec![Some(path)],
+            DataSpec::Idx(IdxSpec { files: IdxFiles::Named { images, labels, test }, .. }) => {
+                let (test_images, test_labels) = match test {
+                    TestFrom::Files(files) => (Some(&mut files.images), Some(&mut files.labels)),
+                    TestFrom::Split(_) => (None, None),
+                };
+                vec![Some(images), Some(labels), test_images, test_labels]
+            }
+            DataSpec::Images(ImagesSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
+            DataSpec::Csv(CsvSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
+            DataSpec::Text(TextSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
+        };
+        paths.into_iter().flatten()
     }
 }

@@ -1,6 +1,6 @@
 //! Telling foreign images from own ones: by maximum softmax, by energy, and by the Mahalanobis distance of features.
 
-use halfstep_data::{BundledSpec, DataSpec, DataTable, Kind, SpecError, load};
+use halfstep_data::{BundledSpec, Channels, DataSpec, ImageOptions, SpecError, load};
 use halfstep_evidence::measures::detection::{Detection, detection};
 use halfstep_evidence::measures::{self, Mahalanobis, Sample};
 use halfstep_evidence::robustness::{Foreign, Series};
@@ -20,7 +20,7 @@ pub(crate) fn measure(
     test: &Inputs,
 ) -> Result<Foreign, StressError> {
     let own = Images::of_test(subject.data, usize::MAX);
-    let spec = match &settings.foreign {
+    let mut spec = match &settings.foreign {
         Some(spec) => spec.clone(),
         // Digits are told by their size.
         None => {
@@ -28,14 +28,13 @@ pub(crate) fn measure(
         }
     };
     let partner = describe(&spec);
-    let mut table = DataTable::from(spec);
-    table.resize = Some([own.size.height, own.size.width]);
-    table.channels = Some(own.size.channels);
-    let spec = DataSpec::try_from(table).map_err(data)?;
+    let not_images = || data(SpecError::new("`foreign` must be images"));
+    let options = image_options(&mut spec).ok_or_else(not_images)?;
+    options.resize = Some((own.size.height, own.size.width));
+    options.channels = Some(if own.size.channels == 1 { Channels::Gray } else { Channels::Rgb });
     let foreign = Images::of_test(&load(&spec, subject.base)?, usize::MAX);
     if foreign.labels.is_empty() {
-        let message = "`foreign` must be images".to_string();
-        return Err(data(SpecError { key: None, message }));
+        return Err(not_images());
     }
     let normaliser = Normaliser::of(subject.data);
     let train = Inputs::of(&subject.data.train, Some(FITTED_ON))?;
@@ -85,15 +84,24 @@ fn data(e: SpecError) -> StressError {
     StressError::Data(e.into())
 }
 
+fn image_options(spec: &mut DataSpec) -> Option<&mut ImageOptions> {
+    match spec {
+        DataSpec::Bundled(
+            BundledSpec::FashionMnist { options, .. } | BundledSpec::Digits { options, .. },
+        ) => Some(options),
+        DataSpec::Idx(idx) => Some(&mut idx.options),
+        DataSpec::Images(images) => Some(&mut images.options),
+        DataSpec::Bundled(_) | DataSpec::Csv(_) | DataSpec::Text(_) => None,
+    }
+}
+
 fn describe(spec: &DataSpec) -> String {
-    let path = |p: &std::path::Path| p.display().to_string();
     match spec {
         DataSpec::Bundled(BundledSpec::Digits { .. }) => "the bundled digits, enlarged".into(),
         DataSpec::Bundled(b) => format!("the bundled {}", b.name()),
         other => {
-            let table = DataTable::from(other.clone());
-            let from = table.path.or(table.images).map_or_else(String::new, |p| path(&p));
-            format!("{} ({})", from, if table.kind == Kind::Idx { "IDX" } else { table.kind.name() })
+            let from = other.clone().paths_mut().next().map_or_else(String::new, |p| p.display().to_string());
+            format!("{from} ({})", if matches!(other, DataSpec::Idx(_)) { "IDX" } else { other.kind() })
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Found, Inspection, Layout, finish};
+use super::{Found, Inspection, Layout};
 use crate::error::DataError;
 use crate::files;
 use crate::images::decode::{self, Header};
 use crate::images::folder::{self, Listing, in_parallel};
-use crate::spec::{DataTable, Kind};
+use crate::spec::{Channels, DataSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom, TestPath};
 
 /// Names of a folder of test images beside one called `train`, most telling first.
 const TEST_NAMES: [&str; 5] = ["test", "val", "valid", "validation", "dev"];
@@ -33,20 +33,17 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     }
 
     let mut notes = Vec::new();
-    let mut table = DataTable::empty(Kind::Images);
-    table.path = Some(train_root);
-    table.test_path = test_root;
-    if table.test_path.is_none() {
+    let mut options = ImageOptions::default();
+    if test_root.is_none() {
         notes
             .push("A fifth of the images is held out for testing, the same share of every class.".to_owned());
-        table.test_fraction = Some(0.2);
     }
     let heights = || all.iter().map(|h| h.height);
     let widths = || all.iter().map(|h| h.width);
     let smallest = (heights().min().unwrap_or(0), widths().min().unwrap_or(0));
     let greatest = (heights().max().unwrap_or(0), widths().max().unwrap_or(0));
     if smallest != greatest || greatest.0 > SIDE || greatest.1 > SIDE {
-        table.resize = Some([SIDE, SIDE]);
+        options.resize = Some((SIDE, SIDE));
         let sizes = match smallest == greatest {
             true => format!("The images are {}x{}", smallest.0, smallest.1),
             false => {
@@ -59,7 +56,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     }
     let gray = all.iter().filter(|h| h.channels == 1).count();
     if gray > 0 && gray < all.len() {
-        table.channels = Some(3);
+        options.channels = Some(Channels::Rgb);
         notes.push(format!(
             "{gray} of {} images are gray, the others in colour: all are made colour.",
             all.len()
@@ -75,7 +72,16 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     }
     let test_images = test.map(|test| test.classes.values().map(Vec::len).sum());
     let found = Found::Images { layout, classes: counts, test_images, smallest, greatest, gray };
-    finish(root, found, table, notes)
+    let spec = DataSpec::Images(ImagesSpec {
+        path: train_root,
+        test: match test_root {
+            Some(path) => TestFrom::Files(TestPath { path }),
+            None => TestFrom::Split(RandomSplit::default()),
+        },
+        limits: Limits::default(),
+        options,
+    });
+    Ok(Inspection { path: root.to_owned(), found, spec, notes })
 }
 
 fn layout(root: &Path) -> Result<Layout, DataError> {

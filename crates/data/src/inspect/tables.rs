@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{ColumnKind, ColumnReport, Found, Inspection, finish};
+use super::{ColumnKind, ColumnReport, Found, Inspection};
 use crate::error::DataError;
 use crate::files;
-use crate::spec::{CsvFormat, DataTable, Kind, MissingNumbers};
+use crate::spec::{CsvFormat, CsvSpec, DataSpec, MissingNumbers};
 use crate::table::column::{Looks, MAX_CATEGORIES};
 use crate::table::encoder;
 use crate::table::read::{self, Cells, is_missing};
@@ -39,12 +39,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
     let mut columns: Vec<ColumnReport> = (0..cells.header.len()).map(|at| report(&cells, at)).collect();
     columns[target].kind = ColumnKind::Target;
 
-    let mut table = DataTable::empty(Kind::Csv);
-    table.path = Some(path.to_owned());
-    table.target = Some(cells.header[target].clone());
-    table.test_fraction = Some(0.2);
-    table.delimiter = Some(format.delimiter).filter(|d| *d != ',');
-    table.header = Some(format.header).filter(|header| !header);
+    let mut spec = CsvSpec { format, ..CsvSpec::new(path.to_owned(), cells.header[target].clone()) };
     if !format.header {
         notes.push(
             "The first line looks like data, not like names: the columns are called c1, c2 and so on."
@@ -61,17 +56,18 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
     if !constants.is_empty() {
         notes.push(format!("Left out, as they never change: {}.", constants.join(", ")));
     }
-    table.ignore = Some([identifiers, constants].concat()).filter(|names| !names.is_empty());
+    spec.ignore = [identifiers, constants].concat();
     let gaps = |c: &&ColumnReport| c.missing > 0 && matches!(c.kind, ColumnKind::Numeric { .. });
     let with_gaps: Vec<String> =
         columns.iter().filter(gaps).map(|c| format!("{} ({})", c.name, c.missing)).collect();
     if !with_gaps.is_empty() {
-        table.missing = Some(MissingNumbers::Mean);
+        spec.missing = MissingNumbers::Mean;
         notes.push(format!("Missing numbers become the mean of their column: {}.", with_gaps.join(", ")));
     }
     notes.push("A fifth of the rows is held out for testing, the same share of every class.".to_owned());
     let target = cells.header[target].clone();
-    finish(path, Found::Csv { rows: cells.rows.len(), columns, target, classes }, table, notes)
+    let found = Found::Csv { rows: cells.rows.len(), columns, target, classes };
+    Ok(Inspection { path: path.to_owned(), found, spec: DataSpec::Csv(spec), notes })
 }
 
 /// The delimiter that cuts the first lines into most cells, all into as many; and whether the first line holds names.

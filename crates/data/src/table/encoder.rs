@@ -232,22 +232,17 @@ impl TableEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{DataSpec, DataTable, Kind, MissingNumbers};
+    use crate::spec::MissingNumbers;
 
     const PEOPLE: &str =
         "age,job,size,id,label\n20,cook,small,a,yes\n40,?,large,b,no\n?,baker,small,c,yes\n60,cook,,d,no\n";
 
-    fn spec(change: impl FnOnce(&mut DataTable)) -> CsvSpec {
-        let mut table = DataTable::empty(Kind::Csv);
-        table.path = Some("people.csv".into());
-        table.target = Some("label".into());
-        table.ignore = Some(vec!["id".into()]);
-        table.missing = Some(MissingNumbers::Mean);
-        change(&mut table);
-        match DataSpec::try_from(table).unwrap() {
-            DataSpec::Csv(csv) => csv,
-            other => panic!("{other:?}"),
-        }
+    fn spec(change: impl FnOnce(&mut CsvSpec)) -> CsvSpec {
+        let mut spec = CsvSpec::new("people.csv".into(), "label".into());
+        spec.ignore = vec!["id".into()];
+        spec.missing = MissingNumbers::Mean;
+        change(&mut spec);
+        spec
     }
 
     fn fit(content: &str, rows: &[u32], spec: &CsvSpec) -> Result<TableEncoder, DataError> {
@@ -259,7 +254,7 @@ mod tests {
     #[test]
     fn columns_become_features() {
         let order = ["small", "medium", "large"].map(str::to_owned).to_vec();
-        let spec = spec(|t| t.ordinal = Some([("size".to_owned(), order)].into()));
+        let spec = spec(|t| t.ordinal = [("size".to_owned(), order)].into());
         let encoder = fit(PEOPLE, &[0, 1, 2, 3], &spec).unwrap();
         assert_eq!(encoder.feature_names(), ["age", "job=baker", "job=cook", "job=(missing)", "size"]);
         assert_eq!(encoder.classes(), ["no", "yes"]);
@@ -293,18 +288,18 @@ mod tests {
         assert!(
             error(&PEOPLE.replace("40", "1e308"), &spec(|_| ())).contains("line 3, column `age`: `1e308`")
         );
-        let strict = error(PEOPLE, &spec(|t| t.missing = None));
+        let strict = error(PEOPLE, &spec(|t| t.missing = MissingNumbers::Error));
         assert!(
             strict.contains("line 4, column `age`: value is missing")
                 && strict.contains("missing = \"mean\""),
             "{strict}"
         );
-        let told = error(&PEOPLE.replace("40", "forty"), &spec(|t| t.numeric = Some(vec!["age".into()])));
+        let told = error(&PEOPLE.replace("40", "forty"), &spec(|t| t.numeric = vec!["age".into()]));
         assert!(told.contains("line 3, column `age`: `forty` is not a number"), "{told}");
-        let unknown = error(PEOPLE, &spec(|t| t.categorical = Some(vec!["jop".into()])));
+        let unknown = error(PEOPLE, &spec(|t| t.categorical = vec!["jop".into()]));
         assert!(unknown.contains("no column `jop` (did you mean `job`?)"), "{unknown}");
         let order = vec!["small".to_owned(), "medium".to_owned()];
-        let unlisted = error(PEOPLE, &spec(|t| t.ordinal = Some([("size".to_owned(), order)].into())));
+        let unlisted = error(PEOPLE, &spec(|t| t.ordinal = [("size".to_owned(), order)].into()));
         assert!(unlisted.contains("line 3, column `size`: `large`"), "{unlisted}");
         let target = error(&PEOPLE.replace("d,no", "d,"), &spec(|_| ()));
         assert!(target.contains("line 5, column `label`: value is missing"), "{target}");
@@ -318,21 +313,21 @@ mod tests {
         (0..100).for_each(|i| content += &format!("{i},{}\n", i % 2));
         let content = content.replace("\n57,", "\n5,7,").replace("\n5,7,", "\n5O,");
         let rows: Vec<u32> = (0..100).collect();
-        let error = fit(&content, &rows, &spec(|t| t.ignore = None)).unwrap_err().to_string();
+        let error = fit(&content, &rows, &spec(|t| t.ignore.clear())).unwrap_err().to_string();
         assert!(error.contains("line 59, column `x`: `5O` is not a number"), "{error}");
     }
 
     #[test]
     fn numeric_classes_are_in_numeric_order() {
         let content = "x,label\n1,10\n2,9\n3,10\n";
-        let encoder = fit(content, &[0, 1, 2], &spec(|t| t.ignore = None)).unwrap();
+        let encoder = fit(content, &[0, 1, 2], &spec(|t| t.ignore.clear())).unwrap();
         assert_eq!(encoder.classes(), ["9", "10"]);
     }
 
     #[test]
     fn a_headerless_file_to_predict_from_may_lack_the_target() {
         let spec = spec(|t| {
-            (t.header, t.target, t.ignore) = (Some(false), Some("c2".into()), Some(vec!["c4".into()]));
+            (t.format.header, t.target, t.ignore) = (false, "c2".into(), vec!["c4".into()]);
         });
         let encoder = fit("1,a,5,x\n3,b,5,x\n", &[0, 1], &spec).unwrap();
         let encode = |text| {

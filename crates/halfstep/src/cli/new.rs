@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use halfstep::data::{ColumnKind, DataSpec, DataTable, Found, InputShape, Inspection, inspect};
+use halfstep::data::{ColumnKind, DataSpec, Found, InputShape, Inspection, inspect};
 use halfstep::evidence::units;
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::write_whole;
@@ -29,12 +29,10 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     let inspection = inspect(&path);
     spinner.finish_and_clear();
     let inspection = inspection?;
-    let mut table =
-        DataTable::from(inspection.spec_relative_to(folder).map_err(|e| Failure::failed(e.to_string()))?);
+    let mut spec = inspection.spec_relative_to(folder);
     if let Some(target) = args.target {
-        retarget(&mut table, &inspection, target)?;
+        retarget(&mut spec, &inspection, target)?;
     }
-    let spec = DataSpec::try_from(table).map_err(|e| Failure::asked(e.to_string(), ""))?;
     // Loaded as the recipe will load it: what is written below is known to run.
     let data = halfstep::data::load(&spec, folder)?;
     let info = data.info();
@@ -60,8 +58,8 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
 }
 
 /// Makes another column the target.
-fn retarget(table: &mut DataTable, inspection: &Inspection, target: String) -> Result<(), Failure> {
-    let Found::Csv { columns, .. } = &inspection.found else {
+fn retarget(spec: &mut DataSpec, inspection: &Inspection, target: String) -> Result<(), Failure> {
+    let (DataSpec::Csv(spec), Found::Csv { columns, .. }) = (spec, &inspection.found) else {
         return Err(Failure::asked("--target is for CSV files", "leave it out"));
     };
     let names = || columns.iter().map(|c| c.name.as_str());
@@ -72,13 +70,10 @@ fn retarget(table: &mut DataTable, inspection: &Inspection, target: String) -> R
         let help = format!("{help}The columns are {}.", all.join(", "));
         return Err(Failure::asked(format!("there is no column `{target}`"), help));
     }
-    for list in [&mut table.ignore, &mut table.numeric, &mut table.categorical] {
-        if let Some(names) = list {
-            names.retain(|n| *n != target);
-        }
-        *list = list.take().filter(|names| !names.is_empty());
+    for list in [&mut spec.ignore, &mut spec.numeric, &mut spec.categorical] {
+        list.retain(|n| *n != target);
     }
-    table.target = Some(target);
+    spec.target = target;
     Ok(())
 }
 
@@ -177,11 +172,11 @@ fn meaning(key: &str) -> &'static str {
 fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> Result<String, Failure> {
     #[derive(Serialize)]
     struct Only {
-        data: DataTable,
+        data: DataSpec,
     }
     let unwritable =
         |e: toml::ser::Error| Failure::failed(format!("the recipe cannot be written as TOML: {e}"));
-    let data = toml::to_string(&Only { data: DataTable::from(spec) }).map_err(unwritable)?;
+    let data = toml::to_string(&Only { data: spec }).map_err(unwritable)?;
     let mut text = String::new();
     let mut comment = |line: &str| {
         for part in wrap(line, 96) {

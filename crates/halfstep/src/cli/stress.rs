@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use halfstep::data::{DataSpec, DataTable, Kind};
+use halfstep::data::{DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom};
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::robustness_table::{Section, sections};
 use halfstep::graph::engine::Engine;
@@ -178,9 +178,14 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
             .flatten()
             .flatten()
             .any(|e| e.file_name().to_string_lossy().contains("images"));
-        let kind = if is_idx { Kind::Idx } else { Kind::Images };
-        let table = DataTable { path: Some(absolute), ..DataTable::empty(kind) };
-        e.foreign = Some(DataSpec::try_from(table).map_err(|e| Failure::asked(e.to_string(), ""))?);
+        let (limits, options) = (Limits::default(), ImageOptions::default());
+        e.foreign = Some(if is_idx {
+            let files = IdxFiles::Folder { path: absolute, split: None };
+            DataSpec::Idx(IdxSpec { files, limits, classes: None, options })
+        } else {
+            let test = TestFrom::Split(RandomSplit::default());
+            DataSpec::Images(ImagesSpec { path: absolute, test, limits, options })
+        });
     }
     e.validate()
         .map_err(|e| Failure::asked(format!("--{}: {}, expected {}", e.field, e.found, e.expected), ""))

@@ -105,7 +105,7 @@ impl Recipe {
     fn in_data(&self, e: &DataError) -> RecipeError {
         let file_name = |path: &std::path::Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
         let key = match e {
-            DataError::Spec(spec) => spec.key,
+            DataError::Spec(spec) => spec.key.as_deref(),
             DataError::MissingFile { path, .. } | DataError::Read { path, .. } => {
                 file_name(path).and_then(|n| self.source.key_holding("data", &n))
             }

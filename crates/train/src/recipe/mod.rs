@@ -3,7 +3,7 @@
 //! | section | what it says |
 //! |---|---|
 //! | (top) | `name` of the run directory, `seed` |
-//! | `[data]` | [`halfstep_data::DataTable`] |
+//! | `[data]` | [`halfstep_data::DataSpec`] |
 //! | `[model]` | `kind` and the fields of [`halfstep_nn::ModelSpec`] |
 //! | `[optimiser]` | `kind` and the fields of [`Optimiser`] |
 //! | `[schedule]` | `kind` and the fields of [`Schedule`] |
@@ -31,7 +31,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use halfstep_data::{DataSpec, DataTable};
+use halfstep_data::DataSpec;
 use halfstep_nn::ModelSpec;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -181,23 +181,14 @@ impl Recipe {
     /// A path that is not UTF-8.
     pub fn resolved(&self) -> Result<String, RecipeError> {
         let mut recipe = self.clone();
-        recipe.data = self.absolute(recipe.data)?;
-        recipe.evidence.foreign = recipe.evidence.foreign.map(|data| self.absolute(data)).transpose()?;
-        for arm in &mut recipe.ablation {
-            arm.recipe.data = self.absolute(arm.recipe.data.clone())?;
-        }
-        toml::to_string(&recipe)
-            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
-    }
-
-    /// The same data with every path absolute.
-    fn absolute(&self, data: DataSpec) -> Result<DataSpec, RecipeError> {
-        let mut table = DataTable::from(data);
-        for path in table.paths_mut() {
+        let arms = recipe.ablation.iter_mut().map(|arm| &mut arm.recipe.data);
+        let data = [&mut recipe.data].into_iter().chain(&mut recipe.evidence.foreign).chain(arms);
+        for path in data.flat_map(DataSpec::paths_mut) {
             let joined = self.base.join(&*path);
             *path = std::path::absolute(&joined).unwrap_or(joined);
         }
-        DataSpec::try_from(table).map_err(|e| RecipeError::new(e.to_string()))
+        toml::to_string(&recipe)
+            .map_err(|e| RecipeError::new(format!("the recipe cannot be written as TOML: {e}")))
     }
 
     /// A mistake that was found after reading, at the value of `section.key`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use halfstep_data::{DataSpec, DataTable, nearest};
+use halfstep_data::{DataSpec, nearest};
 use halfstep_graph::precision::Policy;
 use halfstep_nn::ModelSpec;
 use serde::Deserialize;
@@ -122,6 +122,17 @@ impl<'i> Section<'i> {
         self.table.remove_entry(&Spanned::new(0..0, Cow::Owned(key.to_string()))).map(|(_, value)| value)
     }
 
+    /// Takes out a section inside this one.
+    fn take_section(&mut self, key: &str, expected: &str) -> Result<Option<Section<'i>>, RecipeError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            let error = RecipeError::new(format!("`{key}` is not a section"));
+            return Err(error.at(span, format!("expected {expected}")));
+        };
+        Ok(Some(Section { name: format!("{}.{key}", self.name), table, span }))
+    }
+
     /// Takes out `kind`, one of `kinds`.
     fn kind(&mut self, kinds: &[&'static str]) -> Result<&'static str, RecipeError> {
         let all = quoted(kinds);
@@ -213,8 +224,7 @@ pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Resul
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
     let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
     check_compare(&compare, source)?;
-    let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), Section::deserialise)?;
-    evidence.validate().map_err(|e| setting("evidence", &e, source))?;
+    let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), |s| evidence(s, source))?;
     let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
     cost.validate().map_err(|e| setting("cost", &e, source))?;
 
@@ -259,14 +269,16 @@ pub(super) fn names_a_folder(name: &str) -> bool {
 }
 
 fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> {
-    let table: DataTable = section.deserialise()?;
-    DataSpec::try_from(table).map_err(|e| {
-        let key = e.key.filter(|k| source.places.contains_key(&format!("data.{k}")));
-        let place = key.map_or("data".to_string(), |k| format!("data.{k}"));
-        let span = source.places.get(&place).map(|p| match key {
-            Some(_) => p.key.start..p.value.end,
-            None => p.key.clone(),
-        });
+    let Section { name, table, .. } = section;
+    DataSpec::read(table).map_err(|e| {
+        if let Some(span) = e.wrong_type {
+            return explain(&e.message, span);
+        }
+        let at_key = e.key.as_ref().and_then(|key| source.places.get(&format!("{name}.{key}")));
+        let span = match at_key {
+            Some(place) => Some(place.key.start..place.value.end),
+            None => source.places.get(&name).map(|place| place.key.clone()),
+        };
         RecipeError::new(e.to_string()).at(span.unwrap_or_default(), "here")
     })
 }
@@ -296,6 +308,14 @@ fn schedule(mut section: Section<'_>) -> Result<Schedule, RecipeError> {
         "onecycle" => section.deserialise().map(Schedule::OneCycle),
         _ => section.deserialise().map(Schedule::Cosine),
     }
+}
+
+fn evidence(mut section: Section<'_>, source: &Source) -> Result<EvidenceSettings, RecipeError> {
+    let foreign = section.take_section("foreign", "[evidence.foreign] with a kind and a path")?;
+    let foreign = foreign.map(|section| data(section, source)).transpose()?;
+    let settings = EvidenceSettings { foreign, ..section.deserialise()? };
+    settings.validate().map_err(|e| setting("evidence", &e, source))?;
+    Ok(settings)
 }
 
 fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeError> {
@@ -343,15 +363,10 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
 }
 
 fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {
-    let loss_scale = match section.take("loss_scale") {
+    let expected = "{ kind = \"off\" }, \"static\" or \"dynamic\"";
+    let loss_scale = match section.take_section("loss_scale", expected)? {
         None => None,
-        Some(value) => {
-            let span = value.span();
-            let DeValue::Table(table) = value.into_inner() else {
-                let error = RecipeError::new("`loss_scale` is not a section");
-                return Err(error.at(span, "expected { kind = \"off\" }, \"static\" or \"dynamic\""));
-            };
-            let mut inner = Section { name: "precision.loss_scale".into(), table, span };
+        Some(mut inner) => {
             let scale = match inner.kind(&LossScale::KINDS)? {
                 "off" => {
                     #[derive(Deserialize)]
@@ -369,15 +384,10 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
     let mut of_policies = BTreeMap::new();
     for name in Policy::NAMES {
         let Ok(policy) = Policy::named(name) else { continue };
-        let Some(value) = section.take(name) else { continue };
-        let span = value.span();
-        let DeValue::Table(table) = value.into_inner() else {
-            let error = RecipeError::new(format!("`{name}` is not a section"));
-            let label = format!("expected a section, such as [precision.{name}] with moments = \"bf16\"");
-            return Err(error.at(span, label));
-        };
-        let path = format!("precision.{name}");
-        let settings: PolicySettings = Section { name: path.clone(), table, span }.deserialise()?;
+        let expected = format!("a section, such as [precision.{name}] with moments = \"bf16\"");
+        let Some(inner) = section.take_section(name, &expected)? else { continue };
+        let path = inner.name.clone();
+        let settings: PolicySettings = inner.deserialise()?;
         settings.apply(policy).map_err(|e| setting(&path, &e, source))?;
         of_policies.insert(name.to_string(), settings);
     }

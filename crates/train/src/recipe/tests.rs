@@ -102,6 +102,24 @@ fn unknown_names_suggest_the_nearest() {
 }
 
 #[test]
+fn keys_of_data_are_pointed_at() {
+    let (message, place, _) = mistake("name = \"digits\"", "nam = \"digits\"");
+    assert_eq!(place, "nam = \"digits\"");
+    assert!(message.contains("`nam`: not a key of `kind = \"bundled\"`"), "{message}");
+    assert!(message.ends_with("(did you mean `name`?)"), "{message}");
+    let (message, place, _) = mistake("name = \"digits\"", "name = \"digits\"\nsequence = 8");
+    assert_eq!(place, "sequence = 8");
+    assert!(message.contains("not a key of the bundled set \"digits\", which has `name`, "), "{message}");
+    let (message, place, _) = mistake("name = \"digits\"", "name = \"digits\"\nflip = \"no\"");
+    assert_eq!((place.as_str(), message.contains("expected true or false")), ("\"no\"", true), "{message}");
+    let (_, place, hint) = mistake("kind = \"bundled\"", "kind = \"bundle\"");
+    assert_eq!((place.as_str(), hint.as_deref()), ("\"bundle\"", Some("did you mean `bundled`?")));
+    let foreign = |keys: &str| mistake("[compare]", &format!("[evidence.foreign]\n{keys}\n[compare]"));
+    let (_, place, _) = foreign("kind = \"idx\"\npath = \"a\"\nclasses = [\"x\"]");
+    assert_eq!(place, "classes = [\"x\"]");
+}
+
+#[test]
 fn wrong_types_say_what_was_expected() {
     let (message, place, _) = mistake("epochs = 2", "epochs = \"two\"");
     assert_eq!(place, "\"two\"");

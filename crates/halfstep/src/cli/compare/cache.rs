@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use halfstep::data::{DataTable, Preprocessing};
+use halfstep::data::{DataSpec, Preprocessing};
 use halfstep::evidence::{Inference, Spent, Way};
 use halfstep::graph::engine_info::EngineIdentity;
 use halfstep::graph::precision::Policy;
@@ -53,7 +53,7 @@ struct Identity<'a> {
     engine: &'a EngineIdentity,
     fingerprint: &'a str,
     /// Without paths: the fingerprint stands for what is there.
-    data: DataTable,
+    data: DataSpec,
     preprocessing: &'a Preprocessing,
     model: &'a ModelSpec,
     optimiser: &'a Optimiser,
@@ -150,7 +150,7 @@ impl Cache {
         let (policy, spec) =
             experiment.session_spec(policy, seed).map_err(|e| Failure::asked(e.to_string(), ""))?;
         let recipe = &experiment.recipe;
-        let mut data = DataTable::from(recipe.data.clone());
+        let mut data = recipe.data.clone();
         data.paths_mut().for_each(|path| *path = PathBuf::new());
         let identity = Identity {
             format: FORMAT,
