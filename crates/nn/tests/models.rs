@@ -21,7 +21,8 @@ fn names(g: &Graph) -> Vec<&str> {
     g.slots.iter().map(|s| s.name.as_str()).collect()
 }
 
-/// Counts printed by torch 2.15 for the models of the timing peer: `sum(p.numel() for p in net.parameters())`.
+/// Counts printed by torch 2.15 for the models of the timing peer:
+/// `sum(p.numel() for p in net.parameters())`.
 #[test]
 fn parameter_counts_are_those_of_torch() {
     let count = |spec: ModelSpec, input: &InputSpec, outputs| {
@@ -104,7 +105,8 @@ fn training_and_evaluation_share_every_slot() {
     let (eval, _) = built(&*model, &PHOTO, 5, &Context::eval());
     assert_eq!(train.slots, eval.slots);
     assert!(eval.writes.is_empty());
-    // A mean and a variance for each of 20 norms (stem, two in each of 8 blocks, 3 skips), all part of the transaction.
+    // A mean and a variance for each of 20 norms (stem, two in each of 8 blocks, 3 skips), all part
+    // of the transaction.
     assert_eq!(train.writes.len(), 2 * 20);
     assert!(train.writes.iter().all(|w| w.when == When::Committed));
 }
@@ -146,6 +148,9 @@ fn biases_are_read_before_the_products_they_are_added_to() {
 fn norm_statistics_are_updated_outside_the_forward_pass() {
     let model = ModelSpec::Resnet18(Resnet18Spec { width: 2 }).build(&PHOTO, 10).unwrap();
     let (g, _) = built(&*model, &PHOTO, 2, &Context::train());
+    // A running mean and a running variance of each batch norm: one of the stem, two in each of
+    // eight blocks, and one where each of the last three stages changes the shape.
+    assert_eq!(g.writes.len(), 2 * (1 + 2 * 8 + 3));
     for write in &g.writes {
         assert_eq!(g.node(g.value(write.value).node).phase, Phase::Update);
     }

@@ -255,9 +255,15 @@ fn train(
 ///
 /// Tolerances: without batch norm and low formats, a rank's part of the loss is what one process makes of the same rows:
 /// only sums are taken in another order, of at most 84 rows and 3 ranks (γ_87), and then of their gradients; steps of at most
-/// 0.05·‖g‖ ≤ 0.05 carry that on. In a low format with unit roundoff u, where a number lies at the border between two codes,
-/// the last bit of a sum may decide: each activation by at most u, of which the loss is a mean; so 8·u for what passes some
-/// ten layers. With batch norm in f32 the same with u = 2^-24 and variances as small as 2^-10 of the squares.
+/// 0.05·‖g‖ ≤ 0.05 carry that on. So 96·2^-24 bounds the relative difference of losses and of norms.
+///
+/// With batch norm in f32 the same, times variances as small as 2^-10 of the squares.
+///
+/// In a low format with unit roundoff u, two f32 sums that differ by γ_87 of themselves lie on both sides of a border between
+/// two codes with a probability of γ_87/u, and then their codes differ by 2u. That is 2·√(γ_87·u) in the root mean square:
+/// 0.08·u in bf16, 0.21·u in f16. The deepest model, ResNet-18, rounds in 20 layers, forwards and backwards: √40 times as much
+/// reaches a gradient, at most 1.4·u, and a norm or a loss, which are means of many, not more. The bound is six times that,
+/// 8·u, because batch norm magnifies what it divides by a small deviation.
 #[test]
 fn ranks_agree_with_one_process_in_every_precision() {
     for case in cases(2, 0.2) {
@@ -294,7 +300,7 @@ fn ranks_agree_with_one_process_in_every_precision() {
                             let (loss, norm) =
                                 (apart(here.loss, there.loss), apart(here.grad_norm, there.grad_norm));
                             assert!(loss <= 8.0 * low, "{what}: losses {here:?} {there:?}, {loss:e}");
-                            assert!(norm <= 64.0 * low, "{what}: norms {here:?} {there:?}, {norm:e}");
+                            assert!(norm <= 8.0 * low, "{what}: norms {here:?} {there:?}, {norm:e}");
                         }
                     }
                 }

@@ -5,7 +5,7 @@ use halfstep_float::{Philox, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_fro
 use super::support::*;
 use crate::rows::dropout::{DropKey, Dropout};
 use crate::rows::storage::{Dst, Src, Storage, convert, round_in_place};
-use crate::rows::{Body, Caps, dispatch};
+use crate::rows::{Body, Caps, RowError, dispatch};
 
 /// Every f16 and bf16 code, and f32 numbers around every rounding boundary of both.
 #[test]
@@ -124,6 +124,7 @@ fn a_rate_of_one_is_an_error() {
         let mut y = [0.0];
         let (x, y) = (Src::F32(&[1.0]), Dst::F32(&mut y));
         let dropout = Dropout { rate, key: KEY, samples: 1, per_sample: 1, first_sample: 0, x, y };
-        assert!(dropout.run(isas()[0], &pool(1)).is_err());
+        let error = RowError::Shape { what: "rate", why: "it must be at least 0 and below 1" };
+        assert_eq!(dropout.run(isas()[0], &pool(1)), Err(error), "{rate}");
     }
 }

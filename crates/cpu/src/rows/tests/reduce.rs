@@ -2,6 +2,7 @@ use halfstep_graph::ReduceKind;
 use proptest::prelude::*;
 
 use super::support::*;
+use crate::rows::RowError;
 use crate::rows::reduce::{ArgMax, Reduce, global_norm, reduce_scratch_len};
 use crate::rows::storage::{Dst, Src, Storage};
 
@@ -137,12 +138,19 @@ fn global_norm_is_exact_to_rounding_and_never_overflows_early() {
 #[test]
 fn wrong_lengths_are_errors() {
     let (isa, pool) = (isas()[0], pool(1));
-    let x = [0.0; 5];
-    for (axis, len) in [(0, 3), (1, 3), (2, 3)] {
-        let mut y = vec![0.0; len];
-        let (shape, axes) = (&[2, 3], &[axis]);
+    let length = |what, expected, actual| RowError::Length { what, expected, actual };
+    let axis = RowError::Shape { what: "axes", why: "an axis is not below the number of dimensions" };
+    let cases = [
+        (5, 0, 3, length("x", 6, 5)),
+        (6, 0, 2, length("y", 3, 2)),
+        (6, 1, 3, length("y", 2, 3)),
+        (6, 2, 3, axis),
+    ];
+    for (elements, axis, results, expected) in cases {
+        let (x, mut y) = (vec![0.0; elements], vec![0.0; results]);
         let (x, y) = (Src::F32(&x), Dst::F32(&mut y));
-        let reduce = Reduce { kind: ReduceKind::Sum, shape, axes, x, y, scratch: &mut [] };
-        assert!(reduce.run(isa, &pool).is_err());
+        let reduce =
+            Reduce { kind: ReduceKind::Sum, shape: &[2, 3], axes: &[axis], x, y, scratch: &mut [0.0; 3] };
+        assert_eq!(reduce.run(isa, &pool), Err(expected));
     }
 }
