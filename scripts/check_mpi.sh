@@ -68,9 +68,10 @@ for precision in fp32 bf16 fp16; do
 done
 
 say "two and three ranks agree with one process, to rounding"
-# The first ten losses differ by the order of f32 sums alone: 32 rows, 2 ranks. In a low format, a number at the border between
-# two codes falls the other way sooner or later; from then on the runs differ as two roundings of one run do: by a few
-# units of the format (2^-11 in fp16; bf16 that travels has 2^-8, and is fed back).
+# The first ten losses differ by the order of f32 sums alone: 32 rows, 2 ranks. In a low format, a
+# number at the border between two codes falls the other way sooner or later; from then on the runs
+# differ as two roundings of one run do: by a few units of the format (2^-11 in fp16; bf16 that
+# travels has 2^-8, and is fed back).
 for precision in fp32 bf16 fp16; do
     ranks 2 train mlp.toml --precision $precision --out two-$precision --json > two-$precision.json
     python3 - {alone,two}-$precision/metrics.jsonl <<'PY' || fail "the first steps of two ranks in $precision"

@@ -231,8 +231,8 @@ def check_with_torchao(x, name, rule, codes, scales):
     s, q = to_mx(torch.from_numpy(whole), kind, 32, mode)
     s = s.view(torch.uint8).numpy().reshape(scales.shape)
     q = q.view(torch.uint8).numpy()[:, : x.shape[1]]
-    # torchao's rceil multiplies by the rounded 1/largest, which may give a scale too many where amax is a power of two
-    # times the largest value: counted, not hidden.
+    # torchao's rceil multiplies by the rounded 1/largest, which may give a scale too many where
+    # amax is a power of two times the largest value: counted, not hidden.
     other = np.argwhere(s != scales)
     same = unpadded(np.repeat(s == scales, 32, axis=1), x.shape[1])
     assert (q[same] == codes[same]).all(), (name, rule)

@@ -120,7 +120,8 @@ OUT.parent.mkdir(parents=True, exist_ok=True)
 OUT.write_text(json.dumps({"sets": sets, "power": power, "bounds": bounds, "paired": paired}, separators=(",", ":")) + "\n")
 print(OUT.name, OUT.stat().st_size, "bytes")
 
-# The same logits in files as numpy and safetensors write them: the second set, as the readers must find it.
+# The same logits in files as numpy and safetensors write them: the second set, as the readers must
+# find it.
 second = sets[1]
 n, c = len(second["labels"]), second["classes"]
 x = np.array(second["first"], dtype=np.float32).reshape(n, c)

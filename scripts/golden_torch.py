@@ -19,8 +19,9 @@ import torch.nn.functional as F
 
 OUT = Path(__file__).resolve().parent.parent / "crates/train/tests/golden"
 STEPS, LR = 50, 2.0 ** -10   # a learning rate that f32 holds exactly
-# ReLU and max pooling have kinks. A run that passes one closer than its rounding errors takes another way from there, and
-# the distance says nothing of arithmetic. The first seed is used whose f64 run keeps this far from every kink.
+# ReLU and max pooling have kinks. A run that passes one closer than its rounding errors takes
+# another way from there, and the distance says nothing of arithmetic. The first seed is used whose
+# f64 run keeps this far from every kink.
 MARGIN, margin = 1e-5, [float("inf")]
 
 
@@ -99,8 +100,8 @@ class Gpt(nn.Module):
         self.tok, self.pos = nn.Embedding(vocab, width), nn.Embedding(length, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.ln = nn.LayerNorm(width)
-        # 0.02 is meant for widths of hundreds: this gives a narrow net the activations of one of width 384, so that
-        # attention is not uniform.
+        # 0.02 is meant for widths of hundreds: this gives a narrow net the activations of one of
+        # width 384, so that attention is not uniform.
         std = 0.02 * (384 / width) ** 0.5
         for p in self.parameters():
             nn.init.normal_(p, std=std) if p.dim() > 1 else None
@@ -153,8 +154,9 @@ def golden(name, make, model, input, outputs, xs, ys):
     losses32, weights32, gradients32, _ = train(net, xs, ys, torch.float32)
     high = weights64.float()
     low = (weights64 - high.double()).bfloat16()
-    # The loss does not depend on some weights at all: attention's key bias, which softmax does not see, and units that no
-    # sample turns on. AdamW makes steps of any size up to the learning rate of the rounding noise in their gradients.
+    # The loss does not depend on some weights at all: attention's key bias, which softmax does not
+    # see, and units that no sample turns on. AdamW makes steps of any size up to the learning rate
+    # of the rounding noise in their gradients.
     counted = largest > 1e-12 * largest.max()
     distance = ((weights32 - weights64) * counted).norm(dim=1)
     metadata = {"model": json.dumps(model), "input": json.dumps(input), "outputs": str(outputs), "batch": str(len(xs[0])),

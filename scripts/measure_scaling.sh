@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What docs/scale-out.md predicts from, measured on this machine: the step of one rank with half of a batch, that of two ranks
-# with the whole, and sums between two ranks. One thread each. For a quiet machine with two cores.
+# What docs/scale-out.md predicts from, measured on this machine: the step of one rank with half of
+# a batch, that of two ranks with the whole, and sums between two ranks. One thread each. For a
+# quiet machine with two cores.
 #
 #   cargo build --release --features mpi --bin halfstep --example all_reduce
 #   scripts/measure_scaling.sh target/release recipes/shakespeare-gpt.toml

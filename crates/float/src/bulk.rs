@@ -1,7 +1,9 @@
-//! Conversions between f32 and the two 16-bit formats, without branches, so that loops over them vectorise.
+//! Conversions between f32 and the two 16-bit formats, without branches, so that loops over them
+//! vectorise.
 //!
-//! Round to nearest even; NaN stays NaN (made quiet, sign and upper payload kept); subnormals are preserved;
-//! overflow goes to infinity. The processor's own bf16 conversions flush subnormals and are not used here.
+//! Round to nearest even; NaN stays NaN (made quiet, sign and upper payload kept); subnormals are
+//! preserved; overflow goes to infinity. The processor's own bf16 conversions flush subnormals and
+//! are not used here.
 
 /// The bf16 code of `x`.
 #[inline(always)]
@@ -26,10 +28,12 @@ pub fn f16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16) & 0x8000;
     let magnitude = bits & 0x7fff_ffff;
-    // Normal results: rebias the exponent from 127 to 15 and round at bit 13; a carry may reach infinity.
+    // Normal results: rebias the exponent from 127 to 15 and round at bit 13; a carry may reach
+    // infinity.
     let odd = (magnitude >> 13) & 1;
     let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
-    // Subnormal results: 0.5 has an ulp of 2^-24, which is f16's smallest number, so the sum rounds for us.
+    // Subnormal results: 0.5 has an ulp of 2^-24, which is f16's smallest number, so the sum rounds
+    // for us.
     let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
     let nan = 0x7e00 | ((magnitude >> 13) & 0x1ff);
     let finite = if magnitude < 113 << 23 { subnormal } else { normal };
@@ -43,7 +47,8 @@ pub fn f32_from_f16(code: u16) -> f32 {
     let sign = (u32::from(code) & 0x8000) << 16;
     let shifted = (u32::from(code) & 0x7fff) << 13;
     let normal = shifted + (112 << 23);
-    // Subnormals: put the mantissa below an implicit one at 2^-14 and take that one away; no f32 subnormal appears.
+    // Subnormals: put the mantissa below an implicit one at 2^-14 and take that one away; no f32
+    // subnormal appears.
     let subnormal = (f32::from_bits(shifted + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
     let quiet = if shifted > 0x0f80_0000 { 1 << 22 } else { 0 };
     let non_finite = (shifted + (224 << 23)) | quiet;

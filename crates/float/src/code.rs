@@ -1,6 +1,7 @@
 //! The reference conversion between f64 values and codes of a format, in integer arithmetic only.
 //!
-//! Going from f64 straight to the target rounds once; f32 values are exact in f64, so one function serves both.
+//! Going from f64 straight to the target rounds once; f32 values are exact in f64, so one function
+//! serves both.
 
 use crate::format::{Format, exp2i};
 
@@ -10,25 +11,29 @@ pub enum Rounding {
     /// To the nearest; halfway to the one with an even mantissa (IEEE 754 roundTiesToEven).
     #[default]
     NearestEven,
-    /// Away from zero with a probability equal to the dropped fraction. The number is uniform in 0 ..= 2^32 − 1
-    /// and comes from a counter-based generator ([`crate::Philox`]), so that equal draws give equal results.
+    /// Away from zero with a probability equal to the dropped fraction. The number is uniform in 0
+    /// ..= 2^32 − 1 and comes from a counter-based generator ([`crate::Philox`]), so that equal
+    /// draws give equal results.
     Stochastic(u32),
 }
 
 /// What becomes of values beyond the largest finite one, infinities included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
-    /// IEEE: to infinity; to NaN in a format without infinities (e4m3); saturated where there is neither (e2m1).
+    /// IEEE: to infinity; to NaN in a format without infinities (e4m3); saturated where there is
+    /// neither (e2m1).
     #[default]
     NonFinite,
-    /// To the largest finite value of the same sign (the OCP "saturating" mode, which also maps infinities).
+    /// To the largest finite value of the same sign (the OCP "saturating" mode, which also maps
+    /// infinities).
     Saturate,
 }
 
 const SIGN64: u64 = 1 << 63;
 
-/// The code of `x` in `format`, in the low bits. NaN becomes the format's quiet NaN with the sign kept where it has
-/// one, and a zero of the other sign in e3m2, e2m3 and e2m1, which have none; both as `ml_dtypes` does.
+/// The code of `x` in `format`, in the low bits. NaN becomes the format's quiet NaN with the sign
+/// kept where it has one, and a zero of the other sign in e3m2, e2m3 and e2m1, which have none;
+/// both as `ml_dtypes` does.
 pub fn encode(format: Format, x: f64, rounding: Rounding, overflow: Overflow) -> u32 {
     let info = format.info();
     let sign = if x.is_sign_negative() { format.sign_bit() } else { 0 };
@@ -48,20 +53,21 @@ pub fn encode(format: Format, x: f64, rounding: Rounding, overflow: Overflow) ->
     }
 }
 
-/// The code of the finite non-negative f64 with these bits as if the exponent field had no upper end, so that a
-/// result above the largest finite code means overflow.
+/// The code of the finite non-negative f64 with these bits as if the exponent field had no upper
+/// end, so that a result above the largest finite code means overflow.
 fn encode_finite(bits: u64, mantissa_bits: u32, min_exponent: i32, rounding: Rounding) -> u32 {
     if bits == 0 {
         return 0;
     }
     let field = (bits >> 52) as i32;
     let fraction = bits & ((1 << 52) - 1);
-    // x = significand · 2^(exponent − 52); for a subnormal f64 the leading one is lower, which matters to no
-    // target here: all of them round such values to zero or to their smallest number.
+    // x = significand · 2^(exponent − 52); for a subnormal f64 the leading one is lower, which
+    // matters to no target here: all of them round such values to zero or to their smallest number.
     let (significand, exponent) =
         if field == 0 { (fraction, -1022) } else { (fraction | 1 << 52, field - 1023) };
     let base = exponent.max(min_exponent);
-    // One unit of the target's mantissa is 2^(base − mantissa_bits): that many low bits are dropped.
+    // One unit of the target's mantissa is 2^(base − mantissa_bits): that many low bits are
+    // dropped.
     let dropped = (base - exponent) as u32 + 52 - mantissa_bits;
     let kept = round_shift(significand, dropped, rounding);
     // A carry out of the mantissa runs into the exponent field, which is what it should do.
@@ -74,7 +80,8 @@ fn round_shift(x: u64, shift: u32, rounding: Rounding) -> u64 {
     if shift == 0 {
         return x;
     }
-    // 128 bits hold the fraction without loss up to shift 127; beyond 118 it is below 2^-64 of a unit anyway.
+    // 128 bits hold the fraction without loss up to shift 127; beyond 118 it is below 2^-64 of a
+    // unit anyway.
     let shift = shift.min(118);
     let x = u128::from(x);
     let floor = x >> shift;
@@ -116,8 +123,8 @@ pub fn round_to(format: Format, x: f64) -> f64 {
     decode(format, encode(format, x, Rounding::NearestEven, Overflow::NonFinite))
 }
 
-/// The distance from |`x`| to the next larger value of `format` for finite x in its range, after Goldberg (1991):
-/// 2^(max(⌊log2 |x|⌋, 1 − bias) − mantissa bits). NaN for a non-finite x.
+/// The distance from |`x`| to the next larger value of `format` for finite x in its range, after
+/// Goldberg (1991): 2^(max(⌊log2 |x|⌋, 1 − bias) − mantissa bits). NaN for a non-finite x.
 pub fn ulp(format: Format, x: f64) -> f64 {
     if !x.is_finite() {
         return f64::NAN;
@@ -177,8 +184,8 @@ mod tests {
         assert_eq!(codes(Format::E4m3).filter(|&c| decode(Format::E4m3, c).is_nan()).count(), 2);
     }
 
-    /// Halfway points between neighbours go to the even code, and the f64 neighbours of the midpoint to the near
-    /// side: this fails if anything rounds twice.
+    /// Halfway points between neighbours go to the even code, and the f64 neighbours of the
+    /// midpoint to the near side: this fails if anything rounds twice.
     #[test]
     fn midpoints_go_to_even_and_round_once() {
         for format in Format::ALL.into_iter().filter(|f| f.bits() <= 16) {
@@ -213,7 +220,8 @@ mod tests {
             let nan = round_to(format, f64::NAN);
             assert!(nan.is_nan() || (!info.has_nan && nan == 0.0));
         }
-        // 464 lies halfway between 448 and the 480 that e4m3fn gives to NaN; 448 has the even mantissa.
+        // 464 lies halfway between 448 and the 480 that e4m3fn gives to NaN; 448 has the even
+        // mantissa.
         assert_eq!(round_to(Format::E4m3, 464.0), 448.0);
         assert!(round_to(Format::E4m3, 464.0f64.next_up()).is_nan());
         assert_eq!(round_to(Format::F16, 65520.0f64.next_down()), 65504.0);

@@ -1,5 +1,6 @@
-//! Conversions between f32 and every narrower format, in 32-bit arithmetic without branches, so that loops over them
-//! vectorise. Same results as the reference [`crate::encode`] and [`crate::decode`], bit for bit.
+//! Conversions between f32 and every narrower format, in 32-bit arithmetic without branches, so
+//! that loops over them vectorise. Same results as the reference [`crate::encode`] and
+//! [`crate::decode`], bit for bit.
 
 use crate::code::Overflow;
 use crate::draws::Draws;
@@ -15,7 +16,8 @@ pub(crate) trait Narrow {
     const MIN_FIELD: u32 = (128 - Self::INFO.bias) as u32;
     const MAX: u32 = Self::FORMAT.max_finite_code();
     const SIGN: u32 = Self::FORMAT.sign_bit();
-    /// Codes of a positive value out of range and of a positive NaN, and which bits a negative one flips in them.
+    /// Codes of a positive value out of range and of a positive NaN, and which bits a negative one
+    /// flips in them.
     const OVER: u32 = Self::FORMAT.overflow_code(0);
     const OVER_FLIP: u32 = Self::OVER ^ Self::FORMAT.overflow_code(Self::SIGN);
     const NAN: u32 = Self::FORMAT.nan_code(0);
@@ -29,7 +31,8 @@ macro_rules! narrow {
             const FORMAT: Format = Format::$name;
         })*
 
-        /// The body with `$f` as the type of `format`. f32 itself is not narrower and is handled by callers.
+        /// The body with `$f` as the type of `format`. f32 itself is not narrower and is handled by
+        /// callers.
         macro_rules! with_narrow {
             ($format:expr, $f:ident => $body:expr, f32 => $wide:expr) => {
                 match $format {
@@ -49,13 +52,14 @@ const INFINITY: u32 = 0x7f80_0000;
 pub(crate) fn nearest<F: Narrow>(x: f32, overflow: Overflow) -> u32 {
     let bits = x.to_bits();
     let magnitude = bits & 0x7fff_ffff;
-    // Normal results: rebias the exponent and round at the last bit kept; a carry runs into the exponent.
+    // Normal results: rebias the exponent and round at the last bit kept; a carry runs into the
+    // exponent.
     let odd = (magnitude >> F::DROPPED) & 1;
     let half = (1 << (F::DROPPED - 1)) - 1;
     let rebias = (F::MIN_FIELD - 1) << 23;
     let normal = magnitude.wrapping_sub(rebias).wrapping_add(half + odd) >> F::DROPPED;
-    // Subnormal results: a sum with a number whose ulp is the format's smallest step rounds for us, to even as well.
-    // bf16 has the subnormals of f32, cut; there `normal` is right throughout.
+    // Subnormal results: a sum with a number whose ulp is the format's smallest step rounds for us,
+    // to even as well. bf16 has the subnormals of f32, cut; there `normal` is right throughout.
     let code = if F::MIN_FIELD == 1 {
         normal
     } else {
@@ -66,8 +70,8 @@ pub(crate) fn nearest<F: Narrow>(x: f32, overflow: Overflow) -> u32 {
     finish::<F>(bits, code, overflow)
 }
 
-/// The code of `x`, rounded away from zero with a probability equal to the dropped fraction: where `random`, uniform
-/// in 0 ..= 2^32 − 1, is below the fraction's first 32 bits.
+/// The code of `x`, rounded away from zero with a probability equal to the dropped fraction: where
+/// `random`, uniform in 0 ..= 2^32 − 1, is below the fraction's first 32 bits.
 #[inline(always)]
 pub(crate) fn stochastic<F: Narrow>(x: f32, random: u32, overflow: Overflow) -> u32 {
     let bits = x.to_bits();
@@ -78,7 +82,8 @@ pub(crate) fn stochastic<F: Narrow>(x: f32, random: u32, overflow: Overflow) -> 
     let significand = (magnitude & 0x7f_ffff) | implicit;
     let base = field.max(F::MIN_FIELD);
     let shift = base - field + F::DROPPED;
-    // The significand in units of the result's last place: the whole part, and 32 bits behind the point.
+    // The significand in units of the result's last place: the whole part, and 32 bits behind the
+    // point.
     let whole = significand.unbounded_shr(shift);
     let fraction = significand.unbounded_shl(32u32.wrapping_sub(shift))
         | significand.unbounded_shr(shift.wrapping_sub(32));
@@ -106,8 +111,8 @@ pub(crate) const fn value<F: Narrow>(code: u32) -> f32 {
     let magnitude = code & (F::SIGN - 1);
     let shifted = magnitude << F::DROPPED;
     let normal = shifted + ((F::MIN_FIELD - 1) << 23);
-    // Subnormals: put the mantissa below an implicit one and take that one away; no f32 subnormal appears, save in
-    // bf16, where the shift is all there is to do.
+    // Subnormals: put the mantissa below an implicit one and take that one away; no f32 subnormal
+    // appears, save in bf16, where the shift is all there is to do.
     let finite = if F::MIN_FIELD == 1 {
         shifted
     } else {
@@ -246,8 +251,8 @@ to_codes!(
     Format::E4m3 | Format::E5m2 | Format::E4m3fnuz | Format::E5m2fnuz | Format::E3m2 | Format::E2m3 | Format::E2m1
 );
 to_codes!(
-    /// Converts each element to f16 or bf16. NaN becomes the canonical one, where [`crate::f32_to_bf16`] and
-    /// [`crate::f32_to_f16`] keep its payload, as processors do.
+    /// Converts each element to f16 or bf16. NaN becomes the canonical one, where
+    /// [`crate::f32_to_bf16`] and [`crate::f32_to_f16`] keep its payload, as processors do.
     f32_to_codes16, u16, "16", Format::F16 | Format::Bf16
 );
 
@@ -266,8 +271,8 @@ pub fn codes8_to_f32(format: Format, from: &[u8], to: &mut [f32]) {
     }, f32 => ());
 }
 
-/// The bf16 code of the value of each code of a format of 8, 6 or 4 bits, one code to a byte. Exact: bf16 holds every
-/// value of them.
+/// The bf16 code of the value of each code of a format of 8, 6 or 4 bits, one code to a byte.
+/// Exact: bf16 holds every value of them.
 ///
 /// # Panics
 /// If the slices differ in length or the format has more than 8 bits.
@@ -306,8 +311,8 @@ pub fn round_f32(format: Format, rounding: SliceRounding, overflow: Overflow, fr
     }, f32 => to.copy_from_slice(from));
 }
 
-/// Packs 4-bit codes two to a byte, the first in the low half, as OCP MX, PyTorch's `float4_e2m1fn_x2` and safetensors
-/// have them. A last code without a neighbour gets 0 beside it.
+/// Packs 4-bit codes two to a byte, the first in the low half, as OCP MX, PyTorch's
+/// `float4_e2m1fn_x2` and safetensors have them. A last code without a neighbour gets 0 beside it.
 ///
 /// # Panics
 /// If `to` has not ⌈codes / 2⌉ bytes.
@@ -377,7 +382,8 @@ mod tests {
         }
     }
 
-    /// All exponents, mantissas with few bits, their f32 neighbours, and random words around each dropped fraction.
+    /// All exponents, mantissas with few bits, their f32 neighbours, and random words around each
+    /// dropped fraction.
     #[test]
     fn ties_and_edges_agree_with_the_reference() {
         for field in 0..=255u32 {

@@ -1,11 +1,13 @@
-//! The random numbers of stochastic rounding: each is a function of what is rounded, and of nothing else.
+//! The random numbers of stochastic rounding: each is a function of what is rounded, and of nothing
+//! else.
 
 use crate::philox::Philox;
 
 /// Random words for the elements of one tensor in one step.
 ///
-/// Four neighbouring elements share a Philox4x32-10 block whose key is the seed and whose counter is (operation,
-/// attempt, high and low half of element / 4): independent of tiles, threads and order, and the same after a resume.
+/// Four neighbouring elements share a Philox4x32-10 block whose key is the seed and whose counter
+/// is (operation, attempt, high and low half of element / 4): independent of tiles, threads and
+/// order, and the same after a resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Draws {
     /// The run's seed.
@@ -32,7 +34,8 @@ impl Draws {
             *word = self.word(i);
         }
         let block = (first + lead as u64) / 4;
-        // As many lanes as vectorise well, then few, for the sake of short slices: the blocks of block-scaled forms.
+        // As many lanes as vectorise well, then few, for the sake of short slices: the blocks of
+        // block-scaled forms.
         let (many, rest) = rest.split_at_mut(rest.len() / 64 * 64);
         let (few, rest) = rest.split_at_mut(rest.len() / 16 * 16);
         let after_many = block + many.len() as u64 / 4;

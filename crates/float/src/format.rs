@@ -19,9 +19,11 @@ pub enum Format {
     E4m3,
     /// OCP FP8 E5M2 (`float8_e5m2`): IEEE-like, with infinities and NaNs.
     E5m2,
-    /// `float8_e4m3fnuz`: bias 8, neither infinities nor −0, whose code is the one NaN; largest value 240.
+    /// `float8_e4m3fnuz`: bias 8, neither infinities nor −0, whose code is the one NaN; largest
+    /// value 240.
     E4m3fnuz,
-    /// `float8_e5m2fnuz`: bias 16, neither infinities nor −0, whose code is the one NaN; largest value 57344.
+    /// `float8_e5m2fnuz`: bias 16, neither infinities nor −0, whose code is the one NaN; largest
+    /// value 57344.
     E5m2fnuz,
     /// OCP MX FP6 E3M2 (`float6_e3m2fn`): neither infinities nor NaN, largest value 28.
     E3m2,
@@ -188,8 +190,8 @@ impl Format {
         1 << (self.bits() - 1)
     }
 
-    /// The code a NaN with this sign bit (in place, or 0) becomes. Formats without a NaN give a zero of the other sign:
-    /// it has no meaning, and is what `ml_dtypes` does.
+    /// The code a NaN with this sign bit (in place, or 0) becomes. Formats without a NaN give a
+    /// zero of the other sign: it has no meaning, and is what `ml_dtypes` does.
     pub(crate) const fn nan_code(self, sign: u32) -> u32 {
         match self {
             Format::F32 => sign | 0x7fc0_0000,
@@ -202,8 +204,8 @@ impl Format {
         }
     }
 
-    /// The code of what lies beyond the largest finite value on the side of this sign bit: infinity, else NaN, else
-    /// the largest finite value.
+    /// The code of what lies beyond the largest finite value on the side of this sign bit:
+    /// infinity, else NaN, else the largest finite value.
     pub(crate) const fn overflow_code(self, sign: u32) -> u32 {
         match self.inf_code() {
             Some(inf) => sign | inf,

@@ -1,8 +1,10 @@
-//! Whole numbers with a scale for each row: symmetric quantisation by output channel, as int8 and int4 weights are stored.
+//! Whole numbers with a scale for each row: symmetric quantisation by output channel, as int8 and
+//! int4 weights are stored.
 
-/// Rounds every row of `row_length` values to a multiple of its own scale, in place: scale = amax / (2^(bits−1) − 1) in f32,
-/// x ← scale · round(x / scale), ties to even, in the range ±(2^(bits−1) − 1) (so that −2^(bits−1) is not used, as TensorRT
-/// and oneDNN have it). A row of zeros stays; one that holds a NaN or an infinity becomes NaN. A last row may be shorter.
+/// Rounds every row of `row_length` values to a multiple of its own scale, in place: scale = amax /
+/// (2^(bits−1) − 1) in f32, x ← scale · round(x / scale), ties to even, in the range ±(2^(bits−1)
+/// − 1) (so that −2^(bits−1) is not used, as TensorRT and oneDNN have it). A row of zeros stays;
+/// one that holds a NaN or an infinity becomes NaN. A last row may be shorter.
 ///
 /// `bits` is taken between 2 and 16.
 pub fn round_to_integers(bits: u32, row_length: usize, values: &mut [f32]) {

@@ -1,8 +1,9 @@
 //! Number formats, rounding and bulk conversion; range statistics; the counter-based generator.
 //!
-//! Two conversions exist. [`encode`], [`decode`] and [`round_to`] are the reference for every [`Format`], in integer
-//! arithmetic. The functions of [`bulk`] and [`convert`] are the fast ones, for f16 and bf16 with NaN payloads kept, and for every
-//! format with either rounding; they are tested against the reference.
+//! Two conversions exist. [`encode`], [`decode`] and [`round_to`] are the reference for every
+//! [`Format`], in integer arithmetic. The functions of [`bulk`] and [`convert`] are the fast ones,
+//! for f16 and bf16 with NaN payloads kept, and for every format with either rounding; they are
+//! tested against the reference.
 
 #![forbid(unsafe_code)]
 

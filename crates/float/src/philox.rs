@@ -1,5 +1,6 @@
-//! Philox4x32-10: a counter-based generator (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
-//! 1, 2, 3", SC 2011). Output depends on key and counter only, so any element can be drawn in any order.
+//! Philox4x32-10: a counter-based generator (Salmon, Moraes, Dror and Shaw, "Parallel random
+//! numbers: as easy as 1, 2, 3", SC 2011). Output depends on key and counter only, so any element
+//! can be drawn in any order.
 
 /// A Philox4x32-10 generator: a key, and nothing that changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +51,8 @@ impl Philox {
         out
     }
 
-    /// Word `index` of the sequence of blocks whose counters are (index / 4, `stream`): a random number for each
-    /// (seed, stream, element).
+    /// Word `index` of the sequence of blocks whose counters are (index / 4, `stream`): a random
+    /// number for each (seed, stream, element).
     #[inline(always)]
     pub const fn word(self, stream: u64, index: u64) -> u32 {
         let block = index / 4;
@@ -60,13 +61,15 @@ impl Philox {
     }
 }
 
-/// A uniform number in [0, 1) from 32 random bits: the upper 24 as multiples of 2^-24, each equally likely.
+/// A uniform number in [0, 1) from 32 random bits: the upper 24 as multiples of 2^-24, each equally
+/// likely.
 #[inline(always)]
 pub const fn unit_f32(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1 << 24) as f32)
 }
 
-/// A uniform number in [0, 1) from 64 random bits: the upper 53 as multiples of 2^-53, each equally likely.
+/// A uniform number in [0, 1) from 64 random bits: the upper 53 as multiples of 2^-53, each equally
+/// likely.
 #[inline(always)]
 pub const fn unit_f64(high: u32, low: u32) -> f64 {
     let bits = ((high as u64) << 32 | low as u64) >> 11;

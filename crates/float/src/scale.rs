@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An OCP MX scale (`float8_e8m0fnu`): 2^(code − 127), from 2^−127 to 2^127; code 255 is NaN. No sign, no zero.
+/// An OCP MX scale (`float8_e8m0fnu`): 2^(code − 127), from 2^−127 to 2^127; code 255 is NaN. No
+/// sign, no zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct E8m0(pub u8);
@@ -21,8 +22,9 @@ impl E8m0 {
         E8m0((code + 127) as u8)
     }
 
-    /// The scale nearest to `x`; halfway to the larger. NaN for zero, negative and non-finite numbers and for those that
-    /// would round to 2^128. As `ml_dtypes` does, which takes all numbers between 2^−127 and 2^−126 to the latter.
+    /// The scale nearest to `x`; halfway to the larger. NaN for zero, negative and non-finite
+    /// numbers and for those that would round to 2^128. As `ml_dtypes` does, which takes all
+    /// numbers between 2^−127 and 2^−126 to the latter.
     #[inline(always)]
     pub const fn nearest(x: f32) -> E8m0 {
         let bits = x.to_bits();

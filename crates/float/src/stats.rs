@@ -2,7 +2,8 @@
 
 use crate::format::Format;
 
-/// Counts over a tensor's f32 values. Formats are those of [`Format::ALL`], rounding is to nearest even.
+/// Counts over a tensor's f32 values. Formats are those of [`Format::ALL`], rounding is to nearest
+/// even.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RangeStats {
     /// Number of values.
@@ -65,8 +66,8 @@ impl Thresholds {
         }
         let info = format.info();
         let bits = |x: f64| (x as f32).to_bits();
-        // Half a unit above the largest finite value: a tie goes up where that value's mantissa is odd. For bf16
-        // the sum still fits f32.
+        // Half a unit above the largest finite value: a tie goes up where that value's mantissa is
+        // odd. For bf16 the sum still fits f32.
         let half = crate::ulp(format, info.max_finite) / 2.0;
         let tie_stays = format.max_finite_code().is_multiple_of(2);
         Thresholds {
@@ -135,12 +136,14 @@ impl RangeStats {
         self.per_format[format as usize]
     }
 
-    /// Share of the finite non-zero values that become zero in `format`, 0 to 1; 0 where there are none.
+    /// Share of the finite non-zero values that become zero in `format`, 0 to 1; 0 where there are
+    /// none.
     pub fn underflow_share(&self, format: Format) -> f64 {
         self.share(self.counts(format).underflowed)
     }
 
-    /// Share of the finite non-zero values that overflow in `format`, 0 to 1; 0 where there are none.
+    /// Share of the finite non-zero values that overflow in `format`, 0 to 1; 0 where there are
+    /// none.
     pub fn overflow_share(&self, format: Format) -> f64 {
         self.share(self.counts(format).overflowed)
     }
@@ -165,7 +168,8 @@ mod tests {
             c.underflowed += u64::from(r == 0.0);
             c.subnormal += u64::from(x.abs() < format.info().min_normal);
             let beyond = format.info().max_finite + crate::ulp(format, format.info().max_finite) / 2.0;
-            // The narrowest formats have nothing beyond the largest number, so there the rounded value does not tell.
+            // The narrowest formats have nothing beyond the largest number, so there the rounded
+            // value does not tell.
             c.overflowed += u64::from(if format.info().has_nan { !r.is_finite() } else { x.abs() >= beyond });
         }
         c

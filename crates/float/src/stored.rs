@@ -78,8 +78,8 @@ impl Stored {
         self.fields().exponent.max(1) as i32 - self.format.info().bias
     }
 
-    /// The next smaller and the next larger value of the format, infinities included; `None` where there is none, and
-    /// beside a NaN. From either zero, the smallest numbers of both signs.
+    /// The next smaller and the next larger value of the format, infinities included; `None` where
+    /// there is none, and beside a NaN. From either zero, the smallest numbers of both signs.
     pub fn neighbours(&self) -> (Option<f64>, Option<f64>) {
         if self.value.is_nan() {
             return (None, None);
@@ -105,14 +105,16 @@ impl Stored {
         relative.is_finite().then_some(relative)
     }
 
-    /// The distance between neighbours at the number given ([`ulp`]); at the largest number for those beyond it.
+    /// The distance between neighbours at the number given ([`ulp`]); at the largest number for
+    /// those beyond it.
     pub fn ulp(&self) -> f64 {
         let max = self.format.info().max_finite;
         ulp(self.format, self.given.clamp(-max, max))
     }
 
-    /// The share of stochastic roundings that go to the larger neighbour in magnitude, and the two neighbours of the
-    /// number given; `None` where it is stored exactly, is out of range or is not finite.
+    /// The share of stochastic roundings that go to the larger neighbour in magnitude, and the two
+    /// neighbours of the number given; `None` where it is stored exactly, is out of range or is not
+    /// finite.
     pub fn odds(&self) -> Option<Odds> {
         let towards =
             |r| Stored::new(self.format, self.given, Rounding::Stochastic(r), Overflow::NonFinite).value;
@@ -133,10 +135,12 @@ pub struct Odds {
     pub share: f64,
 }
 
-/// All decimal digits of `x`: every f64 has finitely many. Positional between 10^−5 and 10^17, else with a power of ten.
+/// All decimal digits of `x`: every f64 has finitely many. Positional between 10^−5 and 10^17, else
+/// with a power of ten.
 ///
 /// ```
-/// assert_eq!(halfstep_float::exact_decimal(0.1), "0.1000000000000000055511151231257827021181583404541015625");
+/// let tenth = "0.1000000000000000055511151231257827021181583404541015625";
+/// assert_eq!(halfstep_float::exact_decimal(0.1), tenth);
 /// assert_eq!(halfstep_float::exact_decimal(2f64.powi(-24)), "5.9604644775390625e-8");
 /// ```
 pub fn exact_decimal(x: f64) -> String {

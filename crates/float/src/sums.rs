@@ -1,5 +1,5 @@
-//! Adding the same number again and again in a format: where the sum grows so large that the next term vanishes in its
-//! rounding ("swamping"), and what prevents it.
+//! Adding the same number again and again in a format: where the sum grows so large that the next
+//! term vanishes in its rounding ("swamping"), and what prevents it.
 
 use crate::code::{Overflow, Rounding, decode, encode, round_to};
 use crate::draws::Draws;
@@ -12,7 +12,8 @@ pub enum Accumulation {
     Nearest,
     /// Each sum rounded stochastically, term `i` with word `i`: right on average.
     Stochastic(Draws),
-    /// Kahan's compensated summation (1965): a second number of the same format carries what rounding dropped.
+    /// Kahan's compensated summation (1965): a second number of the same format carries what
+    /// rounding dropped.
     Kahan,
 }
 
@@ -30,10 +31,11 @@ pub struct RunningSum {
 }
 
 impl RunningSum {
-    /// The sum of `count` terms, each `term` rounded to `format`, beginning with 0. Overflow goes to infinity or NaN.
+    /// The sum of `count` terms, each `term` rounded to `format`, beginning with 0. Overflow goes
+    /// to infinity or NaN.
     ///
-    /// The sum of two numbers of at most 24 significant bits is rounded to f64 first: that is innocuous, f64 having more
-    /// than 2·24 + 2 bits (Figueroa 1995).
+    /// The sum of two numbers of at most 24 significant bits is rounded to f64 first: that is
+    /// innocuous, f64 having more than 2·24 + 2 bits (Figueroa 1995).
     pub fn new(format: Format, accumulation: Accumulation, term: f64, count: u64) -> RunningSum {
         let term = round_to(format, term);
         let points = points(count);
@@ -116,8 +118,9 @@ mod tests {
 
     #[test]
     fn the_remedies_remedy() {
-        // Kahan: within two roundings of the sum. Stochastic: n steps whose variance is at most (ulp/2)² each, ulp being that of the
-        // sum, 64 at its end; 5 standard deviations, 5 · 32 · √n.
+        // Kahan: within two roundings of the sum. Stochastic: n steps whose variance is at most
+        // (ulp/2)² each, ulp being that of the sum, 64 at its end; 5 standard deviations, 5 · 32 ·
+        // √n.
         let n = 10_000;
         let kahan = RunningSum::new(Format::Bf16, Accumulation::Kahan, 1.0, n);
         assert!((kahan.last() - n as f64).abs() <= 2.0 * 64.0, "{}", kahan.last());

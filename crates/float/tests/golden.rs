@@ -1,5 +1,6 @@
-//! Bit-by-bit agreement with `ml_dtypes` and numpy: every code, every midpoint, ten million values, and the block-scaled
-//! forms. `scripts/golden_formats.py` makes the file; both sides draw the same values.
+//! Bit-by-bit agreement with `ml_dtypes` and numpy: every code, every midpoint, ten million values,
+//! and the block-scaled forms. `scripts/golden_formats.py` makes the file; both sides draw the same
+//! values.
 
 use halfstep_float::blocks::{BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRule};
 use halfstep_float::*;
@@ -18,8 +19,8 @@ fn narrow() -> impl Iterator<Item = Format> {
     Format::ALL.into_iter().filter(|&f| f != Format::F32)
 }
 
-/// Bits of f32 value `i`, as `values` in the script: any bits; any exponent with few mantissa bits; exponents where small
-/// formats have their values, with many ties, or one f32 step beside them.
+/// Bits of f32 value `i`, as `values` in the script: any bits; any exponent with few mantissa bits;
+/// exponents where small formats have their values, with many ties, or one f32 step beside them.
 fn value(i: u64, narrow: bool) -> u32 {
     let [w0, w1, w2, w3] = Philox::new(2026).block([i as u32, 0, 0, 0]);
     let kind = if narrow { (w1 % 4) | 2 } else { w1 % 4 };
@@ -139,7 +140,8 @@ fn ten_million_values_round_as_in_ml_dtypes() {
         scales.as_slice().add(&mut of_scales);
         for (format, hash) in &mut of_formats {
             let codes = add_codes(*format, &x, hash);
-            // The reference is the same, and so are the processors' kin of the 16-bit conversions but for NaN payloads.
+            // The reference is the same, and so are the processors' kin of the 16-bit conversions
+            // but for NaN payloads.
             for (&x, &code) in x.iter().zip(&codes) {
                 let reference = encode(*format, x.into(), Rounding::NearestEven, Overflow::NonFinite);
                 assert_eq!(code, reference, "{format} of {x:e}");
@@ -158,7 +160,8 @@ fn ten_million_values_round_as_in_ml_dtypes() {
     }
 }
 
-/// The bits of stochastic rounding for a fixed key; the script finds the neighbours by search and not by shifts.
+/// The bits of stochastic rounding for a fixed key; the script finds the neighbours by search and
+/// not by shifts.
 #[test]
 fn stochastic_rounding_has_the_expected_bits() {
     let golden = golden();
@@ -178,8 +181,9 @@ fn stochastic_rounding_has_the_expected_bits() {
     }
 }
 
-/// The mean of n draws is x: one draw is one of two neighbours a step apart and has a standard deviation of
-/// step·√(p(1 − p)), p being the share that goes up; the mean of n has 1/√n of it. 5 of these deviations.
+/// The mean of n draws is x: one draw is one of two neighbours a step apart and has a standard
+/// deviation of step·√(p(1 − p)), p being the share that goes up; the mean of n has 1/√n of it. 5
+/// of these deviations.
 #[test]
 fn stochastic_rounding_has_the_right_mean() {
     const N: usize = 1 << 18;
@@ -206,7 +210,8 @@ fn stochastic_rounding_has_the_right_mean() {
 
 const ROW: usize = 600;
 
-/// The values of `blocks` in the script: rows of 600, one of zeros, one near the end of f32's range.
+/// The values of `blocks` in the script: rows of 600, one of zeros, one near the end of f32's
+/// range.
 fn matrix() -> Vec<f32> {
     let mut x: Vec<f32> = (0..240_000).map(|i| f32::from_bits(value(i, true))).collect();
     x[3 * ROW..4 * ROW].fill(0.0);

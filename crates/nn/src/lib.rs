@@ -1,8 +1,8 @@
 //! Layers and reference models.
 //!
-//! A layer is a plain struct whose `forward` adds nodes and slots to a [`Graph`]; a [`Model`] is anything that turns
-//! samples into logits that way. Slot names follow torch's `state_dict`; the layouts are this project's: images are
-//! channels-last and convolution weights `[O, KH, KW, C]`.
+//! A layer is a plain struct whose `forward` adds nodes and slots to a [`Graph`]; a [`Model`] is
+//! anything that turns samples into logits that way. Slot names follow torch's `state_dict`; the
+//! layouts are this project's: images are channels-last and convolution weights `[O, KH, KW, C]`.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,8 @@ use halfstep_graph::{Graph, GraphError, SlotKind, ValueId};
 ///
 /// A model holds sizes only; its weights are slots of the graph, declared where they are used.
 pub trait Model: Send + Sync {
-    /// Adds the model to `g` and returns the logits: `[N, classes]`, or `[N, T, vocabulary]` for token models.
+    /// Adds the model to `g` and returns the logits: `[N, classes]`, or `[N, T, vocabulary]` for
+    /// token models.
     ///
     /// # Errors
     /// `x` does not have the shape the model was built for.

@@ -6,7 +6,8 @@ use crate::Model;
 use crate::input::InputSpec;
 use crate::models::{Cnn, Gpt, Mlp, Resnet18};
 
-/// Sizes beyond this are taken for mistakes: no dimension of a model that fits a computer's memory is larger.
+/// Sizes beyond this are taken for mistakes: no dimension of a model that fits a computer's memory
+/// is larger.
 const LARGEST: usize = 1 << 24;
 
 /// Sizes of an `mlp`.
@@ -190,7 +191,8 @@ impl ModelSpec {
         }
     }
 
-    /// Whether a model of these sizes for such data makes sense; `outputs` is the number of classes or tokens.
+    /// Whether a model of these sizes for such data makes sense; `outputs` is the number of classes
+    /// or tokens.
     ///
     /// # Errors
     /// As [`ModelError`] lists.

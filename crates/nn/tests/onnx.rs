@@ -1,4 +1,5 @@
-//! Models as ONNX files: what is in them. That a runtime computes the same logits is checked by `scripts/check_onnx.py`.
+//! Models as ONNX files: what is in them. That a runtime computes the same logits is checked by
+//! `scripts/check_onnx.py`.
 
 #![cfg(feature = "onnx")]
 

@@ -1,19 +1,19 @@
-//! Requests to servers that may hang.
+//! HTTP requests with a time limit.
 
 use std::time::Duration;
 
 use ureq::Agent;
 use ureq::http::{Method, Request, Response};
 
-use crate::courier::Refusal;
+use crate::exporter::Refusal;
 
 /// How long a server may take for a whole request.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A server and what it wants to see in every request.
+/// A server, and the headers of every request to it.
 pub(crate) struct Server {
     agent: Agent,
-    /// Without a slash at the end.
+    /// The URL, without a slash at the end.
     base: String,
     headers: Vec<(String, String)>,
 }
@@ -28,7 +28,7 @@ impl Server {
     pub fn new(base: &str, headers: Vec<(String, String)>) -> Server {
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
-            // The status is ours to judge.
+            // The caller judges the status.
             .http_status_as_error(false)
             .user_agent(concat!("halfstep/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -36,7 +36,7 @@ impl Server {
         Server { agent, base: base.trim_end_matches('/').to_string(), headers }
     }
 
-    /// Sends a request. Answers of all kinds are answers.
+    /// Sends a request and returns the answer, whatever its status.
     pub fn ask(&self, method: Method, path: &str, kind: &str, body: &[u8]) -> Result<Answer, Refusal> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
@@ -62,13 +62,13 @@ impl Server {
         Ok(Answer { status: answer.status().as_u16(), body })
     }
 
-    /// [`Server::ask`], where only a success is an answer.
+    /// [`Server::ask`], where a status that is no success is a [`Refusal`].
     pub fn tell(&self, method: Method, path: &str, kind: &str, body: &[u8]) -> Result<String, Refusal> {
         let answer = self.ask(method, path, kind, body)?;
         if (200..300).contains(&answer.status) { Ok(answer.body) } else { Err(self.refusal(path, &answer)) }
     }
 
-    /// What an answer that is no success means: a server in trouble, or too busy, may be asked again.
+    /// The refusal for an unsuccessful status: [`Refusal::Later`] for server errors and overload.
     pub fn refusal(&self, path: &str, answer: &Answer) -> Refusal {
         let words: String = answer.body.trim().chars().take(200).collect();
         let text = format!("{}{path}: the server answered {} {words}", self.base, answer.status);

@@ -1,14 +1,16 @@
 //! Curves and traces for the tools people already use: TensorBoard, MLflow, OpenTelemetry.
 //!
-//! Nothing here knows what is trained: there are numbers by name and step ([`Scalar`]), texts, files and spans of time.
+//! This crate is independent of training: it handles numbers by name and step ([`Scalar`]), texts,
+//! files and spans of time.
 //!
-//! TensorBoard reads a file, which is written as the run goes ([`tensorboard`]). The others are servers, and a server may be
-//! slow or gone. So they are told by a [`courier`]: a thread that follows a log on the disk and sends what is new in it. The
-//! log is the queue: it holds everything, in no one's memory, and what was not sent is sent later.
+//! TensorBoard reads a file that is written during the run ([`tensorboard`]). MLflow and
+//! OpenTelemetry are servers, which may be slow or unreachable. So an [`exporter`] sends to them: a
+//! thread that reads new lines of a log file. The log is the queue: nothing waits in memory, and
+//! what was not sent can be sent later.
 
 #![forbid(unsafe_code)]
 
-pub mod courier;
+pub mod exporter;
 #[cfg(any(feature = "mlflow", feature = "otel"))]
 mod http;
 #[cfg(feature = "mlflow")]

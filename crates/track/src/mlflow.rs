@@ -1,7 +1,8 @@
 //! Runs in MLflow, over its REST API.
 //!
-//! Requests can be repeated without harm, as they must be when an answer is lost: a run is found again by a tag with its key,
-//! and MLflow keeps one of several equal measurements, parameters or files.
+//! Requests can be repeated without harm, as they must be when an answer is lost: a run is found
+//! again by a tag with its key, and MLflow keeps one of several equal measurements, parameters or
+//! files.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::Scalar;
-use crate::courier::{Ending, Refusal, Service};
+use crate::exporter::{Ending, Refusal, Service};
 use crate::http::Server;
 
 /// Parameters in a request, of which MLflow takes a hundred.
@@ -24,10 +25,10 @@ const JSON: &str = "application/json";
 /// The tag by which a run is found again.
 const KEY: &str = "halfstep.key";
 
-/// Who may write to a server: as MLflow's own clients, from the environment.
+/// Authentication, from the environment as in MLflow's own clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// Anyone.
+    /// No authentication.
     #[default]
     None,
     /// `MLFLOW_TRACKING_TOKEN`.
@@ -37,7 +38,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Those in the environment; a name and password go before a token, as in MLflow.
+    /// Those in the environment; name and password have priority over a token, as in MLflow.
     pub fn from_environment() -> Credentials {
         let var = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         match (var("MLFLOW_TRACKING_USERNAME"), var("MLFLOW_TRACKING_PASSWORD")) {
@@ -58,7 +59,7 @@ impl Credentials {
     }
 }
 
-/// What there is to say of a run besides its curves.
+/// What MLflow records of a run besides its curves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
     /// The experiment that the run belongs to; it is made if it is missing.
@@ -104,7 +105,8 @@ pub struct Mlflow {
 }
 
 impl Mlflow {
-    /// A run on the server at `url`. `memory` is that of [`Service::memory`] in an earlier process, or null.
+    /// A run on the server at `url`. `memory` is that of [`Service::memory`] in an earlier process,
+    /// or null.
     pub fn new(url: &str, credentials: &Credentials, about: About, memory: &Value, read: Read) -> Mlflow {
         let server = Server::new(url, credentials.header().into_iter().collect());
         let first = || Memory { key: about.key.clone(), ..Memory::default() };
@@ -270,7 +272,8 @@ impl Service for Mlflow {
     }
 }
 
-/// A measurement as MLflow takes it. JSON has no word for what is not finite; protocol buffers write it as text.
+/// A measurement as MLflow takes it. JSON has no numbers that are not finite; protocol buffers
+/// write them as text.
 fn metric(scalar: &Scalar) -> Value {
     let value = match scalar.value {
         v if v.is_finite() => json!(v),
@@ -286,7 +289,8 @@ fn milliseconds(seconds: f64) -> i64 {
     (seconds * 1e3).round() as i64
 }
 
-/// The path of a URI such as `mlflow-artifacts:/1/ab12/artifacts` or `mlflow-artifacts://host:5000/1/ab12/artifacts`.
+/// The path of a URI such as `mlflow-artifacts:/1/ab12/artifacts` or
+/// `mlflow-artifacts://host:5000/1/ab12/artifacts`.
 fn proxied(uri: &str) -> Option<&str> {
     let rest = uri.strip_prefix("mlflow-artifacts:")?;
     let path = match rest.strip_prefix("//") {

@@ -1,14 +1,16 @@
-//! Eight-bit codes of block-wise optimiser state: Dettmers et al. 2022 (arXiv 2110.02861), as bitsandbytes has them.
+//! Eight-bit codes of block-wise optimiser state: Dettmers et al. 2022 (arXiv 2110.02861), as
+//! bitsandbytes has them.
 //!
-//! A block of 256 numbers is divided by its largest magnitude, kept in f32, and each quotient becomes the nearest of 256
-//! values: 0, 1, and in each of the seven decades below 1 evenly spaced ones, twice as many as in the decade below.
-//! So large numbers of a block have about two digits, and small ones are told from zero down to a millionth.
-//! Between two values that are equally near, the smaller magnitude is taken.
+//! A block of 256 numbers is divided by its largest magnitude, kept in f32, and each quotient
+//! becomes the nearest of 256 values: 0, 1, and in each of the seven decades below 1 evenly spaced
+//! ones, twice as many as in the decade below. So large numbers of a block have about two digits,
+//! and small ones differ from zero down to a millionth. Between two values that are equally near,
+//! the smaller magnitude is taken.
 
 /// Elements that share a largest magnitude: bitsandbytes' block.
 pub const DYNAMIC_BLOCK: usize = 256;
 
-/// Which of the two code books.
+/// Which of the two codebooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DynamicMap {
     /// For numbers of either sign. Of −1 there is no value: the lowest is −0.993.
@@ -17,32 +19,33 @@ pub enum DynamicMap {
     Unsigned,
 }
 
-/// Magnitudes of the signed book: 0, 127 and 1.
+/// Magnitudes of the signed codebook: 0, 127 and 1.
 const SIGNED: usize = 129;
 /// Magnitudes of the unsigned one: 0, 254 and 1.
 const UNSIGNED: usize = 256;
 
-static SIGNED_BOOK: Book = Book::new(SIGNED);
-static UNSIGNED_BOOK: Book = Book::new(UNSIGNED);
+static SIGNED_CODEBOOK: Codebook = Codebook::new(SIGNED);
+static UNSIGNED_CODEBOOK: Codebook = Codebook::new(UNSIGNED);
 
 /// The first 16 bits of an f32 of at least 2^-24: all below are nearest to 0.
 const FIRST_BIN: u32 = (127 - 24) << 7;
 /// Bins up to that of 1.
 const BINS: usize = 24 * 128 + 1;
 
-/// The values of a book, and what finds the nearest of its magnitudes, here called levels.
-struct Book {
+/// The values of a codebook, and what finds the nearest of its magnitudes, here called levels.
+struct Codebook {
     values: [f32; 256],
     /// Halfway between a level and the next; infinite behind the last.
     middles: [f32; 256],
-    /// For the numbers that agree in their first 16 bits, the level nearest to the smallest of them. Bins are so narrow that
-    /// at most one middle lies in each.
+    /// For the numbers that agree in their first 16 bits, the level nearest to the smallest of
+    /// them. Bins are so narrow that at most one middle lies in each.
     bins: [u8; BINS],
 }
 
-impl Book {
-    /// In the arithmetic of `torch.linspace` and of `create_dynamic_map`, so that the values have the same bits.
-    const fn new(count: usize) -> Book {
+impl Codebook {
+    /// In the arithmetic of `torch.linspace` and of `create_dynamic_map`, so that the values have
+    /// the same bits.
+    const fn new(count: usize) -> Codebook {
         const DECADES: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
         let mut levels = [0.0; 256];
         let mut at = 1;
@@ -86,7 +89,7 @@ impl Book {
                 code += 1;
             }
         }
-        Book { values, middles, bins }
+        Codebook { values, middles, bins }
     }
 
     /// The level nearest to `x`, which is at least 0; the last for NaN and for what is beyond 1.
@@ -98,7 +101,8 @@ impl Book {
     }
 }
 
-/// The `k`th of the ends of `parts` even intervals of 0.1 .. 1, as torch rounds it: from the nearer end.
+/// The `k`th of the ends of `parts` even intervals of 0.1 .. 1, as torch rounds it: from the nearer
+/// end.
 const fn edge(step: f32, k: usize, parts: usize) -> f32 {
     if k < parts.div_ceil(2) {
         (0.1f32 as f64 + step as f64 * k as f64) as f32
@@ -108,10 +112,10 @@ const fn edge(step: f32, k: usize, parts: usize) -> f32 {
 }
 
 impl DynamicMap {
-    fn book(self) -> &'static Book {
+    fn codebook(self) -> &'static Codebook {
         match self {
-            DynamicMap::Signed => &SIGNED_BOOK,
-            DynamicMap::Unsigned => &UNSIGNED_BOOK,
+            DynamicMap::Signed => &SIGNED_CODEBOOK,
+            DynamicMap::Unsigned => &UNSIGNED_CODEBOOK,
         }
     }
 
@@ -126,7 +130,7 @@ impl DynamicMap {
     /// The value of a code. Larger codes have larger values.
     #[inline(always)]
     pub fn value(self, code: u8) -> f32 {
-        self.book().values[usize::from(code)]
+        self.codebook().values[usize::from(code)]
     }
 
     /// The code of the value nearest to `x`. Of NaN that of some value.
@@ -136,11 +140,11 @@ impl DynamicMap {
             DynamicMap::Signed => {
                 // Without a branch: signs are as good as random.
                 let negative = (x.to_bits() >> 31) as u8;
-                let level = self.book().nearest(x.abs()).min(128 - negative);
+                let level = self.codebook().nearest(x.abs()).min(128 - negative);
                 let sign = negative.wrapping_neg();
                 127u8.wrapping_add((level ^ sign).wrapping_sub(sign))
             }
-            DynamicMap::Unsigned => self.book().nearest(x.max(0.0)),
+            DynamicMap::Unsigned => self.codebook().nearest(x.max(0.0)),
         }
     }
 
@@ -225,9 +229,9 @@ mod tests {
 
     #[test]
     fn at_most_one_middle_lies_in_a_bin() {
-        for book in [&SIGNED_BOOK, &UNSIGNED_BOOK] {
-            assert!(book.bins.windows(2).all(|pair| pair[1] - pair[0] <= 1));
-            assert!(book.middles[0] > f32::from_bits(FIRST_BIN << 16));
+        for codebook in [&SIGNED_CODEBOOK, &UNSIGNED_CODEBOOK] {
+            assert!(codebook.bins.windows(2).all(|pair| pair[1] - pair[0] <= 1));
+            assert!(codebook.middles[0] > f32::from_bits(FIRST_BIN << 16));
         }
     }
 
@@ -243,7 +247,8 @@ mod tests {
             assert_eq!(absmax, 50.0 * 1e-7);
             map.decode(&codes, absmax, &mut back);
             for (&x, &y) in x.iter().zip(&back) {
-                // The widest steps: 0.9/64 and 0.9/128 of the largest in the last decade, and what is between decades.
+                // The widest steps: 0.9/64 and 0.9/128 of the largest in the last decade, and what
+                // is between decades.
                 assert!((x - y).abs() <= absmax * 0.9 / 64.0, "{map:?} {x} {y}");
             }
             let largest = map.encode(&back, &mut again);

@@ -1,5 +1,5 @@
-//! FP8 in rectangular blocks with f32 scales, as DeepSeek-V3 trains (arXiv 2412.19437, section 3.3): 1×128 for
-//! activations, 128×128 for weights.
+//! FP8 in rectangular blocks with f32 scales, as DeepSeek-V3 trains (arXiv 2412.19437, section
+//! 3.3): 1×128 for activations, 128×128 for weights.
 
 use super::{BlockError, ScaleRule, amax_bits, check, round_scaled, rows, scale_exponent};
 use crate::convert::{SliceRounding, value};
@@ -58,8 +58,8 @@ impl Fp8Blocks {
         self.shape
     }
 
-    /// Number of scales of a matrix of `values` elements in rows of `row_length`: ⌈rows / block rows⌉ times
-    /// ⌈row length / block columns⌉, row by row.
+    /// Number of scales of a matrix of `values` elements in rows of `row_length`: ⌈rows / block
+    /// rows⌉ times ⌈row length / block columns⌉, row by row.
     ///
     /// # Errors
     /// If the values do not fill whole rows.
@@ -68,7 +68,8 @@ impl Fp8Blocks {
         Ok(rows.div_ceil(self.shape.rows) * row_length.div_ceil(self.shape.columns))
     }
 
-    /// The scale of a block whose largest magnitude is `amax`: at least 2^−126; 1 for 0; NaN where amax is not finite.
+    /// The scale of a block whose largest magnitude is `amax`: at least 2^−126; 1 for 0; NaN where
+    /// amax is not finite.
     #[inline(always)]
     pub fn scale(self, amax: f32) -> f32 {
         if !amax.is_finite() {
@@ -86,8 +87,8 @@ impl Fp8Blocks {
         scale.max(f32::MIN_POSITIVE)
     }
 
-    /// Codes and scales of a matrix. An element is x/scale, divided in f32, rounded. `rounding` counts elements from
-    /// the first value.
+    /// Codes and scales of a matrix. An element is x/scale, divided in f32, rounded. `rounding`
+    /// counts elements from the first value.
     ///
     /// # Errors
     /// If `values` are not whole rows, or `codes` or `scales` have not the right length.

@@ -4,22 +4,23 @@
 //! |---|---|---|---|
 //! | [`Mx`]: MXFP8, MXFP6, MXFP4 | e4m3, e5m2; e3m2, e2m3; e2m1 | 32 of a row | [`E8m0`](crate::E8m0) |
 //! | [`Nvfp4`] | e2m1 | 16 of a row | e4m3, and one f32 for the tensor |
-//! | [`Fp8Blocks`] | e4m3, e5m2 and their fnuz kin | any rectangle, as 1×128 or 128×128 | f32 |
+//! | [`Fp8Blocks`] | e4m3, e5m2 and their fnuz variants | any rectangle, as 1×128 or 128×128 | f32 |
 //! | [`DynamicMap`] | 256 values of its own | 256 | f32: the largest magnitude |
 //!
 //! In all of them but the last, which is for optimiser state:
 //!
-//! * A matrix is given by its values and the length of its rows. The last block of a row is shorter where the row's length
-//!   is not a multiple of the block's; blocks never reach into the next row. Scales lie row by row, ⌈row length / block⌉
-//!   to a row.
+//! * A matrix is given by its values and the length of its rows. The last block of a row is shorter
+//!   where the row's length is not a multiple of the block's; blocks never reach into the next row.
+//!   Scales lie row by row, ⌈row length / block⌉ to a row.
 //! * Codes lie one to a byte; [`pack4`](crate::pack4) halves them.
 //! * Codes saturate: a scaled value beyond the largest code becomes the largest code.
-//! * A block that holds a NaN or an infinity gets the scale NaN and codes 0, so all of it reads as NaN: a fault is
-//!   not hidden, and stays within its block.
+//! * A block that holds a NaN or an infinity gets the scale NaN and codes 0, so all of it reads as
+//!   NaN: a fault is not hidden, and stays within its block.
 //! * A block of zeros reads as zeros, whatever its scale.
-//! * Where values are so small that the exact scale is below the format's least, the least scale is used: such values
-//!   lose precision or become zero, and never NaN.
-//! * At the other end, magnitudes within rounding of 2^128 may round up to it and read as infinity, as they do in bf16.
+//! * Where values are so small that the exact scale is below the format's least, the least scale is
+//!   used: such values lose precision or become zero, and never NaN.
+//! * At the other end, magnitudes within rounding of 2^128 may round up to it and read as infinity,
+//!   as they do in bf16.
 
 mod dynamic;
 mod fp8;

@@ -5,18 +5,20 @@ use crate::convert::{Narrow, SliceRounding, value};
 use crate::format::Format;
 use crate::scale::E8m0;
 
-/// How the scale of a block comes from its largest magnitude, amax. emax is ⌊log2⌋ of the element format's largest value.
+/// How the scale of a block comes from its largest magnitude, amax. emax is ⌊log2⌋ of the element
+/// format's largest value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ScaleRule {
-    /// 2^(⌊log2 amax⌋ − emax): OCP MX v1.0, section 6.3. amax/scale is at least 2^emax and below 2^(emax + 1), which is
-    /// beyond the largest code: amax may lose up to 1/8 of itself in e4m3, e5m2 and e3m2 and 1/4 in e2m1 to saturation.
+    /// 2^(⌊log2 amax⌋ − emax): OCP MX v1.0, section 6.3. amax/scale is at least 2^emax and below
+    /// 2^(emax + 1), which is beyond the largest code: amax may lose up to 1/8 of itself in e4m3,
+    /// e5m2 and e3m2 and 1/4 in e2m1 to saturation.
     #[default]
     Floor,
-    /// The same after rounding amax to the element's mantissa, half up: what would round up to the next power of two
-    /// gets the next scale. (torchao and AMD Quark call it "even".)
+    /// The same after rounding amax to the element's mantissa, half up: what would round up to the
+    /// next power of two gets the next scale. (torchao and AMD Quark call it "even".)
     Even,
-    /// The smallest power of two by which amax does not overflow: 2^⌈log2(amax / largest value)⌉. Nothing saturates.
-    /// (NVIDIA's recipe, arXiv 2506.08027; torchao calls it "rceil".)
+    /// The smallest power of two by which amax does not overflow: 2^⌈log2(amax / largest value)⌉.
+    /// Nothing saturates. (NVIDIA's recipe, arXiv 2506.08027; torchao calls it "rceil".)
     NoOverflow,
 }
 
@@ -59,7 +61,8 @@ impl Mx {
         row_scales(values, row_length, Mx::BLOCK)
     }
 
-    /// The scale of a block whose largest magnitude is `amax`. 2^−127 for 0; NaN where amax is not finite.
+    /// The scale of a block whose largest magnitude is `amax`. 2^−127 for 0; NaN where amax is not
+    /// finite.
     #[inline(always)]
     pub fn scale(self, amax: f32) -> E8m0 {
         if !amax.is_finite() {
@@ -71,8 +74,8 @@ impl Mx {
         E8m0::from_exponent(scale_exponent(self.rule, self.element, amax))
     }
 
-    /// Codes and scales of a matrix: each element is x/scale (exact, the scale being a power of two) rounded once.
-    /// `rounding` counts elements from the first value.
+    /// Codes and scales of a matrix: each element is x/scale (exact, the scale being a power of
+    /// two) rounded once. `rounding` counts elements from the first value.
     ///
     /// # Errors
     /// If `values` are not whole rows, or `codes` or `scales` have not the right length.

@@ -1,4 +1,5 @@
-//! NVFP4: e2m1 codes, an e4m3 scale for 16 of them and an f32 scale for the tensor (arXiv 2509.25149).
+//! NVFP4: e2m1 codes, an e4m3 scale for 16 of them and an f32 scale for the tensor (arXiv
+//! 2509.25149).
 
 use super::mx::dequantise_block;
 use super::{BlockError, amax, check, round_scaled, row_scales};
@@ -26,8 +27,8 @@ impl Nvfp4 {
         row_scales(values, row_length, Nvfp4::BLOCK)
     }
 
-    /// The tensor scale for these values: largest finite magnitude / 2688, at least 2^−126; 1 where all are zero. NaN and
-    /// infinities do not count: they spoil their own block, not the tensor.
+    /// The tensor scale for these values: largest finite magnitude / 2688, at least 2^−126; 1 where
+    /// all are zero. NaN and infinities do not count: they spoil their own block, not the tensor.
     pub fn tensor_scale(self, values: &[f32]) -> f32 {
         let finite = |x: &f32| if x.is_finite() { x.abs() } else { 0.0 };
         match values.iter().map(finite).fold(0.0, f32::max) {
@@ -38,10 +39,10 @@ impl Nvfp4 {
 
     /// Codes and e4m3 block scales of a matrix.
     ///
-    /// A block's scale is amax/6/tensor scale, rounded to e4m3 to nearest even and saturated; 0 where that rounds to zero,
-    /// and the block with it. An element is x/(block scale · tensor scale), divided in f32, rounded to e2m1.
-    /// `tensor_scale` is that of [`Nvfp4::tensor_scale`], or one from earlier steps; `rounding` counts elements from the
-    /// first value.
+    /// A block's scale is amax/6/tensor scale, rounded to e4m3 to nearest even and saturated; 0
+    /// where that rounds to zero, and the block with it. An element is x/(block scale · tensor
+    /// scale), divided in f32, rounded to e2m1. `tensor_scale` is that of [`Nvfp4::tensor_scale`],
+    /// or one from earlier steps; `rounding` counts elements from the first value.
     ///
     /// # Errors
     /// If `values` are not whole rows, or `codes` or `scales` have not the right length.
@@ -74,7 +75,8 @@ impl Nvfp4 {
         Ok(())
     }
 
-    /// Values of codes and scales: code · (block scale · tensor scale), each product rounded to f32.
+    /// Values of codes and scales: code · (block scale · tensor scale), each product rounded to
+    /// f32.
     ///
     /// # Errors
     /// If `codes` are not whole rows, or `scales` or `values` have not the right length.

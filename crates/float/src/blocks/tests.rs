@@ -123,7 +123,8 @@ fn a_fault_stays_in_its_block() {
     }
 }
 
-/// Zeros read as zeros, and the ends of f32's range as finite numbers: nothing divides by zero or overflows.
+/// Zeros read as zeros, and the ends of f32's range as finite numbers: nothing divides by zero or
+/// overflows.
 #[test]
 fn zeros_and_the_ends_of_the_range() {
     for form in forms() {
@@ -192,7 +193,8 @@ fn what_does_not_fit_is_refused() {
 }
 
 proptest! {
-    /// Each element is its scaled value rounded by the reference, whatever the rows, tails and draws.
+    /// Each element is its scaled value rounded by the reference, whatever the rows, tails and
+    /// draws.
     #[test]
     fn elements_are_rounded_scaled_values(row in 1usize..300, rows in 1usize..6, first in 0u64..5, seed: u64) {
         let x = samples(row * rows);

@@ -16,7 +16,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A `window`×`window` convolution with stride 1, no padding, a bias and torch's default initial weights.
+    /// A `window`×`window` convolution with stride 1, no padding, a bias and torch's default
+    /// initial weights.
     pub fn new(name: impl Into<String>, channels: usize, outputs: usize, window: usize) -> Conv2d {
         let geometry = ConvGeometry { stride: 1, pad: 0 };
         Conv2d { name: name.into(), channels, outputs, window, geometry, bias: true }

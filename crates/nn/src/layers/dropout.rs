@@ -4,10 +4,11 @@ use halfstep_graph::{Graph, GraphError, Op, ValueId};
 
 use crate::context::{Context, Mode};
 
-/// Zeroes elements with probability `rate` and divides the others by 1 − rate (Srivastava et al. 2014); in evaluation
-/// it does nothing.
+/// Zeroes elements with probability `rate` and divides the others by 1 − rate (Srivastava et al.
+/// 2014); in evaluation it does nothing.
 ///
-/// Draws are keyed by a number made from the layer's path, so that adding a dropout changes no other's draws.
+/// Draws are keyed by a number made from the layer's path, so that adding a dropout changes no
+/// other's draws.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dropout {
     name: String,

@@ -14,7 +14,8 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// A table of `rows` rows of `width` numbers, drawn from the standard normal distribution as torch does.
+    /// A table of `rows` rows of `width` numbers, drawn from the standard normal distribution as
+    /// torch does.
     pub fn new(name: impl Into<String>, rows: usize, width: usize) -> Embedding {
         Embedding { name: name.into(), rows, width, init: Init::Normal { std: 1.0 } }
     }

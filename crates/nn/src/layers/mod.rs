@@ -16,8 +16,8 @@ pub use pool::{global_mean_pool, max_pool, mean_pool};
 
 use halfstep_graph::{Graph, GraphError, Init, Shape, SlotKind, Unary, ValueId, ValueType};
 
-/// torch's default for weights and biases of linear and convolution layers: uniform within ±1/√fan_in, which is what
-/// `kaiming_uniform_(a=√5)` (He et al. 2015) comes to.
+/// torch's default for weights and biases of linear and convolution layers: uniform within
+/// ±1/√fan_in, which is what `kaiming_uniform_(a=√5)` (He et al. 2015) comes to.
 pub fn fan_in_uniform(fan_in: usize) -> Init {
     Init::Uniform { bound: 1.0 / (fan_in.max(1) as f64).sqrt() }
 }
@@ -38,8 +38,8 @@ pub fn gelu(g: &mut Graph, name: &str, x: ValueId) -> Result<ValueId, GraphError
     g.scoped(name, |g| g.gelu(x))
 }
 
-/// 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) at `name`, which GPT-2 has in place of [`gelu`] (Hendrycks and Gimpel 2016).
-/// With 1 + tanh(u) = 2·σ(2u) it is x·σ(x·(a + b·x²)).
+/// 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) at `name`, which GPT-2 has in place of [`gelu`]
+/// (Hendrycks and Gimpel 2016). With 1 + tanh(u) = 2·σ(2u) it is x·σ(x·(a + b·x²)).
 ///
 /// # Errors
 /// `x` is not a tensor of numbers.
@@ -64,8 +64,8 @@ pub fn add(g: &mut Graph, name: &str, a: ValueId, b: ValueId) -> Result<ValueId,
     g.scoped(name, |g| g.add(a, b))
 }
 
-/// The trained parameter `name` under the current path. Weight decay applies to matrices and convolution kernels, not
-/// to biases and norm parameters, which is the usual grouping.
+/// The trained parameter `name` under the current path. Weight decay applies to matrices and
+/// convolution kernels, not to biases and norm parameters, which is the usual grouping.
 pub(crate) fn weight(g: &mut Graph, name: &str, shape: Shape, init: Init) -> Result<ValueId, GraphError> {
     let decay = shape.len() > 1;
     let slot = g.add_slot(name, ValueType::f32(shape), SlotKind::Weight { decay }, init)?;

@@ -37,11 +37,12 @@ impl LayerNorm {
     }
 }
 
-/// Batch norm over all but the last dimension (Ioffe and Szegedy 2015), with `weight[C]`, `bias[C]` and the running
-/// statistics `running_mean[C]` and `running_var[C]`.
+/// Batch norm over all but the last dimension (Ioffe and Szegedy 2015), with `weight[C]`, `bias[C]`
+/// and the running statistics `running_mean[C]` and `running_var[C]`.
 ///
-/// As torch: running ← (1 − momentum)·running + momentum·batch, where the running variance takes the unbiased batch
-/// variance and the normalisation the biased one. The running statistics are part of the step's transaction.
+/// As torch: running ← (1 − momentum)·running + momentum·batch, where the running variance takes
+/// the unbiased batch variance and the normalisation the biased one. The running statistics are
+/// part of the step's transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNorm {
     name: String,
@@ -59,8 +60,8 @@ impl BatchNorm {
     /// `[…, C]` to `[…, C]`.
     ///
     /// # Errors
-    /// The last dimension is not C; in training, one value per channel only, whose variance is unknown; a slot
-    /// of this name has another shape.
+    /// The last dimension is not C; in training, one value per channel only, whose variance is
+    /// unknown; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId, ctx: &Context) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {
             let shape = Shape::from([self.channels]);

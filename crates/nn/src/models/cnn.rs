@@ -17,7 +17,8 @@ pub struct Cnn {
 }
 
 impl Cnn {
-    /// For images of `size` = (height, width, channels), with one stage per entry of `stages`, its output channels.
+    /// For images of `size` = (height, width, channels), with one stage per entry of `stages`, its
+    /// output channels.
     ///
     /// Each stage halves height and width, rounding down.
     pub fn new(size: (usize, usize, usize), stages: &[usize], hidden: usize, classes: usize) -> Cnn {

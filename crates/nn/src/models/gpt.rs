@@ -65,9 +65,9 @@ impl Block {
     }
 }
 
-/// GPT with learned positions, layer norm before each part, GELU (exact, unless another activation is set), biases in every linear layer but the head, and
-/// the head's matrix tied to the token table (Radford et al. 2019). Dropout follows the embedding and both parts of a
-/// block.
+/// GPT with learned positions, layer norm before each part, GELU (exact, unless another activation
+/// is set), biases in every linear layer but the head, and the head's matrix tied to the token
+/// table (Radford et al. 2019). Dropout follows the embedding and both parts of a block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt {
     tok: Embedding,
@@ -78,7 +78,8 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// For sequences of up to `length` tokens out of `vocab`; `width` must be a multiple of `heads`.
+    /// For sequences of up to `length` tokens out of `vocab`; `width` must be a multiple of
+    /// `heads`.
     pub fn new(vocab: usize, length: usize, width: usize, layers: usize, heads: usize, dropout: f64) -> Gpt {
         let block = |i| Block::new(format!("blocks.{i}"), width, heads, dropout);
         Gpt {

@@ -1,4 +1,5 @@
-//! Reference models. Their sizes are fixed when they are made, usually by [`crate::ModelSpec::build`].
+//! Reference models. Their sizes are fixed when they are made, usually by
+//! [`crate::ModelSpec::build`].
 
 mod cnn;
 mod gpt;

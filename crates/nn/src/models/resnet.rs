@@ -54,8 +54,9 @@ impl BasicBlock {
     }
 }
 
-/// ResNet-18 (He et al. 2016) with a 3×3 stem and no first pooling: four stages of two basic blocks at `width`,
-/// 2·`width`, 4·`width` and 8·`width` channels, the mean over pixels, and a linear head.
+/// ResNet-18 (He et al. 2016) with a 3×3 stem and no first pooling: four stages of two basic blocks
+/// at `width`, 2·`width`, 4·`width` and 8·`width` channels, the mean over pixels, and a linear
+/// head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resnet18 {
     stem: (Conv2d, BatchNorm),

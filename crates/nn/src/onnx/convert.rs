@@ -1,4 +1,5 @@
-//! What every operator's conversion uses: names of values, casts between storage and f32, constants and weights.
+//! What every operator's conversion uses: names of values, casts between storage and f32, constants
+//! and weights.
 
 use std::collections::HashMap;
 
@@ -73,8 +74,8 @@ impl<'a> Converter<'a> {
         }
     }
 
-    /// Nodes and initializers, with a node for each output that carries its name. Outputs are widened: many readers know
-    /// no bf16.
+    /// Nodes and initializers, with a node for each output that carries its name. Outputs are
+    /// widened: many readers know no bf16.
     pub fn finish(mut self) -> (Vec<NodeProto>, Vec<TensorProto>) {
         for (name, value) in self.graph.outputs.clone() {
             let from = self.operand(value);
@@ -121,7 +122,8 @@ impl<'a> Converter<'a> {
         name
     }
 
-    /// Says that `tensor`, which is f32 or an integer, holds `value`: rounds it to the value's storage.
+    /// Says that `tensor`, which is f32 or an integer, holds `value`: rounds it to the value's
+    /// storage.
     pub fn define(&mut self, value: ValueId, tensor: String) {
         let dtype = self.graph.dtype(value);
         let name = if is_low(dtype) { self.cast("round", &tensor, data_type(dtype)) } else { tensor };
@@ -170,7 +172,8 @@ impl<'a> Converter<'a> {
         self.emit(at, "Transpose", &[tensor.to_string()], vec![Attribute::Ints("perm", perm)])
     }
 
-    /// Stores a slot's values: rounded, if all its readers round it alike. Their casts then are nothing.
+    /// Stores a slot's values: rounded, if all its readers round it alike. Their casts then are
+    /// nothing.
     pub fn weight(&mut self, node: &Node, slot: SlotId) -> Result<(), OnnxError> {
         let (value, slot) = (node.outputs[0], self.graph.slot(slot));
         let expected = slot.ty.shape.count();

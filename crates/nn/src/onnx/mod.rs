@@ -1,9 +1,10 @@
 //! Models as ONNX files (opset 17), which ONNX Runtime and others run.
 //!
-//! The file computes what the graph says, rounding included: every operation is computed in f32 from operands widened
-//! exactly, and a value that the precision plan stores in f16 or bf16 is cast to it where it is made. Weights that are
-//! only used rounded are stored rounded. So the logits differ from ours by the order of f32 sums alone, in every
-//! precision, also where the runtime has no low-precision kernels.
+//! The file computes what the graph says, rounding included: every operation is computed in f32
+//! from operands widened exactly, and a value that the precision plan stores in f16 or bf16 is cast
+//! to it where it is made. Weights that are only used rounded are stored rounded. So the logits
+//! differ from ours by the order of f32 sums alone, in every precision, also where the runtime has
+//! no low-precision kernels.
 //!
 //! The first dimension is open: `batch` samples, whatever the graph was built for.
 
@@ -59,7 +60,8 @@ pub enum OnnxError {
     },
 }
 
-/// A graph that predicts, with the values of its slots, as an ONNX file. `notes` become the model's metadata.
+/// A graph that predicts, with the values of its slots, as an ONNX file. `notes` become the model's
+/// metadata.
 ///
 /// # Errors
 /// An operation that only training uses; fewer than 16 bits; a slot without values.

@@ -6,7 +6,7 @@ use prost::Message;
 use serde_json::Value;
 use ureq::http::Method;
 
-use crate::courier::{Ending, Refusal, Service};
+use crate::exporter::{Ending, Refusal, Service};
 use crate::http::Server;
 use crate::span::{Attribute, Span};
 use proto::{
@@ -22,8 +22,9 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// The collector at `url`, to which `/v1/traces` is added. `headers` is as in `OTEL_EXPORTER_OTLP_HEADERS`:
-    /// `name=value,name=value`. `name` is what the program is called there.
+    /// The collector at `url`, to which `/v1/traces` is added. `headers` is as in
+    /// `OTEL_EXPORTER_OTLP_HEADERS`: `name=value,name=value`. `name` is what the program is called
+    /// there.
     pub fn new(url: &str, headers: &str, name: &str) -> Otlp {
         let pair = |pair: &str| pair.split_once('=').map(|(k, v)| (k.trim().into(), v.trim().into()));
         let headers = headers.split(',').filter_map(pair).collect();

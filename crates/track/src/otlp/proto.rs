@@ -1,5 +1,5 @@
-//! The messages of OpenTelemetry's protocol that spans need, with the field numbers of `trace_service.proto`, `trace.proto`,
-//! `resource.proto` and `common.proto`.
+//! The messages of OpenTelemetry's protocol that spans need, with the field numbers of
+//! `trace_service.proto`, `trace.proto`, `resource.proto` and `common.proto`.
 
 /// What is sent to `/v1/traces`.
 #[derive(Clone, PartialEq, prost::Message)]

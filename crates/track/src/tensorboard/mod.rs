@@ -13,21 +13,23 @@ use proto::{
     Value, What,
 };
 
-/// The name of a new event file: TensorBoard looks for `tfevents` in it, and reads files of one folder in the order of their
-/// names, so that a run that goes on comes after its beginning. `time` is in seconds since 1970.
+/// The name of a new event file: TensorBoard looks for `tfevents` in it, and reads files of one
+/// folder in the order of their names, so that a run that goes on comes after its beginning. `time`
+/// is in seconds since 1970.
 pub fn file_name(time: f64) -> String {
     format!("events.out.tfevents.{:010}.{}.halfstep", time as u64, std::process::id())
 }
 
-/// Writes an event file. Each call is one write, so that TensorBoard never waits for the rest of a record, and what a killed
-/// process wrote can be read.
+/// Writes an event file. Each call is one write, so that TensorBoard never waits for the rest of a
+/// record, and what a killed process wrote can be read.
 #[derive(Debug)]
 pub struct EventWriter<W> {
     out: W,
 }
 
 impl<W: Write> EventWriter<W> {
-    /// Begins a file whose first step is `step`: what earlier files of the folder have from there on, TensorBoard leaves out.
+    /// Begins a file whose first step is `step`: what earlier files of the folder have from there
+    /// on, TensorBoard leaves out.
     ///
     /// # Errors
     /// It cannot be written to.

@@ -1,5 +1,5 @@
-//! The messages of TensorBoard that scalars and texts need, with the field numbers of `event.proto`, `summary.proto` and
-//! `tensor.proto`.
+//! The messages of TensorBoard that scalars and texts need, with the field numbers of
+//! `event.proto`, `summary.proto` and `tensor.proto`.
 
 /// One record of an event file.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -79,7 +79,8 @@ pub struct TensorProto {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorShapeProto {}
 
-/// A new beginning: with `START`, what was written of this step and later ones by earlier processes does not count.
+/// A new beginning: with `START`, what was written of this step and later ones by earlier processes
+/// does not count.
 #[derive(Clone, PartialEq, prost::Message)]
 #[allow(missing_docs, reason = "the names are the format's")]
 pub struct SessionLog {

@@ -1,6 +1,7 @@
 //! TFRecord: the frame of every record in an event file.
 
-/// A record's bytes in its frame: the length in 8 bytes, its checksum, the bytes, their checksum; all little-endian.
+/// A record's bytes in its frame: the length in 8 bytes, its checksum, the bytes, their checksum;
+/// all little-endian.
 pub fn framed(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let mut frame = Vec::with_capacity(data.len() + 16);
@@ -11,7 +12,8 @@ pub fn framed(data: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The checksum as TFRecord stores it: rotated and shifted, so that the checksum of bytes that hold checksums is sound.
+/// The checksum as TFRecord stores it: rotated and shifted, so that the checksum of bytes that hold
+/// checksums is sound.
 fn masked(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -20,7 +20,7 @@ pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
     use crate::cli::output;
     use halfstep::train::recipe::Recipe;
     use halfstep::train::run_dir::{self, RunDir};
-    use halfstep_track::courier::{Ending, deliver};
+    use halfstep_track::exporter::{Ending, deliver};
     use serde::Serialize;
 
     #[derive(Serialize)]

@@ -1,4 +1,4 @@
-//! Telling others what a run does: TensorBoard by a file, MLflow and OpenTelemetry by couriers that follow the run's logs.
+//! Telling others what a run does: TensorBoard by a file, MLflow and OpenTelemetry by exporters that follow the run's logs.
 
 mod command;
 mod curves;
@@ -15,7 +15,7 @@ use halfstep::train::files::WriteFile;
 use halfstep::train::metrics::{EvaluationMetrics, Event, Outcome, StepMetrics};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::{self, RunDir};
-use halfstep_track::courier::{Courier, Delivered, Ending};
+use halfstep_track::exporter::{Delivered, Ending, Exporter};
 use halfstep_track::now;
 use halfstep_track::tensorboard::{EventWriter, file_name};
 
@@ -32,7 +32,7 @@ pub struct Told {
     events: Option<EventWriter<Box<dyn WriteFile>>>,
     #[cfg(feature = "otel")]
     spans: Option<spans::Spans>,
-    couriers: Vec<(&'static str, Courier)>,
+    exporters: Vec<(&'static str, Exporter)>,
     /// Troubles that have not been shown yet.
     troubles: Vec<String>,
 }
@@ -52,7 +52,7 @@ impl Told {
             events: None,
             #[cfg(feature = "otel")]
             spans: None,
-            couriers: Vec::new(),
+            exporters: Vec::new(),
             troubles: Vec::new(),
         };
         if recipe.track.tensorboard {
@@ -71,8 +71,8 @@ impl Told {
         #[cfg(any(feature = "mlflow", feature = "otel"))]
         for parcel in post::parcels(dir, trackers, &recipe.name) {
             let name = parcel.name;
-            match Courier::start(&parcel.log, parcel.service, parcel.notes, parcel.keep) {
-                Ok(courier) => told.couriers.push((name, courier)),
+            match Exporter::start(&parcel.log, parcel.service, parcel.notes, parcel.keep) {
+                Ok(exporter) => told.exporters.push((name, exporter)),
                 Err(e) => told.troubles.push(format!("{name}: {e}")),
             }
         }
@@ -145,9 +145,9 @@ impl Told {
             spans.run(vec![("precision".into(), Attribute::Text(policy.into()))], error)
         });
         let time = now();
-        self.couriers
+        self.exporters
             .drain(..)
-            .map(|(name, courier)| (name, courier.finish(ending, time, PATIENCE)))
+            .map(|(name, exporter)| (name, exporter.finish(ending, time, PATIENCE)))
             .collect()
     }
 }

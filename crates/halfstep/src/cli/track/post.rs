@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use halfstep::train::run_dir::{self, RunDir, RunDirError};
-use halfstep_track::courier::{Keep, Notes, Service};
+use halfstep_track::exporter::{Keep, Notes, Service};
 use halfstep_track::now;
 
 use super::Trackers;
@@ -30,7 +30,7 @@ pub struct Parcel {
     pub keep: Keep,
 }
 
-/// The notes of an earlier courier, unless they are of another server; and those that were of another.
+/// The notes of an earlier exporter, unless they are of another server; and those that were of another.
 fn notes(dir: &RunDir, file: &str, url: &str) -> Notes {
     let there: Result<Notes, RunDirError> = dir.read_json(file);
     match there {

@@ -1,4 +1,4 @@
-//! A courier and servers in every state: in order, gone, hanging, in trouble, back again.
+//! A exporter and servers in every state: in order, gone, hanging, in trouble, back again.
 
 #![cfg(all(feature = "mlflow", feature = "otel"))]
 
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use halfstep_track::courier::{Courier, Delivered, Ending, Keep, Notes, Refusal, Service, deliver};
+use halfstep_track::exporter::{Delivered, Ending, Exporter, Keep, Notes, Refusal, Service, deliver};
 use halfstep_track::mlflow::{About, Credentials, Mlflow};
 use halfstep_track::otlp::{Otlp, proto::ExportTraceServiceRequest};
 use halfstep_track::span::{Attribute, Span};
@@ -28,7 +28,7 @@ enum Mood {
     LosesRuns,
 }
 
-/// A server with as much of MLflow as a courier sees, and a collector of traces.
+/// A server with as much of MLflow as a exporter sees, and a collector of traces.
 #[derive(Default)]
 struct Seen {
     mood: Option<Mood>,
@@ -194,11 +194,12 @@ fn kept(folder: &Path) -> Notes {
     serde_json::from_slice(&std::fs::read(folder.join("notes.json")).unwrap()).unwrap()
 }
 
-/// Writes a log of `lines` beside a courier, as a run does, and ends. Returns also the time that this took the writer.
+/// Writes a log of `lines` beside a exporter, as a run does, and ends. Returns also the time that
+/// this took the writer.
 fn run(url: &str, folder: &Path, lines: u64, meanwhile: impl FnOnce()) -> (Delivered, Duration) {
     let log = folder.join("log");
     let notes = Notes::new(url);
-    let courier = Courier::start(&log, mlflow(url, folder, &notes), notes, keep(folder)).unwrap();
+    let exporter = Exporter::start(&log, mlflow(url, folder, &notes), notes, keep(folder)).unwrap();
     let begun = Instant::now();
     let mut file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
     for i in 0..lines {
@@ -208,7 +209,7 @@ fn run(url: &str, folder: &Path, lines: u64, meanwhile: impl FnOnce()) -> (Deliv
     }
     let took = begun.elapsed();
     meanwhile();
-    (courier.finish(Ending::Finished, now(), Duration::from_millis(700)), took)
+    (exporter.finish(Ending::Finished, now(), Duration::from_millis(700)), took)
 }
 
 fn all_there(server: &Server, lines: u64) {
@@ -240,7 +241,8 @@ fn a_server_in_order_gets_everything() {
     all_there(&server, 3000);
 }
 
-/// Whatever the server does, the writer is not held up, the end comes soon, and everything is sent later.
+/// Whatever the server does, the writer is not held up, the end comes soon, and everything is sent
+/// later.
 #[test]
 fn a_server_in_trouble_costs_nothing_and_gets_everything_later() {
     for mood in [None, Some(Mood::Hangs), Some(Mood::Answers(500)), Some(Mood::Answers(401))] {
@@ -281,7 +283,7 @@ fn a_server_that_comes_back_gets_everything_in_the_same_run() {
     let server = Server::start(Mood::Answers(503));
     let (delivered, _) = run(&server.url(), folder.path(), 1000, || {
         std::thread::sleep(Duration::from_millis(300));
-        // What is asked for is done, and nobody is told: the run must not be made twice.
+        // The server makes the run, but its answer is lost: the run must not be made twice.
         server.is(Mood::LosesRuns);
         let made = Instant::now();
         while server.seen.lock().unwrap().runs.is_empty() && made.elapsed() < Duration::from_secs(8) {
@@ -306,8 +308,8 @@ fn a_run_that_goes_on_sends_only_what_is_new() {
     (500..600).for_each(|i| writeln!(file, "{}", f64::from(i) / 10.0).unwrap());
     let notes = kept(folder.path());
     let service = mlflow(&server.url(), folder.path(), &notes);
-    let courier = Courier::start(&log, service, notes, keep(folder.path())).unwrap();
-    let delivered = courier.finish(Ending::Finished, now(), Duration::from_secs(5));
+    let exporter = Exporter::start(&log, service, notes, keep(folder.path())).unwrap();
+    let delivered = exporter.finish(Ending::Finished, now(), Duration::from_secs(5));
     assert!(delivered.complete(), "{delivered:?}");
     assert_eq!(server.seen.lock().unwrap().metrics.len(), before + 100);
     all_there(&server, 600);

@@ -1,9 +1,9 @@
-//! Sends a log to a server, beside what writes the log.
+//! Sends a log file to a server while the log is written.
 //!
-//! The log is a file that grows by whole lines. A thread reads what is new in it and hands it to a [`Service`]; how many lines
-//! have arrived is noted on the disk. A server that hangs, refuses or fails is asked again, ever more rarely; meanwhile the log
-//! grows as it would anyway, and nothing is held in memory but one batch. What has not arrived when the run ends is sent by
-//! [`deliver`], whenever the server is back.
+//! The log grows by whole lines. A thread reads new lines and passes them to a [`Service`]; the
+//! number of lines that have arrived is kept in a file. If a server hangs, refuses or fails, the
+//! request is repeated after increasing delays; memory holds one batch at most. What has not
+//! arrived at the end of the run can be sent later by [`deliver`].
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
@@ -16,16 +16,16 @@ use serde::{Deserialize, Serialize};
 
 /// Lines in a batch. MLflow takes a thousand numbers at a time; a line has seven.
 const BATCH: usize = 140;
-/// How often the log is looked at.
+/// Time between two reads of the log.
 const POLL: Duration = Duration::from_secs(1);
-/// How long to wait before a server that failed is asked again: at first, doubled each time, and at most.
+/// Delay before a failed request is repeated: the first, which doubles each time, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
-    /// It did all it was to do.
+    /// It completed.
     Finished,
     /// It failed.
     Failed,
@@ -33,7 +33,8 @@ pub enum Ending {
     Stopped,
 }
 
-/// What has been delivered, and what is needed to go on with it. Kept in a file beside the log.
+/// How much of a log has been delivered, and what resuming the delivery needs. Kept in a file
+/// beside the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Notes {
     /// The server's URL.
@@ -44,7 +45,7 @@ pub struct Notes {
     pub ended: Option<(Ending, f64)>,
     /// Whether the server knows of the end.
     pub closed: bool,
-    /// What the service has to remember.
+    /// State of the service: [`Service::memory`].
     pub service: serde_json::Value,
 }
 
@@ -56,44 +57,45 @@ impl Notes {
     }
 }
 
-/// Why a server did not take something.
+/// Why a server did not accept a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It may take it later: it is not there, hangs, or is in trouble.
+    /// It may accept it later: it is unreachable, hangs, or reports a temporary failure.
     #[error("{0}")]
     Later(String),
-    /// It will not take it: something has to be mended first.
+    /// It will not accept it until the cause is corrected.
     #[error("{0}")]
     Never(String),
 }
 
-/// A server that takes a log.
+/// A server that a log is sent to.
 pub trait Service: Send {
-    /// Tells it that there is a run, once per process, before any line.
+    /// Announces the run: once per process, before any line.
     ///
     /// # Errors
-    /// It was not reached, or refuses.
+    /// The server was not reached, or refused.
     fn open(&mut self) -> Result<(), Refusal>;
-    /// Takes a line, in order and from the first one on; one that has arrived earlier is not to be sent again.
+    /// Receives the lines of the log in order, from the first. A line that has `arrived` is not
+    /// sent again.
     fn read(&mut self, line: &str, arrived: bool);
-    /// Sends what was read since it last succeeded.
+    /// Sends the lines read since the last success.
     ///
     /// # Errors
-    /// It was not reached, or refuses; some of it may have arrived, and will be sent again.
+    /// The server was not reached, or refused; a part may have arrived, and will be sent again.
     fn send(&mut self) -> Result<(), Refusal>;
-    /// Tells it that the run has ended, when and how.
+    /// Announces the end of the run; `time` is in seconds since 1970.
     ///
     /// # Errors
-    /// It was not reached, or refuses.
+    /// The server was not reached, or refused.
     fn close(&mut self, ending: Ending, time: f64) -> Result<(), Refusal>;
-    /// What it has to remember when it goes on in another process.
+    /// State that another process needs to continue.
     fn memory(&self) -> serde_json::Value;
 }
 
-/// Writes notes to their file, whole or not at all.
+/// Writes notes to their file atomically.
 pub type Keep = Box<dyn Fn(&Notes) -> io::Result<()> + Send>;
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivered {
     /// The server's URL.
@@ -104,9 +106,9 @@ pub struct Delivered {
     pub missing: u64,
     /// Whether the server knows how the run ended.
     pub closed: bool,
-    /// The last trouble there was, if it was not overcome.
+    /// The error that the last request ended with, if it failed.
     pub trouble: Option<Refusal>,
-    /// Times that something had to be sent again.
+    /// Number of requests that were repeated.
     pub retries: u64,
 }
 
@@ -117,7 +119,7 @@ impl Delivered {
     }
 }
 
-/// What a delivery and who waits for it both see.
+/// Shared by the exporting thread and its caller.
 struct Shared {
     notes: Notes,
     keep: Keep,
@@ -128,7 +130,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// A disk that does not take the notes costs only that lines are sent twice, which servers put up with.
+    /// An error is ignored: without notes, lines are sent twice, which servers accept.
     fn keep(&self) {
         let _ = (self.keep)(&self.notes);
     }
@@ -138,18 +140,18 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How far one go came.
+/// How far one request came.
 #[derive(PartialEq)]
 enum Went {
     /// There may be more.
     On,
     /// To the end of the log as it is now.
     UpToDate,
-    /// To the end of the run.
+    /// The end of the run has arrived.
     Closed,
 }
 
-/// A log on its way to a server.
+/// The delivery of one log.
 struct Delivery {
     service: Box<dyn Service>,
     log: Log,
@@ -166,7 +168,7 @@ impl Delivery {
         Delivery { service, log, shared: Arc::new(Mutex::new(shared)), opened: false, read: 0 }
     }
 
-    /// Does the next thing there is to do.
+    /// Opens the service, sends the next batch, or closes the service.
     fn go(&mut self) -> Result<Went, Refusal> {
         if !self.opened {
             let opened = self.service.open();
@@ -181,7 +183,7 @@ impl Delivery {
             let shared = lock(&self.shared);
             (shared.notes.lines, shared.notes.ended)
         };
-        // A batch that was refused is still in the service's hands.
+        // The service still holds a batch that was refused.
         if self.read <= sent {
             let lines =
                 self.log.next(BATCH).map_err(|e| Refusal::Later(format!("the log cannot be read: {e}")))?;
@@ -207,7 +209,7 @@ impl Delivery {
         Ok(Went::On)
     }
 
-    /// One go, with its result noted.
+    /// [`Delivery::go`], with its result recorded.
     fn try_once(&mut self) -> Result<Went, Refusal> {
         let result = self.go();
         let mut shared = lock(&self.shared);
@@ -226,7 +228,7 @@ impl Delivery {
         result
     }
 
-    /// Works until the run has ended and all has arrived, or until nobody wants it any more.
+    /// Runs until the run has ended and everything has arrived, or the [`Exporter`] is dropped.
     fn work(&mut self, ended: &Receiver<()>) {
         let mut retry = RETRY.0;
         let mut over = false;
@@ -240,7 +242,7 @@ impl Delivery {
                         Went::UpToDate => POLL,
                     }
                 }
-                // What is wrong now is wrong until somebody mends it.
+                // Repeating cannot help until the cause is corrected.
                 Err(Refusal::Never(_)) => {
                     if !over {
                         let _ = ended.recv();
@@ -254,7 +256,7 @@ impl Delivery {
                 }
             };
             match ended.recv_timeout(wait) {
-                // The last tries come quickly: somebody waits.
+                // The caller waits for the last attempts: they start with the shortest delay.
                 Ok(()) => (over, retry) = (true, RETRY.0),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -302,7 +304,7 @@ struct Log {
 }
 
 impl Log {
-    /// The next whole lines, at most so many. A log that is not there yet has none.
+    /// The next whole lines, at most `most`; none if the log does not exist yet.
     fn next(&mut self, most: usize) -> io::Result<Vec<String>> {
         let mut file = match File::open(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -324,35 +326,40 @@ impl Log {
     }
 }
 
-/// A thread that sends a log while it grows.
-pub struct Courier {
+/// A thread that sends a log to a server while it grows.
+pub struct Exporter {
     log: PathBuf,
     shared: Arc<Mutex<Shared>>,
     end: Sender<()>,
     done: Receiver<()>,
 }
 
-impl Courier {
-    /// Begins. `notes` are [`Notes::new`], or those that an earlier courier of this log left.
+impl Exporter {
+    /// Starts the thread. `notes` are [`Notes::new`], or those of an earlier exporter of this log.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub fn start(log: &Path, service: Box<dyn Service>, mut notes: Notes, keep: Keep) -> io::Result<Courier> {
+    /// The thread cannot be created.
+    pub fn start(
+        log: &Path,
+        service: Box<dyn Service>,
+        mut notes: Notes,
+        keep: Keep,
+    ) -> io::Result<Exporter> {
         (notes.ended, notes.closed, notes.service) = (None, false, service.memory());
         let mut delivery = Delivery::new(log, service, notes, keep);
         let shared = delivery.shared.clone();
-        // A run that is killed at once has someone to tell all the same.
+        // So that the log of a run that is killed at once can be delivered later.
         lock(&shared).keep();
         let ((end, ended), (finish, done)) = (channel(), channel());
-        std::thread::Builder::new().name("courier".into()).spawn(move || {
+        std::thread::Builder::new().name("exporter".into()).spawn(move || {
             delivery.work(&ended);
             let _ = finish.send(());
         })?;
-        Ok(Courier { log: log.to_path_buf(), shared, end, done })
+        Ok(Exporter { log: log.to_path_buf(), shared, end, done })
     }
 
-    /// Says that the run has ended, and waits while things arrive: no longer than `patience` after the last that did, nor
-    /// than ten times as long in all. What has not arrived then can be sent by [`deliver`].
+    /// Announces the end of the run and waits until everything has arrived: at most `patience`
+    /// after the last arrival and ten times that in all. The rest can be sent by [`deliver`].
     pub fn finish(self, ending: Ending, time: f64, patience: Duration) -> Delivered {
         let asked = Instant::now();
         {
@@ -371,9 +378,10 @@ impl Courier {
     }
 }
 
-/// Sends what has not arrived of a run that has ended, and returns when all has, or at the first refusal.
+/// Sends what has not arrived of a run that has ended. Returns when everything has arrived, or at
+/// the first refusal.
 ///
-/// `notes` are those that the run's courier left, or new ones; of a run that says nothing of its end, `ended` is it.
+/// `notes` are those of the run's exporter, or new ones. `ended` is used where they record no end.
 pub fn deliver(
     log: &Path,
     service: Box<dyn Service>,
