@@ -16,7 +16,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-# Circles that are still there: the crate, the parent module, and the modules beneath it that import each other.
+# Circles that are still there: the crate, the parent module, and the modules beneath it that import
+# each other.
 ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
     ("cpu", "gemm", ("plan", "run")),
