@@ -3,6 +3,8 @@
 //! Going from f64 straight to the target rounds once; f32 values are exact in f64, so one function
 //! serves both.
 
+use serde::{Deserialize, Serialize};
+
 use crate::format::{Format, exp2i};
 
 /// How a value between two neighbours of a format is rounded.
@@ -17,12 +19,13 @@ pub enum Rounding {
     Stochastic(u32),
 }
 
-/// What becomes of values beyond the largest finite one, infinities included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+/// The overflow mode of a conversion: what becomes of values beyond the largest finite one,
+/// infinities included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Overflow {
     /// IEEE: to infinity; to NaN in a format without infinities (e4m3); saturated where there is
     /// neither (e2m1).
-    #[default]
     NonFinite,
     /// To the largest finite value of the same sign (the OCP "saturating" mode, which also maps
     /// infinities).

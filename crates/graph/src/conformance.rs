@@ -3,14 +3,15 @@
 //! Authors of an engine call [`check`] from a test. It compares each operation and a whole training step with the f64
 //! interpreter, and checks that state is shared, staged and left alone as [`crate::engine`] promises.
 
-use halfstep_float::Philox;
+use halfstep_float::blocks::ScaleRule;
+use halfstep_float::{Overflow, Philox};
 
 use crate::engine::{Engine, EngineError, HostSlice, HostTensor, State};
 use crate::graph::{Graph, Init, SlotKind, ValueId, When};
 use crate::interp::{Rounding, Tensor, committed, evaluate};
 use crate::op::{
-    AdamWSpec, AttentionSpec, Beyond, Binary, Blocks, ConvGeometry, MxScale, Op, PoolKind, Quantise,
-    ReduceKind, SgdSpec, Unary,
+    AdamWSpec, AttentionSpec, Binary, Blocks, ConvGeometry, Op, PoolKind, Quantise, ReduceKind, SgdSpec,
+    Unary,
 };
 use crate::precision::{Class, Override, Policy, Rule, assign, class};
 use crate::{
@@ -355,13 +356,13 @@ fn norm_cases(cases: &mut Vec<Case>) {
 /// Every form of codes, of sizes that are no multiples of a block, rounded both ways, and products of codes of two formats.
 fn quantise_cases(cases: &mut Vec<Case>) {
     use halfstep_float::Format::{E2m1, E4m3, E5m2};
-    let saturated = Blocks::Tensor { beyond: Beyond::Saturate };
-    let exposed = Blocks::Tensor { beyond: Beyond::NonFinite };
+    let saturated = Blocks::Tensor { overflow: Overflow::Saturate };
+    let exposed = Blocks::Tensor { overflow: Overflow::NonFinite };
     let mx = |axis, scale| Blocks::Mx { axis, scale };
     let mut forms = vec![(E4m3, saturated), (E5m2, saturated), (E4m3, exposed), (E5m2, exposed)];
     for axis in 0..3 {
-        forms.extend([(E4m3, mx(axis, MxScale::Floor)), (E2m1, mx(axis, MxScale::Even))]);
-        forms.extend([(E5m2, mx(axis, MxScale::NoOverflow)), (E2m1, Blocks::Nvfp4 { axis })]);
+        forms.extend([(E4m3, mx(axis, ScaleRule::Floor)), (E2m1, mx(axis, ScaleRule::Even))]);
+        forms.extend([(E5m2, mx(axis, ScaleRule::NoOverflow)), (E2m1, Blocks::Nvfp4 { axis })]);
         forms.push((E4m3, Blocks::Row128 { axis }));
     }
     forms.push((E4m3, Blocks::Square128));

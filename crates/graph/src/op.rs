@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use halfstep_float::Format;
+use halfstep_float::blocks::ScaleRule;
+use halfstep_float::{Format, Overflow};
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::{DType, Shape};
@@ -133,15 +134,16 @@ pub struct AttentionSpec {
 pub enum Blocks {
     /// One factor for the whole tensor, the second operand, which the reader of the codes divides out again.
     Tensor {
-        /// What becomes of finite numbers beyond the largest.
-        beyond: Beyond,
+        /// What becomes of finite numbers beyond the largest. NaN and infinities always become NaN: a fault is not hidden.
+        #[serde(rename = "beyond")]
+        overflow: Overflow,
     },
     /// A power of two for each 32 elements along an axis (OCP MX v1.0).
     Mx {
         /// The axis, that of the contraction's sum.
         axis: usize,
         /// How the power of two comes from the largest magnitude.
-        scale: MxScale,
+        scale: ScaleRule,
     },
     /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, the second operand, which
     /// the reader multiplies with.
@@ -156,31 +158,6 @@ pub enum Blocks {
     },
     /// The same for each square of 128 × 128 elements of a matrix.
     Square128,
-}
-
-/// What becomes of finite numbers beyond the largest of a format. NaN and infinities always become NaN: a fault is not
-/// hidden.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Beyond {
-    /// They become the largest.
-    #[default]
-    Saturate,
-    /// They become infinite, or NaN where the format has no infinity, so that the step does not commit.
-    NonFinite,
-}
-
-/// How the power of two of an MX block comes from its largest magnitude: [`halfstep_float::blocks::ScaleRule`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MxScale {
-    /// 2^(⌊log2 amax⌋ − emax), as OCP MX v1.0 says in section 6.3; the largest elements may saturate.
-    #[default]
-    Floor,
-    /// The same after rounding amax to the element's mantissa.
-    Even,
-    /// The smallest power of two by which nothing saturates.
-    NoOverflow,
 }
 
 /// How numbers become codes of 8 or 4 bits.
@@ -568,8 +545,8 @@ impl Op {
 impl fmt::Display for Quantise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let blocks = match self.blocks {
-            Blocks::Tensor { beyond: Beyond::Saturate } => "tensor".to_string(),
-            Blocks::Tensor { beyond: Beyond::NonFinite } => "tensor, not saturated".to_string(),
+            Blocks::Tensor { overflow: Overflow::Saturate } => "tensor".to_string(),
+            Blocks::Tensor { overflow: Overflow::NonFinite } => "tensor, not saturated".to_string(),
             Blocks::Mx { axis, .. } => format!("32 along axis {axis}"),
             Blocks::Nvfp4 { axis } => format!("16 along axis {axis}"),
             Blocks::Row128 { axis } => format!("128 along axis {axis}"),

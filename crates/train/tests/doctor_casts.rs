@@ -1,12 +1,13 @@
 //! Faults planted in casts to codes of 8 and 4 bits: the doctor names layer, operand, format, scale and cause.
 
+use halfstep_float::Overflow;
 use std::num::NonZeroUsize;
 
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, Level};
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::precision::{Policy, Scaling};
-use halfstep_graph::{Beyond, Graph, GraphError, Phase, ValueId};
+use halfstep_graph::{Graph, GraphError, Phase, ValueId};
 use halfstep_nn::layers::Linear;
 use halfstep_nn::{Context, InputSpec, MlpSpec, Model, ModelSpec};
 use halfstep_train::doctor::{Cause, CodeCast, Diagnosis, Replayed, diagnose};
@@ -35,9 +36,9 @@ impl Model for Boosted {
     }
 }
 
-fn delayed(history: usize, beyond: Beyond) -> Policy {
+fn delayed(history: usize, overflow: Overflow) -> Policy {
     let mut policy = Policy::named("fp8").unwrap();
-    policy.narrow.as_mut().unwrap().scaling = Scaling::Delayed { history, margin: 0, beyond };
+    policy.narrow.as_mut().unwrap().scaling = Scaling::Delayed { history, margin: 0, overflow };
     policy
 }
 
@@ -104,7 +105,7 @@ fn is_cast(d: &Diagnosis, layer: &str, operand: &str, codes: &str) {
     assert!(d.sentence().contains(&format!("cast of the {operand} of {layer} to {codes}")), "{d}");
 }
 
-/// The first step of delayed scaling multiplies with 1: what a layer made a hundred thousand times as large lies beyond 448.
+/// The first step of delayed scaling multiplies with 1: what a layer made a hundred thousand times as large lies overflow 448.
 #[test]
 fn a_layer_of_1e5_saturates_the_cast_that_follows() {
     let d = diagnosis(&Boosted, &Policy::named("fp8").unwrap(), &[], &batch(1.0), false);
@@ -120,27 +121,27 @@ fn a_layer_of_1e5_saturates_the_cast_that_follows() {
 
 #[test]
 fn a_tensor_that_outgrows_its_scale_is_named_with_the_scale() {
-    for (history, beyond, done) in [
-        (1024, Beyond::Saturate, false),
-        (1024, Beyond::NonFinite, false),
-        (1024, Beyond::NonFinite, true),
-        (1, Beyond::NonFinite, true),
+    for (history, overflow, done) in [
+        (1024, Overflow::Saturate, false),
+        (1024, Overflow::NonFinite, false),
+        (1024, Overflow::NonFinite, true),
+        (1, Overflow::NonFinite, true),
     ] {
         // A step that is tried and skipped has recorded its magnitude already: its scale is that from before.
-        let d = diagnosis(&*mlp(), &delayed(history, beyond), &[1.0; 3], &batch(64.0), done);
+        let d = diagnosis(&*mlp(), &delayed(history, overflow), &[1.0; 3], &batch(64.0), done);
         is_cast(&d, "layers.0", "input", "float8_e4m3fn");
         let cast = cast(&d);
         assert_eq!((cast.scale, cast.room, cast.amax), (Some(E4M3), Some(1.0), 64.0), "{d}");
         assert!(cast.saturated > 0.9, "{d}");
         let stale = Cause::StaleScale { scale: E4M3, fits: E4M3 / 64.0, recorded: Some(1.0), amax: 64.0 };
-        assert_eq!(d.cause, stale, "{history} {beyond:?} {done}: {d}");
+        assert_eq!(d.cause, stale, "{history} {overflow:?} {done}: {d}");
         assert!(d.fixes.iter().any(|f| f.contains("`margin = 6` in [precision.fp8]")), "{d}");
     }
 }
 
 #[test]
 fn a_tensor_that_shrinks_below_its_scale_becomes_zero() {
-    let d = diagnosis(&*mlp(), &delayed(1024, Beyond::Saturate), &[1.0; 3], &batch(1e-6), false);
+    let d = diagnosis(&*mlp(), &delayed(1024, Overflow::Saturate), &[1.0; 3], &batch(1e-6), false);
     is_cast(&d, "layers.0", "input", "float8_e4m3fn");
     assert_eq!((cast(&d).saturated, cast(&d).flushed), (0.0, 1.0), "{d}");
     assert!(matches!(d.cause, Cause::StaleScale { recorded: Some(1.0), .. }), "{d}");
@@ -150,7 +151,7 @@ fn a_tensor_that_shrinks_below_its_scale_becomes_zero() {
 /// A loss 2^12 times as large has gradients as large, and the forward pass is as it was. The last layer stays in 16 bits.
 #[test]
 fn the_cast_of_a_gradient_is_named_with_its_format() {
-    let policy = delayed(1024, Beyond::Saturate);
+    let policy = delayed(1024, Overflow::Saturate);
     let d = scaled(&*mlp(), &policy, &[1.0; 3], &batch(1.0), false, 4096.0);
     is_cast(&d, "layers.1", "gradient", "float8_e5m2");
     let Cause::StaleScale { recorded: Some(recorded), amax, .. } = d.cause else { panic!("{d}") };
@@ -162,12 +163,12 @@ fn the_cast_of_a_gradient_is_named_with_its_format() {
 #[test]
 fn a_history_that_forgets_its_own_swings_is_too_short() {
     let swings = [1.0, 1.0 / 64.0, 1.0, 1.0 / 64.0];
-    let d = diagnosis(&*mlp(), &delayed(4, Beyond::Saturate), &swings, &batch(32.0), false);
+    let d = diagnosis(&*mlp(), &delayed(4, Overflow::Saturate), &swings, &batch(32.0), false);
     is_cast(&d, "layers.0", "input", "float8_e4m3fn");
     let short = Cause::ShortHistory { steps: 4, recorded: 1.0, least: 1.0 / 64.0, amax: 32.0 };
     assert_eq!(d.cause, short, "{d}");
     assert!(d.fixes[0].contains("`history = 1024` in [precision.fp8]"), "{d}");
-    let d = diagnosis(&*mlp(), &delayed(4, Beyond::Saturate), &[1.0; 4], &batch(32.0), false);
+    let d = diagnosis(&*mlp(), &delayed(4, Overflow::Saturate), &[1.0; 4], &batch(32.0), false);
     assert!(matches!(d.cause, Cause::StaleScale { .. }), "{d}");
 }
 

@@ -2,12 +2,13 @@
 
 mod common;
 
+use halfstep_float::Overflow;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use halfstep_cpu::isa::Isa;
 use halfstep_cpu::{CpuEngine, Fusion};
-use halfstep_graph::Beyond;
+
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::{GradientRounding, Policy, Reason, Scaling};
 use halfstep_nn::{GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
@@ -22,10 +23,10 @@ const INPUT: InputSpec = InputSpec::Features { width: WIDTH };
 const HISTORY: &str = "layers.0.input.amax_history";
 const SCALE: &str = "layers.0.input.scale";
 
-fn delayed(steps: usize, beyond: Beyond) -> Policy {
+fn delayed(steps: usize, overflow: Overflow) -> Policy {
     let mut policy = Policy::named("fp8").unwrap();
     let narrow = policy.narrow.as_mut().unwrap();
-    narrow.scaling = Scaling::Delayed { history: steps, margin: 1, beyond };
+    narrow.scaling = Scaling::Delayed { history: steps, margin: 1, overflow };
     policy
 }
 
@@ -95,7 +96,7 @@ fn layers_are_compared_by_what_they_hold() {
 #[test]
 fn a_scale_follows_the_largest_magnitude_of_its_history() {
     let model = mlp();
-    let policy = delayed(3, Beyond::Saturate);
+    let policy = delayed(3, Overflow::Saturate);
     for engine in common::engines() {
         let spec = SessionSpec::new(&policy, BATCH, 1);
         let mut session = Session::new(&*engine, &*model, &INPUT, &policy, &spec).unwrap();
@@ -107,7 +108,7 @@ fn a_scale_follows_the_largest_magnitude_of_its_history() {
             (2.0, [2.0, 0.0, 0.0]),
             (0.5, [0.5, 2.0, 0.0]),
             (1.0, [1.0, 0.5, 2.0]),
-            // The 2 is forgotten. The next jumps far beyond what the scale was made for: it saturates.
+            // The 2 is forgotten. The next jumps far overflow what the scale was made for: it saturates.
             (0.25, [0.25, 1.0, 0.5]),
             (4096.0, [4096.0, 0.25, 1.0]),
             (0.5, [0.5, 4096.0, 0.25]),
@@ -125,13 +126,13 @@ fn a_scale_follows_the_largest_magnitude_of_its_history() {
 #[test]
 fn stale_scales_skip_steps_and_recover_where_codes_do_not_saturate() {
     let model = mlp();
-    let policy = delayed(4, Beyond::NonFinite);
+    let policy = delayed(4, Overflow::NonFinite);
     for engine in common::engines() {
         let spec = SessionSpec::new(&policy, BATCH, 1);
         let mut session = Session::new(&*engine, &*model, &INPUT, &policy, &spec).unwrap();
         assert!(step(&mut session, 1.0) && step(&mut session, 1.0));
         let weights = slot(&session, "layers.0.weight");
-        assert!(!step(&mut session, 1024.0), "{}: codes beyond the range are NaN", engine.name());
+        assert!(!step(&mut session, 1024.0), "{}: codes overflow the range are NaN", engine.name());
         assert_eq!(slot(&session, "layers.0.weight"), weights);
         assert_eq!(slot(&session, HISTORY)[0], 1024.0);
         assert_eq!(slot(&session, SCALE), [scale_for(1024.0)]);
@@ -145,7 +146,7 @@ fn stale_scales_skip_steps_and_recover_where_codes_do_not_saturate() {
 #[test]
 fn a_skipped_step_records_what_is_finite_and_hides_no_fault() {
     let model = mlp();
-    let policy = delayed(4, Beyond::Saturate);
+    let policy = delayed(4, Overflow::Saturate);
     for engine in common::engines() {
         let spec = SessionSpec::new(&policy, BATCH, 1);
         let mut session = Session::new(&*engine, &*model, &INPUT, &policy, &spec).unwrap();
@@ -248,7 +249,7 @@ fn settings_are_read_written_and_checked() {
     let read = recipe(text).unwrap();
     let (policy, _) = read.precision.resolve("fp8").unwrap();
     let narrow = policy.narrow.unwrap();
-    assert_eq!(narrow.scaling, Scaling::Delayed { history: 16, margin: 2, beyond: Beyond::NonFinite });
+    assert_eq!(narrow.scaling, Scaling::Delayed { history: 16, margin: 2, overflow: Overflow::NonFinite });
     assert_eq!(narrow.rounding, GradientRounding::Stochastic);
     assert_eq!(policy.overrides.len(), 1);
     let again = Recipe::parse("again.toml", &read.resolved().unwrap(), Path::new(".")).unwrap();

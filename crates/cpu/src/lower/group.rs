@@ -114,11 +114,11 @@ fn build(
             Op::Binary(f) => b.push(TileOp::Binary(*f, inputs[0], inputs[1])),
             Op::Select => b.push(TileOp::Select(inputs[0], inputs[1], inputs[2])),
             Op::Broadcast { .. } | Op::Cast { .. } => inputs[0],
-            Op::Quantise(Quantise { format, blocks: Blocks::Tensor { beyond }, draws }) => {
+            Op::Quantise(Quantise { format, blocks: Blocks::Tensor { overflow }, draws }) => {
                 if draws.is_some() {
                     one_key(node.inputs[2])?;
                 }
-                let codes = Codes { format: *format, beyond: *beyond, draws: *draws };
+                let codes = Codes { format: *format, overflow: *overflow, draws: *draws };
                 b.push(TileOp::Quantise(codes, inputs[0], inputs[1]))
             }
             Op::Dropout { rate, id } => {

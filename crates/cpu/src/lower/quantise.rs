@@ -1,8 +1,7 @@
 //! Codes in blocks. Those of a whole tensor are elementwise: [`super::group`].
 
-use halfstep_float::blocks::ScaleRule;
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{Blocks, MxScale, Quantise};
+use halfstep_graph::{Blocks, Quantise};
 
 use super::group::nothing;
 use super::{Lowering, Step};
@@ -15,14 +14,7 @@ pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineEr
         (part(&shape[..axis]), shape[axis], part(&shape[axis + 1..]))
     };
     let (form, (outer, length, inner)) = match q.blocks {
-        Blocks::Mx { axis, scale } => {
-            let rule = match scale {
-                MxScale::Floor => ScaleRule::Floor,
-                MxScale::Even => ScaleRule::Even,
-                MxScale::NoOverflow => ScaleRule::NoOverflow,
-            };
-            (Form::Mx(q.format, rule), along(axis))
-        }
+        Blocks::Mx { axis, scale } => (Form::Mx(q.format, scale), along(axis)),
         Blocks::Nvfp4 { axis } => (Form::Nvfp4, along(axis)),
         Blocks::Row128 { axis } => (Form::Row128(q.format), along(axis)),
         Blocks::Square128 => (Form::Square128(q.format), along(shape.len() - 2)),

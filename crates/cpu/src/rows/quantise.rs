@@ -3,7 +3,7 @@
 
 use halfstep_float::blocks::{BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRule};
 use halfstep_float::{Draws, E8m0, Format, Overflow, SliceRounding, round_f32};
-use halfstep_graph::{Beyond, Quantise};
+use halfstep_graph::Quantise;
 
 use super::body::out_of_line;
 use super::elementwise::Key;
@@ -18,7 +18,7 @@ pub struct Codes {
     /// Format of the codes.
     pub format: Format,
     /// What becomes of finite numbers out of range.
-    pub beyond: Beyond,
+    pub overflow: Overflow,
     /// Number of the draws of stochastic rounding; none rounds to nearest even.
     pub draws: Option<u32>,
 }
@@ -37,10 +37,6 @@ out_of_line! {
 
 #[inline(always)]
 fn codes_body(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-    let overflow = match codes.beyond {
-        Beyond::Saturate => Overflow::Saturate,
-        Beyond::NonFinite => Overflow::NonFinite,
-    };
     let mut scaled = [0.0; PART];
     for (i, (xs, to)) in xs.chunks(PART).zip(to.chunks_mut(PART)).enumerate() {
         let scaled = &mut scaled[..xs.len()];
@@ -48,8 +44,8 @@ fn codes_body(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: 
         let rounding = rounding(key, codes.draws, start + i * PART);
         // Named, so that the loops of other formats are not compiled.
         match codes.format {
-            Format::E4m3 => round_f32(Format::E4m3, rounding, overflow, scaled, to),
-            _ => round_f32(Format::E5m2, rounding, overflow, scaled, to),
+            Format::E4m3 => round_f32(Format::E4m3, rounding, codes.overflow, scaled, to),
+            _ => round_f32(Format::E5m2, rounding, codes.overflow, scaled, to),
         }
         // Saturation would make an infinity the largest code.
         for (to, &x) in to.iter_mut().zip(&*scaled) {

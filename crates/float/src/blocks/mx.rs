@@ -1,5 +1,7 @@
 //! OCP Microscaling formats (MX) v1.0.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BlockError, amax, check, round_scaled, row_scales, scale_exponent};
 use crate::convert::{Narrow, SliceRounding, value};
 use crate::format::Format;
@@ -7,7 +9,8 @@ use crate::scale::E8m0;
 
 /// How the scale of a block comes from its largest magnitude, amax. emax is ⌊log2⌋ of the element
 /// format's largest value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ScaleRule {
     /// 2^(⌊log2 amax⌋ − emax): OCP MX v1.0, section 6.3. amax/scale is at least 2^emax and below
     /// 2^(emax + 1), which is beyond the largest code: amax may lose up to 1/8 of itself in e4m3,

@@ -1,9 +1,10 @@
 //! Codes of 8 and 4 bits, by the reference conversion and straight from the definitions of the forms.
 
+use halfstep_float::blocks::ScaleRule;
 use halfstep_float::{Draws, E8m0, Format, Overflow, Rounding, decode, encode};
 
 use super::Tensor;
-use crate::op::{Beyond, Blocks, MxScale, Quantise};
+use crate::op::{Blocks, Quantise};
 
 pub(super) fn quantise(q: &Quantise, x: &[&Tensor]) -> Tensor {
     let draws = q.draws.map(|op| {
@@ -21,11 +22,7 @@ pub(super) fn quantise(q: &Quantise, x: &[&Tensor]) -> Tensor {
         let code = encode(q.format, scaled.into(), rounding(number), overflow);
         if scaled.is_finite() { decode(q.format, code) } else { f64::NAN }
     };
-    if let Blocks::Tensor { beyond } = q.blocks {
-        let overflow = match beyond {
-            Beyond::Saturate => Overflow::Saturate,
-            Beyond::NonFinite => Overflow::NonFinite,
-        };
+    if let Blocks::Tensor { overflow } = q.blocks {
         let scale = x[1].scalar() as f32;
         let codes = x0.data.iter().enumerate().map(|(i, &v)| code(i, v as f32 * scale, overflow));
         return Tensor { shape: x0.shape.clone(), data: codes.collect() };
@@ -79,9 +76,9 @@ fn exponent(q: &Quantise, amax: f32) -> i32 {
     let significand = amax / floor.exp2();
     let info = q.format.info();
     let up = match q.blocks {
-        Blocks::Mx { scale: MxScale::Floor, .. } => false,
+        Blocks::Mx { scale: ScaleRule::Floor, .. } => false,
         // Rounded half up to the element's mantissa, it becomes 2.
-        Blocks::Mx { scale: MxScale::Even, .. } => {
+        Blocks::Mx { scale: ScaleRule::Even, .. } => {
             let unit = f64::from(1u32 << info.mantissa_bits);
             (significand * unit + 0.5).floor() / unit >= 2.0
         }

@@ -1,10 +1,11 @@
 //! Policies below 16 bits: formats, and how numbers are brought into their range.
 
-use halfstep_float::Format;
+use halfstep_float::blocks::ScaleRule;
+use halfstep_float::{Format, Overflow};
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
-use crate::op::{Beyond, Blocks, MxScale};
+use crate::op::Blocks;
 
 /// How the operands of contractions become codes of 8 or 4 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +33,8 @@ pub enum Scaling {
         /// Powers of two left free above the largest.
         margin: u32,
         /// What becomes of numbers that outgrow the scale.
-        beyond: Beyond,
+        #[serde(rename = "beyond")]
+        overflow: Overflow,
     },
     /// One for a tensor: largest code / (2^margin · its own largest magnitude); 1 where that is zero or not finite.
     Current {
@@ -45,7 +47,7 @@ pub enum Scaling {
     /// A power of two for each 32 elements: OCP MX v1.0.
     Mx {
         /// How it comes from the largest magnitude.
-        scale: MxScale,
+        scale: ScaleRule,
     },
     /// An e4m3 scale for each 16 elements, and an f32 one for the tensor, largest magnitude / 2688 (arXiv 2509.25149).
     Nvfp4,
@@ -75,13 +77,13 @@ impl Narrow {
         use Format::{E2m1, E4m3, E5m2};
         let (forward, backward, scaling) = match name {
             "fp8" => {
-                let scaling = Scaling::Delayed { history: 1024, margin: 0, beyond: Beyond::Saturate };
+                let scaling = Scaling::Delayed { history: 1024, margin: 0, overflow: Overflow::Saturate };
                 (E4m3, E5m2, scaling)
             }
             "fp8-current" => (E4m3, E5m2, Scaling::Current { margin: 0 }),
             "fp8-block" => (E4m3, E4m3, Scaling::Block128),
-            "mxfp8" => (E4m3, E4m3, Scaling::Mx { scale: MxScale::Floor }),
-            "mxfp4" => (E2m1, E2m1, Scaling::Mx { scale: MxScale::Floor }),
+            "mxfp8" => (E4m3, E4m3, Scaling::Mx { scale: ScaleRule::Floor }),
+            "mxfp4" => (E2m1, E2m1, Scaling::Mx { scale: ScaleRule::Floor }),
             "nvfp4" => (E2m1, E2m1, Scaling::Nvfp4),
             _ => return None,
         };
@@ -114,8 +116,8 @@ impl Narrow {
     /// The blocks of an operand whose contraction sums along `axis`.
     pub(super) fn blocks(&self, axis: usize, is_weight: bool) -> Blocks {
         match self.scaling {
-            Scaling::Delayed { beyond, .. } => Blocks::Tensor { beyond },
-            Scaling::Current { .. } => Blocks::Tensor { beyond: Beyond::Saturate },
+            Scaling::Delayed { overflow, .. } => Blocks::Tensor { overflow },
+            Scaling::Current { .. } => Blocks::Tensor { overflow: Overflow::Saturate },
             Scaling::Block128 if is_weight => Blocks::Square128,
             Scaling::Block128 => Blocks::Row128 { axis },
             Scaling::Mx { scale } => Blocks::Mx { axis, scale },

@@ -1,7 +1,9 @@
 //! Settings of one policy: `[precision.fp8]` and its like.
 
+use halfstep_float::Overflow;
+use halfstep_float::blocks::ScaleRule;
 use halfstep_graph::precision::{GradientRounding, Narrow, Policy, Scaling};
-use halfstep_graph::{Beyond, MomentFormat, MxScale, StateFormats, WeightFormat};
+use halfstep_graph::{MomentFormat, StateFormats, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::setting::{SettingError, require};
@@ -24,10 +26,10 @@ pub struct PolicySettings {
     pub margin: Option<u32>,
     /// `overflow`: what becomes of numbers that outgrow their scale. Of `fp8`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub overflow: Option<Beyond>,
+    pub overflow: Option<Overflow>,
     /// `scale`: how the power of two of a block comes from its largest magnitude. Of `mxfp8` and `mxfp4`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<MxScale>,
+    pub scale: Option<ScaleRule>,
     /// `rounding`: of gradients. Of the policies below 16 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounding: Option<GradientRounding>,
@@ -91,12 +93,12 @@ impl PolicySettings {
             Ok::<_, SettingError>(margin)
         };
         let scaling = match recipe.scaling {
-            Scaling::Delayed { history, margin, beyond } => {
+            Scaling::Delayed { history, margin, overflow } => {
                 let history = self.history.unwrap_or(history);
                 let fits = (1..=Narrow::LONGEST_HISTORY).contains(&history);
                 require(fits, "history", history, "a number of steps from 1 to 65536")?;
                 let margin = checked(self.margin.unwrap_or(margin))?;
-                Scaling::Delayed { history, margin, beyond: self.overflow.unwrap_or(beyond) }
+                Scaling::Delayed { history, margin, overflow: self.overflow.unwrap_or(overflow) }
             }
             Scaling::Current { margin } => {
                 Scaling::Current { margin: checked(self.margin.unwrap_or(margin))? }
