@@ -8,7 +8,7 @@ use super::group::nothing;
 use super::{Lowering, Step};
 use crate::memory::{Frame, Span, ViewMut};
 use crate::rows::kept;
-use crate::rows::optim::{AdamW, AdamWRule, Apply, Nesterov, Sgd, SgdRule};
+use crate::rows::optim::{AdamW, Apply, Sgd};
 use crate::rows::reduce::sum_of_squares;
 
 pub(super) fn global_norm(l: &Lowering<'_>) -> Result<Step, EngineError> {
@@ -104,9 +104,8 @@ pub(super) fn adamw(l: &Lowering<'_>, spec: AdamWSpec) -> Result<Step, EngineErr
         let (apply, key) = (operands.apply(frame), operands.key(frame));
         let ([grad], views) = frame.borrow([operands.grad], operands.results);
         let (param, [m, v]) = state(spec.kept, key, views);
-        let AdamWSpec { beta1, beta2, eps, weight_decay, kept: _ } = spec;
-        let rule = AdamWRule { lr: lr.into(), beta1, beta2, eps, weight_decay, step: step as u64 };
-        AdamW { rule, param, m, v, grad: grad.src(), grad_scale, apply }
+        let (lr, step) = (lr.into(), step as u64);
+        AdamW { spec, lr, step, param, m, v, grad: grad.src(), grad_scale, apply }
             .run(run.machine.isa, &run.machine.pool)
             .map_err(|e| at.row(e))
     }))
@@ -120,10 +119,7 @@ pub(super) fn sgd(l: &Lowering<'_>, spec: SgdSpec) -> Result<Step, EngineError> 
         let (apply, key) = (operands.apply(frame), operands.key(frame));
         let ([grad], views) = frame.borrow([operands.grad], operands.results);
         let (param, [momentum]) = state(spec.kept, key, views);
-        let nesterov = if spec.nesterov { Nesterov::Yes } else { Nesterov::No };
-        let SgdSpec { momentum: factor, weight_decay, .. } = spec;
-        let rule = SgdRule { lr: lr.into(), momentum: factor, weight_decay, nesterov };
-        Sgd { rule, param, momentum: Some(momentum), grad: grad.src(), grad_scale, apply }
+        Sgd { spec, lr: lr.into(), param, momentum: Some(momentum), grad: grad.src(), grad_scale, apply }
             .run(run.machine.isa, &run.machine.pool)
             .map_err(|e| at.row(e))
     }))

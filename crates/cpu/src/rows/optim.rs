@@ -2,6 +2,8 @@
 //!
 //! Formulas are those of torch's `AdamW` and `SGD`, in f32, however parameters and state are [`Kept`].
 
+use halfstep_graph::{AdamWSpec, SgdSpec};
+
 use super::body::fma;
 use super::grid::tiles;
 use super::kept::{Kept, Part, SharedKept};
@@ -19,35 +21,16 @@ pub enum Apply {
     No,
 }
 
-impl From<bool> for Apply {
-    fn from(apply: bool) -> Apply {
-        if apply { Apply::Yes } else { Apply::No }
-    }
-}
-
-/// The constants of one AdamW step (Loshchilov and Hutter 2019).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWRule {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay: the parameter is first multiplied with 1 − lr·weight_decay.
-    pub weight_decay: f64,
-    /// Number of this step, 1 for the first, for the bias corrections.
-    pub step: u64,
-}
-
 /// p ← p·(1 − lr·wd); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; p ← p − lr·m̂ / (√v̂ + eps), with m̂ = m/(1−β₁ᵗ) and
 /// v̂ = v/(1−β₂ᵗ).
 #[derive(Debug)]
 pub struct AdamW<'a> {
     /// Constants.
-    pub rule: AdamWRule,
+    pub spec: AdamWSpec,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Number of this step, 1 for the first, for the bias corrections.
+    pub step: u64,
     /// p.
     pub param: Kept<'a>,
     /// m.
@@ -68,7 +51,7 @@ impl AdamW<'_> {
     /// # Errors
     /// If lengths differ.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let AdamW { rule, param, m, v, grad, grad_scale, apply } = self;
+        let AdamW { spec, lr, step, param, m, v, grad, grad_scale, apply } = self;
         let len = param.len();
         param.check("param", len)?;
         m.check("m", len)?;
@@ -77,18 +60,18 @@ impl AdamW<'_> {
         if apply == Apply::No {
             return Ok(());
         }
-        let t = rule.step as f64;
+        let t = step as f64;
         let correction = |beta: f64| 1.0 - beta.powf(t);
         let factors = AdamWFactors {
             grad_scale,
-            keep: (1.0 - rule.lr * rule.weight_decay) as f32,
-            beta1: rule.beta1 as f32,
-            one_minus_beta1: (1.0 - rule.beta1) as f32,
-            beta2: rule.beta2 as f32,
-            one_minus_beta2: (1.0 - rule.beta2) as f32,
-            step_size: (rule.lr / correction(rule.beta1)) as f32,
-            root: (1.0 / correction(rule.beta2).sqrt()) as f32,
-            eps: rule.eps as f32,
+            keep: (1.0 - lr * spec.weight_decay) as f32,
+            beta1: spec.beta1 as f32,
+            one_minus_beta1: (1.0 - spec.beta1) as f32,
+            beta2: spec.beta2 as f32,
+            one_minus_beta2: (1.0 - spec.beta2) as f32,
+            step_size: (lr / correction(spec.beta1)) as f32,
+            root: (1.0 / correction(spec.beta2).sqrt()) as f32,
+            eps: spec.eps as f32,
         };
         let (param, m, v) = (SharedKept::new(param), SharedKept::new(m), SharedKept::new(v));
         let grid = Grid::new(len, 8 * TILE);
@@ -148,35 +131,15 @@ impl Body for AdamWChunk<'_> {
     }
 }
 
-/// Whether momentum looks ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nesterov {
-    /// g + μ·buf is the direction.
-    Yes,
-    /// buf is the direction.
-    No,
-}
-
-/// The constants of one SGD step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdRule {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// μ; without a momentum buffer it is not used.
-    pub momentum: f64,
-    /// Coupled weight decay: added to the gradient, times p.
-    pub weight_decay: f64,
-    /// Whether momentum looks ahead.
-    pub nesterov: Nesterov,
-}
-
 /// g ← g + wd·p; buf ← μ·buf + g; p ← p − lr·buf, or p − lr·(g + μ·buf) with Nesterov.
 ///
 /// The buffer starts at zero, so the first step's buf is g, as in torch.
 #[derive(Debug)]
 pub struct Sgd<'a> {
-    /// Constants.
-    pub rule: SgdRule,
+    /// Constants; without a momentum buffer, momentum is not used.
+    pub spec: SgdSpec,
+    /// Learning rate of this step.
+    pub lr: f64,
     /// p.
     pub param: Kept<'a>,
     /// buf; without it p ← p − lr·g.
@@ -195,7 +158,7 @@ impl Sgd<'_> {
     /// # Errors
     /// If lengths differ.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let Sgd { rule, param, momentum, grad, grad_scale, apply } = self;
+        let Sgd { spec, lr, param, momentum, grad, grad_scale, apply } = self;
         let len = param.len();
         param.check("param", len)?;
         check_len("grad", len, grad.len())?;
@@ -207,10 +170,10 @@ impl Sgd<'_> {
         }
         let factors = SgdFactors {
             grad_scale,
-            lr: rule.lr as f32,
-            mu: rule.momentum as f32,
-            weight_decay: rule.weight_decay as f32,
-            nesterov: rule.nesterov,
+            lr: lr as f32,
+            mu: spec.momentum as f32,
+            weight_decay: spec.weight_decay as f32,
+            nesterov: spec.nesterov,
         };
         let (param, momentum) = (SharedKept::new(param), momentum.map(SharedKept::new));
         let grid = Grid::new(len, 8 * TILE);
@@ -231,7 +194,7 @@ struct SgdFactors {
     lr: f32,
     mu: f32,
     weight_decay: f32,
-    nesterov: Nesterov,
+    nesterov: bool,
 }
 
 /// The gradient with weight decay added.
@@ -259,19 +222,16 @@ impl Body for SgdChunk<'_> {
             match &mut self.momentum {
                 Some(momentum) => {
                     let m = momentum.load(tile.clone(), &mut of_m).iter_mut();
-                    match f.nesterov {
-                        Nesterov::No => {
-                            for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
-                                *m = fma::<C>(f.mu, *m, decayed::<C>(f, *p, g));
-                                *p = fma::<C>(-f.lr, *m, *p);
-                            }
+                    if f.nesterov {
+                        for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
+                            let g = decayed::<C>(f, *p, g);
+                            *m = fma::<C>(f.mu, *m, g);
+                            *p = fma::<C>(-f.lr, fma::<C>(f.mu, *m, g), *p);
                         }
-                        Nesterov::Yes => {
-                            for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
-                                let g = decayed::<C>(f, *p, g);
-                                *m = fma::<C>(f.mu, *m, g);
-                                *p = fma::<C>(-f.lr, fma::<C>(f.mu, *m, g), *p);
-                            }
+                    } else {
+                        for ((p, m), &g) in p.iter_mut().zip(m).zip(grad) {
+                            *m = fma::<C>(f.mu, *m, decayed::<C>(f, *p, g));
+                            *p = fma::<C>(-f.lr, *m, *p);
                         }
                     }
                     momentum.store(tile.clone(), &of_m);

@@ -7,9 +7,17 @@ use crate::rows::optim::*;
 use crate::rows::storage::{Src, Storage};
 use halfstep_float::blocks::{DYNAMIC_BLOCK, DynamicMap};
 use halfstep_float::{Draws, Format, Overflow, Rounding, bf16_from_f32, decode, encode, f32_from_bf16};
+use halfstep_graph::{AdamWSpec, SgdSpec};
 
 fn adamw(len: usize, grad_storage: Storage, step: u64) {
-    let rule = AdamWRule { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step };
+    let spec = AdamWSpec {
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        kept: halfstep_graph::Kept::default(),
+    };
+    let lr = 3e-3;
     let grad_scale = 0.37f32;
     let p = random(1, len, 1.0);
     let m = random(2, len, 0.1);
@@ -19,7 +27,9 @@ fn adamw(len: usize, grad_storage: Storage, step: u64) {
         let (mut p, mut m, mut v) = (p.clone(), m.clone(), v.clone());
         let (param, grad) = (Kept::F32(&mut p), g.src());
         AdamW {
-            rule,
+            spec,
+            lr,
+            step,
             param,
             m: Kept::F32(&mut m),
             v: Kept::F32(&mut v),
@@ -38,20 +48,20 @@ fn adamw(len: usize, grad_storage: Storage, step: u64) {
         for i in 0..len {
             let g = g[i] * f64::from(grad_scale);
             let (p, m, v) = (f64::from(p[i]), f64::from(m[i]), f64::from(v[i]));
-            let (m_keep, m_new) = (rule.beta1 * m, (1.0 - rule.beta1) * g);
-            let (v_keep, v_new) = (rule.beta2 * v, (1.0 - rule.beta2) * g * g);
+            let (m_keep, m_new) = (spec.beta1 * m, (1.0 - spec.beta1) * g);
+            let (v_keep, v_new) = (spec.beta2 * v, (1.0 - spec.beta2) * g * g);
             let (m, v) = (m_keep + m_new, v_keep + v_new);
             // Constants rounded to f32 and a few operations each.
             let m_bound = 5.0 * U * (m_keep.abs() + m_new.abs());
             let v_bound = 6.0 * U * (v_keep + v_new);
             assert_close("m", &[result[1][i]], &[m], |_| m_bound);
             assert_close("v", &[result[2][i]], &[v], |_| v_bound);
-            let m_hat = m / (1.0 - rule.beta1.powi(t));
-            let root = (v / (1.0 - rule.beta2.powi(t))).sqrt() + rule.eps;
-            let decayed = p * (1.0 - rule.lr * rule.weight_decay);
-            let expected = decayed - rule.lr * m_hat / root;
-            let update = rule.lr * (m_hat / root).abs();
-            let update_bound = rule.lr * m_bound / (1.0 - rule.beta1.powi(t)) / root + 12.0 * U * update;
+            let m_hat = m / (1.0 - spec.beta1.powi(t));
+            let root = (v / (1.0 - spec.beta2.powi(t))).sqrt() + spec.eps;
+            let decayed = p * (1.0 - lr * spec.weight_decay);
+            let expected = decayed - lr * m_hat / root;
+            let update = lr * (m_hat / root).abs();
+            let update_bound = lr * m_bound / (1.0 - spec.beta1.powi(t)) / root + 12.0 * U * update;
             assert_close("p", &[result[0][i]], &[expected], |_| {
                 update_bound + 4.0 * U * (decayed.abs() + update)
             });
@@ -59,15 +69,17 @@ fn adamw(len: usize, grad_storage: Storage, step: u64) {
     }
 }
 
-fn sgd(len: usize, nesterov: Nesterov, with_momentum: bool, grad_storage: Storage) {
-    let rule = SgdRule { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov };
+fn sgd(len: usize, nesterov: bool, with_momentum: bool, grad_storage: Storage) {
+    let spec = SgdSpec { momentum: 0.9, weight_decay: 5e-4, nesterov, kept: halfstep_graph::Kept::default() };
+    let lr = 0.1;
     let p = random(1, len, 1.0);
     let buffer = random(2, len, 0.5);
     let g = random_stored(4, grad_storage, len, 2.0);
     let results = everywhere(|isa, pool| {
         let (mut p, mut m) = (p.clone(), buffer.clone());
         Sgd {
-            rule,
+            spec,
+            lr,
             param: Kept::F32(&mut p),
             momentum: with_momentum.then_some(Kept::F32(&mut m)),
             grad: g.src(),
@@ -83,19 +95,17 @@ fn sgd(len: usize, nesterov: Nesterov, with_momentum: bool, grad_storage: Storag
         let result: Vec<Vec<f64>> = result.iter().map(Stored::values).collect();
         for i in 0..len {
             let p = f64::from(p[i]);
-            let g = g[i] * 0.5 + rule.weight_decay * p;
-            let sizes = g.abs() + rule.weight_decay * p.abs() + rule.momentum * f64::from(buffer[i]).abs();
+            let g = g[i] * 0.5 + spec.weight_decay * p;
+            let sizes = g.abs() + spec.weight_decay * p.abs() + spec.momentum * f64::from(buffer[i]).abs();
             let direction = if with_momentum {
-                let m = rule.momentum * f64::from(buffer[i]) + g;
+                let m = spec.momentum * f64::from(buffer[i]) + g;
                 assert_close("momentum", &[result[1][i]], &[m], |_| 6.0 * U * sizes);
-                if nesterov == Nesterov::Yes { g + rule.momentum * m } else { m }
+                if nesterov { g + spec.momentum * m } else { m }
             } else {
                 g
             };
-            let expected = p - rule.lr * direction;
-            assert_close("p", &[result[0][i]], &[expected], |_| {
-                rule.lr * 16.0 * U * sizes + 2.0 * U * p.abs()
-            });
+            let expected = p - lr * direction;
+            assert_close("p", &[result[0][i]], &[expected], |_| lr * 16.0 * U * sizes + 2.0 * U * p.abs());
         }
     }
 }
@@ -109,7 +119,6 @@ proptest! {
 
     #[test]
     fn sgd_is_torch_s(len in 1usize..3000, grad in 0usize..3, nesterov in any::<bool>(), momentum in any::<bool>()) {
-        let nesterov = if nesterov { Nesterov::Yes } else { Nesterov::No };
         sgd(len, nesterov, momentum, STORAGES[grad]);
     }
 }
@@ -118,9 +127,15 @@ proptest! {
 fn first_sgd_step_from_a_zero_buffer_puts_the_gradient_in_it() {
     for isa in isas() {
         let (mut p, mut m) = ([1.0], [0.0]);
-        let rule = SgdRule { lr: 0.5, momentum: 0.9, weight_decay: 0.0, nesterov: Nesterov::No };
+        let spec = SgdSpec {
+            momentum: 0.9,
+            weight_decay: 0.0,
+            nesterov: false,
+            kept: halfstep_graph::Kept::default(),
+        };
+        let lr = 0.5;
         let (param, momentum) = (Kept::F32(&mut p), Some(Kept::F32(&mut m)));
-        Sgd { rule, param, momentum, grad: Src::F32(&[0.25]), grad_scale: 1.0, apply: true.into() }
+        Sgd { spec, lr, param, momentum, grad: Src::F32(&[0.25]), grad_scale: 1.0, apply: Apply::Yes }
             .run(isa, &pool(1))
             .unwrap();
         assert_eq!((p, m), ([0.875], [0.25]));
@@ -217,18 +232,39 @@ fn kept_state_is_widened_updated_and_rounded() {
     for len in [1, 255, 20_001] {
         let g = random(4, len, 2.0);
         let adamw = |isa: Isa, threads: usize, state: &mut [Owned; 3]| {
-            let rule = AdamWRule { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 3 };
+            let spec = AdamWSpec {
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                kept: halfstep_graph::Kept::default(),
+            };
+            let (lr, step) = (3e-3, 3);
             let [param, m, v] = state.each_mut().map(Owned::kept);
-            AdamW { rule, param, m, v, grad: Src::F32(&g), grad_scale: 0.37, apply: Apply::Yes }
+            AdamW { spec, lr, step, param, m, v, grad: Src::F32(&g), grad_scale: 0.37, apply: Apply::Yes }
                 .run(isa, &pool(threads))
                 .unwrap();
         };
         let sgd = |isa: Isa, threads: usize, state: &mut [Owned; 3]| {
-            let rule = SgdRule { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: Nesterov::Yes };
+            let spec = SgdSpec {
+                momentum: 0.9,
+                weight_decay: 5e-4,
+                nesterov: true,
+                kept: halfstep_graph::Kept::default(),
+            };
+            let lr = 0.1;
             let [param, m, _] = state.each_mut().map(Owned::kept);
-            Sgd { rule, param, momentum: Some(m), grad: Src::F32(&g), grad_scale: 0.37, apply: Apply::Yes }
-                .run(isa, &pool(threads))
-                .unwrap();
+            Sgd {
+                spec,
+                lr,
+                param,
+                momentum: Some(m),
+                grad: Src::F32(&g),
+                grad_scale: 0.37,
+                apply: Apply::Yes,
+            }
+            .run(isa, &pool(threads))
+            .unwrap();
         };
         let steps: [(&Step<'_>, usize); 2] = [(&adamw, 3), (&sgd, 2)];
         for (i, way) in ways(DynamicMap::Signed).iter().enumerate() {
@@ -262,7 +298,9 @@ fn kept_state_is_widened_updated_and_rounded() {
 #[test]
 fn updates_below_half_an_ulp_are_lost_only_to_nearest() {
     let (len, steps, update) = (4096, 256, 1.0 / 1024.0);
-    let rule = SgdRule { lr: 1.0, momentum: 0.0, weight_decay: 0.0, nesterov: Nesterov::No };
+    let spec =
+        SgdSpec { momentum: 0.0, weight_decay: 0.0, nesterov: false, kept: halfstep_graph::Kept::default() };
+    let lr = 1.0;
     let isa = isas()[0];
     let end = |mut p: Owned| {
         for attempt in 0..steps {
@@ -271,7 +309,8 @@ fn updates_below_half_an_ulp_are_lost_only_to_nearest() {
             }
             let grad = vec![-update; len];
             Sgd {
-                rule,
+                spec,
+                lr,
                 param: p.kept(),
                 momentum: None,
                 grad: Src::F32(&grad),
@@ -302,13 +341,26 @@ fn a_step_that_is_not_applied_changes_nothing() {
         for (i, way) in ways(DynamicMap::Signed).iter().enumerate() {
             let start: [Owned; 3] = std::array::from_fn(|k| way.keeping(&random(1 + k as u64, 5000, 1.0)));
             let mut state = start.clone();
-            let rule = AdamWRule { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1 };
+            let spec = AdamWSpec {
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                kept: halfstep_graph::Kept::default(),
+            };
+            let (lr, step) = (0.1, 1);
             let (grad, grad_scale, apply) = (Src::F32(&bad), f32::INFINITY, Apply::No);
             let [param, m, v] = state.each_mut().map(Owned::kept);
-            AdamW { rule, param, m, v, grad, grad_scale, apply }.run(isa, &pool(2)).unwrap();
-            let rule = SgdRule { lr: 0.1, momentum: 0.9, weight_decay: 0.1, nesterov: Nesterov::Yes };
+            AdamW { spec, lr, step, param, m, v, grad, grad_scale, apply }.run(isa, &pool(2)).unwrap();
+            let spec = SgdSpec {
+                momentum: 0.9,
+                weight_decay: 0.1,
+                nesterov: true,
+                kept: halfstep_graph::Kept::default(),
+            };
+            let lr = 0.1;
             let [param, momentum, _] = state.each_mut().map(Owned::kept);
-            Sgd { rule, param, momentum: Some(momentum), grad, grad_scale, apply }
+            Sgd { spec, lr, param, momentum: Some(momentum), grad, grad_scale, apply }
                 .run(isa, &pool(2))
                 .unwrap();
             assert_eq!(state, start, "way {i}");
