@@ -20,7 +20,7 @@ mod unit;
 pub use backward::{AttentionBackward, Grads, attention_backward_scratch_len};
 pub use forward::{AttentionForward, attention_forward_scratch_len};
 
-use crate::gemm::Compute;
+use crate::gemm::ProductFormat;
 use crate::rows::storage::{Src, Storage, round_in_place};
 use crate::rows::{Caps, RowError};
 
@@ -147,16 +147,16 @@ fn check_shape(shape: &Shape) -> Result<(), RowError> {
 }
 
 /// The format that operands are rounded to before a product.
-fn operand_format(compute: Compute) -> Storage {
+fn operand_format(compute: ProductFormat) -> Storage {
     match compute {
-        Compute::F32 | Compute::Split(_) => Storage::F32,
-        Compute::Bf16 => Storage::Bf16,
-        Compute::F16 => Storage::F16,
+        ProductFormat::F32 | ProductFormat::Split(_) => Storage::F32,
+        ProductFormat::Bf16 => Storage::Bf16,
+        ProductFormat::F16 => Storage::F16,
     }
 }
 
 /// Operands of a product are stored in f32 or in its own format.
-fn check_format(what: &'static str, view: &View<'_>, compute: Compute) -> Result<(), RowError> {
+fn check_format(what: &'static str, view: &View<'_>, compute: ProductFormat) -> Result<(), RowError> {
     let stored = view.data.storage();
     if stored == Storage::F32 || stored == operand_format(compute) {
         return Ok(());

@@ -7,8 +7,8 @@
 //! to the input, and N·OH·OW for the gradient with respect to the weights.
 
 use crate::gemm::{
-    Activation, Along, Compute, Ctx, Data, DataMut, Existing, Extents, Gather, KernelError, Operands,
-    OutRows, Packing, Problem, Sink, Source, Window, check_equal, check_storage, execute,
+    Along, Ctx, Data, DataMut, Extents, Gather, KernelError, Operands, OutRows, Packing, Problem,
+    ProductFormat, Sink, Source, Window, check_equal, check_storage, execute,
 };
 use crate::isa::Isa;
 use crate::rows::elementwise::Chain;
@@ -169,7 +169,7 @@ impl Conv2d {
         pass: ConvPass,
         isa: Isa,
         threads: usize,
-        compute: Compute,
+        compute: ProductFormat,
         chained: bool,
     ) -> Result<usize, KernelError> {
         let output = self.output()?;
@@ -185,12 +185,8 @@ impl Conv2d {
 /// How a convolution ends: see [`crate::gemm::GemmArgs`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// Whether the output's values are read.
-    pub existing: Existing,
     /// One value per channel of the output.
     pub bias: Option<&'a [f32]>,
-    /// Applied last.
-    pub activation: Activation,
     /// What takes the results in the place of the output, which is then not written.
     pub(crate) chain: Option<&'a Chain<'a>>,
 }
@@ -200,11 +196,11 @@ fn problem<'a>(
     [a, b]: [Source<'a>; 2],
     data: &mut DataMut<'_>,
     (base, rows): (usize, OutRows),
-    compute: Compute,
+    compute: ProductFormat,
     epilogue: Epilogue<'a>,
 ) -> Problem<'a> {
-    let Epilogue { existing, bias, activation, chain } = epilogue;
-    let sink = Sink { target: data.target(), base, rows, existing, bias, activation };
+    let Epilogue { bias, chain } = epilogue;
+    let sink = Sink { target: data.target(), base, rows, bias };
     Problem { a, b, sink, chain, compute, batch: [1, 1], a_batch: [0; 2], b_batch: [0; 2], out_batch: [0; 2] }
 }
 
@@ -222,7 +218,7 @@ fn check_epilogue(
     }
 }
 
-/// y = activation(x ∗ w + bias): x \[N,H,W,C\], w \[O,KH,KW,C\], y \[N,OH,OW,O\].
+/// y = x ∗ w + bias: x \[N,H,W,C\], w \[O,KH,KW,C\], y \[N,OH,OW,O\].
 ///
 /// # Errors
 /// If a length is not that of its shape, or storage and compute format do not go together; nothing is written then.
@@ -232,7 +228,7 @@ pub fn forward(
     x: Data<'_>,
     w: Data<'_>,
     mut y: DataMut<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
     let output = conv.output()?;
@@ -256,7 +252,7 @@ pub fn forward(
 }
 
 /// dx from dy and w: the gradient of [`forward`] with respect to its input. dy \[N,OH,OW,O\], w \[O,KH,KW,C\],
-/// dx \[N,H,W,C\]; every element of dx is written, or added to, as `epilogue` says.
+/// dx \[N,H,W,C\]; every element of dx is written.
 ///
 /// # Errors
 /// As [`forward`].
@@ -266,7 +262,7 @@ pub fn grad_input(
     dy: Data<'_>,
     w: Data<'_>,
     mut dx: DataMut<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
     let output = conv.output()?;
@@ -319,8 +315,7 @@ pub fn grad_weight(
     x: Data<'_>,
     dy: Data<'_>,
     mut dw: DataMut<'_>,
-    compute: Compute,
-    existing: Existing,
+    compute: ProductFormat,
 ) -> Result<(), KernelError> {
     let output = conv.output()?;
     let [x_len, w_len, y_len] = conv.lengths()?;
@@ -333,8 +328,8 @@ pub fn grad_weight(
     let gather = Gather::Strided { line: conv.out_channels, position: 1 };
     let a = Source { data: dy, base: 0, gather, along: Along::Outer };
     let b = conv.windows(x, output, Along::Outer);
-    let epilogue = Epilogue { existing, ..Epilogue::default() };
-    let problem = problem([a, b], &mut dw, (0, OutRows::Strided(extents.n)), compute, epilogue);
+    let place = (0, OutRows::Strided(extents.n));
+    let problem = problem([a, b], &mut dw, place, compute, Epilogue::default());
     execute(ctx, &problem, extents, ConvPass::GradWeight.operands());
     Ok(())
 }

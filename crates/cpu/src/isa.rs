@@ -66,7 +66,7 @@ pub enum IsaError {
 ///
 /// `run` and everything it calls in a hot loop must be `#[inline(always)]`, so that it is compiled with the
 /// caller's target features.
-pub trait Kernel {
+pub(crate) trait Kernel {
     /// What the computation returns.
     type Output;
     /// The computation.
@@ -115,7 +115,7 @@ impl Isa {
 
     /// Runs `kernel` compiled for this instruction set. Levels above AVX-512 add products only: `kernel` is compiled for AVX-512.
     #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Level::Portable => kernel.run(),
             // SAFETY: an `Isa` of this level exists only if `missing` found every feature the function enables.

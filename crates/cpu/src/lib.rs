@@ -1,22 +1,26 @@
 //! CPU kernels and the executor of a planned program.
 
-pub mod amx;
-pub mod attention;
-pub mod conv;
+mod amx;
+mod attention;
+mod bench;
+mod conv;
 mod describe;
 mod engine;
-pub mod gemm;
+mod gemm;
 pub mod host;
 pub mod isa;
 mod lower;
 mod machine;
 mod memory;
-pub mod pool;
+mod pool;
 mod program;
 mod region;
-pub mod roofline;
-pub mod rows;
+mod roofline;
+mod rows;
 mod state;
 
+pub use bench::random_product;
 pub use engine::{CpuEngine, Fusion};
+pub use gemm::ProductFormat;
 pub use program::CpuProgram;
+pub use roofline::Roofline;

@@ -1,6 +1,7 @@
 //! What this machine can do at most, measured: the roofs that kernels are held against (Williams, Waterman and Patterson
 //! 2009, "Roofline: an insightful visual performance model").
 
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::gemm::bf16_peak;
@@ -29,7 +30,8 @@ pub struct Roofline {
 
 impl Roofline {
     /// Measures for about a second.
-    pub fn measure(isa: Isa, pool: &Pool) -> Roofline {
+    pub fn measure(isa: Isa, threads: NonZeroUsize) -> Roofline {
+        let pool = &Pool::new(threads);
         let threads = pool.threads();
         let f32_flops = best(|| {
             let begin = Instant::now();
@@ -109,15 +111,13 @@ fn copy_rate(pool: &Pool) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
 
     /// Roofs are above what a short computation reaches, on every instruction set: they are positive and finite.
     #[test]
     fn roofs_are_found_on_every_instruction_set() {
         for isa in Isa::available() {
-            let roof = Roofline::measure(isa, &Pool::new(NonZeroUsize::MIN));
+            let roof = Roofline::measure(isa, NonZeroUsize::MIN);
             assert!(roof.f32_flops > 1e8 && roof.f32_flops < 1e13, "{isa}: {roof:?}");
             assert!(roof.memory_bytes > 1e7 && roof.memory_bytes < 1e13, "{isa}: {roof:?}");
             assert_eq!(roof.bf16_flops.is_some(), isa.level() >= Level::Avx512Bf16);

@@ -8,7 +8,7 @@ use super::{
     BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
     score_row, transpose, visible,
 };
-use crate::gemm::Compute;
+use crate::gemm::ProductFormat;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::storage::{Dst, Storage, round_in_place};
@@ -56,7 +56,7 @@ pub struct AttentionBackward<'a> {
     /// Factor of the scores.
     pub scale: f32,
     /// Format of the operands of products.
-    pub compute: Compute,
+    pub compute: ProductFormat,
     /// Queries.
     pub q: View<'a>,
     /// Keys.
@@ -76,7 +76,12 @@ pub struct AttentionBackward<'a> {
 }
 
 /// f32 elements of scratch of [`AttentionBackward`] on a pool of `threads` threads.
-pub fn attention_backward_scratch_len(isa: Isa, threads: usize, shape: &Shape, compute: Compute) -> usize {
+pub fn attention_backward_scratch_len(
+    isa: Isa,
+    threads: usize,
+    shape: &Shape,
+    compute: ProductFormat,
+) -> usize {
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
@@ -275,7 +280,7 @@ pub(super) struct Head<'a> {
     pub shape: Shape,
     pub mask: Mask,
     pub scale: f32,
-    pub compute: Compute,
+    pub compute: ProductFormat,
     pub q: View<'a>,
     pub k: View<'a>,
     pub v: View<'a>,

@@ -6,7 +6,7 @@ use super::{
     BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
     score_row, transpose, visible,
 };
-use crate::gemm::Compute;
+use crate::gemm::ProductFormat;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::storage::{Dst, round_in_place};
@@ -26,7 +26,7 @@ pub struct AttentionForward<'a> {
     /// Factor of the scores, usually 1/√D.
     pub scale: f32,
     /// Format of the operands of products.
-    pub compute: Compute,
+    pub compute: ProductFormat,
     /// Queries.
     pub q: View<'a>,
     /// Keys.
@@ -44,7 +44,12 @@ pub struct AttentionForward<'a> {
 }
 
 /// f32 elements of scratch of [`AttentionForward`] on a pool of `threads` threads.
-pub fn attention_forward_scratch_len(isa: Isa, threads: usize, shape: &Shape, compute: Compute) -> usize {
+pub fn attention_forward_scratch_len(
+    isa: Isa,
+    threads: usize,
+    shape: &Shape,
+    compute: ProductFormat,
+) -> usize {
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
@@ -121,7 +126,7 @@ pub(super) struct Head<'a> {
     pub shape: Shape,
     pub mask: Mask,
     pub scale: f32,
-    pub compute: Compute,
+    pub compute: ProductFormat,
     pub q: View<'a>,
     pub k: View<'a>,
     pub v: View<'a>,

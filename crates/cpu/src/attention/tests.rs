@@ -22,7 +22,7 @@ struct Case {
     shape: Shape,
     mask: Mask,
     storage: Storage,
-    compute: Compute,
+    compute: ProductFormat,
     packing: Packing,
 }
 
@@ -64,7 +64,7 @@ fn product(case: &Case, unit: Unit) -> (f64, usize) {
 fn operand_error(case: &Case, unit: Unit) -> f64 {
     match operand_format(case.compute) {
         Storage::F32 => product(case, unit).0,
-        low => low.unit_roundoff(),
+        low => unit_roundoff(low),
     }
 }
 
@@ -127,7 +127,7 @@ fn forward(case: &Case, on: Unit, [q, k, v]: [&[f64]; 3]) -> Reference {
     };
     let unit = operand_error(case, on);
     // Below this a probability in f16 is subnormal and its rounding absolute.
-    let tiny = if case.compute == Compute::F16 { 2f64.powi(-25) } else { 0.0 };
+    let tiny = if case.compute == ProductFormat::F16 { 2f64.powi(-25) } else { 0.0 };
     for (b, h) in heads(*shape) {
         for t in 0..shape.time {
             let at = row(shape, b, t, h);
@@ -178,7 +178,7 @@ fn backward(case: &Case, on: Unit, [q, k, v, out, dout]: [&[f64]; 5], lse: &[f64
     let zero = || [vec![0.0; q.len()], vec![0.0; q.len()], vec![0.0; q.len()]];
     let mut g = Gradients { values: zero(), bounds: zero() };
     let unit = operand_error(case, on);
-    let tiny = if case.compute == Compute::F16 { 2f64.powi(-25) } else { 0.0 };
+    let tiny = if case.compute == ProductFormat::F16 { 2f64.powi(-25) } else { 0.0 };
     // With keys in parts, one more addition for each.
     let sums = gamma(product(case, on).1 * shape.time + 2 + CHUNKS);
     let s = f64::from(scale(shape));
@@ -351,9 +351,9 @@ fn check(case: Case) {
         all
     };
     let mut everywhere: Vec<On> = isas().into_iter().map(On::Isa).collect();
-    let tiles = case.compute != Compute::F32;
+    let tiles = case.compute != ProductFormat::F32;
     everywhere.extend(tiles.then_some(On::SimulatedTiles { with_f16: false }));
-    everywhere.extend((case.compute == Compute::F16).then_some(On::SimulatedTiles { with_f16: true }));
+    everywhere.extend((case.compute == ProductFormat::F16).then_some(On::SimulatedTiles { with_f16: true }));
     let parts = layouts.map(|(i, layout)| seen_by_products(&case, dense(&shape, &stored[i], layout)));
     let bits = |result: &[Stored]| result.iter().map(Stored::bits).collect::<Vec<_>>();
     for on in everywhere {
@@ -435,7 +435,7 @@ fn a_long_sequence_with_growing_scores() {
         shape,
         mask: Mask::Full,
         storage: Storage::F32,
-        compute: Compute::F32,
+        compute: ProductFormat::F32,
         packing: Packing::Separate,
     };
     let values = |x: &[f32]| x.iter().map(|&x| x.into()).collect::<Vec<f64>>();
@@ -443,13 +443,13 @@ fn a_long_sequence_with_growing_scores() {
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; 256], vec![0.0; 256]);
         let layout = Layout::dense(&shape);
-        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
+        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
         let view = |x| View { data: Src::F32(x), layout };
         AttentionForward {
             shape,
             mask: Mask::Full,
             scale: 1.0,
-            compute: Compute::F32,
+            compute: ProductFormat::F32,
             q: view(&q),
             k: view(&k),
             v: view(&v),
@@ -475,13 +475,13 @@ fn nan_in_one_head_stays_in_it_and_shows() {
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; count], vec![0.0; 140]);
         let layout = Layout::dense(&shape);
-        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
+        let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
         let view = |x| View { data: Src::F32(x), layout };
         AttentionForward {
             shape,
             mask: Mask::Causal,
             scale: 1.0,
-            compute: Compute::F32,
+            compute: ProductFormat::F32,
             q: view(&q),
             k: view(&k),
             v: view(&v),
@@ -514,7 +514,7 @@ fn overlapping_or_short_tensors_are_errors() {
 
     let x = vec![0.0; 48];
     let (mut out, mut lse) = (vec![0.0; 48], vec![0.0; 12]);
-    let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, Compute::F32)];
+    let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
     let mut run = |shape, out_layout, q: &[f32]| {
         let layout = Layout::dense(&Shape { batch: 2, heads: 2, time: 3, dim: 4 });
         let view = |x| View { data: Src::F32(x), layout };
@@ -522,7 +522,7 @@ fn overlapping_or_short_tensors_are_errors() {
             shape,
             mask: Mask::Full,
             scale: 1.0,
-            compute: Compute::F32,
+            compute: ProductFormat::F32,
             q: view(q),
             k: view(&x),
             v: view(&x),

@@ -9,7 +9,7 @@ use std::arch::asm;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::Compute;
+use super::ProductFormat;
 use super::engine::{Engine, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
@@ -222,12 +222,12 @@ unsafe impl<S: Scheme> Engine for Amx<S> {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         pack::tiles_a::<S>(a, outer, k, to);
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         pack::tiles_b::<S>(b, outer, k, to);
     }
 

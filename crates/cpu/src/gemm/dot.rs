@@ -11,7 +11,7 @@ use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::Bf16;
 use super::source::{Along, Data, Source};
-use super::{Compute, in_place};
+use super::{ProductFormat, in_place};
 use crate::isa::{Isa, Kernel, Level};
 
 /// Products of bf16 operands, 32 × 32 results at a time.
@@ -152,7 +152,7 @@ unsafe impl Engine for Dots {
         unsafe { crate::isa::run_avx512(kernel) }
     }
 
-    fn for_left(self, a: &Source<'_>, _: Compute, k: usize) -> Dots {
+    fn for_left(self, a: &Source<'_>, _: ProductFormat, k: usize) -> Dots {
         Dots(match (a.along, a.data) {
             (Along::Outer, _) => Form::Pairs,
             (_, Data::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
@@ -161,7 +161,7 @@ unsafe impl Engine for Dots {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         match self.0 {
             Form::Rows => pack::tiles_a::<Bf16>(a, outer, k, to),
             Form::Pairs => pack::tiles_b::<Bf16>(a, outer, k, to),
@@ -170,7 +170,7 @@ unsafe impl Engine for Dots {
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         pack::tiles_b::<Bf16>(b, outer, k, to);
     }
 
@@ -187,10 +187,10 @@ impl TileUnit for Dots {
     }
     fn prepare(&self) {}
     fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_a(*self, from, Compute::Bf16, outer, k, to);
+        pack_a(*self, from, ProductFormat::Bf16, outer, k, to);
     }
     fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_b(*self, from, Compute::Bf16, outer, k, to);
+        pack_b(*self, from, ProductFormat::Bf16, outer, k, to);
     }
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.

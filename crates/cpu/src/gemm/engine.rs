@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::scratch::{Scratch, whole_lines};
 use super::source::Source;
-use super::{Compute, pack};
+use super::{ProductFormat, pack};
 use crate::isa::Kernel;
 
 /// What one instruction set does with a block: how it packs, and its micro-kernel.
@@ -35,7 +35,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// Runs `kernel` compiled for the engine's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
     /// The engine for a left operand of `k` columns, where it can choose.
-    fn for_left(self, _a: &Source<'_>, _compute: Compute, _k: usize) -> Self {
+    fn for_left(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize) -> Self {
         self
     }
     /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`]; or writes there what [`Engine::tile`] takes instead,
@@ -43,7 +43,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     fn pack_a(
         self,
         a: &Source<'_>,
-        compute: Compute,
+        compute: ProductFormat,
         outer: Range<usize>,
         k: Range<usize>,
         to: &mut [Self::Unit],
@@ -52,7 +52,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     fn pack_b(
         self,
         b: &Source<'_>,
-        compute: Compute,
+        compute: ProductFormat,
         outer: Range<usize>,
         k: Range<usize>,
         to: &mut [Self::Unit],
@@ -165,11 +165,25 @@ unsafe impl Engine for Portable {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
+    fn pack_a(
+        self,
+        a: &Source<'_>,
+        compute: ProductFormat,
+        outer: Range<usize>,
+        k: Range<usize>,
+        to: &mut [f32],
+    ) {
         pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to);
     }
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, compute: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
+    fn pack_b(
+        self,
+        b: &Source<'_>,
+        compute: ProductFormat,
+        outer: Range<usize>,
+        k: Range<usize>,
+        to: &mut [f32],
+    ) {
         pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
     }
 

@@ -7,7 +7,7 @@
 //!
 //! For C = A·B with K terms the error of an element before the output's own rounding is at most
 //! γ_K · Σ|a||b| with γ_K = K·u / (1 − K·u), u = 2^-24 (Higham, "Accuracy and Stability", §3.1), whatever the order of
-//! summation; with tiles see [`Compute::Bf16`]. The order depends on shape, formats and instruction set, never on the
+//! summation; with tiles see [`ProductFormat::Bf16`]. The order depends on shape, formats and instruction set, never on the
 //! number of threads.
 
 #[cfg(target_arch = "x86_64")]
@@ -62,7 +62,7 @@ pub struct Ctx<'a> {
 
 /// The format that products are computed in; sums are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Compute {
+pub enum ProductFormat {
     /// f32 multiply-add.
     F32,
     /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes subnormal sums to zero,
@@ -72,8 +72,8 @@ pub enum Compute {
     /// instead of K.
     F16,
     /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by products of bf16 terms: 3·K or 6·K
-    /// terms in the sum, and as many times the underflow of [`Compute::Bf16`]; a partial sum within 2^-7 of f32's maximum may
-    /// overflow. Elsewhere as [`Compute::F32`].
+    /// terms in the sum, and as many times the underflow of [`ProductFormat::Bf16`]; a partial sum within 2^-7 of f32's maximum may
+    /// overflow. Elsewhere as [`ProductFormat::F32`].
     Split(Split),
 }
 
@@ -109,12 +109,6 @@ impl Layout {
             column_stride: self.row_stride,
             batch_strides: self.batch_strides,
         }
-    }
-
-    /// The same with rows `stride` apart.
-    #[must_use]
-    pub fn with_row_stride(self, stride: usize) -> Layout {
-        Layout { row_stride: stride, ..self }
     }
 
     /// The same with these distances between batches.
@@ -190,11 +184,6 @@ impl DataMut<'_> {
         }
     }
 
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(crate) fn target(&mut self) -> Target {
         match self {
             DataMut::F32(d) => Target::F32(d.as_mut_ptr()),
@@ -213,27 +202,7 @@ pub struct Output<'a> {
     pub layout: Layout,
 }
 
-/// What happens to the values that the output already has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Existing {
-    /// They are overwritten, never read.
-    #[default]
-    Overwrite,
-    /// The product is added to them, in f32.
-    Add,
-}
-
-/// The function applied last, before rounding to the output's storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// None.
-    #[default]
-    Identity,
-    /// max(x, 0); NaN stays NaN.
-    Relu,
-}
-
-/// C = activation(A·B + bias) or C = activation(C + A·B + bias) for each batch.
+/// C = A·B + bias for each batch.
 #[derive(Debug)]
 pub struct GemmArgs<'a> {
     /// Extents of the two batch dimensions; `[1, 1]` for a single product.
@@ -245,13 +214,9 @@ pub struct GemmArgs<'a> {
     /// C, M × N.
     pub c: Output<'a>,
     /// The format of the products.
-    pub compute: Compute,
-    /// Whether C is read.
-    pub existing: Existing,
+    pub compute: ProductFormat,
     /// One value per column of C.
     pub bias: Option<&'a [f32]>,
-    /// Applied last.
-    pub activation: Activation,
 }
 
 /// Why a product cannot be computed.
@@ -287,7 +252,7 @@ pub enum KernelError {
         /// Its storage.
         stored: &'static str,
         /// The format of the product.
-        compute: Compute,
+        compute: ProductFormat,
     },
     /// The output's columns are not adjacent, or its layout names an element twice.
     #[error("the layout of {operand} must have adjacent columns and name no element twice")]
@@ -310,12 +275,12 @@ pub enum KernelError {
 pub(crate) fn check_storage(
     operand: &'static str,
     data: Data<'_>,
-    compute: Compute,
+    compute: ProductFormat,
 ) -> Result<(), KernelError> {
     let stored = match (data, compute) {
         (Data::F32(_), _)
-        | (Data::Bf16(_) | Data::E4m3(_) | Data::E5m2(_), Compute::Bf16)
-        | (Data::F16(_), Compute::F16) => return Ok(()),
+        | (Data::Bf16(_) | Data::E4m3(_) | Data::E5m2(_), ProductFormat::Bf16)
+        | (Data::F16(_), ProductFormat::F16) => return Ok(()),
         (Data::E4m3(_), _) => "e4m3",
         (Data::E5m2(_), _) => "e5m2",
         (Data::Bf16(_), _) => "bf16",
@@ -356,7 +321,7 @@ fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
 
 /// Computes the product.
 ///
-/// Nothing is allocated once `ctx.scratch` has [`scratch_bytes`]. Results do not depend on the number of threads.
+/// Nothing is allocated once `ctx.scratch` has [`bytes`]. Results do not depend on the number of threads.
 ///
 /// # Errors
 /// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
@@ -383,7 +348,7 @@ fn check<'a>(
     args: GemmArgs<'a>,
     chain: Option<&'a Chain<'a>>,
 ) -> Result<(Problem<'a>, Extents, Operands), KernelError> {
-    let GemmArgs { batch, a, b, mut c, compute, existing, bias, activation } = args;
+    let GemmArgs { batch, a, b, mut c, compute, bias } = args;
     let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
     check_equal("rows of B (K)", k, b.layout.rows)?;
     check_equal("rows of C (M)", m, c.layout.rows)?;
@@ -402,14 +367,7 @@ fn check<'a>(
     let problem = Problem {
         a: source(a.data, a.layout.row_stride, a.layout.column_stride),
         b: source(b.data, b.layout.column_stride, b.layout.row_stride),
-        sink: Sink {
-            target: c.data.target(),
-            base: 0,
-            rows: OutRows::Strided(c.layout.row_stride),
-            existing,
-            bias,
-            activation,
-        },
+        sink: Sink { target: c.data.target(), base: 0, rows: OutRows::Strided(c.layout.row_stride), bias },
         chain,
         compute,
         batch,
@@ -433,15 +391,15 @@ macro_rules! with_tiles {
     ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            use $crate::gemm::{Compute, amx, dot, scheme};
-            let compute: Compute = $compute;
-            let tiles = amx::Tiles::new($isa).filter(|_| compute != Compute::F32);
+            use $crate::gemm::{ProductFormat, amx, dot, scheme};
+            let compute: ProductFormat = $compute;
+            let tiles = amx::Tiles::new($isa).filter(|_| compute != ProductFormat::F32);
             if let Some(tiles) = tiles {
                 scheme::with_scheme!(compute, tiles.takes_f16(), S => {
                     let $engine = amx::Amx::<S>::new(tiles);
                     $body
                 }, else unreachable!("f32 has no tiles"))
-            } else if let Some($engine) = dot::Dots::new($isa).filter(|_| compute == Compute::Bf16) {
+            } else if let Some($engine) = dot::Dots::new($isa).filter(|_| compute == ProductFormat::Bf16) {
                 $body
             } else {
                 $other
@@ -504,14 +462,14 @@ fn with_chain<E: engine::Engine>(_: E, plan: Plan) -> Plan {
 
 /// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
 pub(crate) fn bf16_peak(isa: Isa) -> f64 {
-    with_tiles!(isa, Compute::Bf16, engine => engine::peak(engine), else 0.0)
+    with_tiles!(isa, ProductFormat::Bf16, engine => engine::peak(engine), else 0.0)
 }
 
 /// Bytes of scratch for a problem of these extents, `chained` if a chain continues its results.
 pub(crate) fn bytes(
     isa: Isa,
     threads: usize,
-    compute: Compute,
+    compute: ProductFormat,
     extents: Extents,
     operands: Operands,
     chained: bool,
@@ -523,20 +481,6 @@ pub(crate) fn bytes(
         let plan = make_plan(engine, extents, operands, threads);
         if chained { with_chain(engine, plan) } else { plan }.bytes(threads)
     })
-}
-
-/// Bytes of scratch that [`gemm`] uses for operands with these layouts on `threads` threads: packed panels, of every plane
-/// that the compute format has on this instruction set, and sums.
-pub fn scratch_bytes(
-    isa: Isa,
-    threads: usize,
-    compute: Compute,
-    batch: [usize; 2],
-    a: &Layout,
-    b: &Layout,
-) -> usize {
-    let extents = Extents { batches: batch[0] * batch[1], m: a.rows, n: b.columns, k: a.columns };
-    bytes(isa, threads, compute, extents, operands(batch, a, b), false)
 }
 
 /// What the operands of a product in memory allow.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use halfstep_float::f32_from_bf16;
 
-use super::Compute;
+use super::ProductFormat;
 use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32};
 use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Data, Line, Position, Source};
@@ -34,7 +34,7 @@ pub(crate) const TILE_STEP: usize = 32;
 #[inline(always)]
 pub(crate) fn panels_f32<const W: usize>(
     source: &Source<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [f32],
@@ -47,12 +47,14 @@ pub(crate) fn panels_f32<const W: usize>(
 
 /// Loads `to.len()` elements of a line from `position` on as f32 values of the compute format.
 #[inline(always)]
-fn load(source: &Source<'_>, compute: Compute, line: Line, position: Position, to: &mut [f32]) {
+fn load(source: &Source<'_>, compute: ProductFormat, line: Line, position: Position, to: &mut [f32]) {
     match (source.data, compute) {
         // Without tiles a split product is an f32 product, which is more accurate and takes a third or a sixth of the work.
-        (Data::F32(d), Compute::F32 | Compute::Split(_)) => load_as::<F32>(source, d, line, position, to),
-        (Data::F32(d), Compute::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
-        (Data::F32(d), Compute::F16) => load_as::<F32ToF16>(source, d, line, position, to),
+        (Data::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
+            load_as::<F32>(source, d, line, position, to)
+        }
+        (Data::F32(d), ProductFormat::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
+        (Data::F32(d), ProductFormat::F16) => load_as::<F32ToF16>(source, d, line, position, to),
         (Data::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
         (Data::F16(d), _) => load_as::<F16>(source, d, line, position, to),
         (Data::E4m3(_) | Data::E5m2(_), _) => {
@@ -89,7 +91,7 @@ fn load_as<E: Element>(
 #[inline(always)]
 fn panels_from_k_lines<const W: usize>(
     source: &Source<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [f32],
@@ -128,7 +130,7 @@ fn panels_from_k_lines<const W: usize>(
 #[inline(always)]
 fn panels_from_outer_lines<const W: usize>(
     source: &Source<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [f32],
@@ -193,13 +195,13 @@ fn as_pairs(codes: &mut [u16; 1024]) -> &mut [u32; 512] {
 macro_rules! with_element {
     ($data:expr, $scheme:ident, $d:ident, $element:ident => $body:expr) => {
         with_element!(@ $data, $scheme, $d, $element, $body;
-            Bf16, Compute::Bf16, _ => Bf16;
-            F32, Compute::Bf16, _ => F32ToBf16;
-            F16, Compute::F16, TileFormat::F16 => F16Code;
-            F32, Compute::F16, TileFormat::F16 => F32ToF16Code;
-            F16, Compute::F16, TileFormat::Bf16 => F16;
-            F32, Compute::F16, TileFormat::Bf16 => F32ToF16;
-            F32, Compute::Split(_), _ => SplitF32)
+            Bf16, ProductFormat::Bf16, _ => Bf16;
+            F32, ProductFormat::Bf16, _ => F32ToBf16;
+            F16, ProductFormat::F16, TileFormat::F16 => F16Code;
+            F32, ProductFormat::F16, TileFormat::F16 => F32ToF16Code;
+            F16, ProductFormat::F16, TileFormat::Bf16 => F16;
+            F32, ProductFormat::F16, TileFormat::Bf16 => F32ToF16;
+            F32, ProductFormat::Split(_), _ => SplitF32)
     };
     (@ $data:expr, $scheme:ident, $d:ident, $element:ident, $body:expr;
         $($stored:ident, $compute:pat, $format:pat => $name:ident);+) => {

@@ -7,7 +7,7 @@ use super::engine::{Engine, panel_units};
 use super::plan::{Packing, Plan};
 use super::sink::{OutRows, Sink, Target};
 use super::source::Source;
-use super::{Compute, Ctx, Existing};
+use super::{Ctx, ProductFormat};
 use crate::isa::Kernel;
 use crate::pool::Pool;
 use crate::rows::elementwise::Chain;
@@ -20,7 +20,7 @@ pub(crate) struct Problem<'a> {
     pub sink: Sink<'a>,
     /// What continues the results; the sink then only says where their elements are in the whole.
     pub chain: Option<&'a Chain<'a>>,
-    pub compute: Compute,
+    pub compute: ProductFormat,
     /// Extents of the two batch dimensions.
     pub batch: [usize; 2],
     /// Element strides of the batch dimensions in A, B and the output.
@@ -112,7 +112,7 @@ impl Problem<'_> {
 struct Pack<'a, E: Engine, const IS_A: bool> {
     engine: E,
     source: &'a Source<'a>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &'a mut [E::Unit],
@@ -136,7 +136,7 @@ impl<E: Engine, const IS_A: bool> Kernel for Pack<'_, E, IS_A> {
 pub(crate) fn pack_a<E: Engine>(
     engine: E,
     source: &Source<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [E::Unit],
@@ -148,7 +148,7 @@ pub(crate) fn pack_a<E: Engine>(
 pub(crate) fn pack_b<E: Engine>(
     engine: E,
     source: &Source<'_>,
-    compute: Compute,
+    compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
     to: &mut [E::Unit],
@@ -230,9 +230,7 @@ impl<'a> Strip<'a> {
             target: Target::F32(memory),
             base: 0,
             rows: OutRows::Strided(columns.len()),
-            existing: Existing::Overwrite,
             bias: whole.bias.map(|bias| &bias[columns.clone()]),
-            activation: whole.activation,
         };
         let (rows, columns) = ((rows.start, rows.len()), (columns.start, columns.len()));
         Strip { chain, whole, sink, memory, rows, columns }

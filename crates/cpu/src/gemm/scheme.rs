@@ -3,7 +3,7 @@
 
 use halfstep_graph::Split;
 
-use super::Compute;
+use super::ProductFormat;
 
 /// What the tile instruction takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum TileFormat {
 /// A way to multiply by tiles.
 pub(crate) trait Scheme: Copy + Send + Sync + 'static {
     /// What it computes.
-    const COMPUTE: Compute;
+    const COMPUTE: ProductFormat;
     /// What its planes hold.
     const FORMAT: TileFormat;
     /// Planes of an operand; a step of 32 k has one after the other.
@@ -50,35 +50,35 @@ pub(crate) struct Bf16x3;
 pub(crate) struct Bf16x6;
 
 impl Scheme for Bf16 {
-    const COMPUTE: Compute = Compute::Bf16;
+    const COMPUTE: ProductFormat = ProductFormat::Bf16;
     const FORMAT: TileFormat = TileFormat::Bf16;
     const PLANES: usize = 1;
     const PASSES: &'static [(usize, usize)] = &[(0, 0)];
 }
 
 impl Scheme for F16 {
-    const COMPUTE: Compute = Compute::F16;
+    const COMPUTE: ProductFormat = ProductFormat::F16;
     const FORMAT: TileFormat = TileFormat::F16;
     const PLANES: usize = 1;
     const PASSES: &'static [(usize, usize)] = &[(0, 0)];
 }
 
 impl Scheme for F16ByBf16 {
-    const COMPUTE: Compute = Compute::F16;
+    const COMPUTE: ProductFormat = ProductFormat::F16;
     const FORMAT: TileFormat = TileFormat::Bf16;
     const PLANES: usize = 2;
     const PASSES: &'static [(usize, usize)] = &[(1, 1), (0, 1), (0, 0), (1, 0)];
 }
 
 impl Scheme for Bf16x3 {
-    const COMPUTE: Compute = Compute::Split(Split::Bf16x3);
+    const COMPUTE: ProductFormat = ProductFormat::Split(Split::Bf16x3);
     const FORMAT: TileFormat = TileFormat::Bf16;
     const PLANES: usize = 2;
     const PASSES: &'static [(usize, usize)] = &[(1, 0), (0, 0), (0, 1)];
 }
 
 impl Scheme for Bf16x6 {
-    const COMPUTE: Compute = Compute::Split(Split::Bf16x6);
+    const COMPUTE: ProductFormat = ProductFormat::Split(Split::Bf16x6);
     const FORMAT: TileFormat = TileFormat::Bf16;
     const PLANES: usize = 3;
     const PASSES: &'static [(usize, usize)] = &[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)];
@@ -87,27 +87,27 @@ impl Scheme for Bf16x6 {
 /// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take f16; f32 has none.
 macro_rules! with_scheme {
     ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {{
-        use $crate::gemm::Compute;
+        use $crate::gemm::ProductFormat;
         use $crate::gemm::scheme;
         match ($compute, $native_f16) {
-            (Compute::F32, _) => $other,
-            (Compute::Bf16, _) => {
+            (ProductFormat::F32, _) => $other,
+            (ProductFormat::Bf16, _) => {
                 type $scheme = scheme::Bf16;
                 $body
             }
-            (Compute::F16, true) => {
+            (ProductFormat::F16, true) => {
                 type $scheme = scheme::F16;
                 $body
             }
-            (Compute::F16, false) => {
+            (ProductFormat::F16, false) => {
                 type $scheme = scheme::F16ByBf16;
                 $body
             }
-            (Compute::Split(halfstep_graph::Split::Bf16x3), _) => {
+            (ProductFormat::Split(halfstep_graph::Split::Bf16x3), _) => {
                 type $scheme = scheme::Bf16x3;
                 $body
             }
-            (Compute::Split(halfstep_graph::Split::Bf16x6), _) => {
+            (ProductFormat::Split(halfstep_graph::Split::Bf16x6), _) => {
                 type $scheme = scheme::Bf16x6;
                 $body
             }

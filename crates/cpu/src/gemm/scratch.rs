@@ -27,13 +27,6 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// A buffer of at least `bytes` bytes, touched, so that kernels needing no more never wait for memory.
-    pub fn with_bytes(bytes: usize) -> Scratch {
-        let mut scratch = Scratch::new();
-        scratch.reserve(bytes);
-        scratch
-    }
-
     /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.memory.as_ref().map_or(0, Region::bytes)

@@ -10,7 +10,7 @@ use super::engine::{Engine, TileUnit};
 use super::run::{pack_a, pack_b};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
-use super::{Compute, pack};
+use super::{ProductFormat, pack};
 use crate::isa::{Isa, Kernel};
 
 /// An engine in the place of `Amx` with the same scheme.
@@ -115,12 +115,12 @@ unsafe impl<S: Scheme> Engine for SimulatedTiles<S> {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         pack::tiles_a::<S>(a, outer, k, to);
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: Compute, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
         pack::tiles_b::<S>(b, outer, k, to);
     }
 

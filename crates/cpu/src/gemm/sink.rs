@@ -1,8 +1,6 @@
-//! Where results go: rounding to the output's storage, bias, activation, and the address of each row.
+//! Where results go: rounding to the output's storage, bias, and the address of each row.
 
-use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
-
-use super::{Activation, Existing};
+use halfstep_float::{bf16_from_f32, f16_from_f32};
 
 /// The storage of an output, as a pointer that threads share: each writes elements of its own.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +26,8 @@ pub(crate) struct Sink<'a> {
     /// First element.
     pub base: usize,
     pub rows: OutRows,
-    pub existing: Existing,
     /// One value per column.
     pub bias: Option<&'a [f32]>,
-    pub activation: Activation,
 }
 
 // SAFETY: the pointer comes from an exclusive borrow that outlives the computation, and every element is written by
@@ -43,7 +39,6 @@ unsafe impl Send for Sink<'_> {}
 trait Stored: Copy {
     type Code: Copy;
     fn code(x: f32) -> Self::Code;
-    fn value(code: Self::Code) -> f32;
 }
 
 #[derive(Clone, Copy)]
@@ -59,10 +54,6 @@ impl Stored for F32 {
     fn code(x: f32) -> f32 {
         x
     }
-    #[inline(always)]
-    fn value(code: f32) -> f32 {
-        code
-    }
 }
 
 impl Stored for Bf16 {
@@ -71,10 +62,6 @@ impl Stored for Bf16 {
     fn code(x: f32) -> u16 {
         bf16_from_f32(x)
     }
-    #[inline(always)]
-    fn value(code: u16) -> f32 {
-        f32_from_bf16(code)
-    }
 }
 
 impl Stored for F16 {
@@ -82,10 +69,6 @@ impl Stored for F16 {
     #[inline(always)]
     fn code(x: f32) -> u16 {
         f16_from_f32(x)
-    }
-    #[inline(always)]
-    fn value(code: u16) -> f32 {
-        f32_from_f16(code)
     }
 }
 
@@ -170,17 +153,6 @@ impl Sink<'_> {
         if let Some(bias) = bias {
             for (x, bias) in x.iter_mut().zip(bias) {
                 *x += bias;
-            }
-        }
-        if self.existing == Existing::Add {
-            for (x, &old) in x.iter_mut().zip(to.iter()) {
-                *x += S::value(old);
-            }
-        }
-        if self.activation == Activation::Relu {
-            for x in &mut x {
-                // NaN is not below zero, so it stays.
-                *x = if *x < 0.0 { 0.0 } else { *x };
             }
         }
         for (to, x) in to.iter_mut().zip(x) {

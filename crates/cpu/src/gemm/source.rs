@@ -34,11 +34,6 @@ impl Data<'_> {
     pub(crate) fn is_narrow(&self) -> bool {
         matches!(self, Data::E4m3(_) | Data::E5m2(_))
     }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Which dimension the positions of a line run along.

@@ -11,8 +11,13 @@ use super::simulated::SimulatedTiles;
 use super::*;
 
 /// Every compute format.
-pub(crate) const COMPUTES: [Compute; 5] =
-    [Compute::F32, Compute::Bf16, Compute::F16, Compute::Split(Split::Bf16x3), Compute::Split(Split::Bf16x6)];
+pub(crate) const COMPUTES: [ProductFormat; 5] = [
+    ProductFormat::F32,
+    ProductFormat::Bf16,
+    ProductFormat::F16,
+    ProductFormat::Split(Split::Bf16x3),
+    ProductFormat::Split(Split::Bf16x6),
+];
 
 /// One pool per number of threads, 1 to 3.
 static POOLS: LazyLock<[Pool; 3]> =
@@ -93,11 +98,11 @@ fn value(format: Format, code: u16) -> f32 {
     if format == Format::F16 { f32_from_f16(code) } else { f32_from_bf16(code) }
 }
 
-pub(crate) fn format_of(compute: Compute) -> Format {
+pub(crate) fn format_of(compute: ProductFormat) -> Format {
     match compute {
-        Compute::F32 | Compute::Split(_) => Format::F32,
-        Compute::Bf16 => Format::Bf16,
-        Compute::F16 => Format::F16,
+        ProductFormat::F32 | ProductFormat::Split(_) => Format::F32,
+        ProductFormat::Bf16 => Format::Bf16,
+        ProductFormat::F16 => Format::F16,
     }
 }
 
@@ -125,12 +130,12 @@ impl Unit {
     }
 
     /// Products of tiles for one product of matrices, and what fraction of Σ|a||b| they leave out.
-    pub fn passes(self, compute: Compute) -> (usize, f64) {
+    pub fn passes(self, compute: ProductFormat) -> (usize, f64) {
         match (self, compute) {
-            (Unit::Vector | Unit::Dots, _) | (_, Compute::F32 | Compute::Bf16) => (1, 0.0),
-            (Unit::TilesWithF16, Compute::F16) => (1, 0.0),
-            (Unit::Tiles, Compute::F16) => (4, 0.0),
-            (_, Compute::Split(split)) => (split.products(), split.bound()),
+            (Unit::Vector | Unit::Dots, _) | (_, ProductFormat::F32 | ProductFormat::Bf16) => (1, 0.0),
+            (Unit::TilesWithF16, ProductFormat::F16) => (1, 0.0),
+            (Unit::Tiles, ProductFormat::F16) => (4, 0.0),
+            (_, ProductFormat::Split(split)) => (split.products(), split.bound()),
         }
     }
 }
@@ -144,7 +149,7 @@ impl Unit {
 /// each product and each sum of each pass and for each term of an operand, times the other operand.
 pub(crate) fn bound(
     unit: Unit,
-    compute: Compute,
+    compute: ProductFormat,
     k: usize,
     exact: f64,
     magnitude: f64,
@@ -154,8 +159,8 @@ pub(crate) fn bound(
     let f32 = Format::F32.info();
     let (passes, left_out) = unit.passes(compute);
     let flushed = match compute {
-        Compute::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
-        Compute::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => {
+        ProductFormat::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
+        ProductFormat::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => {
             2.0 * passes as f64 + 4.0 * largest
         }
         _ => 0.0,
@@ -173,16 +178,14 @@ pub(crate) fn bound(
 struct Case {
     batch: [usize; 2],
     mnk: [usize; 3],
-    compute: Compute,
+    compute: ProductFormat,
     /// Storage of A, B and C.
     storage: [Format; 3],
     transposed: [bool; 2],
     /// Elements between the end of a row and the next, for A, B and C.
     gap: [usize; 3],
     repeat_b: bool,
-    existing: Existing,
     bias: bool,
-    activation: Activation,
     seed: u64,
 }
 
@@ -208,9 +211,9 @@ fn case() -> impl Strategy<Value = Case> {
     );
     let layout =
         (any::<[bool; 2]>(), [0..=3usize, 0..=3usize, 0..=3usize], any::<bool>(), any::<[bool; 2]>());
-    let end = (any::<bool>(), any::<bool>(), any::<bool>(), any::<u64>());
+    let end = (any::<bool>(), any::<u64>());
     (shape, compute, out, layout, end).prop_map(
-        |((batch, [m, n], k), compute, out, (transposed, gap, repeat_b, wide), (add, bias, relu, seed))| {
+        |((batch, [m, n], k), compute, out, (transposed, gap, repeat_b, wide), (bias, seed))| {
             let low = format_of(compute);
             // Keep the f64 reference affordable.
             let batch = if m * n * k > 1_000_000 { [1, 1] } else { batch };
@@ -226,9 +229,7 @@ fn case() -> impl Strategy<Value = Case> {
                 transposed,
                 gap,
                 repeat_b,
-                existing: if add { Existing::Add } else { Existing::Overwrite },
                 bias,
-                activation: if relu { Activation::Relu } else { Activation::Identity },
                 seed,
             }
         },
@@ -246,7 +247,7 @@ fn layout(
     let (r, c) = if transposed { (columns, rows) } else { (rows, columns) };
     let matrix = r * (c + gap) + gap;
     let strides = if repeat { [0, 0] } else { [batch[1] * matrix, matrix] };
-    let l = Layout::row_major(r, c).with_row_stride(c + gap).with_batch_strides(strides);
+    let l = Layout { row_stride: c + gap, batch_strides: strides, ..Layout::row_major(r, c) };
     if transposed { l.transposed() } else { l }
 }
 
@@ -268,10 +269,12 @@ enum On {
 /// Where to run a case; simulating is slow, so only up to a size.
 fn everywhere(case: &Case) -> Vec<On> {
     let products = case.batch.iter().chain(&case.mnk).product::<usize>();
-    let simulate = case.compute != Compute::F32 && products <= 5_000_000;
+    let simulate = case.compute != ProductFormat::F32 && products <= 5_000_000;
     let mut on: Vec<On> = instruction_sets().into_iter().map(On::Isa).collect();
     on.extend(simulate.then_some(On::SimulatedTiles { with_f16: false }));
-    on.extend((simulate && case.compute == Compute::F16).then_some(On::SimulatedTiles { with_f16: true }));
+    on.extend(
+        (simulate && case.compute == ProductFormat::F16).then_some(On::SimulatedTiles { with_f16: true }),
+    );
     on
 }
 
@@ -296,9 +299,7 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
         b: Operand { data: b.data(), layout: lb },
         c: Output { data: c.data_mut(), layout: layout(m, n, false, case.gap[2], case.batch, false) },
         compute: case.compute,
-        existing: case.existing,
         bias,
-        activation: case.activation,
     };
     let isa = match on {
         On::Isa(isa) => isa,
@@ -313,11 +314,12 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
         }
     };
     gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
-    let announced = scratch_bytes(isa, pool.threads(), case.compute, case.batch, &la, &lb);
+    let extents = Extents { batches: case.batch.iter().product(), m, n, k };
+    let announced = bytes(isa, pool.threads(), case.compute, extents, operands(case.batch, &la, &lb), false);
     assert_eq!(scratch.bytes(), announced.next_multiple_of(64), "not what was announced");
 }
 
-fn rounded(t: &Tensor, compute: Compute) -> Vec<f64> {
+fn rounded(t: &Tensor, compute: ProductFormat) -> Vec<f64> {
     t.f32s.iter().map(|&x| halfstep_float::round_to(format_of(compute), x.into())).collect()
 }
 
@@ -327,7 +329,7 @@ fn check(case: &Case) {
     let lb = layout(k, n, case.transposed[1], case.gap[1], case.batch, case.repeat_b);
     let lc = layout(m, n, false, case.gap[2], case.batch, false);
     // f16 ends at 2^16: values, and sums of up to 700 products, stay inside where C is f16.
-    let spread = if case.compute == Compute::F16 || case.storage[2] == Format::F16 { 2 } else { 20 };
+    let spread = if case.compute == ProductFormat::F16 || case.storage[2] == Format::F16 { 2 } else { 20 };
     let a = Tensor::new(case.storage[0], numbers(case.seed, elements(&la, case.batch), spread));
     let b =
         Tensor::new(case.storage[1], numbers(case.seed.wrapping_add(1), elements(&lb, case.batch), spread));
@@ -354,10 +356,6 @@ fn check(case: &Case) {
             }
             term(bias.as_ref().map_or(0.0, |b| b[j].into()));
             let place = at(&lc, [p, q], i, j);
-            term(if case.existing == Existing::Add { c0.get(place).into() } else { 0.0 });
-            if case.activation == Activation::Relu {
-                value = value.max(0.0);
-            }
             exact[place] = Some((value, magnitude));
         }
     }
@@ -393,7 +391,7 @@ proptest! {
     }
 }
 
-fn plain(mnk: [usize; 3], compute: Compute, transposed: [bool; 2]) -> Case {
+fn plain(mnk: [usize; 3], compute: ProductFormat, transposed: [bool; 2]) -> Case {
     let low = format_of(compute);
     Case {
         batch: [1, 1],
@@ -403,9 +401,7 @@ fn plain(mnk: [usize; 3], compute: Compute, transposed: [bool; 2]) -> Case {
         transposed,
         gap: [0; 3],
         repeat_b: false,
-        existing: Existing::Overwrite,
         bias: false,
-        activation: Activation::Identity,
         seed: 11,
     }
 }
@@ -414,13 +410,13 @@ fn plain(mnk: [usize; 3], compute: Compute, transposed: [bool; 2]) -> Case {
 #[test]
 fn split_sums_lie_within_the_bound() {
     for (mnk, compute) in [
-        ([3, 5, 4200], Compute::F32),
-        ([64, 27, 16384], Compute::Bf16),
-        ([7, 33, 4099], Compute::F16),
-        ([100, 70, 6000], Compute::F32),
+        ([3, 5, 4200], ProductFormat::F32),
+        ([64, 27, 16384], ProductFormat::Bf16),
+        ([7, 33, 4099], ProductFormat::F16),
+        ([100, 70, 6000], ProductFormat::F32),
     ] {
         for transposed in [[true, false], [false, true]] {
-            check(&Case { existing: Existing::Add, bias: true, ..plain(mnk, compute, transposed) });
+            check(&Case { bias: true, ..plain(mnk, compute, transposed) });
         }
     }
 }
@@ -428,19 +424,19 @@ fn split_sums_lie_within_the_bound() {
 /// Big enough that a job has several strips, and B several column jobs.
 #[test]
 fn larger_products_lie_within_the_bound() {
-    check(&plain([250, 1100, 300], Compute::F32, [false, false]));
-    check(&plain([400, 520, 270], Compute::Bf16, [true, false]));
-    check(&Case { batch: [2, 1], ..plain([250, 530, 300], Compute::F16, [false, true]) });
+    check(&plain([250, 1100, 300], ProductFormat::F32, [false, false]));
+    check(&plain([400, 520, 270], ProductFormat::Bf16, [true, false]));
+    check(&Case { batch: [2, 1], ..plain([250, 530, 300], ProductFormat::F16, [false, true]) });
 }
 
 /// Several strips in a job, an odd number of panels, one and several k blocks, on tiles: what the order of pending
 /// blocks and kept sums has to get right.
 #[test]
 fn tiles_with_several_strips_lie_within_the_bound() {
-    for compute in COMPUTES.into_iter().filter(|&c| c != Compute::F32) {
+    for compute in COMPUTES.into_iter().filter(|&c| c != ProductFormat::F32) {
         check(&Case { batch: [2, 1], ..plain([100, 70, 40], compute, [false, false]) });
         check(&Case { batch: [1, 2], bias: true, ..plain([70, 33, 700], compute, [true, true]) });
-        check(&Case { existing: Existing::Add, ..plain([33, 65, 1300], compute, [false, true]) });
+        check(&plain([33, 65, 1300], compute, [false, true]));
     }
 }
 
@@ -471,8 +467,8 @@ fn non_finite_values_pass_through() {
                     // Products of terms keep that the result is not finite and NaN, but not infinities (see `split_f16`).
                     let parts = match (compute, on.unit()) {
                         (_, Unit::Vector) => false,
-                        (Compute::F16, unit) => unit == Unit::Tiles,
-                        (compute, _) => matches!(compute, Compute::Split(_)),
+                        (ProductFormat::F16, unit) => unit == Unit::Tiles,
+                        (compute, _) => matches!(compute, ProductFormat::Split(_)),
                     };
                     assert!(
                         got == expected || got.is_nan() && (expected.is_nan() || parts),
@@ -507,7 +503,7 @@ fn splits_take_the_whole_range() {
     let tiny = numbers(6, m * k, 9).into_iter().map(|x| x * 2f32.powi(-125)).collect::<Vec<_>>();
     let ones = numbers(7, k * n, 0);
     for split in [Split::Bf16x3, Split::Bf16x6] {
-        let case = plain([m, n, k], Compute::Split(split), [false, false]);
+        let case = plain([m, n, k], ProductFormat::Split(split), [false, false]);
         // Terms of the huge and the small are never flushed, and neither are their products.
         for (a, b, largest) in [(&huge, &small, 0.0), (&tiny, &ones, 2.0)] {
             let (a, b) = (Tensor::new(Format::F32, a.clone()), Tensor::new(Format::F32, b.clone()));
@@ -532,7 +528,7 @@ fn splits_take_the_whole_range() {
 /// A result beyond the output's range becomes an infinity.
 #[test]
 fn overflow_of_the_output() {
-    let case = Case { storage: [Format::F16; 3], ..plain([1, 1, 2], Compute::F16, [false, false]) };
+    let case = Case { storage: [Format::F16; 3], ..plain([1, 1, 2], ProductFormat::F16, [false, false]) };
     for on in everywhere(&case) {
         let a = Tensor::new(Format::F16, vec![60000.0, 60000.0]);
         let b = Tensor::new(Format::F16, vec![1.0, 1.0]);
@@ -556,10 +552,8 @@ fn wrong_arguments_are_errors() {
             a: Operand { data: Data::F32(&a), layout: Layout::row_major(2, 3) },
             b: Operand { data: b, layout: Layout::row_major(3, 4) },
             c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(2, 4) },
-            compute: Compute::F32,
-            existing: Existing::Overwrite,
+            compute: ProductFormat::F32,
             bias,
-            activation: Activation::Identity,
         };
         change(&mut args);
         gemm(&mut ctx, args)
@@ -588,7 +582,7 @@ fn wrong_arguments_are_errors() {
 #[test]
 fn scratch_is_kept() {
     let mut scratch = Scratch::new();
-    let case = plain([70, 40, 300], Compute::F32, [false, false]);
+    let case = plain([70, 40, 300], ProductFormat::F32, [false, false]);
     let a = Tensor::new(Format::F32, numbers(1, 70 * 300, 2));
     let b = Tensor::new(Format::F32, numbers(2, 300 * 40, 2));
     let mut c = vec![0.0; 70 * 40];
@@ -600,9 +594,7 @@ fn scratch_is_kept() {
             b: Operand { data: b.data(), layout: Layout::row_major(300, 40) },
             c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(70, 40) },
             compute: case.compute,
-            existing: Existing::Overwrite,
             bias: None,
-            activation: Activation::Identity,
         };
         gemm(&mut Ctx { isa: Isa::best(), pool: &POOLS[1], scratch: &mut scratch }, args).unwrap();
         assert!(before.is_none_or(|b| b == scratch.bytes()));

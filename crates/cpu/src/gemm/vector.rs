@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::engine::Engine;
 use super::source::{Data, Source};
-use super::{Compute, in_place, pack};
+use super::{ProductFormat, in_place, pack};
 use crate::isa::{Isa, Kernel, Level};
 
 /// Columns of a left operand that one address stands for.
@@ -27,10 +27,12 @@ enum Form {
 }
 
 impl Form {
-    fn of(a: &Source<'_>, compute: Compute, k: usize) -> Form {
+    fn of(a: &Source<'_>, compute: ProductFormat, k: usize) -> Form {
         match (a.data, compute) {
             // A split product is an f32 product here, see `pack::load`.
-            (Data::F32(_), Compute::F32 | Compute::Split(_)) if in_place::is_possible(a, RUN, k) => {
+            (Data::F32(_), ProductFormat::F32 | ProductFormat::Split(_))
+                if in_place::is_possible(a, RUN, k) =>
+            {
                 Form::InPlace
             }
             _ => Form::Packed,
@@ -82,7 +84,7 @@ unsafe fn columns<const ROWS: usize, const COLUMNS: usize>(
 
 macro_rules! packing {
     () => {
-        fn for_left(self, a: &Source<'_>, compute: Compute, k: usize) -> Self {
+        fn for_left(self, a: &Source<'_>, compute: ProductFormat, k: usize) -> Self {
             Self(Form::of(a, compute, k))
         }
 
@@ -90,7 +92,7 @@ macro_rules! packing {
         fn pack_a(
             self,
             a: &Source<'_>,
-            compute: Compute,
+            compute: ProductFormat,
             outer: Range<usize>,
             k: Range<usize>,
             to: &mut [f32],
@@ -105,7 +107,7 @@ macro_rules! packing {
         fn pack_b(
             self,
             b: &Source<'_>,
-            compute: Compute,
+            compute: ProductFormat,
             outer: Range<usize>,
             k: Range<usize>,
             to: &mut [f32],

@@ -10,22 +10,22 @@ use crate::attention::{
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
-use crate::gemm::{Activation, Compute, Ctx, Existing, GemmArgs, Layout, Operand, Output, gemm, gemm_into};
+use crate::gemm::{Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm, gemm_into};
 use crate::isa::Isa;
 use crate::memory::Span;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
 /// split that it asks for.
-pub(super) fn compute(graph: &Graph, node: &Node) -> Compute {
+pub(super) fn compute(graph: &Graph, node: &Node) -> ProductFormat {
     let packed = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_)) && is_packed(node);
     let [a, b] = [0, if packed { 0 } else { 1 }].map(|i| graph.dtype(node.inputs[i]));
     match (a, b, node.split) {
         (DType::Bf16 | DType::E4m3 | DType::E5m2, DType::Bf16 | DType::E4m3 | DType::E5m2, _) => {
-            Compute::Bf16
+            ProductFormat::Bf16
         }
-        (DType::F16, DType::F16, _) => Compute::F16,
-        (_, _, Some(split)) => Compute::Split(split),
-        _ => Compute::F32,
+        (DType::F16, DType::F16, _) => ProductFormat::F16,
+        (_, _, Some(split)) => ProductFormat::Split(split),
+        _ => ProductFormat::F32,
     }
 }
 
@@ -64,9 +64,7 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
             b: Operand { data: bv.data(), layout: lb },
             c: Output { data: result.data(), layout: lc },
             compute,
-            existing: Existing::Overwrite,
             bias: bias.map(|_| bias_row.f32()),
-            activation: Activation::Identity,
         };
         match &chain {
             None => gemm(&mut ctx, args),
@@ -106,7 +104,7 @@ struct Heads {
     shape: HeadShape,
     mask: Mask,
     scale: f32,
-    compute: Compute,
+    compute: ProductFormat,
     layouts: [HeadLayout; 3],
     /// Spans of q, k and v; all the same where they are packed.
     operands: [Span; 3],
@@ -221,14 +219,11 @@ fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, 
             after.borrow(frame, run, &at)?;
         let (a, b, to) = (a.data(), b.data(), result.data());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
-        let epilogue =
-            Epilogue { bias: bias.map(|_| row.f32()), chain: chain.as_ref(), ..Epilogue::default() };
+        let epilogue = Epilogue { bias: bias.map(|_| row.f32()), chain: chain.as_ref() };
         match pass {
             ConvPass::Forward => conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue),
             ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, epilogue),
-            ConvPass::GradWeight => {
-                conv::grad_weight(&mut ctx, &sizes, a, b, to, compute, Existing::Overwrite)
-            }
+            ConvPass::GradWeight => conv::grad_weight(&mut ctx, &sizes, a, b, to, compute),
         }
         .map_err(|e| at.kernel(e))
     }))

@@ -6,7 +6,7 @@ use halfstep_graph::{Graph, Node};
 use super::{At, Lowering, Step};
 use crate::memory::{Span, View, ViewMut};
 use crate::pool::Pool;
-use crate::rows::gather::{ScatterAdd, Write, gather_rows, scatter_add_scratch_len};
+use crate::rows::gather::{ScatterAdd, gather_rows, scatter_add_scratch_len};
 use crate::rows::{RowError, permute as rows};
 
 /// Calls `$f` with the elements of both views, which have the same type: bits are moved, not read.
@@ -111,16 +111,8 @@ pub(super) fn scatter_add(l: &Lowering<'_>, work: Span) -> Result<Step, EngineEr
     let (rows, width) = (l.result_shape()[0], l.result_shape()[1]);
     Ok(Box::new(move |frame, run| {
         let ([dy, index], [table, work]) = frame.borrow([dy, index], [table, work]);
-        ScatterAdd {
-            rows,
-            width,
-            indices: index.i32(),
-            x: dy.src(),
-            y: table.dst(),
-            write: Write::Overwrite,
-            scratch: work.words(),
-        }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
+        ScatterAdd { rows, width, indices: index.i32(), x: dy.src(), y: table.dst(), scratch: work.words() }
+            .run(run.machine.isa, &run.machine.pool)
+            .map_err(|e| at.row(e))
     }))
 }

@@ -87,6 +87,7 @@ pub enum TileOp {
     /// A function of one value.
     Unary(Unary, Value),
     /// The error function.
+    #[expect(dead_code, reason = "ONNX models have it as an operation of its own")]
     Erf(Value),
     /// A value rounded to a storage format, ties to even: a cast inside a chain.
     Round(Storage, Value),
@@ -281,30 +282,6 @@ impl TileProgram {
         Ok(TileProgram { inputs, ops, outputs, places, registers })
     }
 
-    /// The program of one function of one operand of the result's shape.
-    ///
-    /// # Errors
-    /// None; the type is that of [`TileProgram::new`].
-    pub fn unary(op: Unary, from: Storage, to: Storage) -> Result<TileProgram, RowError> {
-        TileProgram::new(
-            vec![Operand { storage: from, pattern: Pattern::Same }],
-            vec![TileOp::Input(0), TileOp::Unary(op, Value(0))],
-            vec![Output { storage: to, value: Value(1) }],
-        )
-    }
-
-    /// The program of one function of two operands.
-    ///
-    /// # Errors
-    /// None; the type is that of [`TileProgram::new`].
-    pub fn binary(op: Binary, a: Operand, b: Operand, to: Storage) -> Result<TileProgram, RowError> {
-        TileProgram::new(
-            vec![a, b],
-            vec![TileOp::Input(0), TileOp::Input(1), TileOp::Binary(op, Value(0), Value(1))],
-            vec![Output { storage: to, value: Value(2) }],
-        )
-    }
-
     /// The operands in order.
     pub fn inputs(&self) -> &[Operand] {
         &self.inputs
@@ -315,22 +292,7 @@ impl TileProgram {
         &self.outputs
     }
 
-    /// Computes all outputs, each of `len` elements.
-    ///
-    /// # Errors
-    /// If an operand or result has another length or storage than the program says, or the program has a dropout.
-    pub fn run(
-        &self,
-        isa: Isa,
-        pool: &Pool,
-        len: usize,
-        inputs: &[Src<'_>],
-        outputs: &mut [Dst<'_>],
-    ) -> Result<(), RowError> {
-        self.run_keyed(isa, pool, len, inputs, outputs, None)
-    }
-
-    /// [`TileProgram::run`] with a key for dropouts.
+    /// Computes all outputs, each of `len` elements; `key` is that of dropouts and of codes that are rounded by draws.
     ///
     /// # Errors
     /// If an operand or result has another length or storage than the program says, or a key is missing.

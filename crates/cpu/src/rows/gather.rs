@@ -43,15 +43,6 @@ pub fn gather_rows<T: Copy + Send + Sync>(
     Ok(())
 }
 
-/// What happens to the earlier contents of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// They are lost.
-    Overwrite,
-    /// The new sum is added to them.
-    Add,
-}
-
 /// Row `v` of `y` is the sum of the rows of `x` whose index is `v`, added in f32 in the order of `x`.
 #[derive(Debug)]
 pub struct ScatterAdd<'a> {
@@ -65,8 +56,6 @@ pub struct ScatterAdd<'a> {
     pub x: Src<'a>,
     /// `[rows, width]`.
     pub y: Dst<'a>,
-    /// Whether `y` is overwritten.
-    pub write: Write,
     /// [`scatter_add_scratch_len`] elements.
     pub scratch: &'a mut [u32],
 }
@@ -82,7 +71,7 @@ impl ScatterAdd<'_> {
     /// # Errors
     /// If a length differs from what the shape says, or an index is not a row.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let ScatterAdd { rows, width, indices, x, y, write, scratch } = self;
+        let ScatterAdd { rows, width, indices, x, y, scratch } = self;
         check_len("x", indices.len() * width, x.len())?;
         check_len("y", rows * width, y.len())?;
         check_indices(indices, rows)?;
@@ -115,10 +104,10 @@ impl ScatterAdd<'_> {
                 let positions = &order[first..ends[row] as usize];
                 // SAFETY: each row of `y` belongs to one chunk.
                 let mut to = unsafe { y.part(row * width..(row + 1) * width) };
-                match (positions.is_empty(), write) {
-                    (true, Write::Add) => {}
-                    (true, Write::Overwrite) => to.zero(0..width),
-                    (false, _) => dispatch(isa, SumRows { width, positions, x: &x, to, write }),
+                if positions.is_empty() {
+                    to.zero(0..width);
+                } else {
+                    dispatch(isa, SumRows { width, positions, x: &x, to });
                 }
             }
         });
@@ -131,7 +120,6 @@ struct SumRows<'a> {
     positions: &'a [u32],
     x: &'a Src<'a>,
     to: Dst<'a>,
-    write: Write,
 }
 
 impl Body for SumRows<'_> {
@@ -142,10 +130,7 @@ impl Body for SumRows<'_> {
         let [sums, buffer] = &mut buffers;
         for tile in tiles(self.width, TILE) {
             let sums = &mut sums[..tile.len()];
-            match self.write {
-                Write::Overwrite => sums.fill(0.0),
-                Write::Add => self.to.as_src().load::<C>(tile.start, sums),
-            }
+            sums.fill(0.0);
             for &position in self.positions {
                 let at = position as usize * self.width;
                 for (sum, &x) in sums.iter_mut().zip(self.x.view::<C>(at + tile.start..at + tile.end, buffer))

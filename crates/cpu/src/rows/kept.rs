@@ -32,11 +32,6 @@ impl Kept<'_> {
         }
     }
 
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// An error unless there are `len` elements, and of what belongs to them as many as there should be.
     pub(crate) fn check(&self, what: &'static str, len: usize) -> Result<(), RowError> {
         check_len(what, len, self.len())?;

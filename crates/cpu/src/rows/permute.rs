@@ -268,38 +268,3 @@ pub fn pad<T: Copy + Send + Sync>(
     }
     copy_into(pool, shape, x, y_shape, before, y)
 }
-
-/// Puts tensors one after another along `axis`; their other dimensions agree.
-///
-/// # Errors
-/// If dimensions other than `axis` differ, or a length differs from what the shapes say.
-pub fn concat<T: Copy + Send + Sync>(
-    pool: &Pool,
-    axis: usize,
-    shapes: &[&[usize]],
-    xs: &[&[T]],
-    y: &mut [T],
-) -> Result<(), RowError> {
-    let wrong = |why| Err(RowError::Shape { what: "concat", why });
-    check_len("xs", shapes.len(), xs.len())?;
-    let Some(&first) = shapes.first() else { return check_len("y", 0, y.len()) };
-    check_rank(first.len())?;
-    if axis >= first.len() {
-        return wrong("the axis is not below the number of dimensions");
-    }
-    for shape in shapes {
-        let agree = shape.len() == first.len() && (0..first.len()).all(|d| d == axis || shape[d] == first[d]);
-        if !agree {
-            return wrong("dimensions other than the axis differ");
-        }
-    }
-    let mut y_shape = [1; MAX_RANK];
-    y_shape[..first.len()].copy_from_slice(first);
-    y_shape[axis] = shapes.iter().map(|s| s[axis]).sum();
-    let mut starts = [0; MAX_RANK];
-    for (shape, x) in shapes.iter().zip(xs) {
-        copy_into(pool, shape, x, &y_shape[..first.len()], &starts[..first.len()], y)?;
-        starts[axis] += shape[axis];
-    }
-    Ok(())
-}

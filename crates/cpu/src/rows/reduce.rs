@@ -293,13 +293,6 @@ fn squares(xs: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// √Σx² over all elements of all tensors. Not finite if an element is not, or if the norm is beyond f32.
-///
-/// Squares are added in f64, so the relative error is little more than one rounding to f32.
-pub fn global_norm(isa: Isa, pool: &Pool, tensors: &[Src<'_>]) -> f32 {
-    tensors.iter().map(|&x| sum_of_squares(isa, pool, x)).sum::<f64>().sqrt() as f32
-}
-
 /// Σx² over one tensor, in f64; not finite if an element is not.
 pub fn sum_of_squares(isa: Isa, pool: &Pool, x: Src<'_>) -> f64 {
     total(isa, pool, &x, Term::Square)

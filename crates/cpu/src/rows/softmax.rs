@@ -1,9 +1,9 @@
-//! Softmax over the last dimension, forward and backward.
+//! Softmax over the last dimension.
 
 use super::grid::tiles;
 use super::math::exp_normal;
 use super::storage::{Dst, Src, TILE};
-use super::sum::{dot, max, sum_by};
+use super::sum::{max, sum_by};
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -92,79 +92,4 @@ pub(crate) fn row_max_and_sum<C: Caps>(x: &Src<'_>, buffer: &mut [f32; TILE]) ->
         sum += f64::from(sum_by(powers, |p| p));
     }
     (largest, sum)
-}
-
-/// The derivative of [`Softmax`]: dx = y·(dy − Σ dy·y) by rows.
-#[derive(Debug)]
-pub struct SoftmaxBackward<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Elements of a row.
-    pub cols: usize,
-    /// The forward result, `[rows, cols]`.
-    pub y: Src<'a>,
-    /// `[rows, cols]`.
-    pub dy: Src<'a>,
-    /// `[rows, cols]`.
-    pub dx: Dst<'a>,
-}
-
-impl SoftmaxBackward<'_> {
-    /// Computes dx.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let SoftmaxBackward { rows, cols, y, dy, dx } = self;
-        check_len("y", rows * cols, y.len())?;
-        check_len("dy", rows * cols, dy.len())?;
-        check_len("dx", rows * cols, dx.len())?;
-        let dx = SharedDst::new(dx);
-        let grid = Grid::rows(rows, cols, 8 * TILE);
-        pool.for_each(grid.chunks(), &|_, chunk| {
-            let range = grid.range(chunk);
-            let elements = range.start * cols..range.end * cols;
-            // SAFETY: chunks of rows are disjoint.
-            let dx = unsafe { dx.part(elements.clone()) };
-            dispatch(isa, BackwardRows { cols, y: y.slice(elements.clone()), dy: dy.slice(elements), dx });
-        });
-        Ok(())
-    }
-}
-
-struct BackwardRows<'a> {
-    cols: usize,
-    y: Src<'a>,
-    dy: Src<'a>,
-    dx: Dst<'a>,
-}
-
-impl Body for BackwardRows<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<C: Caps>(mut self) {
-        let cols = self.cols;
-        let mut buffers = [[0.0; TILE]; 3];
-        let [y_buffer, dy_buffer, dx_buffer] = &mut buffers;
-        for row in 0..self.y.len().checked_div(cols).unwrap_or(0) {
-            let at = row * cols;
-            let mut sum = 0.0f64;
-            for tile in tiles(cols, TILE) {
-                let range = at + tile.start..at + tile.end;
-                let ys = self.y.view::<C>(range.clone(), y_buffer);
-                sum += f64::from(dot::<C>(ys, self.dy.view::<C>(range, dy_buffer)));
-            }
-            let sum = sum as f32;
-            for tile in tiles(cols, TILE) {
-                let range = at + tile.start..at + tile.end;
-                let ys = self.y.view::<C>(range.clone(), y_buffer);
-                let dys = self.dy.view::<C>(range.clone(), dy_buffer);
-                self.dx.write::<C>(range, dx_buffer, |dx| {
-                    for ((d, &y), &dy) in dx.iter_mut().zip(ys).zip(dys) {
-                        *d = y * (dy - sum);
-                    }
-                });
-            }
-        }
-    }
 }

@@ -50,26 +50,6 @@ impl Storage {
             DType::I32 | DType::U8 => None,
         }
     }
-
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Storage::F32 => 4,
-            Storage::Bf16 | Storage::F16 => 2,
-            Storage::E4m3 | Storage::E5m2 => 1,
-        }
-    }
-
-    /// Unit roundoff: half the distance from 1 to the next number, 2^-p for p significant bits.
-    pub fn unit_roundoff(self) -> f64 {
-        match self {
-            Storage::F32 => 1.0 / (1u64 << 24) as f64,
-            Storage::Bf16 => 1.0 / (1u64 << 8) as f64,
-            Storage::F16 => 1.0 / (1u64 << 11) as f64,
-            Storage::E4m3 => 1.0 / (1u64 << 4) as f64,
-            Storage::E5m2 => 1.0 / (1u64 << 3) as f64,
-        }
-    }
 }
 
 /// A tensor to read.
@@ -110,11 +90,6 @@ impl<'a> Src<'a> {
             Src::Bf16(s) | Src::F16(s) => s.len(),
             Src::E4m3(s) | Src::E5m2(s) => s.len(),
         }
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The format of the elements.
@@ -192,11 +167,6 @@ impl<'a> Dst<'a> {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.as_src().len()
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The format of the elements.

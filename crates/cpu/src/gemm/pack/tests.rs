@@ -26,7 +26,7 @@ fn check(source: &Source<'_>, outer: Range<usize>, k: Range<usize>) {
         if inside { element(source, data, outer.start + o, k.start + l) } else { 0 }
     };
     let mut panels = vec![9.0; outer.len().div_ceil(6) * 6 * k.len()];
-    panels_f32::<6>(source, Compute::Bf16, outer.clone(), k.clone(), &mut panels);
+    panels_f32::<6>(source, ProductFormat::Bf16, outer.clone(), k.clone(), &mut panels);
     for (i, &got) in panels.iter().enumerate() {
         let (panel, l, r) = (i / (6 * k.len()), i / 6 % k.len(), i % 6);
         assert_eq!(got, f32_from_bf16(code(panel * 6 + r, l)), "f32 {i}");

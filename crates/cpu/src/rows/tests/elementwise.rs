@@ -2,6 +2,7 @@ use halfstep_graph::{Binary, Unary};
 use proptest::prelude::*;
 
 use super::support::*;
+use crate::rows::RowError;
 use crate::rows::elementwise::*;
 use crate::rows::storage::{Dst, Src, Storage};
 
@@ -94,12 +95,30 @@ fn broadcast_index(from: &[usize], to: &[usize], i: usize) -> usize {
     at
 }
 
+/// The program of one function of one operand of the result's shape.
+fn unary_program(op: Unary, from: Storage, to: Storage) -> Result<TileProgram, RowError> {
+    TileProgram::new(
+        vec![Operand { storage: from, pattern: Pattern::Same }],
+        vec![TileOp::Input(0), TileOp::Unary(op, Value(0))],
+        vec![Output { storage: to, value: Value(1) }],
+    )
+}
+
+/// The program of one function of two operands.
+fn binary_program(op: Binary, a: Operand, b: Operand, to: Storage) -> Result<TileProgram, RowError> {
+    TileProgram::new(
+        vec![a, b],
+        vec![TileOp::Input(0), TileOp::Input(1), TileOp::Binary(op, Value(0), Value(1))],
+        vec![Output { storage: to, value: Value(2) }],
+    )
+}
+
 fn run(program: &TileProgram, len: usize, inputs: &[&Stored], outputs: &[Stored]) -> Vec<Vec<Stored>> {
     everywhere(|isa, pool| {
         let mut outputs = outputs.to_vec();
         let sources: Vec<Src<'_>> = inputs.iter().map(|s| s.src()).collect();
         let mut targets: Vec<Dst<'_>> = outputs.iter_mut().map(Stored::dst).collect();
-        program.run(isa, pool, len, &sources, &mut targets).unwrap();
+        program.run_keyed(isa, pool, len, &sources, &mut targets, None).unwrap();
         outputs
     })
 }
@@ -119,7 +138,7 @@ fn every_function_of_one_number() {
                 values[0] = 1.0;
             }
             let x = Stored::new(from, &values);
-            let program = TileProgram::unary(op, from, to).unwrap();
+            let program = unary_program(op, from, to).unwrap();
             let (expected, bound): (Vec<f64>, Vec<f64>) = x.values().iter().map(|&x| unary(op, x)).unzip();
             for result in run(&program, values.len(), &[&x], &[Stored::empty(to, values.len())]) {
                 assert_close(&format!("{op:?}"), &result[0].values(), &expected, |i| {
@@ -145,7 +164,7 @@ fn numbers_that_are_not_finite() {
         (Unary::Sigmoid, [f32::NAN, 1.0, 0.0, 0.5, 0.5, 0.731_058_6]),
     ];
     for (op, expected) in expected {
-        let program = TileProgram::unary(op, Storage::F32, Storage::F32).unwrap();
+        let program = unary_program(op, Storage::F32, Storage::F32).unwrap();
         for result in run(&program, 6, &[&Stored::F32(x.to_vec())], &[Stored::empty(Storage::F32, 6)]) {
             for (a, e) in result[0].values().iter().zip(expected) {
                 assert!((*a as f32 == e) || (a.is_nan() && e.is_nan()), "{op:?}: {a} is not {e}");
@@ -154,7 +173,7 @@ fn numbers_that_are_not_finite() {
     }
     let same = Operand { storage: Storage::F32, pattern: Pattern::Same };
     for op in [Binary::Max, Binary::Min] {
-        let program = TileProgram::binary(op, same, same, Storage::F32).unwrap();
+        let program = binary_program(op, same, same, Storage::F32).unwrap();
         let (a, b) = (Stored::F32(vec![f32::NAN, 1.0, 2.0]), Stored::F32(vec![1.0, f32::NAN, 3.0]));
         for result in run(&program, 3, &[&a, &b], &[Stored::empty(Storage::F32, 3)]) {
             let y = result[0].values();
@@ -182,7 +201,7 @@ fn check_broadcast(op: Binary, to: &[usize], stretch: [u32; 2], cut: [usize; 2],
         Stored::new(storages[side], &values)
     });
     let operands = [0, 1].map(|side| Operand::broadcast(storages[side], &shapes[side], to).unwrap());
-    let program = TileProgram::binary(op, operands[0], operands[1], storages[2]).unwrap();
+    let program = binary_program(op, operands[0], operands[1], storages[2]).unwrap();
     let len: usize = to.iter().product();
     let values = [tensors[0].values(), tensors[1].values()];
     let (expected, bound): (Vec<f64>, Vec<f64>) = (0..len)
@@ -344,10 +363,10 @@ fn impossible_programs_are_errors() {
     ops.extend((0..17).map(|i| TileOp::Binary(Binary::Add, Value(17), Value(i + 1))));
     assert!(new(ops, output(18)).is_err());
     // Wrong lengths and storages.
-    let program = TileProgram::unary(Unary::Neg, Storage::F32, Storage::F32).unwrap();
+    let program = unary_program(Unary::Neg, Storage::F32, Storage::F32).unwrap();
     let (isa, pool) = (isas()[0], pool(1));
     let (x, mut y, mut low) = ([0.0; 4], [0.0; 4], [0; 4]);
-    let run = |len, x, y: Dst<'_>| program.run(isa, &pool, len, &[x], &mut [y]);
+    let run = |len, x, y: Dst<'_>| program.run_keyed(isa, &pool, len, &[x], &mut [y], None);
     assert!(run(3, Src::F32(&x), Dst::F32(&mut y)).is_err());
     assert!(run(4, Src::F32(&x[..3]), Dst::F32(&mut y)).is_err());
     assert!(run(4, Src::F32(&x), Dst::Bf16(&mut low)).is_err());

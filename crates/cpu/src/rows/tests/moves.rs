@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn concat_puts_parts_side_by_side(sizes in prop::collection::vec(1usize..5, 1..4), axis in 0usize..3) {
+    fn parts_are_put_side_by_side(sizes in prop::collection::vec(1usize..5, 1..4), axis in 0usize..3) {
         let shapes: Vec<Vec<usize>> = sizes.iter().map(|&s| {
             let mut shape = vec![2, 3, 4];
             shape[axis] = s;
@@ -115,9 +115,11 @@ proptest! {
         let mut whole = vec![2, 3, 4];
         whole[axis] = sizes.iter().sum();
         let mut y = vec![usize::MAX; whole.iter().product()];
-        let shape_refs: Vec<&[usize]> = shapes.iter().map(|s| &s[..]).collect();
-        let part_refs: Vec<&[usize]> = parts.iter().map(|p| &p[..]).collect();
-        concat(&pool(2), axis, &shape_refs, &part_refs, &mut y).unwrap();
+        let mut starts = vec![0; 3];
+        for (shape, part) in shapes.iter().zip(&parts) {
+            copy_into(&pool(2), shape, part, &whole, &starts, &mut y).unwrap();
+            starts[axis] += shape[axis];
+        }
         for (at, &value) in coordinates(&whole).iter().zip(&y) {
             let (mut part, mut place) = (0, at[axis]);
             while place >= sizes[part] {
@@ -132,20 +134,16 @@ proptest! {
 
     #[test]
     fn sums_of_rows_by_index(rows in 1usize..40, width in 1usize..70, count in 0usize..90, from in 0usize..3,
-                             to in 0usize..3, add in any::<bool>()) {
-        let write = if add { Write::Add } else { Write::Overwrite };
-        check_scatter(rows, width, count, STORAGES[from], STORAGES[to], write);
+                             to in 0usize..3) {
+        check_scatter(rows, width, count, STORAGES[from], STORAGES[to]);
     }
 }
 
-fn check_scatter(rows: usize, width: usize, count: usize, from: Storage, to: Storage, write: Write) {
+fn check_scatter(rows: usize, width: usize, count: usize, from: Storage, to: Storage) {
     let indices: Vec<i32> = random(9, count, 1.0).iter().map(|x| (x.abs() * rows as f32) as i32).collect();
     let x = random_stored(1, from, count * width, 2.0);
     let before = random_stored(2, to, rows * width, 1.0);
-    let (mut expected, mut sizes) = match write {
-        Write::Add => (before.values(), before.values().iter().map(|x| x.abs()).collect()),
-        Write::Overwrite => (vec![0.0; rows * width], vec![0.0; rows * width]),
-    };
+    let (mut expected, mut sizes) = (vec![0.0; rows * width], vec![0.0; rows * width]);
     for (i, (&row, x)) in indices.iter().zip(x.values().chunks(width)).enumerate() {
         assert!(i < count);
         for (c, x) in x.iter().enumerate() {
@@ -157,8 +155,7 @@ fn check_scatter(rows: usize, width: usize, count: usize, from: Storage, to: Sto
         let mut y = before.clone();
         let mut scratch = vec![77; scatter_add_scratch_len(rows, count)];
         let (x, y_dst) = (x.src(), y.dst());
-        let scatter =
-            ScatterAdd { rows, width, indices: &indices, x, y: y_dst, write, scratch: &mut scratch };
+        let scatter = ScatterAdd { rows, width, indices: &indices, x, y: y_dst, scratch: &mut scratch };
         scatter.run(isa, pool).unwrap();
         vec![y]
     });
@@ -193,8 +190,7 @@ fn indices_out_of_range_are_errors() {
         let (x, y) = (Src::F32(&[0.0; 10]), Dst::F32(&mut y));
         let mut scratch = vec![0; scatter_add_scratch_len(7, 2)];
         let indices = &[0, bad];
-        let scatter =
-            ScatterAdd { rows: 7, width: 5, indices, x, y, write: Write::Add, scratch: &mut scratch };
+        let scatter = ScatterAdd { rows: 7, width: 5, indices, x, y, scratch: &mut scratch };
         assert!(scatter.run(isas()[0], &pool(1)).is_err());
     }
 }
@@ -211,6 +207,6 @@ fn impossible_moves_are_errors() {
     assert!(slice(&pool, &[2, 3], &[0, 2], &[2, 2], &x, &mut y[..4]).is_err());
     assert!(slice(&pool, &[2, 3], &[0, usize::MAX], &[2, 2], &x, &mut y[..4]).is_err());
     assert!(pad(&pool, &[2, 3], &[0, 0], &[0, 1], 0, &x, &mut y).is_err());
-    assert!(concat(&pool, 0, &[&[1, 3], &[1, 2]], &[&x[..3], &x[..2]], &mut y[..5]).is_err());
-    assert!(concat(&pool, 2, &[&[2, 3]], &[&x], &mut y).is_err());
+    assert!(copy_into(&pool, &[1, 3], &x[..3], &[2, 2], &[0, 0], &mut y[..4]).is_err());
+    assert!(copy_into(&pool, &[2, 3], &x, &[2, 3], &[1, 0], &mut y).is_err());
 }

@@ -26,6 +26,17 @@ pub fn sum_error() -> f64 {
     gamma(40)
 }
 
+/// Unit roundoff: half the distance from 1 to the next number, 2^-p for p significant bits.
+pub(crate) fn unit_roundoff(storage: Storage) -> f64 {
+    match storage {
+        Storage::F32 => 1.0 / (1u64 << 24) as f64,
+        Storage::Bf16 => 1.0 / (1u64 << 8) as f64,
+        Storage::F16 => 1.0 / (1u64 << 11) as f64,
+        Storage::E4m3 => 1.0 / (1u64 << 4) as f64,
+        Storage::E5m2 => 1.0 / (1u64 << 3) as f64,
+    }
+}
+
 /// Error of rounding `x` to a storage format: half an ulp, or half the smallest number.
 pub fn rounding(storage: Storage, x: f64) -> f64 {
     let smallest = match storage {
@@ -35,7 +46,7 @@ pub fn rounding(storage: Storage, x: f64) -> f64 {
         Storage::E4m3 => 2f64.powi(-9),
         Storage::E5m2 => 2f64.powi(-16),
     };
-    storage.unit_roundoff() * x.abs() + smallest / 2.0
+    unit_roundoff(storage) * x.abs() + smallest / 2.0
 }
 
 /// The bits of a tensor, so that results can be compared exactly.

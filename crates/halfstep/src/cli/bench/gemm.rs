@@ -3,13 +3,9 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use halfstep::cpu::gemm::{
-    Activation, Compute, Ctx, Data, DataMut, Existing, GemmArgs, Layout, Operand, Output, Scratch, gemm,
-};
 use halfstep::cpu::isa::Isa;
-use halfstep::cpu::pool::Pool;
+use halfstep::cpu::{ProductFormat, random_product};
 use halfstep::evidence::units;
-use halfstep::float::{Philox, bf16_from_f32, f16_from_f32, unit_f32};
 use halfstep::graph::Split;
 use serde::Serialize;
 
@@ -37,34 +33,6 @@ struct Printed {
     runs: usize,
 }
 
-/// Elements in storage form.
-enum Stored {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-    F16(Vec<u16>),
-}
-
-impl Stored {
-    /// Uniform between −1 and 1.
-    fn random(precision: Precision, count: usize, stream: u64) -> Stored {
-        let random = Philox::new(0);
-        let values = (0..count).map(|i| 2.0 * unit_f32(random.word(stream, i as u64)) - 1.0);
-        match precision {
-            Precision::Fp32 | Precision::Bf16x3 | Precision::Bf16x6 => Stored::F32(values.collect()),
-            Precision::Bf16 => Stored::Bf16(values.map(bf16_from_f32).collect()),
-            Precision::Fp16 => Stored::F16(values.map(f16_from_f32).collect()),
-        }
-    }
-
-    fn data(&self) -> Data<'_> {
-        match self {
-            Stored::F32(x) => Data::F32(x),
-            Stored::Bf16(x) => Data::Bf16(x),
-            Stored::F16(x) => Data::F16(x),
-        }
-    }
-}
-
 /// Runs the command.
 pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
     let (m, n, k) = (args.m.get(), args.n.get(), args.k.get());
@@ -80,32 +48,18 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     machine::check_memory("this product", (a_count + b_count) * operand_bytes + c_count * 4)?;
     let threads = halfstep::threads_or_all(threads);
     let isa = Isa::from_env()?;
-    let pool = Pool::new(threads);
-    let mut scratch = Scratch::new();
-    let compute = match args.precision {
-        Precision::Fp32 => Compute::F32,
-        Precision::Bf16 => Compute::Bf16,
-        Precision::Fp16 => Compute::F16,
-        Precision::Bf16x3 => Compute::Split(Split::Bf16x3),
-        Precision::Bf16x6 => Compute::Split(Split::Bf16x6),
+    let format = match args.precision {
+        Precision::Fp32 => ProductFormat::F32,
+        Precision::Bf16 => ProductFormat::Bf16,
+        Precision::Fp16 => ProductFormat::F16,
+        Precision::Bf16x3 => ProductFormat::Split(Split::Bf16x3),
+        Precision::Bf16x6 => ProductFormat::Split(Split::Bf16x6),
     };
-    let (a, b) = (Stored::random(args.precision, a_count, 1), Stored::random(args.precision, b_count, 2));
-    let mut c = vec![0.0f32; c_count];
-    let once = || {
-        let args = GemmArgs {
-            batch: [1, 1],
-            a: Operand { data: a.data(), layout: Layout::row_major(m, k) },
-            b: Operand { data: b.data(), layout: Layout::row_major(k, n) },
-            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(m, n) },
-            compute,
-            existing: Existing::Overwrite,
-            bias: None,
-            activation: Activation::Identity,
-        };
-        gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args)
-            .map_err(|e| Failure::failed(e.to_string()))
-    };
-    let mut times = times(args.seconds, once)?;
+    let mut product = random_product(isa, threads, format, [m, n, k]);
+    let mut times = times(args.seconds, || {
+        product();
+        Ok(())
+    })?;
     let runs = times.len();
     let (median_ms, min_ms) = median_and_min(&mut times);
     let gflops = |ms: f64| 2.0 * m as f64 * n as f64 * k as f64 / ms / 1e6;

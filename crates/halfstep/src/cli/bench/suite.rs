@@ -5,10 +5,9 @@ use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
+use halfstep::cpu::Roofline;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, Level};
-use halfstep::cpu::pool::Pool;
-use halfstep::cpu::roofline::Roofline;
 use halfstep::evidence::units;
 use halfstep::train::run_dir::write_whole;
 use serde::{Deserialize, Serialize};
@@ -272,7 +271,7 @@ pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, 
 }
 
 fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
-    let measured = Roofline::measure(isa, &Pool::new(threads));
+    let measured = Roofline::measure(isa, threads);
     Roof {
         threads: threads.get(),
         f32_gflops: measured.f32_flops / 1e9,
