@@ -33,7 +33,7 @@ const PANEL: usize = 32;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Shape {
+pub struct HeadShape {
     /// B: sequences.
     pub batch: usize,
     /// H: heads.
@@ -44,7 +44,7 @@ pub struct Shape {
     pub dim: usize,
 }
 
-impl Shape {
+impl HeadShape {
     /// Blocks of positions.
     fn blocks(&self) -> usize {
         self.time.div_ceil(BLOCK)
@@ -58,7 +58,7 @@ impl Shape {
 
 /// Which positions a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mask {
+pub enum AttentionMask {
     /// Those up to its own.
     Causal,
     /// All.
@@ -67,7 +67,7 @@ pub enum Mask {
 
 /// Where element (b, t, h, d) of a tensor lies: `offset + b·batch + t·time + h·head + d`, in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Layout {
+pub struct HeadLayout {
     /// First element.
     pub offset: usize,
     /// Stride between sequences.
@@ -78,17 +78,17 @@ pub struct Layout {
     pub head: usize,
 }
 
-impl Layout {
+impl HeadLayout {
     /// `[B, T, H, D]`.
-    pub fn dense(shape: &Shape) -> Layout {
+    pub fn dense(shape: &HeadShape) -> HeadLayout {
         let width = shape.heads * shape.dim;
-        Layout { offset: 0, batch: shape.time * width, time: width, head: shape.dim }
+        HeadLayout { offset: 0, batch: shape.time * width, time: width, head: shape.dim }
     }
 
     /// Part 0 (q), 1 (k) or 2 (v) of `[B, T, 3, H, D]`.
-    pub fn packed(part: usize, shape: &Shape) -> Layout {
+    pub fn packed(part: usize, shape: &HeadShape) -> HeadLayout {
         let width = shape.heads * shape.dim;
-        Layout { offset: part * width, batch: 3 * shape.time * width, time: 3 * width, head: shape.dim }
+        HeadLayout { offset: part * width, batch: 3 * shape.time * width, time: 3 * width, head: shape.dim }
     }
 
     /// Start of row (b, t, h).
@@ -98,12 +98,12 @@ impl Layout {
     }
 
     /// One past the last element.
-    fn end(&self, shape: &Shape) -> usize {
+    fn end(&self, shape: &HeadShape) -> usize {
         self.row(shape.batch - 1, shape.time - 1, shape.heads - 1) + shape.dim
     }
 
     /// Checks that everything lies inside a tensor of `len` elements.
-    fn check(&self, what: &'static str, shape: &Shape, len: usize) -> Result<(), RowError> {
+    fn check(&self, what: &'static str, shape: &HeadShape, len: usize) -> Result<(), RowError> {
         let expected = self.end(shape);
         if expected <= len { Ok(()) } else { Err(RowError::Length { what, expected, actual: len }) }
     }
@@ -113,7 +113,7 @@ impl Layout {
     ///
     /// Sufficient, not necessary: from the smallest stride to the largest, each must be at least the extent of
     /// everything below it.
-    fn is_disjoint(&self, shape: &Shape, distance: Option<usize>) -> bool {
+    fn is_disjoint(&self, shape: &HeadShape, distance: Option<usize>) -> bool {
         let mut dims = [
             (self.batch, shape.batch),
             (self.time, shape.time),
@@ -132,14 +132,14 @@ impl Layout {
 
 /// A tensor to read and where its elements lie.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct HeadView<'a> {
     /// The memory.
     pub data: Src<'a>,
     /// Where elements lie in it.
-    pub layout: Layout,
+    pub layout: HeadLayout,
 }
 
-fn check_shape(shape: &Shape) -> Result<(), RowError> {
+fn check_shape(shape: &HeadShape) -> Result<(), RowError> {
     if shape.batch == 0 || shape.heads == 0 || shape.time == 0 || shape.dim == 0 {
         return Err(RowError::Shape { what: "attention", why: "a size is zero" });
     }
@@ -156,7 +156,7 @@ fn operand_format(compute: ProductFormat) -> Storage {
 }
 
 /// Operands of a product are stored in f32 or in its own format.
-fn check_format(what: &'static str, view: &View<'_>, compute: ProductFormat) -> Result<(), RowError> {
+fn check_format(what: &'static str, view: &HeadView<'_>, compute: ProductFormat) -> Result<(), RowError> {
     let stored = view.data.storage();
     if stored == Storage::F32 || stored == operand_format(compute) {
         return Ok(());
@@ -168,8 +168,8 @@ fn check_format(what: &'static str, view: &View<'_>, compute: ProductFormat) -> 
 /// `out` is set to zero.
 #[inline(always)]
 fn load_rows<C: Caps>(
-    view: &View<'_>,
-    shape: &Shape,
+    view: &HeadView<'_>,
+    shape: &HeadShape,
     compute: Storage,
     (batch, head): (usize, usize),
     (start, rows): (usize, usize),
@@ -218,10 +218,10 @@ fn score_row(block: &mut [f32], i: usize) -> &mut [f32; BLOCK] {
 
 /// How many keys of the block at `keys` the query at position `query` sees; `count` keys exist there.
 #[inline(always)]
-fn visible(mask: Mask, query: usize, keys: usize, count: usize) -> usize {
+fn visible(mask: AttentionMask, query: usize, keys: usize, count: usize) -> usize {
     match mask {
-        Mask::Full => count,
-        Mask::Causal => count.min((query + 1).saturating_sub(keys)),
+        AttentionMask::Full => count,
+        AttentionMask::Causal => count.min((query + 1).saturating_sub(keys)),
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::product::{Band, Into, Left, Product};
 use super::unit::{Unit, with_unit};
 use super::{
-    BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
-    score_row, transpose, visible,
+    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadShape, HeadView, check_format, check_shape, load_rows,
+    operand_format, padded, score_row, transpose, visible,
 };
 use crate::gemm::ProductFormat;
 use crate::isa::Isa;
@@ -26,20 +26,20 @@ pub enum Grads<'a> {
         /// The memory.
         data: Dst<'a>,
         /// Where elements lie. The three have the same strides.
-        q: Layout,
+        q: HeadLayout,
         /// As `q`.
-        k: Layout,
+        k: HeadLayout,
         /// As `q`.
-        v: Layout,
+        v: HeadLayout,
     },
     /// Three tensors.
     Separate {
         /// Gradient of the queries.
-        q: (Dst<'a>, Layout),
+        q: (Dst<'a>, HeadLayout),
         /// Gradient of the keys.
-        k: (Dst<'a>, Layout),
+        k: (Dst<'a>, HeadLayout),
         /// Gradient of the values.
-        v: (Dst<'a>, Layout),
+        v: (Dst<'a>, HeadLayout),
     },
 }
 
@@ -50,23 +50,23 @@ pub enum Grads<'a> {
 #[derive(Debug)]
 pub struct AttentionBackward<'a> {
     /// Sizes.
-    pub shape: Shape,
+    pub shape: HeadShape,
     /// Which positions a query sees.
-    pub mask: Mask,
+    pub mask: AttentionMask,
     /// Factor of the scores.
     pub scale: f32,
     /// Format of the operands of products.
     pub compute: ProductFormat,
     /// Queries.
-    pub q: View<'a>,
+    pub q: HeadView<'a>,
     /// Keys.
-    pub k: View<'a>,
+    pub k: HeadView<'a>,
     /// Values.
-    pub v: View<'a>,
+    pub v: HeadView<'a>,
     /// The forward results.
-    pub out: View<'a>,
+    pub out: HeadView<'a>,
     /// Their gradients.
-    pub dout: View<'a>,
+    pub dout: HeadView<'a>,
     /// `[B, H, T]`, from the forward pass.
     pub lse: &'a [f32],
     /// Where the results go.
@@ -79,18 +79,18 @@ pub struct AttentionBackward<'a> {
 pub fn attention_backward_scratch_len(
     isa: Isa,
     threads: usize,
-    shape: &Shape,
+    shape: &HeadShape,
     compute: ProductFormat,
 ) -> usize {
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &Shape) -> usize {
+pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) -> usize {
     Grid::new(unit, shape).scratch_len(threads)
 }
 
 /// f32 elements that one worker needs without tiles, besides the gradients of the queries.
-pub(super) fn vector_len(shape: &Shape) -> usize {
+pub(super) fn vector_len(shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Queries and gradients of the results, each for all positions; δ; one block of keys, of keys and of values transposed,
     // and of the gradients of both; two of scores.
@@ -111,7 +111,7 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(unit: impl Unit, shape: &Shape) -> Grid {
+    fn new(unit: impl Unit, shape: &HeadShape) -> Grid {
         let (heads, blocks) = (shape.batch * shape.heads, shape.blocks());
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let d_queries = blocks * BLOCK * padded(shape.dim);
@@ -135,16 +135,16 @@ impl Grid {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct GradView<'a> {
     data: SharedDst<'a>,
-    layout: Layout,
+    layout: HeadLayout,
 }
 
 impl<'a> Grads<'a> {
-    /// The three targets, checked to lie inside their tensors and not to overlap.
-    fn targets(self, shape: &Shape) -> Result<[Target<'a>; 3], RowError> {
+    /// The three views, checked to lie inside their tensors and not to overlap.
+    fn views(self, shape: &HeadShape) -> Result<[GradView<'a>; 3], RowError> {
         let overlap = |what| Err(RowError::Shape { what, why: "rows overlap" });
-        let targets = match self {
+        let views = match self {
             Grads::Packed { data, q, k, v } => {
                 for (a, b) in [(q, k), (q, v), (k, v)] {
                     let same = (a.batch, a.time, a.head) == (b.batch, b.time, b.head);
@@ -153,19 +153,19 @@ impl<'a> Grads<'a> {
                     }
                 }
                 let data = SharedDst::new(data);
-                [q, k, v].map(|layout| Target { data, layout })
+                [q, k, v].map(|layout| GradView { data, layout })
             }
             Grads::Separate { q, k, v } => {
-                [q, k, v].map(|(data, layout)| Target { data: SharedDst::new(data), layout })
+                [q, k, v].map(|(data, layout)| GradView { data: SharedDst::new(data), layout })
             }
         };
-        for (target, what) in targets.iter().zip(["dq", "dk", "dv"]) {
+        for (target, what) in views.iter().zip(["dq", "dk", "dv"]) {
             target.layout.check(what, shape, target.data.len())?;
             if !target.layout.is_disjoint(shape, None) {
                 return overlap(what);
             }
         }
-        Ok(targets)
+        Ok(views)
     }
 }
 
@@ -191,7 +191,7 @@ impl AttentionBackward<'_> {
         }
         let grid = Grid::new(unit, &shape);
         check_scratch(grid.scratch_len(pool.threads()), scratch.len())?;
-        let [dq, dk, dv] = grads.targets(&shape)?;
+        let [dq, dk, dv] = grads.views(&shape)?;
         let (partial, workers) = scratch.split_at_mut(grid.partial());
         let (partial, workers) = (SharedSlice::new(partial), SharedSlice::new(workers));
         pool.for_each(grid.heads * grid.parts, &|worker, chunk| {
@@ -237,13 +237,13 @@ impl AttentionBackward<'_> {
 /// Adds the parts of the gradients of one block of queries and stores them.
 struct AddParts<'a> {
     grid: Grid,
-    shape: Shape,
-    mask: Mask,
+    shape: HeadShape,
+    mask: AttentionMask,
     scale: f32,
     index: usize,
     block: usize,
     partial: SharedSlice<'a, f32>,
-    dq: Target<'a>,
+    dq: GradView<'a>,
 }
 
 impl Body for AddParts<'_> {
@@ -260,7 +260,7 @@ impl Body for AddParts<'_> {
         let sums = unsafe { partial.part(place(0)) };
         for part in 1..grid.parts {
             // Queries do not see the keys of later blocks, nor their parts.
-            if mask == Mask::Causal && grid.keys(part).start > block {
+            if mask == AttentionMask::Causal && grid.keys(part).start > block {
                 break;
             }
             // SAFETY: as above; nobody writes.
@@ -277,23 +277,23 @@ impl Body for AddParts<'_> {
 
 /// Some blocks of keys of one head of one sequence.
 pub(super) struct Head<'a> {
-    pub shape: Shape,
-    pub mask: Mask,
+    pub shape: HeadShape,
+    pub mask: AttentionMask,
     pub scale: f32,
     pub compute: ProductFormat,
-    pub q: View<'a>,
-    pub k: View<'a>,
-    pub v: View<'a>,
-    pub out: View<'a>,
-    pub dout: View<'a>,
+    pub q: HeadView<'a>,
+    pub k: HeadView<'a>,
+    pub v: HeadView<'a>,
+    pub out: HeadView<'a>,
+    pub dout: HeadView<'a>,
     pub at: (usize, usize),
     /// Blocks of keys.
     pub blocks: Range<usize>,
     pub lse: &'a [f32],
     /// Where the gradients of queries go, unless other parts are added to them.
-    pub dq: Option<Target<'a>>,
-    pub dk: Target<'a>,
-    pub dv: Target<'a>,
+    pub dq: Option<GradView<'a>>,
+    pub dk: GradView<'a>,
+    pub dv: GradView<'a>,
     /// Gradients of all queries from these keys, without the factor of the scores; zeroed and filled.
     pub d_queries: &'a mut [f32],
     pub scratch: &'a mut [f32],
@@ -302,7 +302,7 @@ pub(super) struct Head<'a> {
 impl Head<'_> {
     /// Blocks of queries that see a block of keys.
     pub fn query_blocks(&self, key_block: usize) -> Range<usize> {
-        let first = if self.mask == Mask::Causal { key_block } else { 0 };
+        let first = if self.mask == AttentionMask::Causal { key_block } else { 0 };
         first..self.shape.blocks()
     }
 
@@ -393,7 +393,7 @@ impl Body for OnVectors<'_> {
             for block in head.query_blocks(key_block) {
                 let (first, count) = head.shape.block(block);
                 let place = first * width..(first + BLOCK) * width;
-                let diagonal = mask == Mask::Causal && block == key_block;
+                let diagonal = mask == AttentionMask::Causal && block == key_block;
                 let band = |band| if diagonal { band } else { Band::Full };
                 // Scores, and the gradients of probabilities.
                 let operands =
@@ -465,8 +465,8 @@ impl Body for OnVectors<'_> {
 /// Stores positions `start .. start + rows` of one head, times `scale`. Leaves `values` scaled.
 #[inline(always)]
 fn store_rows<C: Caps>(
-    target: &Target<'_>,
-    shape: &Shape,
+    target: &GradView<'_>,
+    shape: &HeadShape,
     (batch, head): (usize, usize),
     (start, rows): (usize, usize),
     width: usize,
@@ -481,7 +481,7 @@ fn store_rows<C: Caps>(
             }
         }
         let at = target.layout.row(batch, start + i, head);
-        // SAFETY: rows do not overlap (checked in `targets`), and this head belongs to one chunk.
+        // SAFETY: rows do not overlap (checked in `views`), and this head belongs to one chunk.
         let mut to = unsafe { target.data.part(at..at + shape.dim) };
         to.store::<C>(0, row);
     }

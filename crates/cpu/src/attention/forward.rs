@@ -3,8 +3,8 @@
 use super::product::{Band, Into, Left, Product};
 use super::unit::{Unit, with_unit};
 use super::{
-    BLOCK, CHUNKS, Layout, Mask, Shape, View, check_format, check_shape, load_rows, operand_format, padded,
-    score_row, transpose, visible,
+    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadShape, HeadView, check_format, check_shape, load_rows,
+    operand_format, padded, score_row, transpose, visible,
 };
 use crate::gemm::ProductFormat;
 use crate::isa::Isa;
@@ -20,23 +20,23 @@ const LANES: usize = 16;
 #[derive(Debug)]
 pub struct AttentionForward<'a> {
     /// Sizes.
-    pub shape: Shape,
+    pub shape: HeadShape,
     /// Which positions a query sees.
-    pub mask: Mask,
+    pub mask: AttentionMask,
     /// Factor of the scores, usually 1/√D.
     pub scale: f32,
     /// Format of the operands of products.
     pub compute: ProductFormat,
     /// Queries.
-    pub q: View<'a>,
+    pub q: HeadView<'a>,
     /// Keys.
-    pub k: View<'a>,
+    pub k: HeadView<'a>,
     /// Values.
-    pub v: View<'a>,
+    pub v: HeadView<'a>,
     /// Results.
     pub out: Dst<'a>,
     /// Where elements lie in `out`.
-    pub out_layout: Layout,
+    pub out_layout: HeadLayout,
     /// `[B, H, T]`.
     pub lse: &'a mut [f32],
     /// [`attention_forward_scratch_len`] elements.
@@ -47,18 +47,18 @@ pub struct AttentionForward<'a> {
 pub fn attention_forward_scratch_len(
     isa: Isa,
     threads: usize,
-    shape: &Shape,
+    shape: &HeadShape,
     compute: ProductFormat,
 ) -> usize {
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &Shape) -> usize {
+pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) -> usize {
     threads * unit.forward_len(shape)
 }
 
 /// f32 elements that one worker needs without tiles.
-pub(super) fn vector_len(shape: &Shape) -> usize {
+pub(super) fn vector_len(shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Keys transposed, values, one block of queries, keys (before transposing) and results, one of scores.
     2 * time * width + 3 * BLOCK * width + BLOCK * BLOCK
@@ -123,17 +123,17 @@ impl AttentionForward<'_> {
 
 /// Some blocks of queries of one head of one sequence.
 pub(super) struct Head<'a> {
-    pub shape: Shape,
-    pub mask: Mask,
+    pub shape: HeadShape,
+    pub mask: AttentionMask,
     pub scale: f32,
     pub compute: ProductFormat,
-    pub q: View<'a>,
-    pub k: View<'a>,
-    pub v: View<'a>,
+    pub q: HeadView<'a>,
+    pub k: HeadView<'a>,
+    pub v: HeadView<'a>,
     pub at: (usize, usize),
     pub blocks: std::ops::Range<usize>,
     pub out: SharedDst<'a>,
-    pub out_layout: Layout,
+    pub out_layout: HeadLayout,
     pub lse: SharedSlice<'a, f32>,
     pub scratch: &'a mut [f32],
 }
@@ -205,16 +205,16 @@ impl Head<'_> {
     /// Blocks of keys that any of these queries sees.
     pub fn key_blocks(&self) -> usize {
         match self.mask {
-            Mask::Causal => self.blocks.end,
-            Mask::Full => self.shape.blocks(),
+            AttentionMask::Causal => self.blocks.end,
+            AttentionMask::Full => self.shape.blocks(),
         }
     }
 
     /// Blocks of keys that a block of queries sees.
     pub fn seen_by(&self, block: usize) -> usize {
         match self.mask {
-            Mask::Causal => block + 1,
-            Mask::Full => self.key_blocks(),
+            AttentionMask::Causal => block + 1,
+            AttentionMask::Full => self.key_blocks(),
         }
     }
 }
@@ -253,7 +253,7 @@ impl Body for OnVectors<'_> {
             for key_block in 0..head.seen_by(block) {
                 let (key, present) = head.shape.block(key_block);
                 let place = key * width..(key + BLOCK) * width;
-                let diagonal = mask == Mask::Causal && key_block == block;
+                let diagonal = mask == AttentionMask::Causal && key_block == block;
                 Product {
                     m: count,
                     n: BLOCK,

@@ -19,8 +19,8 @@ enum Packing {
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    shape: Shape,
-    mask: Mask,
+    shape: HeadShape,
+    mask: AttentionMask,
     storage: Storage,
     compute: ProductFormat,
     packing: Packing,
@@ -77,7 +77,7 @@ struct Reference {
 }
 
 /// Row (b, t, h) of a dense `[B, T, H, D]` tensor.
-fn row(shape: &Shape, b: usize, t: usize, h: usize) -> std::ops::Range<usize> {
+fn row(shape: &HeadShape, b: usize, t: usize, h: usize) -> std::ops::Range<usize> {
     let start = ((b * shape.time + t) * shape.heads + h) * shape.dim;
     start..start + shape.dim
 }
@@ -90,15 +90,15 @@ fn abs_dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a * b).abs()).sum()
 }
 
-fn heads(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
+fn heads(shape: HeadShape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.batch).flat_map(move |b| (0..shape.heads).map(move |h| (b, h)))
 }
 
 fn seen(case: &Case, t: usize) -> usize {
-    if case.mask == Mask::Causal { t + 1 } else { case.shape.time }
+    if case.mask == AttentionMask::Causal { t + 1 } else { case.shape.time }
 }
 
-fn scale(shape: &Shape) -> f32 {
+fn scale(shape: &HeadShape) -> f32 {
     1.0 / (shape.dim as f32).sqrt()
 }
 
@@ -222,16 +222,16 @@ fn backward(case: &Case, on: Unit, [q, k, v, out, dout]: [&[f64]; 5], lse: &[f64
 }
 
 /// A dense tensor as f32 numbers, put into packed or separate storage.
-fn place(case: &Case, parts: [&[f32]; 3]) -> (Vec<Stored>, [(usize, Layout); 3]) {
+fn place(case: &Case, parts: [&[f32]; 3]) -> (Vec<Stored>, [(usize, HeadLayout); 3]) {
     let shape = &case.shape;
     match case.packing {
         Packing::Separate => (
             parts.iter().map(|p| Stored::new(case.storage, p)).collect(),
-            [0, 1, 2].map(|i| (i, Layout::dense(shape))),
+            [0, 1, 2].map(|i| (i, HeadLayout::dense(shape))),
         ),
         Packing::Packed => {
             let mut all = vec![0.0; 3 * parts[0].len()];
-            let layouts = [0, 1, 2].map(|i| Layout::packed(i, shape));
+            let layouts = [0, 1, 2].map(|i| HeadLayout::packed(i, shape));
             for (part, layout) in parts.iter().zip(layouts) {
                 for (b, h) in heads(*shape) {
                     for t in 0..shape.time {
@@ -246,7 +246,7 @@ fn place(case: &Case, parts: [&[f32]; 3]) -> (Vec<Stored>, [(usize, Layout); 3])
 }
 
 /// The dense values of a tensor with a layout.
-fn dense(shape: &Shape, data: &Stored, layout: Layout) -> Vec<f64> {
+fn dense(shape: &HeadShape, data: &Stored, layout: HeadLayout) -> Vec<f64> {
     let values = data.values();
     let mut dense = vec![0.0; shape.batch * shape.time * shape.heads * shape.dim];
     for (b, h) in heads(*shape) {
@@ -270,7 +270,7 @@ fn check(case: Case) {
     let rows = shape.batch * shape.heads * shape.time;
     let inputs = [1, 2, 3].map(|seed| random(seed, count, 2.0));
     let (stored, layouts) = place(&case, [&inputs[0], &inputs[1], &inputs[2]]);
-    let views = layouts.map(|(i, layout)| View { data: stored[i].src(), layout });
+    let views = layouts.map(|(i, layout)| HeadView { data: stored[i].src(), layout });
     let dout = random_stored(4, case.storage, count, 1.0);
     let packed = case.packing == Packing::Packed;
     let run = |on: On, pool: &Pool| {
@@ -295,7 +295,7 @@ fn check(case: Case) {
             k,
             v,
             out: out.dst(),
-            out_layout: Layout::dense(&shape),
+            out_layout: HeadLayout::dense(&shape),
             lse: &mut lse,
             scratch: &mut scratch,
         };
@@ -324,7 +324,7 @@ fn check(case: Case) {
             [dq, dk, dv] => Grads::Separate { q: (dq.dst(), lq), k: (dk.dst(), lk), v: (dv.dst(), lv) },
             _ => unreachable!(),
         };
-        let dense = Layout::dense(&shape);
+        let dense = HeadLayout::dense(&shape);
         let kernel = AttentionBackward {
             shape,
             mask,
@@ -333,8 +333,8 @@ fn check(case: Case) {
             q,
             k,
             v,
-            out: View { data: out.src(), layout: dense },
-            dout: View { data: dout.src(), layout: dense },
+            out: HeadView { data: out.src(), layout: dense },
+            dout: HeadView { data: dout.src(), layout: dense },
             lse: &lse,
             grads: targets,
             scratch: &mut scratch,
@@ -400,9 +400,9 @@ fn many_heads() {
 
 fn edges(shapes: &[(usize, usize, usize, usize)]) {
     for &(batch, heads, time, dim) in shapes {
-        for mask in [Mask::Causal, Mask::Full] {
+        for mask in [AttentionMask::Causal, AttentionMask::Full] {
             for compute in COMPUTES {
-                let (shape, storage) = (Shape { batch, heads, time, dim }, operand_format(compute));
+                let (shape, storage) = (HeadShape { batch, heads, time, dim }, operand_format(compute));
                 check(Case { shape, mask, storage, compute, packing: Packing::Packed });
             }
         }
@@ -414,26 +414,26 @@ proptest! {
     #[test]
     fn any_shape(batch in 1usize..3, heads in 1usize..4, time in 1usize..150, dim in 1usize..70, causal in any::<bool>(),
                  storage in 0usize..3, compute in 0usize..5, packed in any::<bool>()) {
-        let mask = if causal { Mask::Causal } else { Mask::Full };
+        let mask = if causal { AttentionMask::Causal } else { AttentionMask::Full };
         let packing = if packed { Packing::Packed } else { Packing::Separate };
         let storage = STORAGES[storage];
         // 16-bit storage is computed in its own format; f32 in any.
         let own = COMPUTES.into_iter().find(|&c| operand_format(c) == storage);
         let compute = if storage == Storage::F32 { COMPUTES[compute] } else { own.unwrap() };
-        check(Case { shape: Shape { batch, heads, time, dim }, mask, storage, compute, packing });
+        check(Case { shape: HeadShape { batch, heads, time, dim }, mask, storage, compute, packing });
     }
 }
 
 #[test]
 fn a_long_sequence_with_growing_scores() {
     // Every block has a larger maximum than the one before, so every block rescales.
-    let shape = Shape { batch: 1, heads: 1, time: 256, dim: 1 };
+    let shape = HeadShape { batch: 1, heads: 1, time: 256, dim: 1 };
     let q = vec![1.0; 256];
     let k: Vec<f32> = (0..256).map(|t| t as f32 / 4.0).collect();
     let v: Vec<f32> = (0..256).map(|t| (t % 7) as f32).collect();
     let case = Case {
         shape,
-        mask: Mask::Full,
+        mask: AttentionMask::Full,
         storage: Storage::F32,
         compute: ProductFormat::F32,
         packing: Packing::Separate,
@@ -442,12 +442,12 @@ fn a_long_sequence_with_growing_scores() {
     let reference = forward(&case, Unit::Vector, [&values(&q), &values(&k), &values(&v)]);
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; 256], vec![0.0; 256]);
-        let layout = Layout::dense(&shape);
+        let layout = HeadLayout::dense(&shape);
         let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
-        let view = |x| View { data: Src::F32(x), layout };
+        let view = |x| HeadView { data: Src::F32(x), layout };
         AttentionForward {
             shape,
-            mask: Mask::Full,
+            mask: AttentionMask::Full,
             scale: 1.0,
             compute: ProductFormat::F32,
             q: view(&q),
@@ -467,19 +467,19 @@ fn a_long_sequence_with_growing_scores() {
 
 #[test]
 fn nan_in_one_head_stays_in_it_and_shows() {
-    let shape = Shape { batch: 1, heads: 2, time: 70, dim: 8 };
+    let shape = HeadShape { batch: 1, heads: 2, time: 70, dim: 8 };
     let count = 70 * 16;
     let mut q = random(1, count, 1.0);
     q[row(&shape, 0, 3, 1)][0] = f32::NAN;
     let (k, v) = (random(2, count, 1.0), random(3, count, 1.0));
     for isa in isas() {
         let (mut out, mut lse) = (vec![0.0; count], vec![0.0; 140]);
-        let layout = Layout::dense(&shape);
+        let layout = HeadLayout::dense(&shape);
         let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
-        let view = |x| View { data: Src::F32(x), layout };
+        let view = |x| HeadView { data: Src::F32(x), layout };
         AttentionForward {
             shape,
-            mask: Mask::Causal,
+            mask: AttentionMask::Causal,
             scale: 1.0,
             compute: ProductFormat::F32,
             q: view(&q),
@@ -501,26 +501,26 @@ fn nan_in_one_head_stays_in_it_and_shows() {
 
 #[test]
 fn overlapping_or_short_tensors_are_errors() {
-    let shape = Shape { batch: 2, heads: 2, time: 3, dim: 4 };
-    assert!(Layout::dense(&shape).is_disjoint(&shape, None));
-    let packed = Layout::packed(0, &shape);
+    let shape = HeadShape { batch: 2, heads: 2, time: 3, dim: 4 };
+    assert!(HeadLayout::dense(&shape).is_disjoint(&shape, None));
+    let packed = HeadLayout::packed(0, &shape);
     assert!(packed.is_disjoint(&shape, Some(8)) && packed.is_disjoint(&shape, Some(16)));
     assert!(!packed.is_disjoint(&shape, Some(4)) && !packed.is_disjoint(&shape, Some(0)));
     // [B, T, H, 3, D].
-    let inner = Layout { offset: 0, batch: 72, time: 24, head: 12 };
+    let inner = HeadLayout { offset: 0, batch: 72, time: 24, head: 12 };
     assert!(inner.is_disjoint(&shape, Some(4)) && inner.is_disjoint(&shape, Some(8)));
-    assert!(!Layout { head: 3, ..Layout::dense(&shape) }.is_disjoint(&shape, None));
-    assert!(!Layout { time: 0, ..Layout::dense(&shape) }.is_disjoint(&shape, None));
+    assert!(!HeadLayout { head: 3, ..HeadLayout::dense(&shape) }.is_disjoint(&shape, None));
+    assert!(!HeadLayout { time: 0, ..HeadLayout::dense(&shape) }.is_disjoint(&shape, None));
 
     let x = vec![0.0; 48];
     let (mut out, mut lse) = (vec![0.0; 48], vec![0.0; 12]);
     let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
     let mut run = |shape, out_layout, q: &[f32]| {
-        let layout = Layout::dense(&Shape { batch: 2, heads: 2, time: 3, dim: 4 });
-        let view = |x| View { data: Src::F32(x), layout };
+        let layout = HeadLayout::dense(&HeadShape { batch: 2, heads: 2, time: 3, dim: 4 });
+        let view = |x| HeadView { data: Src::F32(x), layout };
         AttentionForward {
             shape,
-            mask: Mask::Full,
+            mask: AttentionMask::Full,
             scale: 1.0,
             compute: ProductFormat::F32,
             q: view(q),
@@ -533,10 +533,10 @@ fn overlapping_or_short_tensors_are_errors() {
         }
         .run(isas()[0], &pool(1))
     };
-    let layout = Layout::dense(&shape);
+    let layout = HeadLayout::dense(&shape);
     assert!(run(shape, layout, &x).is_ok());
     assert!(run(shape, layout, &x[..47]).is_err());
-    assert!(run(shape, Layout { time: 4, ..layout }, &x).is_err());
-    assert!(run(shape, Layout { offset: 1, ..layout }, &x).is_err());
-    assert!(run(Shape { batch: 0, ..shape }, layout, &x).is_err());
+    assert!(run(shape, HeadLayout { time: 4, ..layout }, &x).is_err());
+    assert!(run(shape, HeadLayout { offset: 1, ..layout }, &x).is_err());
+    assert!(run(HeadShape { batch: 0, ..shape }, layout, &x).is_err());
 }

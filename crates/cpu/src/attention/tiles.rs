@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::forward::Running;
 use super::{
-    BLOCK, Mask, Shape, View, backward, forward, load_rows, operand_format, padded, score_row, visible,
+    AttentionMask, BLOCK, HeadShape, HeadView, backward, forward, load_rows, operand_format, padded,
+    score_row, visible,
 };
 use crate::gemm::{Along, Data, Gather, Source, TileUnit};
 use crate::rows::storage::{Src, Storage};
@@ -38,7 +39,7 @@ fn data(src: Src<'_>) -> Data<'_> {
 }
 
 /// The positions of one head: a line each, along which its elements run.
-fn positions<'a>(view: &View<'a>, (batch, head): (usize, usize), along: Along) -> Source<'a> {
+fn positions<'a>(view: &HeadView<'a>, (batch, head): (usize, usize), along: Along) -> Source<'a> {
     let gather = Gather::Strided { line: view.layout.time, position: 1 };
     Source { data: data(view.data), base: view.layout.row(batch, 0, head), gather, along }
 }
@@ -89,7 +90,7 @@ fn right<'a>(
 }
 
 /// A matrix of f32 of which a product fills 32 × 32.
-struct Place<'a> {
+struct Block<'a> {
     values: &'a mut [f32],
     /// Distance between rows.
     row: usize,
@@ -106,7 +107,7 @@ fn multiply(
     a: (Panels<'_>, usize),
     b: (Panels<'_>, usize),
     steps: Range<usize>,
-    to: Place<'_>,
+    to: Block<'_>,
 ) {
     let step = unit.planes() * SIDE * SIDE;
     let start = |(panels, panel): (Panels<'_>, usize)| {
@@ -122,7 +123,7 @@ fn multiply(
 }
 
 /// f32 elements that one worker needs forward.
-pub(super) fn forward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
+pub(super) fn forward_len(unit: &dyn TileUnit, shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Keys and values of all positions, queries of a block, probabilities; scores and sums.
     2 * packed_len(unit, time, width)
@@ -171,11 +172,11 @@ impl Body for Forward<'_> {
             for key_block in 0..head.seen_by(block) {
                 let (key, present) = head.shape.block(key_block);
                 let place = key_block * block_len..(key_block + 1) * block_len;
-                let diagonal = head.mask == Mask::Causal && key_block == block;
+                let diagonal = head.mask == AttentionMask::Causal && key_block == block;
                 let k_steps = present.div_ceil(SIDE);
                 let panels = packed(&mut keys[place.clone()], d_steps);
                 for (i, j) in quarters(count, present, diagonal) {
-                    let to = Place { values: scores, row: BLOCK, panel: (i, j), add: false };
+                    let to = Block { values: scores, row: BLOCK, panel: (i, j), add: false };
                     multiply(unit, (queries, i), (panels, j), 0..d_steps, to);
                 }
                 running.block::<C>(&head, (first, count), (key, present), scores, sums, |row, limit| {
@@ -186,7 +187,7 @@ impl Body for Forward<'_> {
                 for i in 0..count.div_ceil(SIDE) {
                     let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
                     for j in 0..d_panels {
-                        let to = Place { values: sums, row: width, panel: (i, j), add: key_block > 0 };
+                        let to = Block { values: sums, row: width, panel: (i, j), add: key_block > 0 };
                         multiply(unit, (left, i), (right, j), steps.clone(), to);
                     }
                 }
@@ -204,7 +205,7 @@ fn quarters(rows: usize, columns: usize, diagonal: bool) -> impl Iterator<Item =
 }
 
 /// f32 elements that one worker needs backward.
-pub(super) fn backward_len(unit: &dyn TileUnit, shape: &Shape) -> usize {
+pub(super) fn backward_len(unit: &dyn TileUnit, shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
     // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block of keys as rows and as
     // columns and of values; probabilities and gradients of scores, transposed, and those also as they are; both before
@@ -284,15 +285,15 @@ impl Body for Backward<'_> {
             for block in head.query_blocks(key_block) {
                 let (first, count) = head.shape.block(block);
                 let place = block * one..(block + 1) * one;
-                let diagonal = head.mask == Mask::Causal && block == key_block;
+                let diagonal = head.mask == AttentionMask::Causal && block == key_block;
                 let (q_steps, k_steps) = (count.div_ceil(SIDE), present.div_ceil(SIDE));
                 let queries = packed(&mut query_rows[place.clone()], d_panels);
                 let d_out = packed(&mut d_out_rows[place.clone()], d_panels);
                 // Scores, and the gradients of probabilities.
                 for (i, j) in quarters(count, present, diagonal) {
-                    let to = Place { values: p, row: BLOCK, panel: (i, j), add: false };
+                    let to = Block { values: p, row: BLOCK, panel: (i, j), add: false };
                     multiply(unit, (queries, i), (keys, j), 0..d_panels, to);
-                    let to = Place { values: ds, row: BLOCK, panel: (i, j), add: false };
+                    let to = Block { values: ds, row: BLOCK, panel: (i, j), add: false };
                     multiply(unit, (d_out, i), (values, j), 0..d_panels, to);
                 }
                 for i in 0..count {
@@ -310,16 +311,16 @@ impl Body for Backward<'_> {
                 let d_out = packed(&mut d_out_columns[place], q_steps);
                 for (i, j) in (0..k_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
                     let steps = if diagonal { i } else { 0 }..q_steps;
-                    let to = Place { values: d_values, row: width, panel: (i, j), add: true };
+                    let to = Block { values: d_values, row: width, panel: (i, j), add: true };
                     multiply(unit, (p_t, i), (d_out, j), steps.clone(), to);
-                    let to = Place { values: d_keys, row: width, panel: (i, j), add: true };
+                    let to = Block { values: d_keys, row: width, panel: (i, j), add: true };
                     multiply(unit, (ds_t, i), (q, j), steps, to);
                 }
                 // dq += ds·k.
                 for (i, j) in (0..q_steps).flat_map(|i| (0..d_panels).map(move |j| (i, j))) {
                     let steps = 0..if diagonal { k_steps.min(i + 1) } else { k_steps };
                     let values = &mut d_queries[first * width..(first + BLOCK) * width];
-                    let to = Place { values, row: width, panel: (i, j), add: true };
+                    let to = Block { values, row: width, panel: (i, j), add: true };
                     multiply(unit, (ds_packed, i), (keys_t, j), steps, to);
                 }
             }

@@ -1,6 +1,6 @@
 //! What multiplies blocks: vectors or tiles.
 
-use super::{Shape, backward, forward, tiles};
+use super::{HeadShape, backward, forward, tiles};
 use crate::gemm::TileUnit;
 use crate::isa::Isa;
 use crate::rows::dispatch;
@@ -8,9 +8,9 @@ use crate::rows::dispatch;
 /// A way to compute a head.
 pub(super) trait Unit: Copy + Sync {
     /// f32 elements of scratch that a worker needs for a forward head.
-    fn forward_len(self, shape: &Shape) -> usize;
+    fn forward_len(self, shape: &HeadShape) -> usize;
     /// f32 elements of scratch that a worker needs for a backward head, without the gradients of the queries.
-    fn backward_len(self, shape: &Shape) -> usize;
+    fn backward_len(self, shape: &HeadShape) -> usize;
     /// Computes a head.
     fn forward(self, isa: Isa, head: forward::Head<'_>);
     /// Computes the gradients of a head.
@@ -22,10 +22,10 @@ pub(super) trait Unit: Copy + Sync {
 pub(super) struct Vectors;
 
 impl Unit for Vectors {
-    fn forward_len(self, shape: &Shape) -> usize {
+    fn forward_len(self, shape: &HeadShape) -> usize {
         forward::vector_len(shape)
     }
-    fn backward_len(self, shape: &Shape) -> usize {
+    fn backward_len(self, shape: &HeadShape) -> usize {
         backward::vector_len(shape)
     }
     fn forward(self, isa: Isa, head: forward::Head<'_>) {
@@ -41,10 +41,10 @@ impl Unit for Vectors {
 pub(super) struct Tiles<'a>(pub &'a dyn TileUnit);
 
 impl Unit for Tiles<'_> {
-    fn forward_len(self, shape: &Shape) -> usize {
+    fn forward_len(self, shape: &HeadShape) -> usize {
         tiles::forward_len(self.0, shape)
     }
-    fn backward_len(self, shape: &Shape) -> usize {
+    fn backward_len(self, shape: &HeadShape) -> usize {
         tiles::backward_len(self.0, shape)
     }
     fn forward(self, isa: Isa, head: forward::Head<'_>) {

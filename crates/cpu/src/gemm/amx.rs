@@ -1,4 +1,4 @@
-//! The engine for AMX: products of tiles by `tdpbf16ps`, and by `tdpfp16ps` where the processor has it.
+//! The micro-kernel for AMX: products of tiles by `tdpbf16ps`, and by `tdpfp16ps` where the processor has it.
 //!
 //! `tdpbf16ps` treats bf16 subnormals (below 2^-126) as zero and flushes f32 subnormals of its sums to zero, so for
 //! bf16 operands the error bound of a product of length k carries, besides the rounding of the sum,
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::ProductFormat;
-use super::engine::{Engine, TileUnit};
+use super::micro_kernel::{MicroKernel, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::{Scheme, TileFormat};
@@ -204,7 +204,7 @@ unsafe fn step<S: Scheme>(a: *const u16, b: *const u16) {
 }
 
 // SAFETY: `Tiles::new` wants an `Isa` of that level.
-unsafe impl<S: Scheme> Engine for Amx<S> {
+unsafe impl<S: Scheme> MicroKernel for Amx<S> {
     type Unit = u16;
     const MR: usize = 32;
     const NR: usize = 32;

@@ -1,4 +1,4 @@
-//! The engine for AVX512-BF16: operands packed as for tiles, multiplied by `vdpbf16ps`, which adds two products of bf16
+//! The micro-kernel for AVX512-BF16: operands packed as for tiles, multiplied by `vdpbf16ps`, which adds two products of bf16
 //! values to an f32 in one instruction and so does twice the work of a multiply-add.
 //!
 //! `vdpbf16ps` treats subnormals as `tdpbf16ps` does, so the bound of [`super::amx`] for bf16 operands holds here.
@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::engine::{Engine, TileUnit};
+use super::micro_kernel::{MicroKernel, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::Bf16;
@@ -135,7 +135,7 @@ unsafe fn rows<const PAIR: usize>(
 }
 
 // SAFETY: `Dots::new` wants an `Isa` of that level.
-unsafe impl Engine for Dots {
+unsafe impl MicroKernel for Dots {
     type Unit = u16;
     const MR: usize = 32;
     const NR: usize = 32;

@@ -15,9 +15,9 @@ pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dot;
 mod element;
-mod engine;
 #[cfg(target_arch = "x86_64")]
 mod in_place;
+mod micro_kernel;
 mod pack;
 mod plan;
 mod run;
@@ -36,10 +36,10 @@ mod vector;
 pub use scratch::Scratch;
 pub use source::Data;
 
-pub(crate) use engine::TileUnit;
+pub(crate) use micro_kernel::{MicroKernel, TileUnit};
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
-pub(crate) use sink::{OutRows, Sink, Target};
+pub(crate) use sink::{Destination, OutRows, Sink};
 pub(crate) use source::{Along, Gather, Source, Window};
 
 use halfstep_graph::Split;
@@ -184,11 +184,11 @@ impl DataMut<'_> {
         }
     }
 
-    pub(crate) fn target(&mut self) -> Target {
+    pub(crate) fn target(&mut self) -> Destination {
         match self {
-            DataMut::F32(d) => Target::F32(d.as_mut_ptr()),
-            DataMut::Bf16(d) => Target::Bf16(d.as_mut_ptr()),
-            DataMut::F16(d) => Target::F16(d.as_mut_ptr()),
+            DataMut::F32(d) => Destination::F32(d.as_mut_ptr()),
+            DataMut::Bf16(d) => Destination::Bf16(d.as_mut_ptr()),
+            DataMut::F16(d) => Destination::F16(d.as_mut_ptr()),
         }
     }
 }
@@ -385,10 +385,10 @@ fn packing(batch: [usize; 2], strides: [usize; 2]) -> Packing {
     if same { Packing::Once } else { Packing::PerJob }
 }
 
-/// Runs `$body` with `$engine` bound to the engine that multiplies packed tiles for an instruction set and a compute format, or
+/// Runs `$body` with `$micro_kernel` bound to what multiplies packed tiles for an instruction set and a compute format, or
 /// `$other` where there is none.
 macro_rules! with_tiles {
-    ($isa:expr, $compute:expr, $engine:ident => $body:expr, else $other:expr) => {{
+    ($isa:expr, $compute:expr, $micro_kernel:ident => $body:expr, else $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
             use $crate::gemm::{ProductFormat, amx, dot, scheme};
@@ -396,10 +396,10 @@ macro_rules! with_tiles {
             let tiles = amx::Tiles::new($isa).filter(|_| compute != ProductFormat::F32);
             if let Some(tiles) = tiles {
                 scheme::with_scheme!(compute, tiles.takes_f16(), S => {
-                    let $engine = amx::Amx::<S>::new(tiles);
+                    let $micro_kernel = amx::Amx::<S>::new(tiles);
                     $body
                 }, else unreachable!("f32 has no tiles"))
-            } else if let Some($engine) = dot::Dots::new($isa).filter(|_| compute == ProductFormat::Bf16) {
+            } else if let Some($micro_kernel) = dot::Dots::new($isa).filter(|_| compute == ProductFormat::Bf16) {
                 $body
             } else {
                 $other
@@ -414,55 +414,55 @@ macro_rules! with_tiles {
 }
 pub(crate) use with_tiles;
 
-/// Runs `$body` with `$engine` bound to the engine for an instruction set and a compute format.
-macro_rules! with_engine {
-    ($isa:expr, $compute:expr, $engine:ident => $body:expr) => {
-        with_tiles!($isa, $compute, $engine => $body, else {
+/// Runs `$body` with `$micro_kernel` bound to the micro-kernel for an instruction set and a compute format.
+macro_rules! with_micro_kernel {
+    ($isa:expr, $compute:expr, $micro_kernel:ident => $body:expr) => {
+        with_tiles!($isa, $compute, $micro_kernel => $body, else {
             #[cfg(target_arch = "x86_64")]
-            if let Some($engine) = vector::Avx512::new($isa) {
+            if let Some($micro_kernel) = vector::Avx512::new($isa) {
                 $body
-            } else if let Some($engine) = vector::Avx2::new($isa) {
+            } else if let Some($micro_kernel) = vector::Avx2::new($isa) {
                 $body
             } else {
                 debug_assert_eq!($isa.level(), Level::Portable);
-                let $engine = engine::Portable;
+                let $micro_kernel = micro_kernel::Portable;
                 $body
             }
             #[cfg(not(target_arch = "x86_64"))]
             {
-                let $engine = engine::Portable;
+                let $micro_kernel = micro_kernel::Portable;
                 $body
             }
         })
     };
 }
 
-/// Computes a checked problem on the engine for instruction set and compute format.
+/// Computes a checked problem by the micro-kernel for instruction set and compute format.
 pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents, operands: Operands) {
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return;
     }
     let threads = ctx.pool.threads();
-    with_engine!(ctx.isa, problem.compute, engine => {
-        let mut plan = make_plan(engine, extents, operands, threads);
+    with_micro_kernel!(ctx.isa, problem.compute, micro_kernel => {
+        let mut plan = make_plan(micro_kernel, extents, operands, threads);
         if problem.chain.is_some() {
-            plan = with_chain(engine, plan);
+            plan = with_chain(micro_kernel, plan);
         }
-        run::run(engine, ctx, problem, &plan);
+        run::run(micro_kernel, ctx, problem, &plan);
     });
 }
 
-fn make_plan<E: engine::Engine>(_: E, extents: Extents, operands: Operands, threads: usize) -> Plan {
-    Plan::new::<E>(extents, operands, threads)
+fn make_plan<M: MicroKernel>(_: M, extents: Extents, operands: Operands, threads: usize) -> Plan {
+    Plan::new::<M>(extents, operands, threads)
 }
 
-fn with_chain<E: engine::Engine>(_: E, plan: Plan) -> Plan {
-    plan.with_chain::<E>()
+fn with_chain<M: MicroKernel>(_: M, plan: Plan) -> Plan {
+    plan.with_chain::<M>()
 }
 
 /// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
 pub(crate) fn bf16_peak(isa: Isa) -> f64 {
-    with_tiles!(isa, ProductFormat::Bf16, engine => engine::peak(engine), else 0.0)
+    with_tiles!(isa, ProductFormat::Bf16, micro_kernel => micro_kernel::peak(micro_kernel), else 0.0)
 }
 
 /// Bytes of scratch for a problem of these extents, `chained` if a chain continues its results.
@@ -477,9 +477,9 @@ pub(crate) fn bytes(
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return 0;
     }
-    with_engine!(isa, compute, engine => {
-        let plan = make_plan(engine, extents, operands, threads);
-        if chained { with_chain(engine, plan) } else { plan }.bytes(threads)
+    with_micro_kernel!(isa, compute, micro_kernel => {
+        let plan = make_plan(micro_kernel, extents, operands, threads);
+        if chained { with_chain(micro_kernel, plan) } else { plan }.bytes(threads)
     })
 }
 

@@ -4,7 +4,7 @@
 //! and the instruction set alone. The grid of jobs may also depend on the number of threads: that changes who
 //! computes an element, not how.
 
-use super::engine::{Engine, panel_units};
+use super::micro_kernel::{MicroKernel, panel_units};
 use super::run::TURNS;
 use super::scratch::whole_lines;
 
@@ -80,41 +80,41 @@ const PART_MIN: usize = 2048;
 
 impl Plan {
     /// Cuts a product for `threads` threads.
-    pub(crate) fn new<E: Engine>(extents: Extents, operands: Operands, threads: usize) -> Plan {
+    pub(crate) fn new<M: MicroKernel>(extents: Extents, operands: Operands, threads: usize) -> Plan {
         let Extents { batches, m, n, k } = extents;
         let (parts, part) = split_k(extents);
-        let kc = part.div_ceil(part.div_ceil(E::KC).max(1)).next_multiple_of(32);
+        let kc = part.div_ceil(part.div_ceil(M::KC).max(1)).next_multiple_of(32);
 
-        let unit = size_of::<E::Unit>();
+        let unit = size_of::<M::Unit>();
         let whole = |outer: usize, panel| {
-            panel_units::<E>(outer.next_multiple_of(panel), k.next_multiple_of(32)) * unit
+            panel_units::<M>(outer.next_multiple_of(panel), k.next_multiple_of(32)) * unit
         };
-        let (whole_a, whole_b) = (whole(m, E::MR), whole(n, E::NR));
-        let resident_columns = match E::RESIDENT_B {
+        let (whole_a, whole_b) = (whole(m, M::MR), whole(n, M::NR));
+        let resident_columns = match M::RESIDENT_B {
             0 => 1024,
-            units => (units / (k.max(1) * E::PARTS)).max(512),
+            units => (units / (k.max(1) * M::PARTS)).max(512),
         };
-        let mut columns = even(n, resident_columns, E::NR);
-        let once = operands.b == Packing::Once && parts == 1 && m > E::MC && whole_b <= SHARED_LIMIT;
+        let mut columns = even(n, resident_columns, M::NR);
+        let once = operands.b == Packing::Once && parts == 1 && m > M::MC && whole_b <= SHARED_LIMIT;
         // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many rows as it can.
         let (mut rows, rows_min) = match once {
-            true => (even(m, E::MC, E::MR), (E::MC / 2).next_multiple_of(E::MR).max(E::MR)),
-            false => (even(m, if parts > 1 { 512 } else { 1024 }, E::MR), E::MC),
+            true => (even(m, M::MC, M::MR), (M::MC / 2).next_multiple_of(M::MR).max(M::MR)),
+            false => (even(m, if parts > 1 { 512 } else { 1024 }, M::MR), M::MC),
         };
         let jobs = |rows: usize, columns: usize| batches * parts * m.div_ceil(rows) * n.div_ceil(columns);
         while jobs(rows, columns) < 3 * threads && threads > 1 {
             if rows > rows_min {
-                rows = (rows / 2).next_multiple_of(E::MR).max(rows_min);
-            } else if columns > 4 * E::NR {
-                columns = (columns / 2).next_multiple_of(E::NR);
+                rows = (rows / 2).next_multiple_of(M::MR).max(rows_min);
+            } else if columns > 4 * M::NR {
+                columns = (columns / 2).next_multiple_of(M::NR);
             } else {
                 break;
             }
         }
         let (row_jobs, column_jobs) = (m.div_ceil(rows), n.div_ceil(columns));
         // Tiles outrun the packing of A: do it once, in wide chunks, where each strip would be packed several times or
-        // is read across its lines. (Vector engines take longer for the products than packing can matter.)
-        let a_once = E::RESIDENT_B > 0
+        // is read across its lines. (Vector micro-kernels take longer for the products than packing can matter.)
+        let a_once = M::RESIDENT_B > 0
             && operands.a == Packing::Once
             && once
             && (column_jobs > 1 || !operands.a_rows_run)
@@ -122,7 +122,7 @@ impl Plan {
         let blocks = k.div_ceil(kc.max(1)).max(1);
         let pack_width = (n * blocks / (3 * threads)).next_multiple_of(128).clamp(128, 512);
         let packing = |once| if once { Packing::Once } else { Packing::PerJob };
-        let tile = E::MR * E::NR;
+        let tile = M::MR * M::NR;
         let job_sums = if kc < part || parts > 1 { rows * columns } else { TURNS * tile };
         let f32s = |count: usize| whole_lines(count * size_of::<f32>());
         Plan {
@@ -142,9 +142,9 @@ impl Plan {
             sums: if parts > 1 { batches * parts * row_jobs * column_jobs * f32s(job_sums) } else { 0 },
             worker_a: match a_once {
                 true => 0,
-                false => whole_lines(panel_units::<E>(E::MC.min(rows.next_multiple_of(E::MR)), kc) * unit),
+                false => whole_lines(panel_units::<M>(M::MC.min(rows.next_multiple_of(M::MR)), kc) * unit),
             },
-            worker_b: if once { 0 } else { whole_lines(panel_units::<E>(columns, kc) * unit) },
+            worker_b: if once { 0 } else { whole_lines(panel_units::<M>(columns, kc) * unit) },
             worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
             strip_columns: 0,
             worker_strip: 0,
@@ -152,9 +152,9 @@ impl Plan {
     }
 
     /// The same, for results that a chain continues block by block.
-    pub(crate) fn with_chain<E: Engine>(self) -> Plan {
-        let strip_columns = even(self.columns, (STRIP / E::MC).max(E::NR), E::NR);
-        let worker_strip = whole_lines(E::MC * strip_columns * size_of::<f32>());
+    pub(crate) fn with_chain<M: MicroKernel>(self) -> Plan {
+        let strip_columns = even(self.columns, (STRIP / M::MC).max(M::NR), M::NR);
+        let worker_strip = whole_lines(M::MC * strip_columns * size_of::<f32>());
         Plan { strip_columns, worker_strip, ..self }
     }
 

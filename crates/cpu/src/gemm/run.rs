@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::engine::{Engine, panel_units};
+use super::micro_kernel::{MicroKernel, panel_units};
 use super::plan::{Packing, Plan};
-use super::sink::{OutRows, Sink, Target};
+use super::sink::{Destination, OutRows, Sink};
 use super::source::Source;
 use super::{Ctx, ProductFormat};
 use crate::isa::Kernel;
@@ -49,9 +49,9 @@ unsafe impl Sync for Regions {}
 // SAFETY: as above.
 unsafe impl Send for Regions {}
 
-/// Computes `problem` as `plan` says, which was made for the same engine and no more threads than the pool has.
-pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
-    let engine = engine.for_left(&problem.a, problem.compute, plan.extents.k);
+/// Computes `problem` as `plan` says, which was made for the same micro-kernel and no more threads than the pool has.
+pub(crate) fn run<M: MicroKernel>(micro_kernel: M, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
+    let micro_kernel = micro_kernel.for_left(&problem.a, problem.compute, plan.extents.k);
     let base = ctx.scratch.take(plan.bytes(ctx.pool.threads()));
     // SAFETY: `take` gave as many bytes as the plan needs in all.
     let regions = unsafe {
@@ -71,17 +71,17 @@ pub(crate) fn run<E: Engine>(engine: E, ctx: &mut Ctx<'_>, problem: &Problem<'_>
     };
     let (chunks_a, chunks_b) = (chunks(plan.pack_a, e.m), chunks(plan.pack_b, e.n));
     for_each(ctx.pool, work, chunks_a + chunks_b, &|_, chunk| match chunk.checked_sub(chunks_a) {
-        None => pack_shared::<E, true>(engine, problem, plan, regions, chunk),
-        Some(chunk) => pack_shared::<E, false>(engine, problem, plan, regions, chunk),
+        None => pack_shared::<M, true>(micro_kernel, problem, plan, regions, chunk),
+        Some(chunk) => pack_shared::<M, false>(micro_kernel, problem, plan, regions, chunk),
     });
     for_each(ctx.pool, work, plan.jobs(), &|worker, job| {
-        engine.prepare();
-        engine.enter(Job { engine, problem, plan, regions, worker, job });
+        micro_kernel.prepare();
+        micro_kernel.enter(Job { micro_kernel, problem, plan, regions, worker, job });
     });
     if plan.parts > 1 {
-        let tiles_per_job = plan.rows.div_ceil(E::MR);
+        let tiles_per_job = plan.rows.div_ceil(M::MR);
         for_each(ctx.pool, work, plan.jobs() / plan.parts * tiles_per_job, &|worker, chunk| {
-            engine.enter(AddParts { engine, problem, plan, regions, worker, chunk });
+            micro_kernel.enter(AddParts { micro_kernel, problem, plan, regions, worker, chunk });
         });
     }
 }
@@ -109,51 +109,51 @@ impl Problem<'_> {
     }
 }
 
-struct Pack<'a, E: Engine, const IS_A: bool> {
-    engine: E,
+struct Pack<'a, M: MicroKernel, const IS_A: bool> {
+    micro_kernel: M,
     source: &'a Source<'a>,
     compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
-    to: &'a mut [E::Unit],
+    to: &'a mut [M::Unit],
 }
 
-impl<E: Engine, const IS_A: bool> Kernel for Pack<'_, E, IS_A> {
+impl<M: MicroKernel, const IS_A: bool> Kernel for Pack<'_, M, IS_A> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Pack { engine, source, compute, outer, k, to } = self;
+        let Pack { micro_kernel, source, compute, outer, k, to } = self;
         match IS_A {
-            true => engine.pack_a(source, compute, outer, k, to),
-            false => engine.pack_b(source, compute, outer, k, to),
+            true => micro_kernel.pack_a(source, compute, outer, k, to),
+            false => micro_kernel.pack_b(source, compute, outer, k, to),
         }
     }
 }
 
-// Packing is long code that several kernels need: compiled once per engine and called.
+// Packing is long code that several kernels need: compiled once per micro-kernel and called.
 #[inline(never)]
-pub(crate) fn pack_a<E: Engine>(
-    engine: E,
+pub(crate) fn pack_a<M: MicroKernel>(
+    micro_kernel: M,
     source: &Source<'_>,
     compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
-    to: &mut [E::Unit],
+    to: &mut [M::Unit],
 ) {
-    engine.enter(Pack::<E, true> { engine, source, compute, outer, k, to });
+    micro_kernel.enter(Pack::<M, true> { micro_kernel, source, compute, outer, k, to });
 }
 
 #[inline(never)]
-pub(crate) fn pack_b<E: Engine>(
-    engine: E,
+pub(crate) fn pack_b<M: MicroKernel>(
+    micro_kernel: M,
     source: &Source<'_>,
     compute: ProductFormat,
     outer: Range<usize>,
     k: Range<usize>,
-    to: &mut [E::Unit],
+    to: &mut [M::Unit],
 ) {
-    engine.enter(Pack::<E, false> { engine, source, compute, outer, k, to });
+    micro_kernel.enter(Pack::<M, false> { micro_kernel, source, compute, outer, k, to });
 }
 
 /// A block of finished sums and its place in the output.
@@ -169,36 +169,36 @@ struct Finished {
 impl Finished {
     /// The `count` rows from row `from` of the block on.
     #[inline(always)]
-    fn part<E: Engine>(&self, from: usize, count: usize) -> Finished {
-        let sums = self.sums.wrapping_add(from * E::NR);
+    fn part<M: MicroKernel>(&self, from: usize, count: usize) -> Finished {
+        let sums = self.sums.wrapping_add(from * M::NR);
         Finished { sums, rows: (self.rows.0 + from, count), columns: self.columns }
     }
 }
 
-struct Store<'a, E> {
-    engine: PhantomData<E>,
+struct Store<'a, M> {
+    micro_kernel: PhantomData<M>,
     sink: &'a Sink<'a>,
     block: Finished,
 }
 
-impl<E: Engine> Kernel for Store<'_, E> {
+impl<M: MicroKernel> Kernel for Store<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let Finished { sums, rows, columns } = self.block;
         // SAFETY: whoever calls `store` vouches for it.
-        unsafe { self.sink.store(sums, E::NR, rows, columns) }
+        unsafe { self.sink.store(sums, M::NR, rows, columns) }
     }
 }
 
 /// Writes a block to the output.
 ///
 /// # Safety
-/// As [`Sink::store`] with rows of [`Engine::NR`] sums.
+/// As [`Sink::store`] with rows of [`MicroKernel::NR`] sums.
 #[inline(never)]
-unsafe fn store<E: Engine>(engine: E, sink: &Sink<'_>, block: Finished) {
-    engine.enter(Store::<E> { engine: PhantomData, sink, block });
+unsafe fn store<M: MicroKernel>(micro_kernel: M, sink: &Sink<'_>, block: Finished) {
+    micro_kernel.enter(Store::<M> { micro_kernel: PhantomData, sink, block });
 }
 
 /// Finished results on their way to a chain: a block of f32 in a worker's own memory.
@@ -227,7 +227,7 @@ impl<'a> Strip<'a> {
         columns: Range<usize>,
     ) -> Strip<'a> {
         let sink = Sink {
-            target: Target::F32(memory),
+            target: Destination::F32(memory),
             base: 0,
             rows: OutRows::Strided(columns.len()),
             bias: whole.bias.map(|bias| &bias[columns.clone()]),
@@ -267,45 +267,45 @@ fn strip_memory(plan: &Plan, regions: Regions, worker: usize) -> *mut f32 {
 }
 
 /// Packs some panels of one k block of the A or B that all jobs share: `[k block][panel]`.
-fn pack_shared<E: Engine, const IS_A: bool>(
-    engine: E,
+fn pack_shared<M: MicroKernel, const IS_A: bool>(
+    micro_kernel: M,
     problem: &Problem<'_>,
     plan: &Plan,
     regions: Regions,
     chunk: usize,
 ) {
     let (whole, panel, region) = match IS_A {
-        true => (plan.extents.m, E::MR, regions.shared_a),
-        false => (plan.extents.n, E::NR, regions.shared_b),
+        true => (plan.extents.m, M::MR, regions.shared_a),
+        false => (plan.extents.n, M::NR, regions.shared_b),
     };
     let groups = whole.div_ceil(plan.pack_width);
     let (block, group) = (chunk / groups, chunk % groups);
     let k = block * plan.kc..((block + 1) * plan.kc).min(plan.extents.k);
     let outer = group * plan.pack_width..((group + 1) * plan.pack_width).min(whole);
-    let at = shared_offset::<E>(whole, panel, k.clone(), outer.start);
+    let at = shared_offset::<M>(whole, panel, k.clone(), outer.start);
     // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
     let to = unsafe {
-        let start = region.cast::<E::Unit>().add(at);
-        std::slice::from_raw_parts_mut(start, outer.len().div_ceil(panel) * panel_units::<E>(panel, k.len()))
+        let start = region.cast::<M::Unit>().add(at);
+        std::slice::from_raw_parts_mut(start, outer.len().div_ceil(panel) * panel_units::<M>(panel, k.len()))
     };
     match IS_A {
-        true => pack_a(engine, &problem.a, problem.compute, outer, k, to),
-        false => pack_b(engine, &problem.b, problem.compute, outer, k, to),
+        true => pack_a(micro_kernel, &problem.a, problem.compute, outer, k, to),
+        false => pack_b(micro_kernel, &problem.b, problem.compute, outer, k, to),
     }
 }
 
 /// Where the panel that begins at `outer` begins in the k block `k` of an operand packed once, in units. `whole` is
 /// the operand's outer extent and `panel` the width of its panels.
 #[inline(always)]
-fn shared_offset<E: Engine>(whole: usize, panel: usize, k: Range<usize>, outer: usize) -> usize {
-    // All blocks before are whole, and a whole block has a multiple of every engine's step.
-    panel_units::<E>(whole.next_multiple_of(panel), k.start)
-        + outer / panel * panel_units::<E>(panel, k.len())
+fn shared_offset<M: MicroKernel>(whole: usize, panel: usize, k: Range<usize>, outer: usize) -> usize {
+    // All blocks before are whole, and a whole block has a multiple of every micro-kernel's step.
+    panel_units::<M>(whole.next_multiple_of(panel), k.start)
+        + outer / panel * panel_units::<M>(panel, k.len())
 }
 
 /// One job: a rectangle of the output of one batch, over one part of K.
-struct Job<'a, E> {
-    engine: E,
+struct Job<'a, M> {
+    micro_kernel: M,
     problem: &'a Problem<'a>,
     plan: &'a Plan,
     regions: Regions,
@@ -325,16 +325,16 @@ fn place(plan: &Plan, job: usize) -> (usize, usize, Range<usize>, Range<usize>) 
     (batch, part, rows, columns)
 }
 
-impl<E: Engine> Kernel for Job<'_, E> {
+impl<M: MicroKernel> Kernel for Job<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Job { engine, problem, plan, regions, worker, job } = self;
+        let Job { micro_kernel, problem, plan, regions, worker, job } = self;
         let (batch, part, rows, columns) = place(plan, job);
         let (a, b, sink) = problem.batch(batch);
-        let panels = columns.len().div_ceil(E::NR);
-        let tile = E::MR * E::NR;
+        let panels = columns.len().div_ceil(M::NR);
+        let tile = M::MR * M::NR;
         // SAFETY: the region of this worker, then the parts of it, all inside what the plan asked for; a job's sums
         // lie in its own place where K is split.
         let (packed_a, packed_b, sums) = unsafe {
@@ -343,28 +343,28 @@ impl<E: Engine> Kernel for Job<'_, E> {
                 1 => own.add(plan.worker_a + plan.worker_b).cast(),
                 _ => regions.sums.add(job * (plan.sums / plan.jobs() / size_of::<f32>())),
             };
-            (own.cast::<E::Unit>(), own.add(plan.worker_a).cast::<E::Unit>(), sums)
+            (own.cast::<M::Unit>(), own.add(plan.worker_a).cast::<M::Unit>(), sums)
         };
         let strip_at = strip_memory(plan, regions, worker);
         let keep_sums = plan.kc < plan.part || plan.parts > 1;
         let k_part = part * plan.part..((part + 1) * plan.part).min(plan.extents.k);
         if k_part.is_empty() {
             // An empty sum is zero; there is one part and the sums hold at least one tile.
-            for row in rows.clone().step_by(E::MR) {
-                for column in columns.clone().step_by(E::NR) {
+            for row in rows.clone().step_by(M::MR) {
+                for column in columns.clone().step_by(M::NR) {
                     let (row_end, column_end) =
-                        ((row + E::MR).min(rows.end), (column + E::NR).min(columns.end));
+                        ((row + M::MR).min(rows.end), (column + M::NR).min(columns.end));
                     let block =
                         Finished { sums, rows: (row, row_end - row), columns: (column, column_end - column) };
                     // SAFETY: one tile of sums of this worker; the block lies inside the output and in no other job.
                     unsafe {
                         std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
                         match problem.chain {
-                            None => store(engine, &sink, block),
+                            None => store(micro_kernel, &sink, block),
                             Some(chain) => {
                                 let strip =
                                     Strip::new(chain, sink, strip_at, row..row_end, column..column_end);
-                                store(engine, &strip.sink, strip.place(block));
+                                store(micro_kernel, &strip.sink, strip.place(block));
                                 strip.finish();
                             }
                         }
@@ -379,56 +379,56 @@ impl<E: Engine> Kernel for Job<'_, E> {
         for k0 in k_part.clone().step_by(plan.kc) {
             let k = k0..(k0 + plan.kc).min(k_part.end);
             let (first, last) = (k.start == k_part.start, k.end == k_part.end);
-            let packed_k = k.len().next_multiple_of(E::STEP);
-            let b_panel = panel_units::<E>(E::NR, k.len());
-            let a_panel = panel_units::<E>(E::MR, k.len());
+            let packed_k = k.len().next_multiple_of(M::STEP);
+            let b_panel = panel_units::<M>(M::NR, k.len());
+            let a_panel = panel_units::<M>(M::MR, k.len());
             let b_block = match plan.pack_b {
                 // SAFETY: inside the region of B, which the chunks before have filled.
                 Packing::Once => unsafe {
-                    let at = shared_offset::<E>(plan.extents.n, E::NR, k.clone(), columns.start);
-                    regions.shared_b.cast::<E::Unit>().add(at)
+                    let at = shared_offset::<M>(plan.extents.n, M::NR, k.clone(), columns.start);
+                    regions.shared_b.cast::<M::Unit>().add(at)
                 },
                 Packing::PerJob => {
                     // SAFETY: this worker's room for B.
                     let to = unsafe { std::slice::from_raw_parts_mut(packed_b, panels * b_panel) };
-                    pack_b(engine, &b, problem.compute, columns.clone(), k.clone(), to);
+                    pack_b(micro_kernel, &b, problem.compute, columns.clone(), k.clone(), to);
                     packed_b
                 }
             };
-            for row0 in rows.clone().step_by(E::MC) {
-                let strip = row0..(row0 + E::MC).min(rows.end);
+            for row0 in rows.clone().step_by(M::MC) {
+                let strip = row0..(row0 + M::MC).min(rows.end);
                 let rows0 = strip.start;
-                let a_panels = strip.len().div_ceil(E::MR);
+                let a_panels = strip.len().div_ceil(M::MR);
                 let a_block = match plan.pack_a {
                     // SAFETY: inside the region of A, which the chunks before have filled.
                     Packing::Once => unsafe {
-                        let at = shared_offset::<E>(plan.extents.m, E::MR, k.clone(), strip.start);
-                        regions.shared_a.cast::<E::Unit>().add(at)
+                        let at = shared_offset::<M>(plan.extents.m, M::MR, k.clone(), strip.start);
+                        regions.shared_a.cast::<M::Unit>().add(at)
                     },
                     Packing::PerJob => {
                         // SAFETY: this worker's room for A.
                         let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
-                        pack_a(engine, &a, problem.compute, strip.clone(), k.clone(), to);
+                        pack_a(micro_kernel, &a, problem.compute, strip.clone(), k.clone(), to);
                         packed_a
                     }
                 };
                 let store_now = last && plan.parts == 1;
                 let chain = problem.chain.filter(|_| store_now);
                 // Without a chain all columns are one block.
-                let width = if chain.is_some() { plan.strip_columns / E::NR } else { panels };
+                let width = if chain.is_some() { plan.strip_columns / M::NR } else { panels };
                 for first_panel in (0..panels).step_by(width) {
                     let block_panels = first_panel..(first_panel + width).min(panels);
-                    let end = (columns.start + block_panels.end * E::NR).min(columns.end);
-                    let block_columns = columns.start + first_panel * E::NR..end;
+                    let end = (columns.start + block_panels.end * M::NR).min(columns.end);
+                    let block_columns = columns.start + first_panel * M::NR..end;
                     let strip =
                         chain.map(|chain| Strip::new(chain, sink, strip_at, strip.clone(), block_columns));
                     let to = strip.as_ref().map_or(&sink, |strip| &strip.sink);
                     for column in block_panels {
                         for row in 0..a_panels {
-                            let row1 = rows0 + row * E::MR;
-                            let column1 = columns.start + column * E::NR;
+                            let row1 = rows0 + row * M::MR;
+                            let column1 = columns.start + column * M::NR;
                             let at = match keep_sums {
-                                true => (row1 - rows.start) / E::MR * panels + column,
+                                true => (row1 - rows.start) / M::MR * panels + column,
                                 // Two places in turn: one block is stored while the next is computed.
                                 false => {
                                     turn = (turn + 1) % TURNS;
@@ -438,8 +438,8 @@ impl<E: Engine> Kernel for Job<'_, E> {
                             let acc = sums.wrapping_add(at * tile);
                             let block = Finished {
                                 sums: acc,
-                                rows: (row1, E::MR.min(rows.end - row1)),
-                                columns: (column1, E::NR.min(columns.end - column1)),
+                                rows: (row1, M::MR.min(rows.end - row1)),
+                                columns: (column1, M::NR.min(columns.end - column1)),
                             };
                             let block = strip.as_ref().map_or(block, |strip| strip.place(block));
                             let (a, b) =
@@ -447,21 +447,21 @@ impl<E: Engine> Kernel for Job<'_, E> {
                             // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the
                             // other one is pending; the block lies inside the output and in no other job.
                             unsafe {
-                                if !E::BETWEEN {
-                                    engine.tile(packed_k, a, b, acc, !first);
+                                if !M::BETWEEN {
+                                    micro_kernel.tile(packed_k, a, b, acc, !first);
                                     if store_now {
-                                        store(engine, to, block);
+                                        store(micro_kernel, to, block);
                                     }
                                     continue;
                                 }
-                                let rows_per_step = E::MR.div_ceil(packed_k / E::STEP);
+                                let rows_per_step = M::MR.div_ceil(packed_k / M::STEP);
                                 let mut stored = 0;
-                                engine.tile_between(packed_k, a, b, acc, !first, || {
+                                micro_kernel.tile_between(packed_k, a, b, acc, !first, || {
                                     if let Some(p) = &pending
                                         && stored < p.rows.1
                                     {
                                         let count = rows_per_step.min(p.rows.1 - stored);
-                                        store(engine, to, p.part::<E>(stored, count));
+                                        store(micro_kernel, to, p.part::<M>(stored, count));
                                         stored += count;
                                     }
                                 });
@@ -473,7 +473,7 @@ impl<E: Engine> Kernel for Job<'_, E> {
                         // SAFETY: with the pending one, all blocks of the strip are stored; no other job has them.
                         unsafe {
                             if let Some(block) = pending.take() {
-                                store(engine, to, block);
+                                store(micro_kernel, to, block);
                             }
                             strip.finish();
                         }
@@ -483,14 +483,14 @@ impl<E: Engine> Kernel for Job<'_, E> {
         }
         if let Some(block) = pending {
             // SAFETY: the last block, as above.
-            unsafe { store(engine, &sink, block) }
+            unsafe { store(micro_kernel, &sink, block) }
         }
     }
 }
 
 /// Adds the sums of all parts, in order, for one row of tiles of a job's rectangle.
-struct AddParts<'a, E> {
-    engine: E,
+struct AddParts<'a, M> {
+    micro_kernel: M,
     problem: &'a Problem<'a>,
     plan: &'a Plan,
     regions: Regions,
@@ -498,30 +498,30 @@ struct AddParts<'a, E> {
     chunk: usize,
 }
 
-impl<E: Engine> Kernel for AddParts<'_, E> {
+impl<M: MicroKernel> Kernel for AddParts<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let AddParts { engine, problem, plan, regions, worker, chunk } = self;
-        let tile_rows = plan.rows.div_ceil(E::MR);
+        let AddParts { micro_kernel, problem, plan, regions, worker, chunk } = self;
+        let tile_rows = plan.rows.div_ceil(M::MR);
         let (job, tile_row) = (chunk / tile_rows, chunk % tile_rows);
         let (batch, _, rows, columns) = place(plan, job);
-        let row = rows.start + tile_row * E::MR;
+        let row = rows.start + tile_row * M::MR;
         if row >= rows.end {
             return;
         }
-        let row_end = (row + E::MR).min(rows.end);
+        let row_end = (row + M::MR).min(rows.end);
         let sink = problem.batch(batch).2;
-        let panels = columns.len().div_ceil(E::NR);
+        let panels = columns.len().div_ceil(M::NR);
         let jobs_per_part = plan.jobs() / plan.parts;
         let job_sums = plan.sums / plan.jobs() / size_of::<f32>();
-        let tile = E::MR * E::NR;
-        let width = if problem.chain.is_some() { plan.strip_columns / E::NR } else { panels };
+        let tile = M::MR * M::NR;
+        let width = if problem.chain.is_some() { plan.strip_columns / M::NR } else { panels };
         for first_panel in (0..panels).step_by(width) {
             let block_panels = first_panel..(first_panel + width).min(panels);
-            let end = (columns.start + block_panels.end * E::NR).min(columns.end);
-            let block_columns = columns.start + first_panel * E::NR..end;
+            let end = (columns.start + block_panels.end * M::NR).min(columns.end);
+            let block_columns = columns.start + first_panel * M::NR..end;
             let strip = problem.chain.map(|chain| {
                 let memory = strip_memory(plan, regions, worker);
                 Strip::new(chain, sink, memory, row..row_end, block_columns)
@@ -537,15 +537,15 @@ impl<E: Engine> Kernel for AddParts<'_, E> {
                             *sum += other;
                         }
                     }
-                    let first = columns.start + column * E::NR;
+                    let first = columns.start + column * M::NR;
                     let block = Finished {
                         sums: sum.as_ptr(),
                         rows: (row, row_end - row),
-                        columns: (first, E::NR.min(columns.end - first)),
+                        columns: (first, M::NR.min(columns.end - first)),
                     };
                     match &strip {
-                        Some(strip) => store(engine, &strip.sink, strip.place(block)),
-                        None => store(engine, &sink, block),
+                        Some(strip) => store(micro_kernel, &strip.sink, strip.place(block)),
+                        None => store(micro_kernel, &sink, block),
                     }
                 }
             }

@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use halfstep_float::{f32_from_bf16, f32_from_f16};
 
-use super::engine::{Engine, TileUnit};
+use super::micro_kernel::{MicroKernel, TileUnit};
 use super::run::{pack_a, pack_b};
 use super::scheme::{Scheme, TileFormat};
 use super::source::Source;
 use super::{ProductFormat, pack};
 use crate::isa::{Isa, Kernel};
 
-/// An engine in the place of `Amx` with the same scheme.
+/// A micro-kernel in the place of `Amx` with the same scheme.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SimulatedTiles<S>(PhantomData<S>);
 
@@ -97,7 +97,7 @@ impl<S: Scheme> SimulatedTiles<S> {
 }
 
 // SAFETY: needs nothing of the processor.
-unsafe impl<S: Scheme> Engine for SimulatedTiles<S> {
+unsafe impl<S: Scheme> MicroKernel for SimulatedTiles<S> {
     type Unit = u16;
     const MR: usize = 32;
     const NR: usize = 32;

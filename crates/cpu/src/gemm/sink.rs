@@ -4,7 +4,7 @@ use halfstep_float::{bf16_from_f32, f16_from_f32};
 
 /// The storage of an output, as a pointer that threads share: each writes elements of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target {
+pub(crate) enum Destination {
     F32(*mut f32),
     Bf16(*mut u16),
     F16(*mut u16),
@@ -22,7 +22,7 @@ pub(crate) enum OutRows {
 /// An output matrix with adjacent columns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sink<'a> {
-    pub target: Target,
+    pub target: Destination,
     /// First element.
     pub base: usize,
     pub rows: OutRows,
@@ -36,7 +36,7 @@ unsafe impl Sync for Sink<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Sink<'_> {}
 
-trait Stored: Copy {
+trait OutputFormat: Copy {
     type Code: Copy;
     fn code(x: f32) -> Self::Code;
 }
@@ -48,7 +48,7 @@ struct Bf16;
 #[derive(Clone, Copy)]
 struct F16;
 
-impl Stored for F32 {
+impl OutputFormat for F32 {
     type Code = f32;
     #[inline(always)]
     fn code(x: f32) -> f32 {
@@ -56,7 +56,7 @@ impl Stored for F32 {
     }
 }
 
-impl Stored for Bf16 {
+impl OutputFormat for Bf16 {
     type Code = u16;
     #[inline(always)]
     fn code(x: f32) -> u16 {
@@ -64,7 +64,7 @@ impl Stored for Bf16 {
     }
 }
 
-impl Stored for F16 {
+impl OutputFormat for F16 {
     type Code = u16;
     #[inline(always)]
     fn code(x: f32) -> u16 {
@@ -115,9 +115,9 @@ impl Sink<'_> {
                 let acc = std::slice::from_raw_parts(acc.add(r * nr), columns);
                 let bias = self.bias.map(|b| &b[column0..column0 + columns]);
                 match self.target {
-                    Target::F32(to) => self.store_row::<F32>(acc, bias, to.add(at)),
-                    Target::Bf16(to) => self.store_row::<Bf16>(acc, bias, to.add(at)),
-                    Target::F16(to) => self.store_row::<F16>(acc, bias, to.add(at)),
+                    Destination::F32(to) => self.store_row::<F32>(acc, bias, to.add(at)),
+                    Destination::Bf16(to) => self.store_row::<Bf16>(acc, bias, to.add(at)),
+                    Destination::F16(to) => self.store_row::<F16>(acc, bias, to.add(at)),
                 }
             }
         }
@@ -126,7 +126,7 @@ impl Sink<'_> {
     /// # Safety
     /// `to` points to `acc.len()` elements that nobody else touches.
     #[inline(always)]
-    unsafe fn store_row<S: Stored>(&self, acc: &[f32], bias: Option<&[f32]>, to: *mut S::Code) {
+    unsafe fn store_row<S: OutputFormat>(&self, acc: &[f32], bias: Option<&[f32]>, to: *mut S::Code) {
         // SAFETY: the caller vouches for it.
         let to = unsafe { std::slice::from_raw_parts_mut(to, acc.len()) };
         let mut at = 0;
@@ -144,7 +144,7 @@ impl Sink<'_> {
     }
 
     #[inline(always)]
-    fn finish<S: Stored, const L: usize>(
+    fn finish<S: OutputFormat, const L: usize>(
         &self,
         mut x: [f32; L],
         bias: Option<[f32; L]>,

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::engine::Engine;
+use super::micro_kernel::MicroKernel;
 use super::source::{Data, Source};
 use super::{ProductFormat, in_place, pack};
 use crate::isa::{Isa, Kernel, Level};
@@ -128,7 +128,7 @@ impl Avx2 {
 }
 
 // SAFETY: `Avx2::new` wants an `Isa` of that level.
-unsafe impl Engine for Avx2 {
+unsafe impl MicroKernel for Avx2 {
     type Unit = f32;
     const MR: usize = 6;
     const NR: usize = 16;
@@ -153,7 +153,7 @@ unsafe impl Engine for Avx2 {
 }
 
 /// # Safety
-/// As [`Engine::tile`].
+/// As [`MicroKernel::tile`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn tile_avx2(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
@@ -194,7 +194,7 @@ impl Avx512 {
 }
 
 // SAFETY: `Avx512::new` wants an `Isa` of that level.
-unsafe impl Engine for Avx512 {
+unsafe impl MicroKernel for Avx512 {
     type Unit = f32;
     const MR: usize = 8;
     const NR: usize = 32;
@@ -219,7 +219,7 @@ unsafe impl Engine for Avx512 {
 }
 
 /// # Safety
-/// As [`Engine::tile`].
+/// As [`MicroKernel::tile`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn tile_avx512(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {

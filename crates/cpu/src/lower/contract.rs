@@ -6,7 +6,7 @@ use halfstep_graph::{AttentionSpec, ConvGeometry, DType, Graph, Node, Op};
 use super::group::{After, Borrowed, nothing};
 use super::{Lowering, Step};
 use crate::attention::{
-    AttentionBackward, AttentionForward, Grads, Layout as HeadLayout, Mask, Shape as HeadShape, View,
+    AttentionBackward, AttentionForward, AttentionMask, Grads, HeadLayout, HeadShape, HeadView,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
@@ -102,7 +102,7 @@ pub(super) fn attention_words(
 /// What both directions need: where q, k and v are.
 struct Heads {
     shape: HeadShape,
-    mask: Mask,
+    mask: AttentionMask,
     scale: f32,
     compute: ProductFormat,
     layouts: [HeadLayout; 3],
@@ -119,7 +119,7 @@ impl Heads {
         let layouts =
             if packed { [0, 1, 2].map(|part| HeadLayout::packed(part, &shape)) } else { [dense; 3] };
         let compute = compute(l.graph, l.node);
-        let mask = if spec.causal { Mask::Causal } else { Mask::Full };
+        let mask = if spec.causal { AttentionMask::Causal } else { AttentionMask::Full };
         Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands }
     }
 }
@@ -134,9 +134,9 @@ pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Re
             mask: h.mask,
             scale: h.scale,
             compute: h.compute,
-            q: View { data: q.src(), layout: h.layouts[0] },
-            k: View { data: k.src(), layout: h.layouts[1] },
-            v: View { data: v.src(), layout: h.layouts[2] },
+            q: HeadView { data: q.src(), layout: h.layouts[0] },
+            k: HeadView { data: k.src(), layout: h.layouts[1] },
+            v: HeadView { data: v.src(), layout: h.layouts[2] },
             out: out.dst(),
             out_layout: HeadLayout::dense(&h.shape),
             lse: lse.f32(),
@@ -172,11 +172,11 @@ pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) 
             mask: h.mask,
             scale: h.scale,
             compute: h.compute,
-            q: View { data: q.src(), layout: lq },
-            k: View { data: k.src(), layout: lk },
-            v: View { data: v.src(), layout: lv },
-            out: View { data: out.src(), layout: dense },
-            dout: View { data: dout.src(), layout: dense },
+            q: HeadView { data: q.src(), layout: lq },
+            k: HeadView { data: k.src(), layout: lk },
+            v: HeadView { data: v.src(), layout: lv },
+            out: HeadView { data: out.src(), layout: dense },
+            dout: HeadView { data: dout.src(), layout: dense },
             lse: lse.f32(),
             grads,
             scratch: work.f32(),

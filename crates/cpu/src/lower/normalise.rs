@@ -12,7 +12,7 @@ use crate::rows::norm::{
     LayerNormBackward, batch_norm_scratch_len, layer_norm_backward_scratch_len,
 };
 use crate::rows::pool2d::{
-    AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, Window, pool_backward_scratch_len,
+    AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, PoolWindow, pool_backward_scratch_len,
 };
 use crate::rows::reduce::{ArgMax, Reduce, reduce_scratch_len};
 use crate::rows::softmax::Softmax;
@@ -312,9 +312,9 @@ pub(super) fn cross_entropy_grad(l: &Lowering<'_>) -> Result<Step, EngineError> 
     }))
 }
 
-fn window(graph: &Graph, node: &Node, size: usize, stride: usize) -> Window {
+fn window(graph: &Graph, node: &Node, size: usize, stride: usize) -> PoolWindow {
     let shape = graph.shape(node.inputs[0]);
-    Window::square([0, 1, 2, 3].map(|i| shape[i]), size, stride)
+    PoolWindow::square([0, 1, 2, 3].map(|i| shape[i]), size, stride)
 }
 
 pub(super) fn pool(

@@ -18,7 +18,7 @@ const CHUNK: usize = 8192;
 
 /// The shape of an image batch and of the windows over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct PoolWindow {
     /// Images.
     pub n: usize,
     /// Height.
@@ -35,11 +35,11 @@ pub struct Window {
     pub padding: [usize; 2],
 }
 
-impl Window {
+impl PoolWindow {
     /// Square windows without padding.
-    pub fn square(image: [usize; 4], kernel: usize, stride: usize) -> Window {
+    pub fn square(image: [usize; 4], kernel: usize, stride: usize) -> PoolWindow {
         let [n, h, w, c] = image;
-        Window { n, h, w, c, kernel: [kernel; 2], stride: [stride; 2], padding: [0; 2] }
+        PoolWindow { n, h, w, c, kernel: [kernel; 2], stride: [stride; 2], padding: [0; 2] }
     }
 
     /// Height and width of the result.
@@ -113,7 +113,7 @@ enum Combine {
 impl Combine {
     /// The factor of an average over a window.
     #[inline(always)]
-    fn factor(self, window: &Window, inside: usize) -> f32 {
+    fn factor(self, window: &PoolWindow, inside: usize) -> f32 {
         match self {
             Combine::Max => 1.0,
             Combine::Mean(PadCount::Included) => 1.0 / (window.kernel[0] * window.kernel[1]) as f32,
@@ -126,7 +126,7 @@ impl Combine {
 #[derive(Debug)]
 pub struct MaxPool<'a> {
     /// Shapes.
-    pub window: Window,
+    pub window: PoolWindow,
     /// `[N, H, W, C]`.
     pub x: Src<'a>,
     /// `[N, OH, OW, C]`.
@@ -147,7 +147,7 @@ impl MaxPool<'_> {
 #[derive(Debug)]
 pub struct AvgPool<'a> {
     /// Shapes.
-    pub window: Window,
+    pub window: PoolWindow,
     /// How padding counts.
     pub padding: PadCount,
     /// `[N, H, W, C]`.
@@ -170,7 +170,7 @@ fn forward(
     isa: Isa,
     pool: &Pool,
     combine: Combine,
-    window: Window,
+    window: PoolWindow,
     x: Src<'_>,
     y: Dst<'_>,
 ) -> Result<(), RowError> {
@@ -191,7 +191,7 @@ fn forward(
 
 struct ForwardRow<'a> {
     combine: Combine,
-    window: Window,
+    window: PoolWindow,
     out_w: usize,
     image: usize,
     oh: usize,
@@ -203,7 +203,7 @@ impl Body for ForwardRow<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {
-        let Window { h, w, c, .. } = self.window;
+        let PoolWindow { h, w, c, .. } = self.window;
         let rows = self.window.covered(0, self.oh);
         let (mut values, mut buffer) = ([0.0; CHANNELS], [0.0; CHANNELS]);
         for channels in super::grid::tiles(c, CHANNELS) {
@@ -245,7 +245,7 @@ impl Body for ForwardRow<'_> {
 #[derive(Debug)]
 pub struct MaxPoolBackward<'a> {
     /// Shapes.
-    pub window: Window,
+    pub window: PoolWindow,
     /// The forward operand, `[N, H, W, C]`.
     pub x: Src<'a>,
     /// `[N, OH, OW, C]`.
@@ -260,7 +260,7 @@ pub struct MaxPoolBackward<'a> {
 #[derive(Debug)]
 pub struct AvgPoolBackward<'a> {
     /// Shapes.
-    pub window: Window,
+    pub window: PoolWindow,
     /// How padding counts.
     pub padding: PadCount,
     /// `[N, OH, OW, C]`.
@@ -272,7 +272,7 @@ pub struct AvgPoolBackward<'a> {
 }
 
 /// f32 elements of scratch of the backward passes: a band of the image for each thread.
-pub fn pool_backward_scratch_len(threads: usize, window: &Window) -> usize {
+pub fn pool_backward_scratch_len(threads: usize, window: &PoolWindow) -> usize {
     threads * window.band() * window.w * window.c.min(CHANNELS)
 }
 
@@ -304,7 +304,7 @@ fn backward(
     isa: Isa,
     pool: &Pool,
     combine: Combine,
-    window: Window,
+    window: PoolWindow,
     x: Option<Src<'_>>,
     dy: Src<'_>,
     dx: Dst<'_>,
@@ -338,7 +338,7 @@ fn backward(
 
 struct BackwardBand<'a> {
     combine: Combine,
-    window: Window,
+    window: PoolWindow,
     out: [usize; 2],
     image: usize,
     /// Rows of the image.
@@ -353,7 +353,7 @@ impl Body for BackwardBand<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {
-        let Window { h, w, c, .. } = self.window;
+        let PoolWindow { h, w, c, .. } = self.window;
         let band = self.rows.clone();
         let windows = self.window.covering(0, band.start, self.out).start
             ..self.window.covering(0, band.end - 1, self.out).end;

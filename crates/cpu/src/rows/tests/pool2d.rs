@@ -5,7 +5,7 @@ use crate::rows::pool2d::*;
 use crate::rows::storage::{Dst, Src, Storage};
 
 /// The places of the image under window (oh, ow), in scan order.
-fn places(w: &Window, oh: usize, ow: usize) -> Vec<(usize, usize)> {
+fn places(w: &PoolWindow, oh: usize, ow: usize) -> Vec<(usize, usize)> {
     let mut places = vec![];
     for i in 0..w.kernel[0] {
         for j in 0..w.kernel[1] {
@@ -19,7 +19,7 @@ fn places(w: &Window, oh: usize, ow: usize) -> Vec<(usize, usize)> {
     places
 }
 
-fn check(w: Window, padding: PadCount, from: Storage, to: Storage) {
+fn check(w: PoolWindow, padding: PadCount, from: Storage, to: Storage) {
     let [oh, ow] = w.out().unwrap();
     let (image, result) = (w.n * w.h * w.w * w.c, w.n * oh * ow * w.c);
     // Few different values, so that there are ties.
@@ -88,7 +88,7 @@ proptest! {
     fn any_window(n in 1usize..3, h in 1usize..9, w in 1usize..9, c in 1usize..70, kernel in (1usize..4, 1usize..4),
                   stride in (1usize..4, 1usize..4), pad in (0usize..2, 0usize..2), included in any::<bool>(),
                   from in 0usize..3, to in 0usize..3) {
-        let window = Window {
+        let window = PoolWindow {
             n, h, w, c,
             kernel: [kernel.0.min(h), kernel.1.min(w)],
             stride: [stride.0, stride.1],
@@ -102,15 +102,15 @@ proptest! {
 #[test]
 fn square_windows_of_the_models() {
     for storage in STORAGES {
-        check(Window::square([2, 28, 28, 3], 2, 2), PadCount::Included, storage, storage);
-        check(Window::square([1, 9, 9, 130], 3, 2), PadCount::Included, storage, Storage::F32);
+        check(PoolWindow::square([2, 28, 28, 3], 2, 2), PadCount::Included, storage, storage);
+        check(PoolWindow::square([1, 9, 9, 130], 3, 2), PadCount::Included, storage, Storage::F32);
     }
 }
 
 #[test]
 fn nan_propagates_and_takes_the_gradient() {
     let x = [1.0, f32::NAN, 3.0, 2.0];
-    let window = Window::square([1, 2, 2, 1], 2, 2);
+    let window = PoolWindow::square([1, 2, 2, 1], 2, 2);
     for isa in isas() {
         let (mut y, mut dx) = ([0.0], [9.0; 4]);
         let mut scratch = vec![0.0; pool_backward_scratch_len(1, &window)];
@@ -126,9 +126,9 @@ fn nan_propagates_and_takes_the_gradient() {
 
 #[test]
 fn impossible_windows_are_errors() {
-    let w = Window::square([1, 4, 4, 1], 2, 2);
-    assert!(Window { kernel: [5, 1], ..w }.out().is_err());
-    assert!(Window { kernel: [0, 1], ..w }.out().is_err());
-    assert!(Window { stride: [0, 1], ..w }.out().is_err());
-    assert!(Window { padding: [2, 0], ..w }.out().is_err());
+    let w = PoolWindow::square([1, 4, 4, 1], 2, 2);
+    assert!(PoolWindow { kernel: [5, 1], ..w }.out().is_err());
+    assert!(PoolWindow { kernel: [0, 1], ..w }.out().is_err());
+    assert!(PoolWindow { stride: [0, 1], ..w }.out().is_err());
+    assert!(PoolWindow { padding: [2, 0], ..w }.out().is_err());
 }

@@ -1,4 +1,4 @@
-//! Micro-kernels: the inner product of one packed panel of A with one of B, for each instruction set.
+//! Micro-kernels: the product of one packed panel of A with one of B, for each instruction set.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use super::source::Source;
 use super::{ProductFormat, pack};
 use crate::isa::Kernel;
 
-/// What one instruction set does with a block: how it packs, and its micro-kernel.
+/// How one instruction set packs blocks and multiplies packed panels.
 ///
 /// # Safety
 /// Whoever makes a value of an implementing type has checked that the processor runs its instructions.
-pub(crate) unsafe trait Engine: Copy + Sync {
+pub(crate) unsafe trait MicroKernel: Copy + Sync {
     /// What packed panels are made of.
     type Unit: Copy + Send + Sync;
     /// Rows of a panel of A.
@@ -29,16 +29,16 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// Units of packed B that should stay in the second-level cache while a thread walks down the rows; 0 where
     /// only the panel in use matters, because it lies in the first-level cache.
     const RESIDENT_B: usize = 0;
-    /// Whether [`Engine::tile_between`] can do other work between its steps.
+    /// Whether [`MicroKernel::tile_between`] can do other work between its steps.
     const BETWEEN: bool = false;
 
-    /// Runs `kernel` compiled for the engine's instruction set.
+    /// Runs `kernel` compiled for the micro-kernel's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
-    /// The engine for a left operand of `k` columns, where it can choose.
+    /// The micro-kernel for a left operand of `k` columns, where it can choose.
     fn for_left(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize) -> Self {
         self
     }
-    /// Packs rows `outer` and columns `k` of A into panels of [`Engine::MR`]; or writes there what [`Engine::tile`] takes instead,
+    /// Packs rows `outer` and columns `k` of A into panels of [`MicroKernel::MR`]; or writes there what [`MicroKernel::tile`] takes instead,
     /// such as where the rows lie.
     fn pack_a(
         self,
@@ -48,7 +48,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
         k: Range<usize>,
         to: &mut [Self::Unit],
     );
-    /// Packs rows `k` and columns `outer` of B into panels of [`Engine::NR`].
+    /// Packs rows `k` and columns `outer` of B into panels of [`MicroKernel::NR`].
     fn pack_b(
         self,
         b: &Source<'_>,
@@ -63,14 +63,15 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps).
     ///
     /// # Safety
-    /// `a` and `b` point to panels of `k` packed k as this engine packs them, `acc` to MR·NR f32, each aligned to 64 bytes; [`Engine::prepare`] has run on this thread;
-    /// the call is made from code compiled for the engine's instruction set ([`Engine::enter`]).
+    /// `a` and `b` point to panels of `k` packed k as this micro-kernel packs them, `acc` to MR·NR f32, each aligned
+    /// to 64 bytes; [`MicroKernel::prepare`] has run on this thread; the call is made from code compiled for the
+    /// micro-kernel's instruction set ([`MicroKernel::enter`]).
     unsafe fn tile(self, k: usize, a: *const Self::Unit, b: *const Self::Unit, acc: *mut f32, add: bool);
 
-    /// [`Engine::tile`], calling `between` after each step where [`Engine::BETWEEN`].
+    /// [`MicroKernel::tile`], calling `between` after each step where [`MicroKernel::BETWEEN`].
     ///
     /// # Safety
-    /// As [`Engine::tile`]; `between` leaves `acc` and the panels alone.
+    /// As [`MicroKernel::tile`]; `between` leaves `acc` and the panels alone.
     #[inline(always)]
     unsafe fn tile_between(
         self,
@@ -86,7 +87,7 @@ pub(crate) unsafe trait Engine: Copy + Sync {
     }
 }
 
-/// An engine of tiles as an object, for code that packs and multiplies blocks of its own and is compiled once for all
+/// A micro-kernel of tiles as an object, for code that packs and multiplies blocks of its own and is compiled once for all
 /// schemes. Panels have 32 outer indices and steps 32 k; see [`pack`] for their layout.
 pub(crate) trait TileUnit: Sync {
     /// Planes of an operand.
@@ -107,33 +108,37 @@ pub(crate) trait TileUnit: Sync {
 }
 
 /// The length of a packed panel of `width` outer indices and `k` columns, in units.
-pub(crate) fn panel_units<E: Engine>(width: usize, k: usize) -> usize {
-    width * k.next_multiple_of(E::STEP) * E::PARTS
+pub(crate) fn panel_units<M: MicroKernel>(width: usize, k: usize) -> usize {
+    width * k.next_multiple_of(M::STEP) * M::PARTS
 }
 
 /// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do. Returns the number of
 /// operations.
-pub(crate) fn peak<E: Engine>(engine: E) -> f64 {
+pub(crate) fn peak<M: MicroKernel>(micro_kernel: M) -> f64 {
     const K: usize = 256;
     const TIMES: usize = 4000;
     let mut scratch = Scratch::new();
-    let bytes = |width: usize| whole_lines(panel_units::<E>(width, K) * size_of::<E::Unit>());
-    let (a, b) = (bytes(E::MR), bytes(E::NR));
-    let base = scratch.take(a + b + whole_lines(E::MR * E::NR * size_of::<f32>()));
-    engine.prepare();
+    let bytes = |width: usize| whole_lines(panel_units::<M>(width, K) * size_of::<M::Unit>());
+    let (a, b) = (bytes(M::MR), bytes(M::NR));
+    let base = scratch.take(a + b + whole_lines(M::MR * M::NR * size_of::<f32>()));
+    micro_kernel.prepare();
     for _ in 0..TIMES {
-        engine.enter(Peak { engine, k: K, at: [base, base.wrapping_add(a), base.wrapping_add(a + b)] });
+        micro_kernel.enter(Peak {
+            micro_kernel,
+            k: K,
+            at: [base, base.wrapping_add(a), base.wrapping_add(a + b)],
+        });
     }
-    (2 * E::MR * E::NR * K * TIMES) as f64
+    (2 * M::MR * M::NR * K * TIMES) as f64
 }
 
-struct Peak<E> {
-    engine: E,
+struct Peak<M> {
+    micro_kernel: M,
     k: usize,
     at: [*mut u8; 3],
 }
 
-impl<E: Engine> Kernel for Peak<E> {
+impl<M: MicroKernel> Kernel for Peak<M> {
     type Output = ();
 
     #[inline(always)]
@@ -141,7 +146,7 @@ impl<E: Engine> Kernel for Peak<E> {
         let [a, b, acc] = self.at;
         // SAFETY: three regions of the scratch memory that `peak` took, each a multiple of 64 bytes long; the values in
         // them, whatever they are, change neither the work nor its time.
-        unsafe { self.engine.tile(self.k, a.cast(), b.cast(), acc.cast(), true) }
+        unsafe { self.micro_kernel.tile(self.k, a.cast(), b.cast(), acc.cast(), true) }
     }
 }
 
@@ -150,7 +155,7 @@ impl<E: Engine> Kernel for Peak<E> {
 pub(crate) struct Portable;
 
 // SAFETY: needs nothing of the processor.
-unsafe impl Engine for Portable {
+unsafe impl MicroKernel for Portable {
     type Unit = f32;
     const MR: usize = 4;
     const NR: usize = 8;
