@@ -90,6 +90,9 @@ impl CpuEngine {
     }
 
     /// Like [`Engine::compile`], as the CPU's own type, which can also time each operation.
+    ///
+    /// # Errors
+    /// Those of [`Engine::compile`].
     pub fn compile_cpu(&self, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
         CpuProgram::new(self.machine.clone(), self.communicator.clone(), plan, state)
     }

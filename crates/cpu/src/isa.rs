@@ -78,6 +78,9 @@ impl Isa {
     pub const PORTABLE: Isa = Isa(Level::Portable);
 
     /// The level if this processor runs it.
+    ///
+    /// # Errors
+    /// [`IsaError::Missing`] names what the processor lacks.
     pub fn new(level: Level) -> Result<Isa, IsaError> {
         let missing = missing(level);
         if missing.is_empty() {
@@ -98,6 +101,9 @@ impl Isa {
     }
 
     /// The level named by `HALFSTEP_ISA`, or the best one where the variable is unset.
+    ///
+    /// # Errors
+    /// If the variable names no level, or one that this processor does not run.
     pub fn from_env() -> Result<Isa, IsaError> {
         match std::env::var("HALFSTEP_ISA") {
             Err(_) => Ok(Isa::best()),

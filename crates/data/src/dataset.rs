@@ -258,6 +258,9 @@ impl Part {
     }
 
     /// [`fill`](Self::fill) into buffers made by [`Batch::new`] for as many samples as there are indices.
+    ///
+    /// # Errors
+    /// Those of [`fill`](Self::fill).
     pub fn fill_batch(&self, indices: &[u32], draw: Draw, batch: &mut Batch) -> Result<(), DataError> {
         let (x, labels) = batch.parts_mut();
         self.fill(indices, draw, x, labels)

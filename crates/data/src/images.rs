@@ -189,6 +189,9 @@ impl ImagePreprocessing {
     }
 
     /// As [`image_from_path`](Self::image_from_path), from the bytes of a file; `name` is for error messages.
+    ///
+    /// # Errors
+    /// If the bytes are truncated, cannot be decoded, or are of another format.
     pub fn image_from_bytes(&self, bytes: &[u8], name: &Path) -> Result<Vec<f32>, DataError> {
         let raw = decode::decode(bytes, name)?.with_channels(self.channels).resized(self.height, self.width);
         let mut out = vec![0.0; raw.pixels.len()];

@@ -68,7 +68,7 @@ impl Preprocessing {
     /// The image preparation.
     ///
     /// # Errors
-    /// If the model was trained on something else; likewise below.
+    /// If the model was trained on something else.
     pub fn image(&self) -> Result<&ImagePreprocessing, DataError> {
         match self {
             Preprocessing::Image(image) => Ok(image),
@@ -77,6 +77,9 @@ impl Preprocessing {
     }
 
     /// The table preparation.
+    ///
+    /// # Errors
+    /// If the model was trained on something else.
     pub fn table(&self) -> Result<&TableEncoder, DataError> {
         match self {
             Preprocessing::Table(table) => Ok(table),
@@ -85,6 +88,9 @@ impl Preprocessing {
     }
 
     /// The text preparation.
+    ///
+    /// # Errors
+    /// If the model was trained on something else.
     pub fn text(&self) -> Result<&TextPreprocessing, DataError> {
         match self {
             Preprocessing::Text(text) => Ok(text),
@@ -93,26 +99,41 @@ impl Preprocessing {
     }
 
     /// [`ImagePreprocessing::image_from_path`]: `[height, width, channels]`.
+    ///
+    /// # Errors
+    /// If the model was trained on something else; those of [`ImagePreprocessing::image_from_path`].
     pub fn image_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
         self.image()?.image_from_path(path)
     }
 
     /// [`TableEncoder::row_from_record`]: `[width]`.
+    ///
+    /// # Errors
+    /// If the model was trained on something else; those of [`TableEncoder::row_from_record`].
     pub fn row_from_csv_record(&self, header: &[&str], record: &[&str]) -> Result<Vec<f32>, DataError> {
         self.table()?.row_from_record(header, record)
     }
 
     /// [`TableEncoder::rows_from_path`]: `[rows, width]`.
+    ///
+    /// # Errors
+    /// If the model was trained on something else; those of [`TableEncoder::rows_from_path`].
     pub fn rows_from_csv(&self, path: &Path) -> Result<Vec<f32>, DataError> {
         self.table()?.rows_from_path(path)
     }
 
     /// [`TextPreprocessing::encode`].
+    ///
+    /// # Errors
+    /// If the model was trained on something else; those of [`TextPreprocessing::encode`].
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, DataError> {
         self.text()?.encode(text)
     }
 
     /// [`TextPreprocessing::decode`].
+    ///
+    /// # Errors
+    /// If the model was trained on something else; those of [`TextPreprocessing::decode`].
     pub fn decode_text(&self, tokens: &[u32]) -> Result<String, DataError> {
         self.text()?.decode(tokens)
     }

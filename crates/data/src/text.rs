@@ -62,6 +62,9 @@ impl TextPreprocessing {
     }
 
     /// The tokens of a text.
+    ///
+    /// # Errors
+    /// If the byte-pair tokeniser fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match &self.tokenizer {
             Tokenizer::Bytes => Ok(text.bytes().map(u32::from).collect()),

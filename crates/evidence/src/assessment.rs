@@ -185,8 +185,10 @@ pub enum AssessmentError {
 
 /// Measures all pairs and judges them.
 ///
-/// Every baseline file is read twice: with its candidate, and as the other seed of the one before it. Errors: files do not
-/// pair, or one is bad.
+/// Every baseline file is read twice: with its candidate, and as the other seed of the one before it.
+///
+/// # Errors
+/// If files do not pair, or one cannot be read.
 pub fn assess(
     references: &[&dyn Source],
     candidates: &[&dyn Source],

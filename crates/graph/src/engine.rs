@@ -148,6 +148,9 @@ impl EngineError {
     }
 
     /// An error unless `data` fits `ty`.
+    ///
+    /// # Errors
+    /// [`EngineError::Size`] if type or number of elements differ.
     pub fn check(name: &str, ty: &ValueType, data: HostSlice<'_>) -> Result<(), EngineError> {
         if data.fits(ty) {
             return Ok(());

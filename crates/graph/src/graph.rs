@@ -269,6 +269,9 @@ impl Graph {
     }
 
     /// Like [`Graph::push`] with the node's whole name given.
+    ///
+    /// # Errors
+    /// Those of [`Graph::push`].
     pub fn push_named(
         &mut self,
         op: Op,
