@@ -4,6 +4,7 @@
 //! cargo run --release --example custom_model
 //! ```
 
+use halfstep::EngineRequest;
 use halfstep::data::{Batch, DataSpec, Sampler, load};
 use halfstep::evidence::Paired;
 use halfstep::graph::precision::Policy;
@@ -63,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let info = data.info();
     let input = input_spec(info.input, info.outputs);
     let model = ResidualMlp::new(input.elements(), 64, 2, info.outputs);
-    let engine = halfstep::engine(None)?;
+    let engine = halfstep::engine(EngineRequest::default())?;
 
     let mut accuracies = Vec::new();
     for seed in 0..3 {

@@ -18,6 +18,7 @@
 //! Two precisions side by side:
 //!
 //! ```
+//! use halfstep::EngineRequest;
 //! use halfstep::train::recipe::Recipe;
 //! use halfstep::train::train_loop::Unwatched;
 //!
@@ -33,7 +34,7 @@
 //!     batch = 32
 //! "#;
 //! let experiment = Recipe::parse("digits", text, std::path::Path::new("."))?.prepare()?;
-//! let engine = halfstep::engine(None)?;
+//! let engine = halfstep::engine(EngineRequest::default())?;
 //! for precision in ["fp32", "bf16"] {
 //!     let run = experiment.run(engine.as_ref(), precision, 0, &mut Unwatched)?;
 //!     println!("{precision}: {:?}", run.record.last_evaluation());
@@ -58,6 +59,6 @@ pub mod mpi;
 mod numerics;
 mod summary;
 
-pub use choose::{engine, engine_of_rank, planning_engine, threads_or_all};
+pub use choose::{DeviceError, DeviceRequest, EngineRequest, engine, engine_of_rank, planning_engine};
 pub use numerics::{numerics_maps, numerics_page};
 pub use summary::run_result;

@@ -263,6 +263,10 @@ fn names_that_do_not_exist() {
     assert!(stderr.contains("not a run directory"), "{stderr}");
     let stderr = place.fails(2, &["info", "--threads", "100000"]);
     assert!(stderr.contains("100000 threads are too many"), "{stderr}");
+    let stderr = place.fails(2, &["info", "--device", "tpu"]);
+    assert!(stderr.contains("there is no device `tpu`; there are: auto, cpu"), "{stderr}");
+    let stderr = place.fails(3, &["compare", "--device", "tpu"]);
+    assert!(stderr.contains("there is no device `tpu`"), "{stderr}");
     let stderr = place.fails(2, &["bench", "gemm", "--m", "9999999", "--n", "9999999"]);
     assert!(stderr.contains("choose smaller sizes") || stderr.contains("give smaller sizes"), "{stderr}");
     let stderr = place.fails(2, &["bench", "step", "--model", "mlp", "--heads", "3"]);

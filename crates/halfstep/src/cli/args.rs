@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use halfstep::DeviceRequest;
 use halfstep::graph::ByteSize;
 #[cfg(feature = "onnx")]
 pub use trained::Export;
@@ -18,6 +19,9 @@ pub struct Args {
     /// Threads to compute with [default: all cores]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Device to compute on: auto or cpu
+    #[arg(long, global = true, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceRequest,
     /// What to do
     #[command(subcommand)]
     pub command: Command,

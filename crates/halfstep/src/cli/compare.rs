@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::evidence::logits::Source;
 use halfstep::evidence::report::{Picture, Section};
@@ -68,19 +69,18 @@ struct Arm {
 }
 
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict; 0 also where there is one precision alone.
-pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = asked(&args)?;
-    let all = halfstep::threads_or_all(threads);
-    let engine = halfstep::engine(Some(all))?;
+    let engine = halfstep::engine(request)?;
     let ranks = ranks::join()?.filter(|r| r.size() > 1);
     let ranks = ranks.as_ref();
     match ranks.filter(|r| r.rank() > 0) {
         Some(_) if args.plan => return Ok(ExitCode::SUCCESS),
-        Some(ranks) => return spread::help(&args, recipe, engine.as_ref(), all, ranks),
+        Some(ranks) => return spread::help(&args, recipe, engine.as_ref(), request, ranks),
         None => {}
     }
     if args.plan {
-        return plan::run(&args, recipe, engine.as_ref(), all);
+        return plan::run(&args, recipe, engine.as_ref(), request);
     }
     let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
     let (name, command) = (recipe.name.clone(), command(&args));
@@ -107,12 +107,12 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
             setup.processor,
             setup.engine
         ));
-        let obtained = obtain(&arm, &cache, &setup, all, args.jobs, ranks, &say)?;
+        let obtained = obtain(&arm, &cache, &setup, request, args.jobs, ranks, &say)?;
         let stops = spread::stops(ranks)?;
         if let Some(dir) = &arm.dir {
             keep(dir, &arm.name, &obtained)?;
         }
-        let assessments = assessments(&setup, &obtained, all)?;
+        let assessments = assessments(&setup, &obtained, request.threads())?;
         if examples.is_empty() {
             examples = first_seed(&arm, &setup, &obtained)?;
         }
@@ -122,7 +122,7 @@ pub fn run(args: Compare, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fai
         if !args.json {
             output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
         }
-        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), all)?);
+        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), request.threads())?);
         compared.push(comparison);
         if stops {
             break;
@@ -226,7 +226,9 @@ fn directories(
     let mut prepared = Vec::new();
     // All first: nothing is written for an ablation of which one arm cannot run.
     for of_arm in recipe.ablation {
-        prepared.push((of_arm.name, prepare::prepare(of_arm.recipe)?));
+        let experiment = prepare::prepare(of_arm.recipe)?;
+        prepare::check_supported(&experiment, engine, &experiment.recipe.precision.policies)?;
+        prepared.push((of_arm.name, experiment));
     }
     let top = make(&recipe.name)?;
     let mut arms = Vec::new();
@@ -262,7 +264,7 @@ fn obtain(
     arm: &Arm,
     cache: &Cache,
     setup: &Setup,
-    all: NonZeroUsize,
+    request: EngineRequest,
     jobs: Option<NonZeroUsize>,
     ranks: Option<&Arc<Communicator>>,
     say: &(dyn Fn(&str) + Sync),
@@ -288,21 +290,25 @@ fn obtain(
     if let Some(first) = pending.first() {
         let choice = match ranks {
             // Ranks are side by side already.
-            Some(_) => {
-                side_by_side::choose(experiment, &first.policy, pending.len(), all, Some(NonZeroUsize::MIN))?
-            }
-            None => side_by_side::choose(experiment, &first.policy, pending.len(), all, jobs)?,
+            Some(_) => side_by_side::choose(
+                experiment,
+                &first.policy,
+                pending.len(),
+                request,
+                Some(NonZeroUsize::MIN),
+            )?,
+            None => side_by_side::choose(experiment, &first.policy, pending.len(), request, jobs)?,
         };
         let beside = choice.workers - 1;
         let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
-        if all.get() > 1 && pending.len() > 1 && ranks.is_none() {
+        if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
             say(&format!("{} at a time ({}).", way.words(), choice.why));
         }
         let bars = MultiProgress::new();
         let done = |o: &Obtained| bars.suspend(|| say(&one_line(&o.result)));
         let work =
             |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
-        let mut made = side_by_side::run_all(&pending, &choice, &work, &done)?;
+        let mut made = side_by_side::run_all(&pending, &choice, request, &work, &done)?;
         for (task, found) in tasks.iter().zip(&mut found) {
             if found.is_none() {
                 *found = made.iter().position(|o| o.result.id == task.id).map(|at| made.swap_remove(at));
@@ -422,7 +428,7 @@ fn under_stress(
     if trained.is_empty() {
         return Ok(None);
     }
-    let measured = stress::measure(experiment, engine, &trained, None, &measures, Some(threads))?;
+    let measured = stress::measure(experiment, engine, &trained, None, &measures, threads)?;
     dir.write_json(stress::ROBUSTNESS, &measured)?;
     Ok(Some((name, measured)))
 }

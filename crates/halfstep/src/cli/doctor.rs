@@ -1,8 +1,8 @@
 //! `halfstep doctor`: which value of a step broke, and why.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::train::checkpoint::Latest;
 use halfstep::train::doctor::{Diagnosis, Sample, ValueRange};
@@ -28,7 +28,7 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Doctor, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     let is_run = args.target.is_dir();
     let (mut recipe, latest) = match is_run {
         true => {
@@ -49,7 +49,7 @@ pub fn run(args: Doctor, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fail
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
     // A checkpoint of another precision or seed is of another run.
     let latest = latest.filter(|l| l.state().policy == policy && l.state().seed == seed);
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
     interrupt::listen();
     let bar = progress::bar(&policy, args.steps.min(experiment.steps));

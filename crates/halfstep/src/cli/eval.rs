@@ -1,8 +1,8 @@
 //! `halfstep eval`: a trained model on its test data.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::nn::InputSpec;
 use halfstep::train::train_loop::evaluate;
@@ -24,9 +24,9 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Eval, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let opened = Opened::open(&args.chosen)?;
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let data = halfstep::data::load(&opened.recipe.data, opened.recipe.base())?;
     opened.check_data(&data.info())?;
     let mut session = opened.session(engine.as_ref())?;

@@ -1,9 +1,9 @@
 //! `halfstep explain`: what a recipe becomes.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::Graph;
 use halfstep::graph::engine::Engine;
@@ -17,12 +17,12 @@ use super::failure::Failure;
 use super::{output, prepare};
 
 /// Runs the command.
-pub fn run(args: Explain, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Explain, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = prepare::recipe(args.recipe.as_deref())?;
     if let Some(name) = &args.precision {
         prepare::known_precision(name)?;
     }
-    let engine = halfstep::planning_engine(threads, args.ranks)?;
+    let engine = halfstep::planning_engine(request, args.ranks)?;
     let experiment = prepare::prepare(recipe)?;
     if args.stage == Some(Stage::Graph) {
         output::raw(&forward(&experiment)?.to_string());

@@ -1,9 +1,9 @@
 //! `halfstep export`: a trained model as a file that other programs run.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::data::{Batch, BatchX, Draw};
 use halfstep::evidence::units;
 use halfstep::graph::engine::HostTensor;
@@ -35,9 +35,9 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Export, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
     let opened = Opened::open(&args.chosen)?;
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let mut session = opened.session(engine.as_ref())?;
     let graph = predict_graph(opened.model.as_ref(), &opened.manifest.input, BATCH);
     let graph = graph.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use halfstep::DeviceError;
 use halfstep::cpu::isa::IsaError;
 use halfstep::data::DataError;
 use halfstep::evidence::report::ReportError;
 use halfstep::graph::communicator::CommunicatorError;
+use halfstep::graph::engine_info::UnsupportedPolicy;
 use halfstep::graph::precision::PolicyError;
 use halfstep::train::checkpoint::CheckpointError;
 use halfstep::train::recipe::RecipeError;
@@ -93,6 +95,7 @@ macro_rules! failures {
 
 failures! {
     IsaError => ASKED,
+    DeviceError => ASKED,
     PolicyError => ASKED,
     DataError => ASKED,
     CheckpointError => FAILED,
@@ -102,9 +105,16 @@ failures! {
     serde_json::Error => FAILED,
 }
 
+impl From<UnsupportedPolicy> for Failure {
+    fn from(e: UnsupportedPolicy) -> Failure {
+        Failure::asked(e.to_string(), "take another precision, or another `--device`")
+    }
+}
+
 impl From<TrainError> for Failure {
     fn from(e: TrainError) -> Failure {
         match e {
+            TrainError::Unsupported(e) => e.into(),
             TrainError::Uneven { .. } => {
                 Failure::asked(e.to_string(), "change `batch`, or the number of ranks")
             }

@@ -1,8 +1,8 @@
 //! `halfstep generate`: a text continued token by token.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::float::{Philox, unit_f64};
 use halfstep::graph::engine::HostSlice;
 
@@ -12,7 +12,7 @@ use super::open::Opened;
 use super::{interrupt, output};
 
 /// Runs the command.
-pub fn run(args: Generate, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> {
     if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
         return Err(Failure::asked(
             format!("a temperature of {} is not possible", args.temperature),
@@ -25,7 +25,7 @@ pub fn run(args: Generate, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fa
     if tokens.is_empty() {
         return Err(Failure::asked("the prompt is empty", "give at least one character with --prompt"));
     }
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let mut session = opened.session(engine.as_ref())?;
     interrupt::listen();
     let (length, vocabulary) = (text.sequence(), opened.outputs());

@@ -1,9 +1,9 @@
 //! `halfstep import`: a run directory with weights from elsewhere; and the weights that `train --from` begins with.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, Contents};
@@ -31,10 +31,10 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Import, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = prepare::recipe(Some(&args.recipe))?;
     let map = map(args.map.as_deref())?;
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
     let policy = experiment.recipe.precision.policy.clone();
     let mut session = experiment.session(engine.as_ref(), &policy, experiment.recipe.seed)?;

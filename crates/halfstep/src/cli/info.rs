@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
@@ -55,8 +56,8 @@ fn runs_on(engine: &dyn Engine) -> Result<Vec<RunsOn>, Failure> {
 }
 
 /// Runs the command.
-pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
-    let engine = halfstep::engine(threads)?;
+pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
+    let engine = halfstep::engine(request)?;
     let used = Isa::from_env()?;
     let set = |level: Level| {
         let lacks = match Isa::new(level) {
@@ -69,7 +70,7 @@ pub fn run(args: Info, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         version: env!("CARGO_PKG_VERSION"),
         processor: engine.device().name,
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        threads: halfstep::threads_or_all(threads).get(),
+        threads: request.threads().get(),
         memory_bytes: host::memory_bytes(),
         available_bytes: host::available_bytes(),
         instruction_sets: Level::ALL.map(set).into(),

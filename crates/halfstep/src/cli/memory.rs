@@ -152,6 +152,7 @@ fn advice(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use halfstep::EngineRequest;
     use halfstep::train::recipe::Recipe;
 
     const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
@@ -161,7 +162,7 @@ mod tests {
     fn what_does_not_fit_is_refused_with_what_would() {
         let recipe = Recipe::parse("r.toml", RECIPE, std::path::Path::new(".")).unwrap();
         let experiment = recipe.prepare().unwrap();
-        let engine = halfstep::engine(None).unwrap();
+        let engine = halfstep::engine(EngineRequest::default()).unwrap();
         let policies = ["fp32".to_string()];
         let need =
             |policy: &str, parts| need(&experiment, engine.as_ref(), policy, parts, true, None).unwrap();

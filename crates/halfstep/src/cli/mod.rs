@@ -31,6 +31,8 @@ mod ranks;
 mod resume;
 mod share;
 mod stress;
+#[cfg(test)]
+mod test_engine;
 mod track;
 mod train;
 #[cfg(feature = "tui")]
@@ -44,6 +46,7 @@ use clap::Parser;
 
 use args::{Args, Bench, Command};
 use failure::Failure;
+use halfstep::EngineRequest;
 
 /// More threads than any processor has cores, and fewer than a system refuses.
 const MOST_THREADS: usize = 1024;
@@ -85,36 +88,36 @@ fn unreadable(error: &clap::Error) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode, Failure> {
-    let threads = args.threads;
-    if let Some(n) = threads.filter(|n| n.get() > MOST_THREADS) {
+    let request = EngineRequest { device: args.device, threads: args.threads };
+    if let Some(n) = args.threads.filter(|n| n.get() > MOST_THREADS) {
         return Err(Failure::asked(
             format!("{n} threads are too many"),
             format!("give at most {MOST_THREADS}"),
         ));
     }
     match args.command {
-        Command::Compare(args) => compare::run(args, threads),
+        Command::Compare(args) => compare::run(args, request),
         Command::Cache(args) => cache::run(args),
-        Command::Train(args) => train::run(args, threads),
-        Command::Import(args) => import::run(args, threads),
+        Command::Train(args) => train::run(args, request),
+        Command::Import(args) => import::run(args, request),
         Command::Track(args) => track::run(args),
-        Command::Eval(args) => eval::run(args, threads),
-        Command::Predict(args) => predict::run(args, threads),
-        Command::Generate(args) => generate::run(args, threads),
+        Command::Eval(args) => eval::run(args, request),
+        Command::Predict(args) => predict::run(args, request),
+        Command::Generate(args) => generate::run(args, request),
         #[cfg(feature = "onnx")]
-        Command::Export(args) => export::run(args, threads),
-        Command::Explain(args) => explain::run(args, threads),
-        Command::Plan(args) => plan::run(args, threads),
-        Command::Doctor(args) => doctor::run(args, threads),
+        Command::Export(args) => export::run(args, request),
+        Command::Explain(args) => explain::run(args, request),
+        Command::Plan(args) => plan::run(args, request),
+        Command::Doctor(args) => doctor::run(args, request),
         Command::Lint(args) => lint::run(args),
-        Command::Info(args) => info::run(args, threads),
+        Command::Info(args) => info::run(args, request),
         Command::New(args) => new::run(args),
         Command::Numbers(args) => numbers::run(args),
-        Command::Stress(args) => stress::run(args, threads),
-        Command::Verdict(args) => verdict::run(args, threads),
-        Command::Tune(args) => tune::run(args, threads),
-        Command::Bench(Bench::Step(args)) => bench::step::run(args, threads),
-        Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, threads),
-        Command::Bench(Bench::Suite(args)) => bench::suite::run(args, threads),
+        Command::Stress(args) => stress::run(args, request),
+        Command::Verdict(args) => verdict::run(args, request.threads()),
+        Command::Tune(args) => tune::run(args, request),
+        Command::Bench(Bench::Step(args)) => bench::step::run(args, request),
+        Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, request),
+        Command::Bench(Bench::Suite(args)) => bench::suite::run(args, request),
     }
 }

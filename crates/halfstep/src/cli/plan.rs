@@ -2,9 +2,9 @@
 //! step.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::{ByteSize, Footprint, MemoryReport, Purpose, Resident};
@@ -84,13 +84,13 @@ enum Member {
 }
 
 /// Runs the command.
-pub fn run(args: Plan, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
     let mut recipe = prepare::recipe(args.recipe.as_deref())?;
     for name in args.precision.iter().flatten() {
         prepare::known_precision(name)?;
     }
     recipe.train.memory_budget = args.memory_budget.or(recipe.train.memory_budget);
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let spinner = progress::spinner("loading data");
     let experiment = recipe.prepare();
     spinner.finish_and_clear();

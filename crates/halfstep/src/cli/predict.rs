@@ -1,9 +1,9 @@
 //! `halfstep predict`: classes of images and table rows, scores of texts.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::data::Preprocessing;
 use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, HostSlice};
@@ -48,9 +48,9 @@ struct Printed<'a, T> {
 }
 
 /// Runs the command.
-pub fn run(args: Predict, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     let opened = Opened::open(&args.chosen)?;
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     if let Preprocessing::Text(_) = &opened.preprocessing {
         return texts(&args, &opened, engine.as_ref());
     }

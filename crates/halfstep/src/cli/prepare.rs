@@ -37,6 +37,20 @@ pub fn known_precision(name: &str) -> Result<(), Failure> {
     Err(Failure::asked(format!("there is no precision `{name}`"), help))
 }
 
+/// An error unless the engine runs these precisions as the recipe has them.
+pub fn check_supported(
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    policies: &[String],
+) -> Result<(), Failure> {
+    for name in policies {
+        let resolved = experiment.session_spec(name, experiment.recipe.seed);
+        let (policy, _) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+        engine.target().supports(&policy)?;
+    }
+    Ok(())
+}
+
 /// Loads data and builds the model.
 pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
     let spinner = progress::spinner("loading data");
@@ -154,6 +168,7 @@ pub fn begin(
     info: Option<RunInfo>,
     make: impl FnOnce() -> Result<RunDir, Failure>,
 ) -> Result<(RunDir, Lines), Failure> {
+    check_supported(experiment, engine, policies)?;
     memory::check(experiment, engine, policies, info.is_some())?;
     lint::warn(experiment, policies)?;
     // Compiled first: nothing is written for a recipe that does not compile.
@@ -184,4 +199,30 @@ pub fn begin(
     // Last: a directory that has it has everything.
     dir.write(run_dir::RECIPE, resolved.as_bytes())?;
     Ok((dir, lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::test_engine::Other;
+
+    const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 1\nbatch = 8\n";
+
+    #[test]
+    fn a_precision_that_the_engine_lacks_is_refused_before_anything_is_written() {
+        let experiment = Recipe::parse("r.toml", RECIPE, Path::new(".")).unwrap().prepare().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        let begin = |policies: &[&str]| {
+            let policies: Vec<String> = policies.iter().map(|p| p.to_string()).collect();
+            run_dir(&experiment, &Other::new(), &policies, Some(&out))
+        };
+        let Err(refused) = begin(&["fp32", "bf16"]) else { panic!("bf16 was taken") };
+        let said = refused.to_text();
+        assert!(said.contains("`bf16` does not run on other: it stores no bf16"), "{said}");
+        assert!(said.contains("another precision"), "{said}");
+        assert!(!out.exists());
+        assert!(begin(&["fp32"]).is_ok() && out.is_dir());
+    }
 }

@@ -2,11 +2,11 @@
 //!
 //! Rank 0 reads arguments and files, prints and writes; the others follow what it tells them.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
+use halfstep::EngineRequest;
 use halfstep::graph::communicator::{Communicator, CommunicatorError};
 use halfstep::graph::engine::Engine;
 use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
@@ -58,13 +58,10 @@ pub fn leave(failed: Option<i32>) {
 }
 
 /// The engine for a training step that all ranks share.
-pub fn engine(
-    threads: Option<NonZeroUsize>,
-    ranks: Option<&Arc<Communicator>>,
-) -> Result<Box<dyn Engine>, Failure> {
+pub fn engine(request: EngineRequest, ranks: Option<&Arc<Communicator>>) -> Result<Box<dyn Engine>, Failure> {
     Ok(match ranks {
-        Some(ranks) => halfstep::engine_of_rank(threads, ranks.clone())?,
-        None => halfstep::engine(threads)?,
+        Some(ranks) => halfstep::engine_of_rank(request, ranks.clone())?,
+        None => halfstep::engine(request)?,
     })
 }
 
@@ -128,12 +125,12 @@ pub fn lead(ranks: Option<&Arc<Communicator>>, recipe: &Recipe) -> Result<(), Fa
 }
 
 /// Takes part in the training that rank 0 leads.
-pub fn follow(ranks: &Arc<Communicator>, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn follow(ranks: &Arc<Communicator>, request: EngineRequest) -> Result<ExitCode, Failure> {
     let text = ranks.broadcast(Vec::new())?;
     let text = String::from_utf8(text).map_err(|e| CommunicatorError::Failed(e.to_string()))?;
     let recipe = Recipe::parse("recipe.toml", &text, Path::new("."))?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
-    let engine = engine(threads, Some(ranks))?;
+    let engine = engine(request, Some(ranks))?;
     let experiment = prepare::prepare(recipe)?;
     interrupt::listen();
     agree(Some(ranks), &experiment, engine.as_ref(), &policy)?;

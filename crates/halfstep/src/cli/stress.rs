@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::data::{DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom};
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::robustness_table::{Section, sections};
@@ -24,8 +25,8 @@ use super::{interrupt, output, prepare, progress};
 pub const ROBUSTNESS: &str = "robustness.json";
 
 /// Runs the command.
-pub fn run(args: Stress, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
-    let engine = halfstep::engine(threads)?;
+pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
+    let engine = halfstep::engine(request)?;
     let first = RunDir::open(&args.runs[0])?;
     let mut recipe = Recipe::read(&first.file(halfstep::train::run_dir::RECIPE))?;
     settings(&args, &mut recipe)?;
@@ -38,8 +39,14 @@ pub fn run(args: Stress, threads: Option<NonZeroUsize>) -> Result<ExitCode, Fail
     let experiment = prepare::prepare(recipe)?;
     Opened::open(&chosen(&args.runs[0], None))?.check_data(&experiment.info)?;
     interrupt::listen();
-    let measured =
-        measure(experiment, engine.as_ref(), &trained, args.baseline.as_deref(), &measures, threads);
+    let measured = measure(
+        experiment,
+        engine.as_ref(),
+        &trained,
+        args.baseline.as_deref(),
+        &measures,
+        request.threads(),
+    );
     let r = match measured {
         Ok(r) => r,
         Err(_) if interrupt::asked() => return Ok(ExitCode::from(INTERRUPTED)),
@@ -75,7 +82,7 @@ pub fn measure(
     trained: &[Trained],
     baseline: Option<&str>,
     measures: &[Measure],
-    threads: Option<NonZeroUsize>,
+    threads: NonZeroUsize,
 ) -> Result<Robustness, Failure> {
     let recipe = &experiment.recipe;
     let there: Vec<&str> = trained.iter().map(|t| t.policy.name.as_str()).collect();
@@ -95,10 +102,11 @@ pub fn measure(
         if !served.iter().any(|p: &Policy| p.name == name) {
             let (policy, _) =
                 recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
-            served.push(policy.reading_f32_weights());
+            let policy = policy.reading_f32_weights();
+            engine.target().supports(&policy)?;
+            served.push(policy);
         }
     }
-    let threads = halfstep::threads_or_all(threads);
     let subject = Subject {
         engine,
         model: experiment.model.as_ref(),

@@ -1,10 +1,10 @@
 //! `halfstep train`: one run in one precision, from its first step or from a checkpoint.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, CheckpointEvent, CheckpointStats, Checkpoints, Contents, Latest};
@@ -72,11 +72,11 @@ impl From<CheckpointStats> for PrintedCheckpoints {
 }
 
 /// Runs the command.
-pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     let deadline = args.max_time.map(|time| Instant::now() + time);
     let ranks = ranks::join()?;
     if let Some(ranks) = ranks.as_ref().filter(|r| r.rank() > 0) {
-        return ranks::follow(ranks, threads);
+        return ranks::follow(ranks, request);
     }
     let Task { recipe, place } = Task::of(&args)?;
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
@@ -85,7 +85,7 @@ pub fn run(args: Train, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     if args.tui {
         super::tui::check()?;
     }
-    let engine = ranks::engine(threads, ranks.as_ref())?;
+    let engine = ranks::engine(request, ranks.as_ref())?;
     ranks::lead(ranks.as_ref(), &recipe)?;
     let experiment = prepare::prepare(recipe)?;
     ranks::agree(ranks.as_ref(), &experiment, engine.as_ref(), &policy)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use halfstep::EngineRequest;
 use halfstep::evidence::units as format;
 use halfstep::train::recipe::PlanFile;
 use halfstep::train::run_dir::write_whole;
@@ -73,7 +74,7 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Args, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Args, request: EngineRequest) -> Result<ExitCode, Failure> {
     if args.output.exists() && !args.force {
         let message = format!("{} is there already", args.output.display());
         return Err(Failure::asked(message, "choose another name with -o, or overwrite it with --force"));
@@ -86,8 +87,9 @@ pub fn run(args: Args, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failur
         }
         None => recipe.precision.policy.clone(),
     };
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
+    prepare::check_supported(&experiment, engine.as_ref(), &["fp32".into(), policy.clone()])?;
     let spec = TuneSpec {
         policy,
         objective: match args.objective {

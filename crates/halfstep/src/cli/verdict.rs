@@ -17,7 +17,7 @@ use super::{output, progress};
 pub const NO_VERDICT: u8 = 3;
 
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
-pub fn run(args: Asked, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: Asked, threads: NonZeroUsize) -> Result<ExitCode, Failure> {
     let protocol = protocol(&args)?;
     let sources = |paths: &'_ [PathBuf]| -> Vec<Box<dyn Source>> {
         paths.iter().map(|p| Box::new(p.clone()) as Box<dyn Source>).collect()
@@ -26,7 +26,7 @@ pub fn run(args: Asked, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failu
     let (a, b): (Vec<_>, Vec<_>) =
         (a.iter().map(|s| s.as_ref()).collect(), b.iter().map(|s| s.as_ref()).collect());
     let spinner = progress::spinner("measuring");
-    let result = assess(&a, &b, protocol, halfstep::threads_or_all(threads));
+    let result = assess(&a, &b, protocol, threads);
     spinner.finish_and_clear();
     let assessment = result.map_err(|e| Failure::asked(e.to_string(), ""))?;
     if args.json {

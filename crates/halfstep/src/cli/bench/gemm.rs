@@ -1,10 +1,10 @@
 //! `halfstep bench gemm`: C = A·B with operands stored in the precision and C in f32.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::cpu::isa::Isa;
-use halfstep::cpu::{ProductFormat, random_product};
+use halfstep::cpu::{CpuEngine, ProductFormat, random_product};
 use halfstep::evidence::units;
 use halfstep::graph::Split;
 use serde::Serialize;
@@ -34,7 +34,7 @@ struct Printed {
 }
 
 /// Runs the command.
-pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure> {
     let (m, n, k) = (args.m.get(), args.n.get(), args.k.get());
     check_seconds(args.seconds)?;
     let too_large =
@@ -46,7 +46,7 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         Precision::Fp32 | Precision::Bf16x3 | Precision::Bf16x6 => 4,
     };
     machine::check_memory("this product", (a_count + b_count) * operand_bytes + c_count * 4)?;
-    let threads = halfstep::threads_or_all(threads);
+    let threads = request.threads();
     let isa = Isa::from_env()?;
     let format = match args.precision {
         Precision::Fp32 => ProductFormat::F32,
@@ -84,7 +84,10 @@ pub fn run(args: BenchGemm, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     }
     output::raw(&output::fields(&[
         ("product", format!("{m} × {n} × {k}, {}", printed.precision)),
-        ("on this CPU", format!("{}, threads: {}", printed.instruction_set, printed.threads)),
+        (
+            &format!("on this {}", CpuEngine::KIND),
+            format!("{}, threads: {}", printed.instruction_set, printed.threads),
+        ),
         ("speed", format!("{:.0} GFLOP/s median, {:.0} best", printed.gflops, printed.best_gflops)),
         (
             "time",

@@ -1,10 +1,10 @@
 //! `halfstep bench step`: a training step on a random batch. Models, sizes and optimiser are those of the comparison
 //! with other frameworks: AdamW with a learning rate of 1e-4, three steps to warm up, at least five measured.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::Plan;
 use halfstep::graph::precision::Policy;
@@ -59,7 +59,7 @@ struct Printed {
 }
 
 /// Runs the command.
-pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: BenchStep, request: EngineRequest) -> Result<ExitCode, Failure> {
     check_seconds(args.seconds)?;
     let case = case(&args)?;
     let model = case.model.build(&case.input, case.outputs);
@@ -69,7 +69,7 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
     // Weights and two moments in f32.
     machine::check_memory("training this model", parameters.saturating_mul(12))?;
     let baseline_rss_bytes = machine::rss_bytes();
-    let engine = halfstep::engine(threads)?;
+    let engine = halfstep::engine(request)?;
     let policy = Policy::named(&args.precision).map_err(|e| Failure::asked(e.to_string(), ""))?;
     let optimiser = Optimiser::AdamW(AdamW { lr: LR, ..AdamW::default() });
     let spec = SessionSpec { optimiser, ..SessionSpec::new(&policy, case.batch, 0) };
@@ -97,7 +97,7 @@ pub fn run(args: BenchStep, threads: Option<NonZeroUsize>) -> Result<ExitCode, F
         engine: engine.name(),
         model: case.name,
         precision: args.precision.clone(),
-        threads: halfstep::threads_or_all(threads).get(),
+        threads: request.threads().get(),
         seconds: args.seconds,
         batch: case.batch,
         width,

@@ -5,11 +5,14 @@ use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
-use halfstep::cpu::Roofline;
-use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, Level};
+use halfstep::cpu::{CpuEngine, Roofline};
 use halfstep::evidence::units;
+use halfstep::graph::engine::Engine;
+use halfstep::graph::engine_info::Arithmetic;
+use halfstep::graph::precision::Policy;
 use halfstep::train::run_dir::write_whole;
+use halfstep::{DeviceRequest, EngineRequest};
 use serde::{Deserialize, Serialize};
 
 use super::super::args::{BenchModel, BenchSuite, Precision};
@@ -175,12 +178,13 @@ fn cases(args: &BenchSuite, threads: &[usize]) -> Vec<Case> {
 }
 
 /// Measures a case in a process of its own.
-fn measure(case: &Case, seconds: f64) -> Result<Told, Failure> {
+fn measure(case: &Case, seconds: f64, device: DeviceRequest) -> Result<Told, Failure> {
     let program = std::env::current_exe();
     let program = program.map_err(|e| Failure::failed(format!("this program cannot be found: {e}")))?;
     let mut command = Command::new(program);
     command.args(["bench", "step", "--json", "--model", &case.model, "--precision", case.precision]);
     command.args(["--threads", &case.threads.to_string(), "--seconds", &seconds.to_string()]);
+    command.args(["--device", &device.to_string()]);
     command.args(["--groups", &SLOWEST.to_string()]);
     if let Some((dimension, size)) = case.size {
         command.args([&format!("--{dimension}"), &size.to_string()]);
@@ -221,11 +225,14 @@ fn summary(case: Case, rounds: Vec<Told>, roofs: &[Roof]) -> Option<Measured> {
 }
 
 /// Runs the command.
-pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, Failure> {
+pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure> {
     check_seconds(args.seconds)?;
     interrupt::listen();
-    let isa = Isa::from_env()?;
-    let all = halfstep::threads_or_all(threads);
+    let (engine, isa) = (halfstep::engine(request)?, Isa::from_env()?);
+    for precision in &args.precisions {
+        engine.target().supports(&Policy::named(precision.name())?)?;
+    }
+    let all = request.threads();
     let threads = if all.get() == 1 { vec![1] } else { vec![1, all.get()] };
     let roofs: Vec<Roof> =
         threads.iter().filter_map(|&t| NonZeroUsize::new(t)).map(|t| roof(isa, t)).collect();
@@ -236,7 +243,7 @@ pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, 
     'all: for _ in 0..args.rounds.get() {
         for (case, told) in cases.iter().zip(&mut rounds) {
             bar.set_message(label(case));
-            match measure(case, args.seconds) {
+            match measure(case, args.seconds, request.device) {
                 // Ctrl-C reaches the measuring process too.
                 Err(_) if interrupt::asked() => break 'all,
                 result => told.push(result?),
@@ -251,7 +258,7 @@ pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, 
     let measured = cases.into_iter().zip(rounds).filter_map(|(case, told)| summary(case, told, &roofs));
     let printed = Printed {
         program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
-        processor: host::processor(),
+        processor: engine.device().name,
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         instruction_set: isa.level().name(),
         cases: measured.collect(),
@@ -266,6 +273,7 @@ pub fn run(args: BenchSuite, threads: Option<NonZeroUsize>) -> Result<ExitCode, 
         output::json(&printed)?;
     } else {
         show(&printed, isa);
+        widened(&printed, engine.as_ref())?.iter().for_each(|text| output::line(text));
     }
     Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
@@ -287,7 +295,7 @@ fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
 }
 
 fn show(printed: &Printed, isa: Isa) {
-    output::line(&format!("{} on {} (CPU, {isa})", printed.program, printed.processor));
+    output::line(&format!("{} on {} ({}, {isa})", printed.program, printed.processor, CpuEngine::KIND));
     for roof in &printed.roofs {
         let bf16 = roof.bf16_gflops.map_or(String::new(), |g| format!("bf16 {} GFLOP/s, ", units::three(g)));
         output::line(&format!(
@@ -350,18 +358,25 @@ fn show(printed: &Printed, isa: Isa) {
         }
         output::raw(&output::columns(&rows));
     }
-    let told = |precision: Precision| printed.cases.iter().any(|m| m.case.precision == precision.name());
-    let slow: Vec<&str> = [(Precision::Bf16, Level::Avx512Bf16), (Precision::Fp16, Level::Amx)]
-        .into_iter()
-        .filter(|&(precision, level)| told(precision) && isa.level() < level)
-        .map(|(precision, _)| precision.name())
-        .collect();
-    if !slow.is_empty() {
-        let (names, verb) = (slow.join(" and "), if slow.len() == 1 { "saves" } else { "save" });
-        output::line(&format!(
-            "\nThis processor has no products of its own for {names}, which {verb} memory here, not time."
-        ));
+}
+
+/// What must be said of precisions that the engine has no products of its own for.
+fn widened(printed: &Printed, engine: &dyn Engine) -> Result<Option<String>, Failure> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in printed.cases.iter().map(|m| m.case.precision) {
+        let policy = Policy::named(name)?;
+        let is_widened = engine.describe(&policy).arithmetic == Arithmetic::Widened;
+        if policy.low.is_some() && is_widened && !names.contains(&name) {
+            names.push(name);
+        }
     }
+    let verb = if names.len() == 1 { "saves" } else { "save" };
+    Ok((!names.is_empty()).then(|| {
+        let names = names.join(" and ");
+        format!(
+            "\nThis processor has no products of its own for {names}, which {verb} memory here, not time."
+        )
+    }))
 }
 
 #[cfg(test)]

@@ -242,3 +242,34 @@ fn size(path: &Path) -> u64 {
     };
     entries.map(of).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use halfstep::EngineRequest;
+    use halfstep::graph::engine::Engine;
+    use halfstep::train::recipe::Recipe;
+
+    use super::*;
+    use crate::cli::test_engine::Other;
+
+    const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 1\nbatch = 8\n";
+
+    #[test]
+    fn engines_share_runs_only_if_they_compute_the_same_bits() {
+        let experiment = Recipe::parse("r.toml", RECIPE, Path::new(".")).unwrap().prepare().unwrap();
+        let id = |engine: &dyn Engine| {
+            let (folder, program) = (PathBuf::from("cache"), "program".to_string());
+            let cache = Cache { folder, program, engine: engine.identity() };
+            cache.id(&experiment, "fp32", 0).unwrap()
+        };
+        let on = |threads| {
+            let threads = NonZeroUsize::new(threads).unwrap();
+            id(halfstep::engine(EngineRequest::default().with_threads(threads)).unwrap().as_ref())
+        };
+        assert_eq!(on(1), on(2));
+        assert_ne!(on(1), id(&Other::new()));
+    }
+}

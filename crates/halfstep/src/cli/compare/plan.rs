@@ -1,8 +1,8 @@
 //! `halfstep compare --plan`: how many seeds the margins need, and what they will cost, before any is trained.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{sd_at_most, seeds_needed};
@@ -103,7 +103,7 @@ pub fn run(
     args: &Compare,
     recipe: Recipe,
     engine: &dyn Engine,
-    threads: NonZeroUsize,
+    request: EngineRequest,
 ) -> Result<ExitCode, Failure> {
     let sd = args.sd.as_deref().map(given).transpose()?;
     let place = if args.no_cache { None } else { cache::place() };
@@ -117,7 +117,7 @@ pub fn run(
     let mut arms = Vec::new();
     for (name, recipe) in recipes {
         let experiment = prepare::prepare(recipe)?;
-        arms.push(planned(name, experiment, cache.as_ref(), engine, threads, sd)?);
+        arms.push(planned(name, experiment, cache.as_ref(), engine, request, sd)?);
     }
     let printed = Printed {
         recipe: name,
@@ -149,7 +149,7 @@ fn planned(
     experiment: Experiment,
     cache: Option<&Cache>,
     engine: &dyn Engine,
-    threads: NonZeroUsize,
+    request: EngineRequest,
     sd: Option<f64>,
 ) -> Result<Planned, Failure> {
     let recipe = &experiment.recipe;
@@ -168,12 +168,12 @@ fn planned(
     let protocol = protocol::of(recipe)?;
     let candidates: Vec<String> =
         policies.iter().filter(|p| **p != recipe.compare.reference).cloned().collect();
-    let precisions = precisions(&experiment, &policies, engine, threads, &there)?;
+    let precisions = precisions(&experiment, &policies, engine, request, &there)?;
     let goal = protocol.power;
     let arm = Arm { name, experiment, protocol, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
-    let measured = assessments(&setup, &there, threads)?;
+    let measured = assessments(&setup, &there, request.threads())?;
     let candidates: Vec<Candidate> = candidates
         .into_iter()
         .map(|policy| {
@@ -219,7 +219,8 @@ fn planned(
             runs += missing;
             wall += missing as f64 * p.run_seconds;
         }
-        let spent = Spent { wall_seconds: wall, core_seconds: wall * threads.get() as f64, joules: None };
+        let spent =
+            Spent { wall_seconds: wall, core_seconds: wall * request.threads().get() as f64, joules: None };
         Bill { seeds, runs, amounts: spent.amounts(&rates) }
     };
     Ok(Planned {
@@ -240,19 +241,22 @@ fn precisions(
     experiment: &Experiment,
     policies: &[String],
     engine: &dyn Engine,
-    threads: NonZeroUsize,
+    request: EngineRequest,
     there: &[Obtained],
 ) -> Result<Vec<Precision>, Failure> {
     let spinner = progress::spinner("timing a few steps");
     let mut all = Vec::new();
     for policy in policies {
         let before = there.iter().map(|o| &o.result).find(|r| {
-            r.policy == *policy && r.way.threads == threads.get() && r.way.beside == 0 && r.step_ms.is_some()
+            r.policy == *policy
+                && r.way.threads == request.threads().get()
+                && r.way.beside == 0
+                && r.step_ms.is_some()
         });
         let (step_ms, run_seconds) = match before {
             Some(run) => (run.step_ms.unwrap_or(0.0), run.wall_seconds),
             None => {
-                let seconds = 1.0 / steps_per_second(experiment, policy, 1, threads)?;
+                let seconds = 1.0 / steps_per_second(experiment, policy, 1, request)?;
                 // A forward pass is a third of a step's work.
                 let batches = experiment.data.test.len() as f64 / experiment.recipe.train.batch as f64;
                 let evaluations = (experiment.steps as f64 / experiment.evaluate_every() as f64).ceil() + 1.0;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use halfstep::EngineRequest;
 use halfstep::data::{Batch, Sampler};
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::host_slice;
@@ -31,15 +32,16 @@ pub struct Choice {
     pub why: String,
 }
 
-/// Chooses for `pending` runs on `all` threads: as asked for by `jobs`, or by measuring both ways on a few steps of the
+/// Chooses for `pending` runs on the threads asked for: as asked for by `jobs`, or by measuring both ways on a few steps of the
 /// first.
 pub fn choose(
     experiment: &Experiment,
     policy: &str,
     pending: usize,
-    all: NonZeroUsize,
+    request: EngineRequest,
     jobs: Option<NonZeroUsize>,
 ) -> Result<Choice, Failure> {
+    let all = request.threads();
     let share = |workers: usize| NonZeroUsize::new(all.get() / workers.max(1)).unwrap_or(NonZeroUsize::MIN);
     let one = |why: String| Choice { workers: 1, threads: all, why };
     if let Some(jobs) = jobs {
@@ -51,12 +53,12 @@ pub fn choose(
         return Ok(one("there is nothing to share out".into()));
     }
     let threads = share(workers);
-    let engine = halfstep::engine(Some(threads))?;
+    let engine = halfstep::engine(request.with_threads(threads))?;
     if !memory::fits(experiment, engine.as_ref(), policy, workers) {
         return Ok(one("memory is short for more at a time".into()));
     }
-    let together = steps_per_second(experiment, policy, workers, threads)?;
-    let alone = steps_per_second(experiment, policy, 1, all)?;
+    let together = steps_per_second(experiment, policy, workers, request.with_threads(threads))?;
+    let alone = steps_per_second(experiment, policy, 1, request)?;
     let ratio = together / alone;
     Ok(if ratio >= WORTH {
         let why = format!("measured: {ratio:.2}× as many steps a second as one after another");
@@ -71,7 +73,7 @@ pub fn steps_per_second(
     experiment: &Experiment,
     policy: &str,
     workers: usize,
-    threads: NonZeroUsize,
+    request: EngineRequest,
 ) -> Result<f64, Failure> {
     let batch_size = experiment.recipe.train.batch;
     let mut sampler = Sampler::new(experiment.info.train_samples, batch_size, experiment.recipe.seed)?;
@@ -80,12 +82,8 @@ pub fn steps_per_second(
     experiment.data.train.fill_batch(indices, draw, &mut batch)?;
     let (ready, batch) = (Barrier::new(workers), &batch);
     let worker = || -> Result<f64, Failure> {
-        let prepared = || -> Result<_, Failure> {
-            let engine = halfstep::engine(Some(threads))?;
-            Ok(engine)
-        };
         // Every worker comes to the barrier, or the others would wait for ever.
-        let engine = prepared();
+        let engine = halfstep::engine(request);
         let session = engine.as_ref().ok().map(|engine| {
             let mut session = experiment.session(engine.as_ref(), policy, experiment.recipe.seed)?;
             step(&mut session, batch)?;
@@ -93,7 +91,7 @@ pub fn steps_per_second(
         });
         ready.wait();
         let Some(session) = session else {
-            return Err(engine.err().unwrap_or_else(|| Failure::failed("no engine")));
+            return Err(engine.err().map_or_else(|| Failure::failed("no engine"), Failure::from));
         };
         let mut session = session?;
         let (begun, mut steps) = (Instant::now(), 0.0);
@@ -122,13 +120,14 @@ fn step(session: &mut halfstep::train::session::Session<'_>, batch: &Batch) -> R
 pub fn run_all<T: Sync, R: Send>(
     tasks: &[T],
     choice: &Choice,
+    request: EngineRequest,
     work: &(dyn Fn(&T, &dyn Engine) -> Result<R, Failure> + Sync),
     done: &(dyn Fn(&R) + Sync),
 ) -> Result<Vec<R>, Failure> {
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
     let worker = || -> Result<(), Failure> {
-        let engine = halfstep::engine(Some(choice.threads))?;
+        let engine = halfstep::engine(request.with_threads(choice.threads))?;
         while !interrupt::asked() {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(task) = tasks.get(i) else { break };

@@ -1,11 +1,11 @@
 //! The runs of a comparison spread over the ranks of an MPI job. All ranks reach one cache, to which each adds its runs; rank 0
 //! then finds them there and does the rest.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use halfstep::EngineRequest;
 use halfstep::graph::communicator::{Communicator, CommunicatorError};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::Recipe;
@@ -29,7 +29,7 @@ pub fn help(
     args: &Compare,
     recipe: Recipe,
     engine: &dyn Engine,
-    all: NonZeroUsize,
+    request: EngineRequest,
     ranks: &Arc<Communicator>,
 ) -> Result<ExitCode, Failure> {
     let folder = String::from_utf8(ranks.broadcast(Vec::new())?);
@@ -45,7 +45,7 @@ pub fn help(
         let protocol = protocol::of(&experiment.recipe)?;
         let arm = Arm { name, experiment, protocol, dir: None };
         let setup = setup(&arm, engine)?;
-        obtain(&arm, &cache, &setup, all, args.jobs, Some(ranks), &|_| {})?;
+        obtain(&arm, &cache, &setup, request, args.jobs, Some(ranks), &|_| {})?;
         if stops(Some(ranks))? {
             break;
         }
