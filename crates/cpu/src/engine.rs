@@ -21,31 +21,10 @@ use crate::program::CpuProgram;
 use crate::region::{ALIGNMENT, Region};
 use crate::state::CpuMemory;
 
-/// Whether groups of operations run as one step. The bits of a program are the same either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fusion {
-    /// Wherever it saves memory traffic.
-    #[default]
-    On,
-    /// Never: one step for each operation, to find which one does what.
-    Off,
-}
-
-impl Fusion {
-    /// [`Fusion::Off`] if the environment variable `HALFSTEP_FUSE` is `0`.
-    pub fn from_env() -> Fusion {
-        match std::env::var_os("HALFSTEP_FUSE") {
-            Some(value) if value == "0" => Fusion::Off,
-            _ => Fusion::On,
-        }
-    }
-}
-
 /// Runs programs on the processor's cores.
 #[derive(Clone)]
 pub struct CpuEngine {
     machine: Arc<Machine>,
-    fusion: Fusion,
     communicator: Option<Arc<Communicator>>,
     /// Ranks that plans are for.
     planned_ranks: usize,
@@ -58,7 +37,7 @@ impl CpuEngine {
     /// An engine on this instruction set with `threads` threads.
     pub fn new(isa: Isa, threads: NonZeroUsize) -> CpuEngine {
         let machine = Machine { isa, pool: Pool::new(threads), scratch: Mutex::new(Scratch::new()) };
-        CpuEngine { machine: Arc::new(machine), fusion: Fusion::On, communicator: None, planned_ranks: 1 }
+        CpuEngine { machine: Arc::new(machine), communicator: None, planned_ranks: 1 }
     }
 
     /// The same engine as one of these ranks, for plans and programs made from now on.
@@ -71,12 +50,6 @@ impl CpuEngine {
     #[must_use]
     pub fn planning_for(self, ranks: NonZeroUsize) -> CpuEngine {
         CpuEngine { planned_ranks: ranks.get(), communicator: None, ..self }
-    }
-
-    /// The same engine with or without groups, for plans made for it from now on.
-    #[must_use]
-    pub fn with_fusion(self, fusion: Fusion) -> CpuEngine {
-        CpuEngine { fusion, ..self }
     }
 
     /// The instruction set.
@@ -116,7 +89,7 @@ impl Target for CpuEngine {
     }
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {
-        self.fusion == Fusion::On && fuses(graph, group)
+        fuses(graph, group)
     }
 
     fn scratch_bytes(&self, graph: &Graph, step: &Group) -> usize {
@@ -131,11 +104,7 @@ impl Engine for CpuEngine {
     }
 
     fn identity(&self) -> EngineIdentity {
-        let fusion = match self.fusion {
-            Fusion::On => "on",
-            Fusion::Off => "off",
-        };
-        EngineIdentity::new(Self::KIND).with("instruction set", self.isa()).with("fusion", fusion)
+        EngineIdentity::new(Self::KIND).with("instruction set", self.isa()).with("fusion", "on")
     }
 
     fn device(&self) -> Device {

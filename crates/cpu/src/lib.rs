@@ -20,7 +20,7 @@ mod rows;
 mod state;
 
 pub use bench::random_product;
-pub use engine::{CpuEngine, Fusion};
+pub use engine::CpuEngine;
 pub use gemm::ProductFormat;
 pub use program::CpuProgram;
 pub use roofline::Roofline;

@@ -30,6 +30,7 @@ mod shard;
 mod state_formats;
 mod target;
 mod text;
+mod unfused;
 mod uses;
 
 pub use byte_size::{ByteSize, ByteSizeError};
@@ -47,3 +48,4 @@ pub use plan::{Block, Content, Place, Plan, StateBytes, plan};
 pub use recompute::{BudgetError, Recomputation, recompute, smallest_footprint};
 pub use shard::{RESIDUAL, Residuals, Shard, shard};
 pub use state_formats::{Kept, MomentFormat, StateFormats, WeightFormat};
+pub use unfused::Unfused;

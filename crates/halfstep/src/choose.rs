@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, IsaError};
-use halfstep_cpu::{CpuEngine, Fusion};
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::Engine;
 
@@ -87,7 +87,7 @@ enum Ranks {
     Planned(NonZeroUsize),
 }
 
-/// An engine. With `HALFSTEP_FUSE=0` each operation is a step of its own.
+/// An engine.
 ///
 /// # Errors
 /// The device cannot be used.
@@ -117,7 +117,7 @@ pub fn planning_engine(request: EngineRequest, ranks: NonZeroUsize) -> Result<Bo
 fn made(request: EngineRequest, ranks: Ranks) -> Result<Box<dyn Engine>, DeviceError> {
     match request.device {
         DeviceRequest::Auto | DeviceRequest::Cpu => {
-            let engine = CpuEngine::new(Isa::from_env()?, request.threads()).with_fusion(Fusion::from_env());
+            let engine = CpuEngine::new(Isa::from_env()?, request.threads());
             Ok(Box::new(match ranks {
                 Ranks::Alone => engine,
                 Ranks::Joined(communicator) => engine.with_communicator(communicator),

@@ -496,6 +496,9 @@ pub struct BenchStep {
     /// Also time each group of operations, and show so many of the slowest
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub groups: usize,
+    /// Run each operation as a step of its own, to see with --groups which one takes how long
+    #[arg(long)]
+    pub unfused: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

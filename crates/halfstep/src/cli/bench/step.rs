@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
-use halfstep::graph::Plan;
+use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
+use halfstep::graph::{Plan, Unfused};
 use halfstep::nn::{ModelSpec, parameter_count};
 use halfstep::train::optimiser::{AdamW, Optimiser};
 use halfstep::train::session::{Session, SessionSpec};
@@ -69,11 +70,13 @@ pub fn run(args: BenchStep, request: EngineRequest) -> Result<ExitCode, Failure>
     // Weights and two moments in f32.
     machine::check_memory("training this model", parameters.saturating_mul(12))?;
     let baseline_rss_bytes = machine::rss_bytes();
-    let engine = halfstep::engine(request)?;
+    let fused = halfstep::engine(request)?;
+    let unfused = Unfused(fused.as_ref());
+    let engine: &dyn Engine = if args.unfused { &unfused } else { fused.as_ref() };
     let policy = Policy::named(&args.precision).map_err(|e| Failure::asked(e.to_string(), ""))?;
     let optimiser = Optimiser::AdamW(AdamW { lr: LR, ..AdamW::default() });
     let spec = SessionSpec { optimiser, ..SessionSpec::new(&policy, case.batch, 0) };
-    let mut session = Session::new(engine.as_ref(), model.as_ref(), &case.input, &policy, &spec)?;
+    let mut session = Session::new(engine, model.as_ref(), &case.input, &policy, &spec)?;
 
     let batch = case.batch();
     let items = batch.labels.len();
