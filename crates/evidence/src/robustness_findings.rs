@@ -4,16 +4,16 @@ use crate::robustness::{Backdoor, ByPrecision, Robustness, Series, TriggerRow};
 use crate::stats::Verdict;
 use crate::units;
 
-/// A change of attack success that is told: this much more than in fp32.
+/// A change of attack success that is reported: this much more than in fp32.
 const TRIGGER_WAKES: f64 = 0.05;
-/// Flips by a change of precision alone that are told.
+/// Flips by a change of precision alone that are reported.
 const FLIPS: f64 = 0.01;
-/// A share of images without a gradient, more than in f32, that is told.
+/// A share of images without a gradient, more than in f32, that is reported.
 const BLIND: f64 = 0.01;
-/// Accuracy that a black-box attack takes beyond those with gradients, which is told.
+/// Accuracy that a black-box attack takes beyond those with gradients, which is reported.
 const MASKED: f64 = 0.02;
 
-/// The sentences, in the order of the tables. A difference over seeds is told when its 95 % bounds lie on one side of zero.
+/// The sentences, in the order of the tables. A difference over seeds is reported when its 95 % bounds lie on one side of zero.
 pub fn findings(r: &Robustness) -> Vec<String> {
     let mut said = Vec::new();
     mismatch(r, &mut said);

@@ -110,7 +110,7 @@ pub trait Exchange {
     /// # Errors
     /// The others cannot be reached.
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<(), CommunicatorError>;
-    /// Takes leave: nothing is exchanged afterwards.
+    /// Ends the exchange: nothing is exchanged afterwards.
     fn leave(&mut self) {}
     /// Ends the whole job at once, with this exit code.
     fn abort(&mut self, _code: i32) {}
@@ -144,7 +144,7 @@ impl Communicator {
     /// Makes an exchange in a thread of its own.
     ///
     /// # Errors
-    /// Those of `make`; no thread is to be had.
+    /// Those of `make`; the thread cannot be created.
     pub fn new<E: Exchange + 'static>(
         make: impl FnOnce() -> Result<E, CommunicatorError> + Send + 'static,
     ) -> Result<Communicator, CommunicatorError> {
@@ -195,7 +195,7 @@ impl Communicator {
         job: impl FnOnce(&mut dyn Exchange) -> Result<T, CommunicatorError> + Send + 'static,
     ) -> Answer<Result<T, CommunicatorError>> {
         let (tell, told) = channel();
-        // An answer that nobody waits for, or a thread that has ended: the one who waits is told.
+        // An answer that nobody waits for, or a thread that has ended: the one who waits gets an error.
         let _ = self.jobs.send(Box::new(move |exchange| {
             let _ = tell.send(job(exchange));
         }));
@@ -235,7 +235,7 @@ impl Communicator {
         }
     }
 
-    /// Takes leave of the others: nothing is exchanged afterwards.
+    /// Disconnects from the other ranks: nothing is exchanged afterwards.
     pub fn leave(&self) {
         let left = self.ask(|exchange| {
             exchange.leave();

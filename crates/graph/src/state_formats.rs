@@ -100,7 +100,7 @@ impl StateFormats {
         self.weight_types(shape).into_iter().chain(of_moments).collect()
     }
 
-    /// The code book of moment `i`: sums of squares are never negative.
+    /// The codebook of moment `i`: sums of squares are never negative.
     pub fn map_of(i: usize) -> DynamicMap {
         if i == 0 { DynamicMap::Signed } else { DynamicMap::Unsigned }
     }

@@ -1,4 +1,4 @@
-//! Checkpoints: safetensors files of slots by name, and what is needed to use them or to go on with a run.
+//! Checkpoints: safetensors files of slots by name, and what is needed to use them or to resume a run.
 //!
 //! Two forms: one file with the model, made by [`save`]; and a folder with all of a run, made while it trains by
 //! [`Checkpoints`] and found again by [`Latest::find`].
@@ -95,7 +95,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A checkpoint of a run of something else.
-    #[error("{}: cannot be gone on with: {reason}", path.display())]
+    #[error("{}: cannot be resumed: {reason}", path.display())]
     OtherRun {
         /// The checkpoint.
         path: PathBuf,

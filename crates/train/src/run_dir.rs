@@ -34,7 +34,7 @@ pub const AVERAGED: &str = "averaged.safetensors";
 /// `run.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// The command: `train`, whose runs can be gone on with.
+    /// The command: `train`, whose runs can be resumed.
     pub command: String,
     /// Version of the program.
     pub version: String,
@@ -188,7 +188,7 @@ impl RunDir {
         Ok(RunDir { path: path.to_path_buf(), files: Arc::new(Disk), _lock: None })
     }
 
-    /// Opens what an earlier run left, to go on with it, and removes what it did not finish writing.
+    /// Opens what an earlier run left, to resume it, and removes what it did not finish writing.
     ///
     /// # Errors
     /// It is no run directory; another process writes to it; it cannot be written to.

@@ -7,7 +7,7 @@ use halfstep_train::metrics::{EvaluationMetrics, Outcome, StepMetrics};
 use halfstep_train::session::Session;
 use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
 
-/// Keeps all it is told.
+/// Keeps all it is notified of.
 #[derive(Default)]
 struct Told {
     steps: Vec<StepMetrics>,

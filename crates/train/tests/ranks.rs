@@ -478,7 +478,7 @@ fn run(experiment: &Experiment, size: usize, path: &std::path::Path, stop: Stop)
     })
 }
 
-/// Checkpoints know nothing of ranks: a run of two goes on with one or three as it would have, to rounding, and with two bit
+/// Checkpoints know nothing of ranks: a run of two is resumed by one or three as it would have gone on, to rounding, and with two bit
 /// for bit; all ranks stop when one does and end with the same bits. Evaluations agree with those of one process.
 #[test]
 fn a_run_goes_on_with_another_number_of_ranks() {

@@ -327,7 +327,7 @@ fn a_skipped_step_moves_the_cursor_and_the_scaler_alone() {
     assert!((5..25).contains(&skipped), "{skipped} of 30 skipped");
 }
 
-/// bf16 and f32 have no scale to lower: they are not skipped for ever, and the report says why.
+/// bf16 and f32 have no scale to lower: they are not skipped forever, and the report says why.
 #[test]
 fn divergence_in_f32_and_bf16_is_reported() {
     let swell = |s: &mut Session<'_>| s.upload("last.weight", HostSlice::F32(&[3e38; 24])).unwrap();

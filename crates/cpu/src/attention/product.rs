@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::rows::Caps;
 use crate::rows::fma;
 
-/// The left operand: element (i, k) is `data[i·row + k·col]`, so that a transposed block is as good as a plain one.
+/// The LHS: element (i, k) is `data[i·row + k·col]`, so that a transposed block is as good as a plain one.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
     pub data: &'a [f32],
@@ -22,9 +22,9 @@ pub(super) enum Band {
     Full,
     /// Only results on or below the diagonal are wanted: (i, j) with j ≤ i.
     LowerResult,
-    /// The left operand is zero above the diagonal: only k ≤ i counts.
+    /// The LHS is zero above the diagonal: only k ≤ i counts.
     LowerLeft,
-    /// The left operand is zero below the diagonal: only k ≥ i counts.
+    /// The LHS is zero below the diagonal: only k ≥ i counts.
     UpperLeft,
 }
 
@@ -74,8 +74,8 @@ impl Product<'_> {
         }
         let (m, n) = (m.next_multiple_of(MR), n.next_multiple_of(NR));
         // With these, every index below is inside its slice.
-        assert!((m - 1) * a.row + (k - 1) * a.col < a.data.len(), "left operand of a block product");
-        assert!((k - 1) * b_row + n <= b.len() && n <= b_row, "right operand of a block product");
+        assert!((m - 1) * a.row + (k - 1) * a.col < a.data.len(), "LHS of a block product");
+        assert!((k - 1) * b_row + n <= b.len() && n <= b_row, "RHS of a block product");
         assert!((m - 1) * c_row + n <= c.len() && n <= c_row, "result of a block product");
         for j in (0..n).step_by(NR) {
             for i in (0..m).step_by(MR) {

@@ -63,7 +63,7 @@ fn packed(values: &mut [f32], steps: usize) -> Panels<'_> {
     Panels { codes: codes(values), steps }
 }
 
-/// Packs a left operand: `outer` rows by `k`.
+/// Packs an LHS: `outer` rows by `k`.
 fn left<'a>(
     unit: &dyn TileUnit,
     from: &Source<'_>,
@@ -76,7 +76,7 @@ fn left<'a>(
     packed(to, steps)
 }
 
-/// Packs a right operand: `k` by `outer` columns.
+/// Packs an RHS: `k` by `outer` columns.
 fn right<'a>(
     unit: &dyn TileUnit,
     from: &Source<'_>,

@@ -18,13 +18,13 @@ use crate::isa::{Isa, Kernel, Level};
 #[derive(Clone, Copy)]
 pub(crate) struct Dots(Form);
 
-/// How the left operand comes to the kernel, which reads one pair of k at a time and copies it to a whole vector: it can
+/// How the LHS comes to the kernel, which reads one pair of k at a time and copies it to a whole vector: it can
 /// take pairs from anywhere. Each form of an operand gives the same sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// Packed as a left operand of tiles, row by row.
+    /// Packed as an LHS of tiles, row by row.
     Rows,
-    /// Packed as a right operand of tiles, pair by pair: for rows that do not run along memory, where this takes no
+    /// Packed as an RHS of tiles, pair by pair: for rows that do not run along memory, where this takes no
     /// transposition.
     Pairs,
     /// Not packed: addresses of 32 k of each row.
@@ -53,7 +53,7 @@ const ROWS: usize = 8;
 /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C.
 ///
 /// # Safety
-/// The processor runs AVX512-BF16; `a` points to `steps` steps of the left operand in `form`, `b` to as many of packed
+/// The processor runs AVX512-BF16; `a` points to `steps` steps of the LHS in `form`, `b` to as many of packed
 /// tiles, and `c` to 32 rows of 32 f32 that are `c_row` f32 apart.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn block(

@@ -1,4 +1,4 @@
-//! Left operands that a kernel reads where they lie, because it copies one element (or pair) at a time to a whole vector and
+//! LHS operands that a kernel reads where they lie, because it copies one element (or pair) at a time to a whole vector and
 //! can take it from anywhere: instead of a packed panel it gets the addresses of runs of each row. A convolution's windows
 //! need no copy of each pixel for each of its taps then ("The indirect convolution algorithm", Dukhan 2019).
 

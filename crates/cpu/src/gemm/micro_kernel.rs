@@ -34,7 +34,7 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
 
     /// Runs `kernel` compiled for the micro-kernel's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
-    /// The micro-kernel for a left operand of `k` columns, where it can choose.
+    /// The micro-kernel for an LHS of `k` columns, where it can choose.
     fn for_left(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize) -> Self {
         self
     }
@@ -94,9 +94,9 @@ pub(crate) trait TileUnit: Sync {
     fn planes(&self) -> usize;
     /// What a thread does before its first block.
     fn prepare(&self);
-    /// Packs a left operand: rows `outer` and columns `k`.
+    /// Packs an LHS: rows `outer` and columns `k`.
     fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
-    /// Packs a right operand: rows `k` and columns `outer`.
+    /// Packs an RHS: rows `k` and columns `outer`.
     fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
     /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
     /// `steps` steps.

@@ -228,7 +228,7 @@ fn tile_pair<const PLANES: usize>(
     (&mut to[at..at + 1024]).try_into().expect("a range of 1024 has 1024 elements")
 }
 
-/// Calls a function with a scheme and its number of planes, which sizes of arrays must be told as a number.
+/// Calls a function with a scheme and its number of planes, which sizes of arrays need as a number.
 macro_rules! with_planes {
     ($scheme:ident, $function:ident($($argument:expr),+)) => {
         match $scheme::PLANES {

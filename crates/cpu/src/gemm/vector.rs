@@ -1,6 +1,6 @@
 //! Micro-kernels of f32 multiply-adds on vectors: AVX2 and AVX-512.
 //!
-//! A column of the left operand is copied to whole vectors one element at a time, from a packed panel or, where the operand is
+//! A column of the LHS is copied to whole vectors one element at a time, from a packed panel or, where the operand is
 //! stored in f32 and its rows run along memory, from where it lies ([`super::in_place`]).
 
 use std::arch::x86_64::*;
@@ -11,13 +11,13 @@ use super::source::{Data, Source};
 use super::{ProductFormat, in_place, pack};
 use crate::isa::{Isa, Kernel, Level};
 
-/// Columns of a left operand that one address stands for.
+/// Columns of an LHS that one address stands for.
 const RUN: usize = 16;
 
 /// What rows beyond an operand and windows beyond an image read.
 static ZEROS: [f32; RUN] = [0.0; RUN];
 
-/// How the left operand comes to the kernel. The sums are the same.
+/// How the LHS comes to the kernel. The sums are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// In panels, column by column.
@@ -48,10 +48,10 @@ fn addresses<const ROWS: usize>(a: &Source<'_>, outer: Range<usize>, k: Range<us
 }
 
 /// Calls `column(b, values)` for each of `k` columns, with where that row of B is and where the column's elements are; `to` has
-/// the form of a left operand of `ROWS` rows and B rows of `COLUMNS`.
+/// the form of an LHS of `ROWS` rows and B rows of `COLUMNS`.
 ///
 /// # Safety
-/// `a` points to the left operand in `form` and `b` to packed B, both of `k` columns, whole runs in place.
+/// `a` points to the LHS in `form` and `b` to packed B, both of `k` columns, whole runs in place.
 #[inline(always)]
 unsafe fn columns<const ROWS: usize, const COLUMNS: usize>(
     form: Form,

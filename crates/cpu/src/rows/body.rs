@@ -47,7 +47,7 @@ impl Caps for Avx512 {
     const WIDTH: usize = 16;
 }
 
-/// A [`Kernel`] that is told its [`Caps`]. `run` and everything hot below it must be `#[inline(always)]`.
+/// A [`Kernel`] that is given its [`Caps`]. `run` and everything hot below it must be `#[inline(always)]`.
 pub(crate) trait Body {
     /// What the computation returns.
     type Output;

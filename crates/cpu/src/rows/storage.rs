@@ -14,7 +14,7 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 
 /// How many rows of `cols` elements lie side by side as one piece of at most [`TILE`], given that a piece takes `columns` of them
-/// of each: short rows are worth more in company.
+/// of each: short rows are faster together.
 #[inline(always)]
 pub(crate) fn rows_together(cols: usize, columns: usize) -> usize {
     if columns == cols { (TILE / cols).max(1) } else { 1 }

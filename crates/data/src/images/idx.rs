@@ -16,7 +16,7 @@ pub(crate) struct Idx<'a> {
     pub(crate) elements: Cow<'a, [u8]>,
 }
 
-/// Unpacks gzip, which is told by its first two bytes; other bytes pass through.
+/// Unpacks gzip, recognised by its first two bytes; other bytes pass through.
 pub(crate) fn unpack<'a>(bytes: &'a [u8], path: &Path) -> Result<Cow<'a, [u8]>, DataError> {
     if !bytes.starts_with(&[0x1F, 0x8B]) {
         return Ok(Cow::Borrowed(bytes));

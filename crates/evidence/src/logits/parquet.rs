@@ -67,7 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     })
 }
 
-/// What [`take`] read: records, values, and for each value whether it goes on with the record before.
+/// What [`take`] read: records, values, and for each value whether it continues the record before.
 type Taken<T> = (usize, Vec<T>, Vec<i16>);
 
 fn take<T: DataType>(reader: &mut ColumnReaderImpl<T>, records: usize) -> Result<Taken<T::T>, String> {

@@ -139,7 +139,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// The first right singular vector of the rows of `x`, of length 1; zeros if all rows are.
 fn first_singular(x: &[f64], width: usize) -> Vec<f64> {
-    // The longest row is not orthogonal to it but by a rare accident, which rounding mends.
+    // The longest row is not orthogonal to it but by a rare accident, which rounding corrects.
     let longest = x.chunks_exact(width).max_by(|a, b| dot(a, a).total_cmp(&dot(b, b)));
     let mut v = longest.map_or(vec![0.0; width], <[f64]>::to_vec);
     for _ in 0..1000 {

@@ -89,7 +89,7 @@ impl Policy {
         "mxfp4",
         "nvfp4",
     ];
-    /// Those that a comparison sets side by side unless it is told which.
+    /// Those that a comparison sets side by side unless others are named.
     pub const USUAL: [&'static str; 3] = ["fp32", "bf16", "fp16"];
 
     /// All in f32.

@@ -135,7 +135,7 @@ impl Checkpoints {
             Some(every) => {
                 attempts.is_multiple_of(every) || (is_best.is_some() && self.settings.keep_best > 0)
             }
-            // Training does not wait for a slow disk unless it was told how often.
+            // Training does not wait for a slow disk unless the recipe says how often.
             None => evaluation.is_some() && !self.in_flight,
         };
         if is_best.is_some() {
@@ -206,7 +206,7 @@ impl Checkpoints {
         }
     }
 
-    /// The writing thread is gone, which only a bug can cause: it is told like any other failure.
+    /// The writing thread is gone, which only a bug can cause: it is reported like any other failure.
     fn lost(&mut self, name: String) {
         let source = std::io::Error::other("the thread that writes checkpoints has ended");
         let path = self.log.with_file_name(CHECKPOINTS).join(&name);

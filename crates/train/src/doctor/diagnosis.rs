@@ -131,7 +131,7 @@ pub enum Cause {
         /// By what factor.
         grown: f64,
     },
-    /// The same value is not finite in f32 either: no format mends it.
+    /// The same value is not finite in f32 either: no format helps.
     NotFiniteInF32,
     /// The operands are in range; rounded to their format, they no longer tell apart what f32 does.
     Rounding,
@@ -158,7 +158,7 @@ pub struct Diagnosis {
     pub cause: Cause,
     /// What each replay showed.
     pub evidence: Vec<String>,
-    /// What would mend it, the likeliest first.
+    /// What would fix it, the likeliest first.
     pub fixes: Vec<String>,
 }
 
@@ -286,7 +286,7 @@ impl Cause {
                 "the weights have exploded: `{slot}` is {} times as large as at the beginning",
                 short(*grown)
             ),
-            Cause::NotFiniteInF32 => "it is not finite in f32 either: no format mends it".into(),
+            Cause::NotFiniteInF32 => "it is not finite in f32 either: no format helps".into(),
             Cause::Rounding => {
                 "its operands are in range, but rounded to their format they no longer differ".into()
             }

@@ -27,7 +27,7 @@ pub struct Examination {
 impl Experiment {
     /// Trains as [`Experiment::run`] does, bit for bit, from the first step or a checkpoint, until as many steps in a row are
     /// skipped as the recipe's `[doctor]` says, the run diverges, or `steps` more are done; then repeats the last step with
-    /// every value observed. `progress` is told each attempt, and ends it early by false.
+    /// every value observed. `progress` is called after each attempt, and ends it early by false.
     ///
     /// # Errors
     /// The data cannot be drawn; the engine fails; the checkpoint does not fit.

@@ -1,4 +1,4 @@
-//! What would mend what was found.
+//! Fixes for what was found.
 
 use halfstep_graph::DType;
 use halfstep_graph::precision::Scaling;
@@ -13,7 +13,7 @@ const LONG: usize = 1024;
 const SOON: usize = 16;
 
 impl Doctor<'_, '_, '_> {
-    /// What would mend it.
+    /// What would fix it.
     pub(super) fn fixes(&self, finding: Option<&Finding>, cause: &Cause) -> Vec<String> {
         // The copy of a weight is made for its layer, which is what a pattern names.
         let copied = |f: &Finding| {
@@ -89,7 +89,7 @@ impl Doctor<'_, '_, '_> {
         fixes
     }
 
-    /// What would mend a cast to codes, whose scale does not fit.
+    /// What would fix a cast to codes, whose scale does not fit.
     fn cast_fixes(&self, cast: Option<&CodeCast>, cause: &Cause) -> Vec<String> {
         let policy = self.session.policy();
         let section = format!("[precision.{}]", policy.name);

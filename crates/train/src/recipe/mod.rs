@@ -91,7 +91,7 @@ pub struct Recipe {
     pub checkpoint: CheckpointSettings,
     /// How closely its numbers are watched.
     pub doctor: DoctorSettings,
-    /// Who else is told.
+    /// Trackers that the run is sent to.
     pub track: TrackSettings,
     /// In which formats.
     pub precision: PrecisionSettings,

@@ -1,4 +1,4 @@
-//! Settings of one policy: `[precision.fp8]` and its like.
+//! Settings of one policy: `[precision.fp8]`, `[precision.bf16]` and so on.
 
 use halfstep_float::Overflow;
 use halfstep_float::blocks::ScaleRule;

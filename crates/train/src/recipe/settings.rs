@@ -193,7 +193,7 @@ impl DoctorSettings {
     }
 }
 
-/// The `[track]` section: who else is told what a run does. It decides nothing of the run.
+/// The `[track]` section: trackers that a run is sent to. It decides nothing of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrackSettings {
@@ -258,7 +258,7 @@ pub struct PrecisionSettings {
     /// `overrides`: exceptions by name pattern, for every policy but `fp32`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
-    /// `[precision.fp8]` and its like: settings of one policy, by its name.
+    /// `[precision.fp8]`, `[precision.bf16]` and so on: settings of one policy, by its name.
     #[serde(flatten)]
     pub of_policies: BTreeMap<String, PolicySettings>,
 }

@@ -74,7 +74,7 @@ impl Callbacks for Logged {
 /// How a part of a run went.
 pub struct Part {
     pub result: Result<Ended, RunError>,
-    /// Attempts of the last checkpoint that the run was told is on the disk.
+    /// Attempts of the last checkpoint that the run was notified of.
     pub written: u64,
     /// Attempts it began at.
     pub began_at: u64,
@@ -91,7 +91,7 @@ pub struct Ended {
     pub skipped: u64,
 }
 
-/// Begins a run in `path`, or goes on with the one that is there.
+/// Begins a run in `path`, or resumes the one that is there.
 pub fn run(
     experiment: &Experiment,
     engine: &dyn Engine,
