@@ -1,17 +1,20 @@
-//! AMX: detection and permission. The instructions are not stable intrinsics, so they are written as `asm!`.
+//! AMX: detection and permission. The instructions are not stable intrinsics, so they are written
+//! as `asm!`.
 
 use std::sync::OnceLock;
 
-/// Whether the processor has AMX tiles with bf16 products and the operating system lets this process use them.
+/// Whether the processor has AMX tiles with bf16 products and the operating system lets this
+/// process use them.
 ///
-/// CPUID(7,0).EDX bits 22 (AMX-BF16) and 24 (AMX-TILE); OSXSAVE; XCR0 bits 17 and 18; then Linux wants one
-/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)` per process.
+/// CPUID(7,0).EDX bits 22 (AMX-BF16) and 24 (AMX-TILE); OSXSAVE; XCR0 bits 17 and 18; then Linux
+/// wants one `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)` per process.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(detect)
 }
 
-/// Whether tiles also take f16: `tdpfp16ps`, CPUID(7,1).EAX bit 21 (AMX-FP16). Means nothing unless [`available`].
+/// Whether tiles also take f16: `tdpfp16ps`, CPUID(7,1).EAX bit 21 (AMX-FP16). Means nothing unless
+/// [`available`].
 pub fn fp16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -52,6 +55,7 @@ fn detect() -> bool {
     if unsafe { xcr0() } & state != state {
         return false;
     }
-    // SAFETY: arch_prctl with this request reads no memory of ours; it either grants the permission or fails.
+    // SAFETY: arch_prctl with this request reads no memory of ours; it either grants the permission
+    // or fails.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }

@@ -1,13 +1,15 @@
 //! Attention, forward and backward, without the matrix of scores in memory.
 //!
-//! The method is FlashAttention-2 (Dao, Fu, Ermon, Rudra and Ré 2022; Dao 2023): blocks of queries meet blocks of keys,
-//! the softmax is kept as a running maximum and sum, the forward pass saves the log-sum-exp of each row, and the
-//! backward pass computes the probabilities again from it. Blocks above the diagonal of a causal mask are skipped.
+//! The method is FlashAttention-2 (Dao, Fu, Ermon, Rudra and Ré 2022; Dao 2023): blocks of queries
+//! meet blocks of keys, the softmax is kept as a running maximum and sum, the forward pass saves
+//! the log-sum-exp of each row, and the backward pass computes the probabilities again from it.
+//! Blocks above the diagonal of a causal mask are skipped.
 //!
-//! Operands may be stored in any format. Products are those of a tensor core: operands in the compute format,
-//! accumulation in f32. So probabilities and their gradients are rounded to the compute format before they enter a
-//! product; row sums, maxima and exponentials are f32. On a processor with tiles products are those of [`crate::gemm`] on
-//! packed operands, exact or split as there; elsewhere they are f32 products of the rounded operands.
+//! Operands may be stored in any format. Products are those of a tensor core: operands in the
+//! compute format, accumulation in f32. So probabilities and their gradients are rounded to the
+//! compute format before they enter a product; row sums, maxima and exponentials are f32. On a
+//! processor with tiles products are those of [`crate::gemm`] on packed operands, exact or split as
+//! there; elsewhere they are f32 products of the rounded operands.
 
 mod backward;
 mod forward;
@@ -65,7 +67,8 @@ pub enum AttentionMask {
     Full,
 }
 
-/// Where element (b, t, h, d) of a tensor lies: `offset + b·batch + t·time + h·head + d`, in elements.
+/// Where element (b, t, h, d) of a tensor lies: `offset + b·batch + t·time + h·head + d`, in
+/// elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeadLayout {
     /// First element.
@@ -108,11 +111,11 @@ impl HeadLayout {
         if expected <= len { Ok(()) } else { Err(RowError::Length { what, expected, actual: len }) }
     }
 
-    /// Whether no two rows share an element, and, if there is a second tensor with the same strides `distance`
-    /// elements further, whether none of its rows shares one with these.
+    /// Whether no two rows share an element, and, if there is a second tensor with the same strides
+    /// `distance` elements further, whether none of its rows shares one with these.
     ///
-    /// Sufficient, not necessary: from the smallest stride to the largest, each must be at least the extent of
-    /// everything below it.
+    /// Sufficient, not necessary: from the smallest stride to the largest, each must be at least
+    /// the extent of everything below it.
     fn is_disjoint(&self, shape: &HeadShape, distance: Option<usize>) -> bool {
         let mut dims = [
             (self.batch, shape.batch),
@@ -164,8 +167,8 @@ fn check_format(what: &'static str, view: &HeadView<'_>, compute: ProductFormat)
     Err(RowError::Shape { what, why: "stored in another 16-bit format than the products are computed in" })
 }
 
-/// Loads positions `start .. start + rows` of one head into rows of `width` elements, rounded to `compute`; the rest of
-/// `out` is set to zero.
+/// Loads positions `start .. start + rows` of one head into rows of `width` elements, rounded to
+/// `compute`; the rest of `out` is set to zero.
 #[inline(always)]
 fn load_rows<C: Caps>(
     view: &HeadView<'_>,
@@ -216,7 +219,8 @@ fn score_row(block: &mut [f32], i: usize) -> &mut [f32; BLOCK] {
     }
 }
 
-/// How many keys of the block at `keys` the query at position `query` sees; `count` keys exist there.
+/// How many keys of the block at `keys` the query at position `query` sees; `count` keys exist
+/// there.
 #[inline(always)]
 fn visible(mask: AttentionMask, query: usize, keys: usize, count: usize) -> usize {
     match mask {

@@ -38,8 +38,9 @@ impl Elements {
 
 /// A matrix product to time: each call of the result computes C = A·B once, on `threads` threads.
 ///
-/// A is `[m, k]` and B is `[k, n]`, row-major, uniform between −1 and 1 and the same for every call of this function, stored in
-/// `format` (f32 where that is a split); C is f32 `[m, n]`. The first call allocates what packing needs, later ones nothing.
+/// A is `[m, k]` and B is `[k, n]`, row-major, uniform between −1 and 1 and the same for every call
+/// of this function, stored in `format` (f32 where that is a split); C is f32 `[m, n]`. The first
+/// call allocates what packing needs, later ones nothing.
 ///
 /// # Panics
 /// If memory cannot hold the operands; m·k, k·n and m·n are at most `isize::MAX / 4`.

@@ -71,7 +71,8 @@ fn split_f32(split: Split, level: Level) -> (Arithmetic, String) {
     (Arithmetic::Widened, format!("{}, {why}: as accurate and as fast as fp32", f32_products(level)))
 }
 
-/// The values of codes are exact in bf16: formats below 16 bits are emulated on what multiplies bf16.
+/// The values of codes are exact in bf16: formats below 16 bits are emulated on what multiplies
+/// bf16.
 fn emulated(level: Level) -> &'static str {
     match level {
         Level::Amx | Level::AmxFp16 => "emulated: exact codes, multiplied by AMX tiles as bf16, f32 sums",

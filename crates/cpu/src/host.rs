@@ -1,4 +1,5 @@
-//! What the operating system says of the processor and its memory. Each answer is `None` where it does not say.
+//! What the operating system says of the processor and its memory. Each answer is `None` where it
+//! does not say.
 
 use std::fs;
 use std::path::Path;
@@ -35,8 +36,8 @@ fn kilobytes(text: &str, key: &str) -> Option<usize> {
     line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok().map(|kb| kb * 1024)
 }
 
-/// Memory that this process may still take: what is free on the machine, or less where its control group, as containers and
-/// schedulers set up, says so.
+/// Memory that this process may still take: what is free on the machine, or less where its control
+/// group, as containers and schedulers set up, says so.
 pub fn free_memory() -> Option<FreeMemory> {
     let free = |bytes, limit: &str| FreeMemory { bytes, limit: limit.into() };
     let machine = available_bytes().map(|bytes| free(bytes, "are free on this machine"));
@@ -46,9 +47,11 @@ pub fn free_memory() -> Option<FreeMemory> {
     machine.into_iter().chain(group).min_by_key(|free| free.bytes)
 }
 
-/// What is left under the limits of a control group and those above it; `membership` is `/proc/self/cgroup`.
+/// What is left under the limits of a control group and those above it; `membership` is
+/// `/proc/self/cgroup`.
 fn cgroup_bytes(root: &Path, membership: &str) -> Option<usize> {
-    // Lines are `id:controllers:path`: one without controllers in version 2, one for memory in version 1.
+    // Lines are `id:controllers:path`: one without controllers in version 2, one for memory in
+    // version 1.
     let mut lines = membership.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
     let (controllers, path) = lines.find(|(c, _)| c.is_empty() || c.split(',').any(|c| c == "memory"))?;
     let (root, limit, usage, cache) = match controllers {

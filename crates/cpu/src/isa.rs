@@ -1,7 +1,7 @@
 //! Which instruction set the kernels use, and how one body of plain Rust is compiled once for each.
 //!
-//! An [`Isa`] value is proof that this processor runs the set: it can be had only through the constructors here,
-//! which check. That is what makes [`Isa::run`] safe to call.
+//! An [`Isa`] value is proof that this processor runs the set: it can be had only through the
+//! constructors here, which check. That is what makes [`Isa::run`] safe to call.
 
 use std::fmt;
 
@@ -64,8 +64,8 @@ pub enum IsaError {
 
 /// A computation written as plain Rust, to be compiled once per instruction set.
 ///
-/// `run` and everything it calls in a hot loop must be `#[inline(always)]`, so that it is compiled with the
-/// caller's target features.
+/// `run` and everything it calls in a hot loop must be `#[inline(always)]`, so that it is compiled
+/// with the caller's target features.
 pub(crate) trait Kernel {
     /// What the computation returns.
     type Output;
@@ -119,12 +119,14 @@ impl Isa {
         self.0
     }
 
-    /// Runs `kernel` compiled for this instruction set. Levels above AVX-512 add products only: `kernel` is compiled for AVX-512.
+    /// Runs `kernel` compiled for this instruction set. Levels above AVX-512 add products only:
+    /// `kernel` is compiled for AVX-512.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Level::Portable => kernel.run(),
-            // SAFETY: an `Isa` of this level exists only if `missing` found every feature the function enables.
+            // SAFETY: an `Isa` of this level exists only if `missing` found every feature the
+            // function enables.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: as above.

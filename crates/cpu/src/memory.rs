@@ -1,7 +1,8 @@
 //! The memory a program works in: spans of regions, borrowed for a step.
 //!
-//! The only place where the plan's offsets become slices. [`Frame::borrow`] checks that what is written overlaps nothing
-//! else that is borrowed, so a wrong plan is a panic and never a data race.
+//! The only place where the plan's offsets become slices. [`Frame::borrow`] checks that what is
+//! written overlaps nothing else that is borrowed, so a wrong plan is a panic and never a data
+//! race.
 
 use halfstep_graph::DType;
 
@@ -129,7 +130,8 @@ impl Frame<'_> {
     /// Slices for these spans.
     ///
     /// # Panics
-    /// If a span lies outside its region, or one that is written overlaps another: the plan is wrong then.
+    /// If a span lies outside its region, or one that is written overlaps another: the plan is
+    /// wrong then.
     pub fn borrow<const R: usize, const W: usize>(
         &mut self,
         reads: [Span; R],

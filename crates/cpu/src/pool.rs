@@ -1,8 +1,9 @@
 //! Persistent worker threads that share out the chunks of one computation at a time.
 //!
-//! Chunks are handed out by an atomic counter, so a thread that the operating system has set aside holds up only the
-//! chunk it has begun: the others take the rest, and the caller waits for nobody who did not join. What a chunk
-//! computes must not depend on which worker computes it; then results do not depend on the number of threads.
+//! Chunks are handed out by an atomic counter, so a thread that the operating system has set aside
+//! holds up only the chunk it has begun: the others take the rest, and the caller waits for nobody
+//! who did not join. What a chunk computes must not depend on which worker computes it; then
+//! results do not depend on the number of threads.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -17,11 +18,12 @@ use std::time::{Duration, Instant};
 /// The computation of a chunk: (worker, chunk).
 type Task = dyn Fn(usize, usize) + Sync;
 
-/// How long an idle worker watches for work before it sleeps. About what waking a sleeping thread costs, so that at
-/// worst the wait doubles.
+/// How long an idle worker watches for work before it sleeps. About what waking a sleeping thread
+/// costs, so that at worst the wait doubles.
 const SPIN: Duration = Duration::from_micros(40);
 
-// The state word: how many workers have joined (low bits), two flags, and the number of the computation.
+// The state word: how many workers have joined (low bits), two flags, and the number of the
+// computation.
 const JOINED: u64 = (1 << 30) - 1;
 const CALLER_SLEEPS: u64 = 1 << 30;
 const OPEN: u64 = 1 << 31;
@@ -55,9 +57,9 @@ struct Job {
     chunks: usize,
 }
 
-// SAFETY: `job` is written only while no worker has joined and none can (the state is not OPEN), and read only
-// between joining and leaving; the state's atomic operations order the two. The task it points to is Sync, and the
-// caller keeps it alive until every worker that joined has left.
+// SAFETY: `job` is written only while no worker has joined and none can (the state is not OPEN),
+// and read only between joining and leaving; the state's atomic operations order the two. The task
+// it points to is Sync, and the caller keeps it alive until every worker that joined has left.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the raw pointer is never used outside that protocol.
 unsafe impl Send for Shared {}
@@ -101,14 +103,16 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `f(worker, chunk)` once for each chunk in 0 .. `chunks`, and returns when all are done.
+    /// Calls `f(worker, chunk)` once for each chunk in 0 .. `chunks`, and returns when all are
+    /// done.
     ///
-    /// Within one call no two threads have the same worker number at the same time, so it may index scratch memory.
-    /// Nothing is allocated. A call from inside `f`, or from a second thread while a computation runs, is correct
-    /// but runs alone on its caller, as worker 0.
+    /// Within one call no two threads have the same worker number at the same time, so it may index
+    /// scratch memory. Nothing is allocated. A call from inside `f`, or from a second thread while
+    /// a computation runs, is correct but runs alone on its caller, as worker 0.
     ///
     /// # Panics
-    /// If `f` panics: chunks that have not begun are dropped, and the first panic is passed on to the caller.
+    /// If `f` panics: chunks that have not begun are dropped, and the first panic is passed on to
+    /// the caller.
     pub fn for_each(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         let alone = self.workers.is_empty() || chunks <= 1;
         if alone || self.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -146,8 +150,8 @@ impl Drop for Pool {
 impl Shared {
     /// The caller's side of one computation. Only one thread at a time is in here.
     fn run(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) -> Result<(), Box<dyn Any + Send>> {
-        // SAFETY: only the lifetime changes. No worker uses the pointer after it has left, and this function does
-        // not return before all that joined have left.
+        // SAFETY: only the lifetime changes. No worker uses the pointer after it has left, and this
+        // function does not return before all that joined have left.
         let task = unsafe { std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static Task>(f) };
         // SAFETY: the state is not OPEN and nobody has joined, so no other thread reads the job.
         unsafe { *self.job.get() = Job { task: Some(task), chunks } };
@@ -218,8 +222,8 @@ impl Shared {
             if self.state.compare_exchange_weak(state, state + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             {
                 *seen = state / EPOCH;
-                // SAFETY: this thread has joined an open computation, so the caller does not write the job until
-                // this thread has left.
+                // SAFETY: this thread has joined an open computation, so the caller does not write
+                // the job until this thread has left.
                 return Some(unsafe { *self.job.get() });
             }
         }

@@ -7,7 +7,8 @@ use halfstep_graph::engine::EngineError;
 
 /// Alignment of every value: a cache line, and the width of the widest vector and tile row.
 pub(crate) const ALIGNMENT: usize = 64;
-/// Regions of at least this size are aligned to it, so that the system can back them with huge pages.
+/// Regions of at least this size are aligned to it, so that the system can back them with huge
+/// pages.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// What the alignment of an empty region looks like as a type.
@@ -53,7 +54,8 @@ impl Region {
             unsafe { libc::madvise(self.start.as_ptr().cast(), self.layout.size(), libc::MADV_HUGEPAGE) };
         }
         for offset in (0..self.layout.size()).step_by(4096) {
-            // SAFETY: the offset lies inside, and nobody else has access yet. Zero is what is there.
+            // SAFETY: the offset lies inside, and nobody else has access yet. Zero is what is
+            // there.
             unsafe { self.start.as_ptr().add(offset).write_volatile(0) };
         }
     }

@@ -1,5 +1,5 @@
-//! What this machine can do at most, measured: the roofs that kernels are held against (Williams, Waterman and Patterson
-//! 2009, "Roofline: an insightful visual performance model").
+//! What this machine can do at most, measured: the roofs that kernels are held against (Williams,
+//! Waterman and Patterson 2009, "Roofline: an insightful visual performance model").
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -21,8 +21,8 @@ const TRIES: usize = 5;
 pub struct Roofline {
     /// f32 operations in registers, a multiply-add counted as two.
     pub f32_flops: f64,
-    /// Operations on bf16 operands by what multiplies packed tiles, from the first-level cache; `None` where that is f32
-    /// arithmetic.
+    /// Operations on bf16 operands by what multiplies packed tiles, from the first-level cache;
+    /// `None` where that is f32 arithmetic.
     pub bf16_flops: Option<f64>,
     /// Bytes read plus bytes written by copies that no cache holds.
     pub memory_bytes: f64,
@@ -63,7 +63,8 @@ fn sum(pool: &Pool, threads: usize, f: &(dyn Fn(usize) -> f64 + Sync)) -> f64 {
     total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Independent multiply-add chains in registers: as many as hide the latency, as few as leave room for the operands.
+/// Independent multiply-add chains in registers: as many as hide the latency, as few as leave room
+/// for the operands.
 struct Chains;
 
 impl Body for Chains {
@@ -113,7 +114,8 @@ fn copy_rate(pool: &Pool) -> f64 {
 mod tests {
     use super::*;
 
-    /// Roofs are above what a short computation reaches, on every instruction set: they are positive and finite.
+    /// Roofs are above what a short computation reaches, on every instruction set: they are
+    /// positive and finite.
     #[test]
     fn roofs_are_found_on_every_instruction_set() {
         for isa in Isa::available() {

@@ -1,4 +1,5 @@
-//! State in the processor's memory: the slots, and the scratch region that the programs over them share.
+//! State in the processor's memory: the slots, and the scratch region that the programs over them
+//! share.
 
 use std::any::Any;
 
@@ -49,7 +50,8 @@ impl Memory for CpuMemory {
     }
 }
 
-/// Copies host values in, rounding to the storage type. Lengths and kinds were checked by the caller.
+/// Copies host values in, rounding to the storage type. Lengths and kinds were checked by the
+/// caller.
 pub(crate) fn upload(to: ViewMut<'_>, from: HostSlice<'_>) {
     match (to, from) {
         (ViewMut::F32(to), HostSlice::F32(from)) => to.copy_from_slice(from),

@@ -8,7 +8,8 @@ use crate::error::DataError;
 pub enum Draw {
     /// Images unchanged, windows of text side by side: for evaluation.
     AsIs,
-    /// Augmented images, windows of text from anywhere. Each sample's changes depend on the seed, the epoch and its own index.
+    /// Augmented images, windows of text from anywhere. Each sample's changes depend on the seed,
+    /// the epoch and its own index.
     Random {
         /// Seed of the run.
         seed: u64,
@@ -45,7 +46,8 @@ pub enum BatchX {
     },
 }
 
-/// Buffers for a batch, to be filled again and again by [`Part::fill_batch`](crate::Part::fill_batch).
+/// Buffers for a batch, to be filled again and again by
+/// [`Part::fill_batch`](crate::Part::fill_batch).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Inputs.

@@ -1,4 +1,5 @@
-//! The data that come with the program: inside it, so that nothing is fetched and no path matters. Their cards are in `data/`.
+//! The data that come with the program: inside it, so that nothing is fetched and no path matters.
+//! Their cards are in `data/`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -131,7 +132,8 @@ pub(crate) fn adult() -> Result<(Cells, Cells), DataError> {
     Ok((cells(train)?, cells(test)?))
 }
 
-/// Values 0..=16 are scaled to 0..=255, so that 8x8 images from elsewhere can be compared and predicted.
+/// Values 0..=16 are scaled to 0..=255, so that 8x8 images from elsewhere can be compared and
+/// predicted.
 pub(crate) fn digits() -> Result<(ImageSet, Vec<String>), DataError> {
     let damaged = || DataError::BadCsv {
         path: DIGITS.name.into(),

@@ -103,8 +103,8 @@ pub struct DatasetInfo {
     pub train_samples: usize,
     /// Samples to test on.
     pub test_samples: usize,
-    /// SHA-256, in hexadecimal, of all samples as stored before normalisation and augmentation: runs with one fingerprint
-    /// had the same data.
+    /// SHA-256, in hexadecimal, of all samples as stored before normalisation and augmentation:
+    /// runs with one fingerprint had the same data.
     pub fingerprint: String,
 }
 
@@ -203,8 +203,8 @@ impl Part {
         }
     }
 
-    /// Writes the samples of `indices`, in their order: B inputs to `x` and B labels (of text B·T next tokens) to `labels`.
-    /// Allocates nothing.
+    /// Writes the samples of `indices`, in their order: B inputs to `x` and B labels (of text B·T
+    /// next tokens) to `labels`. Allocates nothing.
     ///
     /// # Errors
     /// An index of no sample, or a buffer of another length or kind; then nothing is written.
@@ -257,7 +257,8 @@ impl Part {
         Ok(())
     }
 
-    /// [`fill`](Self::fill) into buffers made by [`Batch::new`] for as many samples as there are indices.
+    /// [`fill`](Self::fill) into buffers made by [`Batch::new`] for as many samples as there are
+    /// indices.
     ///
     /// # Errors
     /// Those of [`fill`](Self::fill).

@@ -1,7 +1,8 @@
 //! Streams of draws, each for one purpose.
 //!
-//! A draw is a pure function of (seed, purpose, epoch, index, position), so that it does not depend on the order in which
-//! samples are visited, on the number of threads, or on where a run was resumed.
+//! A draw is a pure function of (seed, purpose, epoch, index, position), so that it does not depend
+//! on the order in which samples are visited, on the number of threads, or on where a run was
+//! resumed.
 
 use halfstep_float::Philox;
 
@@ -44,7 +45,8 @@ impl Stream {
         self.words[self.used - 1]
     }
 
-    /// Uniform in `0..bound`, without bias (Lemire, "Fast random integer generation in an interval", 2019).
+    /// Uniform in `0..bound`, without bias (Lemire, "Fast random integer generation in an
+    /// interval", 2019).
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         debug_assert!(bound > 0);
         let threshold = bound.wrapping_neg() % bound;
@@ -70,8 +72,8 @@ mod tests {
 
     #[test]
     fn below_is_close_to_uniform() {
-        // 60,000 draws over 6 cells: chi-square with 5 degrees of freedom exceeds 30 with probability about 1.5e-5,
-        // and the seed is fixed.
+        // 60,000 draws over 6 cells: chi-square with 5 degrees of freedom exceeds 30 with
+        // probability about 1.5e-5, and the seed is fixed.
         let mut stream = Stream::new(7, Purpose::Shuffle, 0, 0);
         let mut cells = [0u32; 6];
         for _ in 0..60_000 {

@@ -24,7 +24,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// Why data could not be read, encoded or batched. Lines of text files are counted from 1, samples from 0.
+/// Why data could not be read, encoded or batched. Lines of text files are counted from 1, samples
+/// from 0.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {

@@ -82,8 +82,9 @@ impl ImageSet {
 
 /// What turns an image into the floats the model was trained on; stored with the model.
 ///
-/// The steps, in order: EXIF orientation, 8 bits per channel, transparent pixels laid on white, gray or colour as the model
-/// has it, bilinear resizing to the model's size, `(value / 255 - mean) / std` per channel.
+/// The steps, in order: EXIF orientation, 8 bits per channel, transparent pixels laid on white,
+/// gray or colour as the model has it, bilinear resizing to the model's size,
+/// `(value / 255 - mean) / std` per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, try_from = "UncheckedImages")]
 pub struct ImagePreprocessing {
@@ -188,7 +189,8 @@ impl ImagePreprocessing {
         self.image_from_bytes(&bytes, path)
     }
 
-    /// As [`image_from_path`](Self::image_from_path), from the bytes of a file; `name` is for error messages.
+    /// As [`image_from_path`](Self::image_from_path), from the bytes of a file; `name` is for error
+    /// messages.
     ///
     /// # Errors
     /// If the bytes are truncated, cannot be decoded, or are of another format.
@@ -264,8 +266,8 @@ impl ImageSamples {
     }
 }
 
-/// Mean and population standard deviation of each channel, of pixels scaled to 0..1. Sums are of integers, so exact.
-/// A channel that never changes gets a standard deviation of 1.
+/// Mean and population standard deviation of each channel, of pixels scaled to 0..1. Sums are of
+/// integers, so exact. A channel that never changes gets a standard deviation of 1.
 fn statistics(set: &ImageSet) -> (Vec<f64>, Vec<f64>) {
     let mut counts = vec![[0u64; 256]; set.channels];
     for pixel in set.pixels.chunks_exact(set.channels) {
@@ -316,8 +318,8 @@ mod tests {
             let values: Vec<f64> = out.iter().skip(c).step_by(3).map(|&v| f64::from(v)).collect();
             let mean = values.iter().sum::<f64>() / 1000.0;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 1000.0;
-            // Each |value| < 2 and is rounded once to f32: error below 2 * 2^-24 each, and so of the mean;
-            // of the variance below 2 * 2 * that.
+            // Each |value| < 2 and is rounded once to f32: error below 2 * 2^-24 each, and so of
+            // the mean; of the variance below 2 * 2 * that.
             assert!(mean.abs() < 2.0_f64.powi(-22), "mean {mean}");
             assert!((variance - 1.0).abs() < 2.0_f64.powi(-20), "variance {variance}");
         }

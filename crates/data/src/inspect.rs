@@ -115,7 +115,8 @@ pub enum ColumnKind {
         /// Different values.
         values: usize,
     },
-    /// A different value in (nearly) every row: a name or number of the row, suggested to be ignored.
+    /// A different value in (nearly) every row: a name or number of the row, suggested to be
+    /// ignored.
     Identifier,
     /// One value in all rows.
     Constant,
@@ -123,10 +124,12 @@ pub enum ColumnKind {
     Target,
 }
 
-/// Looks at a folder, CSV file or text file. Reads tables and texts whole, of images only the headers.
+/// Looks at a folder, CSV file or text file. Reads tables and texts whole, of images only the
+/// headers.
 ///
 /// # Errors
-/// A path that does not exist or holds none of the known kinds of data, or data that no recipe could load as they are.
+/// A path that does not exist or holds none of the known kinds of data, or data that no recipe
+/// could load as they are.
 pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
     if path.is_dir() {
         let has_idx = idx::find(path, "train", "images").is_some();
@@ -190,7 +193,8 @@ fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
         let reason = "neither text nor a known kind of data (it has bytes of value 0)".to_owned();
         return Err(DataError::Unrecognised { path: path.to_owned(), reason });
     }
-    // Four windows must fit into the tenth that is held out, and a line of it may stay with the train text.
+    // Four windows must fit into the tenth that is held out, and a line of it may stay with the
+    // train text.
     let sequence =
         [256, 128, 64, 32, 16, 8].into_iter().find(|&t| text.len() / 10 > 4 * t + 200).unwrap_or(8);
     let spec = DataSpec::Text(TextSpec {
@@ -212,8 +216,8 @@ fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
 }
 
 impl Inspection {
-    /// The specification with `path` and `test_path` taken relative to a folder, where they lie in it: for a recipe that is
-    /// written there.
+    /// The specification with `path` and `test_path` taken relative to a folder, where they lie in
+    /// it: for a recipe that is written there.
     pub fn spec_relative_to(&self, folder: &Path) -> DataSpec {
         let mut spec = self.spec.clone();
         for path in spec.paths_mut() {

@@ -18,11 +18,12 @@ use crate::table::groups::Grouping;
 use crate::table::read::{self, Cells};
 use crate::text::{self, TextPreprocessing, TextSamples};
 
-/// Reads, checks, splits and encodes data. Relative paths are taken from `base`, the recipe's folder. Writes nothing.
+/// Reads, checks, splits and encodes data. Relative paths are taken from `base`, the recipe's
+/// folder. Writes nothing.
 ///
 /// # Errors
-/// Anything that [`DataError`] lists up to batches: a missing or damaged file, cells that are no numbers, classes that
-/// cannot be split, a text shorter than a window.
+/// Anything that [`DataError`] lists up to batches: a missing or damaged file, cells that are no
+/// numbers, classes that cannot be split, a text shorter than a window.
 ///
 /// ```
 /// use halfstep_data::{DataSpec, load};
@@ -64,11 +65,12 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     }
 }
 
-/// Looks whether the files and folders of a specification are there, and whether this program can do what it asks, without
-/// reading data.
+/// Looks whether the files and folders of a specification are there, and whether this program can
+/// do what it asks, without reading data.
 ///
 /// # Errors
-/// [`DataError::MissingFile`] with the most similar name in the same folder, or [`DataError::FeatureMissing`].
+/// [`DataError::MissingFile`] with the most similar name in the same folder, or
+/// [`DataError::FeatureMissing`].
 pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
     let file = |path: &PathBuf| files::require_file(&base.join(path));
     let folder = |path: &PathBuf| files::require_folder(&base.join(path));
@@ -204,7 +206,8 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
         TestFrom::Split(split) => split_images(&set, &classes, split)?,
         TestFrom::Files((images, labels)) => {
             let test = idx::read(&images, &labels)?;
-            // With names given, an index beyond them is out of range; without, it is a class never seen.
+            // With names given, an index beyond them is out of range; without, it is a class never
+            // seen.
             if spec.classes.is_some() {
                 idx::check_labels(&test, classes.len(), &labels)?;
             }

@@ -1,7 +1,7 @@
 //! The nearest valid name, for error messages.
 
-/// The candidate that `name` was most likely meant to be, if any is near: a Damerau–Levenshtein distance of at most a third
-/// of the longer name, letter case ignored.
+/// The candidate that `name` was most likely meant to be, if any is near: a Damerau–Levenshtein
+/// distance of at most a third of the longer name, letter case ignored.
 ///
 /// ```
 /// assert_eq!(halfstep_data::nearest("tagret", ["path", "target"]), Some("target"));

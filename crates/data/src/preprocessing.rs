@@ -11,7 +11,8 @@ use crate::text::TextPreprocessing;
 
 /// Everything learnt from the train data that prediction needs. Serialise it beside the weights.
 ///
-/// Numbers are `f64`; to read back exactly what was written, JSON needs serde_json's feature `float_roundtrip`.
+/// Numbers are `f64`; to read back exactly what was written, JSON needs serde_json's feature
+/// `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "lowercase", try_from = "Unchecked")]
 pub enum Preprocessing {
@@ -101,7 +102,8 @@ impl Preprocessing {
     /// [`ImagePreprocessing::image_from_path`]: `[height, width, channels]`.
     ///
     /// # Errors
-    /// If the model was trained on something else; those of [`ImagePreprocessing::image_from_path`].
+    /// If the model was trained on something else; those of
+    /// [`ImagePreprocessing::image_from_path`].
     pub fn image_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
         self.image()?.image_from_path(path)
     }

@@ -1,10 +1,12 @@
-//! Which samples make up which batch: a function of (seed, attempt) and nothing else, so that a run can stop and resume.
+//! Which samples make up which batch: a function of (seed, attempt) and nothing else, so that a run
+//! can stop and resume.
 
 use crate::batch::Draw;
 use crate::draws::{Purpose, Stream};
 use crate::error::{DataError, Role};
 
-/// Draws train batches without replacement, in a new order every epoch; what is left over at the end of an epoch is dropped.
+/// Draws train batches without replacement, in a new order every epoch; what is left over at the
+/// end of an epoch is dropped.
 ///
 /// ```
 /// # use halfstep_data::Sampler;
@@ -38,13 +40,15 @@ impl Sampler {
         self.order.len() / self.batch
     }
 
-    /// The samples of an attempt (the count of steps tried, skipped ones included), and the key of their random changes.
-    /// Allocates nothing; shuffles when the epoch changes. Epochs are counted in 32 bits and start again after the last.
+    /// The samples of an attempt (the count of steps tried, skipped ones included), and the key of
+    /// their random changes. Allocates nothing; shuffles when the epoch changes. Epochs are counted
+    /// in 32 bits and start again after the last.
     pub fn batch(&mut self, attempt: u64) -> (Draw, &[u32]) {
         let steps = self.steps_per_epoch() as u64;
         let (epoch, step) = ((attempt / steps) as u32, (attempt % steps) as usize);
         if self.epoch != Some(epoch) {
-            // From the identity, not from the last order: an epoch's order must not depend on the ones before it.
+            // From the identity, not from the last order: an epoch's order must not depend on the
+            // ones before it.
             (0u32..).zip(&mut self.order).for_each(|(i, slot)| *slot = i);
             Stream::new(self.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
             self.epoch = Some(epoch);
@@ -53,8 +57,8 @@ impl Sampler {
     }
 }
 
-/// Goes through samples once, in order. Batches have one size, as programs do: the last is filled up with copies of the last
-/// sample, which are not to be counted.
+/// Goes through samples once, in order. Batches have one size, as programs do: the last is filled
+/// up with copies of the last sample, which are not to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InOrder {
     samples: u32,
@@ -167,7 +171,8 @@ mod tests {
         assert_ne!(order(0, 0), order(1, 0));
     }
 
-    /// The order of a seed is part of what a run means. The expected order is from a second implementation, in Python.
+    /// The order of a seed is part of what a run means. The expected order is from a second
+    /// implementation, in Python.
     #[test]
     fn golden_order() {
         assert_eq!(Sampler::new(10, 10, 42).unwrap().batch(3).1, [0, 4, 9, 3, 6, 2, 1, 8, 7, 5]);

@@ -1,4 +1,5 @@
-//! The `[data]` section of a recipe: [`DataSpec::read`] makes one from a table of TOML, serde writes one.
+//! The `[data]` section of a recipe: [`DataSpec::read`] makes one from a table of TOML, serde
+//! writes one.
 
 mod read;
 
@@ -8,7 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What to do with a missing cell of a numeric column. (In a column of categories, "missing" is a category of its own.)
+/// What to do with a missing cell of a numeric column. (In a column of categories, "missing" is a
+/// category of its own.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MissingNumbers {
@@ -19,8 +21,9 @@ pub enum MissingNumbers {
     Mean,
 }
 
-/// A `[data]` section that fits together; what each kind of data needs, with defaults filled in. Every default is written
-/// out, so that a stored recipe does not change its meaning when a default does.
+/// A `[data]` section that fits together; what each kind of data needs, with defaults filled in.
+/// Every default is written out, so that a stored recipe does not change its meaning when a default
+/// does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum DataSpec {
@@ -40,7 +43,8 @@ pub enum DataSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum BundledSpec {
-    /// `fashion-mnist`: 10,000 train and 2,000 test gray images of 28x28, ten classes, balanced; its split is fixed.
+    /// `fashion-mnist`: 10,000 train and 2,000 test gray images of 28x28, ten classes, balanced;
+    /// its split is fixed.
     FashionMnist {
         /// How many samples to use.
         #[serde(flatten)]
@@ -61,7 +65,8 @@ pub enum BundledSpec {
         #[serde(flatten)]
         options: ImageOptions,
     },
-    /// `adult`: 32,561 and 16,281 people of the census of 1994; does one earn more than 50,000 dollars a year? Its split is fixed.
+    /// `adult`: 32,561 and 16,281 people of the census of 1994; does one earn more than 50,000
+    /// dollars a year? Its split is fixed.
     Adult {
         /// How many rows to use.
         #[serde(flatten)]
@@ -99,7 +104,8 @@ impl BundledSpec {
     }
 }
 
-/// IDX files of unsigned bytes: images of rank 3 (N, height, width) or 4 (with 1 or 3 channels last) and labels of rank 1.
+/// IDX files of unsigned bytes: images of rank 3 (N, height, width) or 4 (with 1 or 3 channels
+/// last) and labels of rank 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct IdxSpec {
     /// Where they are.
@@ -108,7 +114,8 @@ pub struct IdxSpec {
     /// How many samples to use.
     #[serde(flatten)]
     pub limits: Limits,
-    /// `classes`: names in the order of the class indices. By default the indices themselves, up to the greatest train label.
+    /// `classes`: names in the order of the class indices. By default the indices themselves, up to
+    /// the greatest train label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
     /// How images are made into numbers.
@@ -120,8 +127,9 @@ pub struct IdxSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum IdxFiles {
-    /// `path`: a folder with the names that MNIST uses (`train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same
-    /// with `t10k`; `.gz` after them, and `.idx` in place of `-idx`, are understood). With `test_fraction` the `t10k` files are not used.
+    /// `path`: a folder with the names that MNIST uses (`train-images-idx3-ubyte`,
+    /// `train-labels-idx1-ubyte` and the same with `t10k`; `.gz` after them, and `.idx` in place of
+    /// `-idx`, are understood). With `test_fraction` the `t10k` files are not used.
     Folder {
         /// The folder.
         path: PathBuf,
@@ -198,7 +206,8 @@ pub struct CsvSpec {
     /// `groups`: columns by which measures are also given group by group, used as features or not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// `[data.ordinal]`: columns of categories with an order, each with its categories from low to high.
+    /// `[data.ordinal]`: columns of categories with an order, each with its categories from low to
+    /// high.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ordinal: BTreeMap<String, Vec<String>>,
 }
@@ -227,7 +236,8 @@ impl CsvSpec {
 pub struct CsvFormat {
     /// `delimiter`: one ASCII character; a comma by default.
     pub delimiter: char,
-    /// `header`: whether the first line names the columns (default); else they are called `c1`, `c2` and so on.
+    /// `header`: whether the first line names the columns (default); else they are called `c1`,
+    /// `c2` and so on.
     pub header: bool,
 }
 
@@ -286,7 +296,8 @@ pub struct RandomSplit {
     /// `test_fraction`: share of the samples that are held out; 0.2 by default.
     #[serde(rename = "test_fraction")]
     pub fraction: f64,
-    /// `split_seed`: which of them; 0 by default. It belongs to the data, not to the run: every seed of a run has one test set.
+    /// `split_seed`: which of them; 0 by default. It belongs to the data, not to the run: every
+    /// seed of a run has one test set.
     #[serde(rename = "split_seed")]
     pub seed: u64,
 }
@@ -297,7 +308,8 @@ impl Default for RandomSplit {
     }
 }
 
-/// The end of a text is held out: neighbouring windows are alike, so that a random split would leak.
+/// The end of a text is held out: neighbouring windows are alike, so that a random split would
+/// leak.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct TailSplit {
     /// `test_fraction`: share of the bytes that are held out; 0.1 by default.
@@ -311,7 +323,8 @@ impl Default for TailSplit {
     }
 }
 
-/// `limit_train`, `limit_test`: use at most so many samples. Classes keep their shares; of a text, the beginning is used.
+/// `limit_train`, `limit_test`: use at most so many samples. Classes keep their shares; of a text,
+/// the beginning is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Greatest number of train samples.
@@ -325,13 +338,16 @@ pub struct Limits {
 /// How images are made into numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ImageOptions {
-    /// `resize = [height, width]`, by bilinear interpolation with a filter that widens when shrinking.
+    /// `resize = [height, width]`, by bilinear interpolation with a filter that widens when
+    /// shrinking.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<(usize, usize)>,
-    /// `channels`: 1 makes all images gray, 3 makes all colour; by default as they are. Transparent pixels are laid on white.
+    /// `channels`: 1 makes all images gray, 3 makes all colour; by default as they are. Transparent
+    /// pixels are laid on white.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
-    /// `mean` and `std`, per channel, of pixels scaled to 0..1; by default those of the train images.
+    /// `mean` and `std`, per channel, of pixels scaled to 0..1; by default those of the train
+    /// images.
     #[serde(flatten)]
     pub normalise: Normalise,
     /// What is done to train images at random.
@@ -386,7 +402,8 @@ pub enum Normalise {
 pub struct Augment {
     /// `flip`: mirror left and right with probability 1/2; off by default.
     pub flip: bool,
-    /// `crop_padding`: shift by up to so many pixels in each direction, edge pixels repeated; 0 by default.
+    /// `crop_padding`: shift by up to so many pixels in each direction, edge pixels repeated; 0 by
+    /// default.
     pub crop_padding: usize,
 }
 
@@ -414,7 +431,8 @@ pub enum TokenizerSpec {
     Bytes,
     /// Byte pairs.
     Bpe {
-        /// `vocab_size`: tokens to learn, the 256 bytes included; 1024 by default. A short text may give fewer.
+        /// `vocab_size`: tokens to learn, the 256 bytes included; 1024 by default. A short text may
+        /// give fewer.
         vocab_size: usize,
     },
 }

@@ -11,7 +11,8 @@ pub(crate) struct Parts {
     pub(crate) test: Vec<u32>,
 }
 
-/// Holds out the fraction of the samples, rounded, but of every class at least one sample and not all.
+/// Holds out the fraction of the samples, rounded, but of every class at least one sample and not
+/// all.
 pub(crate) fn stratified(labels: &[u32], classes: &[String], split: RandomSplit) -> Result<Parts, DataError> {
     let members = members(labels, classes.len());
     if let Some((class, samples)) = members.iter().enumerate().find(|(_, samples)| samples.len() == 1) {
@@ -61,8 +62,8 @@ fn members(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
     members
 }
 
-/// Parts of `wanted` in proportion to `sizes` by largest remainder, each at least `least` where the size allows. The sum is
-/// `wanted`, unless the minimum makes it more.
+/// Parts of `wanted` in proportion to `sizes` by largest remainder, each at least `least` where the
+/// size allows. The sum is `wanted`, unless the minimum makes it more.
 fn apportion(sizes: &[usize], wanted: usize, least: usize) -> Vec<usize> {
     let total: usize = sizes.iter().sum();
     let product = |size: usize| size as u128 * wanted.min(total) as u128;

@@ -1,5 +1,6 @@
 //! Data made outside the project. `scripts/outside_data.py` says how to get them; then
-//! `HALFSTEP_OUTSIDE_DATA=FOLDER cargo test --release -p halfstep-data --test outside -- --ignored`.
+//! `HALFSTEP_OUTSIDE_DATA=FOLDER cargo test --release -p halfstep-data --test outside --
+//! --ignored`.
 
 use std::path::PathBuf;
 

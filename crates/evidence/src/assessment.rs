@@ -15,7 +15,8 @@ use crate::noninferiority::{Margin, MarginTest, Question, holm, over_all};
 use crate::power::seeds_needed;
 use crate::stats::{Paired, Verdict, mean_sd};
 
-/// Groups with fewer samples are shown and do not gate: their accuracy moves by points with one answer.
+/// Groups with fewer samples are shown and do not gate: their accuracy moves by points with one
+/// answer.
 pub const LEAST_GROUP: u64 = 30;
 
 /// Chance of passing without a difference that is planned for unless another is stated.
@@ -26,7 +27,8 @@ pub const POWER: f64 = 0.8;
 pub struct Protocol {
     /// Margins of the metrics that gate.
     pub margins: Vec<(Metric, Margin)>,
-    /// Whether those margins were asked for, rather than defaults; such a metric gates even where it cannot be judged.
+    /// Whether those margins were asked for, rather than defaults; such a metric gates even where
+    /// it cannot be judged.
     #[serde(skip)]
     pub asked_for: Vec<Metric>,
     /// What is asked of each.
@@ -114,7 +116,8 @@ pub struct Row {
     pub p_fail_holm: Option<f64>,
     /// Two-level bootstrap interval of the mean difference, for means over examples.
     pub bootstrap: Option<Interval>,
-    /// Seeds after which it would pass with chance [`Protocol::power`] if there were no difference, from the spread seen.
+    /// Seeds after which it would pass with chance [`Protocol::power`] if there were no difference,
+    /// from the spread seen.
     pub seeds_needed: Option<usize>,
 }
 
@@ -185,7 +188,8 @@ pub enum AssessmentError {
 
 /// Measures all pairs and judges them.
 ///
-/// Every baseline file is read twice: with its candidate, and as the other seed of the one before it.
+/// Every baseline file is read twice: with its candidate, and as the other seed of the one before
+/// it.
 ///
 /// # Errors
 /// If files do not pair, or one cannot be read.
@@ -198,7 +202,8 @@ pub fn assess(
     let Pairing { order, by_seed, examples } = pair(references, candidates)?;
     let mut seeds = Vec::with_capacity(order.len());
     for (i, &(r, c)) in order.iter().enumerate() {
-        // Around a ring, so that each reference is the other of one: two differences share at most one run.
+        // Around a ring, so that each reference is the other of one: two differences share at most
+        // one run.
         let other = (order.len() > 1).then(|| references[order[(i + 1) % order.len()].0]);
         seeds.push(measure_seed(references[r], candidates[c], other, threads)?);
     }
@@ -348,7 +353,8 @@ fn finish(
         Unit::Examples => MarginTest::of_examples(paired, reference, better, margin, question),
         Unit::Seeds => MarginTest::of(pairs, better, margin, question),
     });
-    // With one pair of models, measures that are no means over examples cannot be judged: unless asked for they are shown.
+    // With one pair of models, measures that are no means over examples cannot be judged: unless
+    // asked for they are shown.
     let can_judge = unit == Unit::Examples || pairs.len() > 1 || protocol.asked_for.contains(&metric);
     let large = group.as_ref().is_none_or(|g| g.samples >= LEAST_GROUP);
     let spread = test.and_then(|t| t.spread_over_margin()).filter(|_| unit == Unit::Seeds);
@@ -397,7 +403,8 @@ fn group_rows(seeds: &[SeedMeasures], protocol: &Protocol) -> Vec<Row> {
                 .map(|r| Some((r.reference.values()?.accuracy, r.candidate.values()?.accuracy)))
                 .collect();
             let of_examples = if let [only] = rows.as_slice() {
-                // Differences of single answers are −1, 0 or 1: their moments follow from the flips.
+                // Differences of single answers are −1, 0 or 1: their moments follow from the
+                // flips.
                 let a = only.agreement.values()?;
                 let n = a.samples as f64;
                 let mean = a.positive_flips - a.negative_flips;

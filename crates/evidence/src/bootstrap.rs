@@ -1,13 +1,14 @@
 //! Two-level bootstrap: seeds are drawn with replacement, and then examples.
 //!
-//! It answers another question than the t-test over seeds: how far the mean difference could be from the one on *all*
-//! examples of which the test set is a sample, over all seeds. Where every seed was measured on the same examples their
-//! effects are crossed, and one draw of examples serves all seeds (the pigeonhole bootstrap, Owen 2007); otherwise each
-//! drawn seed draws examples of its own (Davison and Hinkley 1997, 3.8). Percentile intervals over few seeds are somewhat
+//! It answers another question than the t-test over seeds: how far the mean difference could be
+//! from the one on *all* examples of which the test set is a sample, over all seeds. Where every
+//! seed was measured on the same examples their effects are crossed, and one draw of examples
+//! serves all seeds (the pigeonhole bootstrap, Owen 2007); otherwise each drawn seed draws examples
+//! of its own (Davison and Hinkley 1997, 3.8). Percentile intervals over few seeds are somewhat
 //! narrow (by √((S − 1)/S)): they are reported beside the verdict and do not decide it.
 //!
-//! Memory is bounded: examples beyond [`BUCKETS`] share buckets at random, and whole buckets are drawn, which estimates
-//! the same variance.
+//! Memory is bounded: examples beyond [`BUCKETS`] share buckets at random, and whole buckets are
+//! drawn, which estimates the same variance.
 
 use serde::Serialize;
 
@@ -63,8 +64,8 @@ pub struct Interval {
 
 /// An interval for each metric. Equal arguments give equal bits.
 ///
-/// Empty without seeds, or where seeds do not have the same metrics and buckets (as many, for [`Examples::Shared`]), or if
-/// a seed has no examples.
+/// Empty without seeds, or where seeds do not have the same metrics and buckets (as many, for
+/// [`Examples::Shared`]), or if a seed has no examples.
 pub fn two_level(seeds: &[SeedSums], examples: Examples, seed: u64) -> Vec<Interval> {
     let metrics = seeds.first().map_or(0, |s| s.differences.len());
     let fits = |s: &SeedSums| {
@@ -136,8 +137,9 @@ mod tests {
         mean_sd(x).unwrap().1.unwrap().powi(2) * (x.len() - 1) as f64 / x.len() as f64
     }
 
-    /// Differences a(s) + b(i): the variance of the resampled mean is known exactly. Its standard deviation is estimated
-    /// from 2000 replicates, so to 1/√(2·2000) = 1.6 % at one deviation; five are allowed.
+    /// Differences a(s) + b(i): the variance of the resampled mean is known exactly. Its standard
+    /// deviation is estimated from 2000 replicates, so to 1/√(2·2000) = 1.6 % at one deviation;
+    /// five are allowed.
     #[test]
     fn the_spread_is_that_of_the_formula() {
         let normals = Normals::new(4, 0);
@@ -165,8 +167,9 @@ mod tests {
         }
     }
 
-    /// Twenty thousand examples in 2048 buckets: the spread is that of single examples, to the error of estimating a
-    /// standard deviation from 2048 numbers and 2000 replicates, 1/√(2·2048) and 1/√(2·2000); five of both.
+    /// Twenty thousand examples in 2048 buckets: the spread is that of single examples, to the
+    /// error of estimating a standard deviation from 2048 numbers and 2000 replicates, 1/√(2·2048)
+    /// and 1/√(2·2000); five of both.
     #[test]
     fn buckets_estimate_the_same_spread() {
         let n = 20_000u64;

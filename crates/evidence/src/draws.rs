@@ -1,4 +1,5 @@
-//! Random numbers for resampling, noise and simulation, keyed by (seed, stream, index): the same on every machine, in any order.
+//! Random numbers for resampling, noise and simulation, keyed by (seed, stream, index): the same on
+//! every machine, in any order.
 
 use halfstep_float::{Philox, unit_f64};
 
@@ -14,8 +15,8 @@ impl Integers {
         Integers { generator: Philox::new(seed), stream }
     }
 
-    /// The `i`th integer below `n`, by the high half of a product: for n up to 2^20 no number is preferred by more
-    /// than 2^-12 of its share.
+    /// The `i`th integer below `n`, by the high half of a product: for n up to 2^20 no number is
+    /// preferred by more than 2^-12 of its share.
     pub(crate) fn below(&self, i: u64, n: usize) -> usize {
         ((u64::from(self.generator.word(self.stream, i)) * n as u64) >> 32) as usize
     }

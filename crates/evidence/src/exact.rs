@@ -12,7 +12,8 @@ pub struct Divergence {
     pub runs: u64,
     /// Runs that diverged.
     pub diverged: u64,
-    /// Exact one-sided 95 % upper bound of the chance that a run diverges (Clopper and Pearson 1934).
+    /// Exact one-sided 95 % upper bound of the chance that a run diverges (Clopper and Pearson
+    /// 1934).
     pub at_most: f64,
     /// Exact one-sided 95 % lower bound.
     pub at_least: f64,
@@ -25,8 +26,8 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// `diverged` of `runs` runs, against the greatest accepted chance if there is one. More diverged runs than runs
-    /// count as all of them.
+    /// `diverged` of `runs` runs, against the greatest accepted chance if there is one. More
+    /// diverged runs than runs count as all of them.
     pub fn of(diverged: u64, runs: u64, max_divergence: Option<f64>) -> Divergence {
         let diverged = diverged.min(runs);
         let (at_least, at_most) = (lower_bound(diverged, runs), upper_bound(diverged, runs));
@@ -47,8 +48,8 @@ impl Divergence {
     }
 }
 
-/// One-sided 95 % upper bound of a chance of which `k` of `n` trials were seen: the 0.95 quantile of
-/// Beta(k + 1, n − k), 1 if all were.
+/// One-sided 95 % upper bound of a chance of which `k` of `n` trials were seen: the 0.95 quantile
+/// of Beta(k + 1, n − k), 1 if all were.
 pub fn upper_bound(k: u64, n: u64) -> f64 {
     if k >= n {
         return 1.0;
@@ -68,7 +69,8 @@ pub fn lower_bound(k: u64, n: u64) -> f64 {
     1.0 - upper_bound(n - k.min(n), n)
 }
 
-/// The fewest clean runs after which the upper bound is at most `chance`: 59 for 5 %. None unless 0 < chance < 1.
+/// The fewest clean runs after which the upper bound is at most `chance`: 59 for 5 %. None unless 0
+/// < chance < 1.
 pub fn clean_runs_needed(chance: f64) -> Option<u64> {
     if !(chance > 0.0 && chance < 1.0) {
         return None;
@@ -80,9 +82,10 @@ pub fn clean_runs_needed(chance: f64) -> Option<u64> {
     Some(n)
 }
 
-/// McNemar's exact test: the two-sided p value of `only_reference` samples right with the reference alone and
-/// `only_candidate` right with the candidate alone, both equally likely (binomial with 1/2). It tells a difference of
-/// accuracy on these samples; equally many flips both ways pass it, so it never stands alone.
+/// McNemar's exact test: the two-sided p value of `only_reference` samples right with the reference
+/// alone and `only_candidate` right with the candidate alone, both equally likely (binomial with
+/// 1/2). It tells a difference of accuracy on these samples; equally many flips both ways pass it,
+/// so it never stands alone.
 pub fn mcnemar(only_reference: u64, only_candidate: u64) -> f64 {
     let (n, k) = (only_reference + only_candidate, only_reference.min(only_candidate));
     Binomial::new(0.5, n).map_or(1.0, |b| (2.0 * b.cdf(k)).min(1.0))
@@ -113,7 +116,8 @@ mod tests {
 
     #[test]
     fn bounds_solve_the_binomial_equation() {
-        // P(X ≤ k) at the upper bound is 5 %, by definition; the quantile is found to 1e-9 or better.
+        // P(X ≤ k) at the upper bound is 5 %, by definition; the quantile is found to 1e-9 or
+        // better.
         for (k, n) in [(1, 10), (3, 20), (17, 59)] {
             let at = Binomial::new(upper_bound(k, n), n).unwrap().cdf(k);
             assert!((at - 0.05).abs() < 1e-8, "{k} of {n}: {at}");

@@ -1,8 +1,10 @@
-//! One pass over the logits of a reference and a candidate, and of another reference for the noise floor.
+//! One pass over the logits of a reference and a candidate, and of another reference for the noise
+//! floor.
 //!
-//! Memory is bounded by the batch: beside it stand labels, group codes, at most [`temperature::MOST_LOGITS`] logits of each
-//! model for the temperature, and sums. The next batch is read while one is measured; sums are taken in row order, so nothing
-//! depends on the number of threads.
+//! Memory is bounded by the batch: beside it stand labels, group codes, at most
+//! [`temperature::MOST_LOGITS`] logits of each model for the temperature, and sums. The next batch
+//! is read while one is measured; sums are taken in row order, so nothing depends on the number of
+//! threads.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -24,7 +26,8 @@ const BATCH_LOGITS: usize = 1 << 20;
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 1 << 14;
 
-/// Measures of which every example has its own difference, candidate − reference: those that can be resampled.
+/// Measures of which every example has its own difference, candidate − reference: those that can be
+/// resampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExampleMetric {
     /// 1 if right.
@@ -33,7 +36,8 @@ pub enum ExampleMetric {
     Nll,
     /// Squared distance from the label.
     Brier,
-    /// 1 if the class differs from the reference's; the reference's own value is that of another seed.
+    /// 1 if the class differs from the reference's; the reference's own value is that of another
+    /// seed.
     Flips,
     /// 1 if the reference is right and this is wrong; likewise.
     NegativeFlips,
@@ -178,8 +182,8 @@ pub fn same_samples(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
     }
 }
 
-/// Measures a pair in one pass over its files. `other` is the reference of another seed; where it holds other samples there
-/// is no floor.
+/// Measures a pair in one pass over its files. `other` is the reference of another seed; where it
+/// holds other samples there is no floor.
 ///
 /// # Errors
 /// A file is bad, or reference and candidate do not hold the same samples or groups.

@@ -1,4 +1,5 @@
-//! What an assessment means, in plain words: what can be relied on, what is wrong, what is still unknown and what would tell.
+//! What an assessment means, in plain words: what can be relied on, what is wrong, what is still
+//! unknown and what would tell.
 
 use crate::assessment::{Assessment, Row, Unit};
 use crate::experiment::SeedMeasures;

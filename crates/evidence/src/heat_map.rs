@@ -1,4 +1,5 @@
-//! A table of colours: places of a model by steps, as an SVG picture that stands by itself or in a page.
+//! A table of colours: places of a model by steps, as an SVG picture that stands by itself or in a
+//! page.
 
 use std::fmt::Write;
 
@@ -33,7 +34,8 @@ const LETTER: usize = 7;
 /// Pixels of a letter of the title, about.
 const BOLD: usize = 9;
 
-/// White to dark red, by way of yellow: readable in print, and with every kind of colour vision by lightness alone.
+/// White to dark red, by way of yellow: readable in print, and with every kind of colour vision by
+/// lightness alone.
 fn colour(heat: f64) -> String {
     const STOPS: [[f64; 3]; 4] =
         [[247.0, 247.0, 242.0], [253.0, 219.0, 132.0], [227.0, 94.0, 58.0], [96.0, 11.0, 30.0]];

@@ -1,4 +1,5 @@
-//! The metrics of a verdict: names, units, directions and the margins that hold unless others are stated.
+//! The metrics of a verdict: names, units, directions and the margins that hold unless others are
+//! stated.
 
 use serde::{Serialize, Serializer};
 
@@ -152,8 +153,8 @@ impl Serialize for Metric {
     }
 }
 
-/// Reads a margin: `1.0pt` is percentage points, `2%` a share of the baseline's value, a bare number is in units of the
-/// metric. None for `off`: the metric does not gate.
+/// Reads a margin: `1.0pt` is percentage points, `2%` a share of the baseline's value, a bare
+/// number is in units of the metric. None for `off`: the metric does not gate.
 ///
 /// # Errors
 /// What is wrong with it.

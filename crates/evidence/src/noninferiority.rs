@@ -1,9 +1,11 @@
-//! Is the candidate worse by less than a margin that was stated beforehand? One-sided paired t-tests over seeds.
+//! Is the candidate worse by less than a margin that was stated beforehand? One-sided paired
+//! t-tests over seeds.
 //!
-//! Everything here is in units of *harm*: a positive number means that the candidate is worse. Of pairs (reference r,
-//! candidate c) and a margin m, the test looks at the excess e = harm(r, c) − m. `pass` is the rejection of
-//! "mean e ≥ 0" at level α, `fail` the rejection of "mean e ≤ 0"; without either the runs cannot tell. "No significant
-//! difference" is never a pass (Schuirmann 1987; Piaggio et al., CONSORT extension for non-inferiority, JAMA 2012).
+//! Everything here is in units of *harm*: a positive number means that the candidate is worse. Of
+//! pairs (reference r, candidate c) and a margin m, the test looks at the excess e = harm(r, c) −
+//! m. `pass` is the rejection of "mean e ≥ 0" at level α, `fail` the rejection of "mean e ≤ 0";
+//! without either the runs cannot tell. "No significant difference" is never a pass (Schuirmann
+//! 1987; Piaggio et al., CONSORT extension for non-inferiority, JAMA 2012).
 
 use serde::Serialize;
 
@@ -55,8 +57,8 @@ impl Margin {
 pub enum Question {
     /// Is it not worse by the margin or more? Better is welcome.
     NonInferiority,
-    /// Does it differ by less than the margin either way? Two one-sided tests (TOST, Schuirmann 1987), for when better
-    /// is suspicious too.
+    /// Does it differ by less than the margin either way? Two one-sided tests (TOST, Schuirmann
+    /// 1987), for when better is suspicious too.
     Equivalence,
 }
 
@@ -79,10 +81,11 @@ pub struct MarginTest {
     pub harm_at_most: Option<f64>,
     /// One-sided 95 % lower bound of the mean harm; none for one pair.
     pub harm_at_least: Option<f64>,
-    /// P value of "the harm is at least the margin": small means pass. For equivalence the greater of the two tests'.
+    /// P value of "the harm is at least the margin": small means pass. For equivalence the greater
+    /// of the two tests'.
     pub p_pass: Option<f64>,
-    /// P value of "the harm is at most the margin": small means fail. For equivalence twice the smaller of the two
-    /// tests' (Bonferroni: there are two ways to fail).
+    /// P value of "the harm is at most the margin": small means fail. For equivalence twice the
+    /// smaller of the two tests' (Bonferroni: there are two ways to fail).
     pub p_fail: Option<f64>,
     /// What follows.
     pub verdict: Verdict,
@@ -91,7 +94,8 @@ pub struct MarginTest {
 impl MarginTest {
     /// Tests pairs of (reference, candidate).
     ///
-    /// None without pairs, or if a value is not finite, or if the margin is not a positive finite number.
+    /// None without pairs, or if a value is not finite, or if the margin is not a positive finite
+    /// number.
     pub fn of(
         pairs: &[(f64, f64)],
         better: Better,
@@ -111,9 +115,9 @@ impl MarginTest {
         Some(MarginTest::from_tails(paired, better, (margin, margin_mean), question, excess, gain))
     }
 
-    /// Tests two models by their differences, example by example, from the mean over `paired.pairs` examples and its
-    /// spread: what it says holds for these two models on examples like these, not for others trained alike. A relative
-    /// margin is one of `reference`, taken as known.
+    /// Tests two models by their differences, example by example, from the mean over `paired.pairs`
+    /// examples and its spread: what it says holds for these two models on examples like these, not
+    /// for others trained alike. A relative margin is one of `reference`, taken as known.
     ///
     /// None if the margin is not a positive finite number.
     pub fn of_examples(
@@ -196,7 +200,8 @@ impl Tail {
 
     fn from_moments(mean: f64, sd: Option<f64>, n: usize) -> Tail {
         let error = sd.map(|sd| sd / (n as f64).sqrt());
-        // Without spread the mean is certain: t is infinite, and a mean of exactly zero is on neither side.
+        // Without spread the mean is certain: t is infinite, and a mean of exactly zero is on
+        // neither side.
         let p = |sign: f64| {
             error.map(|e| if e == 0.0 && mean == 0.0 { 1.0 } else { t_survival(sign * mean / e, n - 1) })
         };
@@ -204,8 +209,9 @@ impl Tail {
     }
 }
 
-/// Holm's step-down adjustment: reject those whose adjusted p value is below α, and the chance of any false rejection
-/// among all of them is at most α (Holm 1979). In the order given; adjusted values are at most 1.
+/// Holm's step-down adjustment: reject those whose adjusted p value is below α, and the chance of
+/// any false rejection among all of them is at most α (Holm 1979). In the order given; adjusted
+/// values are at most 1.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
@@ -220,9 +226,10 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
 
 /// The verdict over all metrics that gate, from each one's verdict and p value of failing.
 ///
-/// `pass` needs every metric to pass, each tested at α: an intersection–union test, whose level is α without any
-/// correction (Berger 1982). `fail` needs a metric that fails after Holm's adjustment, so that a candidate with nothing
-/// wrong is failed in at most α of all cases, however many metrics gate. No metrics: inconclusive.
+/// `pass` needs every metric to pass, each tested at α: an intersection–union test, whose level is
+/// α without any correction (Berger 1982). `fail` needs a metric that fails after Holm's
+/// adjustment, so that a candidate with nothing wrong is failed in at most α of all cases, however
+/// many metrics gate. No metrics: inconclusive.
 pub fn over_all(tests: &[(Verdict, Option<f64>)]) -> Verdict {
     let p: Vec<f64> = tests.iter().map(|t| t.1.unwrap_or(1.0)).collect();
     if tests.iter().zip(holm(&p)).any(|(t, p)| t.0 == Verdict::Fail && p < ALPHA) {
@@ -244,7 +251,8 @@ mod tests {
         MarginTest::of(pairs, Better::Higher, Margin::Absolute(margin), Question::NonInferiority).unwrap()
     }
 
-    /// `n` pairs whose difference has mean −`harm` and standard deviation `sd`; experiment number `which`.
+    /// `n` pairs whose difference has mean −`harm` and standard deviation `sd`; experiment number
+    /// `which`.
     fn experiment(which: u64, n: usize, harm: f64, sd: f64) -> Vec<(f64, f64)> {
         let draws = Normals::new(1, which);
         (0..n)
@@ -306,7 +314,8 @@ mod tests {
         };
         let t = of(0.02);
         assert!((t.margin_mean - 0.06).abs() < 1e-12 && (t.harm - 0.03).abs() < 1e-12);
-        // Excesses −0.02 and −0.04: t = 0.03 / 0.01 = 3 with one degree of freedom, whose tail is 1/2 − atan(3)/π.
+        // Excesses −0.02 and −0.04: t = 0.03 / 0.01 = 3 with one degree of freedom, whose tail is
+        // 1/2 − atan(3)/π.
         let p = 0.5 - 3f64.atan() / std::f64::consts::PI;
         assert!((t.p_pass.unwrap() - p).abs() < 1e-9, "{t:?}");
         assert_eq!(t.verdict, Verdict::Inconclusive);

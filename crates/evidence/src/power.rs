@@ -8,11 +8,13 @@ use crate::stats::{ALPHA, t_upper};
 /// More seeds than anyone trains.
 pub const MOST_SEEDS: usize = 10_000;
 
-/// Chance that a candidate without any difference passes with `n` pairs, where `spread_over_margin` is the standard
-/// deviation of the differences over the margin. 0 for fewer than two pairs, 1 without spread.
+/// Chance that a candidate without any difference passes with `n` pairs, where `spread_over_margin`
+/// is the standard deviation of the differences over the margin. 0 for fewer than two pairs, 1
+/// without spread.
 ///
-/// This is P(T > t(0.95, ν)) for T noncentral t with ν = n − 1 and δ = √n / spread_over_margin. With S = √(χ²(ν)/ν) it is
-/// the mean of Φ(δ − t·S), integrated here over the density of S by Simpson's rule.
+/// This is P(T > t(0.95, ν)) for T noncentral t with ν = n − 1 and δ = √n / spread_over_margin.
+/// With S = √(χ²(ν)/ν) it is the mean of Φ(δ − t·S), integrated here over the density of S by
+/// Simpson's rule.
 pub fn power(n: usize, spread_over_margin: f64) -> f64 {
     if n < 2 || spread_over_margin.is_nan() {
         return 0.0;
@@ -37,8 +39,8 @@ pub fn power(n: usize, spread_over_margin: f64) -> f64 {
     ((integrand(0.0) + inner + integrand(PANELS as f64 * width)) * width / 3.0).min(1.0)
 }
 
-/// The fewest seeds with which a candidate without any difference passes with chance `goal`, such as 0.8. None if
-/// [`MOST_SEEDS`] are too few, or for a ratio or goal that means nothing.
+/// The fewest seeds with which a candidate without any difference passes with chance `goal`, such
+/// as 0.8. None if [`MOST_SEEDS`] are too few, or for a ratio or goal that means nothing.
 pub fn seeds_needed(spread_over_margin: f64, goal: f64) -> Option<usize> {
     if !(spread_over_margin >= 0.0 && goal > 0.0 && goal < 1.0)
         || power(MOST_SEEDS, spread_over_margin) < goal
@@ -54,9 +56,9 @@ pub fn seeds_needed(spread_over_margin: f64, goal: f64) -> Option<usize> {
     Some(enough)
 }
 
-/// One-sided 95 % upper bound of a standard deviation that was `sd` over `n` values of a normal distribution:
-/// sd·√((n − 1)/χ²(0.05, n − 1)). A few pilot seeds may by chance have scattered little; plans by the bound do not suffer
-/// for it. None for fewer than two values.
+/// One-sided 95 % upper bound of a standard deviation that was `sd` over `n` values of a normal
+/// distribution: sd·√((n − 1)/χ²(0.05, n − 1)). A few pilot seeds may by chance have scattered
+/// little; plans by the bound do not suffer for it. None for fewer than two values.
 pub fn sd_at_most(sd: f64, n: usize) -> Option<f64> {
     let v = n.checked_sub(1).filter(|&v| v > 0)? as f64;
     Some(sd * (v / ChiSquared::new(v).ok()?.inverse_cdf(ALPHA)).sqrt())
@@ -68,7 +70,8 @@ mod tests {
     use crate::draws::Normals;
     use crate::stats::mean_sd;
 
-    /// The bound lies below the truth in 5 % of experiments: a binomial count, five of whose deviations are allowed.
+    /// The bound lies below the truth in 5 % of experiments: a binomial count, five of whose
+    /// deviations are allowed.
     #[test]
     fn the_bound_of_a_spread_covers_it_as_often_as_it_says() {
         const TRIALS: u64 = 20_000;

@@ -1,5 +1,5 @@
-//! How models of several precisions bear what they were not trained on: what was measured, as it is written to
-//! `robustness.json`. `docs/robustness.md` says how each is measured.
+//! How models of several precisions bear what they were not trained on: what was measured, as it is
+//! written to `robustness.json`. `docs/robustness.md` says how each is measured.
 
 use serde::Serialize;
 
@@ -46,7 +46,8 @@ pub struct Series {
 }
 
 impl Series {
-    /// Values of models, by precision in order of appearance. Precisions without a value are left out.
+    /// Values of models, by precision in order of appearance. Precisions without a value are left
+    /// out.
     pub fn new(
         measure: impl Into<String>,
         share: bool,
@@ -97,7 +98,8 @@ pub struct Served {
     pub accuracy: f64,
     /// Mean negative log-likelihood.
     pub nll: f64,
-    /// Share of answers that differ from those in the precision of training: flips that the change of precision alone causes.
+    /// Share of answers that differ from those in the precision of training: flips that the change
+    /// of precision alone causes.
     pub flips: f64,
     /// Share of right answers in the precision of training that are wrong here.
     pub negative_flips: f64,
@@ -209,7 +211,8 @@ pub struct Rung {
     pub accuracy: f64,
     /// Share of answers that differ from those with f32 weights.
     pub flips: f64,
-    /// Whether the models are as good as with f32 weights, each judged by its examples: pass if all pass, fail if one fails.
+    /// Whether the models are as good as with f32 weights, each judged by its examples: pass if all
+    /// pass, fail if one fails.
     pub verdict: Verdict,
     /// What each model's verdict rests on.
     pub rows: Vec<Vec<Row>>,
@@ -239,7 +242,8 @@ pub struct Attacks {
     pub queries: usize,
     /// Accuracy that is left under each attack, and under all of them.
     pub series: Vec<Series>,
-    /// Share of images whose gradient of the cross-entropy is zero in every pixel, in f32 and in the model's precision.
+    /// Share of images whose gradient of the cross-entropy is zero in every pixel, in f32 and in
+    /// the model's precision.
     pub zero_gradients: Vec<Series>,
     /// Share of pixels whose gradient is zero, likewise.
     pub zero_pixels: Vec<Series>,

@@ -13,7 +13,8 @@ const BLIND: f64 = 0.01;
 /// Accuracy that a black-box attack takes beyond those with gradients, which is reported.
 const MASKED: f64 = 0.02;
 
-/// The sentences, in the order of the tables. A difference over seeds is reported when its 95 % bounds lie on one side of zero.
+/// The sentences, in the order of the tables. A difference over seeds is reported when its 95 %
+/// bounds lie on one side of zero.
 pub fn findings(r: &Robustness) -> Vec<String> {
     let mut said = Vec::new();
     mismatch(r, &mut said);

@@ -18,12 +18,13 @@ pub struct Paired {
     pub mean: f64,
     /// Sample standard deviation of the differences (n − 1); none for one pair.
     pub sd: Option<f64>,
-    /// One-sided 95 % lower bound of the mean difference: mean − t(0.95, n − 1)·sd/√n. None for one pair.
+    /// One-sided 95 % lower bound of the mean difference: mean − t(0.95, n − 1)·sd/√n. None for one
+    /// pair.
     pub lower: Option<f64>,
     /// One-sided 95 % upper bound of the mean difference. None for one pair.
     pub upper: Option<f64>,
-    /// Pearson correlation of reference and candidate over the pairs: how much pairing helped. None for fewer than
-    /// three pairs, or where one side does not vary.
+    /// Pearson correlation of reference and candidate over the pairs: how much pairing helped. None
+    /// for fewer than three pairs, or where one side does not vary.
     pub correlation: Option<f64>,
 }
 
@@ -51,7 +52,8 @@ impl Verdict {
 }
 
 impl Paired {
-    /// Compares candidates with references, pair by pair: the one-sided paired t-test as an interval.
+    /// Compares candidates with references, pair by pair: the one-sided paired t-test as an
+    /// interval.
     ///
     /// None without pairs, or if a value is not finite.
     pub fn of(pairs: &[(f64, f64)]) -> Option<Paired> {
@@ -115,8 +117,8 @@ mod tests {
     use super::*;
     use crate::draws::Normals;
 
-    /// Quantiles from the printed table of Student's t distribution (NIST/SEMATECH e-Handbook, 1.3.6.7.2), three
-    /// decimals.
+    /// Quantiles from the printed table of Student's t distribution (NIST/SEMATECH e-Handbook,
+    /// 1.3.6.7.2), three decimals.
     #[test]
     fn quantiles_are_those_of_the_table() {
         for (degrees, quantile) in [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833), (30, 1.697)] {
@@ -138,8 +140,9 @@ mod tests {
 
     #[test]
     fn a_bound_covers_the_truth_as_often_as_it_says() {
-        // Differences with true mean 0: the lower bound lies above 0 in 5 % of 4000 experiments of 5 pairs. The count is
-        // binomial with standard deviation √(4000·0.05·0.95) = 13.8; five of them are allowed.
+        // Differences with true mean 0: the lower bound lies above 0 in 5 % of 4000 experiments of
+        // 5 pairs. The count is binomial with standard deviation √(4000·0.05·0.95) = 13.8; five of
+        // them are allowed.
         let normal = |which: u64, i: u64| Normals::new(0, which).at(i);
         let misses = (0..4000).filter(|&which| {
             let pairs: Vec<(f64, f64)> = (0..5).map(|i| (0.0, normal(which, i))).collect();

@@ -343,7 +343,8 @@ pub(crate) mod tests {
     use crate::logits::{InMemory, Source};
     use std::num::NonZeroUsize;
 
-    /// Logits of 400 samples in two classes, of which every `wrong`-th is wrong, and a few by the seed.
+    /// Logits of 400 samples in two classes, of which every `wrong`-th is wrong, and a few by the
+    /// seed.
     pub(crate) fn logits(seed: u64, wrong: usize) -> InMemory {
         let labels: Vec<u32> = (0..400).map(|i| i % 2).collect();
         let is_wrong = |i: usize| i.is_multiple_of(wrong) || (i * 7 + seed as usize * 13).is_multiple_of(41);

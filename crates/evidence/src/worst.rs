@@ -1,4 +1,5 @@
-//! Examples to look at: those that a change of precision spoilt, and those that are wrong with the greatest confidence.
+//! Examples to look at: those that a change of precision spoilt, and those that are wrong with the
+//! greatest confidence.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,8 @@ pub struct Worst {
     pub confidence: f64,
 }
 
-/// The `most` spoilt examples and the `most` other wrong ones in which the candidate is surest, surest first.
+/// The `most` spoilt examples and the `most` other wrong ones in which the candidate is surest,
+/// surest first.
 ///
 /// # Errors
 /// A file is bad, or the two do not hold the same samples.

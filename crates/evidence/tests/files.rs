@@ -1,4 +1,5 @@
-//! Files as numpy, safetensors and pyarrow write them (`scripts/golden_measures.py`), whole and broken.
+//! Files as numpy, safetensors and pyarrow write them (`scripts/golden_measures.py`), whole and
+//! broken.
 
 use std::path::{Path, PathBuf};
 
@@ -69,7 +70,8 @@ fn every_format_gives_the_same_table() {
     assert_eq!(half.groups().iter().find(|g| g.name == "half").unwrap().values, ["0", "1"]);
 }
 
-/// Cut anywhere, a file is refused with its name and without a panic; so is one with a flipped bit, or it is read.
+/// Cut anywhere, a file is refused with its name and without a panic; so is one with a flipped bit,
+/// or it is read.
 #[test]
 fn broken_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Measures and tests against their reference implementations: `scripts/golden_measures.py` says which and how.
+//! Measures and tests against their reference implementations: `scripts/golden_measures.py` says
+//! which and how.
 
 use halfstep_evidence::measures::{
     self, Agreement, GroupColumn, GroupTable, Quality, detection, temperature,
@@ -7,8 +8,8 @@ use halfstep_evidence::noninferiority::{Better, Margin, MarginTest, Question};
 use halfstep_evidence::{exact, power};
 use serde_json::Value;
 
-/// Sums of a few hundred f64 terms, in another order and with another exponential: γ(1000) = 1000 · 2^-53 ≈ 1e-13, and
-/// the sums are of order one to ten.
+/// Sums of a few hundred f64 terms, in another order and with another exponential: γ(1000) = 1000 ·
+/// 2^-53 ≈ 1e-13, and the sums are of order one to ten.
 const F64: f64 = 1e-11;
 
 /// torchmetrics sums at most 200 confidences in f32: γ(200) = 200 · 2^-24.
@@ -51,7 +52,8 @@ fn measures_agree_with_their_references() {
             near("ece", q.ece, &expected["ece"], F32);
             near("ece debiased", q.ece_debiased, &expected["ece_debiased"], F64);
             let t = temperature::fit(model, &labels, classes).unwrap();
-            // A minimiser by values finds the place to the root of the precision, the value to the precision.
+            // A minimiser by values finds the place to the root of the precision, the value to the
+            // precision.
             near("temperature", t.temperature, &expected["temperature"], 1e-6);
             near("nll after", t.nll_after, &expected["nll_after"], F64);
         }

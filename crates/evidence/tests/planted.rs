@@ -1,9 +1,9 @@
-//! Regressions planted into synthetic models, each of which must be named by the measure that is made for it; and a candidate
-//! without any, which must pass.
+//! Regressions planted into synthetic models, each of which must be named by the measure that is
+//! made for it; and a candidate without any, which must pass.
 //!
-//! A model's logits are those of the best classifier of ten Gaussian classes: x(k) = 3·[k = label] + noise, logits 3·x, which
-//! is perfectly calibrated. Of the noise's variance four fifths belong to the example, the same for every model, and one fifth
-//! to the seed.
+//! A model's logits are those of the best classifier of ten Gaussian classes: x(k) = 3·[k =
+//! label] + noise, logits 3·x, which is perfectly calibrated. Of the noise's variance four fifths
+//! belong to the example, the same for every model, and one fifth to the seed.
 
 use std::num::NonZeroUsize;
 
@@ -39,7 +39,8 @@ struct Model {
     scale: f64,
     /// Signal of the minority.
     minority_signal: f64,
-    /// The example whose noise sample `i` gets is `i + shift`: another order of the same difficulties.
+    /// The example whose noise sample `i` gets is `i + shift`: another order of the same
+    /// difficulties.
     shift: usize,
     /// Share of samples whose answer a worse head turns into the next class.
     broken: f64,
@@ -56,7 +57,8 @@ fn logits(m: Model) -> InMemory {
         let example = (i + m.shift) % SAMPLES;
         let mut row: Vec<f32> = (0..CLASSES)
             .map(|k| {
-                // Noise is counted from the label, so that its distribution is the same for all classes.
+                // Noise is counted from the label, so that its distribution is the same for all
+                // classes.
                 let j = (k + CLASSES - label(i)) % CLASSES;
                 let noise = 0.8f64.sqrt() * normal(1, example * CLASSES + j)
                     + 0.2f64.sqrt() * normal(m.noise, i * CLASSES + j);
@@ -106,7 +108,8 @@ fn no_regression_passes() {
     assert!(named(&a).is_empty());
     // Every metric and both groups gate.
     assert_eq!(a.rows.iter().filter(|r| r.gates).count(), 4 + 2);
-    // The t interval and the bootstrap look at the same differences; the bootstrap adds the scatter of examples.
+    // The t interval and the bootstrap look at the same differences; the bootstrap adds the scatter
+    // of examples.
     let row = &a.rows[0];
     assert!(row.bootstrap.unwrap().lower < row.paired.mean && row.bootstrap.unwrap().upper > row.paired.mean);
 }

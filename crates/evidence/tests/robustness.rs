@@ -1,4 +1,5 @@
-//! The measures of `halfstep stress` against their references: `scripts/golden_robustness.py` says which and how.
+//! The measures of `halfstep stress` against their references: `scripts/golden_robustness.py` says
+//! which and how.
 
 use halfstep_evidence::measures::attack::{cross_entropy_gradient, dlr, square_share};
 use halfstep_evidence::measures::corruption::{
@@ -41,9 +42,11 @@ fn distances_and_signatures() {
     let (own, labels) = (f32s(&g["own"]), u32s(&g["labels"]));
     let fitted = Mahalanobis::fit(&own, 5, &labels).unwrap();
     let scores: Vec<f64> = f32s(&g["foreign"]).chunks(5).map(|x| fitted.score(x)).collect();
-    // In f64 by a factor and by an inverse: the condition number, below 1e4 by the ridge, times n·2^-53.
+    // In f64 by a factor and by an inverse: the condition number, below 1e4 by the ridge, times
+    // n·2^-53.
     near("distance", &scores, &f64s(&g["distance"]), 1e4 * 60.0 * 1.2e-16);
-    // The direction is right to the root of what the power method leaves, 1e-14; squares of components of order ten.
+    // The direction is right to the root of what the power method leaves, 1e-14; squares of
+    // components of order ten.
     near("signature", &spectral_signatures(&own, 5, &labels), &f64s(&g["spectral"]), 1e-6);
     assert!(Mahalanobis::fit(&[0.0; 10], 5, &[0, 1]).is_none(), "nothing varies");
     assert_eq!(spectral_signatures(&[1.0; 10], 5, &[0, 0]), [0.0; 2]);
@@ -59,7 +62,8 @@ fn spoilt_images() {
             let mut image = pixels.clone();
             kind.apply(severity, size, 0, &mut image);
             let ours: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
-            // Computed in f64; a blur is rounded to f32 twice, between its directions and at the end.
+            // Computed in f64; a blur is rounded to f32 twice, between its directions and at the
+            // end.
             near(kind.name(), &ours, &f64s(&g["corrupted"][kind.name()][severity - 1]), 3.0 * U);
         }
     }
@@ -133,7 +137,8 @@ fn integers_by_channel() {
         let mut ours = f32s(&g["weights"]);
         round_to_integers(bits, 12, &mut ours);
         let ours: Vec<f64> = ours.into_iter().map(f64::from).collect();
-        // The reference multiplies by the scale's reciprocal: another rounding of the quotient, none of the result.
+        // The reference multiplies by the scale's reciprocal: another rounding of the quotient,
+        // none of the result.
         near("integers", &ours, &f64s(&g[bits.to_string()]), U);
     }
 }

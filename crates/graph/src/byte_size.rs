@@ -19,8 +19,8 @@ const UNITS: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// A number of bytes. Read from a number with a unit (`MiB` is 2^20 bytes, `MB` is 10^6; case does not matter) or from
-/// a plain number of bytes; written exactly.
+/// A number of bytes. Read from a number with a unit (`MiB` is 2^20 bytes, `MB` is 10^6; case does
+/// not matter) or from a plain number of bytes; written exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub usize);
 

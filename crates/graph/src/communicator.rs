@@ -1,7 +1,8 @@
 //! The ranks of a job: processes that work on the same thing and exchange numbers.
 //!
-//! A [`Communicator`] runs an [`Exchange`] in a thread of its own, so that a sum over ranks goes on beside the computation that
-//! began it. What all ranks ask for is done in the order in which each asks for it: all must ask for the same.
+//! A [`Communicator`] runs an [`Exchange`] in a thread of its own, so that a sum over ranks goes on
+//! beside the computation that began it. What all ranks ask for is done in the order in which each
+//! asks for it: all must ask for the same.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -69,7 +70,8 @@ impl Payload {
     }
 }
 
-/// Adds up what each rank sent, in f32 and in the order of `parts`: what makes a sum over ranks the same everywhere.
+/// Adds up what each rank sent, in f32 and in the order of `parts`: what makes a sum over ranks the
+/// same everywhere.
 pub fn sum_f32<'a>(parts: impl IntoIterator<Item = &'a [f32]>, to: &mut [f32]) {
     let mut parts = parts.into_iter();
     if let Some(first) = parts.next() {
@@ -95,7 +97,8 @@ pub trait Exchange {
     fn rank(&self) -> usize;
     /// How many there are.
     fn size(&self) -> usize;
-    /// Replaces the payload by the sum over all ranks, as [`sum_f32`] and [`sum_bf16`] make it of all payloads by rank.
+    /// Replaces the payload by the sum over all ranks, as [`sum_f32`] and [`sum_bf16`] make it of
+    /// all payloads by rank.
     ///
     /// # Errors
     /// The others cannot be reached.
@@ -195,7 +198,8 @@ impl Communicator {
         job: impl FnOnce(&mut dyn Exchange) -> Result<T, CommunicatorError> + Send + 'static,
     ) -> Answer<Result<T, CommunicatorError>> {
         let (tell, told) = channel();
-        // An answer that nobody waits for, or a thread that has ended: the one who waits gets an error.
+        // An answer that nobody waits for, or a thread that has ended: the one who waits gets an
+        // error.
         let _ = self.jobs.send(Box::new(move |exchange| {
             let _ = tell.send(job(exchange));
         }));
@@ -245,7 +249,8 @@ impl Communicator {
         let _ = left.wait();
     }
 
-    /// Ends the whole job with this exit code; returns where the exchange cannot do that, or does something else.
+    /// Ends the whole job with this exit code; returns where the exchange cannot do that, or does
+    /// something else.
     pub fn abort(&self, code: i32) {
         let done = self.ask(move |exchange| {
             exchange.abort(code);

@@ -16,7 +16,8 @@ pub enum DType {
     Bf16,
     /// IEEE 754 binary16.
     F16,
-    /// OCP FP8 E4M3 (`float8_e4m3fn`): largest value 448, no infinities. Operands of contractions only.
+    /// OCP FP8 E4M3 (`float8_e4m3fn`): largest value 448, no infinities. Operands of contractions
+    /// only.
     E4m3,
     /// OCP FP8 E5M2: largest value 57344. Operands of contractions only.
     E5m2,
@@ -77,12 +78,14 @@ impl DType {
     }
 }
 
-/// How a contraction multiplies f32 operands on a matrix unit that takes bf16: each is split into bf16 terms, each
-/// term the rest of those before it rounded to nearest even, and the products of terms that matter are added in f32.
+/// How a contraction multiplies f32 operands on a matrix unit that takes bf16: each is split into
+/// bf16 terms, each term the rest of those before it rounded to nearest even, and the products of
+/// terms that matter are added in f32.
 ///
-/// With a = a₀ + a₁ + …, |a₁| ≤ 2^-8·|a| and |a₂| ≤ 2^-17·|a|. Besides the rounding of the f32 sum, a product differs from
-/// Σab by at most [`Split::bound`] times Σ|a||b|. That is the contract: hardware without such a unit may multiply in f32,
-/// which keeps it with room to spare. Names are XLA's dot algorithms `BF16_BF16_F32_X3` and `_X6`.
+/// With a = a₀ + a₁ + …, |a₁| ≤ 2^-8·|a| and |a₂| ≤ 2^-17·|a|. Besides the rounding of the f32 sum,
+/// a product differs from Σab by at most [`Split::bound`] times Σ|a||b|. That is the contract:
+/// hardware without such a unit may multiply in f32, which keeps it with room to spare. Names are
+/// XLA's dot algorithms `BF16_BF16_F32_X3` and `_X6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
@@ -93,8 +96,8 @@ pub enum Split {
 }
 
 impl Split {
-    /// The largest error of a product as a fraction of Σ|a||b|, without that of the f32 sum and of underflow:
-    /// 2^-15 for a₁b₁ and the rests of both operands; 2^-23 for a₁b₂, a₂b₁ and a₂b₂.
+    /// The largest error of a product as a fraction of Σ|a||b|, without that of the f32 sum and of
+    /// underflow: 2^-15 for a₁b₁ and the rests of both operands; 2^-23 for a₁b₂, a₂b₁ and a₂b₂.
     pub fn bound(self) -> f64 {
         match self {
             Split::Bf16x3 => 1.0 / f64::from(1 << 15),
@@ -179,7 +182,8 @@ impl Shape {
         strides
     }
 
-    /// The shape both broadcast to by numpy's rule (align at the last dimension; 1 stretches), if there is one.
+    /// The shape both broadcast to by numpy's rule (align at the last dimension; 1 stretches), if
+    /// there is one.
     pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
         let rank = self.len().max(other.len());
         let size = |s: &Shape, i: usize| {

@@ -1,13 +1,14 @@
-//! What an engine says of itself: its device, the memory that is free there, what decides its bits, and what it makes of a
-//! precision policy.
+//! What an engine says of itself: its device, the memory that is free there, what decides its bits,
+//! and what it makes of a precision policy.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What decides an engine's results besides plan, state and inputs: two engines whose results can differ in any bit have
-/// different identities. The number of threads is not part of it, for results do not depend on it.
+/// What decides an engine's results besides plan, state and inputs: two engines whose results can
+/// differ in any bit have different identities. The number of threads is not part of it, for
+/// results do not depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineIdentity {
     engine: String,
@@ -20,7 +21,8 @@ impl EngineIdentity {
         EngineIdentity { engine: engine.to_string(), parts: BTreeMap::new() }
     }
 
-    /// The same with one more part, such as `instruction set` and `avx2`; it replaces a part of the same name.
+    /// The same with one more part, such as `instruction set` and `avx2`; it replaces a part of the
+    /// same name.
     #[must_use]
     pub fn with(mut self, part: &str, value: impl fmt::Display) -> EngineIdentity {
         self.parts.insert(part.to_string(), value.to_string());
@@ -49,7 +51,8 @@ pub struct Device {
 pub struct FreeMemory {
     /// How much.
     pub bytes: usize,
-    /// What sets the limit, as the end of a sentence that begins with the bytes, such as `are free on this machine`.
+    /// What sets the limit, as the end of a sentence that begins with the bytes, such as
+    /// `are free on this machine`.
     pub limit: String,
 }
 
@@ -63,7 +66,8 @@ pub enum Arithmetic {
     Split,
     /// In a wider format, in which the operands are exact.
     Widened,
-    /// Codes and scales of a format that the device has no instructions for, multiplied in a wider one.
+    /// Codes and scales of a format that the device has no instructions for, multiplied in a wider
+    /// one.
     Emulated,
 }
 

@@ -13,8 +13,8 @@ pub struct Footprint {
     pub constants: usize,
     /// Copies of the outputs, which outlive a run.
     pub outputs: usize,
-    /// Working memory that all programs of the engine share, such as packed operands of matrix products, and what is on its
-    /// way between ranks.
+    /// Working memory that all programs of the engine share, such as packed operands of matrix
+    /// products, and what is on its way between ranks.
     pub scratch: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Where the bytes of a program go: what an engine holds for it, and what makes up the arena when it is fullest.
+//! Where the bytes of a program go: what an engine holds for it, and what makes up the arena when
+//! it is fullest.
 //!
 //! All of it is known from the plan, before anything runs.
 
@@ -186,7 +187,8 @@ fn resident(graph: &Graph, block: &Block, made: impl Fn(ValueId) -> bool) -> Res
     match &block.content {
         Content::Workspace(id) => entry(*id, None, Purpose::Workspace),
         Content::Values(values) => {
-            // Values that share a block follow each other: the one there now is the last made so far.
+            // Values that share a block follow each other: the one there now is the last made so
+            // far.
             let value = values.iter().rev().find(|&&v| made(v)).unwrap_or(&values[0]);
             let v = graph.value(*value);
             entry(v.node, Some(v.ty.clone()), purpose(graph, *value))

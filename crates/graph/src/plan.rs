@@ -1,9 +1,10 @@
 //! The memory plan: where every value lives, decided before anything runs.
 //!
-//! Values that are alive at the same time get separate places in one arena. Three kinds of value share a place: a
-//! reshape with its operand, an elementwise result (or the gradient of a cross-entropy) with an operand that dies there,
-//! and an optimiser's result with the slot it replaces. Time is counted in steps, one for each group of nodes; a value
-//! that only its own group reads has no place.
+//! Values that are alive at the same time get separate places in one arena. Three kinds of value
+//! share a place: a reshape with its operand, an elementwise result (or the gradient of a
+//! cross-entropy) with an operand that dies there, and an optimiser's result with the slot it
+//! replaces. Time is counted in steps, one for each group of nodes; a value that only its own group
+//! reads has no place.
 
 use std::fmt;
 
@@ -73,7 +74,8 @@ impl Plan {
     }
 }
 
-/// A piece of arena that is in use from one step of the program to another: one of the plan's groups to another.
+/// A piece of arena that is in use from one step of the program to another: one of the plan's
+/// groups to another.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// Its size, a multiple of the target's alignment.
@@ -162,7 +164,8 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
                 places[o] = Some(Place::Slot(slot));
                 continue;
             }
-            // A block that was just taken over lasts longer than this step, unless nobody reads what is in it.
+            // A block that was just taken over lasts longer than this step, unless nobody reads
+            // what is in it.
             let taken = |b: usize| step.writes.iter().any(|w| block_of[w.0 as usize] == Some(b));
             let shared = step
                 .reads
@@ -240,7 +243,8 @@ fn size(graph: &Graph, value: ValueId, target: &dyn Target) -> usize {
     graph.value(value).ty.bytes().next_multiple_of(target.alignment())
 }
 
-/// The last step that uses each value, seen through reshapes; the number of steps for what must outlive the program.
+/// The last step that uses each value, seen through reshapes; the number of steps for what must
+/// outlive the program.
 fn last_uses(graph: &Graph, uses: &Uses, groups: &Groups) -> Vec<usize> {
     let mut last = vec![0; graph.values.len()];
     for (i, step) in groups.steps.iter().enumerate() {
@@ -250,8 +254,8 @@ fn last_uses(graph: &Graph, uses: &Uses, groups: &Groups) -> Vec<usize> {
     last
 }
 
-/// Whether `step` computes each element of `output` from the same element of `input` alone, so that it may be stored
-/// over it.
+/// Whether `step` computes each element of `output` from the same element of `input` alone, so that
+/// it may be stored over it.
 fn may_overwrite(graph: &Graph, uses: &Uses, step: &Group, input: ValueId, output: ValueId) -> bool {
     let alike = |a: ValueId, b: ValueId| {
         graph.dtype(a) == graph.dtype(b) && graph.shape(a).count() == graph.shape(b).count()
@@ -262,7 +266,8 @@ fn may_overwrite(graph: &Graph, uses: &Uses, step: &Group, input: ValueId, outpu
         _ => is_elementwise(op),
     };
     let maker = graph.node(graph.value(output).node);
-    // Each row of this gradient is computed from that row of the logits: with a large vocabulary, much memory.
+    // Each row of this gradient is computed from that row of the logits: with a large vocabulary,
+    // much memory.
     if matches!(maker.op, Op::CrossEntropyGrad) && step.nodes.len() == 1 {
         return uses.home(maker.inputs[0]) == input && alike(input, output);
     }
@@ -270,8 +275,8 @@ fn may_overwrite(graph: &Graph, uses: &Uses, step: &Group, input: ValueId, outpu
     is_elementwise(&maker.op) && alike(input, output) && readers.all(|&n| in_place(&graph.node(n).op))
 }
 
-/// The slot that a result of an optimiser replaces, if it can be updated where it lies: the operand is the slot itself,
-/// nobody reads it later, and the result is written back to it.
+/// The slot that a result of an optimiser replaces, if it can be updated where it lies: the operand
+/// is the slot itself, nobody reads it later, and the result is written back to it.
 fn replaced_slot(
     graph: &Graph,
     uses: &Uses,
@@ -309,11 +314,13 @@ pub(crate) fn fullest(blocks: &[Block], steps: usize) -> (usize, usize) {
     (at, best as usize)
 }
 
-/// Gives every block an offset such that blocks alive together do not overlap, and returns the size needed.
+/// Gives every block an offset such that blocks alive together do not overlap, and returns the size
+/// needed.
 ///
-/// One block after another, each at the lowest gap that fits (Pisarchyk and Lee 2020, "Efficient memory management for
-/// deep neural net inference"). Which order packs best depends on the program: the largest first, the largest by bytes
-/// times lifetime first, and the longest-lived first are tried until one leaves no gap.
+/// One block after another, each at the lowest gap that fits (Pisarchyk and Lee 2020, "Efficient
+/// memory management for deep neural net inference"). Which order packs best depends on the
+/// program: the largest first, the largest by bytes times lifetime first, and the longest-lived
+/// first are tried until one leaves no gap.
 fn place_blocks(blocks: &mut [Block], live: usize) -> usize {
     let lifetime = |b: &Block| b.last - b.first + 1;
     let orders: [&dyn Fn(&Block) -> usize; 3] =
@@ -335,7 +342,8 @@ fn place_blocks(blocks: &mut [Block], live: usize) -> usize {
     end
 }
 
-/// Places blocks in this order, each as low as those before it allow: the size needed, and each block's offset.
+/// Places blocks in this order, each as low as those before it allow: the size needed, and each
+/// block's offset.
 fn first_fit(blocks: &[Block], order: &[usize]) -> (usize, Vec<usize>) {
     let mut offsets = vec![0; blocks.len()];
     let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());

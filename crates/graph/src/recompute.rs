@@ -1,20 +1,22 @@
-//! Recomputation: activations that are dropped after the forward pass and computed again where the backward pass reads
-//! them, so that a step fits a memory budget.
+//! Recomputation: activations that are dropped after the forward pass and computed again where the
+//! backward pass reads them, so that a step fits a memory budget.
 //!
-//! **What may be dropped.** A value that the backward pass reads must be kept or computed again from values that are
-//! kept. As in Chen et al. 2016 ("Training deep nets with sublinear memory cost"), the forward pass is cut into segments
-//! of about equal bytes, each cut where the fewest bytes cross it; what crosses a cut is a checkpoint and kept. Anything
-//! else may be dropped, and is computed again from checkpoints and from what is kept.
+//! **What may be dropped.** A value that the backward pass reads must be kept or computed again
+//! from values that are kept. As in Chen et al. 2016 ("Training deep nets with sublinear memory
+//! cost"), the forward pass is cut into segments of about equal bytes, each cut where the fewest
+//! bytes cross it; what crosses a cut is a checkpoint and kept. Anything else may be dropped, and
+//! is computed again from checkpoints and from what is kept.
 //!
-//! **What is dropped.** Of that, only as much as the budget needs, in the order of bytes freed per arithmetic spent
-//! (selective recomputation: Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models"),
-//! earlier layers first: the last ones are needed again at once. The judge is the planner itself: a choice counts by
-//! the footprint of its plan, found by bisection over that order, for several numbers of segments; then what turns out
-//! not to be needed is kept after all.
+//! **What is dropped.** Of that, only as much as the budget needs, in the order of bytes freed per
+//! arithmetic spent (selective recomputation: Korthikanti et al. 2022, "Reducing activation
+//! recomputation in large transformer models"), earlier layers first: the last ones are needed
+//! again at once. The judge is the planner itself: a choice counts by the footprint of its plan,
+//! found by bisection over that order, for several numbers of segments; then what turns out not to
+//! be needed is kept after all.
 //!
-//! **The same bits.** A node is computed again by the same operation with the same operands in the same formats, and
-//! kernels are deterministic; random draws are keyed. The pass runs after precision is assigned, so both times follow one
-//! plan. A step computes each node at most twice.
+//! **The same bits.** A node is computed again by the same operation with the same operands in the
+//! same formats, and kernels are deterministic; random draws are keyed. The pass runs after
+//! precision is assigned, so both times follow one plan. A step computes each node at most twice.
 
 use std::collections::BTreeSet;
 
@@ -68,16 +70,16 @@ pub struct BudgetError {
 
 /// Values smaller than this are kept: they would cost more nodes than they free bytes.
 const LEAST: usize = 4096;
-/// What a pass over memory costs, in arithmetic operations per element read or written: processors compute some tens of
-/// products in the time of moving one number.
+/// What a pass over memory costs, in arithmetic operations per element read or written: processors
+/// compute some tens of products in the time of moving one number.
 const WORK_OF_MOVING: f64 = 16.0;
 /// How many numbers of segments that meet the budget are looked at closely.
 const CLOSELY: usize = 3;
 /// How many values are tried to be kept after all.
 const SECOND_THOUGHTS: usize = 32;
 
-/// The program with as little recomputed as its footprint on `target` needs to be at most `budget` bytes; none if it
-/// needs nothing.
+/// The program with as little recomputed as its footprint on `target` needs to be at most `budget`
+/// bytes; none if it needs nothing.
 ///
 /// `graph` has its storage types assigned and is not yet fused.
 ///
@@ -168,8 +170,8 @@ struct Applied {
     work: f64,
 }
 
-/// What the pass needs to know of the forward part of a program. Values that share memory as reshapes do are one: the
-/// first of them stands for all.
+/// What the pass needs to know of the forward part of a program. Values that share memory as
+/// reshapes do are one: the first of them stands for all.
 struct Forward<'a> {
     graph: &'a Graph,
     /// Position of the first node of the backward pass.
@@ -210,8 +212,8 @@ impl<'a> Forward<'a> {
             }
         }
         graph.live_out().for_each(|v| fixed[uses.home(v).0 as usize] = true);
-        // Fusion moves a bias into a product that nobody else reads. A copy of a product with more readers might have
-        // one alone, be fused where the product is not, and round differently.
+        // Fusion moves a bias into a product that nobody else reads. A copy of a product with more
+        // readers might have one alone, be fused where the product is not, and round differently.
         let users = graph.users();
         for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::MatMul { .. } | Op::Conv2d(_))) {
             let readers = &users[node.outputs[0].0 as usize];
@@ -250,7 +252,8 @@ impl<'a> Forward<'a> {
         self.graph.value(v).node.0 as usize
     }
 
-    /// The forward nodes, by position, that compute `value` from what is there, besides that value itself.
+    /// The forward nodes, by position, that compute `value` from what is there, besides that value
+    /// itself.
     fn sources(&self, value: ValueId, is_there: &dyn Fn(ValueId) -> bool) -> BTreeSet<usize> {
         let mut nodes = BTreeSet::from([self.made_at(value)]);
         let mut open = vec![self.made_at(value)];
@@ -264,7 +267,8 @@ impl<'a> Forward<'a> {
         nodes
     }
 
-    /// What may be dropped, in the order in which it pays, for one number of segments after another: many first.
+    /// What may be dropped, in the order in which it pays, for one number of segments after
+    /// another: many first.
     fn candidates(&self) -> Vec<Choice> {
         let values = || (0..self.graph.values.len() as u32).map(ValueId);
         let saved: Vec<ValueId> = values().filter(|&v| self.may_drop(v)).collect();
@@ -292,7 +296,8 @@ impl<'a> Forward<'a> {
                 cuts.iter().any(|&cut| self.made_at(*v) <= cut && cut < self.last_use[v.0 as usize])
             };
             let mut choice: Choice = saved.iter().copied().filter(|v| !is_checkpoint(v)).collect();
-            // Bytes per arithmetic, most first; the sort keeps the order of the program among equals.
+            // Bytes per arithmetic, most first; the sort keeps the order of the program among
+            // equals.
             let pays = |v: &ValueId| self.bytes(*v) as f64 / self.local_work[v.0 as usize].max(1.0);
             choice.sort_by(|a, b| pays(b).total_cmp(&pays(a)));
             if !choice.is_empty() && !found.contains(&choice) {
@@ -303,7 +308,8 @@ impl<'a> Forward<'a> {
         found
     }
 
-    /// The program without these values kept: they are computed again before the first node that reads them.
+    /// The program without these values kept: they are computed again before the first node that
+    /// reads them.
     fn apply(&self, choice: &[ValueId]) -> Applied {
         let graph = self.graph;
         let mut dropped = vec![false; graph.values.len()];
@@ -368,8 +374,8 @@ fn repeat(
     }
 }
 
-/// Where to cut the forward pass into `segments`: after which nodes. Near each of the places that would make segments of
-/// equal bytes, the one that the fewest bytes cross.
+/// Where to cut the forward pass into `segments`: after which nodes. Near each of the places that
+/// would make segments of equal bytes, the one that the fewest bytes cross.
 fn cuts(gathered: &[usize], crossing: &[isize], segments: usize) -> Vec<usize> {
     let all = gathered.last().copied().unwrap_or(0);
     let reaches = |share: f64| gathered.partition_point(|&g| (g as f64) < share * all as f64);
@@ -385,7 +391,8 @@ fn cuts(gathered: &[usize], crossing: &[isize], segments: usize) -> Vec<usize> {
     cuts
 }
 
-/// The work of a node, in arithmetic operations: those of its products, and what moving its values costs otherwise.
+/// The work of a node, in arithmetic operations: those of its products, and what moving its values
+/// costs otherwise.
 fn work(graph: &Graph, node: &Node) -> f64 {
     let count = |v: ValueId| graph.shape(v).count() as f64;
     match &node.op {

@@ -1,6 +1,8 @@
-//! How an update keeps weights and moments: in f32, or in fewer bytes with a remedy for what rounding would lose.
+//! How an update keeps weights and moments: in f32, or in fewer bytes with a remedy for what
+//! rounding would lose.
 //!
-//! An update always computes in f32: state is widened, updated and rounded in one pass, as the format says.
+//! An update always computes in f32: state is widened, updated and rounded in one pass, as the
+//! format says.
 
 use std::fmt;
 
@@ -18,10 +20,11 @@ pub enum WeightFormat {
     F32,
     /// bf16, rounded to nearest even: an update below half an ulp is lost. To show just that.
     Bf16,
-    /// bf16, rounded up or down with probabilities that make the mean exact (Zamirai et al. 2020, arXiv 2010.06192).
+    /// bf16, rounded up or down with probabilities that make the mean exact (Zamirai et al. 2020,
+    /// arXiv 2010.06192).
     Bf16Stochastic,
-    /// bf16, and in a second bf16 tensor what rounding left over, which the next update adds: Kahan summation (Zamirai et
-    /// al. 2020). Both together hold at least 16 significant bits.
+    /// bf16, and in a second bf16 tensor what rounding left over, which the next update adds: Kahan
+    /// summation (Zamirai et al. 2020). Both together hold at least 16 significant bits.
     Bf16Kahan,
 }
 
@@ -32,11 +35,12 @@ pub enum MomentFormat {
     /// f32.
     #[default]
     F32,
-    /// bf16, rounded stochastically: a second moment that decays by 1 − β₂ = 0.001 of itself in a step would, rounded to
-    /// nearest, never fall, for half an ulp of bf16 is at least 0.0019 of a number.
+    /// bf16, rounded stochastically: a second moment that decays by 1 − β₂ = 0.001 of itself in a
+    /// step would, rounded to nearest, never fall, for half an ulp of bf16 is at least 0.0019 of a
+    /// number.
     Bf16,
-    /// Codes of 8 bits, relative to the largest magnitude of each 256 elements (Dettmers et al. 2022, arXiv 2110.02861):
-    /// [`DynamicMap`].
+    /// Codes of 8 bits, relative to the largest magnitude of each 256 elements (Dettmers et al.
+    /// 2022, arXiv 2110.02861): [`DynamicMap`].
     Int8,
 }
 
@@ -52,8 +56,8 @@ pub struct StateFormats {
 }
 
 impl StateFormats {
-    /// Tensors of fewer elements keep all state in f32, as those of bitsandbytes do (`min_8bit_size`): there is nothing to
-    /// gain.
+    /// Tensors of fewer elements keep all state in f32, as those of bitsandbytes do
+    /// (`min_8bit_size`): there is nothing to gain.
     pub const SMALL: usize = 4096;
 
     /// Whether all of it is f32.
@@ -128,8 +132,9 @@ impl fmt::Display for StateFormats {
 pub struct Kept {
     /// In which formats.
     pub formats: StateFormats,
-    /// Number of the draws of the weight; its moments have the next two. See [`halfstep_float::Draws`]. They are keyed by seed
-    /// and attempt, not by the sample: every rank rounds alike.
+    /// Number of the draws of the weight; its moments have the next two. See
+    /// [`halfstep_float::Draws`]. They are keyed by seed and attempt, not by the sample: every rank
+    /// rounds alike.
     pub draws: u32,
 }
 

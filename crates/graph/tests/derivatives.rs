@@ -1,7 +1,8 @@
 //! Every derivative agrees with finite differences of the f64 interpreter.
 //!
-//! Central differences of step h have error h²·|f‴|/6 + ε·|f|/h. With h = 1e-4 on functions of size about 1 and smooth
-//! to third order, that is below 1e-6; points near a kink of a piecewise function are kept away by construction.
+//! Central differences of step h have error h²·|f‴|/6 + ε·|f|/h. With h = 1e-4 on functions of size
+//! about 1 and smooth to third order, that is below 1e-6; points near a kink of a piecewise
+//! function are kept away by construction.
 
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
 use halfstep_graph::{
@@ -13,8 +14,8 @@ use proptest::prelude::*;
 const H: f64 = 1e-4;
 const TOLERANCE: f64 = 2e-6;
 
-/// A number in ±1 from a seed and a position, never within 0.04 of zero, and never within 1.4·H of one nearby: no maximum
-/// switches within a step of H.
+/// A number in ±1 from a seed and a position, never within 0.04 of zero, and never within 1.4·H of
+/// one nearby: no maximum switches within a step of H.
 fn draw(seed: u64, i: usize) -> f64 {
     let word = halfstep_float::Philox::new(seed).word(7, i as u64);
     let x = f64::from(word) / f64::from(u32::MAX) * 1.9 - 0.95;
@@ -26,7 +27,8 @@ fn tensor(seed: u64, shape: &Shape) -> Tensor {
     Tensor::new(shape.clone(), (0..shape.count()).map(|i| draw(seed, i)).collect())
 }
 
-/// Differentiates Σ w·f(slots) with random weights w by every slot and compares with central differences.
+/// Differentiates Σ w·f(slots) with random weights w by every slot and compares with central
+/// differences.
 fn check(
     shapes: &[Shape],
     seed: u64,

@@ -9,7 +9,8 @@ use halfstep_graph::{
 };
 use proptest::prelude::*;
 
-/// One transformer block with a loss, differentiated, with SGD: small, but with every class of operation.
+/// One transformer block with a loss, differentiated, with SGD: small, but with every class of
+/// operation.
 fn block() -> Graph {
     let build = || -> Result<Graph, GraphError> {
         let mut g = Graph::new();
@@ -96,7 +97,8 @@ fn every_value_has_a_reason_and_every_product_low_operands() {
             let expected = if out.gradient_of.is_some() { DType::F32 } else { low };
             assert_eq!(out.ty.dtype, expected, "{}", node.name);
         }
-        // Statistics and the residual stream stay wide; what only products read is rounded where it is made.
+        // Statistics and the residual stream stay wide; what only products read is rounded where it
+        // is made.
         for norm in named(&g, "layer_norm") {
             assert_eq!(g.dtype(norm.outputs[0]), low);
             assert_eq!(g.value(norm.outputs[0]).reason, Some(Reason::ReadersTakeLow));
@@ -224,9 +226,10 @@ impl Target for Roomy {
     }
 }
 
-/// Checks groups and places of a plan by replaying it: inputs are there from the start, the bytes of every other stored
-/// value are marked when its step ends and must still be its own, or those of a value it shares a place with, whenever
-/// a step reads it; what has no place is read in its own step only.
+/// Checks groups and places of a plan by replaying it: inputs are there from the start, the bytes
+/// of every other stored value are marked when its step ends and must still be its own, or those of
+/// a value it shares a place with, whenever a step reads it; what has no place is read in its own
+/// step only.
 fn check_places(g: Graph, target: &dyn Target) {
     let p = plan(g, target);
     let g = &p.graph;
@@ -308,13 +311,15 @@ fn check_places(g: Graph, target: &dyn Target) {
                 }
             }
         }
-        // What is stored over an operand that something else in the group reads elsewhere would be read too late.
+        // What is stored over an operand that something else in the group reads elsewhere would be
+        // read too late.
         for &v in &step.reads {
             let overwritten = range(v).into_iter().flatten().any(|byte| owner[byte] != Some(v));
             let readers = step.nodes.iter().filter(|&&n| g.node(n).inputs.iter().any(|&x| home(x) == v));
             let count = |n: &Node| g.shape(n.outputs[0]).count();
             for node in readers.map(|&n| g.node(n)).filter(|_| overwritten) {
-                // The gradient of a cross-entropy reads each row of its logits before it writes that row.
+                // The gradient of a cross-entropy reads each row of its logits before it writes
+                // that row.
                 let over_logits = node.op == Op::CrossEntropyGrad && step.nodes.len() == 1;
                 assert!(
                     (is_elementwise(&node.op) || over_logits) && count(node) == g.shape(v).count(),

@@ -1,7 +1,8 @@
-//! Checkpoints: safetensors files of slots by name, and what is needed to use them or to resume a run.
+//! Checkpoints: safetensors files of slots by name, and what is needed to use them or to resume a
+//! run.
 //!
-//! Two forms: one file with the model, made by [`save`]; and a folder with all of a run, made while it trains by
-//! [`Checkpoints`] and found again by [`Latest::find`].
+//! Two forms: one file with the model, made by [`save`]; and a folder with all of a run, made while
+//! it trains by [`Checkpoints`] and found again by [`Latest::find`].
 
 mod checksums;
 mod keeper;
@@ -29,8 +30,8 @@ use crate::run_dir::{CHECKPOINTS, RunDir, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
 use crate::step::AVERAGE;
 
-/// The key of our entry in the file's metadata. One entry only: safetensors writes several in no fixed order, and the
-/// same run must give the same bytes.
+/// The key of our entry in the file's metadata. One entry only: safetensors writes several in no
+/// fixed order, and the same run must give the same bytes.
 const KEY: &str = "halfstep";
 
 /// What a checkpoint says of itself.
@@ -38,7 +39,8 @@ const KEY: &str = "halfstep";
 pub struct Manifest {
     /// Version of the program that wrote it.
     pub version: String,
-    /// The precision policy it was trained under, with overrides. Weights are stored as f32 master copies.
+    /// The precision policy it was trained under, with overrides. Weights are stored as f32 master
+    /// copies.
     pub policy: Policy,
     /// The form of a sample.
     pub input: InputSpec,
@@ -63,7 +65,8 @@ impl Manifest {
 /// Which slots to save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Weights, as their moving averages where those are kept, and running statistics: enough to use the model.
+    /// Weights, as their moving averages where those are kept, and running statistics: enough to
+    /// use the model.
     Model,
     /// All state: enough to go on training.
     Everything,
@@ -172,20 +175,21 @@ pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     Ok(serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?)
 }
 
-/// Puts a checkpoint's values into the slots of a session. Slots the file lacks stay as they are, unless they belong to
-/// the model. A file in the folder of a checkpoint is compared with its checksum first.
+/// Puts a checkpoint's values into the slots of a session. Slots the file lacks stay as they are,
+/// unless they belong to the model. A file in the folder of a checkpoint is compared with its
+/// checksum first.
 ///
 /// # Errors
-/// The file cannot be read or is damaged; a slot is missing or has another shape; the file has a tensor the model
-/// lacks.
+/// The file cannot be read or is damaged; a slot is missing or has another shape; the file has a
+/// tensor the model lacks.
 pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointError> {
     let bytes = read(path)?;
     put(session, path, &[(path, &bytes)], |slot| belongs_to_model(slot.kind))
 }
 
-/// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of them in messages; slots of
-/// a kind that is `needed` must be there. A moving average that is not in them begins anew at its weight, and so does a
-/// weight's compensation.
+/// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of
+/// them in messages; slots of a kind that is `needed` must be there. A moving average that is not
+/// in them begins anew at its weight, and so does a weight's compensation.
 fn put(
     session: &mut Session<'_>,
     path: &Path,
@@ -249,7 +253,8 @@ pub(crate) fn belongs_to_model(kind: SlotKind) -> bool {
     matches!(kind, SlotKind::Weight { .. } | SlotKind::Statistic)
 }
 
-/// The bytes of a file, which are compared with its checksum if it lies in the folder of a checkpoint.
+/// The bytes of a file, which are compared with its checksum if it lies in the folder of a
+/// checkpoint.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.

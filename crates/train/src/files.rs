@@ -1,5 +1,5 @@
-//! The layer under every file a run writes. Everything above it goes through [`Files`], so that a test can put a disk
-//! below that fills up, tears writes or forgets what it said it kept.
+//! The layer under every file a run writes. Everything above it goes through [`Files`], so that a
+//! test can put a disk below that fills up, tears writes or forgets what it said it kept.
 
 use std::fmt;
 use std::fs::File;
@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Begins the names of files and folders that are not finished. What is left of them after a crash may be deleted.
+/// Begins the names of files and folders that are not finished. What is left of them after a crash
+/// may be deleted.
 pub const UNFINISHED: &str = ".halfstep-";
 
 /// The changes that a run makes to a file system. Reading is done directly.
@@ -22,7 +23,8 @@ pub trait Files: fmt::Debug + Send + Sync {
     /// # Errors
     /// It is there already, or cannot be made.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
-    /// Opens a file to write behind its first `length` bytes, and cuts off the rest. It is made if it is missing.
+    /// Opens a file to write behind its first `length` bytes, and cuts off the rest. It is made if
+    /// it is missing.
     ///
     /// # Errors
     /// It cannot be opened or cut.
@@ -143,11 +145,12 @@ fn create_unfinished(files: &dyn Files, folder: &Path) -> io::Result<(PathBuf, B
     }
 }
 
-/// Writes a file whole or not at all: an unfinished file in the same folder, flushed to the disk, then renamed; then the
-/// folder is flushed, for the rename itself lasts only from then on.
+/// Writes a file whole or not at all: an unfinished file in the same folder, flushed to the disk,
+/// then renamed; then the folder is flushed, for the rename itself lasts only from then on.
 ///
 /// # Errors
-/// The folder is missing or not writable, the disk is full. Then a file that was there is as it was.
+/// The folder is missing or not writable, the disk is full. Then a file that was there is as it
+/// was.
 pub fn write_whole(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     let (unfinished, mut file) = create_unfinished(files, folder)?;

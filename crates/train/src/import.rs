@@ -1,6 +1,7 @@
 //! Weights from elsewhere: safetensors files whose tensors have other names, and may lie otherwise.
 //!
-//! A map says how each is called in the model. All of a file is accounted for before anything is taken from it.
+//! A map says how each is called in the model. All of a file is accounted for before anything is
+//! taken from it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +23,8 @@ use crate::step::AVERAGE;
 pub struct Rule {
     /// Name of tensors in the file; `{word}` stands for anything without a dot.
     pub from: String,
-    /// Name in the model, with what the words stood for in their place. Several names take equal parts of the first
-    /// dimension.
+    /// Name in the model, with what the words stood for in their place. Several names take equal
+    /// parts of the first dimension.
     pub to: Targets,
     /// Whether the two dimensions change places.
     #[serde(default)]
@@ -173,7 +174,8 @@ impl fmt::Display for ImportReport {
 /// Values for slots, by their names.
 pub type Values = BTreeMap<String, Vec<f32>>;
 
-/// Reads a safetensors file for a model's slots. The values are all that the model needs if, and only if, the report fits.
+/// Reads a safetensors file for a model's slots. The values are all that the model needs if, and
+/// only if, the report fits.
 ///
 /// # Errors
 /// It is no safetensors file.

@@ -1,4 +1,5 @@
-//! First values of slots, drawn from Philox by (seed, slot name, element): adding or renaming one slot changes no other.
+//! First values of slots, drawn from Philox by (seed, slot name, element): adding or renaming one
+//! slot changes no other.
 
 use halfstep_float::{Philox, bf16_from_f32, f32_from_bf16, unit_f64};
 use halfstep_graph::engine::HostTensor;
@@ -12,8 +13,9 @@ pub fn left_over(values: &[f32]) -> Vec<f32> {
     values.iter().map(|&x| x - f32_from_bf16(bf16_from_f32(x))).collect()
 }
 
-/// The first values of a slot of any kind, as an engine takes them: codes of a table as whole numbers. An average begins at
-/// its weight, and a compensation with what bf16 has no room for in it.
+/// The first values of a slot of any kind, as an engine takes them: codes of a table as whole
+/// numbers. An average begins at its weight, and a compensation with what bf16 has no room for in
+/// it.
 pub fn initial_tensor(slot: &Slot, seed: u64) -> HostTensor {
     let compensated = slot.name.strip_prefix(COMPENSATION);
     let name = compensated.or_else(|| slot.name.strip_prefix(AVERAGE)).unwrap_or(&slot.name).to_string();
@@ -93,8 +95,8 @@ mod tests {
 
     #[test]
     fn draws_have_the_distribution_asked_for() {
-        // Bounds of five standard errors: the mean's is σ/√n; the variance's is σ²√((κ − 1)/n) with kurtosis κ of 3
-        // for the normal and 9/5 for the uniform distribution. The seed is fixed.
+        // Bounds of five standard errors: the mean's is σ/√n; the variance's is σ²√((κ − 1)/n) with
+        // kurtosis κ of 3 for the normal and 9/5 for the uniform distribution. The seed is fixed.
         let n = 100_000;
         for (init, variance, kurtosis) in
             [(Init::Normal { std: 0.02 }, 0.0004, 3.0), (Init::Uniform { bound: 0.5 }, 0.25 / 3.0, 1.8)]

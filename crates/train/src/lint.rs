@@ -1,4 +1,5 @@
-//! What a recipe will do badly in its formats, known before its first step, with the line that is to blame.
+//! What a recipe will do badly in its formats, known before its first step, with the line that is
+//! to blame.
 
 use std::fmt;
 

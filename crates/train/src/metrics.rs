@@ -18,8 +18,8 @@ fn wide_number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Err
 pub struct StepMetrics {
     /// Steps tried before this one.
     pub attempt: u64,
-    /// Mean loss of the batch before the update, without the loss scale. JSON has no word for what is not finite: it is
-    /// `null`, and read as NaN.
+    /// Mean loss of the batch before the update, without the loss scale. JSON has no word for what
+    /// is not finite: it is `null`, and read as NaN.
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f32,
     /// Learning rate.
@@ -53,7 +53,8 @@ pub struct EvaluationMetrics {
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line<'a> {
-    /// When it was written, in seconds since 1970: for showing. 0 in logs of versions that did not say.
+    /// When it was written, in seconds since 1970: for showing. 0 in logs of versions that did not
+    /// say.
     #[serde(default)]
     pub time: f64,
     /// Precision policy of the run.
@@ -115,7 +116,8 @@ pub struct RunRecord {
     pub arena_bytes: usize,
     /// Bytes of weights, moments and the rest.
     pub state_bytes: StateBytes,
-    /// Seconds from the first step to the end, evaluations included; of a run that was resumed, of its parts.
+    /// Seconds from the first step to the end, evaluations included; of a run that was resumed, of
+    /// its parts.
     pub wall_seconds: f64,
     /// Evaluations in a row without a better one that ended the run early.
     #[serde(default)]
@@ -135,8 +137,8 @@ impl RunRecord {
         (n > 0).then(|| last.iter().map(|&l| f64::from(l)).sum::<f64>() / last.len() as f64)
     }
 
-    /// Median time of a step in milliseconds, the first step left out where there are more: it touches memory for the
-    /// first time.
+    /// Median time of a step in milliseconds, the first step left out where there are more: it
+    /// touches memory for the first time.
     pub fn median_ms(&self) -> Option<f64> {
         let warm = if self.step_ms.len() > 1 { &self.step_ms[1..] } else { &self.step_ms };
         let mut sorted: Vec<f64> = warm.iter().map(|&t| f64::from(t)).collect();

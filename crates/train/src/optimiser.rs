@@ -192,7 +192,8 @@ pub const STEP_SLOT: &str = "optimiser.step";
 
 /// The number of this step if it commits, counting from 1.
 ///
-/// Kept in f32, which counts to 2^24 and then stays: by then the bias correction is 1 in f32 for any β ≤ 1 − 2^-19.
+/// Kept in f32, which counts to 2^24 and then stays: by then the bias correction is 1 in f32 for
+/// any β ≤ 1 − 2^-19.
 fn count_step(g: &mut Graph) -> Result<ValueId, GraphError> {
     let ty = ValueType::f32(halfstep_graph::Shape::scalar());
     let slot = g.add_slot(STEP_SLOT, ty, SlotKind::Counter, Init::Constant(0.0))?;

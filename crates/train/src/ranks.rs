@@ -1,4 +1,5 @@
-//! What the ranks of a run tell each other besides gradients: the state to begin with, when to stop, and evaluations.
+//! What the ranks of a run tell each other besides gradients: the state to begin with, when to
+//! stop, and evaluations.
 
 use halfstep_graph::communicator::{Communicator, CommunicatorError};
 use halfstep_graph::engine::{Engine, HostSlice, HostTensor};

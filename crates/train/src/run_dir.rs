@@ -113,13 +113,15 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
 /// Writes a file whole or not at all, as [`files::write_whole`].
 ///
 /// # Errors
-/// The folder is missing or not writable, the disk is full. Then a file that was there is as it was.
+/// The folder is missing or not writable, the disk is full. Then a file that was there is as it
+/// was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunDirError> {
     files::write_whole(&Disk, path, bytes).map_err(failed(path))
 }
 
-/// A run directory. Those made by [`RunDir::create`], [`RunDir::create_at`] and [`RunDir::resume`] are locked: no other
-/// process can write to them until this one, and all its clones, are gone. The system unlocks what a killed process held.
+/// A run directory. Those made by [`RunDir::create`], [`RunDir::create_at`] and [`RunDir::resume`]
+/// are locked: no other process can write to them until this one, and all its clones, are gone. The
+/// system unlocks what a killed process held.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -164,8 +166,8 @@ impl RunDir {
             let mut names = std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name()));
             names.try_fold(true, |empty, name| Ok(empty && name? == LOCK))
         };
-        // Before the lock, so that nothing is written to somebody else's folder; and after, for another may have been
-        // quicker.
+        // Before the lock, so that nothing is written to somebody else's folder; and after, for
+        // another may have been quicker.
         if is_empty().map_err(failed(path))? {
             let dir = RunDir::locked(path, files)?;
             if is_empty().map_err(failed(path))? {
@@ -213,11 +215,12 @@ impl RunDir {
         Ok(dir)
     }
 
-    /// Makes a run directory where an earlier run was killed while it made one: what there is of it is removed.
+    /// Makes a run directory where an earlier run was killed while it made one: what there is of it
+    /// is removed.
     ///
     /// # Errors
-    /// There is a whole run, or something that no run writes; another process writes to it; it cannot be made or
-    /// written to.
+    /// There is a whole run, or something that no run writes; another process writes to it; it
+    /// cannot be made or written to.
     pub fn create_over(path: &Path) -> Result<RunDir, RunDirError> {
         RunDir::create_over_on(Arc::new(Disk), path)
     }
@@ -260,7 +263,8 @@ impl RunDir {
         match lock.try_lock() {
             Ok(()) => Ok(RunDir { path: path.to_path_buf(), files, _lock: Some(Arc::new(lock)) }),
             Err(TryLockError::WouldBlock) => Err(RunDirError::Busy { path: path.to_path_buf() }),
-            // A file system without locks, as some network ones are: there is no telling, and refusing would help nobody.
+            // A file system without locks, as some network ones are: there is no telling, and
+            // refusing would help nobody.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 Ok(RunDir { path: path.to_path_buf(), files, _lock: None })
             }
@@ -296,8 +300,8 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// The path of the weights of a checkpoint: `<name>.safetensors`, or, where there is a folder of that name,
-    /// `averaged.safetensors` in it or else `model.safetensors`.
+    /// The path of the weights of a checkpoint: `<name>.safetensors`, or, where there is a folder
+    /// of that name, `averaged.safetensors` in it or else `model.safetensors`.
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         let folder = self.file(CHECKPOINTS).join(name);
         if !folder.is_dir() {

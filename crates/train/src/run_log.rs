@@ -1,4 +1,5 @@
-//! The log of a run: `metrics.jsonl`, one JSON object per line, which only grows; and going on with one.
+//! The log of a run: `metrics.jsonl`, one JSON object per line, which only grows; and going on with
+//! one.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ impl Lines {
         Ok(Lines { path: path.to_path_buf(), file, whole: 0, hash: Sha256::new() })
     }
 
-    /// Goes on behind `position`: what a run wrote after its checkpoint is cut off, for it will be written again.
+    /// Goes on behind `position`: what a run wrote after its checkpoint is cut off, for it will be
+    /// written again.
     ///
     /// # Errors
     /// The file has changed before `position`; it cannot be written to.

@@ -1,5 +1,6 @@
-//! Loss scaling: gradients of `scale · loss` are computed, so that small ones survive a narrow format, and divided by
-//! `scale` before use. The dynamic scaler's state lives in slots and its rule is part of the program.
+//! Loss scaling: gradients of `scale · loss` are computed, so that small ones survive a narrow
+//! format, and divided by `scale` before use. The dynamic scaler's state lives in slots and its
+//! rule is part of the program.
 
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{
@@ -16,12 +17,15 @@ pub const CLEAN_SLOT: &str = "scaler.clean";
 /// Name of the slot that counts the overflows still tolerated before the scale goes down.
 pub const TOLERANCE_SLOT: &str = "scaler.tolerance";
 
-/// Name of the slot that holds the share of gradients that a probe found flushed to zero, until the next step uses it.
+/// Name of the slot that holds the share of gradients that a probe found flushed to zero, until the
+/// next step uses it.
 pub const FLUSHED_SLOT: &str = "scaler.flushed";
-/// Name of the slot that holds the lowest scale known to overflow: underflow alone does not raise the scale to it again.
+/// Name of the slot that holds the lowest scale known to overflow: underflow alone does not raise
+/// the scale to it again.
 pub const LIMIT_SLOT: &str = "scaler.limit";
 
-/// Constants of dynamic loss scaling (Micikevicius et al. 2018): torch's defaults, and limits that torch lacks.
+/// Constants of dynamic loss scaling (Micikevicius et al. 2018): torch's defaults, and limits that
+/// torch lacks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DynamicScale {
@@ -39,8 +43,8 @@ pub struct DynamicScale {
     pub floor: f64,
     /// Largest scale.
     pub ceiling: f64,
-    /// Share of the gradients' elements flushed to zero, 0 to 1, above which the scale grows without waiting for `interval`;
-    /// none does not watch underflow.
+    /// Share of the gradients' elements flushed to zero, 0 to 1, above which the scale grows
+    /// without waiting for `interval`; none does not watch underflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underflow: Option<f64>,
     /// Steps between probes of that share. A probe repeats the step twice: as it is, and in f32.
@@ -95,7 +99,8 @@ impl LossScale {
     /// Every kind's name.
     pub const KINDS: [&'static str; 3] = ["off", "static", "dynamic"];
 
-    /// What a policy needs: dynamic scaling for f16, whose smallest number is 2^-24; none for formats with f32's range.
+    /// What a policy needs: dynamic scaling for f16, whose smallest number is 2^-24; none for
+    /// formats with f32's range.
     pub fn for_policy(policy: &Policy) -> LossScale {
         match policy.low {
             Some(DType::F16) => LossScale::Dynamic(DynamicScale::default()),
@@ -176,12 +181,12 @@ impl LossScale {
 
     /// Adds the scaler's own transition, which happens whether or not the step commits.
     ///
-    /// Clean step: the count of clean steps goes up; when it reaches `interval` it starts again and the scale grows. The
-    /// tolerance is refilled. Overflow: the count starts again and the tolerance goes down; once it is used up, the
-    /// scale falls.
+    /// Clean step: the count of clean steps goes up; when it reaches `interval` it starts again and
+    /// the scale grows. The tolerance is refilled. Overflow: the count starts again and the
+    /// tolerance goes down; once it is used up, the scale falls.
     ///
-    /// Where underflow is watched, a clean step after a probe that found too much of it grows the scale too, but not up to
-    /// one that overflowed, until `interval` clean steps have passed.
+    /// Where underflow is watched, a clean step after a probe that found too much of it grows the
+    /// scale too, but not up to one that overflowed, until `interval` clean steps have passed.
     pub(crate) fn update(&self, g: &mut Graph, commit: ValueId) -> Result<(), GraphError> {
         let LossScale::Dynamic(s) = self else { return Ok(()) };
         let scale_slot = state(g, SCALE_SLOT, s.init)?;
@@ -292,8 +297,9 @@ mod tests {
         assert_eq!(named("fp16"), LossScale::Dynamic(DynamicScale::default()));
     }
 
-    /// Several losses are a weighted sum in one graph, scaled once: in f32, where a power of two changes no digits, each weight's
-    /// gradient and their global norm are those without scaling, to the bit.
+    /// Several losses are a weighted sum in one graph, scaled once: in f32, where a power of two
+    /// changes no digits, each weight's gradient and their global norm are those without scaling,
+    /// to the bit.
     #[test]
     fn a_sum_of_losses_is_scaled_once() {
         use halfstep_graph::differentiate;

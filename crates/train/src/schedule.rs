@@ -24,8 +24,8 @@ pub struct Decay {
     pub end: f64,
 }
 
-/// A rate that rises and then falls, once (Smith and Topin 2018), as torch's `OneCycleLR` has it by default. The momentum
-/// stays as it is.
+/// A rate that rises and then falls, once (Smith and Topin 2018), as torch's `OneCycleLR` has it by
+/// default. The momentum stays as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneCycle {
@@ -61,8 +61,8 @@ impl OneCycle {
 
 /// How the learning rate changes over a run.
 ///
-/// During warm-up, step s (from 0) has the factor (s + 1) / warmup. After it, with p the part of the remaining steps
-/// already done, the factor falls from 1 at p = 0 to `end` at p = 1.
+/// During warm-up, step s (from 0) has the factor (s + 1) / warmup. After it, with p the part of
+/// the remaining steps already done, the factor falls from 1 at p = 0 to `end` at p = 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Schedule {
@@ -86,7 +86,8 @@ impl Schedule {
     /// Every kind's name.
     pub const KINDS: [&'static str; 4] = ["constant", "linear", "cosine", "onecycle"];
 
-    /// What the learning rate is multiplied with in the next step, after `committed` steps out of `total`.
+    /// What the learning rate is multiplied with in the next step, after `committed` steps out of
+    /// `total`.
     pub fn factor(&self, committed: u64, total: u64) -> f64 {
         let warmup = self.warmup();
         if committed < warmup {
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn cosine_is_flat_at_its_ends() {
-        // The derivative of cos is 0 at 0 and π: the first of 100 steps changes the factor by about (π/100)²/4.
+        // The derivative of cos is 0 at 0 and π: the first of 100 steps changes the factor by about
+        // (π/100)²/4.
         let cosine = Schedule::Cosine(Decay { warmup: 0, end: 0.0 });
         let first = 1.0 - cosine.factor(1, 100);
         assert!((first - (PI / 100.0).powi(2) / 4.0).abs() < (PI / 100.0).powi(4));

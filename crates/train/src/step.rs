@@ -24,21 +24,24 @@ pub struct StepSpec<'a> {
     pub optimiser: &'a Optimiser,
     /// How the loss is scaled.
     pub scaling: &'a LossScale,
-    /// Largest global norm of the unscaled gradients; larger ones are shrunk to it. None leaves them.
+    /// Largest global norm of the unscaled gradients; larger ones are shrunk to it. None leaves
+    /// them.
     pub clip: Option<f64>,
     /// Whether gradients, still scaled, are outputs called `grad.<slot>`: for tests and diagnosis.
     pub expose_gradients: bool,
 }
 
-/// One step: forward pass, mean cross-entropy, gradients, and the update of all state as one transaction.
+/// One step: forward pass, mean cross-entropy, gradients, and the update of all state as one
+/// transaction.
 ///
-/// Inputs: `x` as [`InputSpec::value_type`] says, `y` i32\[rows\], `key` i32\[4\], `lr` f32\[\]. Outputs: `loss`
-/// (unscaled), `grad_norm` (unscaled, before clipping), `committed` (1 or 0), `scale` (used in this step).
+/// Inputs: `x` as [`InputSpec::value_type`] says, `y` i32\[rows\], `key` i32\[4\], `lr` f32\[\].
+/// Outputs: `loss` (unscaled), `grad_norm` (unscaled, before clipping), `committed` (1 or 0),
+/// `scale` (used in this step).
 ///
-/// The step commits if the global norm of the scaled gradients is finite, and new running statistics are, whatever the
-/// precision. Otherwise weights, moments, statistics and the step count stay as they were and only the scaler's state
-/// changes. Clipping is
-/// min(1, clip / (norm + 1e-6)) as in torch's `clip_grad_norm_`, of unscaled gradients.
+/// The step commits if the global norm of the scaled gradients is finite, and new running
+/// statistics are, whatever the precision. Otherwise weights, moments, statistics and the step
+/// count stay as they were and only the scaler's state changes. Clipping is min(1, clip / (norm +
+/// 1e-6)) as in torch's `clip_grad_norm_`, of unscaled gradients.
 ///
 /// # Errors
 /// The model does not take this input, or cannot be differentiated.
@@ -57,13 +60,15 @@ pub struct StepGraphs {
 
 /// [`train_graph`] with options.
 ///
-/// A batch in k parts: `train` takes the input `first` f32\[\] (1 for the first part, else 0) in place of `lr`, and adds the
-/// part's scaled gradients, staged statistics and loss to slots called `accumulate.…`. `apply` takes `lr` and ends the step
-/// with their means, once for all parts: one norm, one decision whether it commits, one unscaling, one clipping. Running
-/// statistics are the mean of what each part alone would make of them.
+/// A batch in k parts: `train` takes the input `first` f32\[\] (1 for the first part, else 0) in
+/// place of `lr`, and adds the part's scaled gradients, staged statistics and loss to slots called
+/// `accumulate.…`. `apply` takes `lr` and ends the step with their means, once for all parts: one
+/// norm, one decision whether it commits, one unscaling, one clipping. Running statistics are the
+/// mean of what each part alone would make of them.
 ///
-/// On several ranks the loss of each is divided by their number, so that the sum of their gradients is that of the mean
-/// loss of the whole batch; [`shard`] says what is summed where. Of a batch in parts, gradients are summed in `apply`.
+/// On several ranks the loss of each is divided by their number, so that the sum of their gradients
+/// is that of the mean loss of the whole batch; [`shard`] says what is summed where. Of a batch in
+/// parts, gradients are summed in `apply`.
 ///
 /// # Errors
 /// As [`train_graph`].
@@ -95,26 +100,31 @@ impl StepGraphs {
     }
 }
 
-/// Begins the name of every slot that sums up the parts of a batch. They hold nothing between steps.
+/// Begins the name of every slot that sums up the parts of a batch. They hold nothing between
+/// steps.
 pub const ACCUMULATE: &str = "accumulate.";
 /// Begins the name of the slot of a weight's moving average; the weight's name follows.
 pub const AVERAGE: &str = "optimiser.average.";
 
-/// Bytes of gradients whose sum over ranks begins as soon as they are there: enough that a message costs more by its bytes
-/// than by being one, and few enough that the first sums begin early in the backward pass.
+/// Bytes of gradients whose sum over ranks begins as soon as they are there: enough that a message
+/// costs more by its bytes than by being one, and few enough that the first sums begin early in the
+/// backward pass.
 const BUCKET_BYTES: usize = 1 << 20;
 
-/// Bytes of the copy that a checkpoint is written from: all lasting state of these slots, in which every element takes four.
+/// Bytes of the copy that a checkpoint is written from: all lasting state of these slots, in which
+/// every element takes four.
 pub fn snapshot_bytes(slots: &[Slot]) -> usize {
     slots.iter().filter(|s| is_lasting(s)).map(|s| 4 * s.ty.shape.count()).sum()
 }
 
-/// Whether a slot outlives a step: not sums over parts of a batch, nor what rounding has left of a rank's gradients.
+/// Whether a slot outlives a step: not sums over parts of a batch, nor what rounding has left of a
+/// rank's gradients.
 pub fn is_lasting(slot: &Slot) -> bool {
     !slot.name.starts_with(ACCUMULATE) && !slot.name.starts_with(RESIDUAL)
 }
 
-/// One rank's share of a step, given what each rank has a part of, and the mean loss of each rank's samples.
+/// One rank's share of a step, given what each rank has a part of, and the mean loss of each rank's
+/// samples.
 fn share(
     graph: &Graph,
     options: &StepOptions,
@@ -275,8 +285,8 @@ fn update(
     })
 }
 
-/// Moves every average towards its new weight. It is an f32 number that moves by a small part of a difference: the sum is
-/// kept in f32, as weights are.
+/// Moves every average towards its new weight. It is an f32 number that moves by a small part of a
+/// difference: the sum is kept in f32, as weights are.
 fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(), GraphError> {
     for &(slot, _) in pairs {
         let weight = g.slot(slot).clone();
@@ -296,8 +306,8 @@ fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(),
 
 /// The evaluation of a batch: no state changes.
 ///
-/// Inputs: `x`, `y`. Outputs: `loss` (mean), `losses` f32\[rows\], `logits` f32\[rows, classes\], `predictions`
-/// i32\[rows\] (the first largest logit).
+/// Inputs: `x`, `y`. Outputs: `loss` (mean), `losses` f32\[rows\], `logits` f32\[rows, classes\],
+/// `predictions` i32\[rows\] (the first largest logit).
 ///
 /// # Errors
 /// The model does not take this input.

@@ -1,4 +1,5 @@
-//! What a step may do besides: work through its batch in parts, average weights, and treat parameters in groups.
+//! What a step may do besides: work through its batch in parts, average weights, and treat
+//! parameters in groups.
 
 use halfstep_graph::precision::{Override, Rule};
 use serde::{Deserialize, Serialize};
@@ -8,11 +9,12 @@ use crate::setting::{SettingError, require};
 /// What a step may do besides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepOptions {
-    /// Parts that a batch is worked through in, one after another, before one update with the mean of their gradients. It
-    /// needs the scratch memory of one part.
+    /// Parts that a batch is worked through in, one after another, before one update with the mean
+    /// of their gradients. It needs the scratch memory of one part.
     pub accumulate: usize,
-    /// Decay of an exponential moving average of the weights, which evaluation then uses: after every step that commits,
-    /// average ← decay · average + (1 − decay) · weight (Polyak and Juditsky 1992 with a window). None keeps no average.
+    /// Decay of an exponential moving average of the weights, which evaluation then uses: after
+    /// every step that commits, average ← decay · average + (1 − decay) · weight (Polyak and
+    /// Juditsky 1992 with a window). None keeps no average.
     pub average: Option<f64>,
     /// Parameters that are treated in another way. The first group that a name matches holds.
     pub groups: Vec<Group>,
@@ -28,7 +30,8 @@ pub enum Reduce {
     /// As they are.
     #[default]
     F32,
-    /// Rounded, in half the bytes, with error feedback: what rounding takes from a gradient is added to the next one.
+    /// Rounded, in half the bytes, with error feedback: what rounding takes from a gradient is
+    /// added to the next one.
     Bf16,
 }
 
@@ -42,12 +45,14 @@ impl Default for StepOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// A name, or a scope that names lie in, in which `*` stands for any characters, such as `blocks.*.attn`.
+    /// A name, or a scope that names lie in, in which `*` stands for any characters, such as
+    /// `blocks.*.attn`.
     pub pattern: String,
     /// What the learning rate is multiplied with.
     #[serde(default = "one")]
     pub lr: f64,
-    /// Weight decay in place of the optimiser's, of everything in the group, biases and norm parameters too.
+    /// Weight decay in place of the optimiser's, of everything in the group, biases and norm
+    /// parameters too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
     /// Whether they stay as they are. No gradient is computed for them.

@@ -1,4 +1,5 @@
-//! Checkpoints: a run goes on bit for bit, others can read them, damage is found, and no failing disk loses a run.
+//! Checkpoints: a run goes on bit for bit, others can read them, damage is found, and no failing
+//! disk loses a run.
 
 mod common;
 
@@ -161,7 +162,8 @@ fn the_precision_manifest_keeps_to_its_schema() {
 #[test]
 fn the_policy_keeps_the_last_and_the_best() {
     let engine = cpu();
-    // The weights hardly move: whichever evaluation is the best, the policy must agree with the log.
+    // The weights hardly move: whichever evaluation is the best, the policy must agree with the
+    // log.
     let recipe = DIGITS
         .replace("keep_best = 0", "keep_best = 1")
         .replace("[schedule]\nkind = \"cosine\"", "[optimiser]\nkind = \"sgd\"\nlr = 1e-9\nmomentum = 0.0");
@@ -292,7 +294,8 @@ fn a_checkpoint_of_something_else_is_refused() {
     }
 }
 
-/// Every operation of a run on its files fails once, or is the last; the run that goes on ends with the same bits.
+/// Every operation of a run on its files fails once, or is the last; the run that goes on ends with
+/// the same bits.
 #[test]
 fn no_failing_disk_loses_a_run() {
     let engine = cpu();

@@ -1,4 +1,5 @@
-//! Faults planted in casts to codes of 8 and 4 bits: the doctor names layer, operand, format, scale and cause.
+//! Faults planted in casts to codes of 8 and 4 bits: the doctor names layer, operand, format, scale
+//! and cause.
 
 use halfstep_float::Overflow;
 use std::num::NonZeroUsize;
@@ -53,8 +54,8 @@ fn targets() -> Vec<i32> {
     (0..BATCH as i32).map(|i| i * 5 % 4).collect()
 }
 
-/// What the doctor says of a step with `x`, after steps with batches of these largest magnitudes; `done` if that step is to be
-/// tried before.
+/// What the doctor says of a step with `x`, after steps with batches of these largest magnitudes;
+/// `done` if that step is to be tried before.
 fn diagnosis(model: &dyn Model, policy: &Policy, before: &[f32], x: &[f32], done: bool) -> Diagnosis {
     scaled(model, policy, before, x, done, 1.0)
 }
@@ -105,7 +106,8 @@ fn is_cast(d: &Diagnosis, layer: &str, operand: &str, codes: &str) {
     assert!(d.sentence().contains(&format!("cast of the {operand} of {layer} to {codes}")), "{d}");
 }
 
-/// The first step of delayed scaling multiplies with 1: what a layer made a hundred thousand times as large lies overflow 448.
+/// The first step of delayed scaling multiplies with 1: what a layer made a hundred thousand times
+/// as large lies overflow 448.
 #[test]
 fn a_layer_of_1e5_saturates_the_cast_that_follows() {
     let d = diagnosis(&Boosted, &Policy::named("fp8").unwrap(), &[], &batch(1.0), false);
@@ -127,7 +129,8 @@ fn a_tensor_that_outgrows_its_scale_is_named_with_the_scale() {
         (1024, Overflow::NonFinite, true),
         (1, Overflow::NonFinite, true),
     ] {
-        // A step that is tried and skipped has recorded its magnitude already: its scale is that from before.
+        // A step that is tried and skipped has recorded its magnitude already: its scale is that
+        // from before.
         let d = diagnosis(&*mlp(), &delayed(history, overflow), &[1.0; 3], &batch(64.0), done);
         is_cast(&d, "layers.0", "input", "float8_e4m3fn");
         let cast = cast(&d);
@@ -148,7 +151,8 @@ fn a_tensor_that_shrinks_below_its_scale_becomes_zero() {
     assert!(d.fixes.iter().any(|f| f.contains("`history = 16` in [precision.fp8]")), "{d}");
 }
 
-/// A loss 2^12 times as large has gradients as large, and the forward pass is as it was. The last layer stays in 16 bits.
+/// A loss 2^12 times as large has gradients as large, and the forward pass is as it was. The last
+/// layer stays in 16 bits.
 #[test]
 fn the_cast_of_a_gradient_is_named_with_its_format() {
     let policy = delayed(1024, Overflow::Saturate);
@@ -159,7 +163,8 @@ fn the_cast_of_a_gradient_is_named_with_its_format() {
     assert!((2048.0..8192.0).contains(&(amax / recorded)), "{d}");
 }
 
-/// The same jump is foreseen by nobody in the first case; in the second, the last steps had jumps as large.
+/// The same jump is foreseen by nobody in the first case; in the second, the last steps had jumps
+/// as large.
 #[test]
 fn a_history_that_forgets_its_own_swings_is_too_short() {
     let swings = [1.0, 1.0 / 64.0, 1.0, 1.0 / 64.0];
@@ -172,7 +177,8 @@ fn a_history_that_forgets_its_own_swings_is_too_short() {
     assert!(matches!(d.cause, Cause::StaleScale { .. }), "{d}");
 }
 
-/// Beside a number of 1 in each block of 32, those of 1e-3 are zero in e2m1: the smallest of its scale is 2^-3.
+/// Beside a number of 1 in each block of 32, those of 1e-3 are zero in e2m1: the smallest of its
+/// scale is 2^-3.
 #[test]
 fn magnitudes_that_no_block_scale_holds_are_too_wide() {
     let x: Vec<f32> = (0..BATCH * WIDTH).map(|i| if i % WIDTH == 0 { 1.0 } else { 1e-3 }).collect();

@@ -1,4 +1,5 @@
-//! The doctor in the loop that runs use: failed steps are diagnosed where they happen, ranges are sampled, nothing loops.
+//! The doctor in the loop that runs use: failed steps are diagnosed where they happen, ranges are
+//! sampled, nothing loops.
 
 mod common;
 

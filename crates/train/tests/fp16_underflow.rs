@@ -1,4 +1,5 @@
-//! Why FP16 needs loss scaling: a model whose gradients are at most 2^-25, half of f16's smallest number, loses them all.
+//! Why FP16 needs loss scaling: a model whose gradients are at most 2^-25, half of f16's smallest
+//! number, loses them all.
 
 mod common;
 
@@ -58,8 +59,8 @@ fn train(engine: &dyn Engine, policy: &str, scaling: LossScale) -> Outcome {
     Outcome { gradient, moved: moves.fold(0.0, f64::max) }
 }
 
-/// Per weight: the gradient, and the sum of its terms' magnitudes. The logits are below 2^-23 in magnitude (|W·x| < 4), so
-/// the softmax is 1/CLASSES to within 2^-22.
+/// Per weight: the gradient, and the sum of its terms' magnitudes. The logits are below 2^-23 in
+/// magnitude (|W·x| < 4), so the softmax is 1/CLASSES to within 2^-22.
 fn exact() -> Vec<(f64, f64)> {
     let x = samples();
     let mut weights = Vec::new();
@@ -76,7 +77,8 @@ fn exact() -> Vec<(f64, f64)> {
     weights
 }
 
-/// `relative` is the rounding of the gradients that are summed; 2^-20 covers the softmax and the f32 operations after it.
+/// `relative` is the rounding of the gradients that are summed; 2^-20 covers the softmax and the
+/// f32 operations after it.
 fn assert_near_exact(gradient: &[f64], relative: f64) {
     for (found, (expected, magnitude)) in gradient.iter().zip(exact()) {
         let bound = (relative + 2f64.powi(-20)) * magnitude;
@@ -124,8 +126,8 @@ fn slot(session: &Session<'_>, name: &str) -> f32 {
     session.download(name).unwrap().f32()[0]
 }
 
-/// Gradients here are at least 2^-25·(1/3)·(1/4), about 2^-28.6, and f16 rounds to zero at 2^-25 and below: a scale of 2^4 keeps
-/// them all.
+/// Gradients here are at least 2^-25·(1/3)·(1/4), about 2^-28.6, and f16 rounds to zero at 2^-25
+/// and below: a scale of 2^4 keeps them all.
 #[test]
 fn the_scale_rises_while_gradients_are_flushed_to_zero() {
     for engine in common::engines() {
@@ -151,7 +153,8 @@ fn the_scale_rises_while_gradients_are_flushed_to_zero() {
     }
 }
 
-/// A scale that overflowed is not taken again because gradients are small: else every second step would be lost.
+/// A scale that overflowed is not taken again because gradients are small: else every second step
+/// would be lost.
 #[test]
 fn underflow_does_not_raise_the_scale_to_one_that_overflowed() {
     let engine = common::interpreter();
@@ -167,7 +170,8 @@ fn underflow_does_not_raise_the_scale_to_one_that_overflowed() {
     }
 }
 
-/// Steps that commit nothing but zeros end the run with what is known, where the loss says there is something to learn.
+/// Steps that commit nothing but zeros end the run with what is known, where the loss says there is
+/// something to learn.
 #[test]
 fn a_run_whose_gradients_all_vanish_ends_with_a_diagnosis() {
     for engine in common::engines() {

@@ -1,9 +1,10 @@
 //! Fifty FP32 steps of tiny models beside PyTorch, from the same weights and batches.
 //!
-//! Distances are taken from PyTorch's f64 run. For the weights: the L2 norm of the difference after each step, over all
-//! weights the loss depends on. For the loss: the absolute difference in each step, but at least 2·u·|loss|, for it ends
-//! in at least two roundings (log-sum-exp less logit, and the mean). Both are allowed twice the largest distance PyTorch's
-//! own f32 run had up to that step: the largest so far, because a single difference may be zero by accident.
+//! Distances are taken from PyTorch's f64 run. For the weights: the L2 norm of the difference after
+//! each step, over all weights the loss depends on. For the loss: the absolute difference in each
+//! step, but at least 2·u·|loss|, for it ends in at least two roundings (log-sum-exp less logit,
+//! and the mean). Both are allowed twice the largest distance PyTorch's own f32 run had up to that
+//! step: the largest so far, because a single difference may be zero by accident.
 
 mod common;
 
@@ -18,8 +19,9 @@ use halfstep_train::scaler::LossScale;
 use halfstep_train::session::{Session, SessionSpec};
 use halfstep_train::step::{StepSpec, train_graph};
 
-/// How many standard deviations a rounding error may take: 2·exp(−λ²/2) is below 10^-10 for each of the few thousand
-/// gradients here, with the error of the measured deviation (9 %) still below 10^-8.
+/// How many standard deviations a rounding error may take: 2·exp(−λ²/2) is below 10^-10 for each of
+/// the few thousand gradients here, with the error of the measured deviation (9 %) still below
+/// 10^-8.
 const LAMBDA: f64 = 7.0;
 
 fn spec(golden: &Golden) -> SessionSpec {
@@ -39,7 +41,8 @@ fn session<'a>(golden: &'a Golden, engine: &'a dyn Engine) -> Session<'a> {
     session
 }
 
-/// Compares the gradients of the first step, before any update, with torch's f64, within bounds derived for f32.
+/// Compares the gradients of the first step, before any update, with torch's f64, within bounds
+/// derived for f32.
 fn first_gradients_within_bounds(golden: &Golden, name: &str, bounds: &[f64], engine: &dyn Engine) {
     let mut session = session(golden, engine);
     let (x, y) = golden.batch_at(0);
@@ -61,7 +64,8 @@ fn first_gradients_within_bounds(golden: &Golden, name: &str, bounds: &[f64], en
     eprintln!("{name} on {}: gradients use at most {worst:.2} of their bounds", engine.name());
 }
 
-/// Bounds on the f32 rounding error of each gradient of the first step, in the order of the golden file.
+/// Bounds on the f32 rounding error of each gradient of the first step, in the order of the golden
+/// file.
 fn gradient_bounds(golden: &Golden) -> Vec<f64> {
     let spec = spec(golden);
     let graph = train_graph(&StepSpec {
@@ -156,7 +160,8 @@ fn first_gradients_lie_within_derived_bounds() {
     for model in MODELS {
         let golden = Golden::load(model);
         let bounds = gradient_bounds(&golden);
-        // A bound that allows anything shows nothing: all together, these allow less than a thousandth of the gradient.
+        // A bound that allows anything shows nothing: all together, these allow less than a
+        // thousandth of the gradient.
         let relative = norm(&bounds) / norm(&golden.gradients64);
         assert!(relative < 1e-3, "{model}: the bounds are {relative:e} of the gradients");
         eprintln!("{model}: the bounds are {relative:.1e} of the gradients");

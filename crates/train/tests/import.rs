@@ -1,4 +1,5 @@
-//! Weights from elsewhere: a GPT-2 of `scripts/golden_gpt2.py` gives torch's logits, and what does not fit is listed.
+//! Weights from elsewhere: a GPT-2 of `scripts/golden_gpt2.py` gives torch's logits, and what does
+//! not fit is listed.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Weights and moments in fewer bytes: what they are, what they save, and that they train as f32 ones do.
+//! Weights and moments in fewer bytes: what they are, what they save, and that they train as f32
+//! ones do.
 
 mod common;
 
@@ -72,8 +73,8 @@ fn all_bits(session: &Session<'_>) -> Vec<(String, Vec<u32>)> {
     bits(session).into_iter().collect()
 }
 
-/// Small steps, far below half an ulp of most weights, in one direction. Plain bf16 weights stay where they are; with either
-/// remedy they go as far as f32 ones.
+/// Small steps, far below half an ulp of most weights, in one direction. Plain bf16 weights stay
+/// where they are; with either remedy they go as far as f32 ones.
 #[test]
 fn plain_bf16_weights_stall_and_the_remedies_do_not() {
     let (engine, model) = (cpu(2), mlp());
@@ -115,12 +116,14 @@ fn plain_bf16_weights_stall_and_the_remedies_do_not() {
     assert!(stuck >= held && held * 10 > start.len() * 8, "{stuck} of {} stay, {held} must", start.len());
     assert!(share(&plain) < 0.2, "{}", share(&plain));
 
-    // A bf16 number plus its compensation is within 2^-17 of it, but only the number is seen: half an ulp of each.
+    // A bf16 number plus its compensation is within 2^-17 of it, but only the number is seen: half
+    // an ulp of each.
     let (_, kahan, gain_kahan) = moved(WeightFormat::Bf16Kahan);
     let (_, stochastic, gain_stochastic) = moved(WeightFormat::Bf16Stochastic);
-    // Each of `steps` roundings of a stochastic path errs by less than an ulp u with variance below update · u, so the sum
-    // by Σ = steps · lr · u; the share by √(Σ d²·steps·lr·u) / Σd². A path to nearest errs by u/2 once. Gradients differ as
-    // weights do, by less than an ulp of 2^-11 in 64 products: far less than the 5 % left for that.
+    // Each of `steps` roundings of a stochastic path errs by less than an ulp u with variance below
+    // update · u, so the sum by Σ = steps · lr · u; the share by √(Σ d²·steps·lr·u) / Σd². A path
+    // to nearest errs by u/2 once. Gradients differ as weights do, by less than an ulp of 2^-11 in
+    // 64 products: far less than the 5 % left for that.
     let ulp = 2f64.powi(-11);
     let sigma = (steps as f64 * lr * ulp / square).sqrt();
     for (what, way) in [("kahan", &kahan), ("stochastic", &stochastic)] {
@@ -213,7 +216,8 @@ fn a_skipped_step_leaves_every_bit() {
     }
 }
 
-/// Results depend neither on threads nor on whether the batch is shared by ranks that round for themselves.
+/// Results depend neither on threads nor on whether the batch is shared by ranks that round for
+/// themselves.
 #[test]
 fn threads_and_ranks_round_alike() {
     let model = mlp();
@@ -233,7 +237,8 @@ fn threads_and_ranks_round_alike() {
     assert_eq!(ranks[0], ranks[1]);
 }
 
-/// A rank sees the largest magnitude of its part of a batch alone. Scales of blocks are its own affair.
+/// A rank sees the largest magnitude of its part of a batch alone. Scales of blocks are its own
+/// affair.
 #[test]
 fn ranks_refuse_scales_of_whole_tensors() {
     let model = mlp();
@@ -254,7 +259,8 @@ fn ranks_refuse_scales_of_whole_tensors() {
     }
 }
 
-/// Batches in parts, moving averages and frozen groups, and a model that is read from its f32 weights afterwards.
+/// Batches in parts, moving averages and frozen groups, and a model that is read from its f32
+/// weights afterwards.
 #[test]
 fn works_with_parts_averages_and_frozen_weights_and_reads_back_the_same() {
     let engine = cpu(2);
@@ -349,7 +355,8 @@ fn a_run_goes_on_bit_for_bit() {
     }
 }
 
-/// A weight and its compensation begin, and begin again from the weights of another run, at what f32 has, to 16 bits.
+/// A weight and its compensation begin, and begin again from the weights of another run, at what
+/// f32 has, to 16 bits.
 #[test]
 fn compensations_begin_with_what_the_first_weights_leave_over() {
     let (engine, model) = (cpu(1), mlp());
@@ -377,8 +384,8 @@ fn compensations_begin_with_what_the_first_weights_leave_over() {
     agree(&other);
 }
 
-/// Each form ends where f32 state does: test losses of runs with one seed differ by at most 0.05, far less than the 0.3 or
-/// so that is left of the first 2.3.
+/// Each form ends where f32 state does: test losses of runs with one seed differ by at most 0.05,
+/// far less than the 0.3 or so that is left of the first 2.3.
 #[test]
 fn digits_train_as_with_f32_state() {
     let engine = cpu(2);

@@ -1,4 +1,5 @@
-//! Memory: what is foretold is what is held; a budget is kept without changing a bit, or refused with what would fit.
+//! Memory: what is foretold is what is held; a budget is kept without changing a bit, or refused
+//! with what would fit.
 
 mod common;
 
@@ -105,12 +106,14 @@ fn recomputation_saves_memory_and_changes_no_bit() {
         let model = case.model.build(&case.input, case.outputs).unwrap();
         for policy in Policy::NAMES.map(|name| Policy::named(name).unwrap()) {
             let mut engines = vec![cpu(Isa::best().level(), 2).unwrap()];
-            // In f64, rounding where the plan rounds: the same program by other code. Slow, so for one model.
+            // In f64, rounding where the plan rounds: the same program by other code. Slow, so for
+            // one model.
             if i == 3 && policy.name == "fp16" {
                 engines.push(Box::new(common::interpreter()));
             }
             for engine in engines {
-                // Values of a page or more are worth dropping: an mlp has such only in a larger batch.
+                // Values of a page or more are worth dropping: an mlp has such only in a larger
+                // batch.
                 let plain = spec(&policy, if i == 0 { 200 } else { 6 });
                 let target = engine.target();
                 let least =
@@ -118,7 +121,8 @@ fn recomputation_saves_memory_and_changes_no_bit() {
                 let most = needed(&*model, &case.input, &policy, &plain, Recompute::Not, target).unwrap();
                 let at = format!("{} {} {}", case.model.kind(), policy.name, engine.name());
                 eprintln!("{at}: {most} bytes, {least} at least");
-                // A small model in codes may be fullest where no activation is alive: nothing to save then.
+                // A small model in codes may be fullest where no activation is alive: nothing to
+                // save then.
                 if policy.narrow.is_some() && least == most {
                     continue;
                 }

@@ -1,4 +1,5 @@
-//! Every reference model under every precision policy on every engine: it learns, and threads do not change a bit.
+//! Every reference model under every precision policy on every engine: it learns, and threads do
+//! not change a bit.
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Several ranks do what one process does with the whole batch.
 //!
-//! Ranks are threads here; what they exchange and in which order they add it up is what processes do under MPI.
+//! Ranks are threads here; what they exchange and in which order they add it up is what processes
+//! do under MPI.
 
 mod common;
 
@@ -161,14 +162,16 @@ fn exact(
     }
 }
 
-/// In real numbers, nothing but the order of sums tells ranks from one process: loss, gradients, their norm, clipping,
-/// weights, moments and running statistics agree to f64's rounding, also of a batch in parts and where a loss is scaled.
+/// In real numbers, nothing but the order of sums tells ranks from one process: loss, gradients,
+/// their norm, clipping, weights, moments and running statistics agree to f64's rounding, also of a
+/// batch in parts and where a loss is scaled.
 #[test]
 fn in_real_numbers_ranks_are_one_process() {
     let scaled = LossScale::Dynamic(DynamicScale { init: 1024.0, ..DynamicScale::default() });
     for case in cases(2, 0.2) {
         for (accumulate, scaling) in [(1, &LossScale::Off), (1, &scaled), (2, &scaled)] {
-            // With batch norm, the parts of a batch have statistics of their own: other parts, others.
+            // With batch norm, the parts of a batch have statistics of their own: other parts,
+            // others.
             if accumulate > 1 && case.name == "resnet18" {
                 continue;
             }
@@ -181,9 +184,10 @@ fn in_real_numbers_ranks_are_one_process() {
                         for (name, there) in &all {
                             let (_, here) = one.iter().find(|(n, _)| n == name).unwrap();
                             let size = here.data.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
-                            // f64 has 2^-53; sums here have less than 2^12 terms, and layers multiply what they get. In
-                            // bf16, each rank's part is rounded by at most 2^-9 of itself; parts are not much larger than
-                            // the largest gradient.
+                            // f64 has 2^-53; sums here have less than 2^12 terms, and layers
+                            // multiply what they get. In bf16, each rank's part is rounded by at
+                            // most 2^-9 of itself; parts are not much larger than the largest
+                            // gradient.
                             let tolerance = match reduce {
                                 Reduce::F32 => 1e-10 * size + 1e-14,
                                 Reduce::Bf16 => 4.0 * ranks as f64 * 2f64.powi(-9) * size,
@@ -200,7 +204,8 @@ fn in_real_numbers_ranks_are_one_process() {
     }
 }
 
-/// A sum begins where its last gradient is made and is waited for in the update: the rest of the backward pass lies between.
+/// A sum begins where its last gradient is made and is waited for in the update: the rest of the
+/// backward pass lies between.
 #[test]
 fn sums_go_on_beside_the_backward_pass() {
     let input = InputSpec::Features { width: 512 };
@@ -251,19 +256,22 @@ fn train(
     (reports, all)
 }
 
-/// Losses and norms of 2 and 3 ranks are those of one process to rounding, in every precision; all ranks have the same bits.
+/// Losses and norms of 2 and 3 ranks are those of one process to rounding, in every precision; all
+/// ranks have the same bits.
 ///
-/// Tolerances: without batch norm and low formats, a rank's part of the loss is what one process makes of the same rows:
-/// only sums are taken in another order, of at most 84 rows and 3 ranks (γ_87), and then of their gradients; steps of at most
-/// 0.05·‖g‖ ≤ 0.05 carry that on. So 96·2^-24 bounds the relative difference of losses and of norms.
+/// Tolerances: without batch norm and low formats, a rank's part of the loss is what one process
+/// makes of the same rows: only sums are taken in another order, of at most 84 rows and 3 ranks
+/// (γ_87), and then of their gradients; steps of at most 0.05·‖g‖ ≤ 0.05 carry that on. So 96·2^-24
+/// bounds the relative difference of losses and of norms.
 ///
 /// With batch norm in f32 the same, times variances as small as 2^-10 of the squares.
 ///
-/// In a low format with unit roundoff u, two f32 sums that differ by γ_87 of themselves lie on both sides of a border between
-/// two codes with a probability of γ_87/u, and then their codes differ by 2u. That is 2·√(γ_87·u) in the root mean square:
-/// 0.08·u in bf16, 0.21·u in f16. The deepest model, ResNet-18, rounds in 20 layers, forwards and backwards: √40 times as much
-/// reaches a gradient, at most 1.4·u, and a norm or a loss, which are means of many, not more. The bound is six times that,
-/// 8·u, because batch norm magnifies what it divides by a small deviation.
+/// In a low format with unit roundoff u, two f32 sums that differ by γ_87 of themselves lie on both
+/// sides of a border between two codes with a probability of γ_87/u, and then their codes differ by
+/// 2u. That is 2·√(γ_87·u) in the root mean square: 0.08·u in bf16, 0.21·u in f16. The deepest
+/// model, ResNet-18, rounds in 20 layers, forwards and backwards: √40 times as much reaches a
+/// gradient, at most 1.4·u, and a norm or a loss, which are means of many, not more. The bound is
+/// six times that, 8·u, because batch norm magnifies what it divides by a small deviation.
 #[test]
 fn ranks_agree_with_one_process_in_every_precision() {
     for case in cases(2, 0.2) {
@@ -324,7 +332,8 @@ fn one_rank_is_one_process() {
     }
 }
 
-/// A number that is not finite among the samples of one rank: no rank changes anything but the loss scale, on all the same.
+/// A number that is not finite among the samples of one rank: no rank changes anything but the loss
+/// scale, on all the same.
 #[test]
 fn what_one_rank_cannot_do_all_skip() {
     let cases = cases(2, 0.2);
@@ -397,9 +406,10 @@ impl Model for Scale {
     }
 }
 
-/// Each rank has a large sample that pulls the weight its own way, and a small one on which all agree. The large pulls
-/// cancel; in bf16, rounding to the spacing of the large ones loses what remains: the gradient is zero and the weight stays.
-/// With error feedback, what was lost is sent once it adds up, and the weight comes to where f32 brings it.
+/// Each rank has a large sample that pulls the weight its own way, and a small one on which all
+/// agree. The large pulls cancel; in bf16, rounding to the spacing of the large ones loses what
+/// remains: the gradient is zero and the weight stays. With error feedback, what was lost is sent
+/// once it adds up, and the weight comes to where f32 brings it.
 #[test]
 fn error_feedback_finds_what_rounding_to_bf16_loses() {
     let policy = Policy::named("fp32").unwrap();
@@ -435,8 +445,8 @@ fn error_feedback_finds_what_rounding_to_bf16_loses() {
     assert!((exact - 3.05e-5).abs() < 1e-6, "{exact}");
     assert_eq!(end(Reduce::Bf16, true), 0.0, "without feedback it never moves");
     let fed = end(Reduce::Bf16, false);
-    // One message is worth at most a spacing of bf16 at 8, which is 1/16, times the learning rate: from two ranks, for two
-    // weights.
+    // One message is worth at most a spacing of bf16 at 8, which is 1/16, times the learning rate:
+    // from two ranks, for two weights.
     assert!((fed - exact).abs() <= 4.0 * 2e-5 / 16.0, "{fed} {exact}");
 }
 
@@ -478,8 +488,9 @@ fn run(experiment: &Experiment, size: usize, path: &std::path::Path, stop: Stop)
     })
 }
 
-/// Checkpoints know nothing of ranks: a run of two is resumed by one or three as it would have gone on, to rounding, and with two bit
-/// for bit; all ranks stop when one does and end with the same bits. Evaluations agree with those of one process.
+/// Checkpoints know nothing of ranks: a run of two is resumed by one or three as it would have gone
+/// on, to rounding, and with two bit for bit; all ranks stop when one does and end with the same
+/// bits. Evaluations agree with those of one process.
 #[test]
 fn a_run_goes_on_with_another_number_of_ranks() {
     let experiment = experiment(RECIPE);

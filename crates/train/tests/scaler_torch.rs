@@ -1,4 +1,5 @@
-//! The loss scaler's transitions, run in a program, beside torch's GradScaler and beside a scalar statement of the rule.
+//! The loss scaler's transitions, run in a program, beside torch's GradScaler and beside a scalar
+//! statement of the rule.
 
 mod common;
 
@@ -9,7 +10,8 @@ use halfstep_train::optimiser::{Optimiser, Sgd};
 use halfstep_train::scaler::{CLEAN_SLOT, DynamicScale, LossScale, SCALE_SLOT, TOLERANCE_SLOT};
 use halfstep_train::session::{Session, SessionSpec};
 
-/// Scale, clean count and tolerance after each step of a program in which the listed steps overflow.
+/// Scale, clean count and tolerance after each step of a program in which the listed steps
+/// overflow.
 fn run(scale: &DynamicScale, overflows: &[bool]) -> Vec<[f64; 3]> {
     let input = InputSpec::Features { width: 2 };
     let model = ModelSpec::Mlp(MlpSpec { hidden: vec![] }).build(&input, 2).unwrap();
@@ -99,7 +101,8 @@ fn hysteresis_floor_and_ceiling_hold() {
         ceiling: 256.0,
         ..DynamicScale::default()
     };
-    // Up to the ceiling; two overflows tolerated and a clean step between; then down to the floor and stay.
+    // Up to the ceiling; two overflows tolerated and a clean step between; then down to the floor
+    // and stay.
     let bits = "....... xx. xx. xxxxxxxxxx ... x.x.x .... xxx";
     let overflows: Vec<bool> = bits.chars().filter(|c| *c != ' ').map(|c| c == 'x').collect();
     let states = run(&scale, &overflows);

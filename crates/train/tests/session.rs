@@ -1,4 +1,5 @@
-//! What a session promises besides its steps: evaluation, checkpoints, errors, and the arithmetic of its updates.
+//! What a session promises besides its steps: evaluation, checkpoints, errors, and the arithmetic
+//! of its updates.
 
 mod common;
 
@@ -175,7 +176,8 @@ fn running_statistics_follow_torch() {
             let column: Vec<f64> = x.iter().skip(c).step_by(5).map(|&v| f64::from(v)).collect();
             let m = column.iter().sum::<f64>() / n as f64;
             let v = column.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n - 1) as f64;
-            // |x| ≤ 1.5 and the variance is below 2.25: sums of n terms, then four operations and constants rounded.
+            // |x| ≤ 1.5 and the variance is below 2.25: sums of n terms, then four operations and
+            // constants rounded.
             let slack = (n + 8) as f64 * U * 2.25;
             assert!((f64::from(mean[c]) - 0.1 * m).abs() <= slack, "{} is not {}", mean[c], 0.1 * m);
             let expected = 0.9 + 0.1 * v;
@@ -226,8 +228,8 @@ fn sgd_on(engine: &dyn Engine, model: &dyn Model, sgd: &Sgd) {
     }
 }
 
-/// From model to program; the best of five, for a test machine has other things to do. State is made once: the first
-/// touch of its memory is no part of compiling.
+/// From model to program; the best of five, for a test machine has other things to do. State is
+/// made once: the first touch of its memory is no part of compiling.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "compile time is measured in release builds")]
 fn the_default_gpt_compiles_within_a_tenth_of_a_second() {

@@ -1,4 +1,5 @@
-//! A step whose gradients are not finite changes nothing but the loss scaler and the count of attempts.
+//! A step whose gradients are not finite changes nothing but the loss scaler and the count of
+//! attempts.
 
 mod common;
 
@@ -50,7 +51,8 @@ fn step_with(session: &mut Session<'_>, value: f32) -> Result<bool, TrainError> 
     Ok(session.step(HostSlice::F32(&x), &y, 0.01)?.committed)
 }
 
-/// Whether a slot of this kind changes only when a step commits. Scales of codes are another's test.
+/// Whether a slot of this kind changes only when a step commits. Scales of codes are another's
+/// test.
 fn commits(kind: SlotKind) -> bool {
     !matches!(kind, SlotKind::Scaler | SlotKind::Scale)
 }
@@ -131,7 +133,8 @@ fn goes_on_after_a_bad_batch(engine: &dyn Engine) {
     assert_eq!(run(None), run(Some(2)));
 }
 
-/// In f32 a scale that is a power of two changes no rounding, so neither clipping nor the update may see it.
+/// In f32 a scale that is a power of two changes no rounding, so neither clipping nor the update
+/// may see it.
 #[test]
 fn clipping_and_update_see_unscaled_gradients() {
     common::engines().iter().for_each(|engine| scale_is_invisible(&**engine));
@@ -185,8 +188,8 @@ fn clipped_step(engine: &dyn Engine) {
     let after = weights(&session);
     let length = before.iter().zip(&after).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     let expected = 0.125 * norm / (norm + 1e-6);
-    // Each new weight is rounded once, by at most u·|w|; the gradient by three products before that, which is less than
-    // 4·u of the length.
+    // Each new weight is rounded once, by at most u·|w|; the gradient by three products before
+    // that, which is less than 4·u of the length.
     let u = 2f64.powi(-24);
     let slack = u * after.iter().map(|w| w * w).sum::<f64>().sqrt() + 4.0 * u * expected;
     assert!((length - expected).abs() <= slack, "{length} is not {expected} ± {slack:e}");
@@ -255,8 +258,9 @@ fn a_run_that_cannot_recover_ends_and_names_the_cause() {
     }
 }
 
-/// The variance of such a batch is beyond f32, and dividing by its root leaves finite gradients; whether the normalised
-/// activations are finite too depends on the kernel, but the step must not commit.
+/// The variance of such a batch is beyond f32, and dividing by its root leaves finite gradients;
+/// whether the normalised activations are finite too depends on the kernel, but the step must not
+/// commit.
 #[test]
 fn statistics_beyond_f32_do_not_commit() {
     let keep = |_: &mut Session<'_>| ();
@@ -284,8 +288,9 @@ fn scale_too_high(engine: &dyn Engine) {
     assert!(message.contains("fp16") && message.contains("loss scaling"), "{message}");
 }
 
-/// Every kind of state at once, moving averages and a schedule's warm-up among them, in the loop that runs use: a skipped step
-/// moves the data cursor, the attempts and the scaler, and nothing else.
+/// Every kind of state at once, moving averages and a schedule's warm-up among them, in the loop
+/// that runs use: a skipped step moves the data cursor, the attempts and the scaler, and nothing
+/// else.
 #[test]
 fn a_skipped_step_moves_the_cursor_and_the_scaler_alone() {
     let engine = common::interpreter();

@@ -92,8 +92,8 @@ pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) ->
 /// f32 elements that one worker needs without tiles, besides the gradients of the queries.
 pub(super) fn vector_len(shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Queries and gradients of the results, each for all positions; δ; one block of keys, of keys and of values transposed,
-    // and of the gradients of both; two of scores.
+    // Queries and gradients of the results, each for all positions; δ; one block of keys, of keys
+    // and of values transposed, and of the gradients of both; two of scores.
     2 * time * width + time + 5 * BLOCK * width + 2 * BLOCK * BLOCK
 }
 
@@ -101,8 +101,9 @@ pub(super) fn vector_len(shape: &HeadShape) -> usize {
 #[derive(Clone, Copy)]
 struct Grid {
     heads: usize,
-    /// Parts that the blocks of keys of a head are cut into, for work for many cores where heads are few. Each part has
-    /// gradients of all queries of its own, which are added at the end, in order.
+    /// Parts that the blocks of keys of a head are cut into, for work for many cores where heads
+    /// are few. Each part has gradients of all queries of its own, which are added at the end, in
+    /// order.
     parts: usize,
     blocks: usize,
     /// Elements of the gradients of a head's queries.
@@ -173,8 +174,8 @@ impl AttentionBackward<'_> {
     /// Computes the gradients.
     ///
     /// # Errors
-    /// If a size is zero, a tensor or the scratch is too short, rows of a gradient overlap, or an operand is stored in
-    /// another 16-bit format than the products are computed in.
+    /// If a size is zero, a tensor or the scratch is too short, rows of a gradient overlap, or an
+    /// operand is stored in another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
     }
@@ -294,7 +295,8 @@ pub(super) struct Head<'a> {
     pub dq: Option<GradView<'a>>,
     pub dk: GradView<'a>,
     pub dv: GradView<'a>,
-    /// Gradients of all queries from these keys, without the factor of the scores; zeroed and filled.
+    /// Gradients of all queries from these keys, without the factor of the scores; zeroed and
+    /// filled.
     pub d_queries: &'a mut [f32],
     pub scratch: &'a mut [f32],
 }
@@ -306,8 +308,8 @@ impl Head<'_> {
         first..self.shape.blocks()
     }
 
-    /// Turns a row of products q·kᵀ into probabilities and one of dout·vᵀ into gradients of scores, as far as whole lanes
-    /// cover the first `limit`.
+    /// Turns a row of products q·kᵀ into probabilities and one of dout·vᵀ into gradients of scores,
+    /// as far as whole lanes cover the first `limit`.
     #[inline(always)]
     pub fn probabilities<C: Caps>(
         &self,
@@ -372,7 +374,8 @@ impl Body for OnVectors<'_> {
         let start = head.query_blocks(head.blocks.start).start * BLOCK;
         let seeing = (start, shape.time - start);
         load_rows::<C>(&head.q, &shape, compute, at, seeing, width, &mut queries[start * width..]);
-        // The forward results are needed only for δ: they pass through the place of the queries' gradients.
+        // The forward results are needed only for δ: they pass through the place of the queries'
+        // gradients.
         load_rows::<C>(&head.out, &shape, Storage::F32, at, seeing, width, &mut d_queries[start * width..]);
         load_rows::<C>(&head.dout, &shape, compute, at, seeing, width, &mut d_out[start * width..]);
         let rows = d_queries.chunks_exact(width).zip(d_out.chunks_exact(width));

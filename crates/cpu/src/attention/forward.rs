@@ -16,7 +16,8 @@ use crate::rows::{exp_normal, fma};
 /// Scores handled at a time; a row's length is rounded up to it.
 const LANES: usize = 16;
 
-/// out = softmax(scale·q·kᵀ)·v for each sequence and head, and the log-sum-exp of each row of scaled scores.
+/// out = softmax(scale·q·kᵀ)·v for each sequence and head, and the log-sum-exp of each row of
+/// scaled scores.
 #[derive(Debug)]
 pub struct AttentionForward<'a> {
     /// Sizes.
@@ -60,7 +61,8 @@ pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) ->
 /// f32 elements that one worker needs without tiles.
 pub(super) fn vector_len(shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Keys transposed, values, one block of queries, keys (before transposing) and results, one of scores.
+    // Keys transposed, values, one block of queries, keys (before transposing) and results, one of
+    // scores.
     2 * time * width + 3 * BLOCK * width + BLOCK * BLOCK
 }
 
@@ -68,8 +70,8 @@ impl AttentionForward<'_> {
     /// Computes the results.
     ///
     /// # Errors
-    /// If a size is zero, a tensor or the scratch is too short, rows of `out` overlap, or an operand is stored in another
-    /// 16-bit format than the products are computed in.
+    /// If a size is zero, a tensor or the scratch is too short, rows of `out` overlap, or an
+    /// operand is stored in another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
     }
@@ -92,7 +94,8 @@ impl AttentionForward<'_> {
         }
         let heads = shape.batch * shape.heads;
         let blocks = shape.blocks();
-        // With few heads, the queries of one are shared out too; each part converts the keys it needs again.
+        // With few heads, the queries of one are shared out too; each part converts the keys it
+        // needs again.
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let out = SharedDst::new(out);
         let (lse, scratch) = (SharedSlice::new(lse), SharedSlice::new(scratch));
@@ -149,8 +152,9 @@ impl Running {
         Running { largest: [f32::NEG_INFINITY; BLOCK], total: [0.0; BLOCK] }
     }
 
-    /// Turns the scores of one block of keys into probabilities relative to the largest score so far, and rescales the sums
-    /// of earlier blocks. `end(row, limit)` finishes a row of which the first `limit` count.
+    /// Turns the scores of one block of keys into probabilities relative to the largest score so
+    /// far, and rescales the sums of earlier blocks. `end(row, limit)` finishes a row of which the
+    /// first `limit` count.
     #[inline(always)]
     pub fn block<C: Caps>(
         &mut self,
@@ -290,9 +294,11 @@ impl Body for OnVectors<'_> {
     }
 }
 
-/// Replaces scores by exp(scale·score − maximum), where the maximum includes those of earlier blocks.
+/// Replaces scores by exp(scale·score − maximum), where the maximum includes those of earlier
+/// blocks.
 ///
-/// Returns the maximum, the factor that earlier results of this row need now, and the sum of the new values.
+/// Returns the maximum, the factor that earlier results of this row need now, and the sum of the
+/// new values.
 #[inline(always)]
 fn softmax_row<C: Caps>(row: &mut [[f32; LANES]], scale: f32, before: f32) -> (f32, f32, f32) {
     // A NaN may be lost here, but not from the exponentials, and so not from the result.

@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::rows::Caps;
 use crate::rows::fma;
 
-/// The LHS: element (i, k) is `data[i·row + k·col]`, so that a transposed block is as good as a plain one.
+/// The LHS: element (i, k) is `data[i·row + k·col]`, so that a transposed block is as good as a
+/// plain one.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
     pub data: &'a [f32],
@@ -86,7 +87,8 @@ impl Product<'_> {
                     Band::LowerLeft => 0..k.min(i + MR),
                     Band::UpperLeft => i.min(k)..k,
                 };
-                // SAFETY: i + MR ≤ m, j + NR ≤ n and ks lies in 0..k; the assertions above cover those bounds.
+                // SAFETY: i + MR ≤ m, j + NR ≤ n and ks lies in 0..k; the assertions above cover
+                // those bounds.
                 unsafe { micro::<C, MR, NR>(ks, a, i, b, b_row, j, c, c_row, into) };
             }
         }
@@ -96,7 +98,8 @@ impl Product<'_> {
 /// MR × NR results, held in registers while k runs.
 ///
 /// # Safety
-/// Elements (i .. i + MR, ks) of A, (ks, j .. j + NR) of B and (i .. i + MR, j .. j + NR) of C are inside their slices.
+/// Elements (i .. i + MR, ks) of A, (ks, j .. j + NR) of B and (i .. i + MR, j .. j + NR) of C are
+/// inside their slices.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "three operands and where to start in each")]
 unsafe fn micro<C: Caps, const MR: usize, const NR: usize>(

@@ -60,7 +60,8 @@ fn product(case: &Case, unit: Unit) -> (f64, usize) {
     (left_out, passes)
 }
 
-/// The fraction by which an operand that a kernel makes itself is rounded, or what is left out of its products.
+/// The fraction by which an operand that a kernel makes itself is rounded, or what is left out of
+/// its products.
 fn operand_error(case: &Case, unit: Unit) -> f64 {
     match operand_format(case.compute) {
         Storage::F32 => product(case, unit).0,
@@ -140,8 +141,8 @@ fn forward(case: &Case, on: Unit, [q, k, v]: [&[f64]; 3]) -> Reference {
             let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             let worst =
                 keys.iter().map(|&j| score_error(case, on, q, &k[row(shape, b, j, h)])).fold(0.0, f64::max);
-            // The difference from the maximum, an exponential within 2 ulp, and for every later block a rescaling by
-            // another exponential.
+            // The difference from the maximum, an exponential within 2 ulp, and for every later
+            // block a rescaling by another exponential.
             let blocks = (shape.time.div_ceil(BLOCK) + 1) as f64;
             let relative = worst + blocks * (range + 6.0) * U;
             let i = (b * shape.heads + h) * shape.time + t;

@@ -1,7 +1,8 @@
-//! Heads of attention on tiles: operands are packed straight from the tensors as they are stored, products land where
-//! the next step reads them.
+//! Heads of attention on tiles: operands are packed straight from the tensors as they are stored,
+//! products land where the next step reads them.
 //!
-//! Tiles are 32 × 32, half a block on each side, so of a causal block on the diagonal one quarter is not computed.
+//! Tiles are 32 × 32, half a block on each side, so of a causal block on the diagonal one quarter
+//! is not computed.
 
 use std::ops::Range;
 
@@ -118,7 +119,8 @@ fn multiply(
     let (a, b) = (start(a), start(b));
     let at = to.panel.0 * SIDE * to.row + to.panel.1 * SIDE;
     let place = &mut to.values[at..at + (SIDE - 1) * to.row + SIDE];
-    // SAFETY: whole panels of that many steps and 32 rows of 32 results, as just checked; bodies begin by preparing the unit.
+    // SAFETY: whole panels of that many steps and 32 rows of 32 results, as just checked; bodies
+    // begin by preparing the unit.
     unsafe { unit.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
 }
 
@@ -207,9 +209,10 @@ fn quarters(rows: usize, columns: usize, diagonal: bool) -> impl Iterator<Item =
 /// f32 elements that one worker needs backward.
 pub(super) fn backward_len(unit: &dyn TileUnit, shape: &HeadShape) -> usize {
     let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block of keys as rows and as
-    // columns and of values; probabilities and gradients of scores, transposed, and those also as they are; both before
-    // they are packed; gradients of keys and values.
+    // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block
+    // of keys as rows and as columns and of values; probabilities and gradients of scores,
+    // transposed, and those also as they are; both before they are packed; gradients of keys and
+    // values.
     4 * packed_len(unit, time, width)
         + time
         + 3 * packed_len(unit, BLOCK, width)
@@ -303,7 +306,8 @@ impl Body for Backward<'_> {
                     p[limit..].fill(0.0);
                     ds[limit..].fill(0.0);
                 }
-                // dv += pᵀ·dout and dk += dsᵀ·q; on the diagonal later keys are seen by later queries only.
+                // dv += pᵀ·dout and dk += dsᵀ·q; on the diagonal later keys are seen by later
+                // queries only.
                 let p_t = left(unit, &scores_of(p, by_columns), 0..present, 0..count, p_packed);
                 let ds_t = left(unit, &scores_of(ds, by_columns), 0..present, 0..count, ds_packed);
                 let ds_packed = left(unit, &scores_of(ds, by_rows), 0..count, 0..present, ds_rows);

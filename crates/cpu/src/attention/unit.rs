@@ -9,7 +9,8 @@ use crate::rows::dispatch;
 pub(super) trait Unit: Copy + Sync {
     /// f32 elements of scratch that a worker needs for a forward head.
     fn forward_len(self, shape: &HeadShape) -> usize;
-    /// f32 elements of scratch that a worker needs for a backward head, without the gradients of the queries.
+    /// f32 elements of scratch that a worker needs for a backward head, without the gradients of
+    /// the queries.
     fn backward_len(self, shape: &HeadShape) -> usize;
     /// Computes a head.
     fn forward(self, isa: Isa, head: forward::Head<'_>);

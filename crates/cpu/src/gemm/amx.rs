@@ -1,9 +1,11 @@
-//! The micro-kernel for AMX: products of tiles by `tdpbf16ps`, and by `tdpfp16ps` where the processor has it.
+//! The micro-kernel for AMX: products of tiles by `tdpbf16ps`, and by `tdpfp16ps` where the
+//! processor has it.
 //!
-//! `tdpbf16ps` treats bf16 subnormals (below 2^-126) as zero and flushes f32 subnormals of its sums to zero, so for
-//! bf16 operands the error bound of a product of length k carries, besides the rounding of the sum,
-//! k · 2^-126 · (max|a| + max|b| + 1). For f16 nothing is ever flushed: by bf16 parts see [`super::element`];
-//! `tdpfp16ps` takes f16 subnormals as they are, and its products are multiples of 2^-48.
+//! `tdpbf16ps` treats bf16 subnormals (below 2^-126) as zero and flushes f32 subnormals of its sums
+//! to zero, so for bf16 operands the error bound of a product of length k carries, besides the
+//! rounding of the sum, k · 2^-126 · (max|a| + max|b| + 1). For f16 nothing is ever flushed: by
+//! bf16 parts see [`super::element`]; `tdpfp16ps` takes f16 subnormals as they are, and its
+//! products are multiples of 2^-48.
 
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -45,7 +47,8 @@ impl<S: Scheme> Amx<S> {
     }
 }
 
-/// The configuration of all eight tiles as 16 rows of 64 bytes (Intel's manual, LDTILECFG: palette 1).
+/// The configuration of all eight tiles as 16 rows of 64 bytes (Intel's manual, LDTILECFG: palette
+/// 1).
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
@@ -67,12 +70,14 @@ static CONFIG: TileConfig = TileConfig {
 fn configure(_: Tiles) {
     thread_local!(static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
     if !DONE.replace(true) {
-        // SAFETY: `Tiles` proves that the processor and the operating system allow tiles; the operand is 64 bytes.
+        // SAFETY: `Tiles` proves that the processor and the operating system allow tiles; the
+        // operand is 64 bytes.
         unsafe { asm!("ldtilecfg [{config}]", config = in(reg) &CONFIG, options(nostack, readonly)) };
     }
 }
 
-/// Loads the four accumulators from 32 rows of 32 f32 that are `stride` bytes apart, or zeroes them.
+/// Loads the four accumulators from 32 rows of 32 f32 that are `stride` bytes apart, or zeroes
+/// them.
 ///
 /// # Safety
 /// The tiles are configured, and `acc` points to such rows.
@@ -126,8 +131,8 @@ unsafe fn end(acc: *mut f32, stride: usize) {
 /// One instruction on tiles that reads 1 KiB behind `$p`, or none.
 macro_rules! tiles {
     ($instruction:literal, $p:expr) => {
-        // SAFETY: reads what the caller vouches for. The compiler does not know tile registers, so nothing else uses
-        // them and they keep their values from one `asm!` to the next.
+        // SAFETY: reads what the caller vouches for. The compiler does not know tile registers, so
+        // nothing else uses them and they keep their values from one `asm!` to the next.
         unsafe {
             asm!(
                 $instruction, p = in(reg) $p, s = in(reg) 64usize,

@@ -1,7 +1,9 @@
-//! The micro-kernel for AVX512-BF16: operands packed as for tiles, multiplied by `vdpbf16ps`, which adds two products of bf16
-//! values to an f32 in one instruction and so does twice the work of a multiply-add.
+//! The micro-kernel for AVX512-BF16: operands packed as for tiles, multiplied by `vdpbf16ps`, which
+//! adds two products of bf16 values to an f32 in one instruction and so does twice the work of a
+//! multiply-add.
 //!
-//! `vdpbf16ps` treats subnormals as `tdpbf16ps` does, so the bound of [`super::amx`] for bf16 operands holds here.
+//! `vdpbf16ps` treats subnormals as `tdpbf16ps` does, so the bound of [`super::amx`] for bf16
+//! operands holds here.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -18,14 +20,14 @@ use crate::isa::{Isa, Kernel, Level};
 #[derive(Clone, Copy)]
 pub(crate) struct Dots(Form);
 
-/// How the LHS comes to the kernel, which reads one pair of k at a time and copies it to a whole vector: it can
-/// take pairs from anywhere. Each form of an operand gives the same sums.
+/// How the LHS comes to the kernel, which reads one pair of k at a time and copies it to a whole
+/// vector: it can take pairs from anywhere. Each form of an operand gives the same sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Packed as an LHS of tiles, row by row.
     Rows,
-    /// Packed as an RHS of tiles, pair by pair: for rows that do not run along memory, where this takes no
-    /// transposition.
+    /// Packed as an RHS of tiles, pair by pair: for rows that do not run along memory, where this
+    /// takes no transposition.
     Pairs,
     /// Not packed: addresses of 32 k of each row.
     InPlace,
@@ -46,15 +48,15 @@ fn addresses(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16
     in_place::addresses::<_, 32, TILE_STEP>(a, data, &ZEROS, outer, k, to);
 }
 
-/// Rows whose sums are kept in registers, two vectors each: enough chains to hide the latency of the instruction, and
-/// few enough for a panel's 32 rows to be a whole number of times as many.
+/// Rows whose sums are kept in registers, two vectors each: enough chains to hide the latency of
+/// the instruction, and few enough for a panel's 32 rows to be a whole number of times as many.
 const ROWS: usize = 8;
 
 /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C.
 ///
 /// # Safety
-/// The processor runs AVX512-BF16; `a` points to `steps` steps of the LHS in `form`, `b` to as many of packed
-/// tiles, and `c` to 32 rows of 32 f32 that are `c_row` f32 apart.
+/// The processor runs AVX512-BF16; `a` points to `steps` steps of the LHS in `form`, `b` to as many
+/// of packed tiles, and `c` to 32 rows of 32 f32 that are `c_row` f32 apart.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
 unsafe fn block(
     form: Form,
@@ -87,7 +89,8 @@ unsafe fn block(
     }
 }
 
-/// [`block`] for [`ROWS`] rows: `row` says where one begins in a step, and pairs of k are `PAIR` codes apart.
+/// [`block`] for [`ROWS`] rows: `row` says where one begins in a step, and pairs of k are `PAIR`
+/// codes apart.
 ///
 /// # Safety
 /// As [`block`].
@@ -101,8 +104,8 @@ unsafe fn rows<const PAIR: usize>(
     c_row: usize,
     add: bool,
 ) {
-    // SAFETY: the caller vouches for 1024 codes of B per step and for the rows of A and C. 16 columns of B are a tile, a
-    // pair of k to the line.
+    // SAFETY: the caller vouches for 1024 codes of B per step and for the rows of A and C. 16
+    // columns of B are a tile, a pair of k to the line.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         if add {
@@ -141,14 +144,16 @@ unsafe impl MicroKernel for Dots {
     const NR: usize = 32;
     const STEP: usize = TILE_STEP;
     const PARTS: usize = 1;
-    /// A panel of B is 24 KB, half of the first-level cache of the processors that have these products and no tiles.
+    /// A panel of B is 24 KB, half of the first-level cache of the processors that have these
+    /// products and no tiles.
     const KC: usize = 384;
     const MC: usize = 32;
     const RESIDENT_B: usize = 256 << 10;
 
     #[inline(always)]
     fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: AVX512-BF16 is a level above AVX-512, and this value exists only where the processor runs it.
+        // SAFETY: AVX512-BF16 is a level above AVX-512, and this value exists only where the
+        // processor runs it.
         unsafe { crate::isa::run_avx512(kernel) }
     }
 

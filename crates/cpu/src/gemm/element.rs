@@ -8,7 +8,8 @@ pub(crate) trait Element {
     type Stored: Copy + Default;
     /// The value, rounded to the compute format where the storage is wider. Exact otherwise.
     fn value(stored: Self::Stored) -> f32;
-    /// The 16-bit codes that tiles multiply, one for each plane of the scheme; zeros after the last.
+    /// The 16-bit codes that tiles multiply, one for each plane of the scheme; zeros after the
+    /// last.
     fn terms(stored: Self::Stored) -> [u16; 3];
 }
 
@@ -127,14 +128,16 @@ impl Element for SplitF32 {
 
 /// The exact sum of two bf16 codes for the value `x` of an f16 code.
 ///
-/// With |x| in [2^e, 2^(e+1)) the high part is x to eight bits, so the rest is at most half of bf16's unit, 2^(e−8),
-/// and a multiple of f16's unit, 2^(e−10): an integer of magnitude ≤ 4 times a power of two, which bf16 holds
-/// exactly. The largest f16 value rounds up to 2^16, which bf16 has. Every f16 value, subnormals included, and so
-/// each part, is a multiple of 2^-24: never a bf16 subnormal (below 2^-126), which the matrix unit would flush. Each
-/// product is a multiple of 2^-48, and so is every partial sum: nothing is flushed in the accumulator either.
+/// With |x| in [2^e, 2^(e+1)) the high part is x to eight bits, so the rest is at most half of
+/// bf16's unit, 2^(e−8), and a multiple of f16's unit, 2^(e−10): an integer of magnitude ≤ 4 times
+/// a power of two, which bf16 holds exactly. The largest f16 value rounds up to 2^16, which bf16
+/// has. Every f16 value, subnormals included, and so each part, is a multiple of 2^-24: never a
+/// bf16 subnormal (below 2^-126), which the matrix unit would flush. Each product is a multiple of
+/// 2^-48, and so is every partial sum: nothing is flushed in the accumulator either.
 ///
-/// An infinity or NaN goes to the high part and the low part is zero. Their products with the other operand's low
-/// part may turn an infinity into NaN (∞ · 0): non-finite stays non-finite, but which of the two is not kept.
+/// An infinity or NaN goes to the high part and the low part is zero. Their products with the other
+/// operand's low part may turn an infinity into NaN (∞ · 0): non-finite stays non-finite, but which
+/// of the two is not kept.
 #[inline(always)]
 fn split_f16(x: f32) -> [u16; 3] {
     let high = bf16_from_f32(x);
@@ -146,14 +149,15 @@ fn split_f16(x: f32) -> [u16; 3] {
 
 /// `x` as a sum of bf16 terms, each what those before it leave, rounded to nearest even.
 ///
-/// With |x| in [2^e, 2^(e+1)) the first rest is at most 2^(e−8) and has 16 bits, so its difference is exact; the second is
-/// at most 2^(e−17) and a multiple of 2^(e−23), so the third term is all of it: three terms are x, two are x within
-/// 2^-17·|x|. Values within half a unit of f32's maximum, which would round to infinity, are cut instead: bf16 has the
-/// cut value, the first rest is then below 2^(e−7) and the rest of this holds with twice the numbers. Terms
-/// below 2^-126 are bf16 subnormals, which the matrix unit takes for zero: an absolute error below 2^-125.
+/// With |x| in [2^e, 2^(e+1)) the first rest is at most 2^(e−8) and has 16 bits, so its difference
+/// is exact; the second is at most 2^(e−17) and a multiple of 2^(e−23), so the third term is all of
+/// it: three terms are x, two are x within 2^-17·|x|. Values within half a unit of f32's maximum,
+/// which would round to infinity, are cut instead: bf16 has the cut value, the first rest is then
+/// below 2^(e−7) and the rest of this holds with twice the numbers. Terms below 2^-126 are bf16
+/// subnormals, which the matrix unit takes for zero: an absolute error below 2^-125.
 ///
-/// An infinity or NaN goes to the first term and the others are zero; as for [`split_f16`], an infinity may become NaN in
-/// the product, but never finite, and NaN stays NaN.
+/// An infinity or NaN goes to the first term and the others are zero; as for [`split_f16`], an
+/// infinity may become NaN in the product, but never finite, and NaN stays NaN.
 #[inline(always)]
 fn split_f32(x: f32) -> [u16; 3] {
     let finite = x.to_bits() & 0x7fff_ffff < 0x7f80_0000;
@@ -170,7 +174,8 @@ fn split_f32(x: f32) -> [u16; 3] {
 mod tests {
     use super::*;
 
-    /// The claim that the product of f16 values by bf16 passes is exact rests on this, so all codes are tried.
+    /// The claim that the product of f16 values by bf16 passes is exact rests on this, so all codes
+    /// are tried.
     #[test]
     fn every_f16_is_the_exact_sum_of_two_bf16_that_are_not_subnormal() {
         for code in 0..=u16::MAX {
@@ -191,8 +196,8 @@ mod tests {
         f32::from_bits(i)
     }
 
-    /// What [`Split`](halfstep_graph::Split) and its bounds rest on: every exponent, with the significands at which rounding turns
-    /// and some between.
+    /// What [`Split`](halfstep_graph::Split) and its bounds rest on: every exponent, with the
+    /// significands at which rounding turns and some between.
     #[test]
     fn three_bf16_terms_are_the_value_and_two_are_near_it() {
         let edges = [

@@ -1,6 +1,7 @@
-//! LHS operands that a kernel reads where they lie, because it copies one element (or pair) at a time to a whole vector and
-//! can take it from anywhere: instead of a packed panel it gets the addresses of runs of each row. A convolution's windows
-//! need no copy of each pixel for each of its taps then ("The indirect convolution algorithm", Dukhan 2019).
+//! LHS operands that a kernel reads where they lie, because it copies one element (or pair) at a
+//! time to a whole vector and can take it from anywhere: instead of a packed panel it gets the
+//! addresses of runs of each row. A convolution's windows need no copy of each pixel for each of
+//! its taps then ("The indirect convolution algorithm", Dukhan 2019).
 
 use std::ops::Range;
 
@@ -11,11 +12,12 @@ pub(super) fn is_possible(source: &Source<'_>, run: usize, k: usize) -> bool {
     source.along == Along::K && source.has_runs(run, k)
 }
 
-/// Writes the addresses of runs of `RUN` columns in panels of `ROWS` rows, `to[panel][run][row]`, each panel in the room that
-/// it would take packed. Rows beyond the operand, and windows beyond an image, read `zeros`.
+/// Writes the addresses of runs of `RUN` columns in panels of `ROWS` rows, `to[panel][run][row]`,
+/// each panel in the room that it would take packed. Rows beyond the operand, and windows beyond an
+/// image, read `zeros`.
 ///
-/// `data` is the operand's, of which [`is_possible`] is true; `k` begins at a run and has whole ones; `to` has room for whole
-/// panels.
+/// `data` is the operand's, of which [`is_possible`] is true; `k` begins at a run and has whole
+/// ones; `to` has room for whole panels.
 #[inline(always)]
 pub(super) fn addresses<T, const ROWS: usize, const RUN: usize>(
     source: &Source<'_>,
@@ -43,8 +45,8 @@ pub(super) fn addresses<T, const ROWS: usize, const RUN: usize>(
             for (row, line) in lines.iter().enumerate() {
                 let start = line.and_then(|line| source.adjacent(line, position, RUN));
                 let elements = start.map_or(&zeros[..], |start| &data[start..start + RUN]);
-                // SAFETY: a panel has room for ROWS · k elements, so for ROWS · runs addresses, and is aligned, as
-                // asserted for the first: panels are whole cache lines apart.
+                // SAFETY: a panel has room for ROWS · k elements, so for ROWS · runs addresses, and
+                // is aligned, as asserted for the first: panels are whole cache lines apart.
                 unsafe { table.add(run * ROWS + row).write(elements.as_ptr()) };
             }
         }

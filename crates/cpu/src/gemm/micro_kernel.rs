@@ -10,7 +10,8 @@ use crate::isa::Kernel;
 /// How one instruction set packs blocks and multiplies packed panels.
 ///
 /// # Safety
-/// Whoever makes a value of an implementing type has checked that the processor runs its instructions.
+/// Whoever makes a value of an implementing type has checked that the processor runs its
+/// instructions.
 pub(crate) unsafe trait MicroKernel: Copy + Sync {
     /// What packed panels are made of.
     type Unit: Copy + Send + Sync;
@@ -22,12 +23,13 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     const STEP: usize;
     /// Packed units per element.
     const PARTS: usize;
-    /// The longest k block: accumulators go to memory between blocks. It decides the order of summation.
+    /// The longest k block: accumulators go to memory between blocks. It decides the order of
+    /// summation.
     const KC: usize;
     /// Rows of A packed at a time; whole panels.
     const MC: usize;
-    /// Units of packed B that should stay in the second-level cache while a thread walks down the rows; 0 where
-    /// only the panel in use matters, because it lies in the first-level cache.
+    /// Units of packed B that should stay in the second-level cache while a thread walks down the
+    /// rows; 0 where only the panel in use matters, because it lies in the first-level cache.
     const RESIDENT_B: usize = 0;
     /// Whether [`MicroKernel::tile_between`] can do other work between its steps.
     const BETWEEN: bool = false;
@@ -38,8 +40,8 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     fn for_left(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize) -> Self {
         self
     }
-    /// Packs rows `outer` and columns `k` of A into panels of [`MicroKernel::MR`]; or writes there what [`MicroKernel::tile`] takes instead,
-    /// such as where the rows lie.
+    /// Packs rows `outer` and columns `k` of A into panels of [`MicroKernel::MR`]; or writes there
+    /// what [`MicroKernel::tile`] takes instead, such as where the rows lie.
     fn pack_a(
         self,
         a: &Source<'_>,
@@ -63,9 +65,9 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps).
     ///
     /// # Safety
-    /// `a` and `b` point to panels of `k` packed k as this micro-kernel packs them, `acc` to MR·NR f32, each aligned
-    /// to 64 bytes; [`MicroKernel::prepare`] has run on this thread; the call is made from code compiled for the
-    /// micro-kernel's instruction set ([`MicroKernel::enter`]).
+    /// `a` and `b` point to panels of `k` packed k as this micro-kernel packs them, `acc` to MR·NR
+    /// f32, each aligned to 64 bytes; [`MicroKernel::prepare`] has run on this thread; the call is
+    /// made from code compiled for the micro-kernel's instruction set ([`MicroKernel::enter`]).
     unsafe fn tile(self, k: usize, a: *const Self::Unit, b: *const Self::Unit, acc: *mut f32, add: bool);
 
     /// [`MicroKernel::tile`], calling `between` after each step where [`MicroKernel::BETWEEN`].
@@ -87,8 +89,9 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     }
 }
 
-/// A micro-kernel of tiles as an object, for code that packs and multiplies blocks of its own and is compiled once for all
-/// schemes. Panels have 32 outer indices and steps 32 k; see [`pack`] for their layout.
+/// A micro-kernel of tiles as an object, for code that packs and multiplies blocks of its own and
+/// is compiled once for all schemes. Panels have 32 outer indices and steps 32 k; see [`pack`] for
+/// their layout.
 pub(crate) trait TileUnit: Sync {
     /// Planes of an operand.
     fn planes(&self) -> usize;
@@ -98,12 +101,12 @@ pub(crate) trait TileUnit: Sync {
     fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
     /// Packs an RHS: rows `k` and columns `outer`.
     fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
-    /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row` elements apart, over
-    /// `steps` steps.
+    /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row`
+    /// elements apart, over `steps` steps.
     ///
     /// # Safety
-    /// `a` and `b` point to that many steps of packed panels and `c` to such rows; [`TileUnit::prepare`] has run on this
-    /// thread.
+    /// `a` and `b` point to that many steps of packed panels and `c` to such rows;
+    /// [`TileUnit::prepare`] has run on this thread.
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool);
 }
 
@@ -112,8 +115,8 @@ pub(crate) fn panel_units<M: MicroKernel>(width: usize, k: usize) -> usize {
     width * k.next_multiple_of(M::STEP) * M::PARTS
 }
 
-/// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do. Returns the number of
-/// operations.
+/// Multiplies panels that stay in the first-level cache: the most that the micro-kernel can do.
+/// Returns the number of operations.
 pub(crate) fn peak<M: MicroKernel>(micro_kernel: M) -> f64 {
     const K: usize = 256;
     const TIMES: usize = 4000;
@@ -144,8 +147,8 @@ impl<M: MicroKernel> Kernel for Peak<M> {
     #[inline(always)]
     fn run(self) {
         let [a, b, acc] = self.at;
-        // SAFETY: three regions of the scratch memory that `peak` took, each a multiple of 64 bytes long; the values in
-        // them, whatever they are, change neither the work nor its time.
+        // SAFETY: three regions of the scratch memory that `peak` took, each a multiple of 64 bytes
+        // long; the values in them, whatever they are, change neither the work nor its time.
         unsafe { self.micro_kernel.tile(self.k, a.cast(), b.cast(), acc.cast(), true) }
     }
 }

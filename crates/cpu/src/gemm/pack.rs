@@ -1,7 +1,9 @@
-//! Packing: a block of an operand rearranged into the order in which a micro-kernel reads it, converted on the way.
+//! Packing: a block of an operand rearranged into the order in which a micro-kernel reads it,
+//! converted on the way.
 //!
-//! Rows beyond the operand and k beyond the block become zeros, so that micro-kernels know no edges. The choice of
-//! element type is made per run of elements, not per function, which keeps the code small.
+//! Rows beyond the operand and k beyond the block become zeros, so that micro-kernels know no
+//! edges. The choice of element type is made per run of elements, not per function, which keeps the
+//! code small.
 
 use std::ops::Range;
 
@@ -16,7 +18,8 @@ use super::transpose::{STAGE, columns_to_rows};
 /// Lines decoded at a time.
 const LINES: usize = 32;
 
-/// Elements loaded at a time where panels are filled across lines: about two cache lines of 16-bit codes.
+/// Elements loaded at a time where panels are filled across lines: about two cache lines of 16-bit
+/// codes.
 const RUN: usize = 128;
 
 /// Lines that are fetched ahead of their use.
@@ -28,7 +31,8 @@ const PAIR_STEPS: usize = 2;
 /// k per tile instruction.
 pub(crate) const TILE_STEP: usize = 32;
 
-/// Packs outer × k as f32 panels of `W` outer indices: `to[panel][k][r]`, each panel `W · k.len()` long.
+/// Packs outer × k as f32 panels of `W` outer indices: `to[panel][k][r]`, each panel `W · k.len()`
+/// long.
 ///
 /// `to` has one panel for every `W` outer indices begun.
 #[inline(always)]
@@ -49,7 +53,8 @@ pub(crate) fn panels_f32<const W: usize>(
 #[inline(always)]
 fn load(source: &Source<'_>, compute: ProductFormat, line: Line, position: Position, to: &mut [f32]) {
     match (source.data, compute) {
-        // Without tiles a split product is an f32 product, which is more accurate and takes a third or a sixth of the work.
+        // Without tiles a split product is an f32 product, which is more accurate and takes a third
+        // or a sixth of the work.
         (Data::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
             load_as::<F32>(source, d, line, position, to)
         }
@@ -187,7 +192,8 @@ fn prefetch(source: &Source<'_>, line: Line, position: Position, len: usize) {
 #[inline(always)]
 fn as_pairs(codes: &mut [u16; 1024]) -> &mut [u32; 512] {
     assert!(codes.as_ptr().cast::<u32>().is_aligned());
-    // SAFETY: the same 2048 bytes, aligned for u32 as just checked, and any bits are valid in either.
+    // SAFETY: the same 2048 bytes, aligned for u32 as just checked, and any bits are valid in
+    // either.
     unsafe { &mut *codes.as_mut_ptr().cast() }
 }
 
@@ -240,7 +246,8 @@ macro_rules! with_planes {
     };
 }
 
-/// Packs A for the tiles of a scheme: `to[panel][step][plane][tile][row][k]` with 2 tiles of 16 rows and 32 k.
+/// Packs A for the tiles of a scheme: `to[panel][step][plane][tile][row][k]` with 2 tiles of 16
+/// rows and 32 k.
 ///
 /// `to` is aligned to a cache line, and has room for the panels begun and for whole steps.
 #[inline(always)]
@@ -251,7 +258,8 @@ pub(crate) fn tiles_a<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Ra
     }
 }
 
-/// Packs B likewise: `to[panel][step][plane][tile][k / 2][column][k % 2]` with 2 tiles of 16 columns and 32 k.
+/// Packs B likewise: `to[panel][step][plane][tile][k / 2][column][k % 2]` with 2 tiles of 16
+/// columns and 32 k.
 #[inline(always)]
 pub(crate) fn tiles_b<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
     match source.along {
@@ -260,8 +268,8 @@ pub(crate) fn tiles_b<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Ra
     }
 }
 
-/// Walks `len` elements of a line in runs of 32, which begin at `positions`, calling `emit(run, plane, bf16 codes)`; zeros
-/// after `len` and where there is no line.
+/// Walks `len` elements of a line in runs of 32, which begin at `positions`, calling
+/// `emit(run, plane, bf16 codes)`; zeros after `len` and where there is no line.
 #[inline(always)]
 fn thirty_twos<S: Scheme, const PLANES: usize>(
     source: &Source<'_>,

@@ -1,5 +1,5 @@
-//! How products of tiles make one product of matrices: which planes operands are packed into, and which pairs of planes
-//! are multiplied.
+//! How products of tiles make one product of matrices: which planes operands are packed into, and
+//! which pairs of planes are multiplied.
 
 use halfstep_graph::Split;
 
@@ -24,12 +24,12 @@ pub(crate) trait Scheme: Copy + Send + Sync + 'static {
     const PLANES: usize;
     /// Planes of A and B that are multiplied in a step, in order.
     ///
-    /// The sum already holds the steps before, so within a step the order decides nothing about the bound. It is chosen
-    /// so that from one pass to the next only one operand changes, which saves loads, and so that the pass that may
-    /// overflow comes last where that is free.
+    /// The sum already holds the steps before, so within a step the order decides nothing about the
+    /// bound. It is chosen so that from one pass to the next only one operand changes, which saves
+    /// loads, and so that the pass that may overflow comes last where that is free.
     const PASSES: &'static [(usize, usize)];
-    /// The longest k block: a panel of 32 columns of B then has about 40 KB, the size at which streaming it through the
-    /// first-level cache was measured to be fastest.
+    /// The longest k block: a panel of 32 columns of B then has about 40 KB, the size at which
+    /// streaming it through the first-level cache was measured to be fastest.
     const KC: usize = 640 / Self::PLANES / 32 * 32;
 }
 
@@ -84,7 +84,8 @@ impl Scheme for Bf16x6 {
     const PASSES: &'static [(usize, usize)] = &[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)];
 }
 
-/// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take f16; f32 has none.
+/// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take
+/// f16; f32 has none.
 macro_rules! with_scheme {
     ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {{
         use $crate::gemm::ProductFormat;

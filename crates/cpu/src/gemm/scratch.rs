@@ -13,8 +13,8 @@ const LINE: usize = 64;
 #[repr(align(64))]
 struct Line;
 
-/// Working memory for kernels. It grows to the largest need it has met and is never given back before the end, so a
-/// step that was run once allocates nothing the second time.
+/// Working memory for kernels. It grows to the largest need it has met and is never given back
+/// before the end, so a step that was run once allocates nothing the second time.
 #[derive(Default)]
 pub struct Scratch {
     /// None while empty.
@@ -32,7 +32,8 @@ impl Scratch {
         self.memory.as_ref().map_or(0, Region::bytes)
     }
 
-    /// Grows to at least `bytes` bytes; does nothing where there is enough. The content has no meaning afterwards.
+    /// Grows to at least `bytes` bytes; does nothing where there is enough. The content has no
+    /// meaning afterwards.
     pub fn reserve(&mut self, bytes: usize) {
         if bytes <= self.bytes() {
             return;

@@ -1,5 +1,5 @@
-//! For tests: the packing, blocking and storing of AMX with the tile instructions in plain Rust, so that all but the
-//! instructions themselves is tested on processors without them.
+//! For tests: the packing, blocking and storing of AMX with the tile instructions in plain Rust, so
+//! that all but the instructions themselves is tested on processors without them.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -41,8 +41,9 @@ fn decode(format: TileFormat, codes: &[u16]) -> [f32; 1024] {
     values
 }
 
-/// C += A·B for one step of 32 k, by `tdpbf16ps` or `tdpfp16ps` (Intel's manual): even and odd k in two chains of multiply-adds,
-/// added at the end; subnormal results are zero. Rows of C are `c_row` apart.
+/// C += A·B for one step of 32 k, by `tdpbf16ps` or `tdpfp16ps` (Intel's manual): even and odd k in
+/// two chains of multiply-adds, added at the end; subnormal results are zero. Rows of C are `c_row`
+/// apart.
 #[inline(always)]
 fn step<S: Scheme>(a: &[u16], b: &[u16], c: *mut f32, c_row: usize) {
     for &(plane_a, plane_b) in S::PASSES {

@@ -15,7 +15,8 @@ pub(crate) enum Destination {
 pub(crate) enum OutRows {
     /// `i · stride`.
     Strided(usize),
-    /// `i` as a number of three digits with extents (any, `extents[0]`, `extents[1]`), each digit with a stride.
+    /// `i` as a number of three digits with extents (any, `extents[0]`, `extents[1]`), each digit
+    /// with a stride.
     Digits { extents: [usize; 2], strides: [usize; 3] },
 }
 
@@ -30,8 +31,8 @@ pub(crate) struct Sink<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-// SAFETY: the pointer comes from an exclusive borrow that outlives the computation, and every element is written by
-// exactly one thread.
+// SAFETY: the pointer comes from an exclusive borrow that outlives the computation, and every
+// element is written by exactly one thread.
 unsafe impl Sync for Sink<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Sink<'_> {}
@@ -94,12 +95,12 @@ impl Sink<'_> {
             }
     }
 
-    /// Writes the first `rows` rows and `columns` columns of a block of sums with row length `nr` to
-    /// (`row0`, `column0`) and on.
+    /// Writes the first `rows` rows and `columns` columns of a block of sums with row length `nr`
+    /// to (`row0`, `column0`) and on.
     ///
     /// # Safety
-    /// `acc` points to `rows · nr` values with `columns ≤ nr`; the block lies inside the output; nobody else reads or writes
-    /// it meanwhile.
+    /// `acc` points to `rows · nr` values with `columns ≤ nr`; the block lies inside the output;
+    /// nobody else reads or writes it meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn store(
         &self,

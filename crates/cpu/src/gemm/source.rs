@@ -1,7 +1,9 @@
-//! Where an operand's elements lie: strided matrices and the implicit matrices of a convolution behind one type.
+//! Where an operand's elements lie: strided matrices and the implicit matrices of a convolution
+//! behind one type.
 //!
-//! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions is walked along
-//! memory (a *position*), the other jumps (a *line*). Packing asks for runs of positions on a line.
+//! An operand is seen as *outer* × K, where outer is M for A and N for B. One of the two dimensions
+//! is walked along memory (a *position*), the other jumps (a *line*). Packing asks for runs of
+//! positions on a line.
 
 use halfstep_float::{Format, codes8_to_bf16};
 
@@ -50,16 +52,16 @@ pub(crate) enum Along {
 pub(crate) enum Gather {
     /// Element = line · `line` + position · `position`.
     Strided { line: usize, position: usize },
-    /// A line index is a number of three digits with extents (any, `extents[0]`, `extents[1]`), each digit with a
-    /// stride; positions are adjacent.
+    /// A line index is a number of three digits with extents (any, `extents[0]`, `extents[1]`),
+    /// each digit with a stride; positions are adjacent.
     Digits { extents: [usize; 2], strides: [usize; 3] },
     /// Windows into an image.
     Window(Window),
 }
 
-/// Windows into a batch of images [N, H, W, C]. A line is a pixel (n, y, x) of a grid, a position is a tap and a
-/// channel (ty, tx, c); the element is that of image row `y·line_step + offset + ty·tap_step` and so for columns,
-/// or zero outside the image.
+/// Windows into a batch of images [N, H, W, C]. A line is a pixel (n, y, x) of a grid, a position
+/// is a tap and a channel (ty, tx, c); the element is that of image row
+/// `y·line_step + offset + ty·tap_step` and so for columns, or zero outside the image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     /// H and W of the image.
@@ -136,7 +138,8 @@ impl Source<'_> {
         }
     }
 
-    /// About how far in memory the line is that comes `lines` later, in elements: good enough to fetch it ahead of its use.
+    /// About how far in memory the line is that comes `lines` later, in elements: good enough to
+    /// fetch it ahead of its use.
     #[inline(always)]
     pub(crate) fn distance(&self, lines: usize) -> usize {
         match self.gather {
@@ -156,8 +159,8 @@ impl Source<'_> {
         }
     }
 
-    /// Whether each run of `len` positions that begins at a multiple of it lies in one piece or wholly outside the image,
-    /// for `positions` in all.
+    /// Whether each run of `len` positions that begins at a multiple of it lies in one piece or
+    /// wholly outside the image, for `positions` in all.
     pub(crate) fn has_runs(&self, len: usize, positions: usize) -> bool {
         positions.is_multiple_of(len)
             && match self.gather {
@@ -168,7 +171,8 @@ impl Source<'_> {
     }
 
     /// Copies `to.len()` elements from `position` on, zero where the window leaves the image.
-    // Copies need no target features, and this is called from many places: one body keeps the build short.
+    // Copies need no target features, and this is called from many places: one body keeps the build
+    // short.
     #[inline(never)]
     pub(crate) fn fetch<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
         match self.gather {
@@ -250,7 +254,8 @@ impl Window {
         }
     }
 
-    /// Row of taps by row of taps: each is one run of the image row, with zeros where it reaches over the edges.
+    /// Row of taps by row of taps: each is one run of the image row, with zeros where it reaches
+    /// over the edges.
     fn fetch_rows<T: Copy + Default>(&self, data: &[T], line: Line, position: Position, to: &mut [T]) {
         let row = (self.image[1] * self.channels) as isize;
         let mut start = (line.x + position.tap_x as isize) * self.channels as isize + position.index as isize;

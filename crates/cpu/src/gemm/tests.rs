@@ -140,13 +140,14 @@ impl Unit {
     }
 }
 
-/// What a kernel may differ by from the exact value `exact` of a sum of `k` products (and up to two more terms)
-/// whose magnitudes add up to `magnitude`, stored as `out`.
+/// What a kernel may differ by from the exact value `exact` of a sum of `k` products (and up to two
+/// more terms) whose magnitudes add up to `magnitude`, stored as `out`.
 ///
-/// γ_n·Σ|terms| with n = k + 2 for the sum and the two additions of the epilogue, as many times the products as tiles take
-/// passes; what a split leaves out ([`Split::bound`]), whose products of terms add up to at most (1 + 2^-7)² times the
-/// magnitude; half an ulp of the output. Underflow: half the smallest f32 for every product, or on tiles of bf16 2^-126 for
-/// each product and each sum of each pass and for each term of an operand, times the other operand.
+/// γ_n·Σ|terms| with n = k + 2 for the sum and the two additions of the epilogue, as many times the
+/// products as tiles take passes; what a split leaves out ([`Split::bound`]), whose products of
+/// terms add up to at most (1 + 2^-7)² times the magnitude; half an ulp of the output. Underflow:
+/// half the smallest f32 for every product, or on tiles of bf16 2^-126 for each product and each
+/// sum of each pass and for each term of an operand, times the other operand.
 pub(crate) fn bound(
     unit: Unit,
     compute: ProductFormat,
@@ -429,8 +430,8 @@ fn larger_products_lie_within_the_bound() {
     check(&Case { batch: [2, 1], ..plain([250, 530, 300], ProductFormat::F16, [false, true]) });
 }
 
-/// Several strips in a job, an odd number of panels, one and several k blocks, on tiles: what the order of pending
-/// blocks and kept sums has to get right.
+/// Several strips in a job, an odd number of panels, one and several k blocks, on tiles: what the
+/// order of pending blocks and kept sums has to get right.
 #[test]
 fn tiles_with_several_strips_lie_within_the_bound() {
     for compute in COMPUTES.into_iter().filter(|&c| c != ProductFormat::F32) {
@@ -440,7 +441,8 @@ fn tiles_with_several_strips_lie_within_the_bound() {
     }
 }
 
-/// Non-finite operands give what IEEE arithmetic gives: NaN where NaN or ∞ · 0 or ∞ − ∞ takes part, else ∞.
+/// Non-finite operands give what IEEE arithmetic gives: NaN where NaN or ∞ · 0 or ∞ − ∞ takes part,
+/// else ∞.
 #[test]
 fn non_finite_values_pass_through() {
     let k = 40;
@@ -464,7 +466,8 @@ fn non_finite_values_pass_through() {
                     let mut c = Tensor::new(Format::F32, vec![0.0; 45]);
                     run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
                     let got = f64::from(c.get(2 * 9 + 4));
-                    // Products of terms keep that the result is not finite and NaN, but not infinities (see `split_f16`).
+                    // Products of terms keep that the result is not finite and NaN, but not
+                    // infinities (see `split_f16`).
                     let parts = match (compute, on.unit()) {
                         (_, Unit::Vector) => false,
                         (ProductFormat::F16, unit) => unit == Unit::Tiles,
@@ -484,8 +487,8 @@ fn non_finite_values_pass_through() {
     }
 }
 
-/// Splits take every finite f32: above bf16's maximum, where the first term would round to infinity, and down to the
-/// subnormals, where terms are flushed.
+/// Splits take every finite f32: above bf16's maximum, where the first term would round to
+/// infinity, and down to the subnormals, where terms are flushed.
 #[test]
 fn splits_take_the_whole_range() {
     let (m, n, k) = (5, 9, 40);

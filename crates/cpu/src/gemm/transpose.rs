@@ -14,8 +14,8 @@ unsafe impl Word for f32 {}
 /// Columns in the staging area of [`super::pack`].
 pub(crate) const STAGE: usize = 64;
 
-/// Writes `to[k * width + r] = stage[r][k]` for r < `width`, k < `len`; `width` is even, and `stage` has at least
-/// `width` rows rounded up to four.
+/// Writes `to[k * width + r] = stage[r][k]` for r < `width`, k < `len`; `width` is even, and
+/// `stage` has at least `width` rows rounded up to four.
 #[inline(always)]
 pub(crate) fn columns_to_rows<T: Word>(stage: &[[T; STAGE]], len: usize, width: usize, to: &mut [T]) {
     assert!(stage.len() >= width.next_multiple_of(4) && len <= STAGE && to.len() >= len * width);
@@ -52,8 +52,8 @@ fn four<T: Word>(row: &[T; STAGE], k: usize) -> [T; 4] {
 #[inline(always)]
 fn transpose4<T: Word>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
     use std::arch::x86_64::*;
-    // SAFETY: SSE2 is part of x86-64; sixteen words of 32 bits and four vectors of them have the same size, and any
-    // bits are valid in either.
+    // SAFETY: SSE2 is part of x86-64; sixteen words of 32 bits and four vectors of them have the
+    // same size, and any bits are valid in either.
     unsafe {
         let [a, b, c, d]: [__m128i; 4] = std::mem::transmute_copy(&rows);
         let (ab_low, ab_high) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));

@@ -1,7 +1,8 @@
 //! Micro-kernels of f32 multiply-adds on vectors: AVX2 and AVX-512.
 //!
-//! A column of the LHS is copied to whole vectors one element at a time, from a packed panel or, where the operand is
-//! stored in f32 and its rows run along memory, from where it lies ([`super::in_place`]).
+//! A column of the LHS is copied to whole vectors one element at a time, from a packed panel or,
+//! where the operand is stored in f32 and its rows run along memory, from where it lies
+//! ([`super::in_place`]).
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -47,8 +48,8 @@ fn addresses<const ROWS: usize>(a: &Source<'_>, outer: Range<usize>, k: Range<us
     in_place::addresses::<_, ROWS, RUN>(a, data, &ZEROS, outer, k, to);
 }
 
-/// Calls `column(b, values)` for each of `k` columns, with where that row of B is and where the column's elements are; `to` has
-/// the form of an LHS of `ROWS` rows and B rows of `COLUMNS`.
+/// Calls `column(b, values)` for each of `k` columns, with where that row of B is and where the
+/// column's elements are; `to` has the form of an LHS of `ROWS` rows and B rows of `COLUMNS`.
 ///
 /// # Safety
 /// `a` points to the LHS in `form` and `b` to packed B, both of `k` columns, whole runs in place.
@@ -183,7 +184,8 @@ unsafe fn tile_avx2(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mu
     }
 }
 
-/// AVX-512: 8 × 32, sixteen accumulators: enough to hide the latency, and the addresses of eight rows fit in registers.
+/// AVX-512: 8 × 32, sixteen accumulators: enough to hide the latency, and the addresses of eight
+/// rows fit in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(Form);
 

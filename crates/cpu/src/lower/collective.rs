@@ -1,4 +1,5 @@
-//! Sums over ranks: operands are packed into memory of their own, which travels while the program goes on.
+//! Sums over ranks: operands are packed into memory of their own, which travels while the program
+//! goes on.
 
 use halfstep_graph::DType;
 use halfstep_graph::communicator::Payload;

@@ -7,7 +7,8 @@ use crate::conv::ConvPass;
 use crate::gemm::{Extents, Operands, Packing, bytes};
 use crate::isa::Isa;
 
-/// Bytes of [`crate::gemm::Scratch`] that `step` will ask for, exactly: the same blocking decides both.
+/// Bytes of [`crate::gemm::Scratch`] that `step` will ask for, exactly: the same blocking decides
+/// both.
 pub(crate) fn scratch_bytes(graph: &Graph, step: &Group, isa: Isa, threads: usize) -> usize {
     let node = graph.node(step.root(graph));
     let chained = step.nodes.len() > 1;

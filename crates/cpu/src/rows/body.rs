@@ -6,10 +6,11 @@ use crate::isa::{Isa, Kernel, Level};
 
 /// What a body may assume of the instruction set it is compiled for.
 ///
-/// Only [`dispatch`] chooses an implementor, and it has an [`Isa`] that proves the level: that is what makes it safe
-/// for a body to use the instructions a constant here promises.
+/// Only [`dispatch`] chooses an implementor, and it has an [`Isa`] that proves the level: that is
+/// what makes it safe for a body to use the instructions a constant here promises.
 pub(crate) trait Caps: Copy + 'static {
-    /// `f32::mul_add` is one instruction. Without it the function is a slow call, and a·b + c is rounded twice instead.
+    /// `f32::mul_add` is one instruction. Without it the function is a slow call, and a·b + c is
+    /// rounded twice instead.
     const FMA: bool;
     /// AVX2 and F16C are there.
     const AVX2: bool;
@@ -47,7 +48,8 @@ impl Caps for Avx512 {
     const WIDTH: usize = 16;
 }
 
-/// A [`Kernel`] that is given its [`Caps`]. `run` and everything hot below it must be `#[inline(always)]`.
+/// A [`Kernel`] that is given its [`Caps`]. `run` and everything hot below it must be
+/// `#[inline(always)]`.
 pub(crate) trait Body {
     /// What the computation returns.
     type Output;
@@ -83,8 +85,8 @@ pub(crate) fn fma<C: Caps>(a: f32, b: f32, c: f32) -> f32 {
     if C::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// A function that is compiled once for each instruction set and called, from bodies that would all carry its loops
-/// otherwise. What follows `=` does the work and is `#[inline(always)]`.
+/// A function that is compiled once for each instruction set and called, from bodies that would all
+/// carry its loops otherwise. What follows `=` does the work and is `#[inline(always)]`.
 macro_rules! out_of_line {
     ($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),+ $(,)?) = $body:path) => {
         $(#[$attribute])*
@@ -101,7 +103,8 @@ macro_rules! out_of_line {
                     $body($($argument),+);
                 }
                 if C::AVX512 {
-                    // SAFETY: C::AVX512 says that this is compiled for a processor with these features.
+                    // SAFETY: C::AVX512 says that this is compiled for a processor with these
+                    // features.
                     return unsafe { avx512($($argument),+) };
                 }
                 if C::AVX2 {

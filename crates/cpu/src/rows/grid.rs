@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-/// Chunks enough for any number of cores we expect, few enough for arrays of partial results on the stack.
+/// Chunks enough for any number of cores we expect, few enough for arrays of partial results on the
+/// stack.
 pub(crate) const MAX_CHUNKS: usize = 256;
 
-/// A division of 0 .. len into at most [`MAX_CHUNKS`] chunks of equal size; the last may be shorter.
+/// A division of 0 .. len into at most [`MAX_CHUNKS`] chunks of equal size; the last may be
+/// shorter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
     len: usize,

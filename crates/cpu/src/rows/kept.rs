@@ -32,7 +32,8 @@ impl Kept<'_> {
         }
     }
 
-    /// An error unless there are `len` elements, and of what belongs to them as many as there should be.
+    /// An error unless there are `len` elements, and of what belongs to them as many as there
+    /// should be.
     pub(crate) fn check(&self, what: &'static str, len: usize) -> Result<(), RowError> {
         check_len(what, len, self.len())?;
         match self {
@@ -72,12 +73,14 @@ impl<'a> SharedKept<'a> {
     /// The elements of `range`, which begins at a multiple of [`DYNAMIC_BLOCK`].
     ///
     /// # Safety
-    /// No other part in use at the same time overlaps `range`, which ends at such a multiple or with the tensor.
+    /// No other part in use at the same time overlaps `range`, which ends at such a multiple or
+    /// with the tensor.
     pub unsafe fn part(&self, range: Range<usize>) -> Part<'a> {
         let first = range.start;
         debug_assert!(first.is_multiple_of(DYNAMIC_BLOCK), "parts are whole blocks");
         let blocks = first / DYNAMIC_BLOCK..range.end.div_ceil(DYNAMIC_BLOCK);
-        // SAFETY: the caller's promise, passed on; ranges of whole blocks are disjoint where ranges are.
+        // SAFETY: the caller's promise, passed on; ranges of whole blocks are disjoint where ranges
+        // are.
         let kept = unsafe {
             match self {
                 SharedKept::F32(x) => Kept::F32(x.part(range)),
@@ -103,7 +106,8 @@ pub(crate) struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The numbers of `tile`, in place or in `buffer`, to be updated. A tile is made of whole blocks.
+    /// The numbers of `tile`, in place or in `buffer`, to be updated. A tile is made of whole
+    /// blocks.
     #[inline(always)]
     pub fn load<'b>(&'b mut self, tile: Range<usize>, buffer: &'b mut [f32]) -> &'b mut [f32] {
         let buffer = &mut buffer[..tile.len()];

@@ -1,16 +1,18 @@
-//! exp, log, tanh, erf, the logistic function and the normal distribution in f32, written so that loops over them
-//! vectorise: no branches, no calls, no saturating conversion.
+//! exp, log, tanh, erf, the logistic function and the normal distribution in f32, written so that
+//! loops over them vectorise: no branches, no calls, no saturating conversion.
 //!
-//! Argument reductions follow Cephes (S. Moshier) for exp and FreeBSD's msun (`e_logf.c`) for log, whose polynomial is
-//! used as it is; the other polynomials are minimax fits made for this file (Remez exchange, coefficients rounded one
-//! after another from the lowest). The bounds stated are checked by the tests against f64.
+//! Argument reductions follow Cephes (S. Moshier) for exp and FreeBSD's msun (`e_logf.c`) for log,
+//! whose polynomial is used as it is; the other polynomials are minimax fits made for this file
+//! (Remez exchange, coefficients rounded one after another from the lowest). The bounds stated are
+//! checked by the tests against f64.
 
 #![allow(clippy::excessive_precision, reason = "coefficients are given to the digits that name one f32")]
 
 use super::Caps;
 use super::body::fma;
 
-/// 1.5·2^23: adding it rounds a small number to an integer, which the low bits of the sum then hold.
+/// 1.5·2^23: adding it rounds a small number to an integer, which the low bits of the sum then
+/// hold.
 const ROUND: f32 = 12_582_912.0;
 
 /// The smaller of x and `bound`; NaN if x is NaN. (`f32::min` would return `bound`.)
@@ -52,8 +54,8 @@ pub(crate) fn exp<C: Caps>(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
 }
 
-/// exp(x) for −87 ≤ x ≤ 88 within 2 ulp; 0 below, NaN stays NaN. A little faster than [`exp`]; for x ≤ 0 it differs
-/// only in that results below 1.7e-38 are flushed to zero.
+/// exp(x) for −87 ≤ x ≤ 88 within 2 ulp; 0 below, NaN stays NaN. A little faster than [`exp`]; for
+/// x ≤ 0 it differs only in that results below 1.7e-38 are flushed to zero.
 #[inline(always)]
 pub(crate) fn exp_normal<C: Caps>(x: f32) -> f32 {
     let inside = at_least(x, -87.0);
@@ -147,8 +149,9 @@ pub(crate) fn sigmoid<C: Caps>(x: f32) -> f32 {
 
 /// exp(−z²/2) and Φ(−z) for z ≥ 0.
 ///
-/// Φ(−z) is exp(−z²/2)·g(z), where g falls slowly and is a polynomial in 1 / (1 + 0.3 z). Nothing cancels, so the
-/// relative error stays within (4 + z²/2)·2^-23; the second term is the rounding of z².
+/// Φ(−z) is exp(−z²/2)·g(z), where g falls slowly and is a polynomial in 1 / (1 + 0.3 z). Nothing
+/// cancels, so the relative error stays within (4 + z²/2)·2^-23; the second term is the rounding of
+/// z².
 #[inline(always)]
 fn normal_tail<C: Caps>(z: f32) -> (f32, f32) {
     // Φ(−13.1) is below the smallest normal number.

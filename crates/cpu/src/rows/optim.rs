@@ -1,6 +1,7 @@
 //! Optimiser steps, each one pass over parameter, state and gradient.
 //!
-//! Formulas are those of torch's `AdamW` and `SGD`, in f32, however parameters and state are [`Kept`].
+//! Formulas are those of torch's `AdamW` and `SGD`, in f32, however parameters and state are
+//! [`Kept`].
 
 use halfstep_graph::{AdamWSpec, SgdSpec};
 
@@ -21,8 +22,8 @@ pub enum Apply {
     No,
 }
 
-/// p ← p·(1 − lr·wd); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; p ← p − lr·m̂ / (√v̂ + eps), with m̂ = m/(1−β₁ᵗ) and
-/// v̂ = v/(1−β₂ᵗ).
+/// p ← p·(1 − lr·wd); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; p ← p − lr·m̂ / (√v̂ + eps), with m̂ =
+/// m/(1−β₁ᵗ) and v̂ = v/(1−β₂ᵗ).
 #[derive(Debug)]
 pub struct AdamW<'a> {
     /// Constants.

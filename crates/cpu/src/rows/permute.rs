@@ -40,7 +40,8 @@ struct Boxes {
 }
 
 impl Boxes {
-    /// Leaves out dimensions of size 1 and merges neighbours that lie next to each other on both sides.
+    /// Leaves out dimensions of size 1 and merges neighbours that lie next to each other on both
+    /// sides.
     fn simplified(shape: &[usize], from: &[usize], to: &[usize]) -> Boxes {
         let mut b = Boxes { rank: 0, shape: [1; MAX_RANK], from: [0; MAX_RANK], to: [0; MAX_RANK] };
         for d in 0..shape.len() {
@@ -77,7 +78,8 @@ impl Boxes {
 
 /// Copies `x[x_start + …]` to `y[y_start + …]` over all combinations of coordinates.
 ///
-/// The places written must be distinct and inside `y`, those read inside `x`: the callers below see to that.
+/// The places written must be distinct and inside `y`, those read inside `x`: the callers below see
+/// to that.
 fn copy_boxes<T: Copy + Send + Sync>(
     pool: &Pool,
     b: &Boxes,
@@ -92,7 +94,8 @@ fn copy_boxes<T: Copy + Send + Sync>(
     }
     let y = SharedSlice::new(y);
     let last = b.rank - 1;
-    // The dimension along which reading is contiguous; where it is not the last, blocks of both are exchanged.
+    // The dimension along which reading is contiguous; where it is not the last, blocks of both are
+    // exchanged.
     let fast = (0..b.rank).rev().find(|&d| b.from[d] == 1).unwrap_or(last);
     if fast == last || b.to[last] != 1 {
         let (run, from_step, to_step) = (b.shape[last], b.from[last], b.to[last]);
@@ -128,8 +131,9 @@ fn copy_boxes<T: Copy + Send + Sync>(
             let (height, width) = (BLOCK.min(rows - r), BLOCK.min(cols - c));
             let from = x_start + from + r + c * b.from[last];
             let to = y_start + to + r * b.to[fast] + c;
-            // Through a small block, so that both sides are read and written in runs: with sizes that are multiples of
-            // large powers of two, columns of `x` would push each other out of the cache.
+            // Through a small block, so that both sides are read and written in runs: with sizes
+            // that are multiples of large powers of two, columns of `x` would push each other out
+            // of the cache.
             let mut buffer = [[x[from]; BLOCK]; BLOCK];
             for (j, row) in buffer[..width].iter_mut().enumerate() {
                 let at = from + j * b.from[last];
@@ -236,7 +240,8 @@ pub fn copy_into<T: Copy + Send + Sync>(
     Ok(())
 }
 
-/// Copies `x`, whose shape is `shape`, to `y` with `before` and `after` elements of `fill` along each dimension.
+/// Copies `x`, whose shape is `shape`, to `y` with `before` and `after` elements of `fill` along
+/// each dimension.
 ///
 /// # Errors
 /// If a length differs from what the shape says.

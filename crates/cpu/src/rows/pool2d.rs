@@ -1,8 +1,9 @@
 //! Maximum and average pooling of images `[N, H, W, C]`, forward and backward.
 //!
-//! The backward passes compute a band of rows of the input's gradient at a time in f32, from every window that covers
-//! them, so that overlapping windows are rounded once and bands can be shared out among threads. The largest element of
-//! a window is found again rather than stored: once where windows do not overlap.
+//! The backward passes compute a band of rows of the input's gradient at a time in f32, from every
+//! window that covers them, so that overlapping windows are rounded once and bands can be shared
+//! out among threads. The largest element of a window is found again rather than stored: once where
+//! windows do not overlap.
 
 use std::ops::Range;
 
@@ -45,7 +46,8 @@ impl PoolWindow {
     /// Height and width of the result.
     ///
     /// # Errors
-    /// If a stride or window is zero, the window does not fit, or the padding is more than half of it.
+    /// If a stride or window is zero, the window does not fit, or the padding is more than half of
+    /// it.
     pub fn out(&self) -> Result<[usize; 2], RowError> {
         let wrong = |why| Err(RowError::Shape { what: "window", why });
         let mut out = [0; 2];
@@ -241,7 +243,8 @@ impl Body for ForwardRow<'_> {
     }
 }
 
-/// The derivative of [`MaxPool`]: each window's gradient goes to its first largest element in scan order.
+/// The derivative of [`MaxPool`]: each window's gradient goes to its first largest element in scan
+/// order.
 #[derive(Debug)]
 pub struct MaxPoolBackward<'a> {
     /// Shapes.
@@ -323,7 +326,8 @@ fn backward(
             let (image, first) = (at / bands, at % bands * band);
             let rows = first..(first + band).min(window.h);
             let start = image * window.h;
-            // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at a time.
+            // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at
+            // a time.
             let (to, sums) = unsafe {
                 (
                     dx.part((start + rows.start) * row..(start + rows.end) * row),

@@ -1,6 +1,8 @@
-//! Sums, means and maxima over axes; the position of the largest element; the norm of many tensors together.
+//! Sums, means and maxima over axes; the position of the largest element; the norm of many tensors
+//! together.
 //!
-//! Sums are accumulated in f32 over short runs and in f64 across runs, in an order fixed by the shape.
+//! Sums are accumulated in f32 over short runs and in f64 across runs, in an order fixed by the
+//! shape.
 
 use std::ops::Range;
 
@@ -102,7 +104,8 @@ impl Reduce<'_> {
                 combine(isa, pool, rows, cols, 1, scratch, &[Some(SharedDst::new(y))], scale);
             }
             _ => {
-                // Rows of the last group if it is reduced, else single elements gathered with strides.
+                // Rows of the last group if it is reduced, else single elements gathered with
+                // strides.
                 let y = SharedDst::new(y);
                 let grid = Grid::rows(kept, reduced, 16 * TILE);
                 pool.for_each(grid.chunks(), &|_, chunk| {
@@ -315,7 +318,8 @@ impl ArgMax<'_> {
     /// Computes the positions.
     ///
     /// # Errors
-    /// If a length differs from what the shape says, or rows are empty or longer than an i32 counts.
+    /// If a length differs from what the shape says, or rows are empty or longer than an i32
+    /// counts.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         let ArgMax { rows, cols, x, y } = self;
         check_len("x", rows * cols, x.len())?;
@@ -444,8 +448,8 @@ impl Body for Partial<'_> {
     }
 }
 
-/// Adds the partial rows of `count` quantities in f64, in order, multiplies with `scale` and stores those that have a
-/// result. `partials` is `[groups, count, cols]`.
+/// Adds the partial rows of `count` quantities in f64, in order, multiplies with `scale` and stores
+/// those that have a result. `partials` is `[groups, count, cols]`.
 #[allow(clippy::too_many_arguments, reason = "the shape of the partial sums, and where they go")]
 pub(crate) fn combine(
     isa: Isa,

@@ -7,8 +7,9 @@ use super::storage::Dst;
 
 /// A mutable slice from which several threads take disjoint parts.
 ///
-/// The borrow of the whole slice lives as long as this value, so nobody else sees the memory. What is left to the
-/// caller is that parts in use at the same time do not overlap; that is why taking one is unsafe.
+/// The borrow of the whole slice lives as long as this value, so nobody else sees the memory. What
+/// is left to the caller is that parts in use at the same time do not overlap; that is why taking
+/// one is unsafe.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedSlice<'a, T> {
     start: *mut T,
@@ -18,7 +19,8 @@ pub(crate) struct SharedSlice<'a, T> {
 
 // SAFETY: it is a `&mut [T]` whose parts are handed out; a part may go to another thread if T may.
 unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
-// SAFETY: as above: through a shared reference one can only take parts, which the caller keeps disjoint.
+// SAFETY: as above: through a shared reference one can only take parts, which the caller keeps
+// disjoint.
 unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 
 impl<'a, T> SharedSlice<'a, T> {
@@ -36,7 +38,8 @@ impl<'a, T> SharedSlice<'a, T> {
     #[inline(always)]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part outside of its slice");
-        // SAFETY: the range lies inside a slice borrowed mutably for 'a, and the caller keeps parts disjoint.
+        // SAFETY: the range lies inside a slice borrowed mutably for 'a, and the caller keeps parts
+        // disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start) }
     }
 
@@ -53,7 +56,8 @@ impl<'a, T> SharedSlice<'a, T> {
         T: Copy,
     {
         assert!(index < self.len, "element outside of its slice");
-        // SAFETY: the element lies inside a slice borrowed mutably for 'a, and the caller keeps others away from it.
+        // SAFETY: the element lies inside a slice borrowed mutably for 'a, and the caller keeps
+        // others away from it.
         unsafe { *self.start.add(index) = value };
     }
 
@@ -67,7 +71,8 @@ impl<'a, T> SharedSlice<'a, T> {
     #[inline(always)]
     pub(crate) unsafe fn part_ref(&self, range: Range<usize>) -> &'a [T] {
         assert!(range.start <= range.end && range.end <= self.len, "part outside of its slice");
-        // SAFETY: the range lies inside a slice borrowed for 'a, and the caller keeps mutable parts away from it.
+        // SAFETY: the range lies inside a slice borrowed for 'a, and the caller keeps mutable parts
+        // away from it.
         unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.end - range.start) }
     }
 }

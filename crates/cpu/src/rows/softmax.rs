@@ -8,7 +8,8 @@ use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// y = exp(x − max x) / Σ exp(x − max x) by rows. Where x is more than 87 below the maximum, y is 0.
+/// y = exp(x − max x) / Σ exp(x − max x) by rows. Where x is more than 87 below the maximum, y
+/// is 0.
 #[derive(Debug)]
 pub struct Softmax<'a> {
     /// Number of rows.

@@ -13,8 +13,8 @@ use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// How many rows of `cols` elements lie side by side as one piece of at most [`TILE`], given that a piece takes `columns` of them
-/// of each: short rows are faster together.
+/// How many rows of `cols` elements lie side by side as one piece of at most [`TILE`], given that a
+/// piece takes `columns` of them of each: short rows are faster together.
 #[inline(always)]
 pub(crate) fn rows_together(cols: usize, columns: usize) -> usize {
     if columns == cols { (TILE / cols).max(1) } else { 1 }
@@ -210,7 +210,8 @@ impl<'a> Dst<'a> {
         }
     }
 
-    /// Has `fill` write the f32 values of elements `range`: in place, or in `buffer` and then rounded.
+    /// Has `fill` write the f32 values of elements `range`: in place, or in `buffer` and then
+    /// rounded.
     #[inline(always)]
     pub(crate) fn write<C: Caps>(
         &mut self,
@@ -279,7 +280,8 @@ fn load_f16<C: Caps>(from: &[u16], to: &mut [f32]) {
         let (from, _) = from.as_chunks::<8>();
         let (to, _) = to.as_chunks_mut::<8>();
         for (to, from) in to.iter_mut().zip(from) {
-            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays have 8 elements.
+            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays
+            // have 8 elements.
             unsafe {
                 _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())));
             }
@@ -302,7 +304,8 @@ fn store_f16<C: Caps>(from: &[f32], to: &mut [u16]) {
         let (from, _) = from.as_chunks::<8>();
         let (to, _) = to.as_chunks_mut::<8>();
         for (to, from) in to.iter_mut().zip(from) {
-            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays have 8 elements.
+            // SAFETY: C::AVX2 says that this is compiled for a processor with F16C; both arrays
+            // have 8 elements.
             unsafe {
                 let codes = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
                 _mm_storeu_si128(to.as_mut_ptr().cast(), codes);

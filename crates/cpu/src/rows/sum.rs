@@ -1,4 +1,5 @@
-//! Sums with a fixed order: the same on every instruction set but for fused multiply-add, and for any thread count.
+//! Sums with a fixed order: the same on every instruction set but for fused multiply-add, and for
+//! any thread count.
 
 use super::Caps;
 use super::body::fma;
@@ -19,8 +20,8 @@ pub(crate) fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 
     lanes[0]
 }
 
-/// Σ f(x) over at most a few thousand elements: 32 lanes, then a tree. For n elements the relative error bound is
-/// γ of n/32 + 6 additions, besides what `f` rounds.
+/// Σ f(x) over at most a few thousand elements: 32 lanes, then a tree. For n elements the relative
+/// error bound is γ of n/32 + 6 additions, besides what `f` rounds.
 #[inline(always)]
 pub(crate) fn sum_by(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];

@@ -22,7 +22,8 @@ impl View {
             return View::AS_IT_IS;
         }
         let mut stream = Stream::new(seed, Purpose::Augment, epoch, index);
-        // All draws are always made, so that switching one augmentation off leaves the others as they were.
+        // All draws are always made, so that switching one augmentation off leaves the others as
+        // they were.
         let flip = stream.below(2) == 1;
         let reach = 2 * augment.crop_padding as u32 + 1;
         let mut shift = || stream.below(reach) as isize - augment.crop_padding as isize;
@@ -30,7 +31,8 @@ impl View {
         View { flip: flip && augment.flip, up, left }
     }
 
-    /// The stored row that is seen at row `y`. Outside the image its edge goes on, so that a white background stays white.
+    /// The stored row that is seen at row `y`. Outside the image its edge goes on, so that a white
+    /// background stays white.
     pub(crate) fn row(self, y: usize, height: usize) -> usize {
         y.saturating_add_signed(self.up).min(height - 1)
     }

@@ -1,7 +1,7 @@
 //! From the bytes of a PNG or JPEG file to pixels.
 //!
-//! The decoders are used directly: the `image` crate around them needs colour management that takes longer to compile than the
-//! rest of this crate.
+//! The decoders are used directly: the `image` crate around them needs colour management that takes
+//! longer to compile than the rest of this crate.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -69,7 +69,8 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Refuses a file that ends early: some decoders fill what is missing with gray and say nothing.
+    /// Refuses a file that ends early: some decoders fill what is missing with gray and say
+    /// nothing.
     fn check_complete(self, format: Format) -> Result<(), DataError> {
         match format {
             Format::Png => self.check_png(),
@@ -77,7 +78,8 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Signature, then chunks of length, type, data, checksum; IEND is the last (PNG specification, section 5.3).
+    /// Signature, then chunks of length, type, data, checksum; IEND is the last (PNG specification,
+    /// section 5.3).
     fn check_png(self) -> Result<(), DataError> {
         let mut at = 8usize;
         loop {
@@ -93,8 +95,9 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Segments of known length up to the start of the scan (ITU-T T.81, annex B), then an end marker somewhere: cameras and
-    /// editors may add bytes after it, and a thumbnail before the scan has one of its own.
+    /// Segments of known length up to the start of the scan (ITU-T T.81, annex B), then an end
+    /// marker somewhere: cameras and editors may add bytes after it, and a thumbnail before the
+    /// scan has one of its own.
     fn check_jpeg(self) -> Result<(), DataError> {
         let mut at = 2usize;
         loop {
@@ -165,7 +168,8 @@ fn png_header(reader: &png::Reader<Cursor<&[u8]>>) -> Header {
     Header { height: height as usize, width: width as usize, channels: if gray { 1 } else { 3 } }
 }
 
-/// Decodes to gray or colour, as the file is; turned as EXIF asks, transparent pixels laid on white.
+/// Decodes to gray or colour, as the file is; turned as EXIF asks, transparent pixels laid on
+/// white.
 pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
     let file = File { bytes, path };
     let format = file.format()?;
@@ -208,14 +212,16 @@ fn on_white(pixels: &[u8], channels: usize) -> Vec<u8> {
     out
 }
 
-/// How the stored picture is to be turned: the EXIF tag 0x0112, 1 to 8 (EXIF 2.32, 4.6.4 A). Telephones write it.
+/// How the stored picture is to be turned: the EXIF tag 0x0112, 1 to 8 (EXIF 2.32, 4.6.4 A).
+/// Telephones write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Orientation(u8);
 
 impl Orientation {
     const AS_STORED: Orientation = Orientation(1);
 
-    /// Finds the tag in the first directory of the TIFF structure that EXIF data are; anything amiss counts as no tag.
+    /// Finds the tag in the first directory of the TIFF structure that EXIF data are; anything
+    /// amiss counts as no tag.
     fn of(exif: &[u8]) -> Orientation {
         Self::find(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif)).unwrap_or(Self::AS_STORED)
     }
@@ -339,7 +345,8 @@ mod tests {
         let bytes = jpeg(48, 32, &gradient, jpeg_encoder::ColorType::Luma);
         let raw = decode(&bytes, Path::new("a.jpg")).unwrap();
         assert_eq!((raw.height, raw.width, raw.channels), (32, 48, 1));
-        // At quality 95 the quantisation steps of low frequencies are at most 2 and of the highest 12 of 255.
+        // At quality 95 the quantisation steps of low frequencies are at most 2 and of the highest
+        // 12 of 255.
         assert!(raw.pixels.iter().zip(&gradient).all(|(a, b)| a.abs_diff(*b) <= 6));
         let colour = jpeg(16, 16, &[200, 30, 60].repeat(256), jpeg_encoder::ColorType::Rgb);
         let raw = decode(&colour, Path::new("a.jpg")).unwrap();
@@ -359,7 +366,8 @@ mod tests {
         let raw = || Raw { height: 2, width: 3, channels: 1, pixels: vec![1, 2, 3, 4, 5, 6] };
         let turned = |value| Orientation(value).apply(raw());
         assert_eq!(turned(3).pixels, [6, 5, 4, 3, 2, 1]);
-        // 6: the camera was held upright, the top of the scene is at the right edge of the stored rows.
+        // 6: the camera was held upright, the top of the scene is at the right edge of the stored
+        // rows.
         assert_eq!((turned(6).height, turned(6).width, turned(6).pixels), (3, 2, vec![4, 1, 5, 2, 6, 3]));
         assert_eq!(turned(8).pixels, [3, 6, 2, 5, 1, 4]);
         for (value, back) in [(2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)] {

@@ -10,7 +10,8 @@ use crate::error::DataError;
 use crate::files;
 use crate::spec::{Channels, ImageOptions};
 
-/// Endings of image formats that are not read: leaving such files out silently would change the data.
+/// Endings of image formats that are not read: leaving such files out silently would change the
+/// data.
 const OTHER_FORMATS: [&str; 10] = ["avif", "bmp", "gif", "heic", "heif", "jp2", "qoi", "tif", "tiff", "webp"];
 
 /// The image files of each class, in the order of names.
@@ -19,7 +20,8 @@ pub(crate) struct Listing {
     pub(crate) classes: BTreeMap<String, Vec<PathBuf>>,
 }
 
-/// Looks at names only. A class folder may have folders in it; hidden files and files of other kinds are passed over.
+/// Looks at names only. A class folder may have folders in it; hidden files and files of other
+/// kinds are passed over.
 pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     let mut classes = BTreeMap::new();
     for path in files::entries(root)? {
@@ -75,8 +77,8 @@ impl Listing {
         }
     }
 
-    /// Decodes all images; `class_of` turns a folder's name into a class index. All have one size and one kind of colour, by
-    /// the options or by themselves.
+    /// Decodes all images; `class_of` turns a folder's name into a class index. All have one size
+    /// and one kind of colour, by the options or by themselves.
     pub(crate) fn load(
         &self,
         options: &ImageOptions,
@@ -136,7 +138,8 @@ fn join(samples: &[(&Path, u32)], raws: Vec<Raw>) -> Result<ImageSet, DataError>
     })
 }
 
-/// `f` of every item, in order, on all processors. The error, if any, is that of the first item that has one.
+/// `f` of every item, in order, on all processors. The error, if any, is that of the first item
+/// that has one.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     f: impl Fn(&T) -> Result<R, DataError> + Sync,

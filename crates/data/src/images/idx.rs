@@ -1,4 +1,5 @@
-//! IDX files, the format of MNIST: two zero bytes, an element type, a rank, sizes as big-endian 32-bit integers, elements.
+//! IDX files, the format of MNIST: two zero bytes, an element type, a rank, sizes as big-endian
+//! 32-bit integers, elements.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -132,7 +133,8 @@ pub(crate) fn check_labels(set: &ImageSet, classes: usize, path: &Path) -> Resul
     }
 }
 
-/// One file of a folder under any of the names it may have: `train-images-idx3-ubyte`, `train-images.idx3-ubyte`, with `.gz`.
+/// One file of a folder under any of the names it may have: `train-images-idx3-ubyte`,
+/// `train-images.idx3-ubyte`, with `.gz`.
 pub(crate) fn find(folder: &Path, part: &str, content: &str) -> Option<PathBuf> {
     // Rank 4 (colour) is not in MNIST's names but follows from them.
     let ranks: &[u32] = if content == "images" { &[3, 4] } else { &[1] };

@@ -12,7 +12,8 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Gray to colour repeats the value; colour to gray takes the luminance (ITU-R BT.709), rounded.
+    /// Gray to colour repeats the value; colour to gray takes the luminance (ITU-R BT.709),
+    /// rounded.
     pub(crate) fn with_channels(self, channels: usize) -> Raw {
         let pixels = match (self.channels, channels) {
             (1, 3) => self.pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
@@ -26,7 +27,8 @@ impl Raw {
         Raw { channels, pixels, ..self }
     }
 
-    /// Bilinear, with the filter widened by the factor when shrinking (so that nothing aliases). Pixel centres are at halves.
+    /// Bilinear, with the filter widened by the factor when shrinking (so that nothing aliases).
+    /// Pixel centres are at halves.
     pub(crate) fn resized(self, height: usize, width: usize) -> Raw {
         if (height, width) == (self.height, self.width) {
             return self;
@@ -109,7 +111,8 @@ mod tests {
             let mirror = |mut raw: Raw| { raw.pixels.reverse(); raw };
             let raw = Raw { height: 1, width, channels: 1, pixels };
             let (a, b) = (mirror(raw.clone()).resized(1, to), mirror(raw.resized(1, to)));
-            // Sums of at most 40 products of f32, in another order: they may round to the neighbouring byte.
+            // Sums of at most 40 products of f32, in another order: they may round to the
+            // neighbouring byte.
             prop_assert!(a.pixels.iter().zip(&b.pixels).all(|(a, b)| a.abs_diff(*b) <= 1), "{:?} {:?}", a, b);
         }
     }
@@ -123,7 +126,8 @@ mod tests {
 
     #[test]
     fn shrinking_by_two_averages() {
-        // A checkerboard has no detail left at half size; nearest or plain bilinear sampling would keep 0 or 255.
+        // A checkerboard has no detail left at half size; nearest or plain bilinear sampling would
+        // keep 0 or 255.
         let pixels: Vec<u8> = (0..64).map(|i| if (i / 8 + i % 8) % 2 == 0 { 0 } else { 255 }).collect();
         let half = Raw { height: 8, width: 8, channels: 1, pixels }.resized(4, 4);
         assert!(half.pixels.iter().all(|&p| (100..=155).contains(&p)), "{:?}", half.pixels);

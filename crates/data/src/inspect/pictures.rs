@@ -11,7 +11,8 @@ use crate::spec::{Channels, DataSpec, ImageOptions, ImagesSpec, Limits, RandomSp
 
 /// Names of a folder of test images beside one called `train`, most telling first.
 const TEST_NAMES: [&str; 5] = ["test", "val", "valid", "validation", "dev"];
-/// Side that larger images are made smaller to: a CPU trains the reference models at this size in minutes.
+/// Side that larger images are made smaller to: a CPU trains the reference models at this size in
+/// minutes.
 const SIDE: usize = 32;
 
 pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {

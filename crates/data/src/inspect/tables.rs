@@ -70,7 +70,8 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
     Ok(Inspection { path: path.to_owned(), found, spec: DataSpec::Csv(spec), notes })
 }
 
-/// The delimiter that cuts the first lines into most cells, all into as many; and whether the first line holds names.
+/// The delimiter that cuts the first lines into most cells, all into as many; and whether the first
+/// line holds names.
 fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
     let sample: String = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).take(50).collect();
     let mut best: Option<(Cells, char)> = None;
@@ -93,7 +94,8 @@ fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
     Err(DataError::Unrecognised { path: path.to_owned(), reason })
 }
 
-/// Names are no numbers, not missing and all different. A line of texts over columns of texts is taken as names.
+/// Names are no numbers, not missing and all different. A line of texts over columns of texts is
+/// taken as names.
 fn has_header(cells: &Cells) -> bool {
     let first = &cells.rows[0].cells;
     let distinct: BTreeSet<&String> = first.iter().collect();

@@ -1,7 +1,8 @@
 //! From a table of TOML to a specification that fits together.
 //!
-//! Each key is taken out of the table by what it means. Mistakes are noted on the way, so that a key that nobody took is
-//! known when all is read: it is reported first, for it is often the misspelt name of one that seems to be missing.
+//! Each key is taken out of the table by what it means. Mistakes are noted on the way, so that a
+//! key that nobody took is known when all is read: it is reported first, for it is often the
+//! misspelt name of one that seems to be missing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +20,8 @@ use super::{
 };
 use crate::nearest::{did_you_mean, nearest};
 
-/// Greatest height or width: keeps one image of floats under a gibibyte and arithmetic on sizes far from overflow.
+/// Greatest height or width: keeps one image of floats under a gibibyte and arithmetic on sizes far
+/// from overflow.
 const MAX_SIDE: usize = 8192;
 /// Greatest window; attention is quadratic in it.
 const MAX_SEQUENCE: usize = 1 << 20;
@@ -47,7 +49,8 @@ impl DataSpec {
     /// Reads the table of a `[data]` section.
     ///
     /// # Errors
-    /// An unknown key, a value of the wrong type or out of its range, keys that do not fit together.
+    /// An unknown key, a value of the wrong type or out of its range, keys that do not fit
+    /// together.
     pub fn read(table: DeTable<'_>) -> Result<DataSpec, SpecError> {
         let mut keys = Keys::new(table);
         let Some(kind) = keys.take::<Kind>("kind") else {

@@ -10,7 +10,8 @@ use crate::spec::MissingNumbers;
 
 /// Most categories of a column that are encoded.
 pub(crate) const MAX_CATEGORIES: usize = 1000;
-/// Share of the cells that must be numbers for the others to be taken as mistakes in a column of numbers.
+/// Share of the cells that must be numbers for the others to be taken as mistakes in a column of
+/// numbers.
 const NUMERIC_SHARE: f64 = 0.95;
 
 /// How a column becomes features; fitted on the train rows.
@@ -36,14 +37,16 @@ pub enum Encoding {
         /// What to do with a missing cell; the mean becomes 0.
         missing: MissingNumbers,
     },
-    /// One feature per category, 1 where the cell is that category; a category that was never seen is all 0.
+    /// One feature per category, 1 where the cell is that category; a category that was never seen
+    /// is all 0.
     OneHot {
         /// In the order of their names.
         categories: Vec<String>,
         /// Whether missing cells were seen: then they have the last feature.
         missing: bool,
     },
-    /// One feature: the category's place in the list, standardised. A missing or unlisted cell becomes 0, the mean.
+    /// One feature: the category's place in the list, standardised. A missing or unlisted cell
+    /// becomes 0, the mean.
     Ordinal {
         /// From low to high.
         categories: Vec<String>,
@@ -62,8 +65,8 @@ pub(crate) enum Looks {
 }
 
 impl Looks {
-    /// A column is numeric if at least 95 % of its cells that are not missing read as numbers (NaN and infinities too, to be
-    /// refused with their place later), and there is one.
+    /// A column is numeric if at least 95 % of its cells that are not missing read as numbers (NaN
+    /// and infinities too, to be refused with their place later), and there is one.
     pub(crate) fn of<'a>(cells: impl Iterator<Item = &'a str>) -> Looks {
         let (mut numbers, mut present) = (0usize, 0usize);
         for cell in cells.filter(|cell| !is_missing(cell)) {
@@ -257,7 +260,8 @@ fn places<'a>(cells: &'a Cells, at: usize, rows: &'a [u32]) -> impl Iterator<Ite
     rows.iter().map(move |&row| Place { cells, row: &cells.rows[row as usize], column: &cells.header[at] })
 }
 
-/// Mean and population standard deviation in two passes; (0, 1) of nothing, and 1 for values that are all equal.
+/// Mean and population standard deviation in two passes; (0, 1) of nothing, and 1 for values that
+/// are all equal.
 fn mean_and_std(values: &[f64]) -> (f64, f64) {
     let Some(&first) = values.first() else { return (0.0, 1.0) };
     if values.iter().all(|&v| v == first) {

@@ -27,7 +27,8 @@ pub struct TableEncoder {
     columns: Vec<ColumnEncoder>,
 }
 
-/// The classes of a target column in some rows: in numeric order if all are numbers, else in the order of the names.
+/// The classes of a target column in some rows: in numeric order if all are numbers, else in the
+/// order of the names.
 pub(crate) fn classes(cells: &Cells, target: usize) -> Result<Vec<String>, DataError> {
     let mut seen = BTreeSet::new();
     for row in &cells.rows {
@@ -142,8 +143,8 @@ impl TableEncoder {
         &self.classes
     }
 
-    /// Reads a CSV file to predict from: `[rows, width]`, row-major. Columns are found by name, in any order; others, the target
-    /// among them, are not looked at.
+    /// Reads a CSV file to predict from: `[rows, width]`, row-major. Columns are found by name, in
+    /// any order; others, the target among them, are not looked at.
     ///
     /// # Errors
     /// A missing file or column, or a cell that cannot be encoded, with its line.
@@ -184,8 +185,8 @@ impl TableEncoder {
         Ok(features)
     }
 
-    /// Without a header, columns are found by their place, and a file to predict from may leave the target out: then the columns
-    /// after it move up.
+    /// Without a header, columns are found by their place, and a file to predict from may leave the
+    /// target out: then the columns after it move up.
     fn position(&self, cells: &Cells, name: &str) -> Result<usize, DataError> {
         let found = cells.header.len();
         if self.format.header || found == self.file_columns {
@@ -260,7 +261,8 @@ mod tests {
         assert_eq!(encoder.classes(), ["no", "yes"]);
         let header = ["size", "job", "age"];
         let row = |cells: [&str; 3]| encoder.row_from_record(&header, &cells).unwrap();
-        // Ages 20, 40, 60: mean 40, population variance 800/3. Sizes 0, 2, 0: mean 2/3, variance 8/9.
+        // Ages 20, 40, 60: mean 40, population variance 800/3. Sizes 0, 2, 0: mean 2/3, variance
+        // 8/9.
         let (age, low, high) = (20.0 / (800.0f64 / 3.0).sqrt(), -(0.5f64.sqrt()), 2.0f64.sqrt());
         assert_eq!(row(["large", "cook", "60"]), [age as f32, 0.0, 1.0, 0.0, high as f32]);
         assert_eq!(row(["small", "?", "NA"]), [0.0, 0.0, 0.0, 1.0, low as f32]);

@@ -11,7 +11,8 @@ const MOST_VALUES: usize = 20;
 pub struct GroupLabels {
     /// The column.
     pub column: String,
-    /// `[N]`: the cell of each row; of a column of many numbers, the quarter of the train rows it lies in; `(missing)`.
+    /// `[N]`: the cell of each row; of a column of many numbers, the quarter of the train rows it
+    /// lies in; `(missing)`.
     pub values: Vec<String>,
 }
 
@@ -54,8 +55,8 @@ impl Grouping {
     }
 }
 
-/// The three quartiles of more than [`MOST_VALUES`] different numbers: the smallest with a quarter, half and three quarters
-/// of the numbers at or below them.
+/// The three quartiles of more than [`MOST_VALUES`] different numbers: the smallest with a quarter,
+/// half and three quarters of the numbers at or below them.
 fn quartiles(mut numbers: Vec<f64>) -> Option<[f64; 3]> {
     numbers.sort_by(f64::total_cmp);
     let mut different = numbers.clone();

@@ -44,7 +44,8 @@ pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells,
         let record =
             record.map_err(|e| DataError::BadCsv { path: path.to_owned(), reason: e.to_string() })?;
         let line = record.position().map_or(0, |start| {
-            // The parser counts blank lines, and the second half of a CR LF, to the record after them.
+            // The parser counts blank lines, and the second half of a CR LF, to the record after
+            // them.
             let before =
                 text.as_bytes()[start.byte() as usize..].iter().take_while(|b| matches!(b, b'\r' | b'\n'));
             start.line() + before.filter(|&&b| b == b'\n').count() as u64

@@ -10,7 +10,8 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::DataError;
 
-/// Text is encoded in pieces of about this many bytes, so that a long one does not need many times its size in memory.
+/// Text is encoded in pieces of about this many bytes, so that a long one does not need many times
+/// its size in memory.
 const PIECE: usize = 1 << 16;
 
 /// A trained byte-pair tokeniser. Every text can be encoded, as the 256 bytes are among its tokens.
@@ -61,7 +62,8 @@ impl From<Bpe> for Stored {
 }
 
 impl Bpe {
-    /// Learns at most `vocab_size` tokens, the 256 bytes included. Words are parted as GPT-2 does; a pair must occur twice.
+    /// Learns at most `vocab_size` tokens, the 256 bytes included. Words are parted as GPT-2 does;
+    /// a pair must occur twice.
     pub(crate) fn train(text: &str, vocab_size: usize) -> Result<Self, DataError> {
         let bytes = ByteLevel::new(false, true, true);
         let mut tokenizer = Tokenizer::new(ModelWrapper::BPE(BPE::default()));
@@ -96,8 +98,8 @@ impl Bpe {
     }
 }
 
-/// Pieces that start after a line end between two characters that are not white space: there the parting into words ends a
-/// word anyway, so that the tokens do not depend on the pieces.
+/// Pieces that start after a line end between two characters that are not white space: there the
+/// parting into words ends a word anyway, so that the tokens do not depend on the pieces.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,10 +1,12 @@
-//! Stands for the byte-pair tokeniser in a program built without it: a stored one is kept but cannot be used.
+//! Stands for the byte-pair tokeniser in a program built without it: a stored one is kept but
+//! cannot be used.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// A trained byte-pair tokeniser, which this program (built without the feature `bpe`) can only pass on.
+/// A trained byte-pair tokeniser, which this program (built without the feature `bpe`) can only
+/// pass on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bpe {

@@ -1,7 +1,7 @@
 //! Logits and labels of a test set, from a file of any framework or from memory, row by row.
 //!
-//! `docs/verdict.md` is the schema. Labels and group columns are held (four bytes per sample each); logits are read in
-//! batches, so a file may be larger than memory.
+//! `docs/verdict.md` is the schema. Labels and group columns are held (four bytes per sample each);
+//! logits are read in batches, so a file may be larger than memory.
 
 mod array;
 mod error;
@@ -67,8 +67,8 @@ impl Logits {
     /// Opens a file by its ending: `.npz`, `.safetensors` or `.parquet` (feature `parquet`).
     ///
     /// # Errors
-    /// Another ending; the file cannot be read, is cut short, or is not as the schema says; labels that are no class.
-    /// That logits are numbers is checked as they are read.
+    /// Another ending; the file cannot be read, is cut short, or is not as the schema says; labels
+    /// that are no class. That logits are numbers is checked as they are read.
     pub fn open(path: &Path) -> Result<Logits, LogitsError> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
@@ -129,7 +129,8 @@ impl Logits {
         self.seed
     }
 
-    /// Reads the next `rows` rows, or what is left of them, in place of what `out` holds, and says which rows they are.
+    /// Reads the next `rows` rows, or what is left of them, in place of what `out` holds, and says
+    /// which rows they are.
     ///
     /// # Errors
     /// The file cannot be read or ends early; a logit is not a finite number.

@@ -1,4 +1,5 @@
-//! `.npz`, as `np.savez` and `np.savez_compressed` write it: arrays `logits`, `labels`, `group_…` and `seed`.
+//! `.npz`, as `np.savez` and `np.savez_compressed` write it: arrays `logits`, `labels`, `group_…`
+//! and `seed`.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

@@ -15,7 +15,8 @@ use crate::measures::GroupColumn;
 /// The format's own limit of its header.
 const MOST_HEADER: u64 = 100_000_000;
 
-/// The bytes of a `.safetensors` file of logits `[labels.len(), classes]` in row order, as [`super::Logits::open`] reads it.
+/// The bytes of a `.safetensors` file of logits `[labels.len(), classes]` in row order, as
+/// [`super::Logits::open`] reads it.
 ///
 /// # Errors
 /// The logits are not so many.

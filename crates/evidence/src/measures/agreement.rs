@@ -28,7 +28,8 @@ pub struct AgreementValues {
     pub positive_flips: f64,
     /// Mean KL(first ‖ second) of the probabilities, in nats.
     pub kl: f64,
-    /// McNemar's exact p value of equal accuracy on these samples; it cannot see flips that balance.
+    /// McNemar's exact p value of equal accuracy on these samples; it cannot see flips that
+    /// balance.
     pub mcnemar: f64,
 }
 

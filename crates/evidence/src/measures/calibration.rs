@@ -1,4 +1,5 @@
-//! Does a confidence of 80 % mean right in 80 of 100 cases? Bins of confidence and what follows from them.
+//! Does a confidence of 80 % mean right in 80 of 100 cases? Bins of confidence and what follows
+//! from them.
 
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, Normal};
@@ -6,7 +7,8 @@ use statrs::distribution::{ContinuousCDF, Normal};
 /// Bins of equal width over [0, 1].
 pub const BINS: usize = 15;
 
-/// Sums over the samples in each bin of confidence. Bin i holds [i/15, (i+1)/15); exactly 1.0 is in the last.
+/// Sums over the samples in each bin of confidence. Bin i holds [i/15, (i+1)/15); exactly 1.0 is in
+/// the last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calibration {
     counts: [u64; BINS],
@@ -55,16 +57,17 @@ impl Calibration {
             .collect()
     }
 
-    /// Expected calibration error: the mean over samples of |accuracy − confidence| of their bin (Naeini et al. 2015,
-    /// Guo et al. 2017). 0 without samples.
+    /// Expected calibration error: the mean over samples of |accuracy − confidence| of their bin
+    /// (Naeini et al. 2015, Guo et al. 2017). 0 without samples.
     pub fn ece(&self) -> f64 {
         self.mean(|accuracy, confidence, _| (accuracy - confidence).abs())
     }
 
-    /// ECE less its expected excess: twice the ECE minus what it would be on average if the accuracy of each bin were drawn
-    /// anew from N(accuracy, accuracy (1 − accuracy) / n) (Kumar, Liang and Ma, arXiv 1909.10155, and their library's
-    /// `normal_debiased_ce` for p = 1; they draw, here the mean of the folded normal is used). It can fall below zero; then
-    /// nothing speaks against perfect calibration.
+    /// ECE less its expected excess: twice the ECE minus what it would be on average if the
+    /// accuracy of each bin were drawn anew from N(accuracy, accuracy (1 − accuracy) / n) (Kumar,
+    /// Liang and Ma, arXiv 1909.10155, and their library's `normal_debiased_ce` for p = 1; they
+    /// draw, here the mean of the folded normal is used). It can fall below zero; then nothing
+    /// speaks against perfect calibration.
     pub fn ece_debiased(&self) -> f64 {
         let normal = Normal::standard();
         let expected = |accuracy: f64, confidence: f64, n: f64| {
@@ -107,9 +110,10 @@ mod tests {
 
     #[test]
     fn debiasing_takes_chance_away() {
-        // Perfectly calibrated at 0.5 in one bin, 16 samples, over all outcomes. The plain error is E|k/16 − 1/2|. With
-        // normal accuracies |Z|σ the debiased one has mean (2 E|Z| − E|Z + Z'|)σ = (2 − √2) E|Z| σ: it takes away 41 % of
-        // the excess, as l1 allows. The binomial is that normal up to terms of 1/16.
+        // Perfectly calibrated at 0.5 in one bin, 16 samples, over all outcomes. The plain error is
+        // E|k/16 − 1/2|. With normal accuracies |Z|σ the debiased one has mean (2 E|Z| − E|Z +
+        // Z'|)σ = (2 − √2) E|Z| σ: it takes away 41 % of the excess, as l1 allows. The binomial is
+        // that normal up to terms of 1/16.
         let (mut plain, mut debiased) = (0.0, 0.0);
         for bits in 0..1u32 << 16 {
             let right = bits.count_ones();

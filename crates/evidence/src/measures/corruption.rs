@@ -1,4 +1,5 @@
-//! Spoilt images at five severities, and the mean corruption error (Hendrycks and Dietterich, arXiv 1903.12261).
+//! Spoilt images at five severities, and the mean corruption error (Hendrycks and Dietterich, arXiv
+//! 1903.12261).
 
 use serde::Serialize;
 
@@ -13,7 +14,8 @@ pub const SEVERITIES: usize = 5;
 pub enum Corruption {
     /// Gaussian noise is added, of the standard deviations of ImageNet-C.
     Noise,
-    /// A Gaussian blur, of the standard deviations of CIFAR-10-C (for 32 pixels; in proportion to the shorter side).
+    /// A Gaussian blur, of the standard deviations of CIFAR-10-C (for 32 pixels; in proportion to
+    /// the shorter side).
     Blur,
     /// The distance from the channel's mean is multiplied, by the factors of ImageNet-C.
     Contrast,
@@ -74,7 +76,8 @@ impl Corruption {
         }
     }
 
-    /// Spoils an image at a severity from 1 to 5. `sample` keys the noise, so that every model sees the same.
+    /// Spoils an image at a severity from 1 to 5. `sample` keys the noise, so that every model sees
+    /// the same.
     ///
     /// A severity of 0 changes nothing; one above 5 is 5.
     pub fn apply(self, severity: usize, size: ImageSize, sample: u64, image: &mut [f32]) {
@@ -100,7 +103,8 @@ impl Corruption {
 
 const NOISE_SEED: u64 = 0x006e_6f69_7365;
 
-/// Gaussian filter by rows and by columns, edge pixels repeated, cut off at four standard deviations as SciPy does.
+/// Gaussian filter by rows and by columns, edge pixels repeated, cut off at four standard
+/// deviations as SciPy does.
 fn blur(sd: f64, size: ImageSize, image: &mut [f32]) {
     let radius = (4.0 * sd + 0.5) as isize;
     let weights: Vec<f64> = (-radius..=radius).map(|i| (-0.5 * (i as f64 / sd).powi(2)).exp()).collect();
@@ -110,7 +114,8 @@ fn blur(sd: f64, size: ImageSize, image: &mut [f32]) {
         [(width * channels, height, 1, width * channels), (height * channels, width, 0, channels)]
     {
         for line in 0..lines {
-            // Columns begin at each number of the first row; rows at each channel of their first pixel.
+            // Columns begin at each number of the first row; rows at each channel of their first
+            // pixel.
             let start =
                 if line_step == 1 { line } else { line / channels * width * channels + line % channels };
             let old: Vec<f64> = (0..length).map(|i| f64::from(image[start + i * step])).collect();
@@ -150,8 +155,8 @@ fn shift(down: usize, right: usize, size: ImageSize, image: &mut [f32]) {
     }
 }
 
-/// The mean corruption error of a model: over corruptions, the mean of Σ error / Σ error of the baseline, each summed over
-/// severities. 1 is the baseline's own; above, the model suffers more.
+/// The mean corruption error of a model: over corruptions, the mean of Σ error / Σ error of the
+/// baseline, each summed over severities. 1 is the baseline's own; above, the model suffers more.
 ///
 /// None without corruptions, or if the baseline makes no error under one of them.
 pub fn mean_corruption_error(errors: &[[f64; SEVERITIES]], baseline: &[[f64; SEVERITIES]]) -> Option<f64> {
@@ -162,8 +167,8 @@ pub fn mean_corruption_error(errors: &[[f64; SEVERITIES]], baseline: &[[f64; SEV
     Some(errors.iter().zip(baseline).map(|(e, b)| sum(e) / sum(b)).sum::<f64>() / errors.len() as f64)
 }
 
-/// The same of the errors beyond those on clean images: what corruption adds. None also where it adds nothing to the
-/// baseline.
+/// The same of the errors beyond those on clean images: what corruption adds. None also where it
+/// adds nothing to the baseline.
 pub fn relative_mean_corruption_error(
     (errors, clean): (&[[f64; SEVERITIES]], f64),
     (baseline, baseline_clean): (&[[f64; SEVERITIES]], f64),

@@ -2,19 +2,22 @@
 
 use serde::Serialize;
 
-/// How well a score that is high for foreign samples tells them from own ones. Foreign is the positive class.
+/// How well a score that is high for foreign samples tells them from own ones. Foreign is the
+/// positive class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Detection {
-    /// Area under the ROC curve: the chance that a foreign sample scores above an own one, ties counting half.
+    /// Area under the ROC curve: the chance that a foreign sample scores above an own one, ties
+    /// counting half.
     pub auroc: f64,
     /// Average precision: Σ (recall gained at a threshold) × (precision there).
     pub aupr: f64,
-    /// Share of own samples that are flagged at the highest threshold that flags at least 95 % of foreign ones.
+    /// Share of own samples that are flagged at the highest threshold that flags at least 95 % of
+    /// foreign ones.
     pub fpr_at_95: f64,
 }
 
-/// Measures scores. For maximum softmax pass −confidence, for energy the energy ([`super::Sample`]): both are then
-/// high for foreign samples.
+/// Measures scores. For maximum softmax pass −confidence, for energy the energy
+/// ([`super::Sample`]): both are then high for foreign samples.
 ///
 /// None if either side is empty or a score is NaN. Takes time n log n and holds all scores.
 pub fn detection(own: &[f64], foreign: &[f64]) -> Option<Detection> {

@@ -1,10 +1,11 @@
-//! Scores in a model's feature space, the input of its last layer: how far a sample is from what the model was trained on,
-//! and which training samples stand out of their class.
+//! Scores in a model's feature space, the input of its last layer: how far a sample is from what
+//! the model was trained on, and which training samples stand out of their class.
 
-/// Classes as normal distributions with means of their own and one covariance (Lee et al., arXiv 1807.03888).
+/// Classes as normal distributions with means of their own and one covariance (Lee et al., arXiv
+/// 1807.03888).
 ///
-/// The covariance gets a thousandth of its mean variance on its diagonal: features that never vary, as dead ReLUs, would
-/// make it singular.
+/// The covariance gets a thousandth of its mean variance on its diagonal: features that never vary,
+/// as dead ReLUs, would make it singular.
 #[derive(Clone, Debug)]
 pub struct Mahalanobis {
     width: usize,
@@ -18,9 +19,11 @@ pub struct Mahalanobis {
 pub const RIDGE: f64 = 1e-3;
 
 impl Mahalanobis {
-    /// Fits to features `[labels.len(), width]` of training samples. Classes without samples are left out.
+    /// Fits to features `[labels.len(), width]` of training samples. Classes without samples are
+    /// left out.
     ///
-    /// None without samples, or if a feature is not finite, or none varies. Time is n·width², space width².
+    /// None without samples, or if a feature is not finite, or none varies. Time is n·width², space
+    /// width².
     pub fn fit(features: &[f32], width: usize, labels: &[u32]) -> Option<Mahalanobis> {
         if labels.is_empty() || width == 0 || features.len() != labels.len() * width {
             return None;
@@ -63,8 +66,8 @@ impl Mahalanobis {
         Some(fitted)
     }
 
-    /// The squared distance to the nearest class; high for foreign samples. Infinite for features that are not as many as
-    /// those fitted.
+    /// The squared distance to the nearest class; high for foreign samples. Infinite for features
+    /// that are not as many as those fitted.
     pub fn score(&self, features: &[f32]) -> f64 {
         if features.len() != self.width {
             return f64::INFINITY;
@@ -85,7 +88,8 @@ impl Mahalanobis {
     }
 }
 
-/// The lower factor in place of the lower triangle of a symmetric matrix; none unless it is positive definite.
+/// The lower factor in place of the lower triangle of a symmetric matrix; none unless it is
+/// positive definite.
 fn cholesky(a: &mut [f64], n: usize) -> Option<()> {
     for i in 0..n {
         for j in 0..=i {
@@ -106,11 +110,12 @@ fn cholesky(a: &mut [f64], n: usize) -> Option<()> {
     Some(())
 }
 
-/// The spectral signature of each sample (Tran, Li and Madry, arXiv 1811.00636): within its class, the square of its
-/// centred features' component along the direction in which the class varies most. Poisoned samples score high.
+/// The spectral signature of each sample (Tran, Li and Madry, arXiv 1811.00636): within its class,
+/// the square of its centred features' component along the direction in which the class varies
+/// most. Poisoned samples score high.
 ///
-/// Features `[labels.len(), width]`; the direction comes from so many steps of the power method that a part of 10^-6 of the
-/// gap to the next one is left, at most 1000.
+/// Features `[labels.len(), width]`; the direction comes from so many steps of the power method
+/// that a part of 10^-6 of the gap to the next one is left, at most 1000.
 pub fn spectral_signatures(features: &[f32], width: usize, labels: &[u32]) -> Vec<f64> {
     let mut scores = vec![0.0; labels.len()];
     let classes = labels.iter().max().map_or(0, |&l| l + 1);

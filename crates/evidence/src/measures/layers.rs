@@ -1,4 +1,5 @@
-//! How far the values inside a model are from those of the same model computed in another precision.
+//! How far the values inside a model are from those of the same model computed in another
+//! precision.
 
 use serde::Serialize;
 
@@ -24,7 +25,8 @@ pub struct LayerDivergence {
 }
 
 impl LayerSums {
-    /// Adds a sample's outputs. Where both are all zeros they agree; where one is, relative L2 is 1 and the cosine 0.
+    /// Adds a sample's outputs. Where both are all zeros they agree; where one is, relative L2 is 1
+    /// and the cosine 0.
     pub fn push(&mut self, reference: &[f32], other: &[f32]) {
         let (mut rr, mut oo, mut ro, mut dd) = (0.0, 0.0, 0.0, 0.0);
         for (&r, &o) in reference.iter().zip(other) {

@@ -1,7 +1,9 @@
-//! What logits say of a model, in f64: accuracy, likelihood, calibration, agreement with another model, detection of
-//! foreign samples, subgroups; and the arithmetic of what is done to inputs to see how a model bears it.
+//! What logits say of a model, in f64: accuracy, likelihood, calibration, agreement with another
+//! model, detection of foreign samples, subgroups; and the arithmetic of what is done to inputs to
+//! see how a model bears it.
 //!
-//! Everything is a sum over samples ([`Quality`], [`Agreement`], [`GroupTable`]), so samples can come in batches of any size.
+//! Everything is a sum over samples ([`Quality`], [`Agreement`], [`GroupTable`]), so samples can
+//! come in batches of any size.
 
 pub mod agreement;
 pub mod attack;
@@ -48,7 +50,8 @@ pub struct QualityValues {
     pub nll: f64,
     /// exp of it.
     pub perplexity: f64,
-    /// Mean squared distance of the probabilities from the label's one-hot vector, 0 to 2 (Brier 1950).
+    /// Mean squared distance of the probabilities from the label's one-hot vector, 0 to 2 (Brier
+    /// 1950).
     pub brier: f64,
     /// Expected calibration error, 15 bins of equal width, l1 (Guo et al. 2017), 0 to 1.
     pub ece: f64,

@@ -29,10 +29,12 @@ impl Sample {
     }
 }
 
-/// Measures one row. `exps` is scratch of the row's length and leaves holding exp(logit − greatest).
+/// Measures one row. `exps` is scratch of the row's length and leaves holding exp(logit −
+/// greatest).
 ///
-/// The logits must be finite and the label one of their indices, as [`crate::logits`] checks; otherwise the numbers mean
-/// nothing. An empty row or a label out of range gives a sample that is wrong about everything.
+/// The logits must be finite and the label one of their indices, as [`crate::logits`] checks;
+/// otherwise the numbers mean nothing. An empty row or a label out of range gives a sample that is
+/// wrong about everything.
 pub fn measure(logits: &[f32], label: u32, exps: &mut [f64]) -> Sample {
     let nothing = Sample {
         predicted: u32::MAX,
@@ -71,7 +73,8 @@ pub fn measure(logits: &[f32], label: u32, exps: &mut [f64]) -> Sample {
     }
 }
 
-/// Measures one row of two models and the divergence KL(first ‖ second) of their probabilities, in nats.
+/// Measures one row of two models and the divergence KL(first ‖ second) of their probabilities, in
+/// nats.
 ///
 /// As [`measure`]; both rows have the same length, and so has `exps`.
 pub fn measure_pair(first: &[f32], second: &[f32], label: u32, exps: &mut [f64]) -> (Sample, Sample, f64) {
@@ -133,9 +136,9 @@ fn sums(exps: &[f64]) -> (f64, f64) {
 
 /// exp(x) for x ≤ 0, to a few units in the last place; below −708 it stays at exp(−708) ≈ 3e−308.
 ///
-/// Written without branches and calls, so that a loop over it runs several at a time: x = n ln 2 + r with |r| ≤ ln 2 / 2
-/// (ln 2 in two parts, Cody and Waite 1980), the Taylor polynomial of degree 13 for exp(r), whose rest is below 5e−18, and
-/// n added to the exponent.
+/// Written without branches and calls, so that a loop over it runs several at a time: x = n ln 2 +
+/// r with |r| ≤ ln 2 / 2 (ln 2 in two parts, Cody and Waite 1980), the Taylor polynomial of degree
+/// 13 for exp(r), whose rest is below 5e−18, and n added to the exponent.
 #[inline(always)]
 pub(crate) fn exp_not_above_zero(x: f64) -> f64 {
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn the_exponential_is_right_to_a_few_units() {
-        // r is right to about 1.5 u·|x| / |x| … 3 u, Horner adds about 2 u, the library's own is right to 1 u: 8 u in all.
+        // r is right to about 1.5 u·|x| / |x| … 3 u, Horner adds about 2 u, the library's own is
+        // right to 1 u: 8 u in all.
         for i in 0..100_000 {
             let x = -(i as f64) * 0.00707;
             let (ours, exact) = (exp_not_above_zero(x), x.exp());

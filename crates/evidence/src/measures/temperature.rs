@@ -12,7 +12,8 @@ pub fn stride(rows: u64, classes: usize) -> u64 {
     rows.saturating_mul(classes as u64).div_ceil(MOST_LOGITS).max(1)
 }
 
-/// The temperature T that makes softmax(logits / T) likeliest (Guo et al. 2017). Above 1 the model is overconfident.
+/// The temperature T that makes softmax(logits / T) likeliest (Guo et al. 2017). Above 1 the model
+/// is overconfident.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Temperature {
     /// T, from 0.001 to 1000; a bound means that there is no best one.
@@ -29,7 +30,8 @@ pub struct Temperature {
 const LEAST: f64 = 1e-3;
 const MOST: f64 = 1e3;
 
-/// Fits T to rows of `classes` logits: Newton's method on β = 1/T, in which the mean loss is convex, kept inside a bracket.
+/// Fits T to rows of `classes` logits: Newton's method on β = 1/T, in which the mean loss is
+/// convex, kept inside a bracket.
 ///
 /// None without rows.
 pub fn fit(logits: &[f32], labels: &[u32], classes: usize) -> Option<Temperature> {

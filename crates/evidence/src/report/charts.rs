@@ -10,8 +10,9 @@ use super::Table;
 #[error("a chart cannot be drawn: {0}")]
 pub struct DrawError(String);
 
-/// Colours of series, in order: after Okabe and Ito, distinguishable by the colour-blind; darkened or lightened where it
-/// takes that to stand out from white and from dark ground at least 3 : 1 (WCAG 2.2, 1.4.11).
+/// Colours of series, in order: after Okabe and Ito, distinguishable by the colour-blind; darkened
+/// or lightened where it takes that to stand out from white and from dark ground at least 3 : 1
+/// (WCAG 2.2, 1.4.11).
 pub const COLOURS: [RGBColor; 6] = [
     RGBColor(46, 125, 190),
     RGBColor(213, 94, 0),
@@ -182,7 +183,8 @@ impl Chart {
             ends.extend(line.last().map(|&end| (end, colour, s.name.clone())));
             chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
         }
-        // Names at the ends of the lines, moved apart where they would overlap; a dot tells which is which.
+        // Names at the ends of the lines, moved apart where they would overlap; a dot tells which
+        // is which.
         ends.sort_by(|a, b| b.0.1.total_cmp(&a.0.1));
         let right = chart.backend_coord(&(x.1, y.0)).0;
         let mut free = 8;

@@ -1,8 +1,9 @@
-//! The report: one model of it, from which the HTML file, the Markdown page and the JSON object are made, so that they cannot
-//! disagree.
+//! The report: one model of it, from which the HTML file, the Markdown page and the JSON object are
+//! made, so that they cannot disagree.
 //!
-//! The HTML file needs nothing else: no network, no script. It can be read with the keyboard alone and by screen readers
-//! (headings, landmarks, captions, a table of data beside every chart), light or dark as the reader's system is, and printed.
+//! The HTML file needs nothing else: no network, no script. It can be read with the keyboard alone
+//! and by screen readers (headings, landmarks, captions, a table of data beside every chart), light
+//! or dark as the reader's system is, and printed.
 
 mod build;
 mod charts;
@@ -123,7 +124,8 @@ impl Section {
 }
 
 impl Report {
-    /// Puts sections in before the one that tells how numbers were made, in place of those of the same name.
+    /// Puts sections in before the one that tells how numbers were made, in place of those of the
+    /// same name.
     pub fn insert(&mut self, sections: Vec<Section>) {
         self.sections.retain(|s| !sections.iter().any(|new| new.id == s.id));
         let at = self.sections.iter().position(|s| s.id == build::HOW).unwrap_or(self.sections.len());

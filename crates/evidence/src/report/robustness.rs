@@ -1,4 +1,5 @@
-//! What was measured of robustness as sections of the report: charts of corruption and of the ladder, and every table.
+//! What was measured of robustness as sections of the report: charts of corruption and of the
+//! ladder, and every table.
 
 use super::{Block, Chart, Section, Series, Table};
 use crate::measures::corruption::SEVERITIES;
@@ -35,7 +36,8 @@ pub fn robustness(r: &Robustness) -> Vec<Section> {
     all
 }
 
-/// A line per precision over x, with the band of its seeds; `of` gives (precision, value) of each model at an x.
+/// A line per precision over x, with the band of its seeds; `of` gives (precision, value) of each
+/// model at an x.
 fn lines(names: &[String], xs: &[f64], of: impl Fn(usize, &str) -> Vec<f64>) -> Vec<Series> {
     let series = |(colour, name): (usize, &String)| {
         let values: Vec<Vec<f64>> = (0..xs.len()).map(|i| of(i, name)).collect();

@@ -1,5 +1,5 @@
-//! A bias added to a matrix product or convolution becomes its third operand; added to a rescaled product of codes, it is
-//! added before the one rounding.
+//! A bias added to a matrix product or convolution becomes its third operand; added to a rescaled
+//! product of codes, it is added before the one rounding.
 
 use crate::dtype::{DType, ValueType};
 use crate::graph::{Graph, NodeId, Rewrite, ValueId};
@@ -24,7 +24,8 @@ pub fn fuse(graph: &Graph) -> Graph {
     // For each contraction whose only reader adds a bias: that reader and the bias.
     let mut bias_of: Vec<Option<(NodeId, ValueId)>> = vec![None; graph.nodes.len()];
     let mut absorbed = vec![false; graph.nodes.len()];
-    // Rescaled sums of codes whose only reader adds a bias: rounded after it, as a product with a bias is.
+    // Rescaled sums of codes whose only reader adds a bias: rounded after it, as a product with a
+    // bias is.
     let mut rounds_later = vec![false; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate() {
         let Op::Binary(Binary::Add) = node.op else { continue };

@@ -11,10 +11,11 @@ use crate::uses::Uses;
 
 /// Divides `graph` into the groups that save `target` the most memory traffic.
 ///
-/// Greedy, in topological order: an elementwise node joins the groups of its operands, the latest first, where both
-/// belong to the same phase, nothing outside would have to run in the middle of the group, it moves fewer bytes together
-/// than apart, and the target can run it. A phase is never crossed: it would keep alive from the forward to the backward
-/// phase what is cheaper to compute again.
+/// Greedy, in topological order: an elementwise node joins the groups of its operands, the latest
+/// first, where both belong to the same phase, nothing outside would have to run in the middle of
+/// the group, it moves fewer bytes together than apart, and the target can run it. A phase is never
+/// crossed: it would keep alive from the forward to the backward phase what is cheaper to compute
+/// again.
 pub fn group(graph: &Graph, target: &dyn Target) -> Groups {
     let mut pass = Grouping::new(graph);
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -89,7 +90,8 @@ impl<'a> Grouping<'a> {
         }
     }
 
-    /// Whether the anchor reads nothing that the group makes, and the group only the first of its results.
+    /// Whether the anchor reads nothing that the group makes, and the group only the first of its
+    /// results.
     fn anchor_leads(&self, group: &Group) -> bool {
         let graph = self.graph;
         let leads = |&n: &NodeId| {
@@ -111,8 +113,8 @@ impl<'a> Grouping<'a> {
             .filter(move |&c| c != class)
     }
 
-    /// Whether a path leads from one class to the other through a third: that one could run neither before nor after
-    /// the two as one.
+    /// Whether a path leads from one class to the other through a third: that one could run neither
+    /// before nor after the two as one.
     fn passes_outside(&mut self, from: usize, to: usize) -> bool {
         self.walk += 1;
         let mut open: Vec<usize> = self.successors(from).filter(|&c| c != to).collect();
@@ -127,8 +129,8 @@ impl<'a> Grouping<'a> {
         false
     }
 
-    /// The groups in an order that is topological and otherwise that of their roots: what a graph computes first, so
-    /// that it can free what it read, a program with groups computes first too.
+    /// The groups in an order that is topological and otherwise that of their roots: what a graph
+    /// computes first, so that it can free what it read, a program with groups computes first too.
     fn finish(self) -> Groups {
         let mut waits = vec![0usize; self.members.len()];
         for class in 0..self.members.len() {

@@ -5,15 +5,16 @@ use halfstep_float::Philox;
 use super::Tensor;
 use crate::op::{Binary, Unary};
 
-/// The error function, to about f64 accuracy: the Maclaurin series below 2, the continued fraction of erfc above
-/// (Abramowitz and Stegun 7.1.6 and 7.1.14).
+/// The error function, to about f64 accuracy: the Maclaurin series below 2, the continued fraction
+/// of erfc above (Abramowitz and Stegun 7.1.6 and 7.1.14).
 pub fn erf(x: f64) -> f64 {
     let a = x.abs();
     if x.is_nan() {
         return x;
     }
     if a < 2.0 {
-        // erf x = 2/√π · exp(−x²) · Σ 2ⁿ x^(2n+1) / (1·3·…·(2n+1)): all terms positive, so nothing cancels.
+        // erf x = 2/√π · exp(−x²) · Σ 2ⁿ x^(2n+1) / (1·3·…·(2n+1)): all terms positive, so nothing
+        // cancels.
         let mut term = x;
         let mut sum = x;
         for n in 1..200 {
@@ -100,7 +101,8 @@ pub(super) fn zip(x: &[&Tensor], f: impl Fn(&[f64]) -> f64) -> Tensor {
     })
 }
 
-/// The same draw as the kernels': one Philox block for four neighbours, dropped where the word is below rate · 2³².
+/// The same draw as the kernels': one Philox block for four neighbours, dropped where the word is
+/// below rate · 2³².
 pub(super) fn dropout(rate: f64, id: u32, x: &Tensor, key: &Tensor) -> Tensor {
     let word = |i: usize| key.data[i] as i64 as u32;
     let philox = Philox::with_key([word(0), word(1)]);

@@ -1,4 +1,5 @@
-//! Codes of 8 and 4 bits, by the reference conversion and straight from the definitions of the forms.
+//! Codes of 8 and 4 bits, by the reference conversion and straight from the definitions of the
+//! forms.
 
 use halfstep_float::blocks::ScaleRule;
 use halfstep_float::{Draws, E8m0, Format, Overflow, Rounding, decode, encode};
@@ -42,7 +43,8 @@ pub(super) fn quantise(q: &Quantise, x: &[&Tensor]) -> Tensor {
         }
         let (scaled, scale) = match q.blocks {
             Blocks::Nvfp4 { .. } => {
-                // e4m3 to nearest even, of amax relative to the largest code and the tensor's scale.
+                // e4m3 to nearest even, of amax relative to the largest code and the tensor's
+                // scale.
                 let wanted = largest / 6.0 / tensor_scale;
                 let code = encode(Format::E4m3, wanted.into(), Rounding::NearestEven, Overflow::Saturate);
                 let scale = decode(Format::E4m3, code) as f32;

@@ -37,7 +37,8 @@ pub(super) fn sgd(spec: &SgdSpec, x: &[&Tensor]) -> Vec<Tensor> {
     })
 }
 
-/// State after `step`, which gets weight and moments in f64, the gradient and the scalars behind it.
+/// State after `step`, which gets weight and moments in f64, the gradient and the scalars behind
+/// it.
 fn update(
     kept: Kept,
     moments: usize,

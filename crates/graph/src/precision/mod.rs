@@ -1,5 +1,5 @@
-//! Precision as a pass: a policy gives each class of operation a rule, and the pass puts every value in a storage type
-//! with a reason.
+//! Precision as a pass: a policy gives each class of operation a rule, and the pass puts every
+//! value in a storage type with a reason.
 
 mod assign;
 mod class;

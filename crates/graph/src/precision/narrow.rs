@@ -24,9 +24,9 @@ pub struct Narrow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Scaling {
-    /// One for a tensor: largest code / (2^margin · the largest magnitude of the last `history` steps), as Transformer
-    /// Engine's `DelayedScaling` has it. A magnitude that is not finite is not recorded; where all are zero the scale stays
-    /// as it was, at first 1.
+    /// One for a tensor: largest code / (2^margin · the largest magnitude of the last `history`
+    /// steps), as Transformer Engine's `DelayedScaling` has it. A magnitude that is not finite is
+    /// not recorded; where all are zero the scale stays as it was, at first 1.
     Delayed {
         /// Steps that are remembered.
         history: usize,
@@ -36,20 +36,23 @@ pub enum Scaling {
         #[serde(rename = "beyond")]
         overflow: Overflow,
     },
-    /// One for a tensor: largest code / (2^margin · its own largest magnitude); 1 where that is zero or not finite.
+    /// One for a tensor: largest code / (2^margin · its own largest magnitude); 1 where that is
+    /// zero or not finite.
     Current {
         /// Powers of two left free above the largest.
         margin: u32,
     },
-    /// A power of two for each 1 × 128 elements of activations and gradients and each 128 × 128 of weights: DeepSeek-V3's
-    /// blocks (arXiv 2412.19437, section 3.3) with Transformer Engine's scales.
+    /// A power of two for each 1 × 128 elements of activations and gradients and each 128 × 128 of
+    /// weights: DeepSeek-V3's blocks (arXiv 2412.19437, section 3.3) with Transformer Engine's
+    /// scales.
     Block128,
     /// A power of two for each 32 elements: OCP MX v1.0.
     Mx {
         /// How it comes from the largest magnitude.
         scale: ScaleRule,
     },
-    /// An e4m3 scale for each 16 elements, and an f32 one for the tensor, largest magnitude / 2688 (arXiv 2509.25149).
+    /// An e4m3 scale for each 16 elements, and an f32 one for the tensor, largest magnitude / 2688
+    /// (arXiv 2509.25149).
     Nvfp4,
 }
 
@@ -71,8 +74,8 @@ impl Narrow {
 
     /// The recipe of a policy of this name, if it is one below 16 bits.
     ///
-    /// The four-bit ones round gradients stochastically: to nearest, most small elements of a block become zero in every step
-    /// (arXiv 2509.25149).
+    /// The four-bit ones round gradients stochastically: to nearest, most small elements of a block
+    /// become zero in every step (arXiv 2509.25149).
     pub fn named(name: &str) -> Option<Narrow> {
         use Format::{E2m1, E4m3, E5m2};
         let (forward, backward, scaling) = match name {
@@ -99,12 +102,14 @@ impl Narrow {
         matches!(self.scaling, Scaling::Block128 | Scaling::Mx { .. } | Scaling::Nvfp4)
     }
 
-    /// Whether a scale is derived from the largest magnitude of a whole tensor, of which a rank sees only its part.
+    /// Whether a scale is derived from the largest magnitude of a whole tensor, of which a rank
+    /// sees only its part.
     pub fn sees_whole_tensors(&self) -> bool {
         matches!(self.scaling, Scaling::Delayed { .. } | Scaling::Current { .. } | Scaling::Nvfp4)
     }
 
-    /// The types that codes are stored in. Those of blocks are stored with their scales multiplied in.
+    /// The types that codes are stored in. Those of blocks are stored with their scales multiplied
+    /// in.
     pub(super) fn stored(&self) -> [DType; 2] {
         [self.forward, self.backward].map(|format| match (self.in_blocks(), format) {
             (false, Format::E4m3) => DType::E4m3,

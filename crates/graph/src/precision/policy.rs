@@ -12,8 +12,8 @@ use crate::state_formats::{MomentFormat, StateFormats, WeightFormat};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Operands in the policy's low format, f32 accumulation, result stored low; under a policy that splits f32 operands
-    /// instead, the split.
+    /// Operands in the policy's low format, f32 accumulation, result stored low; under a policy
+    /// that splits f32 operands instead, the split.
     Low,
     /// Computed and stored in f32.
     F32,
@@ -56,7 +56,8 @@ pub struct Policy {
     pub name: String,
     /// The format that contractions read and store; none where all storage is f32.
     pub low: Option<DType>,
-    /// How contractions quantise operands to fewer bits than `low`; none where they read `low` itself.
+    /// How contractions quantise operands to fewer bits than `low`; none where they read `low`
+    /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrow: Option<Narrow>,
     /// How contractions split f32 operands; none for policies with a low format and for `fp32`.
@@ -98,8 +99,9 @@ impl Policy {
         Policy { name: "fp32".into(), low: None, narrow: None, split: None, state, overrides: Vec::new() }
     }
 
-    /// The same policy for a model that is only read, from f32 weights as checkpoints have them. Results are the same: bf16
-    /// weights are f32 numbers too, and products round others as they read them.
+    /// The same policy for a model that is only read, from f32 weights as checkpoints have them.
+    /// Results are the same: bf16 weights are f32 numbers too, and products round others as they
+    /// read them.
     #[must_use]
     pub fn reading_f32_weights(self) -> Policy {
         Policy { state: StateFormats::default(), ..self }
@@ -123,13 +125,15 @@ impl Policy {
         Ok(Policy { name: name.to_string(), low, narrow, split, ..Policy::fp32() })
     }
 
-    /// Whether the policy can keep weights in this format: bf16 ones are for contractions that multiply in bf16, or in codes
-    /// made of it. In f32 products they would only lose digits, and f16 has not their range.
+    /// Whether the policy can keep weights in this format: bf16 ones are for contractions that
+    /// multiply in bf16, or in codes made of it. In f32 products they would only lose digits, and
+    /// f16 has not their range.
     pub fn takes(&self, weights: WeightFormat) -> bool {
         weights == WeightFormat::F32 || self.low == Some(DType::Bf16)
     }
 
-    /// The types that a program under this policy stores values in. Whole numbers are i32 under every policy.
+    /// The types that a program under this policy stores values in. Whole numbers are i32 under
+    /// every policy.
     pub fn dtypes(&self) -> BTreeSet<DType> {
         let codes = self.narrow.iter().flat_map(|narrow| narrow.stored());
         let exceptions = self.overrides.iter().filter(|o| o.rule == Rule::Bf16).map(|_| DType::Bf16);

@@ -1,4 +1,5 @@
-//! Contractions below 16 bits: the part of the pass that inserts magnitudes, scales, codes and rescaled sums.
+//! Contractions below 16 bits: the part of the pass that inserts magnitudes, scales, codes and
+//! rescaled sums.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,8 +25,8 @@ pub(super) struct Quantiser {
     narrow: Narrow,
     /// Names of the last contractions.
     heads: HashSet<String>,
-    /// Whether the program leaves state behind. If not, it is evaluated, perhaps with a gradient by its input, and tensors are
-    /// scaled by what they hold.
+    /// Whether the program leaves state behind. If not, it is evaluated, perhaps with a gradient by
+    /// its input, and tensors are scaled by what they hold.
     trains: bool,
     codes: HashMap<(ValueId, Blocks, Format), Codes>,
     names: HashSet<String>,
@@ -106,8 +107,8 @@ impl Quantiser {
         })
     }
 
-    /// A contraction of codes in the place of `node`, whose operands `inputs` are stored as `operands`; its result is of
-    /// type `storage`, or f32 for the gradient of a weight.
+    /// A contraction of codes in the place of `node`, whose operands `inputs` are stored as
+    /// `operands`; its result is of type `storage`, or f32 for the gradient of a weight.
     pub fn contraction(
         &mut self,
         rewrite: &mut Rewrite<'_>,
@@ -216,7 +217,8 @@ impl Quantiser {
         free
     }
 
-    /// The scale that is an operand of the codes of `v`, and the factor that undoes it in a sum of products.
+    /// The scale that is an operand of the codes of `v`, and the factor that undoes it in a sum of
+    /// products.
     fn scale(
         &mut self,
         g: &mut Graph,
@@ -258,8 +260,9 @@ impl Quantiser {
         }
     }
 
-    /// Adds the end of a step with delayed scaling: each magnitude enters its history, and the next scale follows from that.
-    /// Both are written also when the step is skipped, so that a scale that caused the skip recovers.
+    /// Adds the end of a step with delayed scaling: each magnitude enters its history, and the next
+    /// scale follows from that. Both are written also when the step is skipped, so that a scale
+    /// that caused the skip recovers.
     pub fn update_scales(self, g: &mut Graph) {
         let Scaling::Delayed { margin, .. } = self.narrow.scaling else { return };
         let first = g.values.len();
@@ -326,8 +329,8 @@ fn scale_of(g: &mut Graph, amax: ValueId, largest: f64, margin: u32) -> Result<V
     g.select(usable, scale, one)
 }
 
-/// The number of the draws of the value of this name: the FNV-1a hash of 32 bits (Fowler, Noll and Vo) with the highest bit
-/// set. Dropouts are numbered from 0.
+/// The number of the draws of the value of this name: the FNV-1a hash of 32 bits (Fowler, Noll and
+/// Vo) with the highest bit set. Dropouts are numbered from 0.
 pub(super) fn draws_number(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193)) | 1 << 31
 }

@@ -10,11 +10,13 @@ use crate::op::{Op, SlotId};
 use crate::reason::Reason;
 use crate::state_formats::{Kept, MomentFormat, StateFormats, WeightFormat};
 
-/// The same program with the slots of weights and moments, and the updates that write them, in the policy's formats.
+/// The same program with the slots of weights and moments, and the updates that write them, in the
+/// policy's formats.
 ///
-/// Weights are matrices and kernels of at least [`StateFormats::SMALL`] elements, trained or not, so that programs over the
-/// same slots agree; moments those of any weight of that size. The compensation of a weight and the largest magnitudes of
-/// a moment's blocks become slots of their own. An update that has been given its formats stays as it is.
+/// Weights are matrices and kernels of at least [`StateFormats::SMALL`] elements, trained or not,
+/// so that programs over the same slots agree; moments those of any weight of that size. The
+/// compensation of a weight and the largest magnitudes of a moment's blocks become slots of their
+/// own. An update that has been given its formats stays as it is.
 pub fn keep_state(graph: &Graph, policy: &Policy) -> Graph {
     let formats = policy.state;
     if formats.is_f32() {
@@ -173,8 +175,8 @@ impl Update {
     }
 }
 
-/// Begins the name of the slot that holds what rounding a weight left over; the weight's name follows. It begins with what
-/// rounding the weight's first values leaves over.
+/// Begins the name of the slot that holds what rounding a weight left over; the weight's name
+/// follows. It begins with what rounding the weight's first values leaves over.
 pub const COMPENSATION: &str = "optimiser.compensation.";
 /// Ends the name of the slot that holds the largest magnitudes of a moment's blocks.
 const ABSMAX: &str = ".absmax";

@@ -1,4 +1,5 @@
-//! Checkpoints of a run while it trains: when, written by a thread beside it, kept by policy; and the latest that is good.
+//! Checkpoints of a run while it trains: when, written by a thread beside it, kept by policy; and
+//! the latest that is good.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -62,8 +63,8 @@ struct Kept {
 
 /// Makes the checkpoints of a run in its directory.
 ///
-/// The step stands still only while its state is copied; a thread writes the copy. There is one copy at a time: if the
-/// disk is slower than the checkpoints come, training waits for it.
+/// The step stands still only while its state is copied; a thread writes the copy. There is one
+/// copy at a time: if the disk is slower than the checkpoints come, training waits for it.
 pub struct Checkpoints {
     settings: CheckpointSettings,
     log: PathBuf,
@@ -80,7 +81,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Begins to keep checkpoints in `dir`, of a new run or of one that goes on from `resume`: then those before it count.
+    /// Begins to keep checkpoints in `dir`, of a new run or of one that goes on from `resume`: then
+    /// those before it count.
     pub fn new(dir: &RunDir, settings: &CheckpointSettings, resume: Option<&Latest>) -> Checkpoints {
         let folder = dir.file(CHECKPOINTS);
         let last = resume.map(|latest| latest.state().progress.attempts);
@@ -122,7 +124,8 @@ impl Checkpoints {
         &self.log
     }
 
-    /// Whether a checkpoint is to be made after `attempts`; `evaluation` is that of this state, if there was one.
+    /// Whether a checkpoint is to be made after `attempts`; `evaluation` is that of this state, if
+    /// there was one.
     pub(crate) fn due(&mut self, attempts: u64, evaluation: Option<&EvaluationMetrics>) -> bool {
         if attempts == 0 || self.last == Some(attempts) {
             return false;
@@ -206,7 +209,8 @@ impl Checkpoints {
         }
     }
 
-    /// The writing thread is gone, which only a bug can cause: it is reported like any other failure.
+    /// The writing thread is gone, which only a bug can cause: it is reported like any other
+    /// failure.
     fn lost(&mut self, name: String) {
         let source = std::io::Error::other("the thread that writes checkpoints has ended");
         let path = self.log.with_file_name(CHECKPOINTS).join(&name);

@@ -1,5 +1,5 @@
-//! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what loss scaling did.
-//! `schema/precision-manifest.schema.json` describes it.
+//! The precision manifest of a checkpoint: in which formats it was trained and is stored, and what
+//! loss scaling did. `schema/precision-manifest.schema.json` describes it.
 
 use halfstep_graph::precision::{Compute, GradientRounding, PlanEntry, Policy};
 use halfstep_graph::{DType, MomentFormat, SlotKind, WeightFormat};
@@ -59,7 +59,8 @@ pub struct Formats {
 pub enum Rounding {
     /// To the nearest value, of two equally near ones to that with an even last digit.
     NearestEven,
-    /// Gradients that become codes, up or down by chance with an exact mean; all else to the nearest.
+    /// Gradients that become codes, up or down by chance with an exact mean; all else to the
+    /// nearest.
     Stochastic,
 }
 

@@ -1,4 +1,5 @@
-//! All of a run at one moment, copied out of the engine: what is written to a checkpoint's folder, and read from there.
+//! All of a run at one moment, copied out of the engine: what is written to a checkpoint's folder,
+//! and read from there.
 //!
 //! | file | what |
 //! |---|---|
@@ -133,14 +134,15 @@ impl Snapshot {
         Ok(Snapshot { tensors, manifest: Manifest::of(session), state, precision, history })
     }
 
-    /// Writes it as `folder/step-NNNNNN`, whole or not at all: an unfinished folder, all of it flushed to the disk, then
-    /// renamed. Returns its bytes.
+    /// Writes it as `folder/step-NNNNNN`, whole or not at all: an unfinished folder, all of it
+    /// flushed to the disk, then renamed. Returns its bytes.
     pub fn write(&self, files: &dyn Files, folder: &Path) -> io::Result<u64> {
         let name = name_of(self.state.progress.attempts);
         let unfinished = folder.join(format!("{UNFINISHED}{name}"));
         let result = self.write_to(files, folder, &unfinished, &folder.join(&name));
         if result.is_err() {
-            // The disk may be full or gone: what cannot be removed now is removed when the run goes on.
+            // The disk may be full or gone: what cannot be removed now is removed when the run goes
+            // on.
             let _ = files.remove_dir_all(&unfinished);
         }
         result
@@ -191,7 +193,8 @@ impl Snapshot {
     }
 }
 
-/// Removes the checkpoint at `path` in `folder`. It is renamed first: a folder that is half removed is no checkpoint.
+/// Removes the checkpoint at `path` in `folder`. It is renamed first: a folder that is half removed
+/// is no checkpoint.
 pub(crate) fn retire(files: &dyn Files, folder: &Path, path: &Path) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let old = folder.join(format!("{UNFINISHED}old-{name}"));

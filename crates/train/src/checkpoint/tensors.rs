@@ -1,4 +1,5 @@
-//! Writing safetensors as a stream: no copy of all tensors is made in memory. Reading is the `safetensors` crate's.
+//! Writing safetensors as a stream: no copy of all tensors is made in memory. Reading is the
+//! `safetensors` crate's.
 
 use std::io::{self, Write};
 
@@ -20,8 +21,9 @@ impl Tensor<'_> {
     }
 }
 
-/// Writes a safetensors file: the length of the header in 8 bytes (little-endian), the header in JSON padded with spaces to
-/// a multiple of 8, then the values in little-endian, without gaps. `metadata` is one key with its text.
+/// Writes a safetensors file: the length of the header in 8 bytes (little-endian), the header in
+/// JSON padded with spaces to a multiple of 8, then the values in little-endian, without gaps.
+/// `metadata` is one key with its text.
 pub(crate) fn write(out: &mut dyn Write, tensors: &[Tensor<'_>], metadata: (&str, &str)) -> io::Result<()> {
     let quoted = |text: &str| serde_json::to_string(text).map_err(io::Error::from);
     let mut header = format!("{{\"__metadata__\":{{{}:{}}}", quoted(metadata.0)?, quoted(metadata.1)?);

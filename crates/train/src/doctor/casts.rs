@@ -8,11 +8,13 @@ use super::diagnosis::{Cause, CodeCast, Finding};
 use super::observe::Observed;
 use crate::session::TrainError;
 
-/// How far beyond the room its scale leaves a tensor may reach. Under delayed scaling the largest elements of a tensor that grows
-/// saturate in every step; from here on they lose more than half of what they were.
+/// How far beyond the room its scale leaves a tensor may reach. Under delayed scaling the largest
+/// elements of a tensor that grows saturate in every step; from here on they lose more than half of
+/// what they were.
 const CLIPPED: f64 = 2.0;
 
-/// Layer and operand in the name of a cast, such as `blocks.0.qkv.input`, or `….input.2` where several products read it.
+/// Layer and operand in the name of a cast, such as `blocks.0.qkv.input`, or `….input.2` where
+/// several products read it.
 fn layer_and_operand(name: &str) -> (String, String) {
     let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     let is_role = |s: &str| matches!(s, "input" | "weight" | "gradient");
@@ -91,8 +93,8 @@ impl Doctor<'_, '_, '_> {
         Ok(Some((Some(finding), cause)))
     }
 
-    /// Why a tensor that holds these numbers does not fit its codes. None if that is as it must be: the first step of delayed
-    /// scaling has no scale that would keep small gradients.
+    /// Why a tensor that holds these numbers does not fit its codes. None if that is as it must be:
+    /// the first step of delayed scaling has no scale that would keep small gradients.
     fn why_not(
         &mut self,
         name: &str,
@@ -134,7 +136,8 @@ impl Doctor<'_, '_, '_> {
         Ok(Some(if is_wide { too_wide } else { stale }))
     }
 
-    /// The magnitudes above zero that the scale of the step was made of, as far as they are not forgotten, the latest first.
+    /// The magnitudes above zero that the scale of the step was made of, as far as they are not
+    /// forgotten, the latest first.
     fn remembered(&self, name: &str) -> Result<Vec<f64>, TrainError> {
         let history = self.session.download(&format!("{name}.amax_history"))?;
         // A step that is done has put its own magnitude in front.

@@ -1,4 +1,5 @@
-//! Finds the first value of a step that left its range, and the cause, by repeating the step in other ways.
+//! Finds the first value of a step that left its range, and the cause, by repeating the step in
+//! other ways.
 
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::{Binary, DType, Op, Phase, SlotKind, Unary, ValueId};
@@ -16,9 +17,11 @@ const WORSE: f32 = 2.0;
 /// How much larger than every other sample one must be to be suspected.
 const OUTLIER: f32 = 1e4;
 
-/// Repeats a step that changed nothing, or is yet to be done, with every value observed, and says what went wrong.
+/// Repeats a step that changed nothing, or is yet to be done, with every value observed, and says
+/// what went wrong.
 ///
-/// `scale` is the loss scale of the step. The session stays as it is; its weights must be those the step began with.
+/// `scale` is the loss scale of the step. The session stays as it is; its weights must be those the
+/// step began with.
 ///
 /// # Errors
 /// The engine has no memory for the replays; a batch of another size.
@@ -306,7 +309,8 @@ impl Doctor<'_, '_, '_> {
         })
     }
 
-    /// The largest power of two up to 1024 times below the scale that ranges in f32 allow, or 1, at which a replay is finite.
+    /// The largest power of two up to 1024 times below the scale that ranges in f32 allow, or 1, at
+    /// which a replay is finite.
     fn scale_that_fits(&mut self, low: &Observed, reference: &Observed) -> Result<Option<f64>, TrainError> {
         let counterparts = low.counterparts(reference);
         let mut fits = self.scale;
@@ -331,8 +335,8 @@ impl Doctor<'_, '_, '_> {
         Ok(None)
     }
 
-    /// A sample to blame: one whose numbers do not fit the format of `value`, a copy of the input, or without which the step
-    /// would be finite.
+    /// A sample to blame: one whose numbers do not fit the format of `value`, a copy of the input,
+    /// or without which the step would be finite.
     pub(super) fn input_beyond(
         &mut self,
         low: &Observed,
@@ -367,7 +371,8 @@ impl Doctor<'_, '_, '_> {
         Ok(Some(self.input_at(at, x[at])))
     }
 
-    /// Whether training has made things worse than they were: by the loss in f32 with the present and the first weights.
+    /// Whether training has made things worse than they were: by the loss in f32 with the present
+    /// and the first weights.
     pub(super) fn exploded(&mut self, reference: &mut Observed) -> Result<Option<Cause>, TrainError> {
         if self.session.progress().committed == 0 {
             return Ok(None);
@@ -406,8 +411,8 @@ impl Doctor<'_, '_, '_> {
         Ok(most.filter(|(_, grown)| *grown > 1.0))
     }
 
-    /// The earliest value that `value` is made of, operand by operand, in which elements are zero that are not in f32, with
-    /// their number.
+    /// The earliest value that `value` is made of, operand by operand, in which elements are zero
+    /// that are not in f32, with their number.
     fn flushed_ancestor(
         &self,
         low: &Observed,
@@ -563,7 +568,8 @@ fn constant_operand(observed: &Observed, value: ValueId, is_bad: impl Fn(f64) ->
     })
 }
 
-/// Share of the elements of gradients stored in a low format that are zero there and not in f32, 0 to 1.
+/// Share of the elements of gradients stored in a low format that are zero there and not in f32, 0
+/// to 1.
 ///
 /// The session stays as it is; call it before the step.
 ///

@@ -42,7 +42,8 @@ pub struct CodeCast {
     pub operand: String,
     /// Format of the codes, as `ml_dtypes` names it.
     pub codes: String,
-    /// What the tensor is multiplied by before it is rounded; none in blocks, each of which has a scale of its own.
+    /// What the tensor is multiplied by before it is rounded; none in blocks, each of which has a
+    /// scale of its own.
     pub scale: Option<f64>,
     /// The largest magnitude that finds room beside that scale.
     pub room: Option<f64>,
@@ -58,7 +59,8 @@ pub struct CodeCast {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Cause {
-    /// A sample of the batch is not finite, or beyond what its format or the arithmetic on it holds.
+    /// A sample of the batch is not finite, or beyond what its format or the arithmetic on it
+    /// holds.
     BadInput {
         /// Its place in the batch.
         sample: usize,

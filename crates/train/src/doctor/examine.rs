@@ -16,7 +16,8 @@ use crate::train_loop::RunError;
 pub struct Examination {
     /// What is wrong with the last step, if anything is.
     pub diagnosis: Diagnosis,
-    /// The range that every value of that step would take in f32, beside the format it is stored in.
+    /// The range that every value of that step would take in f32, beside the format it is stored
+    /// in.
     pub sample: Sample,
     /// Steps tried before it.
     pub steps: u64,
@@ -25,9 +26,10 @@ pub struct Examination {
 }
 
 impl Experiment {
-    /// Trains as [`Experiment::run`] does, bit for bit, from the first step or a checkpoint, until as many steps in a row are
-    /// skipped as the recipe's `[doctor]` says, the run diverges, or `steps` more are done; then repeats the last step with
-    /// every value observed. `progress` is called after each attempt, and ends it early by false.
+    /// Trains as [`Experiment::run`] does, bit for bit, from the first step or a checkpoint, until
+    /// as many steps in a row are skipped as the recipe's `[doctor]` says, the run diverges, or
+    /// `steps` more are done; then repeats the last step with every value observed. `progress` is
+    /// called after each attempt, and ends it early by false.
     ///
     /// # Errors
     /// The data cannot be drawn; the engine fails; the checkpoint does not fit.

@@ -1,8 +1,9 @@
-//! The numerics doctor: a step is repeated with every value observed, to say which value broke and why.
+//! The numerics doctor: a step is repeated with every value observed, to say which value broke and
+//! why.
 //!
-//! [`Observed`] is the step's own program with every value readable; [`diagnose`] compares it with the same step in f32, at
-//! another loss scale and with the first weights, and names the cause by what those replays show; [`Sample`] counts what
-//! range each value takes.
+//! [`Observed`] is the step's own program with every value readable; [`diagnose`] compares it with
+//! the same step in f32, at another loss scale and with the first weights, and names the cause by
+//! what those replays show; [`Sample`] counts what range each value takes.
 
 mod casts;
 mod diagnose;

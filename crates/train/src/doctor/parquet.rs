@@ -34,8 +34,8 @@ const SCHEMA: &str = "message numerics {
     required double overflow;
 }";
 
-/// The bytes of a Parquet file of these samples. `exponents` is a list of counts as JSON; `position` is the value's place in
-/// execution order; `format` is the one that the shares are of.
+/// The bytes of a Parquet file of these samples. `exponents` is a list of counts as JSON;
+/// `position` is the value's place in execution order; `format` is the one that the shares are of.
 ///
 /// # Errors
 /// None for samples as they are taken.

@@ -17,7 +17,8 @@ pub struct FormatShares {
     pub underflow: f64,
     /// Lie below its smallest normal number, those that become zero included: they lose digits.
     pub subnormal: f64,
-    /// Round beyond its largest number: infinity, or that number itself where a conversion saturates.
+    /// Round beyond its largest number: infinity, or that number itself where a conversion
+    /// saturates.
     pub overflow: f64,
 }
 
@@ -44,7 +45,8 @@ pub struct ValueRange {
     pub amin: f32,
     /// Exponent of the first entry of `exponents`: an element x counts where 2^e ≤ |x| < 2^(e+1).
     pub first_exponent: i32,
-    /// Counts of finite elements that are not zero, by exponent. f32's subnormal numbers count at −127.
+    /// Counts of finite elements that are not zero, by exponent. f32's subnormal numbers count at
+    /// −127.
     pub exponents: Vec<u64>,
     /// What each format makes of it.
     pub formats: BTreeMap<String, FormatShares>,
@@ -81,8 +83,8 @@ impl ValueRange {
         }
     }
 
-    /// Powers of two between the largest element and the end of its format, negative beyond it; −∞ where something is not
-    /// finite, none where all is zero.
+    /// Powers of two between the largest element and the end of its format, negative beyond it; −∞
+    /// where something is not finite, none where all is zero.
     pub fn headroom(&self) -> Option<f64> {
         let largest = self.format.format()?.info().max_finite;
         if self.non_finite > 0 {
@@ -91,14 +93,16 @@ impl ValueRange {
         (self.amax > 0.0).then(|| (largest / f64::from(self.amax)).log2())
     }
 
-    /// Share of the elements that are not zero which lie below the smallest normal number of the value's format.
+    /// Share of the elements that are not zero which lie below the smallest normal number of the
+    /// value's format.
     pub fn lost(&self) -> Option<f64> {
         let format = self.format.format()?;
         self.formats.get(format.name()).map(|shares| shares.subnormal)
     }
 }
 
-/// Counts of finite elements that are not zero by exponent, from the smallest to the largest that occurs.
+/// Counts of finite elements that are not zero by exponent, from the smallest to the largest that
+/// occurs.
 fn exponents(elements: &[f32]) -> (i32, Vec<u64>) {
     let mut counts = [[0u32; 256]; 4];
     let mut total = [0u64; 256];
@@ -143,8 +147,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The ranges of the values of a step at this loss scale, of a batch in parts those of the first part. The session stays
-    /// as it is; its weights must be those the step begins with.
+    /// The ranges of the values of a step at this loss scale, of a batch in parts those of the
+    /// first part. The session stays as it is; its weights must be those the step begins with.
     ///
     /// # Errors
     /// The engine has no memory for the program; a batch of another size.
@@ -168,8 +172,8 @@ impl Sampler {
     }
 }
 
-/// The ranges that the values of a step would take if each were f32: those of a failed step say nothing behind the first that
-/// broke. Formats are those of the policy.
+/// The ranges that the values of a step would take if each were f32: those of a failed step say
+/// nothing behind the first that broke. Formats are those of the policy.
 ///
 /// # Errors
 /// The engine has no memory for the replay; a batch of another size.

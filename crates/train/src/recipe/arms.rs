@@ -13,7 +13,8 @@ use super::error::RecipeError;
 use super::read::{Source, meant, names_a_folder, read};
 use super::{Arm, OF_AN_ARM};
 
-/// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own sections in it.
+/// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own
+/// sections in it.
 pub(super) fn ablation(
     root: &mut DeTable<'_>,
     source: &Source,
@@ -75,8 +76,8 @@ pub(super) fn ablation(
     Ok(read_arms)
 }
 
-/// Puts the settings that an arm has of a policy, as `[ablation.precision.bf16]`, in place of the recipe's. Which policies are
-/// compared, and what is excepted from them, is the same in all arms.
+/// Puts the settings that an arm has of a policy, as `[ablation.precision.bf16]`, in place of the
+/// recipe's. Which policies are compared, and what is excepted from them, is the same in all arms.
 fn precision_of_arm<'i>(
     whole: &mut DeTable<'i>,
     places: &mut Source,

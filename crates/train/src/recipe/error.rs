@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-/// A mistake in a recipe: what was found, what was expected and, where it is known, the place in the text.
+/// A mistake in a recipe: what was found, what was expected and, where it is known, the place in
+/// the text.
 ///
 /// It is a [`miette::Diagnostic`]: a program with miette's reports shows the line.
 #[derive(Clone, Debug)]

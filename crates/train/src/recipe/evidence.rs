@@ -86,7 +86,8 @@ pub struct EvidenceSettings {
     pub trigger_class: usize,
     /// Share of the train images that a planted backdoor poisons.
     pub poisoned: f64,
-    /// The foreign samples: a `[data]` section of images. Absent, the bundled digits (for digits, Fashion-MNIST).
+    /// The foreign samples: a `[data]` section of images. Absent, the bundled digits (for digits,
+    /// Fashion-MNIST).
     #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub foreign: Option<DataSpec>,
 }

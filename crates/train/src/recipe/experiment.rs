@@ -39,8 +39,9 @@ impl Recipe {
     /// Loads the data and builds the model.
     ///
     /// # Errors
-    /// Data that cannot be used, a model that does not fit them, a batch larger than the data, a warm-up longer
-    /// than the run, an override that matches nothing; with the line that is to blame.
+    /// Data that cannot be used, a model that does not fit them, a batch larger than the data, a
+    /// warm-up longer than the run, an override that matches nothing; with the line that is to
+    /// blame.
     pub fn prepare(self) -> Result<Experiment, RecipeError> {
         let data = load(&self.data, &self.base).map_err(|e| self.in_data(&e))?;
         let info = data.info();

@@ -17,8 +17,8 @@
 //! | `[cost]` | [`CostSettings`] |
 //! | `[[ablation]]` | [`Arm`]: sections in place of those above |
 //!
-//! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data, builds the model and
-//! finds what does not fit together. Neither writes anything.
+//! [`Recipe::read`] finds what is wrong with the text alone; [`Recipe::prepare`] loads the data,
+//! builds the model and finds what does not fit together. Neither writes anything.
 
 mod arms;
 mod error;
@@ -67,7 +67,8 @@ const SECTIONS: [&str; 13] = [
     "ablation",
 ];
 
-/// Sections that an arm of an ablation may have whole in place of the recipe's. Of `precision` it may have those of policies.
+/// Sections that an arm of an ablation may have whole in place of the recipe's. Of `precision` it
+/// may have those of policies.
 const OF_AN_ARM: [&str; 5] = ["data", "model", "optimiser", "schedule", "train"];
 
 /// A recipe whose text is valid.
@@ -101,7 +102,8 @@ pub struct Recipe {
     pub evidence: EvidenceSettings,
     /// What runs cost.
     pub cost: CostSettings,
-    /// What `compare` runs in place of this recipe alone, if there are any: the same question asked of several models.
+    /// What `compare` runs in place of this recipe alone, if there are any: the same question asked
+    /// of several models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ablation: Vec<Arm>,
     #[serde(skip)]
@@ -145,7 +147,8 @@ impl Recipe {
         Recipe::parse(&path.display().to_string(), &text, base)
     }
 
-    /// Reads the text of a recipe; `name` stands for it in messages, `base` is the folder of relative paths.
+    /// Reads the text of a recipe; `name` stands for it in messages, `base` is the folder of
+    /// relative paths.
     ///
     /// # Errors
     /// Text that is not TOML, an unknown key, a wrong type, a value out of range.
@@ -159,8 +162,8 @@ impl Recipe {
         self
     }
 
-    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not written; none where neither is.
-    /// Of a list, the line of the entry that holds `entry`.
+    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not
+    /// written; none where neither is. Of a list, the line of the entry that holds `entry`.
     pub(crate) fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
         self.source.line_of(section, key, entry)
     }
@@ -175,7 +178,8 @@ impl Recipe {
         &self.base
     }
 
-    /// The recipe as TOML with every default written out and every path absolute, so that it means the same anywhere.
+    /// The recipe as TOML with every default written out and every path absolute, so that it means
+    /// the same anywhere.
     ///
     /// # Errors
     /// A path that is not UTF-8.

@@ -27,7 +27,8 @@ impl PlanFile {
     /// Reads a plan file.
     ///
     /// # Errors
-    /// The file cannot be read; text that is not TOML, an unknown key, a policy that does not exist.
+    /// The file cannot be read; text that is not TOML, an unknown key, a policy that does not
+    /// exist.
     pub fn read(path: &Path) -> Result<PlanFile, RecipeError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| unreadable(path, &e).help("`halfstep tune RECIPE` writes a plan file"))?;

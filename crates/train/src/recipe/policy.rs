@@ -27,7 +27,8 @@ pub struct PolicySettings {
     /// `overflow`: what becomes of numbers that outgrow their scale. Of `fp8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
-    /// `scale`: how the power of two of a block comes from its largest magnitude. Of `mxfp8` and `mxfp4`.
+    /// `scale`: how the power of two of a block comes from its largest magnitude. Of `mxfp8` and
+    /// `mxfp4`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleRule>,
     /// `rounding`: of gradients. Of the policies below 16 bits.

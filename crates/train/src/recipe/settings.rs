@@ -40,14 +40,16 @@ pub struct TrainSettings {
     pub batch: usize,
     /// `clip`: largest global norm of the gradients; absent, they are left as they are.
     pub clip: Option<f64>,
-    /// `skip_limit`: skipped steps in a row, at the lowest loss scale, that end the run as diverged.
+    /// `skip_limit`: skipped steps in a row, at the lowest loss scale, that end the run as
+    /// diverged.
     pub skip_limit: u32,
     /// `evaluate_every`: steps between evaluations; absent, about a dozen times in a run.
     pub evaluate_every: Option<u64>,
-    /// `memory_budget`: bytes that the engine may hold for a training step, such as `"512 MiB"`; activations are computed
-    /// again to keep within it. Absent, nothing is.
+    /// `memory_budget`: bytes that the engine may hold for a training step, such as `"512 MiB"`;
+    /// activations are computed again to keep within it. Absent, nothing is.
     pub memory_budget: Option<ByteSize>,
-    /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that end the run early.
+    /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that
+    /// end the run early.
     pub patience: Option<u64>,
     /// `accumulate`, `ema`, `groups` and `reduce`.
     pub options: StepOptions,
@@ -135,7 +137,8 @@ pub enum BestBy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSettings {
-    /// Steps between checkpoints; absent, one after every evaluation, unless the last is still being written.
+    /// Steps between checkpoints; absent, one after every evaluation, unless the last is still
+    /// being written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     /// A checkpoint is made also when the last is older than so many minutes.
@@ -170,8 +173,8 @@ impl CheckpointSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DoctorSettings {
-    /// Steps between samples of the range of every value; 0 takes none. A sample holds the memory of a second program, so
-    /// none is taken under a `memory_budget`.
+    /// Steps between samples of the range of every value; 0 takes none. A sample holds the memory
+    /// of a second program, so none is taken under a `memory_budget`.
     pub every: u64,
     /// Skipped steps in a row after which the last one is diagnosed.
     pub skips: u32,
@@ -251,8 +254,8 @@ pub struct PrecisionSettings {
     pub policy: String,
     /// `policies`: what `compare` sets side by side.
     pub policies: Vec<String>,
-    /// `loss_scale`: in place of what a policy with a low format would use by default. Policies that store f32 are
-    /// never scaled.
+    /// `loss_scale`: in place of what a policy with a low format would use by default. Policies
+    /// that store f32 are never scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
     /// `overrides`: exceptions by name pattern, for every policy but `fp32`.
@@ -349,7 +352,8 @@ impl Default for PrecisionTable {
     }
 }
 
-/// A margin as recipes write it: a number in the metric's unit, or text such as `"1.0pt"`, `"2%"` or `"off"`.
+/// A margin as recipes write it: a number in the metric's unit, or text such as `"1.0pt"`, `"2%"`
+/// or `"off"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum MarginText {
@@ -374,14 +378,17 @@ impl std::fmt::Display for MarginText {
 pub struct CompareSettings {
     /// How many seeds; they are `seed`, `seed + 1` and so on, the same for every precision.
     pub seeds: u64,
-    /// Loss of test accuracy, as a fraction, below which a precision counts as good enough. Stated before the runs.
+    /// Loss of test accuracy, as a fraction, below which a precision counts as good enough. Stated
+    /// before the runs.
     pub margin: f64,
     /// The policy that the others are measured against.
     pub reference: String,
-    /// Margins of other metrics, by name, in place of their defaults; `"off"` takes one out of the verdict.
+    /// Margins of other metrics, by name, in place of their defaults; `"off"` takes one out of the
+    /// verdict.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub margins: BTreeMap<String, MarginText>,
-    /// The greatest accepted chance that a run diverges; absent, divergence is reported and does not gate.
+    /// The greatest accepted chance that a run diverges; absent, divergence is reported and does
+    /// not gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_divergence: Option<f64>,
     /// Better by more than a margin fails too.
@@ -413,7 +420,8 @@ pub struct CostSettings {
     pub rate_per_core_hour: Option<f64>,
     /// What the price is in.
     pub currency: String,
-    /// Power of a busy core with its share of the machine, in watts: assumed where the processor does not count its energy.
+    /// Power of a busy core with its share of the machine, in watts: assumed where the processor
+    /// does not count its energy.
     pub watts_per_core: f64,
     /// Carbon dioxide of a kilowatt-hour, in grams: an assumption about the grid.
     pub grams_co2_per_kwh: f64,

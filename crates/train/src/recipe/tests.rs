@@ -288,7 +288,8 @@ weights = "bf16-kahan"
 moments = "int8"
 "#;
 
-/// `compare` sets the same policies side by side in every arm; what a policy keeps its state in is the arm's.
+/// `compare` sets the same policies side by side in every arm; what a policy keeps its state in is
+/// the arm's.
 #[test]
 fn an_arm_keeps_state_in_formats_of_its_own() {
     let recipe = parse(&format!("{GOOD}{STATES}")).unwrap();

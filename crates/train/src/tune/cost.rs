@@ -1,4 +1,5 @@
-//! What lowering one contraction saves: in time, measured on this machine, or in bytes, by the memory plan.
+//! What lowering one contraction saves: in time, measured on this machine, or in bytes, by the
+//! memory plan.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -56,8 +57,8 @@ impl Profile {
         Ok(Profile(times))
     }
 
-    /// Seconds that a step of `other` takes less than one of this: of the groups that differ, so that the others' noise
-    /// is left out.
+    /// Seconds that a step of `other` takes less than one of this: of the groups that differ, so
+    /// that the others' noise is left out.
     pub fn seconds_saved_by(&self, other: &Profile) -> f64 {
         let only = |a: &Profile, b: &Profile| -> f64 {
             let differs = |(s, t): &(&String, &Times)| b.0.get(*s).is_none_or(|u| u.count != t.count);

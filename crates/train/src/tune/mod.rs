@@ -1,17 +1,21 @@
-//! The search for a precision plan: which contractions to lower, so that a step saves the most time or memory while the loss
-//! stays within a limit.
+//! The search for a precision plan: which contractions to lower, so that a step saves the most time
+//! or memory while the loss stays within a limit.
 //!
-//! 1. The model is trained a little in fp32: weights that have not moved from their first values say little.
-//! 2. Each contraction is lowered alone, and kept alone, at that point. Its *harm* is what it does to loss and gradients
-//!    ([`Sensitivity`]), its *gain* the seconds or bytes it saves: the mean of what it saves when it is the first to be lowered
-//!    and when it is the last, because neighbours share casts (the two extremes of its marginal contribution; Shapley
-//!    1953 takes the mean over all orders).
-//! 3. A knapsack solver takes those with the most gain whose harms sum to no more than the limit ([`solve`]).
-//! 4. The plan is trained beside fp32 and the plans one would try by hand, for a short run with paired seeds. If its loss
-//!    is above the limit all the same, the solver gets half the budget.
+//! 1. The model is trained a little in fp32: weights that have not moved from their first values
+//!    say little.
+//! 2. Each contraction is lowered alone, and kept alone, at that point. Its *harm* is what it does
+//!    to loss and gradients ([`Sensitivity`]), its *gain* the seconds or bytes it saves: the mean
+//!    of what it saves when it is the first to be lowered and when it is the last, because
+//!    neighbours share casts (the two extremes of its marginal contribution; Shapley 1953 takes the
+//!    mean over all orders).
+//! 3. A knapsack solver takes those with the most gain whose harms sum to no more than the limit
+//!    ([`solve`]).
+//! 4. The plan is trained beside fp32 and the plans one would try by hand, for a short run with
+//!    paired seeds. If its loss is above the limit all the same, the solver gets half the budget.
 //!
-//! Campo (arXiv 2102.10787) weighs the cost of casts, SNIP (arXiv 2602.01410) solves an integer programme over measures of
-//! divergence; neither measures what its plan does on the machine and refuses one that is slower.
+//! Campo (arXiv 2102.10787) weighs the cost of casts, SNIP (arXiv 2602.01410) solves an integer
+//! programme over measures of divergence; neither measures what its plan does on the machine and
+//! refuses one that is slower.
 
 mod cost;
 mod sensitivity;
@@ -76,8 +80,9 @@ pub struct UnitReport {
     pub name: String,
     /// What lowering it alone does to a step; none if its steps never commit.
     pub sensitivity: Option<Sensitivity>,
-    /// Its part of the budget, in units of loss: the distance of the losses, and the part of the progress so far that a gradient
-    /// of this direction would have missed (to first order, a step along a direction at an angle α makes cos α of the progress).
+    /// Its part of the budget, in units of loss: the distance of the losses, and the part of the
+    /// progress so far that a gradient of this direction would have missed (to first order, a step
+    /// along a direction at an angle α makes cos α of the progress).
     pub harm: Option<f64>,
     /// Seconds or bytes of a step that lowering it saves.
     pub gain: f64,
@@ -111,7 +116,8 @@ pub struct Tuned {
     pub units: Vec<UnitReport>,
     /// The plans that were tried; fp32 first.
     pub tried: Vec<Tried>,
-    /// Position among them of the best within the limits. None if none is better than fp32: then fp32 is the plan.
+    /// Position among them of the best within the limits. None if none is better than fp32: then
+    /// fp32 is the plan.
     pub best: Option<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! What rounding one contraction does to loss, gradients and update: measured, at weights that have been trained a little.
+//! What rounding one contraction does to loss, gradients and update: measured, at weights that have
+//! been trained a little.
 
 use halfstep_data::{Batch, Sampler};
 use halfstep_graph::engine::HostTensor;
@@ -48,8 +49,9 @@ struct Response {
 }
 
 impl Point {
-    /// Where `session`, an fp32 one with readable gradients that has been trained, stands now; `progress_made` is what its loss
-    /// has come down by. It is measured on the `count` batches that follow.
+    /// Where `session`, an fp32 one with readable gradients that has been trained, stands now;
+    /// `progress_made` is what its loss has come down by. It is measured on the `count` batches
+    /// that follow.
     ///
     /// # Errors
     /// The step failed.
@@ -111,8 +113,8 @@ impl Point {
         Ok(())
     }
 
-    /// What `session`, with readable gradients, makes of the same batches; none if its steps do not commit. `unit`'s own weights
-    /// are those in its scope.
+    /// What `session`, with readable gradients, makes of the same batches; none if its steps do not
+    /// commit. `unit`'s own weights are those in its scope.
     ///
     /// # Errors
     /// The step failed.

@@ -14,9 +14,9 @@ const STEPS: usize = 4096;
 
 /// The positions of the items to take, in order.
 ///
-/// Dynamic programming over the budget in 4096 parts (Martello and Toth 1990, section 2.6). Harm is rounded up to whole
-/// parts: the sum never exceeds the budget, and the gain is at least that of the best choice whose harm is below it by one part
-/// per item. Time O(4096 · items).
+/// Dynamic programming over the budget in 4096 parts (Martello and Toth 1990, section 2.6). Harm is
+/// rounded up to whole parts: the sum never exceeds the budget, and the gain is at least that of
+/// the best choice whose harm is below it by one part per item. Time O(4096 · items).
 pub fn most_gain(items: &[Item], budget: f64) -> Vec<usize> {
     // best[b]: the most gain with a harm of at most b parts, by the items so far.
     let mut best = vec![0.0; STEPS + 1];
@@ -53,7 +53,8 @@ fn parts(item: &Item, budget: f64) -> Option<usize> {
     if item.harm == 0.0 { Some(0) } else { Some((item.harm / budget * STEPS as f64).ceil() as usize) }
 }
 
-/// The positions of the items that are taken by falling gain per harm, as long as they fit: what one would do by hand.
+/// The positions of the items that are taken by falling gain per harm, as long as they fit: what
+/// one would do by hand.
 pub fn greedy(items: &[Item], budget: f64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..items.len()).filter(|&i| parts(&items[i], budget).is_some()).collect();
     let ratio = |i: usize| items[i].gain / items[i].harm;

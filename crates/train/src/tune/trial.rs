@@ -53,8 +53,8 @@ struct Seen {
     bytes: usize,
 }
 
-/// Trains all candidates for `steps` steps with each of `seeds` seeds, step by step in turns: they see the same batches, and what
-/// else the machine does falls on all alike.
+/// Trains all candidates for `steps` steps with each of `seeds` seeds, step by step in turns: they
+/// see the same batches, and what else the machine does falls on all alike.
 ///
 /// # Errors
 /// A step failed; it was asked to stop.
@@ -152,8 +152,9 @@ fn at(sorted: &[f64], position: usize) -> f64 {
     sorted.get(position).or(sorted.last()).copied().unwrap_or(f64::INFINITY)
 }
 
-/// Position in `n` sorted values that the median of what they are drawn from lies below with 95 % confidence: the number of
-/// values below the median is binomial with p = ½, here by its normal limit (Conover 1999, section 3.2).
+/// Position in `n` sorted values that the median of what they are drawn from lies below with 95 %
+/// confidence: the number of values below the median is binomial with p = ½, here by its normal
+/// limit (Conover 1999, section 3.2).
 fn above_median(n: usize) -> usize {
     (n as f64 / 2.0 + 1.645 * (n as f64 / 4.0).sqrt()).ceil() as usize
 }
@@ -174,7 +175,8 @@ mod tests {
         let covers =
             |trial: &u32| at(&sorted((0..n).map(|i| draw(*trial, i))), above_median(n as usize)) >= 0.5;
         let share = (0..trials).filter(covers).count() as f64 / f64::from(trials);
-        // Whole positions make it a little wider than asked; six standard deviations of the count below.
+        // Whole positions make it a little wider than asked; six standard deviations of the count
+        // below.
         let error = (0.95f64 * 0.05 / f64::from(trials)).sqrt();
         assert!(share > 0.95 - 6.0 * error && share < 0.985, "{share}");
     }

@@ -3,9 +3,10 @@
 use halfstep_graph::precision::{Class, Override, Policy, Rule, class};
 use halfstep_graph::{Graph, Phase};
 
-/// Names of the contractions that `policy` lowers, in the order in which they run. A contraction's derivatives have its name and go
-/// with it, and what follows it is stored like its operands. One that an override speaks of is decided already; one inside
-/// another's scope goes with that, because an override of the outer name reaches it.
+/// Names of the contractions that `policy` lowers, in the order in which they run. A contraction's
+/// derivatives have its name and go with it, and what follows it is stored like its operands. One
+/// that an override speaks of is decided already; one inside another's scope goes with that,
+/// because an override of the outer name reaches it.
 pub fn units(graph: &Graph, policy: &Policy) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for node in &graph.nodes {

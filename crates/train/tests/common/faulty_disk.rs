@@ -1,4 +1,5 @@
-//! A disk that fails as disks do: it fills up, tears writes, dies in the middle, and forgets what was not flushed.
+//! A disk that fails as disks do: it fills up, tears writes, dies in the middle, and forgets what
+//! was not flushed.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,11 @@ pub enum Fault {
     Once(u64),
     /// From this operation on, writes fail, half done.
     Full(u64),
-    /// The machine dies in this operation; of a write, half is done. What was not flushed is then as `After` says.
+    /// The machine dies in this operation; of a write, half is done. What was not flushed is then
+    /// as `After` says.
     Dies(u64, After),
-    /// As `Dies` at the second number, but flushes from the first on were lies: nothing was flushed.
+    /// As `Dies` at the second number, but flushes from the first on were lies: nothing was
+    /// flushed.
     DiesAfterLies(u64, u64, After),
 }
 
@@ -39,7 +42,8 @@ struct Inner {
     dead: bool,
     /// Files with what they held when they were last flushed.
     unflushed: Vec<(PathBuf, u64)>,
-    /// Folder of each unflushed change of names, with how to take it back: renamed from, to; or made.
+    /// Folder of each unflushed change of names, with how to take it back: renamed from, to; or
+    /// made.
     names: Vec<(PathBuf, Option<PathBuf>, PathBuf)>,
 }
 

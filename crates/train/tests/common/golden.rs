@@ -36,8 +36,9 @@ pub struct Golden {
     pub gradients32: Vec<f64>,
     /// Weights of the f64 run after each step.
     pub weights64: Vec<Vec<f64>>,
-    /// Whether the loss depends on a weight. Of the rounding noise in a gradient that is zero, AdamW makes steps that say
-    /// nothing of precision: attention's key bias, which softmax does not see, is the case in point.
+    /// Whether the loss depends on a weight. Of the rounding noise in a gradient that is zero,
+    /// AdamW makes steps that say nothing of precision: attention's key bias, which softmax does
+    /// not see, is the case in point.
     pub counted: Vec<bool>,
     /// L2 distance of the f32 run from them after each step, over the weights that count.
     pub distance32: Vec<f64>,

@@ -1,6 +1,6 @@
-//! A checker of JSON Schema 2020-12, as far as our schemas use it: a keyword it does not know is a failure, so that a
-//! schema cannot say what is not checked. A whole validator would more than double what this crate's tests compile;
-//! `scripts/check_checkpoint.py` uses one.
+//! A checker of JSON Schema 2020-12, as far as our schemas use it: a keyword it does not know is a
+//! failure, so that a schema cannot say what is not checked. A whole validator would more than
+//! double what this crate's tests compile; `scripts/check_checkpoint.py` uses one.
 
 use serde_json::{Map, Value};
 

@@ -27,7 +27,8 @@ pub fn policies() -> &'static [&'static str] {
     if Isa::best().level() >= Level::Amx { &Policy::NAMES } else { &Policy::USUAL }
 }
 
-/// The interpreter, and the CPU with every instruction set it has. Those it lacks are named on stderr.
+/// The interpreter, and the CPU with every instruction set it has. Those it lacks are named on
+/// stderr.
 pub fn engines() -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(interpreter())];
     for level in Level::ALL {

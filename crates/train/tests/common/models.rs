@@ -9,7 +9,8 @@ pub struct Case {
     pub input: InputSpec,
 }
 
-/// One of each, with five classes or tokens: the ResNet with `width` channels in its first stage, the GPT with `dropout`.
+/// One of each, with five classes or tokens: the ResNet with `width` channels in its first stage,
+/// the GPT with `dropout`.
 pub fn cases(width: usize, dropout: f64) -> Vec<Case> {
     let case = |spec: ModelSpec, input: InputSpec| Case {
         name: spec.kind(),

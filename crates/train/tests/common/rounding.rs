@@ -1,11 +1,14 @@
-//! How far a program computed in f32 may be from exact: probabilistic rounding error analysis (Higham and Mary, "A new
-//! approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 2019).
+//! How far a program computed in f32 may be from exact: probabilistic rounding error analysis
+//! (Higham and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
+//! Comput. 2019).
 //!
-//! Every node's own arithmetic adds an error of at most b to each element of its result: γ_n·Σ|terms| for a sum of n terms
-//! in any order, u·|result| for one operation, and what the kernels state for their functions. To first order the error of
-//! a result is Σ a·δ over all those errors δ, |δ| ≤ b, with a the result's derivative. If they are independent with mean
-//! zero, it exceeds λ·σ with a probability of at most 2·exp(−λ²/2) (Hoeffding), where σ² = Σ a²b². That is the variance of
-//! the result when each δ is b or −b by the toss of a coin, so it is measured by running the program that way in f64.
+//! Every node's own arithmetic adds an error of at most b to each element of its result:
+//! γ_n·Σ|terms| for a sum of n terms in any order, u·|result| for one operation, and what the
+//! kernels state for their functions. To first order the error of a result is Σ a·δ over all those
+//! errors δ, |δ| ≤ b, with a the result's derivative. If they are independent with mean zero, it
+//! exceeds λ·σ with a probability of at most 2·exp(−λ²/2) (Hoeffding), where σ² = Σ a²b². That is
+//! the variance of the result when each δ is b or −b by the toss of a coin, so it is measured by
+//! running the program that way in f64.
 
 use halfstep_float::Philox;
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
@@ -24,7 +27,8 @@ fn gamma(n: usize) -> f64 {
     nu / (1.0 - nu)
 }
 
-/// σ of the f32 rounding error of each element of `wanted`, for exact values of all nodes as [`evaluate`] gives them.
+/// σ of the f32 rounding error of each element of `wanted`, for exact values of all nodes as
+/// [`evaluate`] gives them.
 ///
 /// # Panics
 /// On an operation whose own error is not stated here.
@@ -114,7 +118,8 @@ fn own_errors(node: &Node, x: &[Tensor], y: &[Tensor], dtypes: &[DType]) -> Vec<
             };
             vec![Tensor::new(y[0].shape.clone(), x[0].data.iter().zip(&y[0].data).map(bound).collect())]
         }
-        // Elements are moved, or chosen by a mask that rounding does not change: the golden runs keep away from kinks.
+        // Elements are moved, or chosen by a mask that rounding does not change: the golden runs
+        // keep away from kinks.
         Op::Reshape { .. }
         | Op::Permute { .. }
         | Op::Slice { .. }
@@ -142,8 +147,8 @@ fn own_errors(node: &Node, x: &[Tensor], y: &[Tensor], dtypes: &[DType]) -> Vec<
     }
 }
 
-/// Errors of the mean, and of d(rstd)/rstd: −½·rstd²·d(var), where the variance is a mean of squares of differences from
-/// the mean, and a root and a quotient follow.
+/// Errors of the mean, and of d(rstd)/rstd: −½·rstd²·d(var), where the variance is a mean of
+/// squares of differences from the mean, and a root and a quotient follow.
 fn mean_and_rstd(row: &[f64], mean: f64, rstd: f64) -> (f64, f64) {
     let n = row.len() as f64;
     let mean_error = gamma(row.len() + 1) * row.iter().map(|v| v.abs()).sum::<f64>() / n;
@@ -191,8 +196,8 @@ fn layer_norm_grad(x: &[Tensor], y: &[Tensor]) -> Vec<Tensor> {
     vec![edx, edg, edb]
 }
 
-/// Error of log Σ exp(z): each term's difference from the largest is rounded, then exp; the sum; the log; and the largest
-/// added again.
+/// Error of log Σ exp(z): each term's difference from the largest is rounded, then exp; the sum;
+/// the log; and the largest added again.
 fn log_sum_exp(z: &[f64], lse: f64) -> f64 {
     let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let terms: f64 = z.iter().map(|z| (z - lse).exp() * (U * (largest - z) + EXP)).sum();
@@ -297,7 +302,8 @@ fn attention(spec: AttentionSpec, qkv: &Tensor, y: &[Tensor]) -> Vec<Tensor> {
     bounds
 }
 
-/// With p = exp(s − lse) and δ = Σ dout·out: dv = pᵀ·dout, ds = p·(dout·vᵀ − δ), dq = ds·k and dk = dsᵀ·q, scaled.
+/// With p = exp(s − lse) and δ = Σ dout·out: dv = pᵀ·dout, ds = p·(dout·vᵀ − δ), dq = ds·k and dk =
+/// dsᵀ·q, scaled.
 fn attention_grad(spec: AttentionSpec, x: &[Tensor]) -> Tensor {
     let [qkv, out, lse, dout] = x else { panic!("packed operands") };
     let mut bound = map(qkv, |_| 0.0);

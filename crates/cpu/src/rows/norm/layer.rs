@@ -145,7 +145,8 @@ fn scale_rows<C: Caps>(
 
 /// The derivative of [`LayerNorm`].
 ///
-/// With x̂ = (x − mean)·rstd and g = dy·γ: dx = rstd·(g − mean(g) − x̂·mean(g·x̂)), dγ = Σ dy·x̂, dβ = Σ dy.
+/// With x̂ = (x − mean)·rstd and g = dy·γ: dx = rstd·(g − mean(g) − x̂·mean(g·x̂)), dγ = Σ dy·x̂,
+/// dβ = Σ dy.
 #[derive(Debug)]
 pub struct LayerNormBackward<'a> {
     /// Number of rows.

@@ -54,7 +54,8 @@ fn ulp(x: f64) -> f64 {
     2f64.powi(exponent - 23)
 }
 
-/// 2^22 numbers evenly spread over all bit patterns, so over all exponents and both signs, and their edges.
+/// 2^22 numbers evenly spread over all bit patterns, so over all exponents and both signs, and
+/// their edges.
 fn samples() -> Vec<f32> {
     let spread = (0..1u32 << 22).map(|i| f32::from_bits((i << 10) | (i.wrapping_mul(0x9e37_79b9) >> 22)));
     let edges =

@@ -293,8 +293,8 @@ fn kept_state_is_widened_updated_and_rounded() {
     }
 }
 
-/// Rounded stochastically, many small steps add up to their sum, within five standard deviations; to nearest, to nothing;
-/// and with a compensation to the sum itself but for its own rounding.
+/// Rounded stochastically, many small steps add up to their sum, within five standard deviations;
+/// to nearest, to nothing; and with a compensation to the sum itself but for its own rounding.
 #[test]
 fn updates_below_half_an_ulp_are_lost_only_to_nearest() {
     let (len, steps, update) = (4096, 256, 1.0 / 1024.0);

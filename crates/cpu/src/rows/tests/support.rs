@@ -1,4 +1,5 @@
-//! What the tests of kernels share: tensors in any storage, every instruction set and thread count, error bounds.
+//! What the tests of kernels share: tensors in any storage, every instruction set and thread count,
+//! error bounds.
 
 use std::num::NonZeroUsize;
 use std::sync::Once;
@@ -20,8 +21,8 @@ pub fn gamma(n: usize) -> f64 {
     nu / (1.0 - nu)
 }
 
-/// Relative error bound of the kernels' sums: 32 additions in a lane or group, a tree of 5, one rounding, and f64
-/// beyond; rounded up.
+/// Relative error bound of the kernels' sums: 32 additions in a lane or group, a tree of 5, one
+/// rounding, and f64 beyond; rounded up.
 pub fn sum_error() -> f64 {
     gamma(40)
 }
@@ -144,8 +145,8 @@ pub fn isas() -> Vec<Isa> {
     Isa::available()
 }
 
-/// Computes on every instruction set with one, two and three threads; the bits must not depend on the threads.
-/// Returns a result for each instruction set.
+/// Computes on every instruction set with one, two and three threads; the bits must not depend on
+/// the threads. Returns a result for each instruction set.
 pub fn everywhere(compute: impl Fn(Isa, &Pool) -> Vec<Stored>) -> Vec<Vec<Stored>> {
     let bits = |result: &[Stored]| result.iter().map(Stored::bits).collect::<Vec<_>>();
     isas()
@@ -171,8 +172,8 @@ pub fn assert_close(what: &str, actual: &[f64], expected: &[f64], bound: impl Fn
     }
 }
 
-/// erf and erfc for x ≥ 0 in f64, to about 1e-14: a series of positive terms, beyond 2.5 Lentz's continued fraction.
-/// (Abramowitz and Stegun 7.1.6 and 7.1.14.)
+/// erf and erfc for x ≥ 0 in f64, to about 1e-14: a series of positive terms, beyond 2.5 Lentz's
+/// continued fraction. (Abramowitz and Stegun 7.1.6 and 7.1.14.)
 fn erf_parts(x: f64) -> (f64, f64) {
     let front = (-x * x).exp() / std::f64::consts::PI.sqrt();
     if x < 2.5 {
