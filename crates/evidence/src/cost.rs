@@ -5,6 +5,8 @@
 //! assumed power; carbon is always reckoned from an assumed grid.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::comparison::{Outcome, RunResult, Setup};
 
@@ -198,20 +200,11 @@ pub fn emissions_csv(setups: &[(&Setup, &[RunResult])], memory_gb: f64) -> Strin
     out
 }
 
-/// A time in seconds since 1970 as `2026-11-23T20:23:08`, in UTC: the civil calendar from days (Hinnant, "chrono-compatible
-/// low-level date algorithms").
+/// A time in seconds since 1970 as `2026-11-23T20:23:08`, in UTC; empty beyond the year 9999.
 fn timestamp(seconds: u64) -> String {
-    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
-    let z = days + 719_468;
-    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+    let time = i64::try_from(seconds).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    let text = time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
+    text.trim_end_matches('Z').to_owned()
 }
 
 #[cfg(test)]
