@@ -25,7 +25,6 @@ ALLOWED = [
     ("cpu", "rows", ("elementwise", "quantise")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
-    ("evidence", "", ("comparison", "cost")),
     ("evidence", "report", ("build", "curves")),
     ("halfstep", "cli", ("failure", "output")),
     ("halfstep", "cli", ("args", "lint", "prepare", "tune")),

@@ -1,11 +1,14 @@
 //! What runs in several precisions measured, and what follows.
 
-use serde::{Deserialize, Serialize};
+use halfstep_train::metrics::Outcome;
+use serde::Serialize;
 
 use crate::assessment::{Assessment, Protocol};
-use crate::cost::{PolicyCost, Rates, Spent};
+use crate::cost::{PolicyCost, Rates};
 use crate::exact::{Divergence, clean_runs_needed};
+use crate::run::{RunResult, Way, summaries};
 use crate::stats::{Paired, Verdict, mean_sd};
+
 /// What was set up before the runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Setup {
@@ -45,118 +48,6 @@ pub struct Setup {
     pub processor: String,
     /// Version of the program.
     pub version: String,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Outcome {
-    /// All steps were done.
-    Finished,
-    /// It was stopped by hand.
-    Interrupted,
-    /// Gradients were not finite and stayed so.
-    Diverged {
-        /// What is known.
-        reason: String,
-    },
-}
-
-/// Test loss and accuracy after some steps.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Steps tried before it.
-    pub step: u64,
-    /// Mean cross-entropy in nats.
-    pub loss: f64,
-    /// Fraction predicted right.
-    pub accuracy: f64,
-}
-
-/// How a run ran. Results do not depend on it; times do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Way {
-    /// The processor.
-    pub processor: String,
-    /// Threads of the run.
-    pub threads: usize,
-    /// Other runs at the same time.
-    pub beside: usize,
-}
-
-impl Way {
-    /// `2 threads`, or `1 thread, 2 runs side by side`.
-    pub fn words(&self) -> String {
-        let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
-        if self.beside == 0 { threads } else { format!("{threads}, {} runs side by side", self.beside + 1) }
-    }
-}
-
-/// Predictions without training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Inference {
-    /// Samples predicted.
-    pub samples: usize,
-    /// Seconds they took.
-    pub seconds: f64,
-}
-
-/// What one run measured.
-#[derive(Clone, Debug, Serialize)]
-pub struct RunResult {
-    /// Precision.
-    pub policy: String,
-    /// Seed.
-    pub seed: u64,
-    /// Names what decided the run: recipe, data, program, precision and seed.
-    pub id: String,
-    /// Whether it was made before, and taken from the cache.
-    pub cached: bool,
-    /// Seconds since 1970 when it ended.
-    pub ended: u64,
-    /// How it ran, which decides what its times can be compared with.
-    pub way: Way,
-    /// What it cost, with every attempt that was broken off.
-    pub spent: Spent,
-    /// Attempts that it took: more than one after an interruption or a kill.
-    pub attempts: usize,
-    /// The forward passes over the test data after it.
-    pub inference: Option<Inference>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Train loss of every step.
-    #[serde(skip)]
-    pub losses: Vec<f32>,
-    /// Evaluations in order.
-    pub evaluations: Vec<Evaluation>,
-    /// Mean train loss at the end.
-    pub train_loss: Option<f64>,
-    /// Median time of a step in milliseconds.
-    pub step_ms: Option<f64>,
-    /// Seconds of the whole run.
-    pub wall_seconds: f64,
-    /// Steps that changed nothing.
-    pub skipped: u64,
-    /// Loss scale at the end, where one is used.
-    pub loss_scale: Option<f64>,
-    /// Bytes of the step's scratch memory.
-    pub arena_bytes: usize,
-    /// Bytes of weights, moments and other state.
-    pub state_bytes: usize,
-    /// Peak resident memory of the process during the run, where the system tells.
-    pub peak_rss_bytes: Option<usize>,
-}
-
-impl RunResult {
-    /// Test accuracy at the end, of a run that finished.
-    pub fn accuracy(&self) -> Option<f64> {
-        self.finished().map(|e| e.accuracy)
-    }
-
-    /// The last evaluation, of a run that finished.
-    pub fn finished(&self) -> Option<&Evaluation> {
-        if self.outcome == Outcome::Finished { self.evaluations.last() } else { None }
-    }
 }
 
 /// A precision against the reference.
@@ -235,6 +126,7 @@ pub struct Comparison {
     /// What must be said besides.
     pub notes: Vec<String>,
     /// The runs, in the order they were made.
+    #[serde(serialize_with = "summaries")]
     pub runs: Vec<RunResult>,
 }
 
@@ -242,9 +134,10 @@ impl Comparison {
     /// Sums up runs, with what the logits of candidates came to.
     pub fn new(setup: Setup, runs: Vec<RunResult>, assessments: Vec<(String, Assessment)>) -> Comparison {
         let timed = common_way(&runs);
-        let reference: Vec<&RunResult> = runs.iter().filter(|r| r.policy == setup.reference).collect();
+        let reference: Vec<&RunResult> = runs.iter().filter(|r| r.record.policy == setup.reference).collect();
         let reference_ms = step_ms(&reference, &timed);
-        let of_policy = |policy: &String| runs.iter().filter(|r| r.policy == *policy).collect::<Vec<_>>();
+        let of_policy =
+            |policy: &String| runs.iter().filter(|r| r.record.policy == *policy).collect::<Vec<_>>();
         let rows: Vec<Row> = setup
             .policies
             .iter()
@@ -262,8 +155,8 @@ impl Comparison {
                 let most = setup.protocol.max_divergence;
                 let divergence = Divergence::of(row.diverged as u64, row.divergence.runs, most);
                 let ended = |policy: &str, seed: u64| {
-                    let is_it = |r: &&RunResult| r.policy == policy && r.seed == seed;
-                    runs.iter().find(is_it).is_some_and(|r| r.outcome != Outcome::Interrupted)
+                    let is_it = |r: &&RunResult| r.record.policy == policy && r.record.seed == seed;
+                    runs.iter().find(is_it).is_some_and(|r| r.record.outcome != Outcome::Interrupted)
                 };
                 let both = |&&seed: &&u64| ended(&setup.reference, seed) && ended(&row.policy, seed);
                 let missing = setup.seeds.len() - setup.seeds.iter().filter(both).count();
@@ -319,7 +212,7 @@ fn common_way(runs: &[RunResult]) -> Way {
     ways.dedup();
     let worth = |way: &&Way| {
         let of_it = || runs.iter().filter(|r| r.way == **way);
-        let mut policies: Vec<&str> = of_it().map(|r| r.policy.as_str()).collect();
+        let mut policies: Vec<&str> = of_it().map(|r| r.record.policy.as_str()).collect();
         policies.sort_unstable();
         policies.dedup();
         (policies.len(), of_it().count())
@@ -328,7 +221,7 @@ fn common_way(runs: &[RunResult]) -> Way {
 }
 
 fn step_ms(runs: &[&RunResult], way: &Way) -> Option<f64> {
-    median(runs.iter().filter(|r| r.way == *way).filter_map(|r| r.step_ms))
+    median(runs.iter().filter(|r| r.way == *way).filter_map(|r| r.record.median_ms()))
 }
 
 fn row(
@@ -344,38 +237,41 @@ fn row(
     let pairs: Vec<(f64, f64)> = runs
         .iter()
         .filter_map(|r| {
-            let other = reference.iter().find(|o| o.seed == r.seed)?;
+            let other = reference.iter().find(|o| o.record.seed == r.record.seed)?;
             Some((other.accuracy()?, r.accuracy()?))
         })
         .collect();
-    let against = Paired::of(&pairs).filter(|_| first.policy != setup.reference);
-    let diverged = runs.iter().filter(|r| matches!(r.outcome, Outcome::Diverged { .. })).count();
+    let against = Paired::of(&pairs).filter(|_| first.record.policy != setup.reference);
+    let diverged = runs.iter().filter(|r| matches!(r.record.outcome, Outcome::Diverged { .. })).count();
     // A run stopped by hand says nothing of divergence.
-    let ended = runs.iter().filter(|r| r.outcome != Outcome::Interrupted).count();
+    let ended = runs.iter().filter(|r| r.record.outcome != Outcome::Interrupted).count();
     let step_ms = step_ms(runs, timed);
     let (accuracy, accuracy_sd) = mean_sd(&accuracies).map_or((None, None), |(mean, sd)| (Some(mean), sd));
     Row {
-        policy: first.policy.clone(),
+        policy: first.record.policy.clone(),
         runs: runs.len(),
-        finished: runs.iter().filter(|r| r.outcome == Outcome::Finished).count(),
+        finished: runs.iter().filter(|r| r.record.outcome == Outcome::Finished).count(),
         diverged,
         divergence: Divergence::of(diverged as u64, ended as u64, None),
         step_ms,
         samples_per_s: step_ms.map(|ms| setup.batch as f64 / ms * 1e3),
         speed_ratio: step_ms.zip(reference_ms).map(|(ms, base)| base / ms),
-        arena_bytes: first.arena_bytes,
-        state_bytes: first.state_bytes,
+        arena_bytes: first.record.arena_bytes,
+        state_bytes: first.record.state_bytes.total(),
         peak_rss_bytes: runs.iter().filter_map(|r| r.peak_rss_bytes).max(),
         train_loss: mean(
-            runs.iter().filter(|r| r.finished().is_some()).filter_map(|r| r.train_loss).collect(),
+            runs.iter()
+                .filter(|r| r.finished().is_some())
+                .filter_map(|r| r.record.final_train_loss())
+                .collect(),
         ),
         test_loss: mean(runs.iter().filter_map(|r| r.finished()).map(|e| e.loss).collect()),
         accuracy,
         accuracy_sd,
         against,
         cost: PolicyCost::of(runs, &setup.rates),
-        skipped: runs.iter().map(|r| r.skipped).sum(),
-        loss_scale: runs.last().and_then(|r| r.loss_scale),
+        skipped: runs.iter().map(|r| r.record.skipped).sum(),
+        loss_scale: runs.last().and_then(|r| r.loss_scale()),
     }
 }
 
@@ -399,7 +295,8 @@ pub(crate) fn gained(row: &Row, base: &Row) -> (Vec<String>, Vec<String>) {
 
 /// The runs' mean seed effect: sample standard deviation over seeds, of finished runs.
 pub(crate) fn seed_sd(runs: &[RunResult], policy: &str) -> Option<f64> {
-    let values: Vec<f64> = runs.iter().filter(|r| r.policy == policy).filter_map(|r| r.accuracy()).collect();
+    let values: Vec<f64> =
+        runs.iter().filter(|r| r.record.policy == policy).filter_map(|r| r.accuracy()).collect();
     mean_sd(&values).and_then(|(_, sd)| sd)
 }
 
@@ -416,30 +313,40 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use halfstep_graph::StateBytes;
+    use halfstep_train::metrics::{EvaluationMetrics, RunRecord};
+
     use super::*;
+    use crate::run::{Inference, Spent};
 
     pub(crate) fn run(policy: &str, seed: u64, accuracy: f64, ms: f64) -> RunResult {
+        let losses = (0..200).map(|i| 2.3 * (-(i as f32) / 60.0).exp() + seed as f32 * 0.01);
         RunResult {
-            policy: policy.into(),
-            seed,
             id: format!("{policy}-{seed}"),
             cached: false,
-            ended: 1_700_000_000,
+            record: RunRecord {
+                policy: policy.into(),
+                seed,
+                outcome: Outcome::Finished,
+                losses: losses.collect(),
+                step_ms: vec![ms as f32],
+                evaluations: vec![EvaluationMetrics { attempt: 200, loss: 0.4, accuracy }],
+                skipped: 0,
+                last_scale: 65536.0,
+                batch: 64,
+                arena_bytes: if policy == "fp32" { 2_000_000 } else { 1_200_000 },
+                state_bytes: StateBytes { weights: 300_000, ..StateBytes::default() },
+                wall_seconds: 1.0,
+                out_of_patience: None,
+                data_seconds: 0.0,
+            },
+            scaled: policy == "fp16",
+            peak_rss_bytes: Some(50_000_000),
             way: Way { processor: "test".into(), threads: 2, beside: 0 },
             spent: Spent { wall_seconds: 1.0, core_seconds: 2.0, joules: None },
             attempts: 1,
             inference: Some(Inference { samples: 1000, seconds: 0.5 }),
-            outcome: Outcome::Finished,
-            losses: (0..200).map(|i| 2.3 * (-(i as f32) / 60.0).exp() + seed as f32 * 0.01).collect(),
-            evaluations: vec![Evaluation { step: 200, loss: 0.4, accuracy }],
-            train_loss: Some(0.3),
-            step_ms: Some(ms),
-            wall_seconds: 1.0,
-            skipped: 0,
-            loss_scale: (policy == "fp16").then_some(65536.0),
-            arena_bytes: if policy == "fp32" { 2_000_000 } else { 1_200_000 },
-            state_bytes: 300_000,
-            peak_rss_bytes: Some(50_000_000),
+            ended: 1_700_000_000,
         }
     }
 
@@ -476,7 +383,7 @@ pub(crate) mod tests {
     #[test]
     fn a_run_that_did_not_finish_has_no_accuracy_to_compare() {
         let mut broken = run("bf16", 0, 0.10, 5.0);
-        broken.outcome = Outcome::Diverged { reason: "x".into() };
+        broken.record.outcome = Outcome::Diverged { reason: "x".into() };
         let mut setup = setup();
         let c = Comparison::new(setup.clone(), vec![run("fp32", 0, 0.9, 10.0), broken.clone()], Vec::new());
         let row = c.row("bf16").unwrap();
@@ -484,7 +391,7 @@ pub(crate) mod tests {
         assert_eq!((row.divergence.at_most, c.candidates[0].verdict), (1.0, Verdict::Inconclusive));
         // Where a limit was stated, divergence alone can fail: two of two are more than 5 %.
         setup.protocol.max_divergence = Some(0.05);
-        let runs = vec![run("fp32", 0, 0.9, 10.0), broken.clone(), RunResult { seed: 1, ..broken }];
+        let runs = vec![run("fp32", 0, 0.9, 10.0), broken.clone(), broken];
         assert_eq!(Comparison::new(setup, runs, Vec::new()).candidates[0].verdict, Verdict::Fail);
     }
 
@@ -501,7 +408,7 @@ pub(crate) mod tests {
         let interrupted = again(vec![0, 1, 2, 3], c.runs.clone());
         assert_eq!((interrupted.verdict, interrupted.missing), (Verdict::Inconclusive, 1));
         // One pair says nothing of training.
-        let one: Vec<RunResult> = c.runs.iter().filter(|r| r.seed == 0).cloned().collect();
+        let one: Vec<RunResult> = c.runs.iter().filter(|r| r.record.seed == 0).cloned().collect();
         assert_eq!(again(vec![0], one).verdict, Verdict::Inconclusive);
     }
 

@@ -4,14 +4,13 @@
 //! off or had to be repeated too. Energy is what the processor counted where it does (RAPL), and else core-seconds times an
 //! assumed power; carbon is always reckoned from an assumed grid.
 
+use halfstep_train::metrics::Outcome;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::comparison::{Outcome, RunResult, Setup};
+use crate::run::{RunResult, Spent};
 
 /// Joules of a kilowatt-hour.
-const JOULES_PER_KWH: f64 = 3.6e6;
+pub(crate) const JOULES_PER_KWH: f64 = 3.6e6;
 
 /// What costs are reckoned from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,27 +25,7 @@ pub struct Rates {
     pub grams_co2_per_kwh: f64,
 }
 
-/// What was spent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spent {
-    /// Seconds by the clock.
-    pub wall_seconds: f64,
-    /// Seconds times threads.
-    pub core_seconds: f64,
-    /// Energy that the processor counted; none where it does not.
-    pub joules: Option<f64>,
-}
-
 impl Spent {
-    /// Both together; energy only where both were counted.
-    pub fn plus(self, other: Spent) -> Spent {
-        Spent {
-            wall_seconds: self.wall_seconds + other.wall_seconds,
-            core_seconds: self.core_seconds + other.core_seconds,
-            joules: self.joules.zip(other.joules).map(|(a, b)| a + b),
-        }
-    }
-
     /// In the units that costs are told in.
     pub fn amounts(&self, rates: &Rates) -> Amounts {
         let joules = self.joules.unwrap_or(self.core_seconds * rates.watts_per_core);
@@ -125,14 +104,14 @@ impl PolicyCost {
             let zero = Spent { joules: Some(0.0), ..Spent::default() };
             spent.fold(zero, Spent::plus)
         };
-        let finished = |r: &RunResult| r.outcome == Outcome::Finished;
+        let finished = |r: &RunResult| r.record.outcome == Outcome::Finished;
         let all = sum(&mut runs.iter().map(|r| r.spent));
         let wasted = sum(&mut runs.iter().map(|r| {
             // What a run took of its own belongs to it; the rest went into attempts that came to nothing.
             let used = match (finished(r), r.attempts) {
                 (false, _) => 0.0,
                 (true, 0 | 1) => r.spent.wall_seconds,
-                (true, _) => r.wall_seconds.min(r.spent.wall_seconds),
+                (true, _) => r.record.wall_seconds.min(r.spent.wall_seconds),
             };
             let share = 1.0 - used / r.spent.wall_seconds.max(f64::MIN_POSITIVE);
             Spent {
@@ -161,58 +140,12 @@ impl PolicyCost {
     }
 }
 
-/// The columns of CodeCarbon's `emissions.csv` (3.3), in its order.
-const COLUMNS: &str = "timestamp,project_name,run_id,experiment_id,duration,emissions,emissions_rate,cpu_power,gpu_power,\
-    ram_power,cpu_energy,gpu_energy,ram_energy,energy_consumed,water_consumed,country_name,country_iso_code,region,\
-    cloud_provider,cloud_region,os,python_version,codecarbon_version,cpu_count,cpu_model,gpu_count,gpu_model,longitude,\
-    latitude,ram_total_size,tracking_mode,cpu_utilization_percent,gpu_utilization_percent,ram_utilization_percent,\
-    ram_used_gb,on_cloud,pue,wue";
-
-/// One line per run with CodeCarbon's columns, so that what reads its files reads these. `memory_gb` is the machine's. What
-/// is not known is empty: place, cloud, Python. The power of memory is not reckoned apart.
-pub fn emissions_csv(setups: &[(&Setup, &[RunResult])], memory_gb: f64) -> String {
-    let mut out = format!("{COLUMNS}\n");
-    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    for (setup, runs) in setups {
-        for run in *runs {
-            let amounts = run.spent.amounts(&setup.rates);
-            let seconds = run.spent.wall_seconds.max(f64::MIN_POSITIVE);
-            let watts = amounts.kwh * JOULES_PER_KWH / seconds;
-            let memory = run.peak_rss_bytes.unwrap_or(run.arena_bytes + run.state_bytes) as f64 / 1e9;
-            let mode = if run.spent.joules.is_some() { "machine" } else { "estimate" };
-            let (threads, model) = (run.way.threads, quoted(&run.way.processor));
-            out += &format!(
-                "{},{},{},{},{},{},{},{watts},0,0,{},0,0,{},0,,,,,,{},,,{threads},{model},0,,,,{memory_gb},{mode},0,0,0,\
-                 {memory},N,1,0\n",
-                timestamp(run.ended),
-                quoted(&format!("{} {}", setup.name, run.policy)),
-                run.id,
-                quoted(&format!("seed {}", run.seed)),
-                run.spent.wall_seconds,
-                amounts.kg_co2,
-                amounts.kg_co2 / seconds,
-                amounts.kwh,
-                amounts.kwh,
-                std::env::consts::OS,
-            );
-        }
-    }
-    out
-}
-
-/// A time in seconds since 1970 as `2026-11-23T20:23:08`, in UTC; empty beyond the year 9999.
-fn timestamp(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
-    let text = time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
-    text.trim_end_matches('Z').to_owned()
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::comparison::tests::{run, setup};
+    use crate::comparison::tests::run;
 
-    fn rates() -> Rates {
+    pub(crate) fn rates() -> Rates {
         Rates {
             rate_per_core_hour: Some(0.1),
             currency: "EUR".into(),
@@ -224,7 +157,7 @@ mod tests {
     #[test]
     fn failed_and_repeated_runs_are_charged_to_the_accepted() {
         let mut diverged = run("bf16", 1, 0.1, 5.0);
-        diverged.outcome = Outcome::Diverged { reason: "x".into() };
+        diverged.record.outcome = Outcome::Diverged { reason: "x".into() };
         // Killed once after 3 s: 4 s in all, of which its own is 1 s.
         let mut repeated = run("bf16", 2, 0.9, 5.0);
         repeated.spent = Spent { wall_seconds: 4.0, core_seconds: 8.0, joules: None };
@@ -256,14 +189,5 @@ mod tests {
         assert_eq!(both.energy, Energy::Measured);
         assert!((both.all.kwh - 72.0 / 3.6e6).abs() < 1e-15);
         assert_eq!(PolicyCost::of(&[&counted, &not], &rates()).energy, Energy::Estimated);
-    }
-
-    #[test]
-    fn every_line_has_every_column() {
-        let setup = Setup { rates: rates(), ..setup() };
-        let csv = emissions_csv(&[(&setup, &[run("fp32", 0, 0.9, 1.0)])], 16.0);
-        let lines: Vec<usize> = csv.lines().map(|l| l.split(',').count()).collect();
-        assert_eq!(lines, [38, 38], "{csv}");
-        assert!(csv.contains("2023-11-14T22:13:20"), "{csv}");
     }
 }

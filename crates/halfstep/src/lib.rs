@@ -57,8 +57,6 @@ mod choose;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod numerics;
-mod summary;
 
 pub use choose::{DeviceError, DeviceRequest, EngineRequest, engine, engine_of_rank, planning_engine};
 pub use numerics::{numerics_maps, numerics_page};
-pub use summary::run_result;

@@ -6,11 +6,13 @@ use super::curves::{losses, reliability};
 use super::{Answer, Block, Report, Section, Table};
 use crate::assessment::{Assessment, Row as MetricRow};
 use crate::assessment_table;
-use crate::comparison::{Candidate, Comparison, Outcome, RunResult};
+use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
+use crate::run::RunResult;
 use crate::study::{Floor, Study};
 use crate::table;
 use crate::units;
+use halfstep_train::metrics::Outcome;
 
 /// The section that tells how numbers were made; it stands last.
 pub(super) const HOW: &str = "how";
@@ -301,20 +303,20 @@ fn floor(c: &Comparison) -> Section {
 fn runs(c: &Comparison) -> Section {
     let none = || "–".to_string();
     let row = |r: &RunResult| {
-        let last = r.evaluations.last();
-        let outcome = match &r.outcome {
+        let last = r.record.last_evaluation();
+        let outcome = match &r.record.outcome {
             Outcome::Finished if r.cached => "finished, from the cache".into(),
             Outcome::Finished => "finished".into(),
             Outcome::Interrupted => "stopped by hand".into(),
             Outcome::Diverged { reason } => reason.clone(),
         };
         vec![
-            format!("{} seed {}", r.policy, r.seed),
+            format!("{} seed {}", r.record.policy, r.record.seed),
             last.map_or_else(none, |e| units::percent(e.accuracy, None)),
             last.map_or_else(none, |e| format!("{:.4}", e.loss)),
-            r.step_ms.map_or_else(none, units::milliseconds),
-            units::seconds(r.wall_seconds),
-            r.skipped.to_string(),
+            r.record.median_ms().map_or_else(none, units::milliseconds),
+            units::seconds(r.record.wall_seconds),
+            r.record.skipped.to_string(),
             r.way.words(),
             outcome,
         ]

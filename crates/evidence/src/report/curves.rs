@@ -4,7 +4,8 @@ use super::build::{assessed, section, strings};
 use super::charts::{Chart, Series};
 use super::{Block, Section, Table};
 use crate::assessment::Assessment;
-use crate::comparison::{Comparison, RunResult};
+use crate::comparison::Comparison;
+use crate::run::RunResult;
 use crate::units;
 
 /// Points of a smoothed curve.
@@ -39,7 +40,7 @@ fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<S
 pub(super) fn losses(c: &Comparison) -> Option<Section> {
     let series = |curve: &dyn Fn(&RunResult) -> Vec<(f64, f64)>| -> Vec<Series> {
         let of = |(i, row): (usize, &crate::comparison::Row)| {
-            let runs = c.runs.iter().filter(|r| r.policy == row.policy);
+            let runs = c.runs.iter().filter(|r| r.record.policy == row.policy);
             let curves: Vec<_> = runs.map(curve).filter(|points| !points.is_empty()).collect();
             over_seeds(&row.policy, i, &curves)
         };
@@ -64,14 +65,16 @@ pub(super) fn losses(c: &Comparison) -> Option<Section> {
     };
     let band = "Line: mean over seeds; band: from the least to the greatest seed. Each point is the mean of neighbouring steps.";
     let reference = &c.setup.reference;
-    let base = |seed: u64| c.runs.iter().find(|r| r.seed == seed && r.policy == *reference);
+    let base = |seed: u64| c.runs.iter().find(|r| r.record.seed == seed && r.record.policy == *reference);
     let differences = series(&|r| {
-        let Some(base) = base(r.seed).filter(|_| r.policy != *reference) else { return Vec::new() };
-        let pairs = wide(&r.losses).into_iter().zip(wide(&base.losses));
+        let Some(base) = base(r.record.seed).filter(|_| r.record.policy != *reference) else {
+            return Vec::new();
+        };
+        let pairs = wide(&r.record.losses).into_iter().zip(wide(&base.record.losses));
         smooth(&pairs.map(|(l, b)| l - b).collect::<Vec<_>>())
     });
     let blocks: Vec<Block> = [
-        chart("Train loss".into(), band.into(), "loss", series(&|r| smooth(&wide(&r.losses)))),
+        chart("Train loss".into(), band.into(), "loss", series(&|r| smooth(&wide(&r.record.losses)))),
         chart(
             format!("Train loss less that of {reference} with the same seed"),
             band.into(),

@@ -24,13 +24,14 @@ use halfstep::evidence::logits::Source;
 use halfstep::evidence::report::{Picture, Section};
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
-    Assessment, Comparison, Outcome, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, cost,
+    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, emissions,
     table, units,
 };
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
+use halfstep::train::metrics::Outcome;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, RunDir};
 use indicatif::MultiProgress;
@@ -335,7 +336,7 @@ fn keep(dir: &RunDir, title: &str, obtained: &[Obtained]) -> Result<(), Failure>
     std::fs::create_dir_all(&folder).map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
     let mut log = Vec::new();
     for Obtained { result, place } in obtained {
-        let name = format!("{}-seed{}.safetensors", result.policy, result.seed);
+        let name = format!("{}-seed{}.safetensors", result.record.policy, result.record.seed);
         let read = |file: &str| {
             let path = place.join(file);
             std::fs::read(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
@@ -354,8 +355,8 @@ fn keep(dir: &RunDir, title: &str, obtained: &[Obtained]) -> Result<(), Failure>
 /// The logits of finished runs of a precision and of the reference, by seeds that both finished.
 fn pairs<'o>(setup: &Setup, obtained: &'o [Obtained], policy: &str) -> Vec<(&'o Obtained, &'o Obtained)> {
     let finished = |policy: &str, seed: u64| {
-        let is_it = |o: &&Obtained| o.result.policy == policy && o.result.seed == seed;
-        obtained.iter().find(is_it).filter(|o| o.result.outcome == Outcome::Finished)
+        let is_it = |o: &&Obtained| o.result.record.policy == policy && o.result.record.seed == seed;
+        obtained.iter().find(is_it).filter(|o| o.result.record.outcome == Outcome::Finished)
     };
     setup.seeds.iter().filter_map(|&s| finished(&setup.reference, s).zip(finished(policy, s))).collect()
 }
@@ -373,7 +374,7 @@ fn assessments(
             continue;
         }
         let diverged = |o: &&Obtained| {
-            o.result.policy == *policy && matches!(o.result.outcome, Outcome::Diverged { .. })
+            o.result.record.policy == *policy && matches!(o.result.record.outcome, Outcome::Diverged { .. })
         };
         let mut protocol = setup.protocol.clone();
         protocol.diverged = obtained.iter().filter(diverged).count() as u64;
@@ -421,8 +422,8 @@ fn under_stress(
     let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked()) else { return Ok(None) };
     let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
     let finished = |policy: &str, seed| {
-        let of = |r: &&RunResult| r.policy == policy && r.seed == seed;
-        comparison.runs.iter().find(of).is_some_and(|r| r.outcome == Outcome::Finished)
+        let of = |r: &&RunResult| r.record.policy == policy && r.record.seed == seed;
+        comparison.runs.iter().find(of).is_some_and(|r| r.record.outcome == Outcome::Finished)
     };
     trained.retain(|t| finished(&t.policy.name, t.seed));
     if trained.is_empty() {
@@ -487,7 +488,7 @@ fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> R
     let arms: Vec<(&Setup, &[RunResult])> =
         study.arms.iter().map(|c| (&c.setup, c.runs.as_slice())).collect();
     let memory = host::memory_bytes().map_or(0.0, |all| all as f64 / 1e9);
-    dir.write(EMISSIONS, cost::emissions_csv(&arms, memory).as_bytes())?;
+    dir.write(EMISSIONS, emissions::emissions_csv(&arms, memory).as_bytes())?;
     Ok(())
 }
 
@@ -528,16 +529,17 @@ fn show(study: &Study, several: bool) {
 }
 
 fn one_line(run: &RunResult) -> String {
-    let accuracy = run.evaluations.last().map_or("–".into(), |e| units::percent(e.accuracy, None));
-    let step = run.step_ms.map_or("–".into(), units::milliseconds);
-    let wall = units::seconds(run.wall_seconds);
-    let skipped = if run.skipped > 0 { format!("   {} skipped", run.skipped) } else { String::new() };
-    let end = match &run.outcome {
+    let accuracy = run.record.last_evaluation().map_or("–".into(), |e| units::percent(e.accuracy, None));
+    let step = run.record.median_ms().map_or("–".into(), units::milliseconds);
+    let wall = units::seconds(run.record.wall_seconds);
+    let skipped =
+        if run.record.skipped > 0 { format!("   {} skipped", run.record.skipped) } else { String::new() };
+    let end = match &run.record.outcome {
         Outcome::Finished => String::new(),
         Outcome::Interrupted => "   stopped; the same command goes on from here".into(),
         Outcome::Diverged { reason } => format!("\n  {reason}"),
     };
-    let (policy, seed) = (&run.policy, run.seed);
+    let (policy, seed) = (&run.record.policy, run.record.seed);
     format!(
         "{policy:<6} seed {seed:<3} test accuracy {accuracy:>8}   {step:>8}/step   {wall:>7}{skipped}{end}"
     )

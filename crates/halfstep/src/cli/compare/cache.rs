@@ -10,11 +10,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use halfstep::data::{DataSpec, Preprocessing};
-use halfstep::evidence::{Inference, Spent, Way};
+use halfstep::evidence::RunResult;
 use halfstep::graph::engine_info::EngineIdentity;
 use halfstep::graph::precision::Policy;
 use halfstep::nn::ModelSpec;
-use halfstep::train::metrics::RunRecord;
 use halfstep::train::optimiser::Optimiser;
 use halfstep::train::recipe::{BestBy, Experiment, TrainSettings};
 use halfstep::train::run_dir::METRICS;
@@ -70,22 +69,9 @@ struct Identity<'a> {
 pub struct Stored {
     /// Of the entry.
     pub format: u32,
-    /// What was measured, without what the log of the run tells.
-    pub record: RunRecord,
-    /// Whether the loss was scaled.
-    pub scaled: bool,
-    /// Peak of resident memory, where it is the run's own.
-    pub peak_rss_bytes: Option<usize>,
-    /// How it ran.
-    pub way: Way,
-    /// What it cost, with attempts that were broken off.
-    pub spent: Spent,
-    /// Attempts that it took.
-    pub attempts: usize,
-    /// Predictions on the test data.
-    pub inference: Option<Inference>,
-    /// Seconds since 1970 when it ended.
-    pub ended: u64,
+    /// The run, without what its log tells.
+    #[serde(flatten)]
+    pub run: RunResult,
     /// Checksums of the other files.
     pub files: BTreeMap<String, Sum>,
 }
@@ -201,7 +187,7 @@ impl Cache {
         if let Some(Sum { bytes, sha256 }) = stored.files.get(METRICS).cloned() {
             let position = LogPosition { bytes, sha256 };
             for event in events(&folder.join(METRICS), &position).map_err(|e| e.to_string())? {
-                stored.record.add(&event);
+                stored.run.record.add(&event);
             }
         }
         Ok(Some(stored))

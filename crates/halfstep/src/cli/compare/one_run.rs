@@ -74,7 +74,7 @@ pub fn measured_samples(experiment: &Experiment) -> Vec<u32> {
 /// A finished run from the cache; none where there is none. One that is damaged is told of and not used.
 pub fn stored(cache: &Cache, task: &Task, say: &dyn Fn(&str)) -> Option<Obtained> {
     match cache.read(&task.id) {
-        Ok(stored) => stored.map(|stored| obtained(cache, task, stored, true)),
+        Ok(stored) => stored.map(|stored| obtained(cache, task, stored.run, true)),
         Err(damage) => {
             let place = cache.entry(&task.id);
             say(&format!("warning: {}: damaged, and made again: {damage}", place.display()));
@@ -83,12 +83,8 @@ pub fn stored(cache: &Cache, task: &Task, say: &dyn Fn(&str)) -> Option<Obtained
     }
 }
 
-fn obtained(cache: &Cache, task: &Task, stored: Stored, cached: bool) -> Obtained {
-    let Stored { record, scaled, peak_rss_bytes, way, spent, attempts, inference, ended, .. } = stored;
-    let mut result = halfstep::run_result(record, scaled, peak_rss_bytes);
-    result.id = task.id.clone();
-    (result.cached, result.ended, result.way) = (cached, ended, way);
-    (result.spent, result.attempts, result.inference) = (spent, attempts, inference);
+fn obtained(cache: &Cache, task: &Task, run: RunResult, cached: bool) -> Obtained {
+    let result = RunResult { id: task.id.clone(), cached, ..run };
     Obtained { result, place: cache.entry(&task.id) }
 }
 
@@ -114,7 +110,7 @@ pub fn make(
     };
     match cache.read(&task.id) {
         // Made while we waited.
-        Ok(Some(stored)) => return Ok(obtained(cache, task, stored, true)),
+        Ok(Some(stored)) => return Ok(obtained(cache, task, stored.run, true)),
         Ok(None) => {}
         Err(_) => clear(&dir)?,
     }
@@ -172,8 +168,9 @@ pub fn make(
         }
     }
     let spent = ledger.close(&dir, way.beside + 1)?;
-    let mut stored = Stored {
-        format: FORMAT,
+    let result = RunResult {
+        id: task.id.clone(),
+        cached: false,
         scaled: session.spec().scaling != LossScale::Off,
         record: without_log(&record),
         peak_rss_bytes: if alone { machine::peak_rss_bytes() } else { None },
@@ -182,8 +179,8 @@ pub fn make(
         attempts: ledger.attempts.len(),
         inference,
         ended: now().as_secs(),
-        files: Default::default(),
     };
+    let mut stored = Stored { format: FORMAT, run: result, files: Default::default() };
     if record.outcome != Outcome::Interrupted {
         checkpoint::save(&session, &dir.file(MODEL), Contents::Model)?;
         for name in [MODEL, LOGITS, METRICS] {
@@ -196,8 +193,7 @@ pub fn make(
         dir.write_json(RECORD, &stored)?;
         remove_checkpoints(&dir)?;
     }
-    stored.record = record;
-    Ok(obtained(cache, task, stored, false))
+    Ok(obtained(cache, task, RunResult { record, ..stored.run }, false))
 }
 
 enum Opening {

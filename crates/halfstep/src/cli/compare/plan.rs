@@ -7,7 +7,7 @@ use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{sd_at_most, seeds_needed};
 use halfstep::evidence::study::cost_words;
-use halfstep::evidence::{Margin, Spent, units};
+use halfstep::evidence::{Margin, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
 use serde::Serialize;
@@ -213,7 +213,8 @@ fn planned(
         for p in &precisions {
             let is_there = |o: &&Obtained| {
                 let result = &o.result;
-                result.policy == p.policy && setup.seeds.iter().take(seeds).any(|s| *s == result.seed)
+                result.record.policy == p.policy
+                    && setup.seeds.iter().take(seeds).any(|s| *s == result.record.seed)
             };
             let missing = seeds - there.iter().filter(is_there).count().min(seeds);
             runs += missing;
@@ -247,14 +248,13 @@ fn precisions(
     let spinner = progress::spinner("timing a few steps");
     let mut all = Vec::new();
     for policy in policies {
-        let before = there.iter().map(|o| &o.result).find(|r| {
-            r.policy == *policy
-                && r.way.threads == request.threads().get()
-                && r.way.beside == 0
-                && r.step_ms.is_some()
-        });
-        let (step_ms, run_seconds) = match before {
-            Some(run) => (run.step_ms.unwrap_or(0.0), run.wall_seconds),
+        let alike = |r: &&RunResult| {
+            r.record.policy == *policy && r.way.threads == request.threads().get() && r.way.beside == 0
+        };
+        let mut before = there.iter().map(|o| &o.result).filter(alike);
+        let measured = before.find_map(|r| Some((r.record.median_ms()?, r.record.wall_seconds)));
+        let (step_ms, run_seconds) = match measured {
+            Some(measured) => measured,
             None => {
                 let seconds = 1.0 / steps_per_second(experiment, policy, 1, request)?;
                 // A forward pass is a third of a step's work.
