@@ -6,10 +6,9 @@
 //! and the mean). Both are allowed twice the largest distance PyTorch's own f32 run had up to that
 //! step: the largest so far, because a single difference may be zero by accident.
 
-mod common;
-
-use common::golden::Golden;
-use common::rounding::{U, deviations};
+use crate::common;
+use crate::common::golden::Golden;
+use crate::common::rounding::{U, deviations};
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
 use halfstep_graph::precision::Policy;

@@ -16,7 +16,7 @@ const F64: f64 = 1e-11;
 const F32: f64 = 200.0 * 6e-8;
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/measures.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/measures.json")).unwrap()
 }
 
 fn numbers(v: &Value) -> Vec<f32> {

@@ -1,8 +1,7 @@
 //! Why FP16 needs loss scaling: a model whose gradients are at most 2^-25, half of f16's smallest
 //! number, loses them all.
 
-mod common;
-
+use crate::common;
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, GraphError, ValueId};

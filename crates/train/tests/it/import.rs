@@ -1,12 +1,11 @@
 //! Weights from elsewhere: a GPT-2 of `scripts/golden_gpt2.py` gives torch's logits, and what does
 //! not fit is listed.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 
-use common::golden::folder;
-use common::rounding::deviations;
+use crate::common::golden::folder;
+use crate::common::rounding::deviations;
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
 use halfstep_graph::precision::Policy;

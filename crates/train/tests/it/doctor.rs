@@ -1,7 +1,6 @@
 //! Twenty planted faults, each attributed to the operation and the cause; and models without a fault, in which none is found.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 
 use halfstep_cpu::CpuEngine;

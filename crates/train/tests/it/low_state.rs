@@ -1,13 +1,12 @@
 //! Weights and moments in fewer bytes: what they are, what they save, and that they train as f32
 //! ones do.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::run::{Stop, bits, experiment, log, run, run_well};
+use crate::common::run::{Stop, bits, experiment, log, run, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
 use halfstep_graph::communicator::Communicator;

@@ -14,7 +14,7 @@ use serde_json::Value;
 const U: f64 = 1.0 / (1 << 24) as f64;
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/robustness.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/robustness.json")).unwrap()
 }
 
 fn f64s(v: &Value) -> Vec<f64> {

@@ -1,7 +1,6 @@
 //! Batches in parts, moving averages, parameter groups: against their definitions, and against one big batch.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 
 use halfstep_graph::engine::{Engine, HostSlice};

@@ -1,8 +1,7 @@
 //! Memory: what is foretold is what is held; a budget is kept without changing a bit, or refused
 //! with what would fit.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 
 use halfstep_cpu::CpuEngine;

@@ -1,8 +1,7 @@
 //! A step whose gradients are not finite changes nothing but the loss scaler and the count of
 //! attempts.
 
-mod common;
-
+use crate::common;
 use halfstep_graph::engine::{Engine, HostSlice, HostTensor};
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, GraphError, SlotKind, ValueId};

@@ -1,14 +1,13 @@
 //! Checkpoints: a run goes on bit for bit, others can read them, damage is found, and no failing
 //! disk loses a run.
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::faulty_disk::{After, Fault, FaultyDisk};
-use common::json_schema::mismatch;
-use common::run::{Stop, experiment, log, run, run_well};
+use crate::common::faulty_disk::{After, Fault, FaultyDisk};
+use crate::common::json_schema::mismatch;
+use crate::common::run::{Stop, experiment, log, run, run_well};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::Policy;
 use halfstep_train::checkpoint::precision::SCHEMA;

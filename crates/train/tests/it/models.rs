@@ -1,11 +1,10 @@
 //! Every reference model under every precision policy on every engine: it learns, and threads do
 //! not change a bit.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 
-use common::models::{Case, cases};
+use crate::common::models::{Case, cases};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
 use halfstep_graph::engine::{Engine, HostSlice};

@@ -1,8 +1,7 @@
 //! The doctor in the loop that runs use: failed steps are diagnosed where they happen, ranges are
 //! sampled, nothing loops.
 
-mod common;
-
+use crate::common;
 use halfstep_train::doctor::{Cause, Diagnosis, Sample};
 use halfstep_train::metrics::{EvaluationMetrics, Outcome, StepMetrics};
 use halfstep_train::session::Session;

@@ -1,8 +1,7 @@
 //! The loss scaler's transitions, run in a program, beside torch's GradScaler and beside a scalar
 //! statement of the rule.
 
-mod common;
-
+use crate::common;
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::precision::Policy;
 use halfstep_nn::{InputSpec, MlpSpec, ModelSpec};

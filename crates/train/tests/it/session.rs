@@ -1,8 +1,7 @@
 //! What a session promises besides its steps: evaluation, checkpoints, errors, and the arithmetic
 //! of its updates.
 
-mod common;
-
+use crate::common;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{Engine, EngineError, HostSlice};

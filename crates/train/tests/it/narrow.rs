@@ -1,7 +1,6 @@
 //! Delayed scaling: histories of magnitudes, scales that recover, and what a skipped step leaves.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 use std::path::Path;
 

@@ -3,13 +3,12 @@
 //! Ranks are threads here; what they exchange and in which order they add it up is what processes
 //! do under MPI.
 
-mod common;
-
+use crate::common;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use common::models::{Case, cases};
-use common::run::{Ended, Stop, bits, experiment, run_well};
+use crate::common::models::{Case, cases};
+use crate::common::run::{Ended, Stop, bits, experiment, run_well};
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::Isa;
 use halfstep_graph::communicator::Communicator;

@@ -1,0 +1,23 @@
+//! Integration tests in one program, which is linked once.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checkpoints;
+mod doctor;
+mod doctor_casts;
+mod doctor_run;
+mod fp16_underflow;
+mod golden_torch;
+mod import;
+mod low_state;
+mod memory;
+mod models;
+mod narrow;
+mod ranks;
+mod scaler_torch;
+mod session;
+mod step_options;
+mod supports;
+mod transaction;
+mod tune;
