@@ -1,8 +1,9 @@
 //! What runs cost: time, core-hours, energy, carbon and money, for each run that could be used.
 //!
-//! Everything that was spent on a precision is charged to the runs of it that were accepted: runs that diverged, were broken
-//! off or had to be repeated too. Energy is what the processor counted where it does (RAPL), and else core-seconds times an
-//! assumed power; carbon is always reckoned from an assumed grid.
+//! Everything that was spent on a precision is charged to the runs of it that were accepted: runs
+//! that diverged, were broken off or had to be repeated too. Energy is what the processor counted
+//! where it does (RAPL), and else core-seconds times an assumed power; carbon is always reckoned
+//! from an assumed grid.
 
 use halfstep_train::metrics::Outcome;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct Rates {
 }
 
 impl Spent {
-    /// In the units that costs are told in.
+    /// In the units that costs are reported in.
     pub fn amounts(&self, rates: &Rates) -> Amounts {
         let joules = self.joules.unwrap_or(self.core_seconds * rates.watts_per_core);
         let (core_hours, kwh) = (self.core_seconds / 3600.0, joules / JOULES_PER_KWH);
@@ -107,7 +108,8 @@ impl PolicyCost {
         let finished = |r: &RunResult| r.record.outcome == Outcome::Finished;
         let all = sum(&mut runs.iter().map(|r| r.spent));
         let wasted = sum(&mut runs.iter().map(|r| {
-            // What a run took of its own belongs to it; the rest went into attempts that came to nothing.
+            // What a run took of its own belongs to it; the rest went into attempts that came to
+            // nothing.
             let used = match (finished(r), r.attempts) {
                 (false, _) => 0.0,
                 (true, 0 | 1) => r.spent.wall_seconds,

@@ -14,8 +14,9 @@ const COLUMNS: &str = "timestamp,project_name,run_id,experiment_id,duration,emis
     latitude,ram_total_size,tracking_mode,cpu_utilization_percent,gpu_utilization_percent,ram_utilization_percent,\
     ram_used_gb,on_cloud,pue,wue";
 
-/// One line per run with CodeCarbon's columns, so that what reads its files reads these. `memory_gb` is the machine's. What
-/// is not known is empty: place, cloud, Python. The power of memory is not reckoned apart.
+/// One line per run with CodeCarbon's columns, so that what reads its files reads these.
+/// `memory_gb` is the machine's. What is not known is empty: place, cloud, Python. The power of
+/// memory is not reckoned apart.
 pub fn emissions_csv(setups: &[(&Setup, &[RunResult])], memory_gb: f64) -> String {
     let mut out = format!("{COLUMNS}\n");
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));

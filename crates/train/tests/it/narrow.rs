@@ -46,12 +46,14 @@ fn slot(session: &Session<'_>, name: &str) -> Vec<f32> {
     session.download(name).unwrap().f32().to_vec()
 }
 
-/// What the next step will multiply with, after a history whose largest entry is `amax`: 448 / (2¹ · amax).
+/// What the next step will multiply with, after a history whose largest entry is `amax`: 448 / (2¹
+/// · amax).
 fn scale_for(amax: f32) -> f32 {
     224.0 / amax
 }
 
-/// A gradient by the input is taken of a model that no longer learns: there is no history to scale by, and none to keep.
+/// A gradient by the input is taken of a model that no longer learns: there is no history to scale
+/// by, and none to keep.
 #[test]
 fn an_evaluated_model_has_no_history() {
     let (model, engine) = (mlp(), CpuEngine::new(Isa::best(), NonZeroUsize::MIN));
@@ -66,7 +68,8 @@ fn an_evaluated_model_has_no_history() {
     }
 }
 
-/// What stands under a layer's name for the sake of a format, codes and scales, is not taken for the layer.
+/// What stands under a layer's name for the sake of a format, codes and scales, is not taken for
+/// the layer.
 #[test]
 fn layers_are_compared_by_what_they_hold() {
     let (model, engine) = (mlp(), CpuEngine::new(Isa::best(), NonZeroUsize::MIN));
@@ -107,7 +110,8 @@ fn a_scale_follows_the_largest_magnitude_of_its_history() {
             (2.0, [2.0, 0.0, 0.0]),
             (0.5, [0.5, 2.0, 0.0]),
             (1.0, [1.0, 0.5, 2.0]),
-            // The 2 is forgotten. The next jumps far beyond what the scale was made for: it saturates.
+            // The 2 is forgotten. The next jumps far beyond what the scale was made for: it
+            // saturates.
             (0.25, [0.25, 1.0, 0.5]),
             (4096.0, [4096.0, 0.25, 1.0]),
             (0.5, [0.5, 4096.0, 0.25]),
@@ -135,7 +139,8 @@ fn stale_scales_skip_steps_and_recover_where_codes_do_not_saturate() {
         assert_eq!(slot(&session, "layers.0.weight"), weights);
         assert_eq!(slot(&session, HISTORY)[0], 1024.0);
         assert_eq!(slot(&session, SCALE), [scale_for(1024.0)]);
-        // What follows is only seen once its own operands are finite: a step for each of two layers, there and back.
+        // What follows is only seen once its own operands are finite: a step for each of two
+        // layers, there and back.
         let skips = (0..8).take_while(|_| !step(&mut session, 1024.0)).count();
         assert!(skips < 4, "{}: {skips} more skips", engine.name());
         assert_ne!(slot(&session, "layers.0.weight"), weights);
@@ -207,7 +212,8 @@ fn bits_depend_neither_on_threads_nor_on_groups() {
     }
 }
 
-/// In eight bits, what the backward pass reads of the forward pass takes a byte an element, and the plan says so.
+/// In eight bits, what the backward pass reads of the forward pass takes a byte an element, and the
+/// plan says so.
 #[test]
 fn the_plan_shows_codes_and_why_the_rest_is_not() {
     let (model, input) = gpt();
