@@ -7,7 +7,7 @@ use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
 use halfstep_graph::engine_info::{Device, EngineIdentity, FreeMemory, PolicyDescription};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{Graph, Group, Node, Plan, Slot};
+use halfstep_graph::{Graph, Group, InputChecks, Node, Plan, Slot};
 
 use crate::describe::describe;
 use crate::gemm::Scratch;
@@ -67,7 +67,8 @@ impl CpuEngine {
     /// # Errors
     /// Those of [`Engine::compile`].
     pub fn compile_cpu(&self, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
-        CpuProgram::new(self.machine.clone(), self.communicator.clone(), plan, state)
+        let checks = InputChecks::of(&plan.graph, self)?;
+        CpuProgram::new(self.machine.clone(), self.communicator.clone(), checks, plan, state)
     }
 }
 

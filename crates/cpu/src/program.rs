@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use halfstep_graph::communicator::{Communicator, Payload};
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots, scalar_output};
-use halfstep_graph::{Footprint, Graph, Op, OutputId, Place, Plan, ValueId, When};
+use halfstep_graph::{Footprint, Graph, InputChecks, Op, OutputId, Place, Plan, ValueId, When};
 
 use crate::lower::{Lowering, Step, constant, lower};
 use crate::machine::{Machine, Run, Transit};
@@ -15,7 +15,6 @@ use crate::state::{CpuMemory, download, upload};
 
 struct Input {
     name: String,
-    value: ValueId,
     span: Span,
 }
 
@@ -25,6 +24,7 @@ pub struct CpuProgram {
     ranks: Option<Arc<Communicator>>,
     transit: Transit,
     graph: Graph,
+    checks: InputChecks,
     spans: Vec<Span>,
     inputs: Vec<Input>,
     steps: Vec<Step>,
@@ -43,6 +43,7 @@ impl CpuProgram {
     pub(crate) fn new(
         machine: Arc<Machine>,
         ranks: Option<Arc<Communicator>>,
+        checks: InputChecks,
         plan: &Plan,
         state: &State,
     ) -> Result<CpuProgram, EngineError> {
@@ -79,8 +80,7 @@ impl CpuProgram {
         let mut inputs = Vec::new();
         for node in &graph.nodes {
             if let Op::Input { name } = &node.op {
-                let value = node.outputs[0];
-                inputs.push(Input { name: name.clone(), value, span: spans[value.0 as usize] });
+                inputs.push(Input { name: name.clone(), span: spans[node.outputs[0].0 as usize] });
             }
         }
         let mut steps = Vec::new();
@@ -117,6 +117,7 @@ impl CpuProgram {
             ranks,
             transit: Transit::new(),
             graph,
+            checks,
             spans,
             inputs,
             steps,
@@ -136,12 +137,7 @@ fn foreign() -> EngineError {
 
 impl Program for CpuProgram {
     fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
-        for input in &self.inputs {
-            let given = inputs.iter().find(|(name, _)| *name == input.name);
-            let (name, data) = given
-                .ok_or_else(|| EngineError::unknown("input", &input.name, inputs.iter().map(|i| i.0)))?;
-            EngineError::check(name, &self.graph.value(input.value).ty, *data)?;
-        }
+        self.checks.check(inputs)?;
         let memory = state.memory_mut::<CpuMemory>().ok_or_else(foreign)?;
         memory.reserve(self.arena_bytes)?;
         for input in &self.inputs {

@@ -19,6 +19,7 @@ mod fuse;
 mod graph;
 mod group;
 mod infer;
+mod input_checks;
 pub mod interp;
 mod memory;
 mod op;
@@ -42,6 +43,7 @@ pub use graph::{
     Graph, GraphError, Init, Node, NodeId, OutputId, Phase, Slot, SlotKind, Value, ValueId, When, Write,
 };
 pub use group::{Group, Groups};
+pub use input_checks::InputChecks;
 pub use memory::{MemoryReport, Purpose, Resident};
 pub use op::*;
 pub use plan::{Block, Content, Place, Plan, StateBytes, plan};

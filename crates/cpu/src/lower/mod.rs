@@ -68,12 +68,7 @@ pub(crate) struct At(String);
 
 impl At {
     fn row(&self, error: RowError) -> EngineError {
-        match error {
-            RowError::Index { index, bound, .. } => {
-                EngineError::Index { at: self.0.clone(), index, count: bound }
-            }
-            other => EngineError::Unsupported(format!("`{}`: {other}", self.0)),
-        }
+        EngineError::Unsupported(format!("`{}`: {error}", self.0))
     }
 
     fn kernel(&self, error: KernelError) -> EngineError {

@@ -6,19 +6,11 @@ use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-fn check_indices(indices: &[i32], rows: usize) -> Result<(), RowError> {
-    match indices.iter().position(|&i| usize::try_from(i).map_or(true, |i| i >= rows)) {
-        None => Ok(()),
-        Some(position) => {
-            Err(RowError::Index { what: "index", position, index: indices[position].into(), bound: rows })
-        }
-    }
-}
-
-/// Copies row `indices[i]` of `table`, which is `[rows, width]`, to row `i` of `out`.
+/// Copies row `indices[i]` of `table`, which is `[rows, width]`, to row `i` of `out`. Each index is a row: a
+/// program's indices are checked before it runs.
 ///
 /// # Errors
-/// If a length differs from what the shape says, or an index is not a row.
+/// If a length differs from what the shape says.
 pub fn gather_rows<T: Copy + Send + Sync>(
     pool: &Pool,
     table: &[T],
@@ -29,7 +21,6 @@ pub fn gather_rows<T: Copy + Send + Sync>(
 ) -> Result<(), RowError> {
     check_len("table", rows * width, table.len())?;
     check_len("out", indices.len() * width, out.len())?;
-    check_indices(indices, rows)?;
     let out = SharedSlice::new(out);
     let grid = Grid::rows(indices.len(), width, 16 * TILE);
     pool.for_each(grid.chunks(), &|_, chunk| {
@@ -50,7 +41,7 @@ pub struct ScatterAdd<'a> {
     pub rows: usize,
     /// Elements of a row.
     pub width: usize,
-    /// A row of `y` for each row of `x`.
+    /// A row of `y` for each row of `x`, each at least 0 and below `rows`.
     pub indices: &'a [i32],
     /// `[indices, width]`.
     pub x: Src<'a>,
@@ -69,12 +60,11 @@ impl ScatterAdd<'_> {
     /// Computes y.
     ///
     /// # Errors
-    /// If a length differs from what the shape says, or an index is not a row.
+    /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         let ScatterAdd { rows, width, indices, x, y, scratch } = self;
         check_len("x", indices.len() * width, x.len())?;
         check_len("y", rows * width, y.len())?;
-        check_indices(indices, rows)?;
         check_scratch(scatter_add_scratch_len(rows, indices.len()), scratch.len())?;
         if u32::try_from(indices.len()).is_err() {
             return Err(RowError::Shape { what: "indices", why: "more than 2^32 - 1" });

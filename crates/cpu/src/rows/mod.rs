@@ -48,18 +48,6 @@ pub enum RowError {
         /// What was given.
         actual: usize,
     },
-    /// An index points outside what it indexes.
-    #[error("{what} {position} is {index}; it must be at least 0 and below {bound}")]
-    Index {
-        /// What the index is: a target, a row.
-        what: &'static str,
-        /// Where it stands among the indices.
-        position: usize,
-        /// Its value.
-        index: i64,
-        /// One past the largest that is allowed.
-        bound: usize,
-    },
     /// A shape, a stride or an axis is impossible.
     #[error("{what}: {why}")]
     Shape {
