@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep_graph::communicator::{Communicator, Payload};
-use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Program, State, bind_slots, scalar_output};
+use halfstep_graph::engine::{
+    EngineError, HostSlice, HostTensor, Program, State, bind_slots, output_id, scalar_output,
+};
 use halfstep_graph::{Footprint, Graph, InputChecks, Op, OutputId, Place, Plan, ValueId, When};
 
 use crate::lower::{Lowering, Step, constant, lower};
@@ -179,10 +181,8 @@ impl Program for CpuProgram {
     }
 
     fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
-        let names = || self.graph.outputs.iter().map(|(name, _)| name.as_str());
-        let position = names().position(|name| name == output);
-        let position = position.ok_or_else(|| EngineError::unknown("output", output, names()))?;
-        Ok(download(self.output_region.view(self.outputs[position].1)))
+        let output = output_id(&self.graph, output)?;
+        Ok(download(self.output_region.view(self.outputs[output.0 as usize].1)))
     }
 
     fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError> {

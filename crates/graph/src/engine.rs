@@ -323,6 +323,16 @@ pub fn bind_slots(graph: &Graph, state: &State) -> Result<Vec<usize>, EngineErro
     graph.slots.iter().map(bind).collect()
 }
 
+/// The output of this name.
+///
+/// # Errors
+/// No output of that name.
+pub fn output_id(graph: &Graph, name: &str) -> Result<OutputId, EngineError> {
+    let names = || graph.outputs.iter().map(|(name, _)| name.as_str());
+    let at = names().position(|n| n == name);
+    at.map(|at| OutputId(at as u32)).ok_or_else(|| EngineError::unknown("output", name, names()))
+}
+
 /// The value behind a scalar output.
 ///
 /// # Errors

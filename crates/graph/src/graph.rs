@@ -229,11 +229,6 @@ impl Graph {
         self.outputs.iter().find(|(n, _)| n == name).map(|&(_, v)| v)
     }
 
-    /// Position of the output with this name.
-    pub fn output_id(&self, name: &str) -> Option<OutputId> {
-        self.outputs.iter().position(|(n, _)| n == name).map(|i| OutputId(i as u32))
-    }
-
     /// Runs `build` with `name` added to the path given to new nodes and slots.
     pub fn scoped<T>(&mut self, name: &str, build: impl FnOnce(&mut Graph) -> T) -> T {
         self.scope.push(name.to_string());

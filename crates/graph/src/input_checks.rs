@@ -38,10 +38,12 @@ enum Origin {
 }
 
 impl InputChecks {
-    /// The checks for a program of `graph` on `target`. Indices are followed to their input through reshapes and slices.
+    /// The checks for a program of `graph` on `target`. Indices are followed to their input through
+    /// reshapes and slices.
     ///
     /// # Errors
-    /// Indices that are neither from an input nor certain to be in range, unless the target checks those itself.
+    /// Indices that are neither from an input nor certain to be in range, unless the target checks
+    /// those itself.
     pub fn of(graph: &Graph, target: &dyn Target) -> Result<InputChecks, EngineError> {
         let made = graph.nodes.iter().filter_map(|node| match &node.op {
             Op::Input { name } => Some((name.clone(), graph.value(node.outputs[0]).ty.clone())),
@@ -82,13 +84,23 @@ impl InputChecks {
     /// A missing input; one of the wrong type or size; an index out of range.
     pub fn check(&self, given: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
         for (name, ty) in &self.inputs {
-            EngineError::check(name, ty, find(name, given)?)?;
+            let missing = || EngineError::unknown("input", name, given.iter().map(|&(n, _)| n));
+            EngineError::check(name, ty, find(name, given).ok_or_else(missing)?)?;
         }
+        self.check_indices(given)
+    }
+
+    /// Checks the indices alone, of those inputs that are given.
+    ///
+    /// # Errors
+    /// An index out of range.
+    pub fn check_indices(&self, given: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
         for Indices { input, elements, count, at } in &self.indices {
-            let HostSlice::I32(x) = find(&self.inputs[*input].0, given)? else { continue };
+            let Some(HostSlice::I32(x)) = find(&self.inputs[*input].0, given) else { continue };
             let is_row = |i: i32| usize::try_from(i).is_ok_and(|i| i < *count);
             for range in elements {
-                if let Some(&index) = x[range.clone()].iter().find(|&&i| !is_row(i)) {
+                let given = x.get(range.clone()).unwrap_or_default();
+                if let Some(&index) = given.iter().find(|&&i| !is_row(i)) {
                     return Err(EngineError::Index { at: at.clone(), index: index.into(), count: *count });
                 }
             }
@@ -97,9 +109,8 @@ impl InputChecks {
     }
 }
 
-fn find<'g>(name: &str, given: &[(&str, HostSlice<'g>)]) -> Result<HostSlice<'g>, EngineError> {
-    let found = given.iter().find(|(n, _)| *n == name).map(|&(_, data)| data);
-    found.ok_or_else(|| EngineError::unknown("input", name, given.iter().map(|&(n, _)| n)))
+fn find<'g>(name: &str, given: &[(&str, HostSlice<'g>)]) -> Option<HostSlice<'g>> {
+    given.iter().find(|(n, _)| *n == name).map(|&(_, data)| data)
 }
 
 /// The operand of `node` that holds row numbers, and the number of rows.

@@ -22,8 +22,8 @@ pub trait Target {
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
         false
     }
-    /// Whether its kernels check indices that the program computes. Those that come from inputs are checked before a run,
-    /// by [`InputChecks`](crate::InputChecks).
+    /// Whether its kernels check indices that the program computes. Those that come from inputs are
+    /// checked before a run, by [`InputChecks`](crate::InputChecks).
     fn checks_indices(&self) -> bool {
         false
     }

@@ -30,6 +30,9 @@ impl Target for Unfused<'_> {
     fn fuses(&self, _: &Graph, _: &Group) -> bool {
         false
     }
+    fn checks_indices(&self) -> bool {
+        self.0.target().checks_indices()
+    }
     fn stores(&self, dtype: DType) -> bool {
         self.0.target().stores(dtype)
     }

@@ -21,6 +21,7 @@ pub mod scaler;
 pub mod schedule;
 pub mod session;
 pub mod setting;
+pub mod stages;
 pub mod step;
 pub mod step_options;
 pub mod train_loop;

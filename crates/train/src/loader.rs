@@ -7,20 +7,22 @@ use std::time::{Duration, Instant};
 
 use halfstep_data::{Batch, DataError, InputShape, Part, Sampler};
 
-/// Batches that are filled ahead of the step, this one's among them: one that is read and one that is being filled would
-/// do, a third evens out batches that take longer.
+/// Batches that are filled ahead of the step, this one's among them: one that is read and one that
+/// is being filled would do, a third evens out batches that take longer.
 const BATCHES: usize = 3;
 
 /// Batches of training data in order.
 pub(crate) struct Loader {
     filled: Receiver<Result<Batch, DataError>>,
     empty: SyncSender<Batch>,
+    /// What [`Loader::peek`] has seen.
+    ahead: Option<Result<Batch, DataError>>,
     waited: Duration,
 }
 
 impl Loader {
-    /// Starts to draw the batches `numbers` with the order of `seed`: of each batch of so many samples, those at the places
-    /// of `share`.
+    /// Starts to draw the batches `numbers` with the order of `seed`: of each batch of so many
+    /// samples, those at the places of `share`.
     ///
     /// # Errors
     /// The batch is larger than the data.
@@ -50,7 +52,7 @@ impl Loader {
                 }
             }
         });
-        Ok(Loader { filled, empty, waited: Duration::ZERO })
+        Ok(Loader { filled, empty, ahead: None, waited: Duration::ZERO })
     }
 
     /// The next batch; none after the last.
@@ -59,9 +61,17 @@ impl Loader {
     /// It could not be drawn.
     pub fn next(&mut self) -> Option<Result<Batch, DataError>> {
         let begun = Instant::now();
-        let batch = self.filled.recv().ok();
+        let batch = self.ahead.take().or_else(|| self.filled.recv().ok());
         self.waited += begun.elapsed();
         batch
+    }
+
+    /// The batch that [`Loader::next`] will give, if it is drawn already.
+    pub fn peek(&mut self) -> Option<&Batch> {
+        if self.ahead.is_none() {
+            self.ahead = self.filled.try_recv().ok();
+        }
+        self.ahead.as_ref()?.as_ref().ok()
     }
 
     /// Gives a batch back to be filled again.

@@ -6,7 +6,8 @@ use halfstep_graph::{ByteSize, GraphError, smallest_footprint};
 use halfstep_nn::{CnnSpec, GptSpec, InputSpec, MlpSpec, Model, ModelSpec, Resnet18Spec};
 use serde::Serialize;
 
-use crate::session::{SessionSpec, Stages, TrainError, stages, stages_within};
+use crate::session::{SessionSpec, TrainError};
+use crate::stages::{Stages, assigned, stages, stages_within};
 use crate::step::{StepGraphs, StepSpec, step_graphs};
 
 /// Every form of the programs of a training step.
@@ -99,7 +100,7 @@ pub fn needed(
     target: &dyn Target,
 ) -> Result<usize, TrainError> {
     let graph = share_graphs(model, input, spec, false, target)?.keep_state(policy).train;
-    let (assigned, _) = halfstep_graph::precision::assign(&graph, policy);
+    let (assigned, _) = assigned(&graph, policy);
     Ok(match recompute {
         Recompute::Not => halfstep_graph::plan(halfstep_graph::fuse(&assigned), target).footprint.total(),
         Recompute::Allowed => smallest_footprint(&assigned, target),

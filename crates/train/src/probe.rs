@@ -8,7 +8,8 @@ use halfstep_graph::{
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
-use crate::session::{Session, TrainError, stages};
+use crate::session::{Session, TrainError};
+use crate::stages::stages;
 use crate::step::predict_graph;
 
 /// The weights and running statistics of a model, in f32.

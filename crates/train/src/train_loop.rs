@@ -431,7 +431,10 @@ impl Running<'_> {
             self.callbacks.sampled(&sample)?;
         }
         let start = Instant::now();
-        let result = session.step(replayed.x, replayed.y, lr);
+        let ahead = &mut *loader;
+        let result = session.step_ahead((replayed.x, replayed.y), lr, move || {
+            ahead.peek().map(|next| (host_slice(&next.x), &next.labels[..]))
+        });
         let ms = start.elapsed().as_secs_f64() * 1e3;
         // A step that changed nothing can be repeated as it was.
         let failed_at = match &result {

@@ -6,8 +6,8 @@ use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// Copies row `indices[i]` of `table`, which is `[rows, width]`, to row `i` of `out`. Each index is a row: a
-/// program's indices are checked before it runs.
+/// Copies row `indices[i]` of `table`, which is `[rows, width]`, to row `i` of `out`. Each index is
+/// a row: a program's indices are checked before it runs.
 ///
 /// # Errors
 /// If a length differs from what the shape says.
@@ -34,7 +34,8 @@ pub fn gather_rows<T: Copy + Send + Sync>(
     Ok(())
 }
 
-/// Row `v` of `y` is the sum of the rows of `x` whose index is `v`, added in f32 in the order of `x`.
+/// Row `v` of `y` is the sum of the rows of `x` whose index is `v`, added in f32 in the order of
+/// `x`.
 #[derive(Debug)]
 pub struct ScatterAdd<'a> {
     /// Rows of `y`.
@@ -69,7 +70,8 @@ impl ScatterAdd<'_> {
         if u32::try_from(indices.len()).is_err() {
             return Err(RowError::Shape { what: "indices", why: "more than 2^32 - 1" });
         }
-        // A stable counting sort of the positions by index: `order[begin[v] .. begin[v + 1]]` belong to row v.
+        // A stable counting sort of the positions by index: `order[begin[v] .. begin[v + 1]]`
+        // belong to row v.
         let (begin, order) = scratch.split_at_mut(rows + 1);
         begin.fill(0);
         for &i in indices {

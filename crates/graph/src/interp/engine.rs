@@ -6,7 +6,8 @@ use std::any::Any;
 use super::{Rounding, Tensor, committed, evaluate};
 use crate::dtype::DType;
 use crate::engine::{
-    Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots, scalar_output,
+    Engine, EngineError, HostSlice, HostTensor, Memory, Program, State, Target, bind_slots, output_id,
+    scalar_output,
 };
 use crate::engine_info::{Arithmetic, Device, EngineIdentity, PolicyDescription};
 use crate::footprint::Footprint;
@@ -142,9 +143,7 @@ impl Program for Interpreted {
     }
 
     fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
-        let known = self.graph.outputs.iter().map(|(n, _)| n.as_str());
-        let value = self.graph.output(output);
-        let value = value.ok_or_else(|| EngineError::unknown("output", output, known))?;
+        let (_, value) = self.graph.outputs[output_id(&self.graph, output)?.0 as usize];
         let ty = &self.graph.value(value).ty;
         match self.values.get(value.0 as usize) {
             Some(tensor) => Ok(export(tensor, ty.dtype)),

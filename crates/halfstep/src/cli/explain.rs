@@ -10,7 +10,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::nn::Context;
 use halfstep::train::memory::step_stages;
 use halfstep::train::recipe::Experiment;
-use halfstep::train::session::Stages;
+use halfstep::train::stages::Stages;
 
 use super::args::{Explain, Stage};
 use super::failure::Failure;

@@ -11,7 +11,8 @@ use halfstep::graph::{ByteSize, Footprint, MemoryReport, Purpose, Resident};
 use halfstep::nn::ModelSpec;
 use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
 use halfstep::train::recipe::Experiment;
-use halfstep::train::session::{TrainError, stages};
+use halfstep::train::session::TrainError;
+use halfstep::train::stages::stages;
 use halfstep::train::step::{eval_graph, snapshot_bytes};
 use serde::Serialize;
 

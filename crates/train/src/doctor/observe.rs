@@ -42,7 +42,6 @@ pub struct Observed {
     pub graph: Graph,
     /// What can be read, in execution order.
     pub values: Vec<ValueId>,
-    part: usize,
 }
 
 impl Observed {
@@ -107,8 +106,7 @@ impl Observed {
         let engine = session.engine();
         let state = engine.new_state(&graph.slots)?;
         let program = engine.compile(&plan(graph.clone(), engine.target()), &state)?;
-        let part = session.share().len() / session.spec().options.accumulate;
-        Ok(Observed { program, state, graph, values, part })
+        Ok(Observed { program, state, graph, values })
     }
 
     /// Repeats one part of a batch: the whole of it where it is not worked through in parts.
@@ -129,23 +127,12 @@ impl Observed {
             };
             self.state.upload(&slot.name, values.as_slice())?;
         }
-        let (elements, rows) = (session.input().elements(), session.input().rows(1));
-        let samples = part * self.part..(part + 1) * self.part;
-        if batch.x.len() < samples.end * elements || batch.y.len() < samples.end * rows {
-            let (samples, targets) = (batch.x.len(), batch.y.len());
-            return Err(TrainError::Batch { samples, targets, elements, rows });
-        }
-        let range = samples.start * elements..samples.end * elements;
-        let x = match batch.x {
-            HostSlice::F32(x) => HostSlice::F32(&x[range]),
-            HostSlice::I32(x) => HostSlice::I32(&x[range]),
-        };
-        let y = HostSlice::I32(&batch.y[samples.start * rows..samples.end * rows]);
+        let (x, y) = session.part((batch.x, batch.y), part)?;
         let mut key = key(session.spec().seed, batch.attempt);
-        key[3] = key[3].wrapping_add(samples.start as i32);
+        key[3] = key[3].wrapping_add((part * session.part_samples()) as i32);
         let inputs = [
             ("x", x),
-            ("y", y),
+            ("y", HostSlice::I32(y)),
             (KEY_INPUT, HostSlice::I32(&key)),
             // Read by the update alone, which is left out.
             ("lr", HostSlice::F32(&[0.0])),
@@ -246,7 +233,7 @@ fn step_graph(session: &Session<'_>, scale: f64) -> Result<Graph, TrainError> {
     let step = StepSpec {
         model: session.model(),
         input: session.input(),
-        batch: session.share().len() / spec.options.accumulate,
+        batch: session.part_samples(),
         optimiser: &spec.optimiser,
         scaling: if scale == 1.0 { &LossScale::Off } else { &scaling },
         clip: None,

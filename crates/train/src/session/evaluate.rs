@@ -4,7 +4,8 @@ use halfstep_graph::engine::{Engine, EngineError, HostSlice, Program, State};
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, SlotKind};
 
-use super::{Session, TrainError, stages};
+use super::{Session, TrainError};
+use crate::stages::stages;
 use crate::step::{AVERAGE, eval_graph, predict_graph};
 
 /// What a model makes of a batch.
@@ -102,7 +103,8 @@ impl Session<'_> {
     }
 }
 
-/// A program that only reads, over the moving averages in place of the weights, where they are kept.
+/// A program that only reads, over the moving averages in place of the weights, where they are
+/// kept.
 fn averaged(mut graph: Graph, state: &State) -> Graph {
     for slot in &mut graph.slots {
         let average = format!("{AVERAGE}{}", slot.name);
