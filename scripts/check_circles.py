@@ -26,12 +26,6 @@ ALLOWED = [
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
     ("evidence", "report", ("build", "curves")),
-    ("halfstep", "cli", ("failure", "output")),
-    ("halfstep", "cli", ("args", "lint", "prepare", "tune")),
-    ("halfstep", "cli", ("import", "open", "train")),
-    ("halfstep", "cli", ("compare", "stress")),
-    ("halfstep", "cli::numbers", ("picture", "sums")),
-    ("halfstep", "cli::track", ("post", "settings")),
     ("nn", "", ("models", "spec")),
     ("train", "", (
         "checkpoint", "doctor", "memory", "metrics", "ranks", "run_log", "session", "train_loop",

@@ -119,7 +119,7 @@ done
 for n in 1 2; do
     cp -r killed killed-$n
     ranks $n train --resume killed-$n --max-time 1s > resumed.txt 2>&1 || [ $? = 75 ] || { cat resumed.txt; fail "not with $n ranks"; }
-    grep -q "Going on with" resumed.txt || { cat resumed.txt; fail "$n ranks began anew"; }
+    grep -q "^Resuming " resumed.txt || { cat resumed.txt; fail "$n ranks began anew"; }
 done
 alone train --resume killed --max-time 1s > resumed.txt 2>&1 || [ $? = 75 ] || { cat resumed.txt; fail "not without MPI"; }
 

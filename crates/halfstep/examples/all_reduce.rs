@@ -1,4 +1,5 @@
-//! How long a sum over the ranks of an MPI job takes, by its size: what `docs/scale-out.md` predicts from.
+//! How long a sum over the ranks of an MPI job takes, by its size: what `docs/scale-out.md`
+//! predicts from.
 //!
 //!     mpirun -n 2 target/release/examples/all_reduce
 

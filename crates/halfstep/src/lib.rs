@@ -1,8 +1,8 @@
-//! Halfstep trains neural nets in mixed precision on the processors people have, and shows with evidence whether the
-//! low-precision model is as good as the f32 one.
+//! Halfstep trains neural nets in mixed precision on the processors people have, and shows with
+//! evidence whether the low-precision model is as good as the f32 one.
 //!
-//! This crate is the library's front door: it re-exports the crates that do the work and chooses an engine. The program
-//! `halfstep` is built on nothing else.
+//! This crate is the library's front door: it re-exports the crates that do the work and chooses an
+//! engine. The program `halfstep` is built on nothing else.
 //!
 //! | module | what it is for |
 //! |---|---|

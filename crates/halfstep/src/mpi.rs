@@ -1,12 +1,13 @@
 //! Ranks of an MPI job.
 //!
-//! All calls to MPI are made by the one thread that [`Communicator`] runs an exchange in, which is also the one that initialises
-//! it: `MPI_THREAD_FUNNELED` is all that is asked of the library.
+//! All calls to MPI are made by the one thread that [`Communicator`] runs an exchange in, which is
+//! also the one that initialises it: `MPI_THREAD_FUNNELED` is all that is asked of the library.
 //!
-//! A sum is exchanged in two steps, so that the order of its additions is ours and not the library's. Each rank gets every
-//! rank's numbers for its own share of the places (`MPI_Alltoall`), adds them in the order of ranks, and gives the result to
-//! all (`MPI_Allgather`). That moves as many bytes as a ring: 2 (N − 1)/N of the message from each rank. A short message is
-//! sent whole to everyone, who adds it up for himself: it costs one step in place of two.
+//! A sum is exchanged in two steps, so that the order of its additions is ours and not the
+//! library's. Each rank gets every rank's numbers for its own share of the places (`MPI_Alltoall`),
+//! adds them in the order of ranks, and gives the result to all (`MPI_Allgather`). That moves as
+//! many bytes as a ring: 2 (N − 1)/N of the message from each rank. A short message is sent whole
+//! to everyone, who adds it up for himself: it costs one step in place of two.
 
 use halfstep_graph::communicator::{Communicator, CommunicatorError, Exchange, Payload, sum_bf16, sum_f32};
 use mpi::Threading;

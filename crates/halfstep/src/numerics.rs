@@ -32,7 +32,8 @@ fn lost(value: &ValueRange) -> Option<(f64, String)> {
     ))
 }
 
-/// Heat maps of samples of one run: forward and backward, towards the upper end of the formats and the lower.
+/// Heat maps of samples of one run: forward and backward, towards the upper end of the formats and
+/// the lower.
 ///
 /// A cell is the worst value of its layer. Layers stand in execution order.
 pub fn numerics_maps(samples: &[&Sample]) -> Vec<HeatMap> {

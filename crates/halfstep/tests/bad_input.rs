@@ -177,7 +177,8 @@ fn whole(place: &Place, run: &str) {
     }
 }
 
-/// A limit on the size of files stands in for a full disk: writes fail part of the way, for root too.
+/// A limit on the size of files stands in for a full disk: writes fail part of the way, for root
+/// too.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_disk_that_fills_up() {

@@ -1,4 +1,5 @@
-//! `halfstep compare` as an experiment: nothing is trained twice, nothing is lost, and its exit code is a verdict.
+//! `halfstep compare` as an experiment: nothing is trained twice, nothing is lost, and its exit
+//! code is a verdict.
 
 mod common;
 
@@ -48,7 +49,8 @@ fn nothing_is_trained_twice_and_what_is_damaged_is_trained_again() {
             assert_eq!(a[key], b[key], "{key}");
         }
     }
-    // Another setting is another run; the name, the margin and the folder are not settings of a run.
+    // Another setting is another run; the name, the margin and the folder are not settings of a
+    // run.
     place.write("other.toml", TINY.replace("hidden = [16]", "hidden = [17]"));
     assert_eq!(cached(&place.compare_json(&["other.toml", "--out", "other", "--seeds", "1"]).1), 0);
     place.write(
@@ -66,12 +68,12 @@ fn nothing_is_trained_twice_and_what_is_damaged_is_trained_again() {
     std::fs::write(&model, bytes).unwrap();
     let whole = std::fs::read(&record).unwrap();
     std::fs::write(&record, &whole[..whole.len() / 2]).unwrap();
-    let output = place.run(&["compare", "recipe.toml", "--json", "--out", "mended"]);
+    let output = place.run(&["compare", "recipe.toml", "--json", "--out", "repaired"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.matches("damaged, and made again").count() == 2, "{said}");
-    let mended: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), cached(&mended)), (Some(code), 4));
-    assert!(models(&place, "mended") == models(&place, "first"), "other bits");
+    assert!(said.matches("is damaged and is trained again").count() == 2, "{said}");
+    let repaired: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), cached(&repaired)), (Some(code), 4));
+    assert!(models(&place, "repaired") == models(&place, "first"), "other bits");
     assert_eq!(cached(&place.compare_json(&["recipe.toml", "--out", "whole"]).1), 6);
 
     // The cache can be looked at and emptied.
@@ -106,7 +108,8 @@ fn side_by_side_and_without_a_cache_the_bits_are_the_same() {
     assert_eq!(candidate["verdict"], verdict["verdict"]);
 }
 
-/// A run that is killed goes on from its checkpoint; those that were finished are not made again; all time is charged.
+/// A run that is killed goes on from its checkpoint; those that were finished are not made again;
+/// all time is charged.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_killed_comparison_goes_on() {

@@ -1,4 +1,5 @@
-//! `halfstep doctor` and `halfstep lint` as a person uses them, and the page that lists what they guard against.
+//! `halfstep doctor` and `halfstep lint` as a person uses them, and the page that lists what they
+//! guard against.
 
 mod common;
 
@@ -41,7 +42,8 @@ fn a_run_that_fails_leaves_a_diagnosis_which_doctor_prints_and_repeats() {
     let again = place.run(&["doctor", "run", "--again", "--json"]);
     let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(again["failed"], true);
-    // The last checkpoint may lie behind the first diagnosis; the next failure is then the one that ended the run.
+    // The last checkpoint may lie behind the first diagnosis; the next failure is then the one that
+    // ended the run.
     assert!(stored.as_array().unwrap().contains(&again["diagnosis"]), "{again} is none of {stored}");
 }
 
@@ -87,7 +89,8 @@ fn lint_names_the_line_that_is_to_blame_and_train_warns() {
     );
 }
 
-/// Every test that docs/precision.md names is in the file it names, and every complaint has its row.
+/// Every test that docs/precision.md names is in the file it names, and every complaint has its
+/// row.
 #[test]
 fn the_page_of_complaints_names_tests_that_exist() {
     let docs = repository().join("docs");

@@ -106,8 +106,8 @@ fn every_kind_of_number_in_every_format() {
     assert!(stderr.contains("none of the formats holds"), "{stderr}");
 }
 
-/// Runs each command of the chapter and compares what it prints, and the pictures it draws. `UPDATE_DOCS=1` writes
-/// them instead.
+/// Runs each command of the chapter and compares what it prints, and the pictures it draws.
+/// `UPDATE_DOCS=1` writes them instead.
 #[test]
 fn the_chapter_shows_what_the_program_prints() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");

@@ -1,4 +1,5 @@
-//! What typical mistakes in a recipe look like. `UPDATE_SNAPSHOTS=1` writes the texts anew, to be looked at.
+//! What typical mistakes in a recipe look like. `UPDATE_SNAPSHOTS=1` writes the texts anew, to be
+//! looked at.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The report as a browser shows it. Needs Debian's `chromium` and `chromium-driver`, so it runs only when asked for:
-//! `cargo test --test report_in_browser -- --ignored`.
+//! The report as a browser shows it. Needs Debian's `chromium` and `chromium-driver`, so it runs
+//! only when asked for: `cargo test --test report_in_browser -- --ignored`.
 
 mod common;
 
@@ -81,8 +81,9 @@ fn post(address: &str, body: &Value) -> Value {
     answer["value"].clone()
 }
 
-/// What a browser's rules say about accessibility that can be computed: an alternative for every picture, headings in order,
-/// names for what can be operated, tables with captions and headings, and contrast (WCAG 2.2: 1.1.1, 1.3.1, 1.4.3, 2.4.6, 4.1.2).
+/// What a browser's rules say about accessibility that can be computed: an alternative for every
+/// picture, headings in order, names for what can be operated, tables with captions and headings,
+/// and contrast (WCAG 2.2: 1.1.1, 1.3.1, 1.4.3, 2.4.6, 4.1.2).
 const RULES: &str = r#"
 const wrong = [];
 const say = (rule, e) => wrong.push(rule + ": " + e.outerHTML.slice(0, 120));
@@ -136,7 +137,8 @@ for (const e of document.querySelectorAll("body *")) {
 return { wrong, texts, ground: numbers(getComputedStyle(document.body).backgroundColor) };
 "#;
 
-/// What has the focus: its position among what can have it, its name, and whether it can be seen to have it.
+/// What has the focus: its position among what can have it, its name, and whether it can be seen to
+/// have it.
 const FOCUS: &str = r#"
 const e = document.activeElement;
 if (!e || e == document.body || e == document.documentElement) return null;

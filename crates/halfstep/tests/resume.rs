@@ -1,4 +1,5 @@
-//! Runs that end before their end, and go on: killed, stopped, out of time, out of disk, or disturbed by another.
+//! Runs that end before their end, and go on: killed, stopped, out of time, out of disk, or
+//! disturbed by another.
 
 #![cfg(target_os = "linux")]
 
@@ -35,7 +36,8 @@ policy = "fp16"
 loss_scale = { kind = "dynamic", init = 16777216.0, interval = 50 }
 "#;
 
-/// What a run must leave, however it came about: the log less its times, and the bits of its model and last checkpoint.
+/// What a run must leave, however it came about: the log less its times, and the bits of its model
+/// and last checkpoint.
 fn left(place: &Place, run: &str) -> (Vec<Value>, BTreeMap<String, Vec<u8>>) {
     let text = std::fs::read_to_string(place.path(&format!("{run}/metrics.jsonl"))).unwrap();
     let line = |line: &str| {
@@ -84,7 +86,8 @@ fn fifty_kills_change_nothing() {
     let span = begun.elapsed().as_secs_f64() / 6.0;
     let expected = left(&place, "undisturbed");
     let (mut kills, mut run, mut begun_late, mut unfinished) = (0, 0, 0, 0);
-    // Moments spread from process start over many checkpoints: the fractional parts of multiples of the golden ratio.
+    // Moments spread from process start over many checkpoints: the fractional parts of multiples of
+    // the golden ratio.
     let mut moment: f64 = 0.5;
     let args = |out: &str| ["train", "recipe.toml", "--resume", "--out", out].map(String::from);
     while kills < 50 {
@@ -181,7 +184,8 @@ fn ten_thousand_steps_take_no_more_memory_than_two_thousand() {
     let (early, late) = (at(2_000), at(10_000));
     child.kill().unwrap();
     child.wait().unwrap();
-    // Losses and times that are kept take 8 bytes a step; a vector that grows is there twice for a moment.
+    // Losses and times that are kept take 8 bytes a step; a vector that grows is there twice for a
+    // moment.
     let kept = 8_000 * 8 * 3;
     // And the allocator's slack: a leak of 100 bytes a step would show.
     assert!(late <= early + kept + 512 * 1024, "{early} bytes became {late}");
@@ -237,27 +241,27 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_is_used() {
 }
 
 #[test]
-fn what_cannot_be_gone_on_with_is_refused() {
+fn what_cannot_be_resumed_is_refused() {
     let place = Place::new();
     place.write("recipe.toml", TINY);
     place.ok(&["train", "recipe.toml", "--out", "run"]);
     let before = left(&place, "run");
     place.write("other.toml", TINY.replace("epochs = 2", "epochs = 3"));
     let stderr = place.fails(2, &["train", "other.toml", "--resume", "run"]);
-    assert!(stderr.contains("`epochs = 2` has become `epochs = 3`"), "{stderr}");
+    assert!(stderr.contains("`epochs = 2` is now `epochs = 3`"), "{stderr}");
     let stderr = place.fails(2, &["train", "--resume", "run", "--precision", "fp32"]);
     assert!(stderr.contains("another recipe"), "{stderr}");
     let stderr = place.fails(2, &["train", "--resume", "nowhere"]);
     assert!(stderr.contains("no such run"), "{stderr}");
     let stderr = place.fails(2, &["train", "--resume"]);
-    assert!(stderr.contains("neither a run nor a recipe"), "{stderr}");
+    assert!(stderr.contains("--resume names no run"), "{stderr}");
     let stderr = place.fails(2, &["train", "recipe.toml", "--max-time", "soon"]);
     assert!(stderr.contains("write 90s"), "{stderr}");
     place.ok(&["compare", "recipe.toml", "--precisions", "fp32", "--seeds", "1", "--out", "compared"]);
     let stderr = place.fails(2, &["train", "--resume", "compared"]);
-    assert!(stderr.contains("no run of `halfstep train`"), "{stderr}");
+    assert!(stderr.contains("not a run of `halfstep train`"), "{stderr}");
     assert!(left(&place, "run") == before);
-    // Without a run to go on with, one is begun; then that is the one.
+    // Without a run to resume, one is begun; the next time that one is resumed.
     place.ok(&["train", "recipe.toml", "--resume"]);
     place.ok(&["train", "recipe.toml", "--resume"]);
     let runs =
@@ -265,7 +269,8 @@ fn what_cannot_be_gone_on_with_is_refused() {
     assert_eq!(runs.collect::<Vec<_>>(), ["runs/tiny-1/recipe.toml"]);
 }
 
-/// A limit on the size of files stands in for a disk that is full for large files only: the log goes on, checkpoints fail.
+/// A limit on the size of files stands in for a disk that is full for large files only: the log
+/// goes on, checkpoints fail.
 #[test]
 fn training_outlives_a_checkpoint_that_cannot_be_written() {
     let place = Place::new();

@@ -19,7 +19,8 @@ fn an_event_file_is_written_unless_it_is_not_wanted() {
     place.ok(&["train", "recipe.toml", "--out", "run"]);
     let [file] = &event_files(&place, "run")[..] else { panic!("one file") };
     let bytes = std::fs::read(file).unwrap();
-    // Records follow each other without gaps to the end: version, beginning, two texts, 12 steps, 2 evaluations.
+    // Records follow each other without gaps to the end: version, beginning, two texts, 12 steps, 2
+    // evaluations.
     let (mut at, mut records) = (0, 0);
     while at < bytes.len() {
         let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
@@ -67,7 +68,7 @@ fn trackers_that_are_down_are_named_at_the_end_and_change_nothing() {
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&said[0]["missing"], &said[0]["complete"]), (&14.into(), &false.into()), "{said}");
     let stderr = place.fails(2, &["track", "alone"]);
-    assert!(stderr.contains("had no trackers"), "{stderr}");
+    assert!(stderr.contains("has no trackers"), "{stderr}");
 }
 
 #[test]

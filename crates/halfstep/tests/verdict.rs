@@ -9,8 +9,8 @@ const PLAIN: &[u8] = include_bytes!("../../evidence/tests/golden/plain.npz");
 const HALF: &[u8] = include_bytes!("../../evidence/tests/golden/compressed.npz");
 const SINGLE: &[u8] = include_bytes!("../../evidence/tests/golden/single.safetensors");
 
-/// Safetensors of `n` samples in three classes: the label's logit is `margin` where the answer is right. In every
-/// `wrong`-th sample the next class has it.
+/// Safetensors of `n` samples in three classes: the label's logit is `margin` where the answer is
+/// right. In every `wrong`-th sample the next class has it.
 fn logits(n: usize, wrong: usize, margin: f32, seed: u64) -> Vec<u8> {
     let mut x = Vec::new();
     let labels: Vec<i64> = (0..n).map(|i| (i % 3) as i64).collect();

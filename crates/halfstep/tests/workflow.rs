@@ -46,7 +46,8 @@ fn compare_prints_one_json_object_and_leaves_a_run_directory() {
         .collect();
     expected.sort();
     assert_eq!(there, expected);
-    // Six batches of 32 in 200 samples, two epochs, three precisions, two seeds; and an evaluation per epoch.
+    // Six batches of 32 in 200 samples, two epochs, three precisions, two seeds; and an evaluation
+    // per epoch.
     let metrics = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
     let events: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let count = |kind: &str| events.iter().filter(|e| e["event"] == kind).count();
@@ -128,7 +129,7 @@ fn a_folder_of_images_from_new_to_predict() {
     // A second time, the recipe is not overwritten.
     let before = std::fs::read(place.path("squares.toml")).unwrap();
     let stderr = place.fails(2, &["new", "squares", "-o", "squares.toml"]);
-    assert!(stderr.contains("there already"), "{stderr}");
+    assert!(stderr.contains("exists already"), "{stderr}");
     assert_eq!(std::fs::read(place.path("squares.toml")).unwrap(), before);
 }
 

@@ -16,7 +16,8 @@ use crate::{OnProgress, StressError, Subject, tell};
 /// A loss to climb, as its gradient by one row of logits.
 type LossGradient = fn(&[f32], u32, &mut [f32]);
 
-/// Share of the image that the first squares cover, as the authors of the attack have it for the maximum norm.
+/// Share of the image that the first squares cover, as the authors of the attack have it for the
+/// maximum norm.
 const FIRST_SHARE: f64 = 0.3;
 
 pub(crate) fn measure(
@@ -110,7 +111,8 @@ impl<'a> Attacked<'a> {
             .collect())
     }
 
-    /// The gradient of a loss by the pixels, up to the factor 1/std of each channel, which is above zero.
+    /// The gradient of a loss by the pixels, up to the factor 1/std of each channel, which is above
+    /// zero.
     fn gradient(&mut self, pixels: &[f32], loss: LossGradient) -> Result<Vec<f32>, TrainError> {
         let logits = self.logits(pixels)?;
         let classes = logits.len() / self.images.labels.len();
@@ -127,7 +129,8 @@ impl<'a> Attacked<'a> {
         Ok(gradient)
     }
 
-    /// The projected gradient method from the images themselves; one step is the fast gradient sign method.
+    /// The projected gradient method from the images themselves; one step is the fast gradient sign
+    /// method.
     fn ascend(
         &mut self,
         loss: LossGradient,
@@ -162,8 +165,8 @@ impl<'a> Attacked<'a> {
         self.right(&best)
     }
 
-    /// The Square attack in the maximum norm (arXiv 1912.00049): stripes, then squares of ±ε at random places, kept where
-    /// the margin falls.
+    /// The Square attack in the maximum norm (arXiv 1912.00049): stripes, then squares of ±ε at
+    /// random places, kept where the margin falls.
     fn squares(&mut self, epsilon: f32, queries: usize, seed: u64) -> Result<Vec<f32>, TrainError> {
         let size = self.images.size;
         let clean = self.images.pixels.clone();
@@ -298,7 +301,8 @@ mod tests {
         let theirs: Vec<f64> =
             g.json["gradient"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         let ours = model.gradient(&g.images.pixels, cross_entropy_gradient).unwrap();
-        // At most ten products in each of four sums one after another, with weights and gradients below 3.
+        // At most ten products in each of four sums one after another, with weights and gradients
+        // below 3.
         let scale = theirs.iter().fold(0.0f64, |a, x| a.max(x.abs()));
         let tolerance = 40.0 * 3.0 * scale * 2f64.powi(-24);
         assert!(
@@ -347,8 +351,8 @@ mod tests {
         let g = golden();
         let (images, pixels) = g.attacked("fp32").zeros().unwrap();
         assert_eq!((images, pixels), (0.0, 0.0));
-        // Logits 32 times as large: where the margin is, the gradient of the cross-entropy is below f16's smallest number and
-        // not below f32's.
+        // Logits 32 times as large: where the margin is, the gradient of the cross-entropy is below
+        // f16's smallest number and not below f32's.
         let mut weights = g.json["weights"].clone();
         for name in ["layers.1.weight", "layers.1.bias"] {
             weights[name]

@@ -1,4 +1,5 @@
-//! A backdoor planted on purpose, its behaviour at every precision, and its removal by spectral signatures.
+//! A backdoor planted on purpose, its behaviour at every precision, and its removal by spectral
+//! signatures.
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -20,12 +21,14 @@ use crate::inputs::Inputs;
 use crate::trigger::{Trigger, TriggerInputs};
 use crate::{OnProgress, StressError, Subject, Trained, tell};
 
-/// Removed from each class, as a multiple of the poisoned samples that a class could hold, as in the paper.
+/// Removed from each class, as a multiple of the poisoned samples that a class could hold, as in
+/// the paper.
 const REMOVED: f64 = 1.5;
 
-/// Trains the recipe on data of which a share has the trigger and the target class, looks at the model, removes the samples
-/// whose spectral signatures stand out (Tran, Li and Madry, arXiv 1811.00636: from every class, for it is not known which,
-/// 1.5 times the number of poisoned samples), trains again and looks again.
+/// Trains the recipe on data of which a share has the trigger and the target class, looks at the
+/// model, removes the samples whose spectral signatures stand out (Tran, Li and Madry, arXiv
+/// 1811.00636: from every class, for it is not known which, 1.5 times the number of poisoned
+/// samples), trains again and looks again.
 ///
 /// # Errors
 /// The data are no images; training fails; `on_progress` stops it.

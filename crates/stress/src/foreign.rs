@@ -1,4 +1,5 @@
-//! Telling foreign images from own ones: by maximum softmax, by energy, and by the Mahalanobis distance of features.
+//! Telling foreign images from own ones: by maximum softmax, by energy, and by the Mahalanobis
+//! distance of features.
 
 use halfstep_data::{BundledSpec, Channels, DataSpec, ImageOptions, SpecError, load};
 use halfstep_evidence::measures::detection::{Detection, detection};
@@ -22,7 +23,7 @@ pub(crate) fn measure(
     let own = Images::of_test(subject.data, usize::MAX);
     let mut spec = match &settings.foreign {
         Some(spec) => spec.clone(),
-        // Digits are told by their size.
+        // The bundled digits are recognised by their size.
         None => {
             DataSpec::bundled(if own.size.height == 8 { "fashion-mnist" } else { "digits" }).map_err(data)?
         }

@@ -114,7 +114,8 @@ pub(crate) fn measure(
             bits = each;
             narrow.push(source(name, model.seed, logits(&weights)?));
         }
-        // Each model by its own examples: the question is about these weights, not about training others like them.
+        // Each model by its own examples: the question is about these weights, not about training
+        // others like them.
         let mut assessments = Vec::new();
         for (a, b) in wide.iter().zip(&narrow) {
             assessments.push(assess(&[a as &dyn Source], &[b], Protocol::default(), subject.threads)?);
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn every_rung_keeps_what_its_format_holds() {
-        // Powers of two of one magnitude, in every row: exact in all formats but the integers' scales of 7 and 127.
+        // Powers of two of one magnitude, in every row: exact in all formats but the integers'
+        // scales of 7 and 127.
         let values: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { -0.25 } else { 0.25 }).collect();
         for (name, stored) in RUNGS {
             let mut x = values.clone();

@@ -1,10 +1,11 @@
-//! Measures of trained models under stress: the same weights computed in other precisions or stored in smaller formats;
-//! foreign, corrupted, attacked and triggered inputs; groups of samples; and a backdoor planted on purpose.
+//! Measures of trained models under stress: the same weights computed in other precisions or stored
+//! in smaller formats; foreign, corrupted, attacked and triggered inputs; groups of samples; and a
+//! backdoor planted on purpose.
 //!
-//! [`stress()`] takes a [`Subject`], which is models of one recipe trained in several precisions and seeds, and returns a
-//! [`Robustness`], from which `halfstep-evidence` draws tables and the report. [`backdoor()`] trains two models of its own.
-//! Both compute on any [`Engine`] and read no files but the foreign data that the recipe names. `docs/robustness.md`
-//! defines each measure.
+//! [`stress()`] takes a [`Subject`], which is models of one recipe trained in several precisions
+//! and seeds, and returns a [`Robustness`], from which `halfstep-evidence` draws tables and the
+//! report. [`backdoor()`] trains two models of its own. Both compute on any [`Engine`] and read no
+//! files but the foreign data that the recipe names. `docs/robustness.md` defines each measure.
 
 #![forbid(unsafe_code)]
 
@@ -135,7 +136,8 @@ impl Subject<'_> {
     }
 }
 
-/// Measures what is asked for. [`Measure::Backdoor`] is not measured here, for it trains: see [`backdoor`].
+/// Measures what is asked for. [`Measure::Backdoor`] is not measured here, for it trains: see
+/// [`backdoor`].
 ///
 /// # Errors
 /// The engine fails; foreign data cannot be used; `on_progress` stops it.

@@ -72,8 +72,8 @@ impl TriggerInputs {
         Ok([rate(&self.stamped)?, rate(&self.clean)?])
     }
 
-    /// Behaviour of all models, each in its own precision, and of the baseline's weights in every other precision and
-    /// format.
+    /// Behaviour of all models, each in its own precision, and of the baseline's weights in every
+    /// other precision and format.
     pub fn rows(&self, subject: &Subject<'_>) -> Result<Vec<TriggerRow>, StressError> {
         let fp32 = Policy::named("fp32")?;
         let mut rows = Vec::new();

@@ -1,6 +1,7 @@
 //! What can be written on the command line.
 
 mod trained;
+mod tune;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use halfstep::graph::ByteSize;
 #[cfg(feature = "onnx")]
 pub use trained::Export;
 pub use trained::{Chosen, Eval, Generate, Predict};
+pub use tune::{Save, Tune};
 
 /// Train neural nets in half the bits, and see whether they are as good.
 #[derive(Debug, Parser)]
@@ -36,9 +38,9 @@ pub enum Command {
     Cache(CacheArgs),
     /// Train in one precision
     Train(Train),
-    /// Make a trained model of weights from elsewhere, in a safetensors file
+    /// Import the weights of a safetensors file as a trained model
     Import(Import),
-    /// Send what trackers have not got of a run
+    /// Send to trackers what they have not received of a run
     Track(TrackRun),
     /// Measure a trained model on its test data
     Eval(Eval),
@@ -53,22 +55,23 @@ pub enum Command {
     Explain(Explain),
     /// Show how much memory a step needs in each precision, and what fits a number of bytes
     Plan(Plan),
-    /// Repeat the step at which training fails with every value observed: which value broke, and why
+    /// Repeat the step at which training fails, and report which value failed first and why
     Doctor(Doctor),
-    /// Warn of what a recipe will do badly in its formats, before any step
+    /// Warn of numerical problems that a recipe will have in its formats, before any step
     Lint(Lint),
     /// Show the processor, its instruction sets, memory, and what each precision runs on
     Info(Info),
     /// Show how formats store numbers, sums and blocks, in digits and pictures
     Numbers(super::numbers::args::Numbers),
-    /// Look at a folder of images, a CSV or a text file and write a recipe for it
+    /// Inspect a folder of images, a CSV file or a text file, and write a recipe for it
     New(New),
     /// Judge whether a candidate is as good as a baseline, from logits of any framework
     Verdict(Verdict),
-    /// Put trained models under stress: other precisions, smaller weights, foreign, spoilt and attacked inputs, groups
+    /// Put trained models under stress: other precisions, smaller weights, foreign, corrupted and
+    /// attacked inputs, groups
     Stress(Stress),
     /// Find which parts of a model to lower: most time or memory saved within a rise of the loss
-    Tune(super::tune::Args),
+    Tune(Tune),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),
@@ -77,7 +80,7 @@ pub enum Command {
 /// `cache`
 #[derive(Debug, clap::Args)]
 pub struct CacheArgs {
-    /// Remove every run in it that no other process is making
+    /// Remove every cached run that no other process is making
     #[arg(long)]
     pub clear: bool,
     /// Print one JSON object
@@ -100,17 +103,18 @@ pub struct Compare {
     /// Number of seeds, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
-    /// Train nothing: say how many seeds the margins need, and what they will cost
+    /// Train nothing: show how many seeds the margins need, and what they will cost
     #[arg(long)]
     pub plan: bool,
-    /// With --plan: standard deviation of the paired differences of accuracy to plan for, such as 0.5pt, in place of that of
-    /// runs already made
+    /// With --plan: standard deviation of the paired differences of accuracy to plan for, such as
+    /// 0.5pt, in place of that of runs already made
     #[arg(long, value_name = "POINTS", requires = "plan")]
     pub sd: Option<String>,
-    /// Runs at a time [default: one after another, or one per core where a measurement says that this is faster]
+    /// Runs at a time [default: one after another, or one per core where a measurement says that
+    /// this is faster]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
-    /// Neither take runs from the cache nor keep them there
+    /// Do not use the cache: train every run, and keep none of them there
     #[arg(long)]
     pub no_cache: bool,
     /// Print one JSON object in place of the table
@@ -137,8 +141,8 @@ pub struct Train {
     /// Seed, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Go on with a run from its latest good checkpoint, as if it had never stopped. Without RUN: with the latest run of
-    /// RECIPE, or the one in DIR; if there is none, one is begun
+    /// Resume a run from its latest good checkpoint, as if it had never stopped. Without RUN:
+    /// with the latest run of RECIPE, or the one in DIR; if there is none, one is begun
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
     /// Stop after this time with a checkpoint, such as 90s, 30m or 1h30m; the exit code is then 75
@@ -147,7 +151,8 @@ pub struct Train {
     /// Begin with the weights of this run, or of this safetensors file
     #[arg(long, value_name = "RUN|FILE", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
-    /// How the tensors of --from FILE are called in the model: a map file, or the name of a built-in one (gpt2)
+    /// How the tensors of --from FILE are called in the model: a map file, or the name of a
+    /// built-in one (gpt2)
     #[arg(long, value_name = "MAP", requires = "from")]
     pub map: Option<String>,
     #[command(flatten)]
@@ -164,7 +169,7 @@ pub struct Train {
     pub out: Option<PathBuf>,
 }
 
-/// Who else is told of a run.
+/// Trackers that a run is sent to.
 #[derive(Debug, clap::Args)]
 pub struct Track {
     /// MLflow server, such as http://127.0.0.1:5000 [default: the recipe's, or MLFLOW_TRACKING_URI]
@@ -173,7 +178,8 @@ pub struct Track {
     /// Experiment there [default: the recipe's, or MLFLOW_EXPERIMENT_NAME, or the recipe's name]
     #[arg(long, value_name = "NAME")]
     pub experiment: Option<String>,
-    /// OpenTelemetry collector, such as http://127.0.0.1:4318 [default: the recipe's, or OTEL_EXPORTER_OTLP_ENDPOINT]
+    /// OpenTelemetry collector, such as http://127.0.0.1:4318 [default: the recipe's, or
+    /// OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
 }
@@ -198,8 +204,8 @@ pub struct Import {
     /// Recipe with the model, and the data it is for
     #[arg(long, value_name = "FILE")]
     pub recipe: PathBuf,
-    /// How the file's tensors are called in the model: a map file, or the name of a built-in one (gpt2) [default: as they
-    /// are]
+    /// How the file's tensors are called in the model: a map file, or the name of a built-in one
+    /// (gpt2) [default: as they are]
     #[arg(long, value_name = "MAP")]
     pub map: Option<String>,
     /// Run directory to make [default: runs/<name>-<n>]
@@ -237,7 +243,7 @@ pub struct Explain {
     /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
-    /// The program of one of so many ranks that share each step
+    /// Show the program of one of N ranks that share each step
     #[arg(long, value_name = "N", default_value = "1")]
     pub ranks: NonZeroUsize,
 }
@@ -259,13 +265,14 @@ pub struct Plan {
     /// Precisions, in place of the recipe's: fp32, bf16, fp16
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub precision: Option<Vec<String>>,
-    /// What a step may hold, such as "512 MiB", in place of the recipe's; activations are computed again to fit
+    /// Memory that a step may use, such as "512 MiB", in place of the recipe's; activations are
+    /// computed again to fit
     #[arg(long, value_name = "BYTES")]
     pub memory_budget: Option<ByteSize>,
-    /// Search the largest batch or model that fits --budget
+    /// Search for the largest batch or model that fits --budget
     #[arg(long, requires = "budget")]
     pub max: Option<Largest>,
-    /// What the training step may hold, such as "2 GB"
+    /// Memory that the training step may use, such as "2 GB"
     #[arg(long, value_name = "BYTES", requires = "max")]
     pub budget: Option<ByteSize>,
     /// With --max: let activations be computed again
@@ -289,10 +296,10 @@ pub struct Doctor {
     /// Seed, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Train for at most so many steps to find one that fails; the last is looked at if none does
+    /// Train for at most N steps to find one that fails; if none does, examine the next one
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub steps: u64,
-    /// Of a run that was diagnosed when it failed: repeat that, from its last checkpoint
+    /// Repeat the failed step of a run that was diagnosed, from its last checkpoint
     #[arg(long)]
     pub again: bool,
     /// Show the range of every value, in execution order
@@ -310,9 +317,9 @@ pub struct Doctor {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 nothing found, 1 something found.")]
 pub struct Lint {
-    /// Recipe to look at [default: the one of `compare`]
+    /// Recipe to check [default: the one of `compare`]
     pub recipe: Option<PathBuf>,
-    /// Precision, in place of all that the recipe names
+    /// Precision to check for, in place of all those of the recipe
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
     /// Print a JSON list
@@ -356,11 +363,12 @@ pub struct Verdict {
     /// Files of the candidate, one per seed, of the same samples
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub candidate: Vec<PathBuf>,
-    /// Greatest harm that counts as none, as METRIC=1.0pt (points), METRIC=2% (of itself), METRIC=0.02 or METRIC=off
-    /// [default: accuracy=1.0pt nll=0.02 ece=1.0pt negative-flips=1.0pt group-accuracy=3.0pt]
+    /// Non-inferiority margin, as METRIC=1.0pt (points), METRIC=2% (of itself),
+    /// METRIC=0.02 or METRIC=off [default: accuracy=1.0pt nll=0.02 ece=1.0pt negative-flips=1.0pt
+    /// group-accuracy=3.0pt]
     #[arg(long, value_name = "METRIC=VALUE")]
     pub margin: Vec<String>,
-    /// Ask for equivalence: better by more than a margin fails too
+    /// Require equivalence: a candidate that is better by more than a margin fails too
     #[arg(long)]
     pub equivalence: bool,
     /// Candidate runs that diverged and left no file
@@ -380,17 +388,18 @@ pub struct Stress {
     /// Run directories: one of `compare`, or some of `train` in several precisions and seeds
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// What to measure: mismatch, groups, ladder, foreign, corruptions, attacks, trigger, backdoor [default: all but
-    /// backdoor, which trains twice]
+    /// What to measure: mismatch, groups, ladder, foreign, corruptions, attacks, trigger, backdoor
+    /// [default: all but backdoor, which trains twice]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub measures: Vec<String>,
-    /// Precision that the others are set against [default: the recipe's reference]
+    /// Precision that the others are compared with [default: the recipe's reference]
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
     /// Precisions to compute the same weights in, in place of the recipe's
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub precisions: Option<Vec<String>>,
-    /// Foreign images: a folder of IDX files as MNIST has them, or one with a folder per class [default: bundled digits]
+    /// Foreign images: a folder of IDX files as MNIST has them, or one with a folder per class
+    /// [default: bundled digits]
     #[arg(long, value_name = "DIR")]
     pub foreign: Option<PathBuf>,
     /// Images attacked, in place of the recipe's [200]
@@ -516,7 +525,7 @@ pub struct BenchSuite {
     /// Also time how a step grows with width, depth, sequence, vocabulary and batch
     #[arg(long)]
     pub growth: bool,
-    /// Rounds; each measures every case once, so that a disturbance meets all of them
+    /// Rounds; each measures every case once, so that a disturbance affects all of them
     #[arg(long, default_value = "3", value_name = "N")]
     pub rounds: NonZeroUsize,
     /// Seconds to measure one case in one round

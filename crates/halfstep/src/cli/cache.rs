@@ -7,7 +7,7 @@ use halfstep::train::run_dir::{RunDir, RunDirError};
 use serde::Serialize;
 
 use super::args::CacheArgs;
-use super::compare::cache::{held, place};
+use super::compare::cache::{contents, place};
 use super::failure::Failure;
 use super::output;
 
@@ -24,7 +24,7 @@ struct Printed {
 pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
     let place = place().ok_or_else(|| {
         Failure::asked(
-            "there is no place for a cache",
+            "no folder for the cache is known",
             "set HALFSTEP_CACHE, XDG_CACHE_HOME or HOME to a folder",
         )
     })?;
@@ -32,7 +32,7 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
     if args.clear {
         for entry in std::fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
             let path = entry.path();
-            // Held while it is removed, so that nobody begins with it.
+            // Locked while it is removed, so that no process begins to use it.
             let locked = match RunDir::resume(&path) {
                 Err(RunDirError::Busy { .. }) => continue,
                 other => other,
@@ -43,21 +43,21 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             removed += 1;
         }
     }
-    let held = held(&place);
+    let contents = contents(&place);
     if args.json {
         output::json(&Printed {
             place: place.display().to_string(),
-            finished: held.finished,
-            unfinished: held.unfinished,
-            bytes: held.bytes,
+            finished: contents.finished,
+            unfinished: contents.unfinished,
+            bytes: contents.bytes,
             removed,
         })?;
     } else {
         let mut fields = vec![
             ("place", place.display().to_string()),
-            ("finished runs", held.finished.to_string()),
-            ("begun runs", held.unfinished.to_string()),
-            ("size", units::bytes(held.bytes as usize)),
+            ("finished runs", contents.finished.to_string()),
+            ("begun runs", contents.unfinished.to_string()),
+            ("size", units::bytes(contents.bytes as usize)),
         ];
         if args.clear {
             fields.push(("removed", removed.to_string()));

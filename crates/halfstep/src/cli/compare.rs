@@ -1,7 +1,9 @@
-//! `halfstep compare`: one model, or the arms of an ablation, in several precisions over paired seeds.
+//! `halfstep compare`: one model, or the arms of an ablation, in several precisions over paired
+//! seeds.
 //!
-//! What is to be run is a list of tasks ([`one_run::Task`]); each is taken from the cache or made ([`one_run`]), one after
-//! another or side by side ([`side_by_side`]); what they measured is gathered and judged here.
+//! What is to be run is a list of tasks ([`one_run::Task`]); each is taken from the cache or made
+//! ([`one_run`]), one after another or side by side ([`side_by_side`]); what they measured is
+//! gathered and judged here.
 
 pub mod cache;
 mod energy;
@@ -13,19 +15,17 @@ mod side_by_side;
 mod spread;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use halfstep::EngineRequest;
-use halfstep::cpu::host;
 use halfstep::evidence::logits::Source;
-use halfstep::evidence::report::{Picture, Section};
+use halfstep::evidence::report::Picture;
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
-    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, emissions,
-    table, units,
+    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, table, units,
 };
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
@@ -35,31 +35,16 @@ use halfstep::train::metrics::Outcome;
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::run_dir::{self, RunDir};
 use indicatif::MultiProgress;
-use serde::Serialize;
 
 use self::cache::{Cache, LOGITS, MODEL};
 use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, numerics, output, prepare, ranks, stress, verdict};
+use super::output::Messages;
+use super::{interrupt, new_run, numerics, output, prepare, ranks, report, stress, verdict};
 
-/// File of the comparison's numbers.
-const RESULTS: &str = "results.json";
 /// Folder of the logits, as `halfstep verdict` reads them.
 const LOGITS_FOLDER: &str = "logits";
-/// Costs in the form of CodeCarbon's.
-const EMISSIONS: &str = "emissions.csv";
-
-/// What `--json` prints, and, with the report, what `results.json` holds.
-#[derive(Serialize)]
-struct Printed<'a> {
-    run_directory: &'a str,
-    #[serde(flatten)]
-    study: &'a Study,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    report: Option<&'a Report>,
-}
-
 /// One arm, ready to run.
 struct Arm {
     name: String,
@@ -69,7 +54,8 @@ struct Arm {
     dir: Option<RunDir>,
 }
 
-/// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict; 0 also where there is one precision alone.
+/// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict; 0 also where there
+/// is one precision alone.
 pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = asked(&args)?;
     let engine = halfstep::engine(request)?;
@@ -83,49 +69,23 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     if args.plan {
         return plan::run(&args, recipe, engine.as_ref(), request);
     }
-    let say = |text: &str| if args.json { eprintln!("{text}") } else { output::line(text) };
+    let messages = Messages::of(args.json);
     let (name, command) = (recipe.name.clone(), command(&args));
     let (top, arms) = directories(recipe, engine.as_ref(), args.out.as_ref())?;
     interrupt::listen();
-    let folder = cache_folder(&args, &top, &say);
+    let folder = cache_folder(&args, &top, messages);
     spread::lead(ranks, &folder)?;
     let cache = Cache::at(folder, engine.identity())?;
 
     let start = Instant::now();
-    let mut compared = Vec::new();
-    let mut examples: Vec<(String, Vec<Picture>)> = Vec::new();
     let several = arms.len() > 1;
-    let mut stressed = Vec::new();
+    let common = Common { engine: engine.as_ref(), cache: &cache, request, jobs: args.jobs, ranks, messages };
+    let (mut compared, mut examples, mut stressed) = (Vec::new(), Vec::new(), Vec::new());
     for arm in arms {
-        let setup = setup(&arm, engine.as_ref())?;
-        say(&format!("{} on {}", output::bold(&setup.model), setup.data));
-        say(&format!(
-            "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
-            units::count(setup.parameters as u64),
-            units::count(setup.steps),
-            setup.batch,
-            list(&setup.seeds),
-            setup.processor,
-            setup.engine
-        ));
-        let obtained = obtain(&arm, &cache, &setup, request, args.jobs, ranks, &say)?;
-        let stops = spread::stops(ranks)?;
-        if let Some(dir) = &arm.dir {
-            keep(dir, &arm.name, &obtained)?;
-        }
-        let assessments = assessments(&setup, &obtained, request.threads())?;
-        if examples.is_empty() {
-            examples = first_seed(&arm, &setup, &obtained)?;
-        }
-        let runs = obtained.into_iter().map(|o| o.result).collect();
-        let mut comparison = Comparison::new(setup, runs, assessments);
-        comparison.notes.extend(not_split_here(&comparison.setup.policies, engine.as_ref())?);
-        if !args.json {
-            output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
-        }
-        stressed.extend(under_stress(arm, &comparison, engine.as_ref(), request.threads())?);
+        let (comparison, robustness) = compare_arm(arm, &common, &mut examples)?;
         compared.push(comparison);
-        if stops {
+        stressed.extend(robustness);
+        if spread::stops(ranks)? {
             break;
         }
     }
@@ -139,14 +99,14 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
         report.insert(sections);
     }
     let run_directory = top.path().display().to_string();
-    write(&top, &run_directory, &study, &report)?;
+    report::write(&top, &run_directory, &study, &report)?;
     let folder = top.file(UNKEPT);
     if args.no_cache && folder.is_dir() {
         std::fs::remove_dir_all(&folder)
             .map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
     }
     if args.json {
-        output::json(&Printed { run_directory: &run_directory, study: &study, report: None })?;
+        output::json(&report::Printed { run_directory: &run_directory, study: &study, report: None })?;
     } else {
         for (_, robustness) in &stressed {
             stress::show(robustness);
@@ -161,6 +121,53 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::from(study.verdict.map_or(0, verdict::code))
     })
+}
+
+/// What the runs of all arms share.
+struct Common<'a> {
+    engine: &'a dyn Engine,
+    cache: &'a Cache,
+    request: EngineRequest,
+    jobs: Option<NonZeroUsize>,
+    ranks: Option<&'a Arc<Communicator>>,
+    messages: Messages,
+}
+
+/// Makes the runs of an arm and compares them. The first arm also fills `examples`: mistakes of
+/// each candidate.
+fn compare_arm(
+    arm: Arm,
+    common: &Common<'_>,
+    examples: &mut Vec<(String, Vec<Picture>)>,
+) -> Result<(Comparison, Option<(String, Robustness)>), Failure> {
+    let Common { engine, request, messages, .. } = *common;
+    let setup = setup(&arm, engine)?;
+    messages.say(&format!("{} on {}", output::bold(&setup.model), setup.data));
+    messages.say(&format!(
+        "{} parameters, {} steps of {}, seeds {}; {} ({})\n",
+        units::count(setup.parameters as u64),
+        units::count(setup.steps),
+        setup.batch,
+        list(&setup.seeds),
+        setup.processor,
+        setup.engine
+    ));
+    let obtained = obtain(&arm, &setup, common)?;
+    if let Some(dir) = &arm.dir {
+        keep(dir, &arm.name, &obtained)?;
+    }
+    let assessments = assessments(&setup, &obtained, request.threads())?;
+    if examples.is_empty() {
+        *examples = first_seed(&arm, &setup, &obtained)?;
+    }
+    let runs = obtained.into_iter().map(|o| o.result).collect();
+    let mut comparison = Comparison::new(setup, runs, assessments);
+    comparison.notes.extend(not_split_here(&comparison.setup.policies, engine)?);
+    if messages == Messages::Stdout {
+        output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
+    }
+    let robustness = under_stress(arm, &comparison, engine, request.threads())?;
+    Ok((comparison, robustness))
 }
 
 /// The recipe with what the arguments change in it.
@@ -202,7 +209,8 @@ fn command(args: &Compare) -> String {
     words.join(" ")
 }
 
-/// Makes the run directory: of the recipe itself, or, with an ablation, a folder with one for each arm.
+/// Makes the run directory: of the recipe itself, or, with an ablation, a folder with one for each
+/// arm.
 fn directories(
     recipe: Recipe,
     engine: &dyn Engine,
@@ -213,14 +221,10 @@ fn directories(
         Ok(Arm { name, experiment, protocol, dir: Some(dir) })
     };
     protocol::of(&recipe)?;
-    let make = |name: &str| match out {
-        Some(path) => RunDir::create_at(path),
-        None => RunDir::create(Path::new("runs"), name),
-    };
     if recipe.ablation.is_empty() {
         let (name, experiment) = (recipe.name.clone(), prepare::prepare(recipe)?);
         let policies = experiment.recipe.precision.policies.clone();
-        let (dir, _) = prepare::run_dir(&experiment, engine, &policies, out)?;
+        let (dir, _) = new_run::run_dir(&experiment, engine, &policies, out)?;
         return Ok((dir.clone(), vec![arm(name, experiment, dir)?]));
     }
     let resolved = recipe.resolved()?;
@@ -231,12 +235,12 @@ fn directories(
         prepare::check_supported(&experiment, engine, &experiment.recipe.precision.policies)?;
         prepared.push((of_arm.name, experiment));
     }
-    let top = make(&recipe.name)?;
+    let top = new_run::create_run_dir(out, &recipe.name)?;
     let mut arms = Vec::new();
     for (name, experiment) in prepared {
         let policies = experiment.recipe.precision.policies.clone();
         let path = top.file(&name);
-        let (dir, _) = prepare::run_dir(&experiment, engine, &policies, Some(&path))?;
+        let (dir, _) = new_run::run_dir(&experiment, engine, &policies, Some(&path))?;
         arms.push(arm(name, experiment, dir)?);
     }
     top.write(run_dir::RECIPE, resolved.as_bytes())?;
@@ -246,45 +250,42 @@ fn directories(
 /// Folder of runs that are not kept, in the run directory.
 const UNKEPT: &str = ".runs";
 
-/// The folder of the cache, or, with `--no-cache` and where there is no place for one, a folder that is removed at the end.
-fn cache_folder(args: &Compare, top: &RunDir, say: &dyn Fn(&str)) -> PathBuf {
+/// The folder of the cache, or, with `--no-cache` and where there is no place for one, a folder
+/// that is removed at the end.
+fn cache_folder(args: &Compare, top: &RunDir, messages: Messages) -> PathBuf {
     match cache::place() {
         Some(place) if !args.no_cache => place,
         Some(_) => top.file(UNKEPT),
         None => {
-            say(
-                "There is no place for a cache (HALFSTEP_CACHE, XDG_CACHE_HOME, HOME): runs are kept in the run directory.",
+            messages.say(
+                "No folder for the cache is known (HALFSTEP_CACHE, XDG_CACHE_HOME, HOME): runs are kept in the run directory.",
             );
             top.file(UNKEPT)
         }
     }
 }
 
-/// Every run of an arm, in the order of the tasks: from the cache, or made, on several ranks by each its share.
-fn obtain(
-    arm: &Arm,
-    cache: &Cache,
-    setup: &Setup,
-    request: EngineRequest,
-    jobs: Option<NonZeroUsize>,
-    ranks: Option<&Arc<Communicator>>,
-    say: &(dyn Fn(&str) + Sync),
-) -> Result<Vec<Obtained>, Failure> {
+/// Every run of an arm, in the order of the tasks: from the cache, or made, on several ranks by
+/// each its share.
+fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>, Failure> {
+    let Common { cache, request, jobs, ranks, messages, .. } = *common;
     let experiment = &arm.experiment;
     let mut tasks = Vec::new();
     for (round, &seed) in setup.seeds.iter().enumerate() {
         for i in 0..setup.policies.len() {
-            // Precisions take turns in going first: what else the machine does falls on all of them alike.
+            // Precisions take turns in going first: what else the machine does falls on all of them
+            // alike.
             let policy = setup.policies[(i + round) % setup.policies.len()].clone();
             let id = cache.id(experiment, &policy, seed)?;
             tasks.push(Task { policy, seed, id });
         }
     }
     let mut found: Vec<Option<Obtained>> =
-        tasks.iter().map(|task| one_run::stored(cache, task, &say)).collect();
+        tasks.iter().map(|task| one_run::cached(cache, task, messages)).collect();
     let there = found.iter().flatten().count();
     if there > 0 {
-        say(&format!("{there} of {} runs were made before and are taken from the cache.", tasks.len()));
+        messages
+            .say(&format!("{there} of {} runs were made before and are taken from the cache.", tasks.len()));
     }
     let is_mine = |i: usize| found[i].is_none() && ranks::is_mine(ranks, i);
     let pending: Vec<&Task> = (0..tasks.len()).filter(|&i| is_mine(i)).map(|i| &tasks[i]).collect();
@@ -303,10 +304,10 @@ fn obtain(
         let beside = choice.workers - 1;
         let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
         if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
-            say(&format!("{} at a time ({}).", way.words(), choice.why));
+            messages.say(&format!("{} at a time ({}).", way.words(), choice.why));
         }
         let bars = MultiProgress::new();
-        let done = |o: &Obtained| bars.suspend(|| say(&one_line(&o.result)));
+        let done = |o: &Obtained| bars.suspend(|| messages.say(&one_line(&o.result)));
         let work =
             |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
         let mut made = side_by_side::run_all(&pending, &choice, request, &work, &done)?;
@@ -320,10 +321,10 @@ fn obtain(
         // Every rank has ended its runs before any looks for those of the others.
         ranks.gather(Vec::new())?;
         for (task, found) in tasks.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-            *found = one_run::stored(cache, task, &say);
+            *found = one_run::cached(cache, task, messages);
             if let Some(theirs) = found {
                 theirs.result.cached = false;
-                say(&one_line(&theirs.result));
+                messages.say(&one_line(&theirs.result));
             }
         }
     }
@@ -394,7 +395,8 @@ fn assessments(
     Ok(all)
 }
 
-/// Pictures of the mistakes of every candidate with the first seed that it and the reference finished.
+/// Pictures of the mistakes of every candidate with the first seed that it and the reference
+/// finished.
 fn first_seed(
     arm: &Arm,
     setup: &Setup,
@@ -479,31 +481,6 @@ fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
         processor: device.name,
         version: env!("CARGO_PKG_VERSION").into(),
     })
-}
-
-fn write(dir: &RunDir, run_directory: &str, study: &Study, report: &Report) -> Result<(), Failure> {
-    dir.write_json(RESULTS, &Printed { run_directory, study, report: Some(report) })?;
-    dir.write("report.md", report.markdown()?.as_bytes())?;
-    dir.write("report.html", report.html()?.as_bytes())?;
-    let arms: Vec<(&Setup, &[RunResult])> =
-        study.arms.iter().map(|c| (&c.setup, c.runs.as_slice())).collect();
-    let memory = host::memory_bytes().map_or(0.0, |all| all as f64 / 1e9);
-    dir.write(EMISSIONS, emissions::emissions_csv(&arms, memory).as_bytes())?;
-    Ok(())
-}
-
-/// Puts sections into the report of a comparison that was made before, where `dir` has one.
-pub fn add_to_report(dir: &RunDir, sections: Vec<Section>) -> Result<(), Failure> {
-    if !dir.file(RESULTS).is_file() {
-        return Ok(());
-    }
-    let mut results: serde_json::Value = dir.read_json(RESULTS)?;
-    let mut report: Report = serde_json::from_value(results["report"].take())?;
-    report.insert(sections);
-    results["report"] = serde_json::to_value(&report)?;
-    dir.write_json(RESULTS, &results)?;
-    dir.write("report.md", report.markdown()?.as_bytes())?;
-    Ok(dir.write("report.html", report.html()?.as_bytes())?)
 }
 
 fn show(study: &Study, several: bool) {

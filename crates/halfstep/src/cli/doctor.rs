@@ -71,7 +71,7 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
         output::line(&match found.failed {
             true => format!("The run fails at step {}.", units::count(found.steps)),
             false => {
-                format!("No step failed up to step {}; this is the next one.", units::count(found.steps))
+                format!("No step failed up to step {}; this is the step after it.", units::count(found.steps))
             }
         });
         output::raw(&found.diagnosis.to_string());
@@ -100,7 +100,9 @@ fn stored(dir: &RunDir, json: bool) -> Result<bool, Failure> {
         for diagnosis in &diagnoses {
             output::line(&diagnosis.to_string());
         }
-        output::line("As found when it happened; --again repeats it from the last checkpoint.");
+        output::line(
+            "This was found when the run failed; --again repeats the step from the last checkpoint.",
+        );
     }
     Ok(!diagnoses.is_empty())
 }

@@ -57,8 +57,7 @@ fn forward(experiment: &Experiment) -> Result<Graph, Failure> {
 }
 
 fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Stages, Failure> {
-    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
-    let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let (policy, spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
     // Of a batch in parts, one part: the end of the step is the update alone.
     Ok(step_stages(model, input, &policy, &spec, false, engine.target())?.train)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use halfstep::DeviceError;
 use halfstep::cpu::isa::IsaError;
-use halfstep::data::DataError;
+use halfstep::data::{DataError, nearest};
 use halfstep::evidence::report::ReportError;
 use halfstep::graph::communicator::CommunicatorError;
 use halfstep::graph::engine_info::UnsupportedPolicy;
@@ -46,6 +46,13 @@ impl Failure {
         Failure { report: Report::new(miette::MietteDiagnostic::new(message)), code: FAILED }
     }
 
+    /// A name that is none of `names`; the help shows the nearest of them, and all.
+    pub fn unknown(message: impl Into<String>, name: &str, names: &[&str]) -> Failure {
+        let near = nearest(name, names.iter().copied());
+        let near = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        Failure::asked(message, format!("{near}There are {}.", names.join(", ")))
+    }
+
     /// The same, ending with another exit code.
     pub fn with_code(self, code: u8) -> Failure {
         Failure { code, ..self }
@@ -65,7 +72,7 @@ impl Failure {
 
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
-        let colour = super::output::colour_on_stderr();
+        let colour = super::colour::on_stderr();
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
         let mut text = String::new();
@@ -119,7 +126,7 @@ impl From<TrainError> for Failure {
                 Failure::asked(e.to_string(), "change `batch`, or the number of ranks")
             }
             TrainError::ScaleOfAPart { .. } => Failure::asked(e.to_string(), "take another `--precision`"),
-            // Known before anything ran, and another number in the recipe mends it.
+            // Known before anything ran, and another number in the recipe avoids it.
             TrainError::Budget { .. } => {
                 Failure::asked(e.to_string(), "`halfstep plan` shows where the bytes go")
             }

@@ -50,7 +50,8 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// How much of the text is printed. Tokens can end inside a character, so the end is held back until it is whole.
+/// How much of the text is printed. Tokens can end inside a character, so the end is held back
+/// until it is whole.
 #[derive(Default)]
 struct Shown {
     bytes: usize,
@@ -70,8 +71,8 @@ impl Shown {
     }
 }
 
-/// The token at which the cumulative probability of softmax(logits / temperature) passes `uniform`; the first greatest
-/// logit at temperature 0.
+/// The token at which the cumulative probability of softmax(logits / temperature) passes `uniform`;
+/// the first greatest logit at temperature 0.
 fn draw(logits: &[f32], temperature: f64, uniform: f64) -> usize {
     let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
     if temperature == 0.0 {

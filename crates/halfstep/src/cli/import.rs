@@ -1,4 +1,5 @@
-//! `halfstep import`: a run directory with weights from elsewhere; and the weights that `train --from` begins with.
+//! `halfstep import`: a run directory with weights from elsewhere; and the weights that
+//! `train --from` begins with.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,14 +10,14 @@ use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, Contents};
 use halfstep::train::import::{self, ImportReport, NameMap};
 use halfstep::train::recipe::Experiment;
-use halfstep::train::run_dir::{RunDir, RunInfo};
+use halfstep::train::run_dir::RunInfo;
 use halfstep::train::session::Session;
 use serde::Serialize;
 
 use super::args::Import;
 use super::failure::{ASKED, Failure};
 use super::open::latest_checkpoint;
-use super::{output, prepare};
+use super::{new_run, output, prepare};
 
 /// Name of the model in the run directory.
 const IMPORTED: &str = "imported";
@@ -53,9 +54,8 @@ pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         from: Some(args.file.display().to_string()),
     };
-    let (dir, _) = prepare::begin(&experiment, engine.as_ref(), &[policy], Some(info), || match &args.out {
-        Some(path) => Ok(RunDir::create_at(path)?),
-        None => Ok(RunDir::create(Path::new("runs"), &experiment.recipe.name)?),
+    let (dir, _) = new_run::begin(&experiment, engine.as_ref(), &[policy], Some(info), || {
+        new_run::create_run_dir(args.out.as_ref(), &experiment.recipe.name)
     })?;
     checkpoint::save_to(&dir, IMPORTED, &session, Contents::Model)?;
     if args.json {
@@ -83,7 +83,10 @@ fn map(asked: Option<&str>) -> Result<NameMap, Failure> {
     let text = match NameMap::built_in(asked) {
         Some(text) => text.to_string(),
         None => std::fs::read_to_string(asked).map_err(|e| {
-            Failure::asked(format!("{asked}: the map cannot be read: {e}"), "built in is gpt2")
+            Failure::asked(
+                format!("{asked}: the map cannot be read: {e}"),
+                "give a map file, or `gpt2`, which is built in",
+            )
         })?,
     };
     NameMap::parse(&text)
@@ -94,7 +97,7 @@ fn map(asked: Option<&str>) -> Result<NameMap, Failure> {
 fn put(session: &mut Session<'_>, file: &Path, map: &NameMap) -> Result<ImportReport, Failure> {
     let bytes = checkpoint::read(file)?;
     let (values, report) = import::read(session.slots(), &bytes, map)
-        .map_err(|e| Failure::asked(format!("{}: no safetensors file: {e}", file.display()), ""))?;
+        .map_err(|e| Failure::asked(format!("{} is not a safetensors file: {e}", file.display()), ""))?;
     if report.fits() {
         import::put(session, &values)?;
     }
@@ -106,12 +109,12 @@ fn does_not_fit(file: &Path, report: &ImportReport) -> Failure {
         (report.missing.len(), report.unexpected.len(), report.misfits.len());
     let message = format!(
         "{}: does not fit the model of the recipe: {missing} tensors are missing, {unexpected} are unexpected, {misfits} are \
-         of another shape; nothing was taken",
+         of another shape; nothing was imported",
         file.display()
     );
     Failure::asked(
         message,
-        "`halfstep import FILE --recipe RECIPE --map MAP` lists them; --map says what they are called here",
+        "`halfstep import FILE --recipe RECIPE --map MAP` lists them; --map says what they are called in the model",
     )
 }
 

@@ -1,5 +1,5 @@
-//! Ctrl-C, and the signals by which schedulers and terminals end a program: the first asks to stop after the current step,
-//! the second stops at once.
+//! Ctrl-C, and the signals by which schedulers and terminals end a program: the first asks to stop
+//! after the current step, the second stops at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ pub fn listen() {
             return;
         }
         eprintln!(
-            "\nStopping after this step; what was learnt so far will be written. A second time stops at once."
+            "\nStopping after this step; what was trained so far will be written. A second signal stops at once."
         );
     });
 }

@@ -1,4 +1,5 @@
-//! What the operating system says of this process, and of the load on this machine. Each answer is `None` where it does not say.
+//! What the operating system says of this process, and of the load on this machine. Each answer is
+//! `None` where it does not say.
 
 use std::fs;
 
@@ -7,7 +8,8 @@ use halfstep::evidence::units;
 
 use super::failure::Failure;
 
-/// Starts a new peak of this process's resident memory, so that one run's peak can be told from another's.
+/// Starts a new peak of this process's resident memory, so that one run's peak can be distinguished
+/// from another's.
 ///
 /// False where the system has no such thing; then peaks are of the whole process so far.
 pub fn reset_peak_rss() -> bool {

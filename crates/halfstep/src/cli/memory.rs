@@ -27,7 +27,8 @@ impl Need {
     }
 }
 
-/// What `policy` needs for a batch in so many parts, from the plan alone, within the recipe's memory budget or another.
+/// What `policy` needs for a batch in so many parts, from the plan alone, within the recipe's
+/// memory budget or another.
 fn need(
     experiment: &Experiment,
     engine: &dyn Engine,
@@ -36,8 +37,7 @@ fn need(
     checkpoints: bool,
     budget: Option<ByteSize>,
 ) -> Result<Need, Failure> {
-    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
-    let (policy, mut spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let (policy, mut spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     spec.options.accumulate = parts;
     spec.memory_budget = budget.or(spec.memory_budget);
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
@@ -50,8 +50,8 @@ fn need(
     Ok(Need { state: plan.footprint.state, scratch: besides_state(plan.footprint).max(end), snapshot })
 }
 
-/// An error if one of the precisions does not fit in the memory that is free, with the setting that would make it fit.
-/// Where the engine does not say how much that is, nothing is refused.
+/// An error if one of the precisions does not fit in the memory that is free, with the setting that
+/// would make it fit. Where the engine does not say how much that is, nothing is refused.
 pub fn check(
     experiment: &Experiment,
     engine: &dyn Engine,
@@ -64,7 +64,8 @@ pub fn check(
     }
 }
 
-/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does not say how much is free, they do.
+/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does
+/// not say how much is free, they do.
 pub fn fits(experiment: &Experiment, engine: &dyn Engine, policy: &str, runs: usize) -> bool {
     let parts = experiment.recipe.train.options.accumulate;
     let need = need(experiment, engine, policy, parts, true, None).map_or(usize::MAX, Need::total);
@@ -114,8 +115,8 @@ fn check_within(
     Ok(())
 }
 
-/// What to change: the precision; or the number of parts that a batch is worked through in, or what is computed again, which
-/// leave what is trained as it is.
+/// What to change: the precision; or the number of parts that a batch is worked through in, or what
+/// is computed again, which leave what is trained as it is.
 fn advice(
     experiment: &Experiment,
     policy: &str,
@@ -171,7 +172,8 @@ mod tests {
             check_within(&free, &experiment, engine.as_ref(), &policies, true)
         };
         let whole = need("fp32", 1);
-        // All state is f32: four weights, two moments of each and a counter, each slot at a multiple of 64 bytes.
+        // All state is f32: four weights, two moments of each and a counter, each slot at a
+        // multiple of 64 bytes.
         assert!((whole.snapshot..whole.snapshot + 13 * 64).contains(&whole.state), "{whole:?}");
         assert!(check(whole.total()).is_ok());
         let refused = |bytes| check(bytes).expect_err("refused").to_text();

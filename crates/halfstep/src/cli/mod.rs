@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod colour;
 mod compare;
 mod doctor;
 mod duration;
@@ -19,6 +20,7 @@ mod lint;
 mod machine;
 mod memory;
 mod new;
+mod new_run;
 mod numbers;
 mod numerics;
 mod open;
@@ -28,7 +30,7 @@ mod predict;
 mod prepare;
 mod progress;
 mod ranks;
-mod resume;
+mod report;
 mod share;
 mod stress;
 #[cfg(test)]
@@ -76,7 +78,7 @@ pub fn main() -> ExitCode {
 
 /// Arguments that clap cannot read, or a question for help.
 fn unreadable(error: &clap::Error) -> ExitCode {
-    // A terminal that is gone cannot be told.
+    // Nothing can be printed to a terminal that is gone.
     let _ = error.print();
     match error.exit_code() {
         0 => ExitCode::SUCCESS,

@@ -16,10 +16,7 @@ use super::{output, progress};
 
 /// Runs the command.
 pub fn run(args: New) -> Result<ExitCode, Failure> {
-    if args.output.exists() && !args.force {
-        let message = format!("{} is there already", args.output.display());
-        return Err(Failure::asked(message, "choose another name with -o, or overwrite it with --force"));
-    }
+    output::may_write(&args.output, args.force)?;
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))
     };
@@ -62,13 +59,9 @@ fn retarget(spec: &mut DataSpec, inspection: &Inspection, target: String) -> Res
     let (DataSpec::Csv(spec), Found::Csv { columns, .. }) = (spec, &inspection.found) else {
         return Err(Failure::asked("--target is for CSV files", "leave it out"));
     };
-    let names = || columns.iter().map(|c| c.name.as_str());
-    if !names().any(|n| n == target) {
-        let near = halfstep::data::nearest(&target, names());
-        let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        let all: Vec<&str> = names().collect();
-        let help = format!("{help}The columns are {}.", all.join(", "));
-        return Err(Failure::asked(format!("there is no column `{target}`"), help));
+    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+    if !names.contains(&target.as_str()) {
+        return Err(Failure::unknown(format!("there is no column `{target}`"), &target, &names));
     }
     for list in [&mut spec.ignore, &mut spec.numeric, &mut spec.categorical] {
         list.retain(|n| *n != target);
@@ -85,7 +78,8 @@ fn plain(name: &str) -> String {
     if name.is_empty() { "data".into() } else { name.into() }
 }
 
-/// A model and a length of training that fit the data: small enough to learn from so many samples and to end in minutes.
+/// A model and a length of training that fit the data: small enough to learn from so many samples
+/// and to end in minutes.
 struct Plan {
     kind: &'static str,
     model: String,
@@ -98,7 +92,8 @@ struct Plan {
 
 impl Plan {
     fn fitting(input: InputShape, outputs: usize, train: usize) -> Plan {
-        // At least eight batches in an epoch where there are enough samples, so that shuffling means something.
+        // At least eight batches in an epoch where there are enough samples, so that shuffling
+        // means something.
         let most = match input {
             InputShape::Image { .. } => 64,
             InputShape::Features { .. } => 32,

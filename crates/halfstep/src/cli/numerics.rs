@@ -17,7 +17,8 @@ const TABLE: &str = "numerics.parquet";
 /// File of what was found in failed steps.
 pub const DIAGNOSES: &str = "doctor.json";
 
-/// Keeps samples and diagnoses of the runs in a directory as they come. Samples go to the disk, for there may be many.
+/// Keeps samples and diagnoses of the runs in a directory as they come. Samples go to the disk, for
+/// there may be many.
 pub struct Numerics<'d> {
     dir: &'d RunDir,
     title: &'d str,

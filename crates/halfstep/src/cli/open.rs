@@ -13,7 +13,10 @@ use halfstep::train::session::{Session, SessionSpec};
 
 use super::args::Chosen;
 use super::failure::Failure;
-use super::{prepare, train};
+use super::prepare;
+
+/// Name of the model that a run of `train` ends with.
+pub const FINAL: &str = "final";
 
 /// A run directory, and the checkpoint of it that was chosen.
 pub struct Opened {
@@ -46,9 +49,7 @@ impl Opened {
             None => manifest.policy.clone(),
             Some(name) => {
                 prepare::known_precision(name)?;
-                let (policy, _) =
-                    recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
-                policy
+                recipe.precision.resolve(name)?.0
             }
         };
         let policy = policy.reading_f32_weights();
@@ -57,7 +58,8 @@ impl Opened {
 
     /// A session with the checkpoint's weights.
     pub fn session<'a>(&'a self, engine: &'a dyn Engine) -> Result<Session<'a>, Failure> {
-        // The smallest batch that every layer takes: nothing is trained, and predictions have programs of their own size.
+        // The smallest batch that every layer takes: nothing is trained, and predictions have
+        // programs of their own size.
         let spec = SessionSpec::new(&self.policy, 2, self.manifest.seed);
         let mut session =
             Session::new(engine, self.model.as_ref(), &self.manifest.input, &self.policy, &spec)?;
@@ -114,7 +116,7 @@ fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result
     let there = dir.checkpoints();
     let default = || {
         let of_recipe = format!("{}-seed{}", recipe.precision.policy, recipe.seed);
-        let names = [train::CHECKPOINT.to_string(), of_recipe];
+        let names = [FINAL.to_string(), of_recipe];
         let latest = || there.iter().filter_map(|n| Some((checkpoint::attempts_of(n)?, n))).max();
         let named = names.into_iter().find(|n| there.contains(n));
         named.or_else(|| latest().map(|(_, n)| n.clone())).or_else(|| there.first().cloned())
@@ -122,10 +124,12 @@ fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result
     match asked {
         Some(name) if there.iter().any(|n| n == name) => Ok(name.to_string()),
         Some(name) => {
-            let near = halfstep::data::nearest(name, there.iter().map(String::as_str));
-            let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-            let help = format!("{help}There are: {}.", there.join(", "));
-            Err(Failure::asked(format!("{} has no checkpoint `{name}`", dir.path().display()), help))
+            let names: Vec<&str> = there.iter().map(String::as_str).collect();
+            Err(Failure::unknown(
+                format!("{} has no checkpoint `{name}`", dir.path().display()),
+                name,
+                &names,
+            ))
         }
         None => default().ok_or_else(|| {
             let message =

@@ -1,9 +1,11 @@
 //! What is printed: text for people, JSON for programs.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::path::Path;
 
 use serde::Serialize;
 
+use super::colour;
 use super::failure::Failure;
 
 /// Prints a line to stdout. A reader that has gone away, as `head` does, ends the program quietly.
@@ -25,24 +27,45 @@ pub fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
     Ok(())
 }
 
-fn wanted(terminal: bool) -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-    terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+/// Where a command's messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Messages {
+    /// To stdout.
+    Stdout,
+    /// To stderr, because stdout is for one JSON object.
+    Stderr,
+    /// Nowhere.
+    Quiet,
 }
 
-/// Whether stderr takes colours: a terminal, unless `NO_COLOR` is set.
-pub fn colour_on_stderr() -> bool {
-    wanted(std::io::stderr().is_terminal())
+impl Messages {
+    /// Of a command with or without `--json`.
+    pub fn of(json: bool) -> Messages {
+        if json { Messages::Stderr } else { Messages::Stdout }
+    }
+
+    /// Prints a line.
+    pub fn say(self, text: &str) {
+        match self {
+            Messages::Stdout => line(text),
+            Messages::Stderr => eprintln!("{text}"),
+            Messages::Quiet => {}
+        }
+    }
 }
 
-/// Whether stdout takes colours.
-pub fn colour_on_stdout() -> bool {
-    wanted(std::io::stdout().is_terminal())
+/// An error if a file is there that must not be overwritten.
+pub fn may_write(path: &Path, force: bool) -> Result<(), Failure> {
+    if force || !path.exists() {
+        return Ok(());
+    }
+    let help = "choose another name with -o, or overwrite it with --force";
+    Err(Failure::asked(format!("{} exists already", path.display()), help))
 }
 
 /// A heading on stdout.
 pub fn bold(text: &str) -> String {
-    if colour_on_stdout() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
+    if colour::on_stdout() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// Pairs of label and value, aligned.
@@ -54,24 +77,40 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
 
 /// Rows of cells in aligned columns: the first to the left, numbers to the right.
 pub fn columns(rows: &[Vec<String>]) -> String {
-    let chars = |s: &String| s.chars().count();
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(chars).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
     let number = |s: &String| s.starts_with(|c: char| c.is_ascii_digit() || "+-−".contains(c));
-    let right: Vec<bool> =
-        (0..count).map(|c| rows.iter().skip(1).any(|r| r.get(c).is_some_and(number))).collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (c, cell) in row.iter().enumerate() {
-            let gap = " ".repeat(widths[c] - chars(cell));
-            line += &if c > 0 && right[c] { format!("{gap}{cell}  ") } else { format!("{cell}{gap}  ") };
+    let lines = layout(rows, |c| c > 0 && rows.iter().skip(1).any(|r| r.get(c).is_some_and(number)));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A line for each row, in aligned columns, those of which `right` holds to the right. Colours do
+/// not count as width.
+pub fn layout(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> Vec<String> {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| width(cell)).max().unwrap_or(0);
+    let columns: Vec<(usize, bool)> = (0..count).map(|c| (widest(c), right(c))).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().zip(&columns).map(|(cell, &(wide, right))| {
+            let gap = " ".repeat(wide - width(cell));
+            if right { format!("{gap}{cell}") } else { format!("{cell}{gap}") }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Characters that a terminal shows: all but those of colours, which begin with an escape and end
+/// with `m`.
+fn width(text: &str) -> usize {
+    let (mut visible, mut escape) = (0, false);
+    for c in text.chars() {
+        match c {
+            '\x1b' => escape = true,
+            'm' if escape => escape = false,
+            _ if !escape => visible += 1,
+            _ => {}
         }
-        out += line.trim_end();
-        out.push('\n');
     }
-    out
+    visible
 }
 
 /// Sentences as a list, wrapped to 100 columns.

@@ -1,5 +1,5 @@
-//! `halfstep plan`: how much memory a recipe needs in each precision, and what would fit a number of bytes, before any
-//! step.
+//! `halfstep plan`: how much memory a recipe needs in each precision, and what would fit a number
+//! of bytes, before any step.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -130,8 +130,7 @@ pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
 }
 
 fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Planned, Failure> {
-    let resolved = experiment.session_spec(policy, experiment.recipe.seed);
-    let (policy, spec) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    let (policy, spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     let (model, input, target) = (experiment.model.as_ref(), &experiment.input, engine.target());
     let precision = policy.name.clone();
     let step = match step_stages(model, input, &policy, &spec, false, target) {
@@ -171,8 +170,8 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     })
 }
 
-/// What a second program over the same state adds: constants and outputs of its own, and what it needs more of what is
-/// shared.
+/// What a second program over the same state adds: constants and outputs of its own, and what it
+/// needs more of what is shared.
 fn added(step: &Footprint, evaluation: &Footprint) -> usize {
     evaluation.constants
         + evaluation.outputs
@@ -202,8 +201,7 @@ fn search(
     for &(what, family) in families {
         let mut values = Vec::new();
         for name in policies {
-            let resolved = experiment.session_spec(name, experiment.recipe.seed);
-            let (policy, session) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+            let (policy, session) = experiment.session_spec(name, experiment.recipe.seed)?;
             let limit = (recompute, budget);
             let target = engine.target();
             let found = match family {
@@ -242,7 +240,11 @@ fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
             output::raw(&output::bullets(std::slice::from_ref(problem)));
         }
         let Some(step) = &plan.step else { continue };
-        output::line(&format!("\n{} is fullest at {}", output::bold(&plan.precision), step.peak_at));
+        output::line(&format!(
+            "\n{}: the arena is fullest at {}",
+            output::bold(&plan.precision),
+            step.peak_at
+        ));
         output::raw(&residents(&step.residents));
         if let Some(r) = &plan.recomputation {
             output::line(&format!(
@@ -259,24 +261,14 @@ fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rows of label and one cell for each column, the cells to the right.
-fn aligned(rows: &[(String, Vec<String>)]) -> String {
-    let width =
-        |cells: &mut dyn Iterator<Item = &String>| cells.map(|c| c.chars().count()).max().unwrap_or(0);
-    let label = width(&mut rows.iter().map(|(l, _)| l));
-    let columns = rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| width(&mut rows.iter().filter_map(|(_, cells)| cells.get(c)))).collect();
-    let mut out = String::new();
-    for (name, cells) in rows {
-        let mut line = format!("  {name}{}", " ".repeat(label - name.chars().count()));
-        for (cell, width) in cells.iter().zip(&widths) {
-            line += &format!("  {}{cell}", " ".repeat(width - cell.chars().count()));
-        }
-        out += line.trim_end();
-        out.push('\n');
-    }
-    out
+/// Rows of a label and one cell for each precision, the cells to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    output::layout(rows, |c| c > 0).iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// A label and its cells.
+fn row(label: impl Into<String>, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+    std::iter::once(label.into()).chain(cells).collect()
 }
 
 fn table(plans: &[&Planned]) -> String {
@@ -285,18 +277,18 @@ fn table(plans: &[&Planned]) -> String {
         let cell = |n: usize| if n == 0 { "–".to_string() } else { units::bytes(n) };
         steps().map(|s| cell(of(s))).collect()
     };
-    let mut rows = vec![(String::new(), plans.iter().map(|p| p.precision.clone()).collect())];
+    let mut rows = vec![row("", plans.iter().map(|p| p.precision.clone()))];
     for purpose in Purpose::ALL {
         if steps().any(|s| s.bytes(purpose) > 0) {
-            rows.push((purpose.to_string(), cells(&|s| s.bytes(purpose))));
+            rows.push(row(purpose.to_string(), cells(&|s| s.bytes(purpose))));
         }
     }
-    rows.push(("together".into(), cells(&|s| s.footprint.total())));
-    rows.push(("of these, the arena".into(), cells(&|s| s.footprint.arena)));
+    rows.push(row("total", cells(&|s| s.footprint.total())));
+    rows.push(row("of these, the arena", cells(&|s| s.footprint.arena)));
     let evaluation = plans.iter().map(|p| units::bytes(p.evaluation_bytes.unwrap_or(0)));
-    rows.push(("an evaluation adds".into(), evaluation.collect()));
+    rows.push(row("an evaluation adds", evaluation));
     let checkpoint = plans.iter().map(|p| units::bytes(p.checkpoint_bytes.unwrap_or(0)));
-    rows.push(("a checkpoint adds".into(), checkpoint.collect()));
+    rows.push(row("a checkpoint adds", checkpoint));
     aligned(&rows)
 }
 
@@ -332,30 +324,31 @@ fn show_found(found: &Found, experiment: &Experiment) {
     ));
     let mut rows = Vec::new();
     if let Some(first) = found.rows.first() {
-        rows.push((String::new(), first.values.iter().map(|(name, _)| name.clone()).collect()));
+        rows.push(row("", first.values.iter().map(|(name, _)| name.clone())));
     }
     let mut notes = Vec::new();
-    for row in &found.rows {
+    for found in &found.rows {
         let cell = |value: &Option<Member>| match value {
             None => "–".to_string(),
             Some(Member::Batch(n)) => n.to_string(),
             Some(Member::Model(spec)) => prepare::describe_spec(spec),
         };
-        rows.push((row.what.to_string(), row.values.iter().map(|(_, v)| cell(v)).collect()));
-        let most = row.values.iter().filter_map(|(_, v)| match v {
+        rows.push(row(found.what, found.values.iter().map(|(_, v)| cell(v))));
+        let most = found.values.iter().filter_map(|(_, v)| match v {
             Some(Member::Batch(n)) => Some(*n),
             _ => None,
         });
         if most.max().is_some_and(|n| n > experiment.info.train_samples) {
             notes.push(format!(
-                "the data have {} samples",
+                "the data have only {} samples",
                 units::count(experiment.info.train_samples as u64)
             ));
         }
     }
     output::raw(&aligned(&rows));
     if found.rows.len() > 1 {
-        notes.push("widest: the depth of the recipe; deepest: its width; both: in its proportion".into());
+        notes
+            .push("widest: with the recipe's depth; deepest: with its width; both: in its proportion".into());
     }
     notes.iter().for_each(|note| output::line(&format!("  {note}")));
 }

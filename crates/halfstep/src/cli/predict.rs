@@ -15,7 +15,8 @@ use super::failure::Failure;
 use super::open::Opened;
 use super::output;
 
-/// Samples predicted at a time: enough to keep the processor busy, few enough to need little memory.
+/// Samples predicted at a time: enough to keep the processor busy, few enough to need little
+/// memory.
 const CHUNK: usize = 64;
 
 /// A class for one sample.
@@ -54,7 +55,8 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     if let Preprocessing::Text(_) = &opened.preprocessing {
         return texts(&args, &opened, engine.as_ref());
     }
-    // Everything is read before anything is predicted: a bad input gives an error, not half an answer.
+    // Everything is read before anything is predicted: a bad input gives an error, not half an
+    // answer.
     let mut samples = Vec::new();
     let mut origins = Vec::new();
     for input in &args.inputs {

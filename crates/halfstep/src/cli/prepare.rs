@@ -1,19 +1,15 @@
-//! From a recipe's file to an experiment, and the files every run directory has.
+//! From a recipe's file to an experiment, and both in words.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
-use halfstep::graph::precision::{Policy, PrecisionPlan};
-use halfstep::graph::{MemoryReport, StateBytes};
+use halfstep::graph::precision::Policy;
 use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::recipe::{Experiment, Recipe};
-use halfstep::train::run_dir::{self, RunDir, RunInfo};
-use halfstep::train::run_log::Lines;
-use serde::Serialize;
 
 use super::failure::Failure;
-use super::{lint, machine, memory, progress};
+use super::{machine, progress};
 
 /// The recipe that `compare` runs when none is named.
 const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
@@ -31,10 +27,7 @@ pub fn known_precision(name: &str) -> Result<(), Failure> {
     if Policy::NAMES.contains(&name) {
         return Ok(());
     }
-    let near = halfstep::data::nearest(name, Policy::NAMES);
-    let help = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-    let help = format!("{help}There are {}.", Policy::NAMES.join(", "));
-    Err(Failure::asked(format!("there is no precision `{name}`"), help))
+    Err(Failure::unknown(format!("there is no precision `{name}`"), name, &Policy::NAMES))
 }
 
 /// An error unless the engine runs these precisions as the recipe has them.
@@ -44,8 +37,7 @@ pub fn check_supported(
     policies: &[String],
 ) -> Result<(), Failure> {
     for name in policies {
-        let resolved = experiment.session_spec(name, experiment.recipe.seed);
-        let (policy, _) = resolved.map_err(|e| Failure::asked(e.to_string(), ""))?;
+        let (policy, _) = experiment.session_spec(name, experiment.recipe.seed)?;
         engine.target().supports(&policy)?;
     }
     Ok(())
@@ -125,104 +117,4 @@ pub fn about(experiment: &Experiment) -> Result<Vec<(&'static str, String)>, Fai
 pub fn parameters(experiment: &Experiment) -> Result<usize, Failure> {
     parameter_count(experiment.model.as_ref(), &experiment.input)
         .map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))
-}
-
-/// `plan.json` of one precision.
-#[derive(Serialize)]
-struct PlanFile {
-    policy: String,
-    engine: String,
-    arena_bytes: usize,
-    live_bytes: usize,
-    state_bytes: StateBytes,
-    /// Everything the engine holds for a step, by region and purpose.
-    memory: MemoryReport,
-    /// Work added by computing activations again, as a share; 0 without a memory budget.
-    recomputed_work: f64,
-    /// Of the copy that a checkpoint is written from; none where no checkpoints are kept.
-    snapshot_bytes: usize,
-    compile_ms: f64,
-    precision: PrecisionPlan,
-}
-
-/// Makes the run directory with everything that is known before the first step.
-pub fn run_dir(
-    experiment: &Experiment,
-    engine: &dyn Engine,
-    policies: &[String],
-    out: Option<&PathBuf>,
-) -> Result<(RunDir, Lines), Failure> {
-    begin(experiment, engine, policies, None, || {
-        Ok(match out {
-            Some(path) => RunDir::create_at(path)?,
-            None => RunDir::create(Path::new("runs"), &experiment.recipe.name)?,
-        })
-    })
-}
-
-/// Writes everything that is known before the first step to the run directory that `make` makes.
-pub fn begin(
-    experiment: &Experiment,
-    engine: &dyn Engine,
-    policies: &[String],
-    info: Option<RunInfo>,
-    make: impl FnOnce() -> Result<RunDir, Failure>,
-) -> Result<(RunDir, Lines), Failure> {
-    check_supported(experiment, engine, policies)?;
-    memory::check(experiment, engine, policies, info.is_some())?;
-    lint::warn(experiment, policies)?;
-    // Compiled first: nothing is written for a recipe that does not compile.
-    let mut plans = Vec::new();
-    for policy in policies {
-        let session = experiment.session(engine, policy, experiment.recipe.seed)?;
-        plans.push(PlanFile {
-            policy: policy.clone(),
-            engine: engine.name(),
-            arena_bytes: session.plan().arena_bytes,
-            live_bytes: session.plan().live_bytes,
-            state_bytes: session.plan().state_bytes(),
-            memory: session.plan().memory(),
-            recomputed_work: session.recomputation().map_or(0.0, |r| r.extra_work),
-            snapshot_bytes: if info.is_some() { session.snapshot_bytes() } else { 0 },
-            compile_ms: session.compile_time().as_secs_f64() * 1e3,
-            precision: session.precision().clone(),
-        });
-    }
-    let resolved = experiment.recipe.resolved()?;
-    let dir = make()?;
-    dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing)?;
-    dir.write_json(run_dir::PLAN, &plans)?;
-    if let Some(info) = info {
-        dir.write_json(run_dir::RUN, &info)?;
-    }
-    let lines = Lines::create_on(dir.files(), &dir.file(run_dir::METRICS))?;
-    // Last: a directory that has it has everything.
-    dir.write(run_dir::RECIPE, resolved.as_bytes())?;
-    Ok((dir, lines))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::test_engine::Other;
-
-    const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 300\nlimit_test = 10\n\
-        [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 1\nbatch = 8\n";
-
-    #[test]
-    fn a_precision_that_the_engine_lacks_is_refused_before_anything_is_written() {
-        let experiment = Recipe::parse("r.toml", RECIPE, Path::new(".")).unwrap().prepare().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("run");
-        let begin = |policies: &[&str]| {
-            let policies: Vec<String> = policies.iter().map(|p| p.to_string()).collect();
-            run_dir(&experiment, &Other::new(), &policies, Some(&out))
-        };
-        let Err(refused) = begin(&["fp32", "bf16"]) else { panic!("bf16 was taken") };
-        let said = refused.to_text();
-        assert!(said.contains("`bf16` does not run on other: it stores no bf16"), "{said}");
-        assert!(said.contains("another precision"), "{said}");
-        assert!(!out.exists());
-        assert!(begin(&["fp32"]).is_ok() && out.is_dir());
-    }
 }

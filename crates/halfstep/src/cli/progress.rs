@@ -14,7 +14,8 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use super::interrupt;
 use super::numerics::Numerics;
 
-/// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in otherwise.
+/// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in
+/// otherwise.
 pub fn bar(label: &str, steps: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
     // What matters first: a narrow terminal cuts the end.
@@ -38,22 +39,29 @@ pub fn spinner(label: &str) -> ProgressBar {
     spinner
 }
 
-/// Shows and writes down what a run does.
-pub struct Watcher<'a, 'd> {
-    /// The bar to move.
-    pub bar: ProgressBar,
-    /// Where measurements go.
-    pub lines: &'a mut Lines,
-    /// Precision of the run.
-    pub policy: &'a str,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Called after every evaluation.
-    pub evaluated: &'a mut dyn FnMut(&EvaluationMetrics, &Session<'_>, &ProgressBar) -> Result<(), RunError>,
-    /// The loss as shown.
-    pub running: RunningLoss,
-    /// Where ranges and diagnoses go.
-    pub numerics: &'a mut Numerics<'d>,
+/// Callbacks that move a bar and write the log of a run.
+pub struct LogCallbacks<'a, 'd> {
+    bar: ProgressBar,
+    lines: &'a mut Lines,
+    policy: &'a str,
+    seed: u64,
+    /// The loss as the bar shows it.
+    running: RunningLoss,
+    numerics: &'a mut Numerics<'d>,
+}
+
+impl<'a, 'd> LogCallbacks<'a, 'd> {
+    /// Of the run of `policy` and `seed`: measurements go to `lines`, ranges and diagnoses to
+    /// `numerics`.
+    pub fn new(
+        bar: ProgressBar,
+        lines: &'a mut Lines,
+        policy: &'a str,
+        seed: u64,
+        numerics: &'a mut Numerics<'d>,
+    ) -> LogCallbacks<'a, 'd> {
+        LogCallbacks { bar, lines, policy, seed, running: RunningLoss::default(), numerics }
+    }
 }
 
 /// Loss, loss scale and skipped steps; the latter two where there are any.
@@ -68,7 +76,7 @@ fn shown(running: &RunningLoss, step: &StepMetrics) -> String {
     text
 }
 
-impl Callbacks for Watcher<'_, '_> {
+impl Callbacks for LogCallbacks<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
         self.lines.push(&Line { time, policy, seed, event: Event::Step(metrics.clone()) })?;
@@ -80,10 +88,10 @@ impl Callbacks for Watcher<'_, '_> {
         Ok(if interrupt::asked() { Proceed::Stop } else { Proceed::Continue })
     }
 
-    fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError> {
+    fn evaluation(&mut self, metrics: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
         let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
         self.lines.push(&Line { time, policy, seed, event: Event::Evaluation(metrics.clone()) })?;
-        (self.evaluated)(metrics, session, &self.bar)
+        Ok(())
     }
 
     fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {

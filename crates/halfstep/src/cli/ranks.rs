@@ -135,7 +135,8 @@ pub fn follow(ranks: &Arc<Communicator>, request: EngineRequest) -> Result<ExitC
     interrupt::listen();
     agree(Some(ranks), &experiment, engine.as_ref(), &policy)?;
     experiment.run_with(engine.as_ref(), &policy, seed, &mut Follower, Keeping::default())?;
-    // How the run ended is for rank 0 to say; a launcher takes another code for a failure and ends the rest.
+    // How the run ended is for rank 0 to say; a launcher takes another code for a failure and ends
+    // the rest.
     Ok(ExitCode::SUCCESS)
 }
 

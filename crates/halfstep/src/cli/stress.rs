@@ -19,7 +19,7 @@ use halfstep::train::train_loop::Proceed;
 use super::args::{Chosen, Stress};
 use super::failure::{Failure, INTERRUPTED};
 use super::open::Opened;
-use super::{interrupt, output, prepare, progress};
+use super::{interrupt, output, prepare, progress, report};
 
 /// The file of everything measured.
 pub const ROBUSTNESS: &str = "robustness.json";
@@ -56,7 +56,7 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
         Some(path) => halfstep::train::run_dir::write_whole(path, &pretty(&r)?)?,
         None => {
             first.write(ROBUSTNESS, &pretty(&r)?)?;
-            super::compare::add_to_report(&first, halfstep::evidence::report::robustness(&r))?;
+            report::add(&first, halfstep::evidence::report::robustness(&r))?;
         }
     }
     if args.json {
@@ -100,8 +100,7 @@ pub fn measure(
     let mut served = Vec::new();
     for name in recipe.precision.policies.iter().map(String::as_str).chain(["fp32"]) {
         if !served.iter().any(|p: &Policy| p.name == name) {
-            let (policy, _) =
-                recipe.precision.resolve(name).map_err(|e| Failure::asked(e.to_string(), ""))?;
+            let (policy, _) = recipe.precision.resolve(name)?;
             let policy = policy.reading_f32_weights();
             engine.target().supports(&policy)?;
             served.push(policy);
@@ -164,10 +163,7 @@ fn measures(asked: &[String]) -> Result<Vec<Measure>, Failure> {
     }
     let one = |name: &String| {
         Measure::from_name(name).ok_or_else(|| {
-            let names = Measure::ALL.map(Measure::name);
-            let near = halfstep::data::nearest(name, names).map(|n| format!("did you mean `{n}`? "));
-            let help = format!("{}There are {}.", near.unwrap_or_default(), names.join(", "));
-            Failure::asked(format!("there is no measure `{name}`"), help)
+            Failure::unknown(format!("there is no measure `{name}`"), name, &Measure::ALL.map(Measure::name))
         })
     };
     asked.iter().map(one).collect()
@@ -203,7 +199,8 @@ fn chosen(run: &Path, checkpoint: Option<String>) -> Chosen {
     Chosen { run: run.to_path_buf(), checkpoint, precision: None }
 }
 
-/// The models of run directories: of `compare`, one per precision and seed; of `train`, the one it ended with.
+/// The models of run directories: of `compare`, one per precision and seed; of `train`, the one it
+/// ended with.
 pub fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Failure> {
     let mut all: Vec<Trained> = Vec::new();
     let mut input = None;

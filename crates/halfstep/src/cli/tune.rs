@@ -1,10 +1,8 @@
 //! `halfstep tune`: which parts of a model to lower, found by measuring.
 
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use halfstep::EngineRequest;
 use halfstep::evidence::units as format;
 use halfstep::train::recipe::PlanFile;
@@ -13,56 +11,10 @@ use halfstep::train::train_loop::Proceed;
 use halfstep::train::tune::{Doing, Objective, Tried, TuneError, TuneSpec, Tuned, UnitReport, tune};
 use serde::Serialize;
 
+use super::args::{Save, Tune};
 use super::failure::{FAILED, Failure, INTERRUPTED};
 use super::progress::bar;
-use super::{interrupt, output, prepare, share};
-
-/// What the search saves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Save {
-    /// Time of a step, as measured on this machine
-    Time,
-    /// Bytes that a step needs
-    Memory,
-}
-
-/// `tune`
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 a plan was written, 1 none is better than fp32 within the limits.")]
-pub struct Args {
-    /// Recipe whose model is to be lowered [default: the one of `compare`]
-    pub recipe: Option<PathBuf>,
-    /// Precision whose low format may be taken, in place of the recipe's
-    #[arg(long, value_name = "NAME")]
-    pub precision: Option<String>,
-    /// What to save
-    #[arg(long, default_value = "time")]
-    pub objective: Save,
-    /// Greatest rise of the test loss over fp32's in a short training
-    #[arg(long, default_value = "1%", value_parser = share::parse, value_name = "SHARE")]
-    pub max_loss_increase: f64,
-    /// Greatest rise of a step's time over fp32's, with 95 % confidence
-    #[arg(long, default_value = "0%", value_parser = share::parse, value_name = "SHARE")]
-    pub max_slowdown: f64,
-    /// Steps of the short trainings
-    #[arg(long, default_value = "100", value_name = "N")]
-    pub steps: NonZeroUsize,
-    /// Paired seeds of the short trainings
-    #[arg(long, default_value = "2", value_name = "N")]
-    pub seeds: NonZeroUsize,
-    /// Batches to measure each part of the model on
-    #[arg(long, default_value = "4", value_name = "N")]
-    pub batches: NonZeroUsize,
-    /// Plan file to write, for `halfstep train RECIPE --plan FILE`
-    #[arg(short, long, default_value = "tuned.toml", value_name = "FILE")]
-    pub output: PathBuf,
-    /// Overwrite the plan file if it is there
-    #[arg(long)]
-    pub force: bool,
-    /// Print one JSON object in place of the tables
-    #[arg(long)]
-    pub json: bool,
-}
+use super::{interrupt, output, prepare};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -74,11 +26,8 @@ struct Printed<'a> {
 }
 
 /// Runs the command.
-pub fn run(args: Args, request: EngineRequest) -> Result<ExitCode, Failure> {
-    if args.output.exists() && !args.force {
-        let message = format!("{} is there already", args.output.display());
-        return Err(Failure::asked(message, "choose another name with -o, or overwrite it with --force"));
-    }
+pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
+    output::may_write(&args.output, args.force)?;
     let recipe = prepare::recipe(args.recipe.as_deref())?;
     let policy = match &args.precision {
         Some(name) => {
@@ -172,9 +121,9 @@ fn show(tuned: &Tuned) {
     let head = [
         "part",
         "saves",
-        "loss moves",
+        "loss change",
         "1 − cosine",
-        "update moves",
+        "update change",
         "update/weight",
         "in the search's plan",
     ];

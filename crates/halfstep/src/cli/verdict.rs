@@ -13,7 +13,8 @@ use super::args::Verdict as Asked;
 use super::failure::Failure;
 use super::{output, progress};
 
-/// There is no verdict: wrong arguments or files. Other than the verdicts' own codes, so that a gate cannot mistake it.
+/// There is no verdict: wrong arguments or files. Other than the verdicts' own codes, so that a
+/// gate cannot mistake it.
 pub const NO_VERDICT: u8 = 3;
 
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
@@ -90,11 +91,7 @@ fn margin(text: &str) -> Result<(Metric, Option<halfstep::evidence::Margin>), Fa
 
 /// `5%` or `0.05`.
 fn share(text: &str) -> Result<f64, Failure> {
-    let value = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().map(|p| p / 100.0),
-        None => text.parse::<f64>(),
-    };
-    value.ok().filter(|s| *s > 0.0 && *s < 1.0).ok_or_else(|| {
+    super::share::parse(text).ok().filter(|s| *s > 0.0 && *s < 1.0).ok_or_else(|| {
         Failure::asked(
             format!("--max-divergence {text}: not a share above 0 and below 1"),
             "write 5% or 0.05",

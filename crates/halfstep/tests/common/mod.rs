@@ -35,7 +35,8 @@ impl Place {
         command
     }
 
-    /// Writes a PNG picture of `width`×`height` whose pixel at (x, y) is `pixel(x, y)`: one number is gray, three are colour.
+    /// Writes a PNG picture of `width`×`height` whose pixel at (x, y) is `pixel(x, y)`: one number
+    /// is gray, three are colour.
     pub fn picture<const C: usize>(
         &self,
         name: &str,

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 pub struct Chosen {
     /// Run directory
     pub run: PathBuf,
-    /// Checkpoint, by its name in RUN/checkpoints without the ending [default: final, or the first seed in the recipe's
-    /// precision]
+    /// Checkpoint, by its name in RUN/checkpoints without the ending [default: final, or the first
+    /// seed in the recipe's precision]
     #[arg(long, value_name = "NAME")]
     pub checkpoint: Option<String>,
     /// Precision to compute in [default: the one it was trained in]
@@ -50,7 +50,7 @@ pub struct Generate {
     /// Tokens to add
     #[arg(long, default_value_t = 300, value_name = "N")]
     pub tokens: usize,
-    /// 0 takes the likeliest token always; 1 draws as the model says; more is wilder
+    /// 0 always takes the likeliest token; 1 draws from the model's distribution; more flattens it
     #[arg(long, default_value_t = 0.8, value_name = "T")]
     pub temperature: f64,
     /// Seed of the draws

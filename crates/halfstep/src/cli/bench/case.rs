@@ -1,4 +1,5 @@
-//! What is measured: a model of the comparison with other frameworks, its sizes, and a random batch for it.
+//! What is measured: a model of the comparison with other frameworks, its sizes, and a random batch
+//! for it.
 
 use std::num::NonZeroUsize;
 
@@ -24,7 +25,7 @@ pub struct Case {
 }
 
 /// A random batch for a [`Case`].
-pub struct Batch {
+pub struct RandomBatch {
     floats: Vec<f32>,
     tokens: Vec<i32>,
     /// A class for each row of the model's output.
@@ -33,7 +34,7 @@ pub struct Batch {
 
 impl Case {
     /// The same batch each time.
-    pub fn batch(&self) -> Batch {
+    pub fn batch(&self) -> RandomBatch {
         let random = Philox::new(0);
         let elements = self.batch * self.input.elements();
         let (floats, tokens) = match self.input {
@@ -41,11 +42,11 @@ impl Case {
             InputSpec::Features { .. } | InputSpec::Image { .. } => (normal(random, elements, 1), Vec::new()),
         };
         let labels = integers(random, self.input.rows(self.batch), self.outputs, 2);
-        Batch { floats, tokens, labels }
+        RandomBatch { floats, tokens, labels }
     }
 }
 
-impl Batch {
+impl RandomBatch {
     /// What the model takes.
     pub fn x(&self) -> HostSlice<'_> {
         if self.tokens.is_empty() { HostSlice::F32(&self.floats) } else { HostSlice::I32(&self.tokens) }

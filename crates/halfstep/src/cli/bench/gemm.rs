@@ -5,14 +5,13 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::cpu::isa::Isa;
 use halfstep::cpu::{CpuEngine, ProductFormat, random_product};
-use halfstep::evidence::units;
 use halfstep::graph::Split;
 use serde::Serialize;
 
 use super::super::args::{BenchGemm, Precision};
 use super::super::failure::Failure;
 use super::super::{machine, output};
-use super::{check_seconds, median_and_min, times};
+use super::{check_seconds, median_and_least, median_and_min, times};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -89,14 +88,7 @@ pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure>
             format!("{}, threads: {}", printed.instruction_set, printed.threads),
         ),
         ("speed", format!("{:.0} GFLOP/s median, {:.0} best", printed.gflops, printed.best_gflops)),
-        (
-            "time",
-            format!(
-                "{} median, {} least, over {runs} runs",
-                units::milliseconds(median_ms),
-                units::milliseconds(min_ms)
-            ),
-        ),
+        ("time", format!("{}, over {runs} runs", median_and_least(median_ms, min_ms))),
     ]));
     Ok(ExitCode::SUCCESS)
 }

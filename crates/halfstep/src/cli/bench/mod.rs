@@ -7,6 +7,8 @@ pub mod suite;
 
 use std::time::{Duration, Instant};
 
+use halfstep::evidence::units;
+
 use super::failure::Failure;
 
 /// Runs before the first that is measured.
@@ -38,12 +40,17 @@ fn times(seconds: f64, mut once: impl FnMut() -> Result<(), Failure>) -> Result<
 }
 
 /// Median and least of some times.
-pub fn median_and_min(times: &mut [f64]) -> (f64, f64) {
+fn median_and_min(times: &mut [f64]) -> (f64, f64) {
     times.sort_by(f64::total_cmp);
     let middle = times.len() / 2;
     let median =
         if times.len().is_multiple_of(2) { (times[middle - 1] + times[middle]) / 2.0 } else { times[middle] };
     (median, times[0])
+}
+
+/// Median and least time in milliseconds, in words.
+fn median_and_least(median: f64, least: f64) -> String {
+    format!("{} median, {} least", units::milliseconds(median), units::milliseconds(least))
 }
 
 #[cfg(test)]

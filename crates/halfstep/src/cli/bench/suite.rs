@@ -1,5 +1,6 @@
-//! `halfstep bench suite`: models × precisions × threads, in rounds, each case in a process of its own, so that peak
-//! memory is that of the case alone. What bounds a step is read off the machine's measured roofs.
+//! `halfstep bench suite`: models × precisions × threads, in rounds, each case in a process of its
+//! own, so that peak memory is that of the case alone. What bounds a step is read off the machine's
+//! measured roofs.
 
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
@@ -13,12 +14,13 @@ use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
 use halfstep::train::run_dir::write_whole;
 use halfstep::{DeviceRequest, EngineRequest};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::super::args::{BenchModel, BenchSuite, Precision};
 use super::super::failure::{Failure, INTERRUPTED};
 use super::super::progress::bar;
 use super::super::{interrupt, machine, output};
+use super::step::{GroupTime, StepMeasurement};
 use super::{check_seconds, median_and_min};
 
 /// Groups of operations that are listed for each case.
@@ -47,36 +49,6 @@ struct Case {
     size: Option<(&'static str, usize)>,
 }
 
-/// What one process said of one case. The names are those of `bench step --json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Told {
-    median_ms: f64,
-    min_ms: f64,
-    items_per_s: f64,
-    steps: usize,
-    arena_bytes: usize,
-    state_bytes: usize,
-    baseline_rss_bytes: Option<usize>,
-    peak_rss_bytes: Option<usize>,
-    compile_ms: f64,
-    /// Absent where the engine cannot measure them.
-    #[serde(default)]
-    groups: Vec<Group>,
-}
-
-/// Time of a group of operations in one step.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Group {
-    /// Layer and operations.
-    pub name: String,
-    /// Time in one step.
-    pub ms: f64,
-    /// Operations of its products.
-    pub flops: f64,
-    /// Bytes it must read and write, each value once.
-    pub bytes: f64,
-}
-
 /// A case over all rounds.
 #[derive(Clone, Debug, Serialize)]
 struct Measured {
@@ -93,14 +65,15 @@ struct Measured {
     growth_rss_bytes: Option<usize>,
     /// Of the first round: the slowest groups, with the share of the time that the roofline allows.
     slowest: Vec<Slow>,
-    rounds: Vec<Told>,
+    rounds: Vec<StepMeasurement>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Slow {
     #[serde(flatten)]
-    group: Group,
-    /// The least time the machine's roofs allow, over the time it took. Above 1 where a cache held what memory was charged for.
+    group: GroupTime,
+    /// The least time the machine's roofs allow, over the time it took. Above 1 where a cache held
+    /// what memory was charged for.
     roofline_share: f64,
     /// What that bound is made of.
     bound: &'static str,
@@ -142,7 +115,7 @@ impl Roof {
         }
     }
 
-    fn slow(&self, precision: &str, group: &Group) -> Slow {
+    fn slow(&self, precision: &str, group: &GroupTime) -> Slow {
         let compute = group.flops / (self.gflops(precision) * 1e6);
         let memory = group.bytes / (self.memory_gb_per_s * 1e6);
         let bound = if compute > memory { "arithmetic" } else { "memory" };
@@ -178,7 +151,7 @@ fn cases(args: &BenchSuite, threads: &[usize]) -> Vec<Case> {
 }
 
 /// Measures a case in a process of its own.
-fn measure(case: &Case, seconds: f64, device: DeviceRequest) -> Result<Told, Failure> {
+fn measure(case: &Case, seconds: f64, device: DeviceRequest) -> Result<StepMeasurement, Failure> {
     let program = std::env::current_exe();
     let program = program.map_err(|e| Failure::failed(format!("this program cannot be found: {e}")))?;
     let mut command = Command::new(program);
@@ -203,13 +176,13 @@ fn label(case: &Case) -> String {
     format!("{}{size} {} ×{}", case.model, case.precision, case.threads)
 }
 
-fn summary(case: Case, rounds: Vec<Told>, roofs: &[Roof]) -> Option<Measured> {
+fn summary(case: Case, rounds: Vec<StepMeasurement>, roofs: &[Roof]) -> Option<Measured> {
     let first = rounds.first()?;
     let mut medians: Vec<f64> = rounds.iter().map(|r| r.median_ms).collect();
     let (median_ms, least) = median_and_min(&mut medians);
     let roof = roofs.iter().find(|r| r.threads == case.threads)?;
     let slowest = first.groups.iter().map(|g| roof.slow(case.precision, g)).collect();
-    let growth = |r: &Told| Some(r.peak_rss_bytes?.saturating_sub(r.baseline_rss_bytes?));
+    let growth = |r: &StepMeasurement| Some(r.peak_rss_bytes?.saturating_sub(r.baseline_rss_bytes?));
     Some(Measured {
         median_ms,
         spread_ms: [least, medians.last().copied().unwrap_or(least)],
@@ -238,15 +211,15 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
         threads.iter().filter_map(|&t| NonZeroUsize::new(t)).map(|t| roof(isa, t)).collect();
     let cases = cases(&args, &threads);
     let load_before = machine::load();
-    let mut rounds: Vec<Vec<Told>> = vec![Vec::new(); cases.len()];
+    let mut rounds: Vec<Vec<StepMeasurement>> = vec![Vec::new(); cases.len()];
     let bar = bar("cases", (cases.len() * args.rounds.get()) as u64);
     'all: for _ in 0..args.rounds.get() {
-        for (case, told) in cases.iter().zip(&mut rounds) {
+        for (case, measured) in cases.iter().zip(&mut rounds) {
             bar.set_message(label(case));
             match measure(case, args.seconds, request.device) {
                 // Ctrl-C reaches the measuring process too.
                 Err(_) if interrupt::asked() => break 'all,
-                result => told.push(result?),
+                result => measured.push(result?),
             }
             bar.inc(1);
             if interrupt::asked() {
@@ -384,8 +357,8 @@ mod tests {
     use super::*;
     use crate::cli::bench::case::GPT_HEADS;
 
-    fn told(median_ms: f64) -> Told {
-        Told {
+    fn measurement(median_ms: f64) -> StepMeasurement {
+        StepMeasurement {
             median_ms,
             min_ms: median_ms,
             items_per_s: 1000.0 / median_ms,
@@ -395,7 +368,7 @@ mod tests {
             baseline_rss_bytes: Some(10),
             peak_rss_bytes: Some(30),
             compile_ms: 1.0,
-            groups: vec![Group { name: "a matmul".into(), ms: 2.0, flops: 1e8, bytes: 1e6 }],
+            groups: vec![GroupTime { name: "a matmul".into(), ms: 2.0, flops: 1e8, bytes: 1e6 }],
         }
     }
 
@@ -416,7 +389,7 @@ mod tests {
             f16_passes: None,
             memory_gb_per_s: 10.0,
         };
-        let m = summary(case, vec![told(4.0), told(2.0), told(3.0)], &[roof]).unwrap();
+        let m = summary(case, vec![measurement(4.0), measurement(2.0), measurement(3.0)], &[roof]).unwrap();
         assert_eq!((m.median_ms, m.spread_ms, m.growth_rss_bytes), (3.0, [2.0, 4.0], Some(20)));
         // 10^8 operations at 10^11 per second take 1 ms of the 2 ms; 10^6 bytes take 0.1 ms.
         assert_eq!((m.slowest[0].roofline_share, m.slowest[0].bound), (0.5, "arithmetic"));

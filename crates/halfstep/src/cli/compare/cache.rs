@@ -1,8 +1,9 @@
-//! Runs that were made before, found again by what decided them: recipe, data, program, engine, precision and seed.
+//! Runs that were made before, found again by what decided them: recipe, data, program, engine,
+//! precision and seed.
 //!
-//! An entry is a run directory of its own. It is finished once it has `record.json`, which is written last and has the
-//! checksum of every other file; until then it can be gone on with from its checkpoints. Nothing is trained twice, and what is
-//! damaged is trained again.
+//! An entry is a run directory of its own. It is finished once it has `record.json`, which is
+//! written last and has the checksum of every other file; until then it can be resumed from its
+//! checkpoints. Nothing is trained twice, and what is damaged is trained again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +45,8 @@ pub struct Cache {
     engine: EngineIdentity,
 }
 
-/// Everything that decides a run's results. The number of threads is not in it: results do not depend on it.
+/// Everything that decides a run's results. The number of threads is not in it: results do not
+/// depend on it.
 #[derive(Serialize)]
 struct Identity<'a> {
     format: u32,
@@ -66,28 +68,28 @@ struct Identity<'a> {
 
 /// `record.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Stored {
+pub struct CachedRun {
     /// Of the entry.
     pub format: u32,
     /// The run, without what its log tells.
     #[serde(flatten)]
     pub run: RunResult,
     /// Checksums of the other files.
-    pub files: BTreeMap<String, Sum>,
+    pub files: BTreeMap<String, Checksum>,
 }
 
 /// Length and SHA-256 of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sum {
+pub struct Checksum {
     /// Its length.
     pub bytes: u64,
     /// In hexadecimal.
     pub sha256: String,
 }
 
-impl Sum {
+impl Checksum {
     /// Of a file.
-    pub fn of(path: &Path) -> std::io::Result<Sum> {
+    pub fn of(path: &Path) -> std::io::Result<Checksum> {
         let mut file = fs::File::open(path)?;
         let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
         loop {
@@ -99,7 +101,7 @@ impl Sum {
                 }
             }
         }
-        Ok(Sum { bytes, sha256: hex(&hash.finalize()) })
+        Ok(Checksum { bytes, sha256: hex(&hash.finalize()) })
     }
 }
 
@@ -107,7 +109,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Where runs are kept: `$HALFSTEP_CACHE`, or `halfstep` in `$XDG_CACHE_HOME`, or in `.cache` of the home folder.
+/// Where runs are kept: `$HALFSTEP_CACHE`, or `halfstep` in `$XDG_CACHE_HOME`, or in `.cache` of
+/// the home folder.
 pub fn place() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     // A relative XDG_CACHE_HOME is to be ignored, says its specification.
@@ -122,7 +125,7 @@ impl Cache {
     /// # Errors
     /// The program cannot read itself.
     pub fn at(folder: PathBuf, engine: EngineIdentity) -> Result<Cache, Failure> {
-        let own = std::env::current_exe().and_then(|path| Sum::of(&path));
+        let own = std::env::current_exe().and_then(|path| Checksum::of(&path));
         let program =
             own.map_err(|e| Failure::failed(format!("this program cannot read itself: {e}")))?.sha256;
         Ok(Cache { folder: folder.join("runs"), program, engine })
@@ -133,8 +136,7 @@ impl Cache {
     /// # Errors
     /// No precision has that name.
     pub fn id(&self, experiment: &Experiment, policy: &str, seed: u64) -> Result<String, Failure> {
-        let (policy, spec) =
-            experiment.session_spec(policy, seed).map_err(|e| Failure::asked(e.to_string(), ""))?;
+        let (policy, spec) = experiment.session_spec(policy, seed)?;
         let recipe = &experiment.recipe;
         let mut data = recipe.data.clone();
         data.paths_mut().for_each(|path| *path = PathBuf::new());
@@ -167,36 +169,36 @@ impl Cache {
     ///
     /// # Errors
     /// What is damaged.
-    pub fn read(&self, id: &str) -> Result<Option<Stored>, String> {
+    pub fn read(&self, id: &str) -> Result<Option<CachedRun>, String> {
         let folder = self.entry(id);
         let bytes = match fs::read(folder.join(RECORD)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(format!("{RECORD}: {e}")),
         };
-        let mut stored: Stored = serde_json::from_slice(&bytes).map_err(|e| format!("{RECORD}: {e}"))?;
-        if stored.format != FORMAT {
-            return Err(format!("{RECORD}: has format {}, expected {FORMAT}", stored.format));
+        let mut cached: CachedRun = serde_json::from_slice(&bytes).map_err(|e| format!("{RECORD}: {e}"))?;
+        if cached.format != FORMAT {
+            return Err(format!("{RECORD}: has format {}, expected {FORMAT}", cached.format));
         }
-        for (name, sum) in &stored.files {
-            let found = Sum::of(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
+        for (name, sum) in &cached.files {
+            let found = Checksum::of(&folder.join(name)).map_err(|e| format!("{name}: {e}"))?;
             if found != *sum {
                 return Err(format!("{name}: its checksum is not the one that was written"));
             }
         }
-        if let Some(Sum { bytes, sha256 }) = stored.files.get(METRICS).cloned() {
+        if let Some(Checksum { bytes, sha256 }) = cached.files.get(METRICS).cloned() {
             let position = LogPosition { bytes, sha256 };
             for event in events(&folder.join(METRICS), &position).map_err(|e| e.to_string())? {
-                stored.run.record.add(&event);
+                cached.run.record.add(&event);
             }
         }
-        Ok(Some(stored))
+        Ok(Some(cached))
     }
 }
 
 /// What a cache holds.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Held {
+pub struct CacheContents {
     /// Finished runs.
     pub finished: usize,
     /// Runs that were begun.
@@ -206,17 +208,17 @@ pub struct Held {
 }
 
 /// What there is in the cache at `place`.
-pub fn held(place: &Path) -> Held {
-    let mut held = Held::default();
+pub fn contents(place: &Path) -> CacheContents {
+    let mut contents = CacheContents::default();
     for entry in fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
         if entry.path().join(RECORD).is_file() {
-            held.finished += 1
+            contents.finished += 1
         } else {
-            held.unfinished += 1
+            contents.unfinished += 1
         }
-        held.bytes += size(&entry.path());
+        contents.bytes += size(&entry.path());
     }
-    held
+    contents
 }
 
 fn size(path: &Path) -> u64 {

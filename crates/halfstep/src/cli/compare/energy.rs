@@ -31,7 +31,8 @@ impl Meter {
         readings.filter(|r| !r.is_empty()).map(|readings| Meter { readings })
     }
 
-    /// Joules since the start. The counter is taken to have wrapped once at most, which takes it minutes or more.
+    /// Joules since the start. The counter is taken to have wrapped once at most, which takes it
+    /// minutes or more.
     pub fn joules(&self) -> Option<f64> {
         let since = |(path, before): &(PathBuf, u64)| {
             let now = number(&path.join("energy_uj"))?;

@@ -1,4 +1,5 @@
-//! The mistakes to look at: pictures of the test samples that a precision spoilt, or has wrong most surely.
+//! The mistakes to look at: pictures of the test samples that a precision spoilt, or has wrong most
+//! surely.
 
 use std::path::Path;
 
@@ -13,7 +14,8 @@ use crate::cli::failure::Failure;
 /// Pictures of each kind.
 const MOST: usize = 6;
 
-/// Pictures from the logits of a reference and a candidate with one seed. None where samples are no images.
+/// Pictures from the logits of a reference and a candidate with one seed. None where samples are no
+/// images.
 pub fn pictures(
     experiment: &Experiment,
     reference: &Path,

@@ -1,4 +1,4 @@
-//! One run of a comparison: taken from the cache, gone on with, or begun.
+//! One run of a comparison: taken from the cache, resumed, or begun.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,22 @@ use halfstep::evidence::logits::to_safetensors;
 use halfstep::evidence::{Inference, RunResult, Spent, Way};
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, Checkpoints, Contents, Latest, host_slice};
-use halfstep::train::metrics::{EvaluationMetrics, Outcome, RunRecord, RunningLoss};
+use halfstep::train::metrics::{Outcome, RunRecord};
 use halfstep::train::recipe::{CheckpointSettings, Experiment};
 use halfstep::train::run_dir::{self, METRICS, RunDir, RunDirError};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::scaler::LossScale;
 use halfstep::train::session::Session;
-use halfstep::train::train_loop::{Keeping, RunError};
+use halfstep::train::train_loop::{Keeping, Run};
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{Cache, FORMAT, LOGITS, MODEL, RECORD, Stored, Sum};
+use super::cache::{Cache, CachedRun, Checksum, FORMAT, LOGITS, MODEL, RECORD};
 use super::energy::Meter;
 use crate::cli::failure::Failure;
 use crate::cli::numerics::Numerics;
-use crate::cli::progress::{Watcher, bar};
+use crate::cli::output::Messages;
+use crate::cli::progress::{LogCallbacks, bar};
 use crate::cli::{interrupt, machine};
 
 /// Attempts at a run, with what they cost.
@@ -71,13 +72,17 @@ pub fn measured_samples(experiment: &Experiment) -> Vec<u32> {
     (0..all as u32).step_by(stride).collect()
 }
 
-/// A finished run from the cache; none where there is none. One that is damaged is told of and not used.
-pub fn stored(cache: &Cache, task: &Task, say: &dyn Fn(&str)) -> Option<Obtained> {
+/// A finished run from the cache; none where there is none. A damaged one causes a warning and is
+/// not used.
+pub fn cached(cache: &Cache, task: &Task, messages: Messages) -> Option<Obtained> {
     match cache.read(&task.id) {
-        Ok(stored) => stored.map(|stored| obtained(cache, task, stored.run, true)),
+        Ok(cached) => cached.map(|cached| obtained(cache, task, cached.run, true)),
         Err(damage) => {
             let place = cache.entry(&task.id);
-            say(&format!("warning: {}: damaged, and made again: {damage}", place.display()));
+            messages.say(&format!(
+                "warning: {}: this cached run is damaged and is trained again: {damage}",
+                place.display()
+            ));
             None
         }
     }
@@ -88,7 +93,8 @@ fn obtained(cache: &Cache, task: &Task, run: RunResult, cached: bool) -> Obtaine
     Obtained { result, place: cache.entry(&task.id) }
 }
 
-/// Makes a run, from its latest checkpoint where there is one. Another process that makes the same is waited for.
+/// Makes a run, from its latest checkpoint where there is one. Waits while another process makes
+/// the same run.
 pub fn make(
     cache: &Cache,
     experiment: &Experiment,
@@ -97,76 +103,23 @@ pub fn make(
     way: &Way,
     bars: &MultiProgress,
 ) -> Result<Obtained, Failure> {
-    let place = cache.entry(&task.id);
-    let dir = loop {
-        match directory(&place, experiment) {
-            Ok(dir) => break dir,
-            Err(Opening::Busy) if !interrupt::asked() => std::thread::sleep(Duration::from_millis(200)),
-            Err(Opening::Busy) => {
-                return Err(Failure::failed("interrupted while another process made this run"));
-            }
-            Err(Opening::Failed(e)) => return Err(e),
-        }
-    };
+    let dir = lock(&cache.entry(&task.id), experiment)?;
     match cache.read(&task.id) {
         // Made while we waited.
-        Ok(Some(stored)) => return Ok(obtained(cache, task, stored.run, true)),
+        Ok(Some(cached)) => return Ok(obtained(cache, task, cached.run, true)),
         Ok(None) => {}
         Err(_) => clear(&dir)?,
     }
     let mut ledger = Ledger::open(&dir, way.threads)?;
-    let (latest, _) = Latest::find(&dir);
-    let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
-    let mut lines = Lines::resume(dir.files(), &dir.file(METRICS), &position)?;
-    let bar = bars.add(bar(&format!("{} seed {}", task.policy, task.seed), experiment.steps));
-    let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
-    bar.set_position(attempts);
-    let mut numerics = Numerics::new(&dir, &experiment.recipe.name, attempts)?;
-    let mut evaluated =
-        |_: &EvaluationMetrics, _: &Session<'_>, _: &indicatif::ProgressBar| Ok::<(), RunError>(());
-    let mut watcher = Watcher {
-        bar: bar.clone(),
-        lines: &mut lines,
-        policy: &task.policy,
-        seed: task.seed,
-        evaluated: &mut evaluated,
-        running: RunningLoss::default(),
-        numerics: &mut numerics,
-    };
-    let own = &experiment.recipe.checkpoint;
-    // Only to go on from: no best ones, and none of runs that are done in a minute.
-    let settings = CheckpointSettings {
-        every: own.every.or(Some(u64::MAX)),
-        minutes: own.minutes.min(MINUTES),
-        keep_last: 1,
-        keep_best: 0,
-        metric: own.metric,
-    };
     let alone = way.beside == 0;
     if alone {
         machine::reset_peak_rss();
     }
-    let mut checkpoints = Checkpoints::new(&dir, &settings, latest.as_ref());
-    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };
-    let run = experiment.run_with(engine, &task.policy, task.seed, &mut watcher, keeping);
-    drop(checkpoints);
-    bar.finish_and_clear();
-    let run = run?;
-    let (mut session, mut record) = (run.session, run.record);
-    // The log has been told of everything that the record has.
-    drop(lines);
-    let mut inference = None;
-    if record.outcome == Outcome::Finished {
-        let logits = Measured::of(&mut session, experiment)?;
-        inference = Some(logits.inference);
-        if logits.values.iter().all(|x| x.is_finite()) {
-            let bytes = to_safetensors(&logits.values, experiment.info.outputs, &logits.labels, task.seed);
-            dir.write(LOGITS, &bytes.map_err(|e| Failure::failed(e.to_string()))?)?;
-        } else {
-            let reason = "the trained model gives outputs that are not finite".to_string();
-            record.outcome = Outcome::Diverged { reason };
-        }
-    }
+    let Run { mut session, mut record } = train(&dir, experiment, engine, task, bars)?;
+    let inference = match record.outcome {
+        Outcome::Finished => Some(predict(&dir, experiment, &mut session, &mut record)?),
+        _ => None,
+    };
     let spent = ledger.close(&dir, way.beside + 1)?;
     let result = RunResult {
         id: task.id.clone(),
@@ -180,20 +133,85 @@ pub fn make(
         inference,
         ended: now().as_secs(),
     };
-    let mut stored = Stored { format: FORMAT, run: result, files: Default::default() };
+    let mut cached = CachedRun { format: FORMAT, run: result, files: Default::default() };
     if record.outcome != Outcome::Interrupted {
         checkpoint::save(&session, &dir.file(MODEL), Contents::Model)?;
         for name in [MODEL, LOGITS, METRICS] {
             let path = dir.file(name);
             if path.is_file() {
-                let sum = Sum::of(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
-                stored.files.insert(name.into(), sum);
+                let sum =
+                    Checksum::of(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+                cached.files.insert(name.into(), sum);
             }
         }
-        dir.write_json(RECORD, &stored)?;
+        dir.write_json(RECORD, &cached)?;
         remove_checkpoints(&dir)?;
     }
-    Ok(obtained(cache, task, RunResult { record, ..stored.run }, false))
+    Ok(obtained(cache, task, RunResult { record, ..cached.run }, false))
+}
+
+/// The run's directory, once no other process has it.
+fn lock(place: &Path, experiment: &Experiment) -> Result<RunDir, Failure> {
+    loop {
+        match directory(place, experiment) {
+            Ok(dir) => return Ok(dir),
+            Err(Opening::Busy) if !interrupt::asked() => std::thread::sleep(Duration::from_millis(200)),
+            Err(Opening::Busy) => {
+                return Err(Failure::failed("interrupted while another process made this run"));
+            }
+            Err(Opening::Failed(e)) => return Err(e),
+        }
+    }
+}
+
+/// Trains to the end or to the first interruption, from the latest checkpoint.
+fn train<'e>(
+    dir: &RunDir,
+    experiment: &'e Experiment,
+    engine: &'e dyn Engine,
+    task: &Task,
+    bars: &MultiProgress,
+) -> Result<Run<'e>, Failure> {
+    let (latest, _) = Latest::find(dir);
+    let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
+    let mut lines = Lines::resume(dir.files(), &dir.file(METRICS), &position)?;
+    let bar = bars.add(bar(&format!("{} seed {}", task.policy, task.seed), experiment.steps));
+    let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
+    bar.set_position(attempts);
+    let mut numerics = Numerics::new(dir, &experiment.recipe.name, attempts)?;
+    let mut callbacks = LogCallbacks::new(bar.clone(), &mut lines, &task.policy, task.seed, &mut numerics);
+    let own = &experiment.recipe.checkpoint;
+    // Only to resume from: no best ones, and none of runs that take less than a minute.
+    let settings = CheckpointSettings {
+        every: own.every.or(Some(u64::MAX)),
+        minutes: own.minutes.min(MINUTES),
+        keep_last: 1,
+        keep_best: 0,
+        metric: own.metric,
+    };
+    let mut checkpoints = Checkpoints::new(dir, &settings, latest.as_ref());
+    let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };
+    let run = experiment.run_with(engine, &task.policy, task.seed, &mut callbacks, keeping);
+    bar.finish_and_clear();
+    Ok(run?)
+}
+
+/// Keeps the logits of the test data. A run whose logits are not finite has diverged.
+fn predict(
+    dir: &RunDir,
+    experiment: &Experiment,
+    session: &mut Session<'_>,
+    record: &mut RunRecord,
+) -> Result<Inference, Failure> {
+    let logits = Measured::of(session, experiment)?;
+    if logits.values.iter().all(|x| x.is_finite()) {
+        let bytes = to_safetensors(&logits.values, experiment.info.outputs, &logits.labels, record.seed);
+        dir.write(LOGITS, &bytes.map_err(|e| Failure::failed(e.to_string()))?)?;
+    } else {
+        let reason = "the trained model gives outputs that are not finite".to_string();
+        record.outcome = Outcome::Diverged { reason };
+    }
+    Ok(logits.inference)
 }
 
 enum Opening {
@@ -201,7 +219,7 @@ enum Opening {
     Failed(Failure),
 }
 
-/// The run's directory, locked: made, or gone on with.
+/// The run's directory, locked: a new one, or that of a run to resume.
 fn directory(place: &Path, experiment: &Experiment) -> Result<RunDir, Opening> {
     let failed = |e: RunDirError| match e {
         RunDirError::Busy { .. } => Opening::Busy,
@@ -273,7 +291,8 @@ impl Ledger {
         Ok(Ledger { attempts, begun: Instant::now(), meter: Meter::start() })
     }
 
-    /// Ends this attempt, and sums up all. The energy of `sharing` runs side by side is shared alike.
+    /// Ends this attempt, and sums up all. The energy of `sharing` runs side by side is shared
+    /// alike.
     fn close(&mut self, dir: &RunDir, sharing: usize) -> Result<Spent, Failure> {
         if let Some(own) = self.attempts.last_mut() {
             own.seconds = Some(self.begun.elapsed().as_secs_f64());

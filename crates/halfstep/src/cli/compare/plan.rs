@@ -1,5 +1,7 @@
-//! `halfstep compare --plan`: how many seeds the margins need, and what they will cost, before any is trained.
+//! `halfstep compare --plan`: how many seeds the margins need, and what they will cost, before any
+//! is trained.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
@@ -7,17 +9,18 @@ use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{sd_at_most, seeds_needed};
 use halfstep::evidence::study::cost_words;
-use halfstep::evidence::{Margin, RunResult, Spent, units};
+use halfstep::evidence::{Assessment, Margin, Rates, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
 use serde::Serialize;
 
 use super::cache::{self, Cache};
-use super::one_run::{Obtained, Task, stored};
+use super::one_run::{Obtained, Task, cached};
 use super::side_by_side::steps_per_second;
 use super::{Arm, assessments, protocol, setup};
 use crate::cli::args::Compare;
 use crate::cli::failure::Failure;
+use crate::cli::output::Messages;
 use crate::cli::{memory, output, prepare, progress};
 
 /// Seeds that are looked for in the cache, at least.
@@ -161,69 +164,26 @@ fn planned(
         for policy in &policies {
             for &seed in &looked_for {
                 let id = cache.id(&experiment, policy, seed)?;
-                there.extend(stored(cache, &Task { policy: policy.clone(), seed, id }, &|_| {}));
+                there.extend(cached(cache, &Task { policy: policy.clone(), seed, id }, Messages::Quiet));
             }
         }
     }
     let protocol = protocol::of(recipe)?;
-    let candidates: Vec<String> =
-        policies.iter().filter(|p| **p != recipe.compare.reference).cloned().collect();
+    let mut candidates = policies.clone();
+    candidates.retain(|p| *p != recipe.compare.reference);
     let precisions = precisions(&experiment, &policies, engine, request, &there)?;
-    let goal = protocol.power;
     let arm = Arm { name, experiment, protocol, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
     let measured = assessments(&setup, &there, request.threads())?;
-    let candidates: Vec<Candidate> = candidates
-        .into_iter()
-        .map(|policy| {
-            let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
-            let row = |&(metric, margin): &(Metric, Margin)| {
-                let found = of.and_then(|a| a.rows.iter().find(|r| r.metric == metric));
-                let size = found.and_then(|r| r.test).map(|t| t.margin_mean);
-                let margin = size.or(match margin {
-                    Margin::Absolute(m) => Some(m),
-                    Margin::Relative(_) => None,
-                })?;
-                let (source, spread, n) = match (sd.filter(|_| metric == Metric::Accuracy), found) {
-                    (Some(sd), _) => (Source::Given, sd, None),
-                    (None, Some(r)) => {
-                        (Source::Measured { seeds: r.paired.pairs }, r.paired.sd?, Some(r.paired.pairs))
-                    }
-                    (None, None) if metric == Metric::GroupAccuracy => return None,
-                    (None, None) => (Source::Assumed, margin, None),
-                };
-                let bound = n.and_then(|n| sd_at_most(spread, n));
-                Some(Row {
-                    metric,
-                    margin,
-                    source,
-                    sd: spread,
-                    sd_at_most: bound,
-                    seeds: seeds_needed(spread / margin, goal),
-                    seeds_at_most: bound.and_then(|b| seeds_needed(b / margin, goal)),
-                })
-            };
-            Candidate { policy, metrics: setup.protocol.margins.iter().filter_map(row).collect() }
-        })
-        .collect();
-    let needed = candidates.iter().flat_map(|c| &c.metrics).filter_map(|r| r.seeds).max();
-    let bill = |seeds: usize| {
-        let (mut runs, mut wall) = (0, 0.0);
-        for p in &precisions {
-            let is_there = |o: &&Obtained| {
-                let result = &o.result;
-                result.record.policy == p.policy
-                    && setup.seeds.iter().take(seeds).any(|s| *s == result.record.seed)
-            };
-            let missing = seeds - there.iter().filter(is_there).count().min(seeds);
-            runs += missing;
-            wall += missing as f64 * p.run_seconds;
-        }
-        let spent =
-            Spent { wall_seconds: wall, core_seconds: wall * request.threads().get() as f64, joules: None };
-        Bill { seeds, runs, amounts: spent.amounts(&rates) }
+    let candidate = |policy: String| {
+        let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
+        let row = |&(metric, margin): &_| row(metric, margin, of, sd, setup.protocol.power);
+        Candidate { policy, metrics: setup.protocol.margins.iter().filter_map(row).collect() }
     };
+    let candidates: Vec<Candidate> = candidates.into_iter().map(candidate).collect();
+    let needed = candidates.iter().flat_map(|c| &c.metrics).filter_map(|r| r.seeds).max();
+    let bill = |seeds: usize| bill(seeds, &setup.seeds, &precisions, &there, request.threads(), &rates);
     Ok(Planned {
         arm: arm.name,
         seeds_stated: stated,
@@ -237,7 +197,64 @@ fn planned(
     })
 }
 
-/// Time and memory of a run in each precision: of runs made before, or from the time of a few steps.
+/// The seeds that a metric needs: by the given standard deviation, by the one measured in `found`,
+/// or by the one of the size of the margin. None where the margin is relative and nothing was
+/// measured.
+fn row(
+    metric: Metric,
+    margin: Margin,
+    found: Option<&Assessment>,
+    given_sd: Option<f64>,
+    power: f64,
+) -> Option<Row> {
+    let found = found.and_then(|a| a.rows.iter().find(|r| r.metric == metric));
+    let size = found.and_then(|r| r.test).map(|t| t.margin_mean);
+    let margin = size.or(match margin {
+        Margin::Absolute(m) => Some(m),
+        Margin::Relative(_) => None,
+    })?;
+    let (source, sd, n) = match (given_sd.filter(|_| metric == Metric::Accuracy), found) {
+        (Some(sd), _) => (Source::Given, sd, None),
+        (None, Some(r)) => (Source::Measured { seeds: r.paired.pairs }, r.paired.sd?, Some(r.paired.pairs)),
+        (None, None) if metric == Metric::GroupAccuracy => return None,
+        (None, None) => (Source::Assumed, margin, None),
+    };
+    let bound = n.and_then(|n| sd_at_most(sd, n));
+    Some(Row {
+        metric,
+        margin,
+        source,
+        sd,
+        sd_at_most: bound,
+        seeds: seeds_needed(sd / margin, power),
+        seeds_at_most: bound.and_then(|b| seeds_needed(b / margin, power)),
+    })
+}
+
+/// What so many seeds cost, less the runs that are there.
+fn bill(
+    seeds: usize,
+    order: &[u64],
+    precisions: &[Precision],
+    there: &[Obtained],
+    threads: NonZeroUsize,
+    rates: &Rates,
+) -> Bill {
+    let (mut runs, mut wall) = (0, 0.0);
+    for p in precisions {
+        let is_there = |o: &&Obtained| {
+            o.result.record.policy == p.policy && order.iter().take(seeds).any(|s| *s == o.result.record.seed)
+        };
+        let missing = seeds - there.iter().filter(is_there).count().min(seeds);
+        runs += missing;
+        wall += missing as f64 * p.run_seconds;
+    }
+    let spent = Spent { wall_seconds: wall, core_seconds: wall * threads.get() as f64, joules: None };
+    Bill { seeds, runs, amounts: spent.amounts(rates) }
+}
+
+/// Time and memory of a run in each precision: of runs made before, or from the time of a few
+/// steps.
 fn precisions(
     experiment: &Experiment,
     policies: &[String],

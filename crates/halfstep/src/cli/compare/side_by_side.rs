@@ -1,4 +1,5 @@
-//! Whether runs go faster one after another on all threads, or several side by side on a share of them each.
+//! Whether runs go faster one after another on all threads, or several side by side on a share of
+//! them each.
 
 use std::num::NonZeroUsize;
 use std::sync::Barrier;
@@ -32,8 +33,8 @@ pub struct Choice {
     pub why: String,
 }
 
-/// Chooses for `pending` runs on the threads asked for: as asked for by `jobs`, or by measuring both ways on a few steps of the
-/// first.
+/// Chooses for `pending` runs on the threads asked for: as asked for by `jobs`, or by measuring
+/// both ways on a few steps of the first.
 pub fn choose(
     experiment: &Experiment,
     policy: &str,
@@ -82,7 +83,7 @@ pub fn steps_per_second(
     experiment.data.train.fill_batch(indices, draw, &mut batch)?;
     let (ready, batch) = (Barrier::new(workers), &batch);
     let worker = || -> Result<f64, Failure> {
-        // Every worker comes to the barrier, or the others would wait for ever.
+        // Every worker comes to the barrier, or the others would wait forever.
         let engine = halfstep::engine(request);
         let session = engine.as_ref().ok().map(|engine| {
             let mut session = experiment.session(engine.as_ref(), policy, experiment.recipe.seed)?;
@@ -115,8 +116,8 @@ fn step(session: &mut halfstep::train::session::Session<'_>, batch: &Batch) -> R
     }
 }
 
-/// Does all of `tasks` as `choice` says, with the engine that each is given, and calls `done` after each. Results are in the
-/// order of the tasks; those behind an interruption are left out.
+/// Does all of `tasks` as `choice` says, with the engine that each is given, and calls `done` after
+/// each. Results are in the order of the tasks; those behind an interruption are left out.
 pub fn run_all<T: Sync, R: Send>(
     tasks: &[T],
     choice: &Choice,

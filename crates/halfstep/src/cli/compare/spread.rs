@@ -1,5 +1,5 @@
-//! The runs of a comparison spread over the ranks of an MPI job. All ranks reach one cache, to which each adds its runs; rank 0
-//! then finds them there and does the rest.
+//! The runs of a comparison spread over the ranks of an MPI job. All ranks reach one cache, to
+//! which each adds its runs; rank 0 then finds them there and does the rest.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,9 +11,10 @@ use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::Recipe;
 
 use super::cache::Cache;
-use super::{Arm, obtain, protocol, setup};
+use super::{Arm, Common, obtain, protocol, setup};
 use crate::cli::args::Compare;
 use crate::cli::failure::Failure;
+use crate::cli::output::Messages;
 use crate::cli::{interrupt, prepare};
 
 /// Tells the other ranks where the cache is.
@@ -36,6 +37,8 @@ pub fn help(
     let folder = folder.map_err(|e| CommunicatorError::Failed(e.to_string()))?;
     let cache = Cache::at(PathBuf::from(folder), engine.identity())?;
     interrupt::listen();
+    let (jobs, ranks) = (args.jobs, Some(ranks));
+    let common = Common { engine, cache: &cache, request, jobs, ranks, messages: Messages::Quiet };
     let recipes = match recipe.ablation.is_empty() {
         true => vec![(recipe.name.clone(), recipe)],
         false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
@@ -45,8 +48,8 @@ pub fn help(
         let protocol = protocol::of(&experiment.recipe)?;
         let arm = Arm { name, experiment, protocol, dir: None };
         let setup = setup(&arm, engine)?;
-        obtain(&arm, &cache, &setup, request, args.jobs, Some(ranks), &|_| {})?;
-        if stops(Some(ranks))? {
+        obtain(&arm, &setup, &common)?;
+        if stops(ranks)? {
             break;
         }
     }

@@ -7,14 +7,14 @@ use clap::ValueEnum;
 /// `numbers`
 #[derive(Debug, clap::Args)]
 pub struct Numbers {
-    /// Numbers to look at: 0.1, -1e-8, 2^-24, 1/3, inf, nan, and after `--` also -1/3 and -inf [default: none, which lists
-    /// the formats]
+    /// Numbers to look at: 0.1, -1e-8, 2^-24, 1/3, inf, nan, and after `--` also -1/3 and -inf
+    /// [default: none, which lists the formats]
     #[arg(value_name = "NUMBER", allow_negative_numbers = true)]
     pub values: Vec<String>,
     /// Formats to store them in
     #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "f32,bf16,f16,e4m3,e5m2")]
     pub formats: Vec<String>,
-    /// Beyond the largest number take the largest number, not infinity or NaN
+    /// Above the largest number of a format, store that number instead of infinity or NaN
     #[arg(long)]
     pub saturate: bool,
     /// Also multiply by S before storing and divide after, as loss scaling does
@@ -26,7 +26,7 @@ pub struct Numbers {
     /// Add the number (1 if none is given) N times in each format
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub sum: Option<String>,
-    /// With --sum: show what prevents swamping, stochastic rounding and Kahan's summation
+    /// With --sum: also show the remedies for swamping, stochastic rounding and Kahan summation
     #[arg(long, requires = "sum")]
     pub remedies: bool,
     /// Store the numbers as one row of a block-scaled form

@@ -15,7 +15,7 @@ use halfstep::float::Format;
 use halfstep::train::run_dir::write_whole;
 
 use super::failure::Failure;
-use super::output;
+use super::{colour, output};
 use args::Numbers;
 
 /// Runs the command.
@@ -66,7 +66,7 @@ fn rough(x: f64) -> String {
 
 /// Text of a colour, where stdout takes colours.
 fn coloured(colour: u8, text: &str) -> String {
-    if output::colour_on_stdout() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_string() }
+    if colour::on_stdout() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// The bits of a code, sign, exponent and mantissa apart and in red, green and blue.
@@ -78,37 +78,13 @@ fn bits(format: Format, code: u32) -> String {
     format!("{} {} {}", coloured(31, sign), coloured(32, exponent), coloured(34, mantissa))
 }
 
-/// Rows of cells, aligned; the first row is the heading. Colours do not count as width.
+/// Rows of cells, aligned; the first row is the heading.
 fn table(rows: &[Vec<String>]) -> String {
-    let width = |text: &str| {
-        let mut visible = 0;
-        let mut escape = false;
-        for c in text.chars() {
-            match c {
-                '\x1b' => escape = true,
-                'm' if escape => escape = false,
-                _ if !escape => visible += 1,
-                _ => {}
-            }
-        }
-        visible
-    };
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|c| rows.iter().filter_map(|r| r.get(c)).map(|t| width(t)).max().unwrap_or(0))
-        .collect();
-    let mut out = String::new();
-    for (i, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (cell, &wide) in row.iter().zip(&widths) {
-            line += cell;
-            line += &" ".repeat(wide - width(cell) + 2);
-        }
-        let line = line.trim_end();
-        out += &if i == 0 { output::bold(line) } else { line.to_string() };
-        out.push('\n');
+    let mut lines = output::layout(rows, |_| false);
+    if let Some(heading) = lines.first_mut() {
+        *heading = output::bold(heading);
     }
-    out
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

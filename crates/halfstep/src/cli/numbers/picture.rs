@@ -1,11 +1,11 @@
-//! Pictures of formats, of a number among its neighbours, and of sums: SVG that is dark on light and light on dark ground.
+//! Pictures of formats, of a number among its neighbours, and of sums: SVG that is dark on light
+//! and light on dark ground.
 
 use halfstep::evidence::report::COLOURS;
 use halfstep::float::{Format, Overflow, Rounding, Stored, round_to, ulp};
 use plotters::prelude::*;
 
 use super::brief;
-use super::sums::Named;
 
 /// Why a picture could not be drawn.
 #[derive(Debug)]
@@ -235,11 +235,23 @@ impl Axes {
     }
 }
 
+/// A sum to draw.
+pub struct SumCurve<'a> {
+    /// Format, and how the sum was computed.
+    pub name: String,
+    /// Index of its colour.
+    pub colour: usize,
+    /// Width of its line.
+    pub stroke: u32,
+    /// Numbers of terms and sums of so many.
+    pub points: &'a [(u64, f64)],
+}
+
 /// Magnitudes of sums over the number of terms.
-pub fn sums(term: f64, count: u64, axes: Axes, sums: &[Named]) -> Result<String, DrawError> {
+pub fn sums(term: f64, count: u64, axes: Axes, sums: &[SumCurve<'_>]) -> Result<String, DrawError> {
     let shown = |(_, y): &(f64, f64)| y.is_finite() && *y < 1e300;
-    let curve = |s: &Named| -> Vec<(f64, f64)> {
-        let places = s.sum.curve.iter().map(|&(n, y)| (axes.place(n as f64), axes.place(y)));
+    let curve = |s: &SumCurve<'_>| -> Vec<(f64, f64)> {
+        let places = s.points.iter().map(|&(n, y)| (axes.place(n as f64), axes.place(y)));
         places.filter(shown).collect()
     };
     let exact = [1.0, count as f64].map(|n| (axes.place(n), axes.place(term * n)));
@@ -273,7 +285,7 @@ pub fn sums(term: f64, count: u64, axes: Axes, sums: &[Named]) -> Result<String,
         for (i, s) in sums.iter().enumerate() {
             let points = curve(s);
             ends.extend(points.last().map(|&(_, y)| (y, i)));
-            chart.draw_series(LineSeries::new(points, colour(s.colour).stroke_width(s.stroke())))?;
+            chart.draw_series(LineSeries::new(points, colour(s.colour).stroke_width(s.stroke)))?;
         }
         // Names at the ends of the curves, moved apart where they would overlap.
         ends.sort_by(|a, b| b.0.total_cmp(&a.0));

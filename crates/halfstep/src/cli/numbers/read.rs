@@ -1,6 +1,5 @@
 //! Numbers and names of formats as people write them.
 
-use halfstep::data::nearest;
 use halfstep::float::Format;
 
 use super::super::failure::Failure;
@@ -30,10 +29,7 @@ fn parse(text: &str) -> Option<f64> {
 /// A format by its name or by that of `ml_dtypes`.
 pub fn format(name: &str) -> Result<Format, Failure> {
     name.trim().parse().map_err(|_| {
-        let names = Format::ALL.map(Format::name);
-        let near = nearest(name, names).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        let help = format!("{near}There are {}.", names.join(", "));
-        Failure::asked(format!("there is no number format `{name}`"), help)
+        Failure::unknown(format!("there is no number format `{name}`"), name, &Format::ALL.map(Format::name))
     })
 }
 
@@ -44,7 +40,7 @@ pub fn count(text: &str) -> Result<u64, Failure> {
         return Ok(n as u64);
     }
     Err(Failure::asked(
-        format!("a sum of {text} terms cannot be shown"),
+        format!("--sum {text} is out of range"),
         format!("give a whole number from 1 to {MOST_TERMS:e}"),
     ))
 }

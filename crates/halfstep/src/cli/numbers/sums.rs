@@ -7,25 +7,26 @@ use serde::Serialize;
 use super::super::failure::Failure;
 use super::super::output;
 use super::args::Numbers;
-use super::picture::Axes;
+use super::picture::{Axes, SumCurve};
 use super::{brief, draw, picture, rough, table};
 
-/// A sum and the name of how it was kept.
-pub struct Named {
-    /// Format and way.
-    pub name: String,
-    /// Way alone.
+/// A sum and how it was computed.
+struct Sum {
     way: &'static str,
-    /// Number of its colour: that of the format, or that of the way where there is one format.
-    pub colour: usize,
-    /// The sum.
-    pub sum: RunningSum,
+    /// Index of its colour: that of the format, or that of the way where there is one format.
+    colour: usize,
+    sum: RunningSum,
 }
 
-impl Named {
-    /// Width of its curve: the remedies are thinner than what they are to mend.
-    pub fn stroke(&self) -> u32 {
-        if self.way == NEAREST { 2 } else { 1 }
+impl Sum {
+    fn curve(&self) -> SumCurve<'_> {
+        let format = self.sum.format;
+        // The remedies are thinner than what they remedy.
+        let (name, stroke) = match self.way {
+            NEAREST => (format.name().into(), 2),
+            way => (format!("{format} {way}"), 1),
+        };
+        SumCurve { name, colour: self.colour, stroke, points: &self.sum.curve }
     }
 }
 
@@ -49,7 +50,7 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
         [] => 1.0,
         [term] if term.is_finite() => *term,
         [_] => {
-            return Err(Failure::asked("a sum of what is not finite shows nothing", "give a finite number"));
+            return Err(Failure::asked("the number to add is not finite", "give a finite number"));
         }
         _ => return Err(Failure::asked("a sum takes one number", "it is added as often as --sum says")),
     };
@@ -64,14 +65,14 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
             ways.push(("Kahan", Accumulation::Kahan));
         }
         for (way, accumulation) in ways {
-            let name = if way == NEAREST { format.name().into() } else { format!("{format} {way}") };
             let colour = if formats.len() > 1 { op } else { sums.len() };
-            sums.push(Named { name, way, colour, sum: RunningSum::new(format, accumulation, term, count) });
+            sums.push(Sum { way, colour, sum: RunningSum::new(format, accumulation, term, count) });
         }
     }
     // Remedies differ little from the truth, which powers of ten would hide.
     let axes = if args.remedies { Axes::Linear } else { Axes::Logarithmic };
-    draw(args.svg.as_deref(), || picture::sums(term, count, axes, &sums))?;
+    let curves: Vec<SumCurve<'_>> = sums.iter().map(Sum::curve).collect();
+    draw(args.svg.as_deref(), || picture::sums(term, count, axes, &curves))?;
     let exact = term * count as f64;
     let relative = |s: &RunningSum| Some(((s.last() - exact) / exact).abs()).filter(|e| e.is_finite());
     if args.json {

@@ -71,7 +71,7 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64]) -> Result<(), Fa
             return Err(Failure::asked("a picture shows one number", "give one number, or leave out --svg"));
         }
         if !numbers[0].is_finite() {
-            return Err(Failure::asked("there is no picture of what is not finite", "leave out --svg"));
+            return Err(Failure::asked("a number that is not finite has no picture", "leave out --svg"));
         }
     }
     let scale = args.scale.as_deref().map(read::number).transpose()?;
@@ -79,14 +79,14 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64]) -> Result<(), Fa
         && !(scale.is_finite() && scale != 0.0)
     {
         return Err(Failure::asked(
-            format!("{scale} cannot be divided out again"),
-            "give --scale 65536, say",
+            format!("--scale {scale} cannot be divided out again"),
+            "give a finite number other than 0, such as --scale 65536",
         ));
     }
     if let Some(n) = args.stochastic
         && !(1..=MOST_DRAWS).contains(&n)
     {
-        let message = format!("{n} draws cannot be shown");
+        let message = format!("--stochastic {n} is out of range");
         return Err(Failure::asked(message, format!("give --stochastic from 1 to {MOST_DRAWS}")));
     }
     draw(args.svg.as_deref(), || picture::neighbours(numbers[0], formats))?;

@@ -1,4 +1,4 @@
-//! `halfstep track`: sends what trackers have not got of a run.
+//! `halfstep track`: sends to trackers what they have not received of a run.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ pub fn run(_: TrackRun) -> Result<ExitCode, Failure> {
 /// Runs the command.
 #[cfg(any(feature = "mlflow", feature = "otel"))]
 pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
-    use super::{Trackers, post};
+    use super::{Trackers, exports};
     use crate::cli::failure::FAILED;
     use crate::cli::output;
     use halfstep::train::recipe::Recipe;
@@ -37,9 +37,9 @@ pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
     let dir = RunDir::resume(&args.run)?;
     let recipe = Recipe::read(&dir.file(run_dir::RECIPE))?;
     let trackers = Trackers::of(&args.track, &recipe.track)?.of_run(&dir);
-    let parcels = post::parcels(&dir, &trackers, &recipe.name);
-    if parcels.is_empty() {
-        let message = format!("{}: its run had no trackers", args.run.display());
+    let log_exports = exports::log_exports(&dir, &trackers, &recipe.name);
+    if log_exports.is_empty() {
+        let message = format!("{}: the run has no trackers", args.run.display());
         return Err(Failure::asked(message, "name one, such as --mlflow http://127.0.0.1:5000"));
     }
     let written = std::fs::metadata(dir.file(run_dir::METRICS)).and_then(|m| m.modified()).ok();
@@ -48,14 +48,14 @@ pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
     let ended = (Ending::Stopped, written.map_or_else(halfstep_track::now, |t| t.as_secs_f64()));
     let mut complete = true;
     let mut printed = Vec::new();
-    for parcel in parcels {
-        let delivered = deliver(&parcel.log, parcel.service, parcel.notes, ended, parcel.keep);
+    for export in log_exports {
+        let delivered = deliver(&export.log, export.service, export.notes, ended, export.keep);
         complete &= delivered.complete();
         if !args.json {
-            output::line(&super::words(parcel.name, &delivered, &args.run.display().to_string()));
+            output::line(&super::delivery_message(export.name, &delivered, &args.run));
         }
         printed.push(Printed {
-            tracker: parcel.name,
+            tracker: export.name,
             complete: delivered.complete(),
             url: delivered.url,
             lines: delivered.lines,

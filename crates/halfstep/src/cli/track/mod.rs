@@ -1,13 +1,15 @@
-//! Telling others what a run does: TensorBoard by a file, MLflow and OpenTelemetry by exporters that follow the run's logs.
+//! Trackers of a run: TensorBoard by a file, MLflow and OpenTelemetry by exporters that follow the
+//! run's logs.
 
 mod command;
 mod curves;
 #[cfg(any(feature = "mlflow", feature = "otel"))]
-mod post;
+mod exports;
 mod settings;
 #[cfg(feature = "otel")]
 mod spans;
 
+use std::path::Path;
 use std::time::Duration;
 
 use halfstep::train::checkpoint::CheckpointEvent;
@@ -26,58 +28,75 @@ pub use settings::Trackers;
 /// How long a run that has ended waits for a server that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Everyone who is told of a run. What fails here is said and never ends the run.
-pub struct Told {
+impl Trackers {
+    /// With the trackers that the run was sent to before, where none are named now.
+    pub fn of_run(self, dir: &RunDir) -> Trackers {
+        #[cfg(feature = "mlflow")]
+        let mlflow = self.mlflow.or_else(|| exports::url(dir, exports::MLFLOW));
+        #[cfg(not(feature = "mlflow"))]
+        let mlflow = None;
+        #[cfg(feature = "otel")]
+        let otlp = self.otlp.or_else(|| exports::url(dir, exports::OTLP));
+        #[cfg(not(feature = "otel"))]
+        let otlp = None;
+        let _ = dir;
+        Trackers { mlflow, otlp, ..self }
+    }
+}
+
+/// The trackers of a run while it trains. A tracker that fails causes a warning and never ends the
+/// run.
+pub struct Tracking {
     curves: Curves,
     events: Option<EventWriter<Box<dyn WriteFile>>>,
     #[cfg(feature = "otel")]
     spans: Option<spans::Spans>,
     exporters: Vec<(&'static str, Exporter)>,
-    /// Troubles that have not been shown yet.
-    troubles: Vec<String>,
+    /// Warnings that have not been shown yet.
+    warnings: Vec<String>,
 }
 
-impl Told {
-    /// Begins to tell of a run whose next step is `step`, of which `skipped` changed nothing before.
+impl Tracking {
+    /// Begins at a step of a run, `skipped` of whose earlier steps changed nothing.
     pub fn begin(
         dir: &RunDir,
         experiment: &Experiment,
         trackers: &Trackers,
         step: u64,
         skipped: u64,
-    ) -> Told {
+    ) -> Tracking {
         let recipe = &experiment.recipe;
-        let mut told = Told {
+        let mut tracking = Tracking {
             curves: Curves::new(recipe.train.batch, skipped),
             events: None,
             #[cfg(feature = "otel")]
             spans: None,
             exporters: Vec::new(),
-            troubles: Vec::new(),
+            warnings: Vec::new(),
         };
         if recipe.track.tensorboard {
             match events(dir, step) {
-                Ok(events) => told.events = Some(events),
-                Err(e) => told.troubles.push(format!("TensorBoard's event file cannot be written: {e}")),
+                Ok(events) => tracking.events = Some(events),
+                Err(e) => tracking.warnings.push(format!("TensorBoard's event file cannot be written: {e}")),
             }
         }
         #[cfg(feature = "otel")]
         if trackers.otlp.is_some() {
             match spans::Spans::begin(dir, experiment.steps_per_epoch) {
-                Ok(spans) => told.spans = Some(spans),
-                Err(e) => told.troubles.push(e.to_string()),
+                Ok(spans) => tracking.spans = Some(spans),
+                Err(e) => tracking.warnings.push(e.to_string()),
             }
         }
         #[cfg(any(feature = "mlflow", feature = "otel"))]
-        for parcel in post::parcels(dir, trackers, &recipe.name) {
-            let name = parcel.name;
-            match Exporter::start(&parcel.log, parcel.service, parcel.notes, parcel.keep) {
-                Ok(exporter) => told.exporters.push((name, exporter)),
-                Err(e) => told.troubles.push(format!("{name}: {e}")),
+        for export in exports::log_exports(dir, trackers, &recipe.name) {
+            let name = export.name;
+            match Exporter::start(&export.log, export.service, export.notes, export.keep) {
+                Ok(exporter) => tracking.exporters.push((name, exporter)),
+                Err(e) => tracking.warnings.push(format!("{name}: {e}")),
             }
         }
         let _ = trackers;
-        told
+        tracking
     }
 
     /// After a step.
@@ -98,7 +117,7 @@ impl Told {
         let scalars = self.curves.of(event, now());
         if let Some(Err(e)) = self.events.as_mut().map(|events| events.scalars(&scalars)) {
             self.events = None;
-            self.troubles.push(format!("TensorBoard's event file cannot be written any more: {e}"));
+            self.warnings.push(format!("TensorBoard's event file can no longer be written: {e}"));
         }
     }
 
@@ -121,16 +140,17 @@ impl Told {
     ) {
         if let Some(Err(e)) = self.spans.as_mut().map(push) {
             self.spans = None;
-            self.troubles.push(format!("spans are not kept any more: {e}"));
+            self.warnings.push(format!("spans are no longer recorded: {e}"));
         }
     }
 
-    /// Troubles since it was last asked.
-    pub fn troubles(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.troubles)
+    /// Warnings since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
-    /// After the run: waits a little for what is on its way. `outcome` is none where the run failed.
+    /// After the run: waits a little for what is on its way. `outcome` is none where the run
+    /// failed.
     pub fn finish(mut self, policy: &str, outcome: Option<&Outcome>) -> Vec<(&'static str, Delivered)> {
         let ending = ending(outcome);
         let _ = policy;
@@ -191,22 +211,23 @@ fn plan_summary(plan: &serde_json::Value) -> String {
     )
 }
 
-/// What to say of a delivery that is not complete, or had trouble.
-pub fn words(name: &str, delivered: &Delivered, run: &str) -> String {
+/// A sentence about what a tracker has received of the run in `run`.
+pub fn delivery_message(name: &str, delivered: &Delivered, run: &Path) -> String {
     if delivered.complete() {
         let again = match delivered.retries {
             0 => String::new(),
-            1 => ", after one try that failed".into(),
-            n => format!(", after {n} tries that failed"),
+            1 => ", after one failed attempt".into(),
+            n => format!(", after {n} failed attempts"),
         };
-        return format!("{name} at {} has everything{again}.", delivered.url);
+        return format!("{name} at {} has received everything{again}.", delivered.url);
     }
     let why = delivered.trouble.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
     let lines = delivered.missing;
     format!(
-        "warning: {name} at {} has not got all of the run{why}: {lines} of {} lines are missing. They are kept; \
-         `halfstep track {run}` sends them.",
+        "warning: {name} at {} has not received the whole run{why}: {lines} of {} lines are missing. \
+         `halfstep track {}` sends them.",
         delivered.url,
         delivered.lines + lines,
+        run.display(),
     )
 }

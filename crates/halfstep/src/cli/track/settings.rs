@@ -1,7 +1,6 @@
 //! Which trackers a run has: by the command line, else the recipe, else the environment.
 
 use halfstep::train::recipe::{TrackSettings, check_url};
-use halfstep::train::run_dir::RunDir;
 
 use crate::cli::args::Track;
 use crate::cli::failure::Failure;
@@ -33,12 +32,13 @@ impl Trackers {
                 }
                 return Ok(asked);
             }
-            // What the environment says is meant for other programs as well: what cannot be used is passed over.
+            // What the environment says is meant for other programs as well: what cannot be used is
+            // passed over.
             let there = std::env::var(variable).ok().filter(|url| !url.is_empty());
             Ok(match there {
                 Some(url) if !built || check_url(field, &url).is_err() => {
                     eprintln!(
-                        "warning: {variable} is not used: this build takes no `{}`",
+                        "warning: {variable} is ignored: this build of halfstep cannot send to `{}`",
                         without_user(&url)
                     );
                     None
@@ -53,22 +53,6 @@ impl Trackers {
         let name = || std::env::var("MLFLOW_EXPERIMENT_NAME").ok().filter(|name| !name.is_empty());
         let experiment = args.experiment.clone().or_else(|| recipe.experiment.clone()).or_else(name);
         Ok(Trackers { mlflow, experiment, otlp })
-    }
-}
-
-impl Trackers {
-    /// With those that the run was told to before, where none are named now.
-    pub fn of_run(self, dir: &RunDir) -> Trackers {
-        #[cfg(feature = "mlflow")]
-        let mlflow = self.mlflow.or_else(|| super::post::url(dir, super::post::MLFLOW));
-        #[cfg(not(feature = "mlflow"))]
-        let mlflow = None;
-        #[cfg(feature = "otel")]
-        let otlp = self.otlp.or_else(|| super::post::url(dir, super::post::OTLP));
-        #[cfg(not(feature = "otel"))]
-        let otlp = None;
-        let _ = dir;
-        Trackers { mlflow, otlp, ..self }
     }
 }
 

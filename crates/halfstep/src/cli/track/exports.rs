@@ -17,7 +17,7 @@ pub const MLFLOW: &str = "mlflow.json";
 pub const OTLP: &str = "otlp.json";
 
 /// A log with the server it goes to.
-pub struct Parcel {
+pub struct LogExport {
     /// What the server is called.
     pub name: &'static str,
     /// The log.
@@ -30,7 +30,8 @@ pub struct Parcel {
     pub keep: Keep,
 }
 
-/// The notes of an earlier exporter, unless they are of another server; and those that were of another.
+/// The notes of an earlier exporter, unless they are of another server; and those that were of
+/// another.
 fn notes(dir: &RunDir, file: &str, url: &str) -> Notes {
     let there: Result<Notes, RunDirError> = dir.read_json(file);
     match there {
@@ -39,7 +40,7 @@ fn notes(dir: &RunDir, file: &str, url: &str) -> Notes {
     }
 }
 
-/// The URL of the server that the run was told to before.
+/// The URL of the server that the run was sent to before.
 pub fn url(dir: &RunDir, file: &str) -> Option<String> {
     let there: Result<Notes, RunDirError> = dir.read_json(file);
     there.ok().map(|notes| notes.url)
@@ -51,19 +52,20 @@ fn keep(dir: &RunDir, file: &'static str) -> Keep {
 }
 
 /// All that is to be sent of a run.
-pub fn parcels(dir: &RunDir, trackers: &Trackers, recipe: &str) -> Vec<Parcel> {
-    let mut parcels = Vec::new();
+pub fn log_exports(dir: &RunDir, trackers: &Trackers, recipe: &str) -> Vec<LogExport> {
+    let mut log_exports = Vec::new();
     let _ = recipe;
     #[cfg(feature = "mlflow")]
     if let Some(url) = &trackers.mlflow {
         let notes = notes(dir, MLFLOW, url);
-        // By the command line, the recipe or the environment, else as before, else by the recipe's name.
+        // By the command line, the recipe or the environment, else as before, else by the recipe's
+        // name.
         let before = notes.service.get("name").and_then(serde_json::Value::as_str).map(str::to_string);
         let experiment = trackers.experiment.clone().or(before).unwrap_or_else(|| recipe.to_string());
         let about = mlflow::about(dir, experiment);
         let service = mlflow::service(dir, url, about, &notes);
         let log = dir.file(run_dir::METRICS);
-        parcels.push(Parcel { name: "MLflow", log, service, notes, keep: keep(dir, MLFLOW) });
+        log_exports.push(LogExport { name: "MLflow", log, service, notes, keep: keep(dir, MLFLOW) });
     }
     #[cfg(feature = "otel")]
     if let Some(url) = &trackers.otlp {
@@ -73,9 +75,9 @@ pub fn parcels(dir: &RunDir, trackers: &Trackers, recipe: &str) -> Vec<Parcel> {
         let service = Box::new(halfstep_track::otlp::Otlp::new(url, &headers, &name));
         let log = dir.file(super::spans::SPANS);
         let notes = notes(dir, OTLP, url);
-        parcels.push(Parcel { name: "OpenTelemetry", log, service, notes, keep: keep(dir, OTLP) });
+        log_exports.push(LogExport { name: "OpenTelemetry", log, service, notes, keep: keep(dir, OTLP) });
     }
-    parcels
+    log_exports
 }
 
 #[cfg(feature = "mlflow")]

@@ -1,38 +1,35 @@
-//! Which run `train` begins or goes on with.
+//! Which run `train` begins or resumes.
 
 use std::path::{Path, PathBuf};
 
 use halfstep::train::recipe::{PlanFile, Recipe, RecipeError, TrackSettings};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
-use super::args::Train;
-use super::failure::Failure;
-use super::prepare;
+use crate::cli::args::Train;
+use crate::cli::failure::Failure;
+use crate::cli::{new_run, prepare};
 
-/// What is to be done.
-pub struct Task {
-    /// By this recipe, with what the arguments change in it.
+/// What the arguments of `train` ask for.
+pub struct Request {
+    /// The recipe, with the changes that the arguments make.
     pub recipe: Recipe,
-    /// In this place.
-    pub place: Place,
+    /// The run directory.
+    pub destination: Destination,
 }
 
-/// Where a run is.
-pub enum Place {
-    /// In a new directory of this path, or of the next free number.
+/// The run directory of a training.
+pub enum Destination {
+    /// A new one of this path, or of the next free number.
     New(Option<PathBuf>),
-    /// In this directory, where a run may have been killed before it had begun.
+    /// A new one of this path, where a run may have been killed before it had begun.
     Over(PathBuf),
-    /// In this directory, which is locked for us.
-    There(RunDir),
+    /// That of a run to resume, locked.
+    Resume(RunDir),
 }
 
-/// Folder of run directories.
-const RUNS: &str = "runs";
-
-impl Task {
-    /// What the arguments ask for.
-    pub fn of(args: &Train) -> Result<Task, Failure> {
+impl Request {
+    /// Reads the recipe, or the one of the run to resume.
+    pub fn of(args: &Train) -> Result<Request, Failure> {
         let given = match &args.recipe {
             Some(path) => Some(changed(prepare::recipe(Some(path))?, args)?),
             None => None,
@@ -41,8 +38,8 @@ impl Task {
             (None, _, Some(_)) => None,
             (Some(Some(_)), Some(_), _) => {
                 return Err(Failure::asked(
-                    "two run directories are named",
-                    "give --resume RUN or --out, not both",
+                    "--resume and --out name two run directories",
+                    "give --resume RUN or --out DIR, not both",
                 ));
             }
             (Some(Some(run)), None, _) => Some(run.clone()),
@@ -51,8 +48,8 @@ impl Task {
             (Some(None), Some(_), Some(_)) => None,
             (_, _, None) => {
                 return Err(Failure::asked(
-                    "neither a run nor a recipe is named",
-                    "give --resume RUN, or a recipe",
+                    "--resume names no run, and no recipe is given",
+                    "give --resume RUN, or a recipe whose latest run is to be resumed",
                 ));
             }
         };
@@ -60,14 +57,14 @@ impl Task {
             (Some(path), given) => {
                 let (dir, recipe) = open(&path)?;
                 same(&path, &recipe, given.as_ref(), args)?;
-                Ok(Task { recipe, place: Place::There(dir) })
+                Ok(Request { recipe, destination: Destination::Resume(dir) })
             }
             (None, Some(recipe)) => {
-                let place = match (&args.resume, &args.out) {
-                    (Some(_), Some(out)) => Place::Over(out.clone()),
-                    (_, out) => Place::New(out.clone()),
+                let destination = match (&args.resume, &args.out) {
+                    (Some(_), Some(out)) => Destination::Over(out.clone()),
+                    (_, out) => Destination::New(out.clone()),
                 };
-                Ok(Task { recipe, place })
+                Ok(Request { recipe, destination })
             }
             (None, None) => Err(Failure::asked("no recipe is named", "")),
         }
@@ -90,7 +87,7 @@ fn changed(mut recipe: Recipe, args: &Train) -> Result<Recipe, Failure> {
 /// The run directory and its recipe.
 fn open(path: &Path) -> Result<(RunDir, Recipe), Failure> {
     if !path.exists() {
-        return Err(Failure::asked(format!("{}: there is no such run", path.display()), ""));
+        return Err(Failure::asked(format!("{}: there is no such run directory", path.display()), ""));
     }
     let readable = RunDir::open(path)?;
     let info: Result<RunInfo, RunDirError> = readable.read_json(run_dir::RUN);
@@ -98,8 +95,8 @@ fn open(path: &Path) -> Result<(RunDir, Recipe), Failure> {
         Ok(info) if info.command == "train" => {}
         Err(e @ RunDirError::Damaged { .. }) => return Err(e.into()),
         _ => {
-            let message = format!("{}: is no run of `halfstep train`", path.display());
-            return Err(Failure::asked(message, "only those can be gone on with"));
+            let message = format!("{} is not a run of `halfstep train`", path.display());
+            return Err(Failure::asked(message, "--resume takes the run directory of `halfstep train`"));
         }
     }
     let dir = RunDir::resume(path)?;
@@ -122,15 +119,15 @@ fn same(path: &Path, there: &Recipe, given: Option<&Recipe>, args: &Train) -> Re
     };
     let (was, now) = (lines(&there, &asked), lines(&asked, &there));
     let differs = match (was, now) {
-        (Some(was), Some(now)) => format!("`{was}` has become `{now}`"),
-        (Some(was), None) => format!("`{was}` is gone"),
+        (Some(was), Some(now)) => format!("`{was}` is now `{now}`"),
+        (Some(was), None) => format!("`{was}` is missing now"),
         (None, Some(now)) => format!("`{now}` is new"),
         (None, None) => "its sections are in another order".into(),
     };
-    let message = format!("{}: was begun by another recipe: {differs}", path.display());
+    let message = format!("{}: the run was begun by another recipe: {differs}", path.display());
     Err(Failure::asked(
         message,
-        "leave the recipe out to go on as it was, or leave --resume out to begin anew",
+        "leave the recipe out to resume the run as it was, or leave --resume out to begin a new run",
     ))
 }
 
@@ -146,7 +143,7 @@ fn latest(recipe: &Recipe) -> Result<Option<PathBuf>, Failure> {
     let resolved = what_decides(recipe)?;
     let prefix = format!("{}-", recipe.name);
     let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse::<u64>().ok();
-    let entries = std::fs::read_dir(RUNS).into_iter().flatten().flatten().map(|e| e.path());
+    let entries = std::fs::read_dir(new_run::RUNS).into_iter().flatten().flatten().map(|e| e.path());
     let mut runs: Vec<(u64, PathBuf)> = entries.filter_map(|p| Some((number(&p)?, p))).collect();
     runs.sort();
     let is_it = |path: &PathBuf| {

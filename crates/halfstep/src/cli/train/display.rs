@@ -1,0 +1,114 @@
+//! Where `train` shows what it does: lines and a progress bar, or the dashboard of `--tui`.
+
+use halfstep::evidence::units;
+use halfstep::train::checkpoint::CheckpointEvent;
+use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
+use indicatif::ProgressBar;
+
+use super::Training;
+use crate::cli::args::Train;
+use crate::cli::failure::Failure;
+use crate::cli::output::Messages;
+use crate::cli::progress::bar;
+#[cfg(feature = "tui")]
+use crate::cli::{
+    prepare,
+    tui::{Board, Tui},
+};
+
+/// The display of a run while it trains.
+pub struct Display {
+    messages: Messages,
+    /// The progress bar; hidden while a dashboard is shown.
+    pub bar: ProgressBar,
+    #[cfg(feature = "tui")]
+    dashboard: Option<(Board, Tui)>,
+}
+
+impl Display {
+    /// Begins at a step.
+    ///
+    /// # Errors
+    /// The dashboard cannot be drawn on this terminal.
+    pub fn begin(
+        args: &Train,
+        training: &Training<'_>,
+        step: u64,
+        messages: Messages,
+    ) -> Result<Display, Failure> {
+        let bar = bar(training.policy, training.experiment.steps);
+        bar.set_position(step);
+        bar.reset_eta();
+        #[cfg(feature = "tui")]
+        let dashboard = if args.tui {
+            let experiment = training.experiment;
+            let model = prepare::describe_model(experiment);
+            let title = format!("{}  {model}  {}", experiment.recipe.name, training.policy);
+            let tui = Tui::begin(title, experiment, step)?;
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+            Some((tui.board(), tui))
+        } else {
+            None
+        };
+        #[cfg(not(feature = "tui"))]
+        let _ = args;
+        Ok(Display {
+            messages,
+            bar,
+            #[cfg(feature = "tui")]
+            dashboard,
+        })
+    }
+
+    /// Shows a warning.
+    pub fn warn(&self, text: &str) {
+        let text = format!("warning: {text}");
+        #[cfg(feature = "tui")]
+        if let Some((board, _)) = &self.dashboard {
+            return board.note(&text);
+        }
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    /// Shows a step; the progress bar is moved by the log's callbacks.
+    pub fn step(&self, metrics: &StepMetrics) {
+        let _ = metrics;
+        #[cfg(feature = "tui")]
+        if let Some((board, _)) = &self.dashboard {
+            board.step(metrics);
+        }
+    }
+
+    /// Shows an evaluation.
+    pub fn evaluation(&self, metrics: &EvaluationMetrics) {
+        #[cfg(feature = "tui")]
+        if let Some((board, _)) = &self.dashboard {
+            return board.evaluation(metrics);
+        }
+        let text = format!(
+            "step {:>6}   test loss {:.4}   test accuracy {}",
+            metrics.attempt,
+            metrics.loss,
+            units::percent(metrics.accuracy, None)
+        );
+        self.bar.suspend(|| self.messages.say(&text));
+    }
+
+    /// Shows a checkpoint.
+    pub fn checkpoint(&self, event: &CheckpointEvent) {
+        #[cfg(feature = "tui")]
+        if let (Some((board, _)), CheckpointEvent::Written { name, bytes, .. }) = (&self.dashboard, event) {
+            board.checkpoint(name, *bytes);
+        }
+        if let CheckpointEvent::Failed { error, .. } = event {
+            self.warn(&format!("{error}; training goes on, and earlier checkpoints are unchanged"));
+        }
+    }
+
+    /// Clears the progress bar, or gives the terminal back.
+    pub fn finish(self) {
+        #[cfg(feature = "tui")]
+        drop(self.dashboard);
+        self.bar.finish_and_clear();
+    }
+}
