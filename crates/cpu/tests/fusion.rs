@@ -4,24 +4,18 @@
 use std::num::NonZeroUsize;
 
 use halfstep_cpu::CpuEngine;
-use halfstep_cpu::isa::{Isa, Level};
+use halfstep_cpu::isa::Isa;
 use halfstep_graph::conformance::{fusible_programs, same_bits};
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Binary, DType, Graph, Shape, Unary, Unfused, ValueId, ValueType, plan};
 use proptest::prelude::*;
 
-fn levels() -> impl Iterator<Item = Isa> {
-    [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx]
-        .into_iter()
-        .filter_map(|level| Isa::new(level).ok())
-}
-
 #[test]
 fn groups_are_made() {
     for policy in Policy::NAMES {
         for (name, graph) in fusible_programs(&Policy::named(policy).unwrap()) {
-            for isa in levels() {
+            for isa in Isa::available() {
                 let engine = CpuEngine::new(isa, NonZeroUsize::MIN);
                 assert_ne!(engine.identity(), Unfused(&engine).identity());
                 let together = plan(graph.clone(), &engine).groups.steps.len();
@@ -107,8 +101,7 @@ proptest! {
             whole.push(made.unwrap());
         }
         g.add_output("last", whole[whole.len() - 1]);
-        let best = levels().last().unwrap();
-        for isa in [Isa::new(Level::Portable).unwrap(), best] {
+        for isa in [Isa::PORTABLE, Isa::best()] {
             let engine = CpuEngine::new(isa, NonZeroUsize::new(threads).unwrap());
             same_bits(&engine, &g.without_dead_nodes());
         }
