@@ -39,9 +39,6 @@ impl Target for Unfused<'_> {
     fn supports(&self, policy: &Policy) -> Result<(), UnsupportedPolicy> {
         self.0.target().supports(policy)
     }
-    fn checks_indices(&self) -> bool {
-        self.0.target().checks_indices()
-    }
     fn scratch_bytes(&self, graph: &Graph, step: &Group) -> usize {
         self.0.target().scratch_bytes(graph, step)
     }

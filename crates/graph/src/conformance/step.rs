@@ -2,7 +2,7 @@
 
 use super::network::{TARGET, download_all, training_step, upload_start};
 use super::{compile, numbers, supported, tensor, tensors_of};
-use crate::engine::{Engine, HostSlice, State};
+use crate::engine::{Engine, HostSlice, State, output_id};
 use crate::graph::{Graph, Init, SlotKind, ValueId, When};
 use crate::interp::{Rounding, Tensor, committed, evaluate};
 use crate::op::{AdamWSpec, Op, SgdSpec};
@@ -26,11 +26,20 @@ fn a_training_step_agrees(engine: &dyn Engine) {
     let (graph, mut state, mut program) = compile(engine, &step, &Policy::named("fp32").expect("fp32"));
     upload_start(&mut state);
     let x = numbers(3, &[4, 5].into());
+    let announced = numbers(4, &[4, 5].into());
+    let names = ["loss", "norm"];
+    let ids = names.map(|name| output_id(&graph, name).expect("an output"));
+    let mut scalars = [0.0; 2];
     let mut slots = tensors_of(&state);
     for turn in 1..=5 {
         let inputs =
             [("x", HostSlice::F32(&x)), ("target", HostSlice::I32(&TARGET)), ("lr", HostSlice::F32(&[0.05]))];
+        // What was announced is a hint: the step computes with what it is given.
+        program.prefetch(&[("x", HostSlice::F32(&announced))]);
         program.run(&mut state, &inputs).expect("a step");
+        program.read_scalars(&ids, &mut scalars).expect("loss and norm");
+        let read = names.map(|name| program.read(name).expect("an output").f32()[0]);
+        assert_eq!(scalars, read, "scalars by id and by name");
         let tensors = [
             ("x", tensor(&[4, 5].into(), &x)),
             ("target", Tensor::new([4].into(), TARGET.iter().map(|&v| v.into()).collect())),
