@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ahead;
 mod checkpoints;
 mod doctor;
 mod doctor_casts;

@@ -1,11 +1,10 @@
 //! What a session asks of its programs, and when: seen by an engine that keeps a record and leaves
 //! the work to another.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common;
 use halfstep_float::Overflow;
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Program, State, Target};
