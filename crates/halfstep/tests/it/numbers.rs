@@ -1,10 +1,8 @@
 //! `halfstep numbers`, and the chapter that is written with it.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::Place;
+use crate::common::Place;
 
 #[test]
 fn a_tenth_in_each_format() {

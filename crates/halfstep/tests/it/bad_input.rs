@@ -1,8 +1,7 @@
 //! Every kind of bad input gives a clear error and leaves nothing half-written.
 
-mod common;
-
-use common::{Place, TINY, with_data};
+use crate::common;
+use crate::common::{Place, TINY, with_data};
 
 /// Trains by a recipe that must be refused, and checks that nothing was written.
 fn refused(place: &Place, recipe: &str, says: &[&str]) -> String {

@@ -1,13 +1,11 @@
 //! `halfstep compare` as an experiment: nothing is trained twice, nothing is lost, and its exit
 //! code is a verdict.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Place, TINY};
+use crate::common::{Place, TINY};
 use serde_json::Value;
 
 fn runs(result: &Value) -> &Vec<Value> {

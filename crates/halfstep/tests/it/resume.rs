@@ -3,13 +3,11 @@
 
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Place, TINY, both};
+use crate::common::{Place, TINY, both};
 use serde_json::Value;
 
 /// Short steps and many checkpoints, so that a kill may come at any moment of either.

@@ -1,8 +1,6 @@
 //! Trained models under stress, from the command line.
 
-mod common;
-
-use common::Place;
+use crate::common::Place;
 use serde_json::Value;
 
 /// Clothes of 28×28 pixels, few and in few steps.

@@ -1,8 +1,7 @@
 //! From data to predictions, as a person goes about it.
 
-mod common;
-
-use common::{Place, TINY};
+use crate::common;
+use crate::common::{Place, TINY};
 use serde_json::Value;
 
 #[test]

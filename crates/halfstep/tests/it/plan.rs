@@ -1,8 +1,6 @@
 //! `halfstep plan` says what a run will hold, and a budget in a recipe is kept or refused.
 
-mod common;
-
-use common::Place;
+use crate::common::Place;
 use serde_json::Value;
 
 const RECIPE: &str = r#"

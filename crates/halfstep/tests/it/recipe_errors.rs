@@ -1,11 +1,9 @@
 //! What typical mistakes in a recipe look like. `UPDATE_SNAPSHOTS=1` writes the texts anew, to be
 //! looked at.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Place, TINY, with_data};
+use crate::common::{Place, TINY, with_data};
 
 fn check(name: &str, recipe: &str) {
     let place = Place::new();

@@ -1,8 +1,6 @@
 //! `tune`, and `train` with the plan it wrote.
 
-mod common;
-
-use common::Place;
+use crate::common::Place;
 
 const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [64]\n\
                       [train]\nepochs = 1\nbatch = 32\n";

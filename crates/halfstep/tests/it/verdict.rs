@@ -1,13 +1,11 @@
 //! `halfstep verdict` as a release script runs it.
 
-mod common;
-
-use common::{Place, both};
+use crate::common::{Place, both};
 use serde_json::Value;
 
-const PLAIN: &[u8] = include_bytes!("../../evidence/tests/golden/plain.npz");
-const HALF: &[u8] = include_bytes!("../../evidence/tests/golden/compressed.npz");
-const SINGLE: &[u8] = include_bytes!("../../evidence/tests/golden/single.safetensors");
+const PLAIN: &[u8] = include_bytes!("../../../evidence/tests/golden/plain.npz");
+const HALF: &[u8] = include_bytes!("../../../evidence/tests/golden/compressed.npz");
+const SINGLE: &[u8] = include_bytes!("../../../evidence/tests/golden/single.safetensors");
 
 /// Safetensors of `n` samples in three classes: the label's logit is `margin` where the answer is
 /// right. In every `wrong`-th sample the next class has it.

@@ -1,11 +1,10 @@
 //! `halfstep doctor` and `halfstep lint` as a person uses them, and the page that lists what they
 //! guard against.
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 
-use common::{Place, TINY, both};
+use crate::common::{Place, TINY, both};
 
 fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

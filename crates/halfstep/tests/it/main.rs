@@ -1,0 +1,16 @@
+//! Integration tests in one program, which is linked once.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod compare;
+mod doctor;
+mod numbers;
+mod plan;
+mod recipe_errors;
+mod resume;
+mod stress;
+mod tune;
+mod verdict;
+mod workflow;
