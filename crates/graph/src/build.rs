@@ -4,7 +4,9 @@
 
 use crate::dtype::{DType, Shape, ValueType};
 use crate::graph::{Graph, GraphError, ValueId};
-use crate::op::{AttentionSpec, Binary, ConvGeometry, Op, PoolKind, ReduceKind, SlotId, Unary};
+use crate::op::{
+    AttentionSpec, BatchNormPart, Binary, ConvGeometry, Op, PoolKind, ReduceKind, SlotId, Unary,
+};
 
 type Result<T> = std::result::Result<T, GraphError>;
 
@@ -240,8 +242,11 @@ impl Graph {
         beta: ValueId,
         eps: f64,
     ) -> Result<(ValueId, ValueId, ValueId)> {
-        let results = self.push(Op::BatchNorm { eps }, &[x, gamma, beta])?;
-        Ok((results[0], results[1], results[2]))
+        let mean = self.one(Op::BatchNormPart(BatchNormPart::Mean), &[x])?;
+        let var = self.one(Op::BatchNormPart(BatchNormPart::Variance), &[x, mean])?;
+        let apply = Op::BatchNormPart(BatchNormPart::Apply { eps });
+        let y = self.push(apply, &[x, gamma, beta, mean, var])?[0];
+        Ok((y, mean, var))
     }
 
     /// `log Σ exp(logits) − logits[target]`, one number per row of `logits[R, V]`; `target` is `i32[R]`.

@@ -5,7 +5,7 @@
 
 use crate::dtype::{Shape, ValueType};
 use crate::graph::{Graph, GraphError, Node, NodeId, Phase, ValueId};
-use crate::op::{Binary, Op, PoolKind, ReduceKind, SlotId, Unary};
+use crate::op::{BatchNormPart, Binary, Op, PoolKind, ReduceKind, SlotId, Unary};
 
 type Result<T> = std::result::Result<T, GraphError>;
 
@@ -322,7 +322,7 @@ impl Vjp<'_> {
                 one(self.mul(y[0], centred)?)
             }
             Op::LayerNorm { .. } => self.all(Op::LayerNormGrad, &[x[0], x[1], y[1], y[2], dy]),
-            Op::BatchNorm { .. } => self.all(Op::BatchNormGrad, &[x[0], x[1], y[1], y[3], dy]),
+            Op::BatchNormPart(BatchNormPart::Apply { .. }) => self.batch_norm_parts(),
             Op::CrossEntropy => {
                 let part = self.one(Op::CrossEntropyGrad, &[x[0], x[1], y[1], dy])?;
                 Ok(vec![Some(part), None])
@@ -389,7 +389,6 @@ impl Vjp<'_> {
             }
             Op::PoolGrad { kind: PoolKind::Max, .. }
             | Op::LayerNormGrad
-            | Op::BatchNormGrad
             | Op::BatchNormPart(_)
             | Op::CrossEntropyGrad
             | Op::Quantise(_)
@@ -403,6 +402,27 @@ impl Vjp<'_> {
 
     fn all(&mut self, op: Op, inputs: &[ValueId]) -> Result<Vec<Option<ValueId>>> {
         Ok(self.push(op, inputs)?.into_iter().map(Some).collect())
+    }
+
+    /// The derivative through the statistics too, which must be those of the operand.
+    fn batch_norm_parts(&mut self) -> Result<Vec<Option<ValueId>>> {
+        let &[x, gamma, _, mean, var] = &self.node.inputs[..] else { return self.no_derivative() };
+        let is = |v: ValueId, part, inputs: &[ValueId]| {
+            let node = self.g.node(self.g.value(v).node);
+            node.op == Op::BatchNormPart(part) && node.inputs == inputs
+        };
+        if !is(mean, BatchNormPart::Mean, &[x]) || !is(var, BatchNormPart::Variance, &[x, mean]) {
+            return Err(GraphError::Derivative(format!(
+                "`{}` in `{}` has a derivative only where mean and variance are those of its operand",
+                self.node.op.name(),
+                self.node.name
+            )));
+        }
+        let (rstd, dy, rows) = (self.node.outputs[1], self.dy, self.g.shape(x).rows());
+        let sums = self.push(Op::BatchNormPart(BatchNormPart::Sums), &[x, mean, rstd, dy])?;
+        let dx = Op::BatchNormPart(BatchNormPart::Dx { rows });
+        let dx = self.one(dx, &[x, gamma, mean, rstd, dy, sums[0], sums[1]])?;
+        Ok(vec![Some(dx), Some(sums[0]), Some(sums[1]), None, None])
     }
 
     /// A bias was added to every row: its gradient is the sum over all dimensions but the last.

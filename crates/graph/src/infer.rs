@@ -138,17 +138,7 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             let rows = Shape::from([x[0].shape.rows()]);
             Ok(vec![ValueType::f32(x[0].shape.clone()), ValueType::f32(rows.clone()), ValueType::f32(rows)])
         }
-        Op::LayerNormGrad => norm_grad(x, Shape::from([x.first().map_or(1, |t| t.shape.rows())])),
-        Op::BatchNorm { .. } => {
-            arity(x, 3)?;
-            at_least_rank("x", x[0], 2)?;
-            let width = Shape::from([x[0].shape.last()]);
-            expect_shape("gamma", x[1], &width)?;
-            expect_shape("beta", x[2], &width)?;
-            let stat = ValueType::f32(width);
-            Ok(vec![ValueType::f32(x[0].shape.clone()), stat.clone(), stat.clone(), stat])
-        }
-        Op::BatchNormGrad => norm_grad(x, Shape::from([x.first().map_or(1, |t| t.shape.last())])),
+        Op::LayerNormGrad => layer_norm_grad(x),
         Op::BatchNormPart(part) => batch_norm_part(*part, x),
         Op::CrossEntropy => {
             arity(x, 2)?;
@@ -325,9 +315,9 @@ fn matmul(ta: bool, tb: bool, x: &[&ValueType]) -> Result<Vec<ValueType>, String
     Ok(vec![ValueType::f32(Shape::from(shape))])
 }
 
-fn norm_grad(x: &[&ValueType], stat: Shape) -> Result<Vec<ValueType>, String> {
+fn layer_norm_grad(x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
     arity(x, 5)?;
-    let width = Shape::from([x[0].shape.last()]);
+    let (width, stat) = (Shape::from([x[0].shape.last()]), Shape::from([x[0].shape.rows()]));
     expect_shape("gamma", x[1], &width)?;
     expect_shape("mean", x[2], &stat)?;
     expect_shape("rstd", x[3], &stat)?;

@@ -81,22 +81,23 @@ pub enum PoolKind {
     Mean,
 }
 
-/// What a batch normalisation is made of where its statistics are those of a batch spread over ranks: between these
-/// parts, sums over ranks stand.
+/// The steps of a batch normalisation (Ioffe and Szegedy 2015), forward and backward. Where a batch is spread over ranks, sums over
+/// ranks stand between them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum BatchNormPart {
     /// `(x[…, C]) -> (mean[C])`: of the rows here.
     Mean,
-    /// `(x[…, C], mean[C]) -> (var[C])`: mean of (x − mean)² over the rows here, for a mean over more of them.
+    /// `(x[…, C], mean[C]) -> (var[C])`: mean of (x − mean)² over the rows here; the mean may be over more of them.
     Variance,
-    /// `(x[…, C], γ[C], β[C], mean[C], var[C]) -> (y, rstd[C])`.
+    /// `(x[…, C], γ[C], β[C], mean[C], var[C]) -> (y, rstd[C])`: y = (x − mean)·rstd·γ + β with rstd = 1/√(var + eps). The
+    /// derivative takes mean and biased variance to be those of x.
     Apply {
         /// Added to the variance.
         eps: f64,
     },
-    /// `(x[…, C], mean[C], rstd[C], dy) -> (dγ[C], dβ[C])`: sums over the rows here.
+    /// `(x[…, C], mean[C], rstd[C], dy) -> (dγ[C], dβ[C])`: sums over the rows here of dy·x̂, with x̂ = (x − mean)·rstd, and of dy.
     Sums,
-    /// `(x[…, C], γ[C], mean[C], rstd[C], dy, dγ[C], dβ[C]) -> (dx)` for sums over `rows` rows.
+    /// `(x[…, C], γ[C], mean[C], rstd[C], dy, dγ[C], dβ[C]) -> (dx)`: dx = γ·rstd·(dy − (dβ + x̂·dγ)/rows), with sums over `rows` rows.
     Dx {
         /// Rows of the whole batch.
         rows: usize,
@@ -323,14 +324,7 @@ pub enum Op {
     },
     /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
     LayerNormGrad,
-    /// `(x[…, C], γ[C], β[C]) -> (y, mean[C], var[C], rstd[C])` with the batch's biased variance (Ioffe and Szegedy 2015).
-    BatchNorm {
-        /// Added to the variance.
-        eps: f64,
-    },
-    /// `(x, γ, mean, rstd, dy) -> (dx, dγ, dβ)`.
-    BatchNormGrad,
-    /// One step of a batch normalisation over ranks.
+    /// One step of a batch normalisation.
     BatchNormPart(BatchNormPart),
     /// `(logits[R, V], target[R]) -> (loss[R], lse[R])`: `log Σ exp(logits) − logits[target]`.
     CrossEntropy,
@@ -441,8 +435,6 @@ impl Op {
             Op::Softmax => "softmax".into(),
             Op::LayerNorm { .. } => "layer_norm".into(),
             Op::LayerNormGrad => "layer_norm_grad".into(),
-            Op::BatchNorm { .. } => "batch_norm".into(),
-            Op::BatchNormGrad => "batch_norm_grad".into(),
             Op::CrossEntropy => "cross_entropy".into(),
             Op::CrossEntropyGrad => "cross_entropy_grad".into(),
             Op::GlobalNorm => "global_norm".into(),
@@ -457,9 +449,9 @@ impl Op {
             Op::BatchNormPart(part) => match part {
                 BatchNormPart::Mean => "batch_norm_mean",
                 BatchNormPart::Variance => "batch_norm_variance",
-                BatchNormPart::Apply { .. } => "batch_norm_apply",
+                BatchNormPart::Apply { .. } => "batch_norm",
                 BatchNormPart::Sums => "batch_norm_sums",
-                BatchNormPart::Dx { .. } => "batch_norm_dx",
+                BatchNormPart::Dx { .. } => "batch_norm_grad",
             }
             .into(),
             Op::AllReduceStart { .. } => "all_reduce_start".into(),
@@ -494,9 +486,7 @@ impl Op {
             Op::Pad { axis, before, after } => format!("axis {axis}, {before}+{after}"),
             Op::Concat { axis } => format!("axis {axis}"),
             Op::Reduce { axes, .. } => format!("axes {axes:?}"),
-            Op::LayerNorm { eps }
-            | Op::BatchNorm { eps }
-            | Op::BatchNormPart(BatchNormPart::Apply { eps }) => format!("eps {eps}"),
+            Op::LayerNorm { eps } | Op::BatchNormPart(BatchNormPart::Apply { eps }) => format!("eps {eps}"),
             Op::BatchNormPart(BatchNormPart::Dx { rows }) => format!("rows {rows}"),
             Op::AllReduceStart { over } => format!("over {over}"),
             Op::AllReduceWait { factor: 1.0, .. } => String::new(),
@@ -533,7 +523,6 @@ impl Op {
             | Op::ArgMax
             | Op::Softmax
             | Op::LayerNormGrad
-            | Op::BatchNormGrad
             | Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums)
             | Op::CrossEntropy
             | Op::CrossEntropyGrad

@@ -60,6 +60,7 @@ pub fn shard(graph: &Graph, spec: &Shard<'_>) -> Result<Graph, GraphError> {
         bucket: Vec::new(),
         under_way: Vec::new(),
         totals: HashMap::new(),
+        whole: HashMap::new(),
     };
     for node in &graph.nodes {
         pass.visit(node)?;
@@ -79,13 +80,14 @@ struct Pass<'a> {
     under_way: Vec<(ValueId, Vec<ValueId>, f64)>,
     /// Sums and means in the new graph.
     totals: HashMap<ValueId, ValueId>,
+    /// The sums of batch norms' gradients over all ranks, in the new graph.
+    whole: HashMap<ValueId, ValueId>,
 }
 
 impl Pass<'_> {
     fn visit(&mut self, node: &Node) -> Result<(), GraphError> {
         match &node.op {
-            Op::BatchNorm { eps } => self.batch_norm(node, *eps)?,
-            Op::BatchNormGrad => self.batch_norm_grad(node)?,
+            Op::BatchNormPart(part) => self.batch_norm_part(node, *part)?,
             op => {
                 let mut inputs = Vec::new();
                 for &v in &node.inputs {
@@ -225,41 +227,30 @@ impl Pass<'_> {
         })
     }
 
-    fn part(
-        &mut self,
-        node: &Node,
-        part: BatchNormPart,
-        inputs: &[ValueId],
-    ) -> Result<Vec<ValueId>, GraphError> {
-        let name = node.name.clone();
-        self.rewrite.new.in_phase(node.phase, |g| g.push_named(Op::BatchNormPart(part), inputs, name))
-    }
-
-    /// The mean over ranks of their means, then that of their variances about it: two sums, as accurate as in one process.
-    fn batch_norm(&mut self, node: &Node, eps: f64) -> Result<(), GraphError> {
-        let each = 1.0 / self.spec.ranks as f64;
-        let [x, gamma, beta] = [0, 1, 2].map(|i| self.rewrite.get(node.inputs[i]));
-        let mean = self.part(node, BatchNormPart::Mean, &[x])?;
-        let mean = self.sum_now(node, &mean, each)?[0];
-        let var = self.part(node, BatchNormPart::Variance, &[x, mean])?;
-        let var = self.sum_now(node, &var, each)?[0];
-        let applied = self.part(node, BatchNormPart::Apply { eps }, &[x, gamma, beta, mean, var])?;
-        for (&old, new) in node.outputs.iter().zip([applied[0], mean, var, applied[1]]) {
-            self.rewrite.set(old, new);
+    /// Statistics are means over ranks: that of their means, then that of their variances about it, which is as accurate as in one
+    /// process. dx needs the sums dγ and dβ over the whole batch; as gradients they stay this rank's part, like any other.
+    fn batch_norm_part(&mut self, node: &Node, part: BatchNormPart) -> Result<(), GraphError> {
+        let mut inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.rewrite.get(v)).collect();
+        let mut part = part;
+        if let BatchNormPart::Dx { rows } = &mut part {
+            *rows *= self.spec.ranks;
+            for (input, v) in inputs.iter_mut().zip(&node.inputs) {
+                *input = self.whole.get(v).copied().unwrap_or(*input);
+            }
         }
-        Ok(())
-    }
-
-    /// dx needs the sums dγ and dβ over the whole batch. As gradients, they stay this rank's part, like any other.
-    fn batch_norm_grad(&mut self, node: &Node) -> Result<(), GraphError> {
-        let [x, gamma, mean, rstd, dy] = [0, 1, 2, 3, 4].map(|i| self.rewrite.get(node.inputs[i]));
-        let here = self.part(node, BatchNormPart::Sums, &[x, mean, rstd, dy])?;
-        let whole = self.sum_now(node, &here, 1.0)?;
-        let rows = self.spec.ranks * self.rewrite.new.shape(x).rows();
-        let dx =
-            self.part(node, BatchNormPart::Dx { rows }, &[x, gamma, mean, rstd, dy, whole[0], whole[1]])?;
-        for (&old, new) in node.outputs.iter().zip([dx[0], here[0], here[1]]) {
-            self.rewrite.set(old, new);
+        let types = node.outputs.iter().map(|&o| self.graph.value(o).ty.clone()).collect();
+        self.rewrite.replace(node, Op::BatchNormPart(part), &inputs, types);
+        let here: Vec<ValueId> = node.outputs.iter().map(|&v| self.rewrite.get(v)).collect();
+        match part {
+            BatchNormPart::Mean | BatchNormPart::Variance => {
+                let mean = self.sum_now(node, &here, 1.0 / self.spec.ranks as f64)?;
+                self.rewrite.set(node.outputs[0], mean[0]);
+            }
+            BatchNormPart::Sums => {
+                let whole = self.sum_now(node, &here, 1.0)?;
+                self.whole.extend(node.outputs.iter().copied().zip(whole));
+            }
+            BatchNormPart::Apply { .. } | BatchNormPart::Dx { .. } => {}
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::rows::storage::{Src, Storage};
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
     let continues = |n: NodeId| match graph.node(n).op {
         Op::MatMul { .. } | Op::Conv2d(_) | Op::Conv2dGradInput { .. } => true,
-        Op::BatchNorm { .. } | Op::BatchNormPart(BatchNormPart::Apply { .. }) | Op::LayerNormGrad => {
+        Op::BatchNormPart(BatchNormPart::Apply { .. }) | Op::LayerNormGrad => {
             graph.shape(graph.node(n).outputs[0]).last() <= BLOCK
         }
         _ => false,

@@ -11,7 +11,7 @@ mod scratch;
 mod update;
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{BatchNormPart, Blocks, DType, Graph, Group, Node, Op, Shape, ValueId};
+use halfstep_graph::{Blocks, DType, Graph, Group, Node, Op, Shape, ValueId};
 
 use crate::gemm::KernelError;
 use crate::isa::Isa;
@@ -111,8 +111,6 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
         Op::Softmax => normalise::softmax(l),
         Op::LayerNorm { eps } => normalise::layer_norm(l, *eps),
         Op::LayerNormGrad => normalise::layer_norm_grad(l, scratch),
-        Op::BatchNorm { eps } => normalise::batch_norm(l, *eps, scratch),
-        Op::BatchNormGrad => normalise::batch_norm_grad(l, scratch),
         Op::BatchNormPart(part) => normalise::batch_norm_part(l, *part, scratch),
         Op::CrossEntropy => normalise::cross_entropy(l),
         Op::CrossEntropyGrad => normalise::cross_entropy_grad(l),
@@ -137,10 +135,7 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usi
     4 * match &node.op {
         Op::ScatterAdd { rows } => movement::scatter_words(graph, node, *rows),
         Op::Reduce { axes, .. } => normalise::reduce_words(graph, node, axes),
-        Op::LayerNormGrad | Op::BatchNorm { .. } | Op::BatchNormGrad => normalise::norm_words(graph, node),
-        Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums) => {
-            normalise::norm_words(graph, node)
-        }
+        Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::norm_words(graph, node),
         Op::PoolGrad { window, stride, .. } => normalise::pool_words(graph, node, *window, *stride, threads),
         Op::Attention(spec) | Op::AttentionGrad(spec) => {
             contract::attention_words(graph, node, *spec, isa, threads)

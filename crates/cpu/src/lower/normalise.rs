@@ -8,13 +8,13 @@ use super::{Lowering, Step};
 use crate::memory::Span;
 use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
 use crate::rows::norm::{
-    BatchNorm, BatchNormApply, BatchNormBackward, BatchNormDx, BatchNormMoment, BatchNormSums, LayerNorm,
-    LayerNormBackward, batch_norm_scratch_len, layer_norm_backward_scratch_len,
+    BatchNormApply, BatchNormDx, BatchNormMoment, BatchNormSums, LayerNorm, LayerNormBackward,
+    layer_norm_backward_scratch_len,
 };
 use crate::rows::pool2d::{
     AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, PoolWindow, pool_backward_scratch_len,
 };
-use crate::rows::reduce::{ArgMax, Reduce, reduce_scratch_len};
+use crate::rows::reduce::{ArgMax, Reduce, column_scratch_len, reduce_scratch_len};
 use crate::rows::softmax::Softmax;
 
 pub(super) fn reduce_words(graph: &Graph, node: &Node, axes: &[usize]) -> usize {
@@ -88,9 +88,12 @@ pub(super) fn layer_norm(l: &Lowering<'_>, eps: f64) -> Result<Step, EngineError
 
 pub(super) fn norm_words(graph: &Graph, node: &Node) -> usize {
     let shape = graph.shape(node.inputs[0]);
+    let (rows, cols) = (shape.rows(), shape.last());
     match node.op {
-        Op::LayerNormGrad => layer_norm_backward_scratch_len(shape.rows(), shape.last()),
-        _ => batch_norm_scratch_len(shape.rows(), shape.last()),
+        Op::LayerNormGrad => layer_norm_backward_scratch_len(rows, cols),
+        Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance) => column_scratch_len(rows, cols, 1),
+        Op::BatchNormPart(BatchNormPart::Sums) => column_scratch_len(rows, cols, 2),
+        _ => 0,
     }
 }
 
@@ -120,59 +123,6 @@ pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, Engi
             None => backward.run(isa, pool),
             Some(chain) => backward.run_into(isa, pool, chain),
         }
-        .map_err(|e| at.row(e))
-    }))
-}
-
-pub(super) fn batch_norm(l: &Lowering<'_>, eps: f64, work: Span) -> Result<Step, EngineError> {
-    let reads = [l.input(0), l.input(1), l.input(2)];
-    let after = After::new(l, &reads, &[l.output(1), l.output(2), l.output(3), work])?;
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    Ok(Box::new(move |frame, run| {
-        let Borrowed { operands: [x, gamma, beta, ..], results: [y, mean, var, rstd, work], chain } =
-            after.borrow(frame, run, &at)?;
-        let forward = BatchNorm {
-            rows,
-            cols,
-            eps: eps as f32,
-            x: x.src(),
-            gamma: Some(gamma.src()),
-            beta: Some(beta.src()),
-            y: y.dst(),
-            mean: mean.f32(),
-            var: var.f32(),
-            rstd: rstd.f32(),
-            scratch: work.f32(),
-        };
-        let (isa, pool) = (run.machine.isa, &run.machine.pool);
-        match &chain {
-            None => forward.run(isa, pool),
-            Some(chain) => forward.run_into(isa, pool, chain),
-        }
-        .map_err(|e| at.row(e))
-    }))
-}
-
-pub(super) fn batch_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
-    let reads = [0, 1, 2, 3, 4].map(|i| l.input(i));
-    let writes = [l.output(0), l.output(1), l.output(2), work];
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    Ok(Box::new(move |frame, run| {
-        let ([x, gamma, mean, rstd, dy], [dx, dgamma, dbeta, work]) = frame.borrow(reads, writes);
-        BatchNormBackward {
-            rows,
-            cols,
-            x: x.src(),
-            gamma: Some(gamma.src()),
-            mean: mean.f32(),
-            rstd: rstd.f32(),
-            dy: dy.src(),
-            dx: dx.dst(),
-            dgamma: Some(dgamma.dst()),
-            dbeta: Some(dbeta.dst()),
-            scratch: work.f32(),
-        }
-        .run(run.machine.isa, &run.machine.pool)
         .map_err(|e| at.row(e))
     }))
 }

@@ -8,10 +8,7 @@ mod layer;
 
 use std::ops::Range;
 
-pub use batch::{
-    BatchNorm, BatchNormApply, BatchNormBackward, BatchNormDx, BatchNormMoment, BatchNormSums,
-    batch_norm_scratch_len,
-};
+pub use batch::{BatchNormApply, BatchNormDx, BatchNormMoment, BatchNormSums};
 pub use layer::{LayerNorm, LayerNormBackward, layer_norm_backward_scratch_len};
 
 use super::elementwise::BLOCK;

@@ -98,8 +98,7 @@ fn residual(images: usize, channels: usize) -> Result<Graph> {
     let gamma = weight(&mut g, "gamma", &[channels], &mut wanted)?;
     let beta = weight(&mut g, "beta", &[channels], &mut wanted)?;
     let conv = |g: &mut Graph, x, w, stride, pad| g.conv2d(x, w, ConvGeometry { stride, pad });
-    let norm =
-        |g: &mut Graph, x| Ok::<_, GraphError>(g.push(Op::BatchNorm { eps: 1e-5 }, &[x, gamma, beta])?[0]);
+    let norm = |g: &mut Graph, x| Ok::<_, GraphError>(g.batch_norm(x, gamma, beta, 1e-5)?.0);
     let a = conv(&mut g, x, stem, 1, 1)?;
     let a = norm(&mut g, a)?;
     let a = g.relu(a)?;

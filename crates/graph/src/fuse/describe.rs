@@ -119,8 +119,8 @@ pub fn flops(graph: &Graph, node: &Node) -> u64 {
         Op::ScatterAdd { .. } | Op::Reduce { .. } | Op::ArgMax => count(0),
         Op::Softmax => 4 * result(),
         // Mean, deviations, their squares' sum; then subtract, scale, scale, shift.
-        Op::LayerNorm { .. } | Op::BatchNorm { .. } => 8 * count(0),
-        Op::LayerNormGrad | Op::BatchNormGrad => 12 * count(0),
+        Op::LayerNorm { .. } => 8 * count(0),
+        Op::LayerNormGrad => 12 * count(0),
         // Together as much as the whole.
         Op::BatchNormPart(part) => match part {
             BatchNormPart::Mean => count(0),

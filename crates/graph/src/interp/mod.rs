@@ -234,8 +234,6 @@ fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError
         Op::Softmax => one(norm::softmax(x[0])),
         Op::LayerNorm { eps } => Ok(norm::layer_norm(*eps, x)),
         Op::LayerNormGrad => Ok(norm::layer_norm_grad(x)),
-        Op::BatchNorm { eps } => Ok(norm::batch_norm(*eps, x)),
-        Op::BatchNormGrad => Ok(norm::batch_norm_grad(x)),
         Op::BatchNormPart(part) => Ok(norm::batch_norm_part(*part, x)),
         Op::CrossEntropy => norm::cross_entropy(x, node),
         Op::CrossEntropyGrad => norm::cross_entropy_grad(x, node),

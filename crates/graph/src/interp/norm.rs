@@ -10,11 +10,11 @@ fn vector(data: Vec<f64>) -> Tensor {
     Tensor { shape: Shape::from([data.len()]), data }
 }
 
-fn mean_and_rstd(items: impl Iterator<Item = f64> + Clone, eps: f64) -> (f64, f64, f64) {
-    let n = items.clone().count() as f64;
-    let mean = items.clone().sum::<f64>() / n;
-    let var = items.map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
-    (mean, var, 1.0 / (var + eps).sqrt())
+fn mean_and_rstd(row: &[f64], eps: f64) -> (f64, f64) {
+    let n = row.len() as f64;
+    let mean = row.iter().sum::<f64>() / n;
+    let var = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+    (mean, 1.0 / (var + eps).sqrt())
 }
 
 pub(super) fn softmax(x: &Tensor) -> Tensor {
@@ -38,7 +38,7 @@ pub(super) fn layer_norm(eps: f64, x: &[&Tensor]) -> Vec<Tensor> {
     let width = x.shape.last();
     let (mut y, mut means, mut rstds) = (x.clone(), Vec::new(), Vec::new());
     for row in y.data.chunks_mut(width) {
-        let (mean, _, rstd) = mean_and_rstd(row.iter().copied(), eps);
+        let (mean, rstd) = mean_and_rstd(row, eps);
         for (i, v) in row.iter_mut().enumerate() {
             *v = (*v - mean) * rstd * gamma.data[i] + beta.data[i];
         }
@@ -63,40 +63,6 @@ pub(super) fn layer_norm_grad(x: &[&Tensor]) -> Vec<Tensor> {
             dx.data[at + i] = rstd.data[r] * (scaled(i) - (sum + normal(i) * dot) / width as f64);
             dgamma[i] += dy.data[at + i] * normal(i);
             dbeta[i] += dy.data[at + i];
-        }
-    }
-    vec![dx, vector(dgamma), vector(dbeta)]
-}
-
-pub(super) fn batch_norm(eps: f64, x: &[&Tensor]) -> Vec<Tensor> {
-    let (x, gamma, beta) = (x[0], x[1], x[2]);
-    let width = x.shape.last();
-    let (mut y, mut means, mut vars, mut rstds) = (x.clone(), Vec::new(), Vec::new(), Vec::new());
-    for c in 0..width {
-        let (mean, var, rstd) = mean_and_rstd(x.data.iter().copied().skip(c).step_by(width), eps);
-        for v in y.data.iter_mut().skip(c).step_by(width) {
-            *v = (*v - mean) * rstd * gamma.data[c] + beta.data[c];
-        }
-        means.push(mean);
-        vars.push(var);
-        rstds.push(rstd);
-    }
-    vec![y, vector(means), vector(vars), vector(rstds)]
-}
-
-pub(super) fn batch_norm_grad(x: &[&Tensor]) -> Vec<Tensor> {
-    let [x, gamma, mean, rstd, dy] = x else { return Vec::new() };
-    let (rows, width) = (x.shape.rows(), x.shape.last());
-    let mut dx = (*x).clone();
-    let (mut dgamma, mut dbeta) = (vec![0.0; width], vec![0.0; width]);
-    for c in 0..width {
-        let normal = |r: usize| (x.data[r * width + c] - mean.data[c]) * rstd.data[c];
-        let gradient = |r: usize| dy.data[r * width + c];
-        dbeta[c] = (0..rows).map(gradient).sum();
-        dgamma[c] = (0..rows).map(|r| gradient(r) * normal(r)).sum();
-        for r in 0..rows {
-            let rest = (dbeta[c] + normal(r) * dgamma[c]) / rows as f64;
-            dx.data[r * width + c] = gamma.data[c] * rstd.data[c] * (gradient(r) - rest);
         }
     }
     vec![dx, vector(dgamma), vector(dbeta)]

@@ -230,11 +230,7 @@ fn is_statistic(node: &Node, i: usize) -> bool {
         Op::CrossEntropy => true,
         Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums) => true,
         Op::BatchNormPart(BatchNormPart::Apply { .. } | BatchNormPart::Dx { .. }) => i > 0,
-        Op::Attention(_)
-        | Op::LayerNorm { .. }
-        | Op::LayerNormGrad
-        | Op::BatchNorm { .. }
-        | Op::BatchNormGrad => i > 0,
+        Op::Attention(_) | Op::LayerNorm { .. } | Op::LayerNormGrad => i > 0,
         _ => false,
     }
 }

@@ -50,11 +50,7 @@ pub fn class(op: &Op) -> Class {
         | Op::GlobalNorm
         | Op::AdamW(_)
         | Op::Sgd(_) => Class::Full,
-        Op::LayerNorm { .. }
-        | Op::LayerNormGrad
-        | Op::BatchNorm { .. }
-        | Op::BatchNormGrad
-        | Op::BatchNormPart(_) => Class::Normalise,
+        Op::LayerNorm { .. } | Op::LayerNormGrad | Op::BatchNormPart(_) => Class::Normalise,
         Op::Binary(_)
         | Op::Select
         | Op::Broadcast { .. }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::graph::{Graph, Node, ValueId};
-use crate::op::{Binary, Op, ReduceKind, Unary};
+use crate::op::{BatchNormPart, Binary, Op, ReduceKind, Unary};
 use crate::reason::Reason;
 use crate::state_formats::WeightFormat;
 
@@ -110,7 +110,7 @@ fn whole_numbers(format: DType) -> f64 {
 }
 
 fn constants(graph: &Graph, node: &Node) -> Option<LintFinding> {
-    if let Op::LayerNorm { eps } | Op::BatchNorm { eps } = node.op
+    if let Op::LayerNorm { eps } | Op::BatchNormPart(BatchNormPart::Apply { eps }) = node.op
         && eps != 0.0
         && DType::F32.round(eps) == 0.0
     {
@@ -229,7 +229,7 @@ fn sum(graph: &Graph, node: &Node) -> Option<LintFinding> {
 /// A norm that an override stores in a low format.
 fn norm(graph: &Graph, node: &Node) -> Option<LintFinding> {
     let value = graph.value(node.outputs[0]);
-    let is_norm = matches!(node.op, Op::LayerNorm { .. } | Op::BatchNorm { .. });
+    let is_norm = matches!(node.op, Op::LayerNorm { .. } | Op::BatchNormPart(BatchNormPart::Apply { .. }));
     let forced = value.reason == Some(Reason::Override) && value.ty.dtype != DType::F32;
     (is_norm && forced).then(|| {
         let format = value.ty.dtype;

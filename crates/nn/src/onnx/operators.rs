@@ -131,8 +131,6 @@ pub fn convert(c: &mut Converter<'_>, node: &Node) -> Result<(), OnnxError> {
         | Op::Pad { .. }
         | Op::ScatterAdd { .. }
         | Op::LayerNormGrad
-        | Op::BatchNorm { .. }
-        | Op::BatchNormGrad
         | Op::BatchNormPart(_)
         | Op::CrossEntropy
         | Op::CrossEntropyGrad

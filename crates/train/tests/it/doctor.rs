@@ -335,7 +335,7 @@ fn planted() -> Vec<Planted> {
             "resnet: one image ×1e30",
             Case::new(resnet(), IMAGES, "fp32")
                 .spoilt(|x| x[5 * 64..6 * 64].iter_mut().for_each(|v| *v *= 1e30)),
-            "batch_norm",
+            "batch_norm_variance",
             "stem.1",
             Forward,
             "bad-input",

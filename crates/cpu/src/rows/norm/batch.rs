@@ -1,4 +1,5 @@
-//! Batch normalisation.
+//! Batch normalisation: y = (x − mean)·rstd·γ + β with each column's mean and biased variance, and its derivative. With
+//! x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows − x̂·dγ/rows).
 
 use super::{check_block, check_columns, repeat, view_or_ones};
 use crate::isa::Isa;
@@ -6,80 +7,10 @@ use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
 use crate::rows::grid::tiles;
 use crate::rows::reduce::{Deviation, ROW_GROUP, column_scratch_len, combine, partial_sums};
-use crate::rows::storage::{Dst, Src, TILE, convert, rows_together};
+use crate::rows::storage::{Dst, Src, TILE, rows_together};
 use crate::rows::{
     Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch, fma,
 };
-
-/// Training-time batch normalisation: y = (x − mean)·rstd·γ + β with each column's mean and biased variance.
-#[derive(Debug)]
-pub struct BatchNorm<'a> {
-    /// Number of rows: N·H·W of an image batch.
-    pub rows: usize,
-    /// Number of columns: channels.
-    pub cols: usize,
-    /// Added to the variance.
-    pub eps: f32,
-    /// `[rows, cols]`.
-    pub x: Src<'a>,
-    /// `[cols]`; 1 where absent.
-    pub gamma: Option<Src<'a>>,
-    /// `[cols]`; 0 where absent.
-    pub beta: Option<Src<'a>>,
-    /// `[rows, cols]`.
-    pub y: Dst<'a>,
-    /// `[cols]`.
-    pub mean: &'a mut [f32],
-    /// `[cols]`: divided by `rows`, not `rows` − 1.
-    pub var: &'a mut [f32],
-    /// `[cols]`: 1/√(var + eps).
-    pub rstd: &'a mut [f32],
-    /// [`batch_norm_scratch_len`] elements.
-    pub scratch: &'a mut [f32],
-}
-
-/// f32 elements of scratch of [`BatchNorm`] and [`BatchNormBackward`].
-pub fn batch_norm_scratch_len(rows: usize, cols: usize) -> usize {
-    column_scratch_len(rows, cols, 2) + 2 * cols
-}
-
-impl BatchNorm<'_> {
-    /// Computes y, mean, var and rstd.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        self.compute(isa, pool, None)
-    }
-
-    /// Computes mean, var and rstd, and gives y to `chain`; `y` itself is left alone.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
-    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
-        self.compute(isa, pool, Some(chain))
-    }
-
-    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
-        let BatchNorm { rows, cols, eps, x, gamma, beta, y, mean, var, rstd, scratch } = self;
-        check_len("x", rows * cols, x.len())?;
-        check_len("mean", cols, mean.len())?;
-        check_len("var", cols, var.len())?;
-        check_len("rstd", cols, rstd.len())?;
-        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
-        BatchNormMoment { rows, cols, x, about: None, to: &mut *mean, scratch: &mut *scratch }
-            .run(isa, pool)?;
-        BatchNormMoment { rows, cols, x, about: Some(mean), to: &mut *var, scratch }.run(isa, pool)?;
-        for (r, &v) in rstd.iter_mut().zip(&*var) {
-            *r = reciprocal_deviation(v, eps);
-        }
-        let columns = Columns { cols, x, gamma, beta, mean, rstd };
-        match chain {
-            None => apply(isa, pool, columns, y),
-            Some(chain) => apply_into(isa, pool, columns, chain),
-        }
-    }
-}
 
 /// Means of the columns, or of their squared deviations.
 #[derive(Debug)]
@@ -94,7 +25,7 @@ pub struct BatchNormMoment<'a> {
     pub about: Option<&'a [f32]>,
     /// `[cols]`.
     pub to: &'a mut [f32],
-    /// [`batch_norm_scratch_len`] elements.
+    /// [`column_scratch_len`] elements for one sum.
     pub scratch: &'a mut [f32],
 }
 
@@ -108,7 +39,7 @@ impl BatchNormMoment<'_> {
         check_len("x", rows * cols, x.len())?;
         check_len("to", cols, to.len())?;
         check_len("about", cols, about.map_or(cols, <[f32]>::len))?;
-        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
+        check_scratch(column_scratch_len(rows, cols, 1), scratch.len())?;
         let deviation = about.map_or(Deviation::None, Deviation::Squared);
         partial_sums(isa, pool, rows, cols, &x, deviation, scratch);
         let to = [Some(SharedDst::new(Dst::F32(to)))];
@@ -121,7 +52,7 @@ fn reciprocal_deviation(var: f32, eps: f32) -> f32 {
     (1.0 / (f64::from(var) + f64::from(eps)).sqrt()) as f32
 }
 
-/// Batch normalisation with given statistics, such as those of a larger batch.
+/// y, with given statistics: those of x, or of a larger batch.
 #[derive(Debug)]
 pub struct BatchNormApply<'a> {
     /// Number of rows.
@@ -274,71 +205,7 @@ impl Body for Apply<'_> {
     }
 }
 
-/// The derivative of [`BatchNorm`].
-///
-/// With x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows − x̂·dγ/rows).
-#[derive(Debug)]
-pub struct BatchNormBackward<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Number of columns.
-    pub cols: usize,
-    /// The forward operand, `[rows, cols]`.
-    pub x: Src<'a>,
-    /// `[cols]`; 1 where absent.
-    pub gamma: Option<Src<'a>>,
-    /// `[cols]`.
-    pub mean: &'a [f32],
-    /// `[cols]`.
-    pub rstd: &'a [f32],
-    /// `[rows, cols]`.
-    pub dy: Src<'a>,
-    /// `[rows, cols]`.
-    pub dx: Dst<'a>,
-    /// `[cols]`.
-    pub dgamma: Option<Dst<'a>>,
-    /// `[cols]`.
-    pub dbeta: Option<Dst<'a>>,
-    /// [`batch_norm_scratch_len`] elements.
-    pub scratch: &'a mut [f32],
-}
-
-impl BatchNormBackward<'_> {
-    /// Computes dx, dγ and dβ.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let BatchNormBackward { rows, cols, x, gamma, mean, rstd, dy, dx, dgamma, dbeta, scratch } = self;
-        check_len("x", rows * cols, x.len())?;
-        check_len("dy", rows * cols, dy.len())?;
-        check_len("dx", rows * cols, dx.len())?;
-        check_len("mean", cols, mean.len())?;
-        check_len("rstd", cols, rstd.len())?;
-        check_columns(
-            cols,
-            &[
-                ("gamma", gamma.map(|g| g.len())),
-                ("dgamma", dgamma.as_ref().map(|g| g.len())),
-                ("dbeta", dbeta.as_ref().map(|b| b.len())),
-            ],
-        )?;
-        check_scratch(batch_norm_scratch_len(rows, cols), scratch.len())?;
-        let (sums, scratch) = scratch.split_at_mut(2 * cols);
-        let (sum_dgamma, sum_dbeta) = sums.split_at_mut(cols);
-        BatchNormSums { rows, cols, x, mean, rstd, dy, dgamma: sum_dgamma, dbeta: sum_dbeta, scratch }
-            .run(isa, pool)?;
-        for (to, from) in [(dgamma, &*sum_dgamma), (dbeta, &*sum_dbeta)] {
-            if let Some(to) = to {
-                convert(isa, pool, Src::F32(from), to)?;
-            }
-        }
-        let (dgamma, dbeta) = (&*sum_dgamma, &*sum_dbeta);
-        BatchNormDx { rows, cols, x, gamma, mean, rstd, dy, dgamma, dbeta, dx }.run(isa, pool)
-    }
-}
-
-/// The sums of [`BatchNormBackward`]: dβ = Σ dy, dγ = Σ dy·x̂.
+/// dβ = Σ dy and dγ = Σ dy·x̂.
 #[derive(Debug)]
 pub struct BatchNormSums<'a> {
     /// Number of rows.
@@ -357,7 +224,7 @@ pub struct BatchNormSums<'a> {
     pub dgamma: &'a mut [f32],
     /// `[cols]`.
     pub dbeta: &'a mut [f32],
-    /// [`batch_norm_scratch_len`] elements, less two rows.
+    /// [`column_scratch_len`] elements for two sums.
     pub scratch: &'a mut [f32],
 }
 
@@ -393,7 +260,7 @@ impl BatchNormSums<'_> {
     }
 }
 
-/// The last part of [`BatchNormBackward`], with sums over `rows` rows, which may be more than there are here.
+/// dx, from sums over `rows` rows, which may be more than there are here.
 #[derive(Debug)]
 pub struct BatchNormDx<'a> {
     /// Rows that dγ and dβ were summed over.
