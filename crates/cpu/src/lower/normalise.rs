@@ -6,6 +6,7 @@ use halfstep_graph::{BatchNormPart, Graph, Node, Op, PoolKind, ReduceKind};
 use super::group::{After, Borrowed};
 use super::{Lowering, Step};
 use crate::memory::Span;
+use crate::rows::argmax::ArgMax;
 use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
 use crate::rows::norm::{
     BatchNormApply, BatchNormDx, BatchNormMoment, BatchNormSums, LayerNorm, LayerNormBackward,
@@ -14,7 +15,7 @@ use crate::rows::norm::{
 use crate::rows::pool2d::{
     AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, PoolWindow, pool_backward_scratch_len,
 };
-use crate::rows::reduce::{ArgMax, Reduce, column_scratch_len, reduce_scratch_len};
+use crate::rows::reduce::{Reduce, column_scratch_len, reduce_scratch_len};
 use crate::rows::softmax::Softmax;
 
 pub(super) fn reduce_words(graph: &Graph, node: &Node, axes: &[usize]) -> usize {

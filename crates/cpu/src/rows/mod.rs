@@ -6,6 +6,7 @@
 //! so the bits of a result do not depend on the number of threads. Nothing allocates; what a kernel needs besides its
 //! operands is given as `scratch`, whose contents do not matter.
 
+pub mod argmax;
 mod body;
 pub mod dropout;
 pub mod elementwise;

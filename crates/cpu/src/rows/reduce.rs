@@ -1,5 +1,4 @@
-//! Sums, means and maxima over axes; the position of the largest element; the norm of many tensors
-//! together.
+//! Sums, means and maxima over axes, sums of squares, and sums by column.
 //!
 //! Sums are accumulated in f32 over short runs and in f64 across runs, in an order fixed by the
 //! shape.
@@ -10,7 +9,7 @@ use halfstep_graph::ReduceKind;
 
 use super::grid::{MAX_CHUNKS, tiles};
 use super::storage::{Dst, Src, TILE, rows_together};
-use super::sum::{larger, max, max_by, sum_by};
+use super::sum::{larger, max_by, sum_by};
 use super::{Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch};
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -299,73 +298,6 @@ fn squares(xs: &[f32]) -> f64 {
 /// Σx² over one tensor, in f64; not finite if an element is not.
 pub fn sum_of_squares(isa: Isa, pool: &Pool, x: Src<'_>) -> f64 {
     total(isa, pool, &x, Term::Square)
-}
-
-/// Position of the first largest element of each row; NaN counts as largest, as in torch.
-#[derive(Debug)]
-pub struct ArgMax<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Elements of a row, at least 1.
-    pub cols: usize,
-    /// `[rows, cols]`.
-    pub x: Src<'a>,
-    /// `[rows]`.
-    pub y: &'a mut [i32],
-}
-
-impl ArgMax<'_> {
-    /// Computes the positions.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says, or rows are empty or longer than an i32
-    /// counts.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let ArgMax { rows, cols, x, y } = self;
-        check_len("x", rows * cols, x.len())?;
-        check_len("y", rows, y.len())?;
-        if i32::try_from(cols).is_err() || cols == 0 {
-            return Err(RowError::Shape { what: "cols", why: "rows must have 1 to 2^31 - 1 elements" });
-        }
-        let y = SharedSlice::new(y);
-        let grid = Grid::rows(rows, cols, 16 * TILE);
-        pool.for_each(grid.chunks(), &|_, chunk| {
-            let range = grid.range(chunk);
-            // SAFETY: chunks are disjoint.
-            let to = unsafe { y.part(range.clone()) };
-            dispatch(isa, ArgMaxRows { cols, x: x.slice(range.start * cols..range.end * cols), to });
-        });
-        Ok(())
-    }
-}
-
-struct ArgMaxRows<'a> {
-    cols: usize,
-    x: Src<'a>,
-    to: &'a mut [i32],
-}
-
-impl Body for ArgMaxRows<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<C: Caps>(self) {
-        let mut buffer = [0.0; TILE];
-        for (row, to) in self.to.iter_mut().enumerate() {
-            let (mut best, mut position) = (f32::NEG_INFINITY, 0);
-            for tile in tiles(self.cols, TILE) {
-                let start = row * self.cols + tile.start;
-                let xs = self.x.view::<C>(start..start + tile.len(), &mut buffer);
-                let largest = max(xs);
-                if best.is_nan() || !(largest > best || largest.is_nan()) {
-                    continue;
-                }
-                best = largest;
-                let found = xs.iter().position(|&x| x == largest || (largest.is_nan() && x.is_nan()));
-                position = tile.start + found.unwrap_or(0);
-            }
-            *to = position as i32;
-        }
-    }
 }
 
 /// Scratch for column sums of `count` quantities at once.

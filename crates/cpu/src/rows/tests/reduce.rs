@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::support::*;
 use crate::rows::RowError;
-use crate::rows::reduce::{ArgMax, Reduce, reduce_scratch_len, sum_of_squares};
+use crate::rows::argmax::ArgMax;
+use crate::rows::reduce::{Reduce, reduce_scratch_len, sum_of_squares};
 use crate::rows::storage::{Dst, Src, Storage};
 
 /// Σ, Σ|x| and the maximum over the reduced axes, for each kept element.
