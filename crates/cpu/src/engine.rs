@@ -41,6 +41,9 @@ impl CpuEngine {
     }
 
     /// The same engine as one of these ranks, for plans and programs made from now on.
+    ///
+    /// Ranks in one process each need an engine from [`CpuEngine::new`]: clones share working memory
+    /// that a run holds, and would wait for each other forever.
     #[must_use]
     pub fn with_communicator(self, communicator: Arc<Communicator>) -> CpuEngine {
         CpuEngine { planned_ranks: communicator.size(), communicator: Some(communicator), ..self }
