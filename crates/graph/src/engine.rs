@@ -1,7 +1,7 @@
 //! What an engine promises: to compile a plan and to run the program over state it owns.
 //!
-//! State is opaque: callers see slots by name and copy values in and out. Nothing here assumes that an engine's memory
-//! can be addressed by the host.
+//! State is opaque: callers see slots by name and copy values in and out. Nothing here assumes that
+//! an engine's memory can be addressed by the host.
 
 use std::any::Any;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::plan::Plan;
 use crate::precision::Policy;
 pub use crate::target::Target;
 
-/// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored in.
+/// Borrowed host values. Floating-point values cross the border as f32, whatever they are stored
+/// in.
 #[derive(Clone, Copy, Debug)]
 pub enum HostSlice<'a> {
     /// Numbers.
@@ -198,34 +199,36 @@ pub trait Program: Send {
     /// # Errors
     /// A missing input, one of the wrong size, an index out of range. State is then unchanged.
     fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError>;
-    /// A hint, given while a run may still be under way: these are inputs of the next run, some or all. An engine with
-    /// memory of its own can copy them there meanwhile; others do nothing.
+    /// A hint, given while a run may still be under way: these are inputs of the next run, some or
+    /// all. An engine with memory of its own can copy them there meanwhile; others do nothing.
     ///
-    /// The next run is given all its inputs as ever and computes with those, whatever was announced here. What cannot be
-    /// copied ahead is copied by the run, which also reports what is wrong with it.
+    /// The next run is given all its inputs as ever and computes with those, whatever was announced
+    /// here. What cannot be copied ahead is copied by the run, which also reports what is wrong
+    /// with it.
     fn prefetch(&mut self, _inputs: &[(&str, HostSlice<'_>)]) {}
     /// An output of the last run.
     ///
     /// # Errors
     /// No output of that name.
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
-    /// Outputs of the last run that are one f32 number each, in this order, without allocating. Both slices have the same
-    /// length. Waits for the run to end, where it is still under way.
+    /// Outputs of the last run that are one f32 number each, in this order, without allocating.
+    /// Both slices have the same length. Waits for the run to end, where it is still under way.
     ///
     /// # Errors
     /// An id that is not of this program's graph; an output of another type; the device failed.
     fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError>;
     /// Bytes of the scratch region this program uses.
     fn arena_bytes(&self) -> usize;
-    /// Bytes held at present for this program over this state: after a run of only this program on its engine, what
-    /// [`Plan::footprint`] foretold.
+    /// Bytes held at present for this program over this state: after a run of only this program on
+    /// its engine, what [`Plan::footprint`] foretold.
     ///
     /// # Errors
     /// State of another engine.
     fn footprint(&self, state: &State) -> Result<Footprint, EngineError>;
     /// From now on, measures each of the plan's groups in each run. Engines that cannot do nothing.
     fn measure(&mut self) {}
-    /// Time spent since [`Program::measure`] in each group, in the plan's order; empty if it was not measured.
+    /// Time spent since [`Program::measure`] in each group, in the plan's order; empty if it was
+    /// not measured.
     fn times(&self) -> &[Duration] {
         &[]
     }

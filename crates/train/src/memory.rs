@@ -1,4 +1,5 @@
-//! What a training step needs, known before it runs, and what fits a number of bytes: by search over real plans.
+//! What a training step needs, known before it runs, and what fits a number of bytes: by search
+//! over real plans.
 
 use halfstep_graph::engine::Target;
 use halfstep_graph::precision::Policy;
@@ -22,8 +23,8 @@ pub struct StepStages {
 /// Every form of the training step of a session with this spec, before the session is made.
 ///
 /// # Errors
-/// The target does not run the policy; the model does not take this input; the target's ranks cannot share the batch; [`TrainError::Budget`] if
-/// `spec.memory_budget` cannot be met.
+/// The target does not run the policy; the model does not take this input; the target's ranks
+/// cannot share the batch; [`TrainError::Budget`] if `spec.memory_budget` cannot be met.
 pub fn step_stages(
     model: &dyn Model,
     input: &InputSpec,
@@ -107,8 +108,8 @@ pub fn needed(
     })
 }
 
-/// The largest number from 1 to `most` that fits, if 1 does, where every smaller one fits too: by doubling, then halving
-/// the interval.
+/// The largest number from 1 to `most` that fits, if 1 does, where every smaller one fits too: by
+/// doubling, then halving the interval.
 ///
 /// # Errors
 /// Those of `fits`.
@@ -150,7 +151,8 @@ impl Family {
 
     /// How many steps of size there are up to the model as it is; larger ones are possible.
     ///
-    /// None where the family means nothing: the depth of a `resnet18` is fixed, that of a `cnn` is bound by its images.
+    /// None where the family means nothing: the depth of a `resnet18` is fixed, that of a `cnn` is
+    /// bound by its images.
     pub fn unit(self, spec: &ModelSpec) -> Option<usize> {
         match (spec, self) {
             (ModelSpec::Gpt(g), Family::Wider | Family::Both) => Some(g.heads),
@@ -165,8 +167,9 @@ impl Family {
 
     /// The member of size `n`; that of size [`Family::unit`] is `spec`.
     ///
-    /// A `gpt` is widened by heads of the same size. A deeper `mlp` has its last hidden layer more often; a shallower one
-    /// lacks its last layers. Where width and depth change together, depth is rounded to the nearest whole number.
+    /// A `gpt` is widened by heads of the same size. A deeper `mlp` has its last hidden layer more
+    /// often; a shallower one lacks its last layers. Where width and depth change together, depth
+    /// is rounded to the nearest whole number.
     pub fn member(self, spec: &ModelSpec, n: usize) -> Option<ModelSpec> {
         let unit = self.unit(spec)?;
         let scaled = |size: usize| (size as u128 * n as u128).div_euclid(unit as u128).max(1) as usize;

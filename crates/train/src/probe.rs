@@ -1,5 +1,5 @@
-//! Looking at a trained model: its logits, the values inside it and its gradients by the input, in any precision, with its
-//! own weights or changed ones.
+//! Looking at a trained model: its logits, the values inside it and its gradients by the input, in
+//! any precision, with its own weights or changed ones.
 
 use halfstep_graph::engine::{Engine, HostSlice, Program, State};
 use halfstep_graph::precision::{Policy, assign};
@@ -30,8 +30,8 @@ impl Weights {
         Ok(Weights { values })
     }
 
-    /// The same with every matrix and convolution kernel changed: `change` gets its shape, output channels first, and its
-    /// values. Biases, norms and statistics stay as they are.
+    /// The same with every matrix and convolution kernel changed: `change` gets its shape, output
+    /// channels first, and its values. Biases, norms and statistics stay as they are.
     ///
     /// # Errors
     /// What `change` returns.
@@ -77,11 +77,12 @@ pub struct LayerValues {
 pub struct Features {
     /// `[rows, classes]`.
     pub logits: Vec<f32>,
-    /// `[rows, width]`: the left operand of the last matrix product, as it reads it.
+    /// `[rows, width]`: the LHS of the last matrix product, as it reads it.
     pub features: Vec<f32>,
 }
 
-/// A model with its weights in one precision. A program for another batch size is compiled once and kept.
+/// A model with its weights in one precision. A program for another batch size is compiled once and
+/// kept.
 pub struct Probe<'a> {
     engine: &'a dyn Engine,
     model: &'a dyn Model,
@@ -173,7 +174,8 @@ impl<'a> Probe<'a> {
         Ok(Features { logits: read("logits")?, features: read("features")? })
     }
 
-    /// The last value of every named part of the model, as this precision stores it, in the order of the program.
+    /// The last value of every named part of the model, as this precision stores it, in the order
+    /// of the program.
     ///
     /// # Errors
     /// As [`Probe::logits`].
@@ -181,7 +183,8 @@ impl<'a> Probe<'a> {
         let batch = self.batch_of(x)?;
         if !self.layers.iter().any(|c| c.batch == batch) {
             let graph = predict_graph(self.model, self.input, batch)?;
-            // Outputs are added when every value has its type: what is looked at does not change how it is rounded.
+            // Outputs are added when every value has its type: what is looked at does not change
+            // how it is rounded.
             let (mut assigned, _) = assign(&graph, &self.policy);
             self.layer_names = Vec::new();
             for (name, value) in last_of_each_name(&assigned, &graph) {
@@ -201,8 +204,8 @@ impl<'a> Probe<'a> {
         self.layer_names.iter().map(value).collect()
     }
 
-    /// Jᵀ·`cotangent` for each row: the gradient by the input of any loss whose gradient by the logits is `cotangent`
-    /// `[rows, classes]`. Of the shape of `x`; only for models of numbers.
+    /// Jᵀ·`cotangent` for each row: the gradient by the input of any loss whose gradient by the
+    /// logits is `cotangent` `[rows, classes]`. Of the shape of `x`; only for models of numbers.
     ///
     /// # Errors
     /// As [`Probe::logits`]; a model of tokens; a cotangent of another size.
@@ -250,8 +253,9 @@ fn run<'p>(
     Ok(&*programs[at].program)
 }
 
-/// The last value of each name of the model, as `assigned` stores it: of the shape it has in the model, and none of the copies,
-/// codes, magnitudes and scales that stand under the same name for the sake of a format.
+/// The last value of each name of the model, as `assigned` stores it: of the shape it has in the
+/// model, and none of the copies, codes, magnitudes and scales that stand under the same name for
+/// the sake of a format.
 fn last_of_each_name(assigned: &Graph, model: &Graph) -> Vec<(String, ValueId)> {
     let named = |g: &Graph, v: ValueId| {
         let node = g.node(g.value(v).node);

@@ -67,7 +67,8 @@ impl Body for Rows<'_> {
         for (row, ((loss, lse), &target)) in results.zip(self.targets).enumerate() {
             let logits = self.logits.slice(row * cols..(row + 1) * cols);
             let (largest, sum) = row_max_and_sum::<C>(&logits, &mut buffer);
-            // The difference is taken before the largest is added, so that a certain row keeps its small loss.
+            // The difference is taken before the largest is added, so that a certain row keeps its
+            // small loss.
             let log_sum = sum.ln();
             *lse = (f64::from(largest) + log_sum) as f32;
             *loss = (f64::from(largest) - f64::from(logits.get(target as usize)) + log_sum) as f32;

@@ -1,5 +1,6 @@
-//! The interpreter as an engine: slow, exact in what it rounds, and with memory of its own that no host pointer reaches.
-//! Callers that pass the engine tests with it assume nothing about where state lives.
+//! The interpreter as an engine: slow, exact in what it rounds, and with memory of its own that no
+//! host pointer reaches. Callers that pass the engine tests with it assume nothing about where
+//! state lives.
 
 use std::any::Any;
 

@@ -1,7 +1,7 @@
 //! A training step up to its gradients with every value readable, over a copy of the weights.
 //!
-//! The program is the real one: assigned and fused first, so that each value has the bits it has in training; only then is
-//! every value made an output, and the update left out.
+//! The program is the real one: assigned and fused first, so that each value has the bits it has in
+//! training; only then is every value made an output, and the update left out.
 
 use halfstep_graph::engine::{HostSlice, HostTensor, Program, State};
 use halfstep_graph::precision::{Policy, Reason, assign};
@@ -45,7 +45,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The step of `session`, or of a part of its batch, as it would be under `policy` at this loss scale.
+    /// The step of `session`, or of a part of its batch, as it would be under `policy` at this loss
+    /// scale.
     ///
     /// # Errors
     /// The engine has no memory for it.
@@ -164,7 +165,8 @@ impl Observed {
         self.graph.node(self.graph.value(value).node)
     }
 
-    /// The value that this one holds in another format or order: before all casts, reshapes and permutations.
+    /// The value that this one holds in another format or order: before all casts, reshapes and
+    /// permutations.
     pub fn origin(&self, mut value: ValueId) -> ValueId {
         loop {
             let node = self.node(value);
@@ -180,16 +182,17 @@ impl Observed {
         }
     }
 
-    /// The product that stands behind this value, where it is the sum of a product of codes with their scales divided out;
-    /// else the value.
+    /// The product that stands behind this value, where it is the sum of a product of codes with
+    /// their scales divided out; else the value.
     pub fn product(&self, value: ValueId) -> ValueId {
         let inputs = &self.node(value).inputs;
         let is_sum = |v: &&ValueId| self.graph.value(**v).reason == Some(Reason::SumOfCodes);
         inputs.first().filter(is_sum).copied().unwrap_or(value)
     }
 
-    /// Those of [`Observed::values`] that grow with the loss scale: what a constant or the loss's derivative begins in the
-    /// backward pass, and what is made of it. Copies of activations are not among them.
+    /// Those of [`Observed::values`] that grow with the loss scale: what a constant or the loss's
+    /// derivative begins in the backward pass, and what is made of it. Copies of activations are
+    /// not among them.
     pub fn gradients(&self) -> Vec<ValueId> {
         let mut grows = vec![false; self.graph.values.len()];
         for node in self.graph.nodes.iter().filter(|n| n.phase == Phase::Backward && !n.inputs.is_empty()) {
@@ -202,8 +205,8 @@ impl Observed {
         self.values.iter().copied().filter(|v| grows[v.0 as usize]).collect()
     }
 
-    /// For each value of this program, that of `other` which stands for the same numbers in another precision, be it in
-    /// another order. A cast stands for what it rounds.
+    /// For each value of this program, that of `other` which stands for the same numbers in another
+    /// precision, be it in another order. A cast stands for what it rounds.
     pub fn counterparts(&self, other: &Observed) -> Vec<Option<ValueId>> {
         let theirs = other.identities();
         let mine = self.identities();

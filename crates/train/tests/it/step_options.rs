@@ -1,4 +1,5 @@
-//! Batches in parts, moving averages, parameter groups: against their definitions, and against one big batch.
+//! Batches in parts, moving averages, parameter groups: against their definitions, and against one
+//! big batch.
 
 use crate::common;
 use std::collections::BTreeMap;
@@ -30,7 +31,8 @@ fn batch(step: usize) -> (Vec<f32>, Vec<i32>) {
     ((0..BATCH * WIDTH).map(number).collect(), (0..BATCH).map(|i| ((i * i + step) % 3) as i32).collect())
 }
 
-/// Dropout, so that draws are keyed by samples; no batch norm, whose statistics are those of the part.
+/// Dropout, so that draws are keyed by samples; no batch norm, whose statistics are those of the
+/// part.
 struct Dropping;
 
 impl Model for Dropping {
@@ -84,7 +86,8 @@ fn three(engine: &dyn Engine, model: &dyn Model, policy: &Policy, spec: &Session
     (losses.collect(), values(&session))
 }
 
-/// With clipping at work and a loss scale, so that unscaling, norm and clipping must each be of the whole batch.
+/// With clipping at work and a loss scale, so that unscaling, norm and clipping must each be of the
+/// whole batch.
 #[test]
 fn parts_add_up_to_one_big_batch() {
     let f64_engine = InterpreterEngine { rounding: Rounding::None };
@@ -105,9 +108,10 @@ fn parts_add_up_to_one_big_batch() {
                 for k in [2, 3, 12] {
                     let spec = SessionSpec { options: parts(k), ..spec.clone() };
                     let split = three(&**engine, &Dropping, &policy("fp32"), &spec);
-                    // State and losses are kept in f32. Exactly computed, they differ by one rounding a step, through
-                    // which the next step sees others. In f32 besides, gradients are sums of at most n = 12 · 7 terms
-                    // below 2 in another order, six roundings more, and three steps add up.
+                    // State and losses are kept in f32. Exactly computed, they differ by one
+                    // rounding a step, through which the next step sees others. In f32 besides,
+                    // gradients are sums of at most n = 12 · 7 terms below 2 in another order, six
+                    // roundings more, and three steps add up.
                     let slack = if i == 0 { 8.0 * U } else { 3.0 * (12.0 * 7.0 + 6.0) * U * 2.0 };
                     for (a, b) in whole.0.iter().zip(&split.0) {
                         assert!(
@@ -146,7 +150,8 @@ fn running_statistics_are_the_mean_over_parts() {
                 part.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (part.len() - 1) as f64
             };
             let variance = column.chunks(4).map(of_part).sum::<f64>() / 3.0;
-            // Numbers below 2.25 and sums of 4 terms, then of 3, and eight operations and constants.
+            // Numbers below 2.25 and sums of 4 terms, then of 3, and eight operations and
+            // constants.
             let slack = (4 + 3 + 8) as f64 * U * 2.25;
             assert!((f64::from(means[c]) - 0.1 * mean).abs() <= slack, "{} is not {}", means[c], 0.1 * mean);
             let expected = 0.9 + 0.1 * variance;
@@ -274,7 +279,8 @@ fn groups_have_their_own_rate_and_decay_and_frozen_parameters_stay() {
                 (first, bits(&session))
             };
             let (first, plain) = run(0.5, 0.0, vec![]);
-            // In the first step all gradients are alike: what a group does is what the whole would do with its constants.
+            // In the first step all gradients are alike: what a group does is what the whole would
+            // do with its constants.
             let (_, half) = run(0.25, 0.0, vec![]);
             let (_, decayed) = run(0.5, 0.125, vec![]);
             let slow = Group { lr: 0.5, ..group("last") };

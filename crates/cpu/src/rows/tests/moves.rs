@@ -1,4 +1,5 @@
-//! Kernels that move rows and elements: permute, slice, pad, concat, gather; and the sum of rows by index.
+//! Kernels that move rows and elements: permute, slice, pad, concat, gather; and the sum of rows by
+//! index.
 
 use proptest::prelude::*;
 
