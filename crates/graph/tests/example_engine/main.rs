@@ -210,7 +210,7 @@ fn a_fault_in_an_operation_fails_operations() {
             *rows += 1;
         }
     };
-    fails(operations, Fault::Operation(rows), "of batch_norm in parts ");
+    fails(operations, Fault::Operation(rows), "of batch_norm ");
 }
 
 #[test]
