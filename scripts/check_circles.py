@@ -22,7 +22,6 @@ ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
     ("cpu", "gemm", ("plan", "run")),
     ("cpu", "rows", ("shared", "storage")),
-    ("cpu", "rows", ("elementwise", "quantise")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
     ("evidence", "report", ("build", "curves")),

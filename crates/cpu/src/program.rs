@@ -9,7 +9,7 @@ use halfstep_graph::engine::{
 };
 use halfstep_graph::{Footprint, Graph, InputChecks, Op, OutputId, Place, Plan, ValueId, When};
 
-use crate::lower::{Lowering, Step, constant, lower};
+use crate::lower::{Lowering, Step, lower};
 use crate::machine::{Machine, Run, Transit};
 use crate::memory::{Frame, Span, Where};
 use crate::region::{ALIGNMENT, Region};
@@ -72,7 +72,7 @@ impl CpuProgram {
         let mut constants = Region::new(constant_bytes)?;
         for (i, place) in plan.places.iter().enumerate() {
             if *place == Place::Constant
-                && let Some(x) = constant(&graph, ValueId(i as u32))
+                && let Some(x) = graph.constant(ValueId(i as u32))
             {
                 let fill = vec![x as f32; spans[i].count];
                 upload(constants.view_mut(spans[i]), HostSlice::F32(&fill));

@@ -224,6 +224,20 @@ impl Graph {
         self.value(id).ty.dtype
     }
 
+    /// The value whose memory `v` names: a reshape has none of its own.
+    pub fn home(&self, v: ValueId) -> ValueId {
+        let node = self.node(self.value(v).node);
+        if let Op::Reshape { .. } = node.op { self.home(node.inputs[0]) } else { v }
+    }
+
+    /// The number that `v` holds in every place, if it is a constant or another shape of one.
+    pub fn constant(&self, v: ValueId) -> Option<f64> {
+        match self.node(self.value(self.home(v)).node).op {
+            Op::Const { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
     /// The output with this name.
     pub fn output(&self, name: &str) -> Option<ValueId> {
         self.outputs.iter().find(|(n, _)| n == name).map(|&(_, v)| v)

@@ -50,7 +50,7 @@ impl Group {
 
     /// Bytes read from and written to memory, workspaces apart.
     pub fn bytes(&self, graph: &Graph) -> usize {
-        let bytes = |v: &ValueId| if is_constant(graph, *v) { 0 } else { graph.value(*v).ty.bytes() };
+        let bytes = |v: &ValueId| if graph.constant(*v).is_some() { 0 } else { graph.value(*v).ty.bytes() };
         self.reads.iter().chain(&self.writes).map(bytes).sum()
     }
 
@@ -85,8 +85,4 @@ pub(crate) fn is_elementwise(op: &Op) -> bool {
 /// Whether the node computes nothing: it names memory that is there before the first step.
 pub(crate) fn is_source(op: &Op) -> bool {
     matches!(op, Op::Input { .. } | Op::Read { .. } | Op::Const { .. })
-}
-
-fn is_constant(graph: &Graph, v: ValueId) -> bool {
-    matches!(graph.node(graph.value(v).node).op, Op::Const { .. })
 }

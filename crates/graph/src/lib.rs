@@ -14,6 +14,7 @@ mod diff;
 mod dtype;
 pub mod engine;
 pub mod engine_info;
+pub mod expression;
 mod footprint;
 mod fuse;
 mod graph;

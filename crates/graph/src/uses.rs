@@ -13,11 +13,10 @@ pub(crate) struct Uses {
 
 impl Uses {
     pub fn of(graph: &Graph) -> Uses {
-        let mut home: Vec<ValueId> = (0..graph.values.len() as u32).map(ValueId).collect();
+        let home: Vec<ValueId> = (0..graph.values.len() as u32).map(|v| graph.home(ValueId(v))).collect();
         let mut readers = vec![Vec::new(); graph.values.len()];
         for (i, node) in graph.nodes.iter().enumerate() {
             if let Op::Reshape { .. } = node.op {
-                home[node.outputs[0].0 as usize] = home[node.inputs[0].0 as usize];
                 continue;
             }
             for input in &node.inputs {

@@ -1,16 +1,16 @@
 //! Groups: the elementwise members of a group as one tile program, which runs by itself or continues the anchor.
 
-use std::collections::HashMap;
-
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{BatchNormPart, Blocks, DType, Graph, Group, NodeId, Op, Quantise, ValueId};
+use halfstep_graph::expression::{Access, Expression, Term, TermId};
+use halfstep_graph::{BatchNormPart, DType, Graph, Group, NodeId, Op, ValueId};
 
-use super::{At, Lowering, Step, constant};
+use super::{At, Lowering, Step};
 use crate::machine::Run;
 use crate::memory::{Frame, Span, View, ViewMut, Where};
 use crate::rows::elementwise::{
-    BLOCK, Chain, Key, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
+    BLOCK, Chain, MAX_INPUTS, MAX_OUTPUTS, Operand, Output, Pattern, TileOp, TileProgram, Value,
 };
+use crate::rows::key::Key;
 use crate::rows::quantise::Codes;
 use crate::rows::storage::{Src, Storage};
 
@@ -46,160 +46,87 @@ pub(super) struct Fused {
     len: usize,
 }
 
-/// The value whose memory `v` lies in, seen through reshapes.
-fn home(graph: &Graph, v: ValueId) -> ValueId {
-    let node = graph.node(graph.value(v).node);
-    match node.op {
-        Op::Reshape { .. } => home(graph, node.inputs[0]),
-        _ => v,
-    }
-}
-
-fn storage(graph: &Graph, v: ValueId) -> Result<Storage, EngineError> {
+fn storage(dtype: DType) -> Result<Storage, EngineError> {
     let integers = || EngineError::Unsupported("arithmetic on integers".into());
-    Storage::of(graph.dtype(v)).ok_or_else(integers)
+    Storage::of(dtype).ok_or_else(integers)
 }
 
-/// The program of a group's elementwise members, where `shares` says which operand lies where which result goes. A
-/// value in 16 bits that a member reads is rounded as if it were stored.
+fn pattern(access: &Access) -> Result<Pattern, EngineError> {
+    Pattern::of(access).map_err(|e| EngineError::Unsupported(e.to_string()))
+}
+
+/// The tile program of a group's elementwise members, where `shares` says which operand lies where which result goes.
 fn build(
     graph: &Graph,
     group: &Group,
     shares: impl Fn(ValueId, ValueId) -> bool,
 ) -> Result<Fused, EngineError> {
     let unsupported = |e: String| EngineError::Unsupported(e);
+    let expression = Expression::of(graph, group);
     let anchor = group.anchor(graph);
-    let members: Vec<NodeId> = group.nodes.iter().copied().filter(|&n| Some(n) != anchor).collect();
-    let results: Vec<ValueId> = group
-        .writes
-        .iter()
-        .copied()
-        .filter(|&v| Some(graph.value(v).node) != anchor || graph.value(v).index == 0)
-        .collect();
-    let read_here: Vec<ValueId> =
-        members.iter().flat_map(|&n| &graph.node(n).inputs).map(|&v| home(graph, v)).collect();
-    let mut b =
-        Build { graph, ops: Vec::new(), operands: Vec::new(), sources: Vec::new(), values: HashMap::new() };
-    let (mut own, mut key) = (None, None);
-    if let Some(anchor) = anchor {
-        let result = graph.node(anchor).outputs[0];
-        own = Some(0);
-        let value = b.operand(Operand { storage: Storage::F32, pattern: Pattern::Same }, None);
-        let value = b.rounded(value, storage(graph, result)?);
-        b.values.insert(result, value);
-    }
-    for &n in &members {
-        let node = graph.node(n);
-        let result = node.outputs[0];
-        let mut inputs = Vec::new();
-        let numbers = match node.op {
-            Op::Dropout { .. } => 1,
-            Op::Quantise(_) => 2,
-            _ => node.inputs.len(),
-        };
-        for &v in &node.inputs[..numbers] {
-            inputs.push(b.read(v, result, |operand| {
-                results.iter().position(|&r| Some(graph.value(r).node) != anchor && shares(operand, r))
-            })?);
-        }
-        let mut one_key = |v: ValueId| {
-            let own_key = home(graph, v);
-            match *key.get_or_insert(own_key) == own_key {
-                true => Ok(()),
-                false => Err(unsupported("draws with different keys".into())),
-            }
-        };
-        let value = match &node.op {
-            Op::Unary(f) => b.push(TileOp::Unary(*f, inputs[0])),
-            Op::Binary(f) => b.push(TileOp::Binary(*f, inputs[0], inputs[1])),
-            Op::Select => b.push(TileOp::Select(inputs[0], inputs[1], inputs[2])),
-            Op::Broadcast { .. } | Op::Cast { .. } => inputs[0],
-            Op::Quantise(Quantise { format, blocks: Blocks::Tensor { overflow }, draws }) => {
-                if draws.is_some() {
-                    one_key(node.inputs[2])?;
+    let overwritten_by = |operand: ValueId| {
+        let is_shared =
+            |&(r, _): &(ValueId, TermId)| Some(graph.value(r).node) != anchor && shares(operand, r);
+        expression.outputs.iter().position(is_shared)
+    };
+    let (mut operands, mut sources) = (Vec::new(), Vec::new());
+    let mut key = None;
+    let mut one_key = |v: ValueId| match *key.get_or_insert(v) == v {
+        true => Ok(()),
+        false => Err(unsupported("draws with different keys".into())),
+    };
+    let at = |TermId(term)| Value(term as u16);
+    let mut ops = Vec::with_capacity(expression.terms.len());
+    for term in &expression.terms {
+        ops.push(match *term {
+            Term::Operand(n) => {
+                let operand = &expression.operands[n];
+                let overwritten_by =
+                    operand.source.filter(|_| operand.access == Access::Same).and_then(overwritten_by);
+                if let Some(output) = overwritten_by {
+                    TileOp::Previous(output)
+                } else {
+                    let (storage, pattern) = (storage(operand.dtype)?, pattern(&operand.access)?);
+                    operands.push(Operand { storage, pattern });
+                    sources.push(operand.source);
+                    TileOp::Input(operands.len() - 1)
                 }
-                let codes = Codes { format: *format, overflow: *overflow, draws: *draws };
-                b.push(TileOp::Quantise(codes, inputs[0], inputs[1]))
             }
-            Op::Dropout { rate, id } => {
-                one_key(node.inputs[1])?;
-                let shape = graph.shape(node.inputs[0]);
-                let per_sample = shape.count() / shape.first().copied().unwrap_or(1);
-                b.push(TileOp::Dropout { rate: *rate as f32, op: *id, per_sample, value: inputs[0] })
+            Term::Const(x) => TileOp::Const(x as f32),
+            Term::Round(to, x) => TileOp::Round(storage(to)?, at(x)),
+            Term::Unary(f, x) => TileOp::Unary(f, at(x)),
+            Term::Binary(f, a, b) => TileOp::Binary(f, at(a), at(b)),
+            Term::Select(condition, a, b) => TileOp::Select(at(condition), at(a), at(b)),
+            Term::Quantise { format, overflow, draws, value, scale } => {
+                if let Some((_, key)) = draws {
+                    one_key(key)?;
+                }
+                let draws = draws.map(|(number, _)| number);
+                TileOp::Quantise(Codes { format, overflow, draws }, at(value), at(scale))
             }
-            other => return Err(unsupported(format!("`{}` is not elementwise", other.name()))),
-        };
-        let stored = storage(graph, result)?;
-        let value = if read_here.contains(&result) { b.rounded(value, stored) } else { value };
-        b.values.insert(result, value);
+            Term::Dropout { rate, id, per_sample, key, value } => {
+                one_key(key)?;
+                TileOp::Dropout { rate: rate as f32, op: id, per_sample, value: at(value) }
+            }
+        });
     }
-    let output = |&v: &ValueId| Ok(Output { storage: storage(graph, v)?, value: b.values[&v] });
-    let outputs = results.iter().map(output).collect::<Result<Vec<_>, EngineError>>()?;
-    let mut sources = [None; MAX_INPUTS];
-    if b.sources.len() > MAX_INPUTS {
-        return Err(unsupported(format!("{} operands; {MAX_INPUTS} are possible", b.sources.len())));
+    let output =
+        |&(v, term): &(ValueId, TermId)| Ok(Output { storage: storage(graph.dtype(v))?, value: at(term) });
+    let outputs = expression.outputs.iter().map(output).collect::<Result<Vec<_>, EngineError>>()?;
+    let mut inputs = [None; MAX_INPUTS];
+    if sources.len() > MAX_INPUTS {
+        return Err(unsupported(format!("{} operands; {MAX_INPUTS} are possible", sources.len())));
     }
-    sources[..b.sources.len()].copy_from_slice(&b.sources);
-    let program = TileProgram::new(b.operands, b.ops, outputs).map_err(|e| unsupported(e.to_string()))?;
-    let len = members.first().map_or(0, |&n| graph.shape(graph.node(n).outputs[0]).count());
-    Ok(Fused { program, sources, own, results, key, len })
-}
-
-struct Build<'a> {
-    graph: &'a Graph,
-    ops: Vec<TileOp>,
-    operands: Vec<Operand>,
-    sources: Vec<Option<ValueId>>,
-    /// Where values of the graph are found, by their homes.
-    values: HashMap<ValueId, Value>,
-}
-
-impl Build<'_> {
-    fn push(&mut self, op: TileOp) -> Value {
-        self.ops.push(op);
-        Value((self.ops.len() - 1) as u16)
-    }
-
-    fn operand(&mut self, operand: Operand, source: Option<ValueId>) -> Value {
-        self.operands.push(operand);
-        self.sources.push(source);
-        self.push(TileOp::Input(self.operands.len() - 1))
-    }
-
-    fn rounded(&mut self, value: Value, to: Storage) -> Value {
-        if to == Storage::F32 { value } else { self.push(TileOp::Round(to, value)) }
-    }
-
-    /// The value that a member with this result reads as `v`.
-    fn read(
-        &mut self,
-        v: ValueId,
-        result: ValueId,
-        overwritten_by: impl Fn(ValueId) -> Option<usize>,
-    ) -> Result<Value, EngineError> {
-        let source = home(self.graph, v);
-        if let Some(&value) = self.values.get(&source) {
-            return Ok(value);
-        }
-        if let Some(x) = constant(self.graph, v) {
-            return Ok(self.push(TileOp::Const(x as f32)));
-        }
-        let storage = storage(self.graph, v)?;
-        let (from, to) = (self.graph.shape(v), self.graph.shape(result));
-        if from.count() != to.count() {
-            // The same memory may be stretched in several ways.
-            let operand = Operand::broadcast(storage, from, to);
-            let operand = operand.map_err(|e| EngineError::Unsupported(e.to_string()))?;
-            return Ok(self.operand(operand, Some(source)));
-        }
-        let operand = Operand { storage, pattern: Pattern::Same };
-        let value = match overwritten_by(source) {
-            Some(output) => self.push(TileOp::Previous(output)),
-            None => self.operand(operand, Some(source)),
-        };
-        self.values.insert(source, value);
-        Ok(value)
-    }
+    inputs[..sources.len()].copy_from_slice(&sources);
+    let program = TileProgram::new(operands, ops, outputs).map_err(|e| unsupported(e.to_string()))?;
+    Ok(Fused {
+        program,
+        own: sources.iter().position(Option::is_none),
+        sources: inputs,
+        results: expression.outputs.iter().map(|&(v, _)| v).collect(),
+        key,
+        len: expression.count,
+    })
 }
 
 /// A span that borrows nothing.
@@ -294,9 +221,9 @@ fn sources(reads: [View<'_>; MAX_INPUTS]) -> [Src<'_>; MAX_INPUTS] {
 }
 
 /// A key, if that is what was borrowed.
-fn words(key: View<'_>) -> Option<Key> {
+pub(super) fn words(key: View<'_>) -> Option<Key> {
     match key {
-        View::I32(words) => words.try_into().ok(),
+        View::I32(words) => <[i32; 4]>::try_from(words).ok().map(Key::from),
         _ => None,
     }
 }

@@ -5,7 +5,6 @@ mod contract;
 mod group;
 mod movement;
 mod normalise;
-mod pointwise;
 mod quantise;
 mod scratch;
 mod update;
@@ -93,13 +92,17 @@ pub(crate) fn lower(l: &Lowering<'_>, workspace: usize) -> Result<Step, EngineEr
         Op::Input { .. } | Op::Read { .. } | Op::Const { .. } | Op::Reshape { .. } => {
             unreachable!("what computes nothing is in no group")
         }
-        Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Broadcast { .. } => group::elementwise(l),
-        Op::Cast { .. } => pointwise::cast(l),
+        // Of one member as of several.
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Select
+        | Op::Broadcast { .. }
+        | Op::Cast { .. }
+        | Op::Dropout { .. } => group::elementwise(l),
         Op::Quantise(q) => match q.blocks {
             Blocks::Tensor { .. } => group::elementwise(l),
             _ => quantise::in_blocks(l, q),
         },
-        Op::Dropout { rate, id } => pointwise::dropout(l, *rate, *id),
         Op::Permute { perm } => movement::permute(l, perm),
         Op::Slice { axis, start, .. } => movement::slice(l, *axis, *start),
         Op::Pad { axis, before, after } => movement::pad(l, *axis, *before, *after),
@@ -141,15 +144,5 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, isa: Isa, threads: usi
             contract::attention_words(graph, node, *spec, isa, threads)
         }
         _ => 0,
-    }
-}
-
-/// The number that `value` holds in every place, if it is a constant or another shape of one.
-pub(crate) fn constant(graph: &Graph, value: ValueId) -> Option<f64> {
-    let node = graph.node(graph.value(value).node);
-    match &node.op {
-        Op::Const { value, .. } => Some(*value),
-        Op::Reshape { .. } => constant(graph, node.inputs[0]),
-        _ => None,
     }
 }

@@ -3,8 +3,9 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{Blocks, Quantise};
 
-use super::group::nothing;
+use super::group::{nothing, words};
 use super::{Lowering, Step};
+use crate::rows::key::Key;
 use crate::rows::quantise::{Form, InBlocks};
 
 pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineError> {
@@ -28,7 +29,7 @@ pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineEr
     Ok(Box::new(move |frame, run| {
         let ([x, scale, key], [y]) = frame.borrow([x, scale, key], [y]);
         let tensor_scale = if scaled { scale.f32()[0] } else { 1.0 };
-        let key = if draws.is_some() { key.i32().try_into().unwrap_or_default() } else { [0; 4] };
+        let key = if draws.is_some() { words(key).unwrap_or_default() } else { Key::default() };
         InBlocks { form, outer, length, inner, tensor_scale, draws, key, x: x.src(), y: y.dst() }
             .run(run.machine.isa, &run.machine.pool)
             .map_err(|e| at.row(e))

@@ -4,11 +4,13 @@
 mod chain;
 mod run;
 
+use halfstep_graph::expression::{Access, Dimension};
 use halfstep_graph::{Binary, Unary};
 
 pub(crate) use chain::{BLOCK, Chain};
 use run::{Chunk, Parts};
 
+use super::key::Key;
 use super::storage::{Dst, Src, Storage};
 use super::{Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
@@ -97,7 +99,7 @@ pub enum TileOp {
     Select(Value, Value, Value),
     /// The codes of a value times a factor, as [`halfstep_graph::Blocks::Tensor`] says; the program's key where it draws.
     Quantise(super::quantise::Codes, Value, Value),
-    /// [`super::dropout::Dropout`] of a value, with the program's key.
+    /// [`halfstep_graph::Op::Dropout`] of a value, with the program's key.
     Dropout {
         /// Probability that an element is dropped: at least 0, below 1.
         rate: f32,
@@ -109,10 +111,6 @@ pub enum TileOp {
         value: Value,
     },
 }
-
-/// What a program's random numbers are drawn from: the seed (low word first), the attempt and the number of the
-/// first sample.
-pub type Key = [i32; 4];
 
 impl TileOp {
     fn operands(self) -> ([Value; 3], usize) {
@@ -127,62 +125,31 @@ impl TileOp {
     }
 }
 
-impl Operand {
-    /// An operand of shape `from` stretched to `to` by numpy's rule, with the cheapest pattern that says so.
-    ///
-    /// # Errors
-    /// If `from` does not broadcast to `to`, or needs more than [`MAX_RANK`] dimensions after merging.
-    pub fn broadcast(storage: Storage, from: &[usize], to: &[usize]) -> Result<Operand, RowError> {
-        Pattern::broadcast(from, to).map(|pattern| Operand { storage, pattern })
-    }
-}
-
 impl Pattern {
-    /// The cheapest pattern that stretches `from` to `to` by numpy's rule.
+    /// The cheapest pattern that reads an operand so.
     ///
     /// # Errors
-    /// If `from` does not broadcast to `to`, or needs more than [`MAX_RANK`] dimensions after merging.
-    pub fn broadcast(from: &[usize], to: &[usize]) -> Result<Pattern, RowError> {
-        let wrong = |why| Err(RowError::Shape { what: "broadcast", why });
-        if from.len() > to.len() {
-            return wrong("the operand has more dimensions than the result");
-        }
-        // Dimensions from the last to the first, neighbours merged where both shapes allow it.
-        let mut rank = 0;
-        let (mut shape, mut strides) = ([1; MAX_RANK], [0; MAX_RANK]);
-        let mut stride = 1;
-        for i in 0..to.len() {
-            let size = to[to.len() - 1 - i];
-            let own = if i < from.len() { from[from.len() - 1 - i] } else { 1 };
-            if own != size && own != 1 {
-                return wrong("a dimension is neither 1 nor the result's");
+    /// If that takes more than [`MAX_RANK`] dimensions.
+    pub fn of(access: &Access) -> Result<Pattern, RowError> {
+        let Access::Strided(dimensions) = access else { return Ok(Pattern::Same) };
+        Ok(match dimensions[..] {
+            [] | [_] => Pattern::Scalar,
+            [Dimension { stride: 0, .. }, Dimension { size: period, .. }] => Pattern::Row { period },
+            [_, Dimension { size: inner, stride: 0 }] => Pattern::Column { inner },
+            _ => {
+                let rank = dimensions.len();
+                if rank > MAX_RANK {
+                    return Err(RowError::Shape {
+                        what: "broadcast",
+                        why: "more than six alternating dimensions",
+                    });
+                }
+                let (mut shape, mut strides) = ([1; MAX_RANK], [0; MAX_RANK]);
+                for (d, &Dimension { size, stride }) in dimensions.iter().enumerate() {
+                    (shape[d], strides[d]) = (size, stride);
+                }
+                Pattern::Strided { rank, shape, strides }
             }
-            if size == 1 {
-                continue;
-            }
-            let step = if own == 1 { 0 } else { stride };
-            stride *= own;
-            let merges = rank > 0
-                && (step == 0) == (strides[rank - 1] == 0)
-                && (step == 0 || step == strides[rank - 1] * shape[rank - 1]);
-            if merges {
-                shape[rank - 1] *= size;
-            } else if rank == MAX_RANK {
-                return wrong("more than six alternating dimensions");
-            } else {
-                (shape[rank], strides[rank]) = (size, step);
-                rank += 1;
-            }
-        }
-        shape[..rank].reverse();
-        strides[..rank].reverse();
-        Ok(match (rank, strides) {
-            (0, _) => Pattern::Scalar,
-            (1, [0, ..]) => Pattern::Scalar,
-            (1, _) => Pattern::Same,
-            (2, [0, _, ..]) => Pattern::Row { period: shape[1] },
-            (2, [_, 0, ..]) => Pattern::Column { inner: shape[1] },
-            _ => Pattern::Strided { rank, shape, strides },
         })
     }
 

@@ -13,6 +13,7 @@ pub mod elementwise;
 pub mod gather;
 mod grid;
 pub mod kept;
+pub mod key;
 pub mod loss;
 pub mod math;
 pub mod norm;

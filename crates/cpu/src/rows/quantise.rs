@@ -6,7 +6,7 @@ use halfstep_float::{Draws, E8m0, Format, Overflow, SliceRounding, round_f32};
 use halfstep_graph::Quantise;
 
 use super::body::out_of_line;
-use super::elementwise::Key;
+use super::key::Key;
 use super::storage::{Dst, Src};
 use super::{Body, Caps, Grid, RowError, SharedDst, check_len, dispatch};
 use crate::isa::Isa;
@@ -58,13 +58,12 @@ const PART: usize = 128;
 
 /// How the elements from number `first` on are rounded.
 #[inline(always)]
-fn rounding([low, high, attempt, sample]: Key, draws: Option<u32>, first: usize) -> SliceRounding {
+fn rounding(key: Key, draws: Option<u32>, first: usize) -> SliceRounding {
     match draws {
         None => SliceRounding::NearestEven,
         Some(op) => {
-            let seed = u64::from(low as u32) | u64::from(high as u32) << 32;
-            let draws = Draws { seed, attempt: attempt as u32, op };
-            SliceRounding::Stochastic { draws, first: Quantise::first_draw(sample as u32) + first as u64 }
+            let draws = Draws { seed: key.seed, attempt: key.attempt, op };
+            SliceRounding::Stochastic { draws, first: Quantise::first_draw(key.first_sample) + first as u64 }
         }
     }
 }

@@ -2,8 +2,9 @@
 //! result itself need not reach memory.
 
 use super::run::{Chunk, Parts};
-use super::{Key, MAX_INPUTS, MAX_OUTPUTS, TileProgram};
+use super::{MAX_INPUTS, MAX_OUTPUTS, TileProgram};
 use crate::isa::Isa;
+use crate::rows::key::Key;
 use crate::rows::storage::{Dst, Src};
 use crate::rows::{RowError, SharedDst, dispatch};
 

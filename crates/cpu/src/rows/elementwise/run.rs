@@ -4,9 +4,10 @@ use std::mem::MaybeUninit;
 
 use halfstep_graph::{Binary, Unary};
 
-use super::{Key, MAX_RANK, Pattern, Place, REGISTERS, TILE, TileOp, TileProgram, Value};
-use crate::rows::dropout::{DropKey, Mask};
+use super::{MAX_RANK, Pattern, Place, REGISTERS, TILE, TileOp, TileProgram, Value};
+use crate::rows::dropout::Mask;
 use crate::rows::grid::tiles;
+use crate::rows::key::Key;
 use crate::rows::storage::{Src, round_in_place};
 use crate::rows::sum::larger;
 use crate::rows::{Body, Caps, SharedDst, math};
@@ -193,8 +194,7 @@ impl Chunk<'_> {
                     codes.of::<C>(self.key, start, get(a), get(scale)[0], dst)
                 }
                 TileOp::Dropout { rate, op, per_sample, value } => {
-                    let (key, first_sample) = DropKey::unpack(self.key, op);
-                    Mask::new(rate, key, first_sample, per_sample).apply(start, get(value), dst);
+                    Mask::new(rate, self.key, op, per_sample).apply(start, get(value), dst);
                 }
             }
         }

@@ -3,7 +3,8 @@
 use halfstep_float::{Philox, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 
 use super::support::*;
-use crate::rows::dropout::{DropKey, Dropout};
+use crate::rows::elementwise::{Operand, Output, Pattern, TileOp, TileProgram, Value};
+use crate::rows::key::Key;
 use crate::rows::storage::{Dst, Src, Storage, convert, round_in_place};
 use crate::rows::{Body, Caps, RowError, dispatch};
 
@@ -62,18 +63,23 @@ fn rounding_in_place_is_a_conversion_and_back() {
     }
 }
 
-fn drop(
-    samples: usize,
-    per_sample: usize,
-    first_sample: u32,
-    key: DropKey,
-    rate: f32,
-    x: &[f32],
-) -> Vec<f32> {
+const NUMBER: u32 = 7;
+
+fn program(rate: f32, per_sample: usize) -> Result<TileProgram, RowError> {
+    let storage = Storage::F32;
+    let dropout = TileOp::Dropout { rate, op: NUMBER, per_sample, value: Value(0) };
+    TileProgram::new(
+        vec![Operand { storage, pattern: Pattern::Same }],
+        vec![TileOp::Input(0), dropout],
+        vec![Output { storage, value: Value(1) }],
+    )
+}
+
+fn drop(per_sample: usize, key: Key, rate: f32, x: &[f32]) -> Vec<f32> {
+    let program = program(rate, per_sample).unwrap();
     let results = everywhere(|isa, pool| {
         let mut y = Stored::empty(Storage::F32, x.len());
-        let dropout = Dropout { rate, key, samples, per_sample, first_sample, x: Src::F32(x), y: y.dst() };
-        dropout.run(isa, pool).unwrap();
+        program.run_keyed(isa, pool, x.len(), &[Src::F32(x)], &mut [y.dst()], Some(key)).unwrap();
         vec![y]
     });
     let bits: Vec<_> = results.iter().map(|r| r[0].bits()).collect();
@@ -81,16 +87,16 @@ fn drop(
     results[0][0].values().iter().map(|&x| x as f32).collect()
 }
 
-const KEY: DropKey = DropKey { seed: 0x0123_4567_89ab_cdef, op: 7, attempt: 42 };
+const KEY: Key = Key { seed: 0x0123_4567_89ab_cdef, attempt: 42, first_sample: 0 };
 
 #[test]
 fn the_mask_is_philox_keyed_as_documented() {
     let (samples, per_sample, rate) = (3, 2051, 0.3);
     let x = vec![1.0; samples * per_sample];
-    let y = drop(samples, per_sample, 5, KEY, rate, &x);
+    let y = drop(per_sample, Key { first_sample: 5, ..KEY }, rate, &x);
     for (i, &y) in y.iter().enumerate() {
         let (sample, element) = (5 + i / per_sample, i % per_sample);
-        let counter = [KEY.op, KEY.attempt, sample as u32, (element / 4) as u32];
+        let counter = [NUMBER, KEY.attempt, sample as u32, (element / 4) as u32];
         let word = Philox::new(KEY.seed).block(counter)[element % 4];
         let dropped = f64::from(word) < f64::from(rate) * 2f64.powi(32);
         let kept = (1.0 / (1.0 - f64::from(rate))) as f32;
@@ -101,7 +107,7 @@ fn the_mask_is_philox_keyed_as_documented() {
 #[test]
 fn dropout_drops_its_share_and_keeps_the_mean() {
     let n = 1 << 16;
-    let y = drop(1, n, 0, KEY, 0.25, &vec![1.0; n]);
+    let y = drop(n, KEY, 0.25, &vec![1.0; n]);
     let zeros = y.iter().filter(|&&y| y == 0.0).count() as f64;
     // Binomial: six standard deviations.
     let deviation = (n as f64 * 0.25 * 0.75).sqrt();
@@ -111,20 +117,18 @@ fn dropout_drops_its_share_and_keeps_the_mean() {
 #[test]
 fn part_of_a_batch_has_the_masks_of_the_whole() {
     let x = random(1, 4 * 100, 1.0);
-    let whole = drop(4, 100, 0, KEY, 0.5, &x);
-    assert_eq!(drop(2, 100, 2, KEY, 0.5, &x[200..]), whole[200..]);
-    let other = DropKey { attempt: 43, ..KEY };
-    assert_ne!(drop(4, 100, 0, other, 0.5, &x), whole);
-    assert_eq!(drop(4, 100, 0, KEY, 0.0, &x), x);
+    let whole = drop(100, KEY, 0.5, &x);
+    assert_eq!(drop(100, Key { first_sample: 2, ..KEY }, 0.5, &x[200..]), whole[200..]);
+    let other = Key { attempt: 43, ..KEY };
+    assert_ne!(drop(100, other, 0.5, &x), whole);
+    assert_eq!(drop(100, KEY, 0.0, &x), x);
 }
 
 #[test]
 fn a_rate_of_one_is_an_error() {
     for rate in [1.0, -0.1, f32::NAN] {
-        let mut y = [0.0];
-        let (x, y) = (Src::F32(&[1.0]), Dst::F32(&mut y));
-        let dropout = Dropout { rate, key: KEY, samples: 1, per_sample: 1, first_sample: 0, x, y };
-        let error = RowError::Shape { what: "rate", why: "it must be at least 0 and below 1" };
-        assert_eq!(dropout.run(isas()[0], &pool(1)), Err(error), "{rate}");
+        let why = "a dropout's rate must be at least 0 and below 1, and a sample not empty";
+        let error = RowError::Shape { what: "tile program", why };
+        assert_eq!(program(rate, 1).unwrap_err(), error, "{rate}");
     }
 }
