@@ -7,11 +7,10 @@
 //! to the input, and N·OH·OW for the gradient with respect to the weights.
 
 use crate::gemm::{
-    Along, Ctx, Data, DataMut, Extents, Gather, KernelError, Operands, OutRows, Packing, Problem,
-    ProductFormat, Sink, Source, Window, check_equal, check_storage, execute,
+    Along, BlockEpilogue, Ctx, Data, DataMut, Extents, Gather, KernelError, Operands, OutRows, Packing,
+    Problem, ProductFormat, Sink, Source, Window, check_equal, check_storage, execute,
 };
 use crate::isa::Isa;
-use crate::rows::elementwise::Chain;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,7 +159,7 @@ impl Conv2d {
         Extents { batches: 1, m: self.out_channels, n: self.taps() * self.channels, k: self.images * oh * ow }
     }
 
-    /// Bytes of scratch that a pass uses with `threads` threads, `chained` if a chain continues its results.
+    /// Bytes of scratch that a pass uses with `threads` threads, `in_strips` if an epilogue takes its results.
     ///
     /// # Errors
     /// As [`Conv2d::output`].
@@ -170,10 +169,10 @@ impl Conv2d {
         isa: Isa,
         threads: usize,
         compute: ProductFormat,
-        chained: bool,
+        in_strips: bool,
     ) -> Result<usize, KernelError> {
         let output = self.output()?;
-        let bytes = |extents| crate::gemm::bytes(isa, threads, compute, extents, pass.operands(), chained);
+        let bytes = |extents| crate::gemm::bytes(isa, threads, compute, extents, pass.operands(), in_strips);
         Ok(match pass {
             ConvPass::Forward => bytes(self.forward_extents(output)),
             ConvPass::GradWeight => bytes(self.weight_extents(output)),
@@ -188,7 +187,7 @@ pub struct Epilogue<'a> {
     /// One value per channel of the output.
     pub bias: Option<&'a [f32]>,
     /// What takes the results in the place of the output, which is then not written.
-    pub(crate) chain: Option<&'a Chain<'a>>,
+    pub(crate) blocks: Option<&'a dyn BlockEpilogue>,
 }
 
 /// A whole problem without batches, whose output has `base` as its first element.
@@ -199,9 +198,19 @@ fn problem<'a>(
     compute: ProductFormat,
     epilogue: Epilogue<'a>,
 ) -> Problem<'a> {
-    let Epilogue { bias, chain } = epilogue;
+    let Epilogue { bias, blocks } = epilogue;
     let sink = Sink { target: data.target(), base, rows, bias };
-    Problem { a, b, sink, chain, compute, batch: [1, 1], a_batch: [0; 2], b_batch: [0; 2], out_batch: [0; 2] }
+    Problem {
+        a,
+        b,
+        sink,
+        epilogue: blocks,
+        compute,
+        batch: [1, 1],
+        a_batch: [0; 2],
+        b_batch: [0; 2],
+        out_batch: [0; 2],
+    }
 }
 
 /// An epilogue's parts fit an output of so many elements and channels, of which `found` are there.
@@ -211,7 +220,7 @@ fn check_epilogue(
     [needed, found]: [usize; 2],
     channels: usize,
 ) -> Result<(), KernelError> {
-    check_equal(what, needed, epilogue.chain.map_or(found, Chain::len))?;
+    check_equal(what, needed, epilogue.blocks.map_or(found, BlockEpilogue::len))?;
     match epilogue.bias {
         Some(bias) => check_equal("length of the bias (channels)", channels, bias.len()),
         None => Ok(()),

@@ -113,7 +113,7 @@ fn check(conv: &Conv2d, compute: ProductFormat, out: Format, seed: u64) {
                     let mut scratch = Scratch::new();
                     let mut ctx = Ctx { isa, pool, scratch: &mut scratch };
                     let to = result.data_mut();
-                    let epilogue = Epilogue { bias: Some(&bias), chain: None };
+                    let epilogue = Epilogue { bias: Some(&bias), blocks: None };
                     match pass {
                         ConvPass::Forward => {
                             forward(&mut ctx, conv, x.data(), w.data(), to, compute, epilogue)

@@ -15,6 +15,7 @@ pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dot;
 mod element;
+mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod in_place;
 mod micro_kernel;
@@ -36,6 +37,7 @@ mod vector;
 pub use scratch::Scratch;
 pub use source::Data;
 
+pub(crate) use epilogue::BlockEpilogue;
 pub(crate) use micro_kernel::{MicroKernel, TileUnit};
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
@@ -46,7 +48,6 @@ use halfstep_graph::Split;
 
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
-use crate::rows::elementwise::Chain;
 use plan::Plan;
 
 /// What kernels run on.
@@ -332,13 +333,17 @@ pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Computes the product and gives it to `chain` block by block, in f32. C is not written: its layout says which elements
-/// of the chain's operands go with a result.
+/// Computes the product and gives it to `epilogue` block by block, in f32. C is not written: its
+/// layout says which elements of the whole a block has.
 ///
 /// # Errors
 /// As [`gemm`]; nothing is computed then.
-pub(crate) fn gemm_into(ctx: &mut Ctx<'_>, args: GemmArgs<'_>, chain: &Chain<'_>) -> Result<(), KernelError> {
-    let (problem, extents, operands) = check(args, Some(chain))?;
+pub(crate) fn gemm_into(
+    ctx: &mut Ctx<'_>,
+    args: GemmArgs<'_>,
+    epilogue: &dyn BlockEpilogue,
+) -> Result<(), KernelError> {
+    let (problem, extents, operands) = check(args, Some(epilogue))?;
     execute(ctx, &problem, extents, operands);
     Ok(())
 }
@@ -346,7 +351,7 @@ pub(crate) fn gemm_into(ctx: &mut Ctx<'_>, args: GemmArgs<'_>, chain: &Chain<'_>
 /// Checks the arguments of [`gemm`].
 fn check<'a>(
     args: GemmArgs<'a>,
-    chain: Option<&'a Chain<'a>>,
+    epilogue: Option<&'a dyn BlockEpilogue>,
 ) -> Result<(Problem<'a>, Extents, Operands), KernelError> {
     let GemmArgs { batch, a, b, mut c, compute, bias } = args;
     let (m, k, n) = (a.layout.rows, a.layout.columns, b.layout.columns);
@@ -360,7 +365,7 @@ fn check<'a>(
     check_storage("B", b.data, compute)?;
     check_length("A", a.layout.span(batch), a.data.len())?;
     check_length("B", b.layout.span(batch), b.data.len())?;
-    check_length("C", c.layout.span(batch), chain.map_or(c.data.len(), Chain::len))?;
+    check_length("C", c.layout.span(batch), epilogue.map_or(c.data.len(), BlockEpilogue::len))?;
     if (c.layout.column_stride != 1 && n > 1) || !c.layout.is_injective(batch) {
         return Err(KernelError::Overlap { operand: "C" });
     }
@@ -368,7 +373,7 @@ fn check<'a>(
         a: source(a.data, a.layout.row_stride, a.layout.column_stride),
         b: source(b.data, b.layout.column_stride, b.layout.row_stride),
         sink: Sink { target: c.data.target(), base: 0, rows: OutRows::Strided(c.layout.row_stride), bias },
-        chain,
+        epilogue,
         compute,
         batch,
         a_batch: a.layout.batch_strides,
@@ -445,8 +450,8 @@ pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents
     let threads = ctx.pool.threads();
     with_micro_kernel!(ctx.isa, problem.compute, micro_kernel => {
         let mut plan = make_plan(micro_kernel, extents, operands, threads);
-        if problem.chain.is_some() {
-            plan = with_chain(micro_kernel, plan);
+        if problem.epilogue.is_some() {
+            plan = with_strips(micro_kernel, plan);
         }
         run::run(micro_kernel, ctx, problem, &plan);
     });
@@ -456,8 +461,8 @@ fn make_plan<M: MicroKernel>(_: M, extents: Extents, operands: Operands, threads
     Plan::new::<M>(extents, operands, threads)
 }
 
-fn with_chain<M: MicroKernel>(_: M, plan: Plan) -> Plan {
-    plan.with_chain::<M>()
+fn with_strips<M: MicroKernel>(_: M, plan: Plan) -> Plan {
+    plan.with_strips::<M>()
 }
 
 /// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
@@ -465,21 +470,21 @@ pub(crate) fn bf16_peak(isa: Isa) -> f64 {
     with_tiles!(isa, ProductFormat::Bf16, micro_kernel => micro_kernel::peak(micro_kernel), else 0.0)
 }
 
-/// Bytes of scratch for a problem of these extents, `chained` if a chain continues its results.
+/// Bytes of scratch for a problem of these extents, `in_strips` if an epilogue takes its results.
 pub(crate) fn bytes(
     isa: Isa,
     threads: usize,
     compute: ProductFormat,
     extents: Extents,
     operands: Operands,
-    chained: bool,
+    in_strips: bool,
 ) -> usize {
     if extents.batches == 0 || extents.m == 0 || extents.n == 0 {
         return 0;
     }
     with_micro_kernel!(isa, compute, micro_kernel => {
         let plan = make_plan(micro_kernel, extents, operands, threads);
-        if chained { with_chain(micro_kernel, plan) } else { plan }.bytes(threads)
+        if in_strips { with_strips(micro_kernel, plan) } else { plan }.bytes(threads)
     })
 }
 

@@ -5,8 +5,10 @@
 //! computes an element, not how.
 
 use super::micro_kernel::{MicroKernel, panel_units};
-use super::run::TURNS;
 use super::scratch::whole_lines;
+
+/// Places for sums that are used in turn where a block needs no memory between k blocks.
+pub(crate) const TURNS: usize = 2;
 
 /// Batches, M, N and K of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +63,8 @@ pub(crate) struct Plan {
     pub worker_a: usize,
     pub worker_b: usize,
     pub worker_sums: usize,
-    /// Columns of a block that a chain continues, whole panels, and bytes of each worker's room for it; both zero
-    /// without a chain.
+    /// Columns of a block that an epilogue takes, whole panels, and bytes of each worker's room for
+    /// it; both zero without an epilogue.
     pub strip_columns: usize,
     pub worker_strip: usize,
 }
@@ -71,7 +73,7 @@ pub(crate) struct Plan {
 const SHARED_LIMIT: usize = 48 << 20;
 /// The largest room for the sums of parts, in f32.
 const SUMS_LIMIT: usize = 8 << 20;
-/// Elements of a block that a chain continues: few enough for the second-level cache beside packed operands, enough
+/// Elements of a block that an epilogue takes: few enough for the second-level cache beside packed operands, enough
 /// to make little of the cost of starting.
 const STRIP: usize = 24 << 10;
 /// Parts wanted in all, and the shortest.
@@ -151,8 +153,8 @@ impl Plan {
         }
     }
 
-    /// The same, for results that a chain continues block by block.
-    pub(crate) fn with_chain<M: MicroKernel>(self) -> Plan {
+    /// The same, for results that an epilogue takes block by block.
+    pub(crate) fn with_strips<M: MicroKernel>(self) -> Plan {
         let strip_columns = even(self.columns, (STRIP / M::MC).max(M::NR), M::NR);
         let worker_strip = whole_lines(M::MC * strip_columns * size_of::<f32>());
         Plan { strip_columns, worker_strip, ..self }

@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::epilogue::BlockEpilogue;
 use super::micro_kernel::{MicroKernel, panel_units};
-use super::plan::{Packing, Plan};
+use super::plan::{Packing, Plan, TURNS};
 use super::sink::{Destination, OutRows, Sink};
 use super::source::Source;
 use super::{Ctx, ProductFormat};
 use crate::isa::Kernel;
 use crate::pool::Pool;
-use crate::rows::elementwise::Chain;
 
 /// A product with everything checked: indices of sources and sink lie inside their slices.
 #[derive(Clone, Copy)]
@@ -18,8 +18,8 @@ pub(crate) struct Problem<'a> {
     pub a: Source<'a>,
     pub b: Source<'a>,
     pub sink: Sink<'a>,
-    /// What continues the results; the sink then only says where their elements are in the whole.
-    pub chain: Option<&'a Chain<'a>>,
+    /// What takes the results; the sink then only says where their elements are in the whole.
+    pub epilogue: Option<&'a dyn BlockEpilogue>,
     pub compute: ProductFormat,
     /// Extents of the two batch dimensions.
     pub batch: [usize; 2],
@@ -29,8 +29,6 @@ pub(crate) struct Problem<'a> {
     pub out_batch: [usize; 2],
 }
 
-/// Places for sums that are used in turn where a block needs no memory between k blocks.
-pub(crate) const TURNS: usize = 2;
 /// Below this many multiply-adds waking other threads costs more than it saves.
 const ALONE: usize = 1 << 15;
 
@@ -201,10 +199,10 @@ unsafe fn store<M: MicroKernel>(micro_kernel: M, sink: &Sink<'_>, block: Finishe
     micro_kernel.enter(Store::<M> { micro_kernel: PhantomData, sink, block });
 }
 
-/// Finished results on their way to a chain: a block of f32 in a worker's own memory.
+/// Finished results on their way to an epilogue: a block of f32 in a worker's own memory.
 #[derive(Clone, Copy)]
 struct Strip<'a> {
-    chain: &'a Chain<'a>,
+    epilogue: &'a dyn BlockEpilogue,
     /// The output, for the place of each row.
     whole: Sink<'a>,
     /// The worker's memory.
@@ -220,7 +218,7 @@ impl<'a> Strip<'a> {
     /// Rows and columns of the output, to be collected in `memory`.
     #[inline(always)]
     fn new(
-        chain: &'a Chain<'a>,
+        epilogue: &'a dyn BlockEpilogue,
         whole: Sink<'a>,
         memory: *mut f32,
         rows: Range<usize>,
@@ -233,7 +231,7 @@ impl<'a> Strip<'a> {
             bias: whole.bias.map(|bias| &bias[columns.clone()]),
         };
         let (rows, columns) = ((rows.start, rows.len()), (columns.start, columns.len()));
-        Strip { chain, whole, sink, memory, rows, columns }
+        Strip { epilogue, whole, sink, memory, rows, columns }
     }
 
     /// A block of the output, with its place in the strip.
@@ -244,7 +242,7 @@ impl<'a> Strip<'a> {
         Finished { sums, rows: (row, rows.1), columns: (column, columns.1) }
     }
 
-    /// Runs the chain.
+    /// Runs the epilogue.
     ///
     /// # Safety
     /// All blocks of the strip are stored in it, and no other strip at the same time has one of its elements.
@@ -254,7 +252,7 @@ impl<'a> Strip<'a> {
         // SAFETY: the plan gave the strip this much room, and it is filled. The caller vouches for the rest.
         unsafe {
             let results = std::slice::from_raw_parts(self.memory, rows * columns);
-            self.chain.apply(results, rows, columns, &|r| self.whole.row(row + r) + column);
+            self.epilogue.apply(results, rows, columns, &|r| self.whole.row(row + r) + column);
         }
     }
 }
@@ -359,11 +357,11 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                     // SAFETY: one tile of sums of this worker; the block lies inside the output and in no other job.
                     unsafe {
                         std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
-                        match problem.chain {
+                        match problem.epilogue {
                             None => store(micro_kernel, &sink, block),
-                            Some(chain) => {
+                            Some(epilogue) => {
                                 let strip =
-                                    Strip::new(chain, sink, strip_at, row..row_end, column..column_end);
+                                    Strip::new(epilogue, sink, strip_at, row..row_end, column..column_end);
                                 store(micro_kernel, &strip.sink, strip.place(block));
                                 strip.finish();
                             }
@@ -413,15 +411,15 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                     }
                 };
                 let store_now = last && plan.parts == 1;
-                let chain = problem.chain.filter(|_| store_now);
-                // Without a chain all columns are one block.
-                let width = if chain.is_some() { plan.strip_columns / M::NR } else { panels };
+                let epilogue = problem.epilogue.filter(|_| store_now);
+                // Without an epilogue all columns are one block.
+                let width = if epilogue.is_some() { plan.strip_columns / M::NR } else { panels };
                 for first_panel in (0..panels).step_by(width) {
                     let block_panels = first_panel..(first_panel + width).min(panels);
                     let end = (columns.start + block_panels.end * M::NR).min(columns.end);
                     let block_columns = columns.start + first_panel * M::NR..end;
-                    let strip =
-                        chain.map(|chain| Strip::new(chain, sink, strip_at, strip.clone(), block_columns));
+                    let strip = epilogue
+                        .map(|epilogue| Strip::new(epilogue, sink, strip_at, strip.clone(), block_columns));
                     let to = strip.as_ref().map_or(&sink, |strip| &strip.sink);
                     for column in block_panels {
                         for row in 0..a_panels {
@@ -517,14 +515,14 @@ impl<M: MicroKernel> Kernel for AddParts<'_, M> {
         let jobs_per_part = plan.jobs() / plan.parts;
         let job_sums = plan.sums / plan.jobs() / size_of::<f32>();
         let tile = M::MR * M::NR;
-        let width = if problem.chain.is_some() { plan.strip_columns / M::NR } else { panels };
+        let width = if problem.epilogue.is_some() { plan.strip_columns / M::NR } else { panels };
         for first_panel in (0..panels).step_by(width) {
             let block_panels = first_panel..(first_panel + width).min(panels);
             let end = (columns.start + block_panels.end * M::NR).min(columns.end);
             let block_columns = columns.start + first_panel * M::NR..end;
-            let strip = problem.chain.map(|chain| {
+            let strip = problem.epilogue.map(|epilogue| {
                 let memory = strip_memory(plan, regions, worker);
-                Strip::new(chain, sink, memory, row..row_end, block_columns)
+                Strip::new(epilogue, sink, memory, row..row_end, block_columns)
             });
             for column in block_panels {
                 let at = (tile_row * panels + column) * tile;

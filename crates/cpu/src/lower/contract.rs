@@ -10,7 +10,7 @@ use crate::attention::{
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
-use crate::gemm::{Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm, gemm_into};
+use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm, gemm_into};
 use crate::isa::Isa;
 use crate::memory::Span;
 
@@ -219,7 +219,8 @@ fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, 
             after.borrow(frame, run, &at)?;
         let (a, b, to) = (a.data(), b.data(), result.data());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
-        let epilogue = Epilogue { bias: bias.map(|_| row.f32()), chain: chain.as_ref() };
+        let blocks = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
+        let epilogue = Epilogue { bias: bias.map(|_| row.f32()), blocks };
         match pass {
             ConvPass::Forward => conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue),
             ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, epilogue),

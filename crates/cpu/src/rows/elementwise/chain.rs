@@ -3,6 +3,7 @@
 
 use super::run::{Chunk, Parts};
 use super::{MAX_INPUTS, MAX_OUTPUTS, TileProgram};
+use crate::gemm::BlockEpilogue;
 use crate::isa::Isa;
 use crate::rows::key::Key;
 use crate::rows::storage::{Dst, Src};
@@ -86,5 +87,16 @@ impl<'a> Chain<'a> {
             key: self.key,
         };
         dispatch(self.isa, chunk);
+    }
+}
+
+impl BlockEpilogue for Chain<'_> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    unsafe fn apply(&self, results: &[f32], rows: usize, width: usize, at: &dyn Fn(usize) -> usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.apply(results, rows, width, at) }
     }
 }
