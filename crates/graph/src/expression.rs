@@ -1,4 +1,5 @@
-//! What the elementwise members of a group compute, in a form from which an engine makes code of its own.
+//! What the elementwise members of a group compute, in a form from which an engine makes code of
+//! its own.
 
 use std::collections::HashMap;
 
@@ -9,11 +10,12 @@ use crate::graph::{Graph, NodeId, ValueId};
 use crate::group::Group;
 use crate::op::{Binary, Blocks, Op, Quantise, Unary};
 
-/// The elementwise members of a group, as terms in the order in which they are computed: each is f32 and is made from
-/// terms before it (static single assignment).
+/// The elementwise members of a group, as terms in the order in which they are computed: each is
+/// f32 and is made from terms before it (static single assignment).
 ///
-/// Element `i` of every result comes from the terms of element `i`. Nothing here depends on hardware: how many operands
-/// or live terms are too many, and which result may be written over which operand, is for the engine to say.
+/// Element `i` of every result comes from the terms of element `i`. Nothing here depends on
+/// hardware: how many operands or live terms are too many, and which result may be written over
+/// which operand, is for the engine to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
     /// What is read from memory, in the order of its first use.
@@ -33,8 +35,8 @@ pub struct TermId(pub u32);
 /// What an expression reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operand {
-    /// The value whose memory is read. None for the first result of the group's anchor, which is f32 and has not been
-    /// rounded.
+    /// The value whose memory is read. None for the first result of the group's anchor, which is
+    /// f32 and has not been rounded.
     pub source: Option<ValueId>,
     /// The type it is stored in.
     pub dtype: DType,
@@ -47,8 +49,8 @@ pub struct Operand {
 pub enum Access {
     /// Element `i`.
     Same,
-    /// `i` is split into coordinates of the dimensions, the last the fastest, which are multiplied with their strides. Empty
-    /// for a single number.
+    /// `i` is split into coordinates of the dimensions, the last the fastest, which are multiplied
+    /// with their strides. Empty for a single number.
     Strided(Vec<Dimension>),
 }
 
@@ -82,7 +84,8 @@ pub enum Term {
         format: Format,
         /// What becomes of finite numbers beyond the largest.
         overflow: Overflow,
-        /// The number of the draws and the value that holds their key, where rounding is stochastic.
+        /// The number of the draws and the value that holds their key, where rounding is
+        /// stochastic.
         draws: Option<(u32, ValueId)>,
         /// What is quantised.
         value: TermId,
@@ -105,8 +108,8 @@ pub enum Term {
 }
 
 impl Access {
-    /// How an operand of shape `from` is read for a result of shape `to`, by numpy's rule and with as few dimensions as
-    /// possible; none if it does not broadcast.
+    /// How an operand of shape `from` is read for a result of shape `to`, by numpy's rule and with
+    /// as few dimensions as possible; none if it does not broadcast.
     pub fn broadcast(from: &[usize], to: &[usize]) -> Option<Access> {
         let missing = to.len().checked_sub(from.len())?;
         // From the last dimension to the first, neighbours merged where both shapes allow it.
@@ -140,7 +143,8 @@ impl Expression {
     /// What the elementwise members of `group` compute.
     ///
     /// # Panics
-    /// If two members are not elementwise, or an operand does not broadcast: no group or graph is like that.
+    /// If two members are not elementwise, or an operand does not broadcast: no group or graph is
+    /// like that.
     pub fn of(graph: &Graph, group: &Group) -> Expression {
         let anchor = group.anchor(graph);
         let members: Vec<NodeId> = group.nodes.iter().copied().filter(|&n| Some(n) != anchor).collect();

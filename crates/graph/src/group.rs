@@ -1,6 +1,7 @@
 //! Groups: nodes that run as one step.
 //!
-//! A group is a chain of elementwise operations over tensors of one size, behind at most one other operation, its
+//! A group is a chain of elementwise operations over tensors of one size, behind at most one other
+//! operation, its
 //! *anchor*, whose first result the chain continues: `matmul` then `gelu`, `layer_norm_grad` then `add` and `cast`.
 //! What else holds together is for the [`Target`](crate::engine::Target) to say.
 
@@ -11,7 +12,8 @@ use crate::uses::Uses;
 /// Nodes that an engine runs as one step, and the values that pass its border.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Members in topological order. Reshapes are never members: they name memory that is there already.
+    /// Members in topological order. Reshapes are never members: they name memory that is there
+    /// already.
     pub nodes: Vec<NodeId>,
     /// Values read from memory, each once; a reshaped value by the one whose memory it names.
     pub reads: Vec<ValueId>,
@@ -43,7 +45,8 @@ impl Group {
         Group { nodes, reads, writes }
     }
 
-    /// The member that is not elementwise, if there is one. It runs first, wherever it stands in the list.
+    /// The member that is not elementwise, if there is one. It runs first, wherever it stands in
+    /// the list.
     pub fn anchor(&self, graph: &Graph) -> Option<NodeId> {
         self.nodes.iter().copied().find(|&n| !is_elementwise(&graph.node(n).op))
     }
@@ -60,8 +63,8 @@ impl Group {
     }
 }
 
-/// A partition of a program's computing nodes into groups. Inputs, slots, constants and reshapes compute nothing and
-/// are in none.
+/// A partition of a program's computing nodes into groups. Inputs, slots, constants and reshapes
+/// compute nothing and are in none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
     /// In the order in which they run: each after all that make what it reads.

@@ -1,5 +1,5 @@
-//! Expressions of groups, evaluated in f64 as an engine would make code of them, give what the interpreter gives for the
-//! same nodes one by one.
+//! Expressions of groups, evaluated in f64 as an engine would make code of them, give what the
+//! interpreter gives for the same nodes one by one.
 
 use halfstep_float::{Format, Overflow, Philox};
 use halfstep_graph::engine::Target;
@@ -29,7 +29,8 @@ impl Target for Everything {
     }
 }
 
-/// Every elementwise operation, each kind of access, a reshape between two members, and results that are read again.
+/// Every elementwise operation, each kind of access, a reshape between two members, and results
+/// that are read again.
 fn elementwise() -> Result<Graph, GraphError> {
     let mut g = Graph::new();
     let f32 = |shape: &[usize]| ValueType::f32(Shape::new(shape));
@@ -130,8 +131,9 @@ fn loaded(operand: &Operand, memory: &[f64], count: usize) -> Vec<f64> {
 
 /// The results of an expression over these values of the graph, `anchor` among them.
 ///
-/// Terms that members make are f32, and f64 arithmetic is rounded to it. The interpreter rounds to 16 bits straight
-/// from f64, which differs where f32 falls halfway between two: one result in 2^13 or fewer, and none of those here.
+/// Terms that members make are f32, and f64 arithmetic is rounded to it. The interpreter rounds to
+/// 16 bits straight from f64, which differs where f32 falls halfway between two: one result in 2^13
+/// or fewer, and none of those here.
 fn run(graph: &Graph, expression: &Expression, anchor: Option<ValueId>, values: &[Tensor]) -> Vec<Vec<f64>> {
     let count = expression.count;
     let data = |v: ValueId| &values[v.0 as usize].data[..];
@@ -170,7 +172,8 @@ fn run(graph: &Graph, expression: &Expression, anchor: Option<ValueId>, values: 
     expression.outputs.iter().map(stored).collect()
 }
 
-/// Compares every group with the interpreter; the number of terms of each kind of operand that were seen.
+/// Compares every group with the interpreter; the number of terms of each kind of operand that were
+/// seen.
 fn check(graph: &Graph) -> (usize, usize, usize) {
     let slots: Vec<Tensor> = graph
         .slots

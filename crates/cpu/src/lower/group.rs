@@ -1,4 +1,5 @@
-//! Groups: the elementwise members of a group as one tile program, which runs by itself or continues the anchor.
+//! Groups: the elementwise members of a group as one tile program, which runs by itself or
+//! continues the anchor.
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::expression::{Access, Expression, Term, TermId};
@@ -26,8 +27,8 @@ pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
     if !group.anchor(graph).is_none_or(continues) {
         return false;
     }
-    // Which operand will lie where a result goes is not known yet. If none does there are the most operands; if each
-    // does, the most registers.
+    // Which operand will lie where a result goes is not known yet. If none does there are the most
+    // operands; if each does, the most registers.
     [false, true].iter().all(|&shares| build(graph, group, |_, _| shares).is_ok())
 }
 
@@ -55,7 +56,8 @@ fn pattern(access: &Access) -> Result<Pattern, EngineError> {
     Pattern::of(access).map_err(|e| EngineError::Unsupported(e.to_string()))
 }
 
-/// The tile program of a group's elementwise members, where `shares` says which operand lies where which result goes.
+/// The tile program of a group's elementwise members, where `shares` says which operand lies where
+/// which result goes.
 fn build(
     graph: &Graph,
     group: &Group,
@@ -179,7 +181,8 @@ pub(super) struct Borrowed<'a> {
 }
 
 impl After {
-    /// Of the group that `l` is about: its anchor's operands, and what it writes besides its first result.
+    /// Of the group that `l` is about: its anchor's operands, and what it writes besides its first
+    /// result.
     pub fn new(l: &Lowering<'_>, operands: &[Span], others: &[Span]) -> Result<After, EngineError> {
         let mut reads = [nothing(); OPERANDS + READS];
         let mut writes = [nothing(); RESULTS + MAX_OUTPUTS];

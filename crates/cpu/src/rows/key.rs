@@ -12,7 +12,8 @@ pub struct Key {
 }
 
 impl From<[i32; 4]> for Key {
-    /// From the words of a graph's key: the seed, low word first, the attempt and the number of the first sample.
+    /// From the words of a graph's key: the seed, low word first, the attempt and the number of the
+    /// first sample.
     fn from([low, high, attempt, first_sample]: [i32; 4]) -> Key {
         let seed = u64::from(low as u32) | u64::from(high as u32) << 32;
         Key { seed, attempt: attempt as u32, first_sample: first_sample as u32 }
