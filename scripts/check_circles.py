@@ -20,7 +20,6 @@ from pathlib import Path
 # each other.
 ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
-    ("cpu", "rows", ("shared", "storage")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
     ("evidence", "report", ("build", "curves")),

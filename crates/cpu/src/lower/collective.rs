@@ -7,7 +7,8 @@ use halfstep_graph::engine::EngineError;
 
 use super::{Lowering, Step};
 use crate::memory::Span;
-use crate::rows::storage::{Dst, Src, convert};
+use crate::rows::convert::convert;
+use crate::rows::storage::{Dst, Src};
 
 /// Of what the planner and the exchange agree on, which only a bug can break.
 fn broken(what: &str) -> EngineError {

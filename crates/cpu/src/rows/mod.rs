@@ -8,6 +8,7 @@
 
 pub mod argmax;
 mod body;
+pub mod convert;
 pub mod dropout;
 pub mod elementwise;
 pub mod gather;

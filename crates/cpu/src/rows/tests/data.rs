@@ -3,9 +3,10 @@
 use halfstep_float::{Philox, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 
 use super::support::*;
+use crate::rows::convert::convert;
 use crate::rows::elementwise::{Operand, Output, Pattern, TileOp, TileProgram, Value};
 use crate::rows::key::Key;
-use crate::rows::storage::{Dst, Src, Storage, convert, round_in_place};
+use crate::rows::storage::{Dst, Src, Storage, round_in_place};
 use crate::rows::{Body, Caps, RowError, dispatch};
 
 /// Every f16 and bf16 code, and f32 numbers around every rounding boundary of both.
