@@ -24,10 +24,7 @@ ALLOWED = [
     ("evidence", "", ("assessment", "findings")),
     ("evidence", "report", ("build", "curves")),
     ("nn", "", ("models", "spec")),
-    ("train", "", (
-        "checkpoint", "doctor", "memory", "metrics", "ranks", "run_log", "session", "train_loop",
-    )),
-    ("train", "recipe", ("arms", "read")),
+    ("train", "", ("callbacks", "checkpoint", "doctor", "memory", "session")),
 ]
 
 ITEM = re.compile(r"\b(?:fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)\s+(?:mut\s+)?(\w+)")

@@ -8,7 +8,7 @@ use halfstep_float::Philox;
 
 /// What a stream is drawn for; different purposes never share draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum DrawPurpose {
     Shuffle = 1,
     Split = 2,
     Limit = 3,
@@ -25,7 +25,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(seed: u64, purpose: Purpose, epoch: u32, index: u32) -> Self {
+    pub(crate) fn new(seed: u64, purpose: DrawPurpose, epoch: u32, index: u32) -> Self {
         Stream {
             philox: Philox::new(seed),
             counter: [0, index, epoch, purpose as u32],
@@ -74,7 +74,7 @@ mod tests {
     fn below_is_close_to_uniform() {
         // 60,000 draws over 6 cells: chi-square with 5 degrees of freedom exceeds 30 with
         // probability about 1.5e-5, and the seed is fixed.
-        let mut stream = Stream::new(7, Purpose::Shuffle, 0, 0);
+        let mut stream = Stream::new(7, DrawPurpose::Shuffle, 0, 0);
         let mut cells = [0u32; 6];
         for _ in 0..60_000 {
             cells[stream.below(6) as usize] += 1;
@@ -87,12 +87,12 @@ mod tests {
     fn purposes_epochs_and_indices_do_not_share_draws() {
         let draw = |seed, purpose, epoch, index| Stream::new(seed, purpose, epoch, index).next_u32();
         let all = [
-            draw(0, Purpose::Shuffle, 0, 0),
-            draw(1, Purpose::Shuffle, 0, 0),
-            draw(1 << 32, Purpose::Shuffle, 0, 0),
-            draw(0, Purpose::Augment, 0, 0),
-            draw(0, Purpose::Shuffle, 1, 0),
-            draw(0, Purpose::Shuffle, 0, 1),
+            draw(0, DrawPurpose::Shuffle, 0, 0),
+            draw(1, DrawPurpose::Shuffle, 0, 0),
+            draw(1 << 32, DrawPurpose::Shuffle, 0, 0),
+            draw(0, DrawPurpose::Augment, 0, 0),
+            draw(0, DrawPurpose::Shuffle, 1, 0),
+            draw(0, DrawPurpose::Shuffle, 0, 1),
         ];
         let distinct: std::collections::HashSet<u32> = all.into_iter().collect();
         assert_eq!(distinct.len(), all.len());

@@ -32,7 +32,7 @@ pub enum Found {
     /// A folder with one folder of images per class.
     Images {
         /// Whether test images have a folder of their own.
-        layout: Layout,
+        layout: FolderLayout,
         /// Train classes with their numbers of images, in the order of names.
         classes: Vec<(String, usize)>,
         /// Number of test images, if they have a folder of their own.
@@ -77,7 +77,7 @@ pub enum Found {
 
 /// Where train and test images are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum FolderLayout {
     /// All together.
     OneFolder,
     /// In two folders, of these names.

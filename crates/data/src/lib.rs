@@ -48,7 +48,7 @@ pub use batch::{Batch, BatchX, Draw, InputMut};
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples};
 pub use error::{DataError, Role};
 pub use images::{ImagePreprocessing, ImageSamples, ImageSet};
-pub use inspect::{ColumnKind, ColumnReport, Found, Inspection, Layout, inspect};
+pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect};
 pub use load::{check_paths, load};
 pub use nearest::nearest;
 pub use preprocessing::Preprocessing;

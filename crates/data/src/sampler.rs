@@ -2,7 +2,7 @@
 //! can stop and resume.
 
 use crate::batch::Draw;
-use crate::draws::{Purpose, Stream};
+use crate::draws::{DrawPurpose, Stream};
 use crate::error::{DataError, Role};
 
 /// Draws train batches without replacement, in a new order every epoch; what is left over at the
@@ -50,7 +50,7 @@ impl Sampler {
             // From the identity, not from the last order: an epoch's order must not depend on the
             // ones before it.
             (0u32..).zip(&mut self.order).for_each(|(i, slot)| *slot = i);
-            Stream::new(self.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut self.order);
+            Stream::new(self.seed, DrawPurpose::Shuffle, epoch, 0).shuffle(&mut self.order);
             self.epoch = Some(epoch);
         }
         (Draw::Random { seed: self.seed, epoch }, &self.order[step * self.batch..][..self.batch])

@@ -1,19 +1,23 @@
 //! Choosing samples at random so that every class keeps its share.
 
-use crate::draws::{Purpose, Stream};
+use crate::draws::{DrawPurpose, Stream};
 use crate::error::DataError;
 use crate::spec::RandomSplit;
 
 /// Samples by part; each list is in file order.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parts {
+pub(crate) struct SplitParts {
     pub(crate) train: Vec<u32>,
     pub(crate) test: Vec<u32>,
 }
 
 /// Holds out the fraction of the samples, rounded, but of every class at least one sample and not
 /// all.
-pub(crate) fn stratified(labels: &[u32], classes: &[String], split: RandomSplit) -> Result<Parts, DataError> {
+pub(crate) fn stratified(
+    labels: &[u32],
+    classes: &[String],
+    split: RandomSplit,
+) -> Result<SplitParts, DataError> {
     let members = members(labels, classes.len());
     if let Some((class, samples)) = members.iter().enumerate().find(|(_, samples)| samples.len() == 1) {
         return Err(DataError::ClassTooSmall { class: classes[class].clone(), count: samples.len() });
@@ -24,9 +28,9 @@ pub(crate) fn stratified(labels: &[u32], classes: &[String], split: RandomSplit)
         .into_iter()
         .zip(&sizes)
         .map(|(share, &size)| share.min(size.saturating_sub(1)));
-    let mut parts = Parts { train: Vec::new(), test: Vec::new() };
+    let mut parts = SplitParts { train: Vec::new(), test: Vec::new() };
     for (class, (mut samples, share)) in members.into_iter().zip(shares).enumerate() {
-        Stream::new(split.seed, Purpose::Split, 0, class as u32).shuffle(&mut samples);
+        Stream::new(split.seed, DrawPurpose::Split, 0, class as u32).shuffle(&mut samples);
         parts.test.extend(&samples[..share]);
         parts.train.extend(&samples[share..]);
     }
@@ -47,7 +51,7 @@ pub(crate) fn limited(labels: &[u32], classes: usize, limit: usize) -> Vec<u32> 
     let mut chosen = Vec::with_capacity(limit);
     for (class, (mut samples, share)) in members.into_iter().zip(shares).enumerate() {
         // The choice belongs to the data, not to the run: its seed is fixed.
-        Stream::new(0, Purpose::Limit, 0, class as u32).shuffle(&mut samples);
+        Stream::new(0, DrawPurpose::Limit, 0, class as u32).shuffle(&mut samples);
         chosen.extend(&samples[..share]);
     }
     chosen.sort_unstable();

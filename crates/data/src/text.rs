@@ -9,7 +9,7 @@ mod bpe;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Draw;
-use crate::draws::{Purpose, Stream};
+use crate::draws::{DrawPurpose, Stream};
 use crate::error::{DataError, Role};
 use crate::spec::{TextOptions, TokenizerSpec};
 
@@ -143,7 +143,7 @@ impl TextSamples {
             Draw::AsIs => index as usize * self.sequence,
             Draw::Random { seed, epoch } => {
                 let starts = (self.tokens.len() - self.sequence) as u32;
-                Stream::new(seed, Purpose::Window, epoch, index).below(starts) as usize
+                Stream::new(seed, DrawPurpose::Window, epoch, index).below(starts) as usize
             }
         }
     }

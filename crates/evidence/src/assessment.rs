@@ -37,7 +37,7 @@ pub struct Protocol {
     pub diverged: u64,
     /// The greatest accepted chance that a candidate run diverges.
     pub max_divergence: Option<f64>,
-    /// Chance of passing without a difference that [`Row::seeds_needed`] plans for.
+    /// Chance of passing without a difference that [`MetricRow::seeds_needed`] plans for.
     pub power: f64,
 }
 
@@ -84,7 +84,7 @@ pub enum Unit {
 
 /// A group of samples.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub struct SampleGroup {
     /// Column.
     pub column: String,
     /// Its value.
@@ -95,11 +95,11 @@ pub struct Group {
 
 /// One metric, over all samples or in one group.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct MetricRow {
     /// The metric.
     pub metric: Metric,
     /// The group, if it is about one.
-    pub group: Option<Group>,
+    pub group: Option<SampleGroup>,
     /// Mean over seeds of the reference's value.
     pub reference: f64,
     /// Mean over seeds of the candidate's value.
@@ -121,7 +121,7 @@ pub struct Row {
     pub seeds_needed: Option<usize>,
 }
 
-impl Row {
+impl MetricRow {
     /// `accuracy`, or `accuracy of region=west`.
     pub fn label(&self) -> String {
         match &self.group {
@@ -145,7 +145,7 @@ impl Row {
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupFlips {
     /// The group.
-    pub group: Group,
+    pub group: SampleGroup,
     /// Mean share of right answers of the reference that the candidate has wrong.
     pub negative_flips: f64,
     /// The same between references of two seeds.
@@ -166,7 +166,7 @@ pub struct Assessment {
     /// Whether all files hold the same samples.
     pub examples: Examples,
     /// One row per metric and group.
-    pub rows: Vec<Row>,
+    pub rows: Vec<MetricRow>,
     /// Candidate runs that diverged.
     pub divergence: Divergence,
     /// Flips by group; the worst first.
@@ -279,7 +279,7 @@ fn pair(references: &[&dyn Source], candidates: &[&dyn Source]) -> Result<Pairin
 pub fn judge(seeds: Vec<SeedMeasures>, protocol: Protocol, by_seed: bool, examples: Examples) -> Assessment {
     let sums: Vec<SeedSums> = seeds.iter().map(|s| s.sums.clone()).collect();
     let intervals = two_level(&sums, examples, 0);
-    let mut rows: Vec<Row> = Metric::ALL
+    let mut rows: Vec<MetricRow> = Metric::ALL
         .into_iter()
         .filter_map(|metric| {
             let interval = metric
@@ -320,7 +320,7 @@ fn row(
     seeds: &[SeedMeasures],
     protocol: &Protocol,
     bootstrap: Option<Interval>,
-) -> Option<Row> {
+) -> Option<MetricRow> {
     let pairs: Option<Vec<(f64, f64)>> = seeds.iter().map(|s| metric.values(s)).collect();
     let pairs = pairs?;
     let moments = |s: &SeedMeasures| {
@@ -336,12 +336,12 @@ fn row(
 /// A row from (reference, candidate) of each seed, or from the examples of the only one.
 fn finish(
     metric: Metric,
-    group: Option<Group>,
+    group: Option<SampleGroup>,
     pairs: &[(f64, f64)],
     of_examples: Option<Paired>,
     protocol: &Protocol,
     bootstrap: Option<Interval>,
-) -> Option<Row> {
+) -> Option<MetricRow> {
     let mean = |f: fn(&(f64, f64)) -> f64| mean_sd(&pairs.iter().map(f).collect::<Vec<_>>()).map(|m| m.0);
     let (reference, candidate) = (mean(|p| p.0)?, mean(|p| p.1)?);
     let (better, question) = (metric.better(), protocol.question);
@@ -358,7 +358,7 @@ fn finish(
     let can_judge = unit == Unit::Examples || pairs.len() > 1 || protocol.asked_for.contains(&metric);
     let large = group.as_ref().is_none_or(|g| g.samples >= LEAST_GROUP);
     let spread = test.and_then(|t| t.spread_over_margin()).filter(|_| unit == Unit::Seeds);
-    Some(Row {
+    Some(MetricRow {
         metric,
         reference,
         candidate,
@@ -384,18 +384,18 @@ fn of_group<'a>(seeds: &'a [SeedMeasures], column: &str, value: &str) -> Option<
         .collect()
 }
 
-fn groups(seeds: &[SeedMeasures]) -> impl Iterator<Item = (Group, Vec<&GroupRow>)> {
+fn groups(seeds: &[SeedMeasures]) -> impl Iterator<Item = (SampleGroup, Vec<&GroupRow>)> {
     let tables = seeds.first().map(|s| s.groups.as_slice()).unwrap_or_default();
     tables.iter().flat_map(|t| t.values.iter().map(|v| (t.column.clone(), v.clone()))).filter_map(
         |(column, value)| {
             let rows = of_group(seeds, &column, &value)?;
             let samples = rows[0].reference.values()?.samples;
-            Some((Group { column, value, samples }, rows))
+            Some((SampleGroup { column, value, samples }, rows))
         },
     )
 }
 
-fn group_rows(seeds: &[SeedMeasures], protocol: &Protocol) -> Vec<Row> {
+fn group_rows(seeds: &[SeedMeasures], protocol: &Protocol) -> Vec<MetricRow> {
     groups(seeds)
         .filter_map(|(group, rows)| {
             let pairs: Option<Vec<(f64, f64)>> = rows

@@ -1,6 +1,6 @@
 //! An assessment as a table for a terminal.
 
-use crate::assessment::{Assessment, GroupFlips, Row, Unit};
+use crate::assessment::{Assessment, GroupFlips, MetricRow, Unit};
 use crate::bootstrap::Examples;
 use crate::metric::Metric;
 use crate::noninferiority::Margin;
@@ -14,7 +14,7 @@ const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "at wors
 /// The table, aligned, with a line about the files above it; `bold` decorates headings.
 pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
     let mut groups: Vec<(String, Vec<Vec<String>>)> = Vec::new();
-    let of = |f: &dyn Fn(&Row) -> bool| a.rows.iter().filter(|r| f(r)).map(cells).collect::<Vec<_>>();
+    let of = |f: &dyn Fn(&MetricRow) -> bool| a.rows.iter().filter(|r| f(r)).map(cells).collect::<Vec<_>>();
     groups.push(("Quality".into(), of(&|r| r.group.is_none() && !r.metric.is_beside_floor())));
     groups.push((
         "Changed answers, beside those that another seed changes".into(),
@@ -95,7 +95,7 @@ fn flips(g: &GroupFlips) -> Vec<String> {
     cells
 }
 
-pub(crate) fn cells(row: &Row) -> Vec<String> {
+pub(crate) fn cells(row: &MetricRow) -> Vec<String> {
     let metric = row.metric;
     let label = match &row.group {
         Some(g) => format!("{}={} (n = {})", g.column, g.value, units::count(g.samples)),
@@ -132,6 +132,6 @@ pub(crate) fn cells(row: &Row) -> Vec<String> {
 }
 
 /// A harm as a difference.
-fn signed(row: &Row, harm: f64) -> f64 {
+fn signed(row: &MetricRow, harm: f64) -> f64 {
     row.metric.better().harm(harm)
 }

@@ -71,7 +71,7 @@ pub struct Candidate {
 
 /// All runs of one precision.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct PolicyRow {
     /// Precision.
     pub policy: String,
     /// Runs begun.
@@ -120,7 +120,7 @@ pub struct Comparison {
     /// How the runs ran whose times stand in the rows: runs taken from a cache may have run another way.
     pub timed: Way,
     /// One row per precision that has runs, in order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<PolicyRow>,
     /// Every precision but the reference, in order.
     pub candidates: Vec<Candidate>,
     /// What must be said besides.
@@ -138,7 +138,7 @@ impl Comparison {
         let reference_ms = step_ms(&reference, &timed);
         let of_policy =
             |policy: &String| runs.iter().filter(|r| r.record.policy == *policy).collect::<Vec<_>>();
-        let rows: Vec<Row> = setup
+        let rows: Vec<PolicyRow> = setup
             .policies
             .iter()
             .map(of_policy)
@@ -180,7 +180,7 @@ impl Comparison {
     }
 
     /// The row of a precision.
-    pub fn row(&self, policy: &str) -> Option<&Row> {
+    pub fn row(&self, policy: &str) -> Option<&PolicyRow> {
         self.rows.iter().find(|r| r.policy == policy)
     }
 
@@ -230,7 +230,7 @@ fn row(
     reference: &[&RunResult],
     timed: &Way,
     reference_ms: Option<f64>,
-) -> Row {
+) -> PolicyRow {
     let first = runs[0];
     let mean = |values: Vec<f64>| mean_sd(&values).map(|(mean, _)| mean);
     let accuracies: Vec<f64> = runs.iter().filter_map(|r| r.accuracy()).collect();
@@ -247,7 +247,7 @@ fn row(
     let ended = runs.iter().filter(|r| r.record.outcome != Outcome::Interrupted).count();
     let step_ms = step_ms(runs, timed);
     let (accuracy, accuracy_sd) = mean_sd(&accuracies).map_or((None, None), |(mean, sd)| (Some(mean), sd));
-    Row {
+    PolicyRow {
         policy: first.record.policy.clone(),
         runs: runs.len(),
         finished: runs.iter().filter(|r| r.record.outcome == Outcome::Finished).count(),
@@ -277,7 +277,7 @@ fn row(
 
 /// Time and memory, said as they are: what was gained, and what it costs. Within 5 % counts as equal: about the scatter of
 /// step times on a shared machine.
-pub(crate) fn gained(row: &Row, base: &Row) -> (Vec<String>, Vec<String>) {
+pub(crate) fn gained(row: &PolicyRow, base: &PolicyRow) -> (Vec<String>, Vec<String>) {
     let (mut better, mut worse) = (Vec::new(), Vec::new());
     match row.speed_ratio {
         Some(ratio) if ratio > 1.05 => better.push(format!("a step is {ratio:.2}× as fast")),

@@ -1,7 +1,7 @@
 //! What an assessment means, in plain words: what can be relied on, what is wrong, what is still
 //! unknown and what would tell.
 
-use crate::assessment::{Assessment, Row, Unit};
+use crate::assessment::{Assessment, MetricRow, Unit};
 use crate::experiment::SeedMeasures;
 use crate::metric::Metric;
 use crate::noninferiority::Question;
@@ -10,14 +10,14 @@ use crate::stats::{Verdict, mean_sd};
 /// The sentences, most important first.
 pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
     let mut all = vec![first(a)];
-    let named: Vec<&Row> = a.rows.iter().filter(|r| r.is_named()).collect();
+    let named: Vec<&MetricRow> = a.rows.iter().filter(|r| r.is_named()).collect();
     all.extend(named.iter().map(|r| failure(a, r)));
     all.extend(causes(a, &named));
     let unnamed: Vec<String> = a
         .rows
         .iter()
         .filter(|r| r.verdict() == Some(Verdict::Fail) && !r.is_named())
-        .map(Row::label)
+        .map(MetricRow::label)
         .collect();
     if !unnamed.is_empty() {
         all.push(format!(
@@ -72,7 +72,7 @@ fn first(a: &Assessment) -> String {
     }
 }
 
-pub(crate) fn failure(a: &Assessment, row: &Row) -> String {
+pub(crate) fn failure(a: &Assessment, row: &MetricRow) -> String {
     let Some(test) = &row.test else { return String::new() };
     let metric = row.metric;
     let least = test.harm_at_least.map_or_else(String::new, |h| metric.show_amount(h.abs()));
@@ -85,7 +85,7 @@ pub(crate) fn failure(a: &Assessment, row: &Row) -> String {
 }
 
 /// What lies behind failures, where the measures tell.
-pub(crate) fn causes(a: &Assessment, named: &[&Row]) -> Vec<String> {
+pub(crate) fn causes(a: &Assessment, named: &[&MetricRow]) -> Vec<String> {
     let is = |m: Metric| named.iter().any(|r| r.metric == m);
     let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy);
     let accuracy_holds = accuracy.is_some_and(|r| r.verdict() != Some(Verdict::Fail));
@@ -145,7 +145,8 @@ fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
 }
 
 pub(crate) fn unknown(a: &Assessment) -> Vec<String> {
-    let open: Vec<&Row> = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
+    let open: Vec<&MetricRow> =
+        a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
     let mut all: Vec<String> = open
         .iter()
         .map(|r| {

@@ -34,7 +34,7 @@ pub mod units;
 pub mod worst;
 
 pub use assessment::{Assessment, AssessmentError, Protocol, assess};
-pub use comparison::{Candidate, Comparison, Row, Setup};
+pub use comparison::{Candidate, Comparison, PolicyRow, Setup};
 pub use cost::Rates;
 pub use exact::Divergence;
 pub use metric::Metric;

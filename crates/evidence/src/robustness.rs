@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::assessment::{GroupFlips, Row};
+use crate::assessment::{GroupFlips, MetricRow};
 use crate::measures::LayerDivergence;
 use crate::measures::corruption::SEVERITIES;
 use crate::stats::{Paired, Verdict, mean_sd};
@@ -215,7 +215,7 @@ pub struct Rung {
     /// pass, fail if one fails.
     pub verdict: Verdict,
     /// What each model's verdict rests on.
-    pub rows: Vec<Vec<Row>>,
+    pub rows: Vec<Vec<MetricRow>>,
 }
 
 /// Trained weights stored in ever smaller formats.
@@ -312,7 +312,7 @@ pub struct GroupComparison {
     /// The candidate's precision.
     pub candidate: String,
     /// Accuracy by group, with its verdict.
-    pub rows: Vec<Row>,
+    pub rows: Vec<MetricRow>,
     /// Negative flips by group, the worst first.
     pub flips: Vec<GroupFlips>,
 }

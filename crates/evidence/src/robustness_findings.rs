@@ -58,7 +58,7 @@ fn mismatch(r: &Robustness, said: &mut Vec<String>) {
 
 fn groups(r: &Robustness, said: &mut Vec<String>) {
     for g in &r.groups {
-        let name = |row: &crate::assessment::Row| {
+        let name = |row: &crate::assessment::MetricRow| {
             row.group.as_ref().map_or(String::new(), |g| format!("{}={}", g.column, g.value))
         };
         let failed: Vec<String> = g.rows.iter().filter(|r| r.is_named()).map(name).collect();

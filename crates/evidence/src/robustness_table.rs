@@ -8,7 +8,7 @@ use crate::units;
 
 /// A table with a title and a line that says what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Section {
+pub struct TableSection {
     /// Title.
     pub title: String,
     /// What the numbers are.
@@ -26,7 +26,7 @@ const WORST: usize = 3;
 const NONE: &str = "–";
 
 /// Every table of what was measured.
-pub fn sections(r: &Robustness) -> Vec<Section> {
+pub fn sections(r: &Robustness) -> Vec<TableSection> {
     let mut all = Vec::new();
     mismatch(r, &mut all);
     groups(r, &mut all);
@@ -99,7 +99,7 @@ fn strings(cells: &[&str]) -> Vec<String> {
 }
 
 /// One row per measure, one column per precision, and the differences.
-fn by_precision(title: &str, note: String, series: &[Series]) -> Section {
+fn by_precision(title: &str, note: String, series: &[Series]) -> TableSection {
     let mut header = vec![String::new()];
     let names: Vec<&String> = series.iter().flat_map(|s| s.precisions.iter().map(|p| &p.precision)).fold(
         Vec::new(),
@@ -127,10 +127,10 @@ fn by_precision(title: &str, note: String, series: &[Series]) -> Section {
         }));
         cells
     };
-    Section { title: title.into(), note, header, rows: series.iter().map(row).collect() }
+    TableSection { title: title.into(), note, header, rows: series.iter().map(row).collect() }
 }
 
-fn mismatch(r: &Robustness, all: &mut Vec<Section>) {
+fn mismatch(r: &Robustness, all: &mut Vec<TableSection>) {
     let Some(m) = &r.mismatch else { return };
     let rows = m.served.iter().map(|s| {
         vec![
@@ -143,7 +143,7 @@ fn mismatch(r: &Robustness, all: &mut Vec<Section>) {
             format!("{:.2e}", s.kl),
         ]
     });
-    all.push(Section {
+    all.push(TableSection {
         title: "The same weights in other precisions".into(),
         note:
             "flips, negative flips and KL are against the precision of training: what the change alone does"
@@ -160,7 +160,7 @@ fn mismatch(r: &Robustness, all: &mut Vec<Section>) {
             vec![l.trained.clone(), l.served.clone(), layer.name.clone(), relative, angle]
         })
     });
-    all.push(Section {
+    all.push(TableSection {
         title: "Layers farthest from fp32".into(),
         note: format!("of {} samples; all layers are in robustness.json", m.layer_samples),
         header: strings(&["trained in", "computed in", "layer", "relative L2", "cosine"]),
@@ -168,7 +168,7 @@ fn mismatch(r: &Robustness, all: &mut Vec<Section>) {
     });
 }
 
-fn groups(r: &Robustness, all: &mut Vec<Section>) {
+fn groups(r: &Robustness, all: &mut Vec<TableSection>) {
     for g in &r.groups {
         let rows = g.rows.iter().filter_map(|row| {
             let group = row.group.as_ref()?;
@@ -181,7 +181,7 @@ fn groups(r: &Robustness, all: &mut Vec<Section>) {
                 row.verdict().map_or(NONE.into(), |v| v.name().into()),
             ])
         });
-        all.push(Section {
+        all.push(TableSection {
             title: format!("Accuracy by group, {} against {}", g.candidate, r.baseline),
             note: "groups below 30 samples are shown and not judged".into(),
             header: strings(&["group", "samples", &r.baseline, &g.candidate, "difference", "verdict"]),
@@ -194,7 +194,7 @@ fn groups(r: &Robustness, all: &mut Vec<Section>) {
                 f.floor.map_or(NONE.into(), percent),
             ]
         });
-        all.push(Section {
+        all.push(TableSection {
             title: format!("Negative flips by group, the worst first, {}", g.candidate),
             note: "right answers of the baseline that the candidate has wrong, beside those of another seed"
                 .into(),
@@ -204,7 +204,7 @@ fn groups(r: &Robustness, all: &mut Vec<Section>) {
     }
 }
 
-fn ladder(r: &Robustness, all: &mut Vec<Section>) {
+fn ladder(r: &Robustness, all: &mut Vec<TableSection>) {
     let Some(l) = &r.ladder else { return };
     let rows = l.rungs.iter().map(|rung| {
         vec![
@@ -217,7 +217,7 @@ fn ladder(r: &Robustness, all: &mut Vec<Section>) {
             rung.how.into(),
         ]
     });
-    all.push(Section {
+    all.push(TableSection {
         title: format!("Weights of {} stored smaller", l.trained),
         note: format!(
             "{} model(s), computed in fp32; matrices and kernels are stored, biases and norms stay f32; verdict against f32 \
@@ -229,7 +229,7 @@ fn ladder(r: &Robustness, all: &mut Vec<Section>) {
     });
 }
 
-fn corruptions(r: &Robustness, all: &mut Vec<Section>) {
+fn corruptions(r: &Robustness, all: &mut Vec<TableSection>) {
     let Some(c) = &r.corruptions else { return };
     let mut rows = Vec::new();
     for p in &c.mean_error.precisions {
@@ -243,7 +243,7 @@ fn corruptions(r: &Robustness, all: &mut Vec<Section>) {
     }
     let mut header = strings(&["", "corruption"]);
     header.extend((1..=SEVERITIES).map(|s| format!("severity {s}")));
-    all.push(Section {
+    all.push(TableSection {
         title: "Errors under corruption".into(),
         note: format!("{} test images; parameters are in robustness.json", units::count(c.samples as u64)),
         header,
@@ -255,11 +255,11 @@ fn corruptions(r: &Robustness, all: &mut Vec<Section>) {
     all.push(by_precision("Mean corruption error", note, &series));
 }
 
-fn triggers(title: &str, note: String, rows: &[TriggerRow]) -> Section {
+fn triggers(title: &str, note: String, rows: &[TriggerRow]) -> TableSection {
     let row = |t: &TriggerRow| {
         vec![t.trained.clone(), t.served.clone(), percent(t.attack_success), percent(t.without_trigger)]
     };
-    Section {
+    TableSection {
         title: title.into(),
         note,
         header: strings(&["trained in", "computed in", "attack success", "without trigger"]),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::assessment::{Assessment, Row as MetricRow};
+use crate::assessment::{Assessment, MetricRow};
 use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
 use crate::cost::Amounts;
 use crate::exact::clean_runs_needed;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::comparison::{Candidate, Comparison, Row};
+use crate::comparison::{Candidate, Comparison, PolicyRow};
 use crate::metric::Metric;
 use crate::noninferiority::Margin;
 use crate::stats::Verdict;
@@ -10,16 +10,16 @@ use crate::units;
 
 /// Lines that belong together.
 #[derive(Clone, Debug, Serialize)]
-pub struct Group {
+pub struct TableGroup {
     /// What they are about.
     pub title: String,
     /// The lines.
-    pub lines: Vec<Line>,
+    pub lines: Vec<TableLine>,
 }
 
 /// One measure over all precisions.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
+pub struct TableLine {
     /// What is measured.
     pub label: String,
     /// One cell per row of the comparison.
@@ -28,17 +28,20 @@ pub struct Line {
 
 const NONE: &str = "–";
 
-/// The lines of the table, one cell per precision.
-pub fn lines(c: &Comparison) -> Vec<Group> {
-    let line = |label: &str, cell: &dyn Fn(&Row) -> Option<String>| Line {
+fn line(c: &Comparison, label: &str, cell: &dyn Fn(&PolicyRow) -> Option<String>) -> TableLine {
+    TableLine {
         label: label.to_string(),
         cells: c.rows.iter().map(|r| cell(r).unwrap_or_else(|| NONE.into())).collect(),
-    };
+    }
+}
+
+/// The lines of the table, one cell per precision.
+pub fn lines(c: &Comparison) -> Vec<TableGroup> {
+    let line = |label: &str, cell: &dyn Fn(&PolicyRow) -> Option<String>| line(c, label, cell);
     let runs = c.rows.iter().map(|r| r.runs).max().unwrap_or(0);
     let seeds = if runs == 1 { "1 seed".into() } else { format!("{runs} seeds") };
     let reference = &c.setup.reference;
-    let not_reference = |r: &Row| (r.policy != *reference).then_some(());
-    let candidate = |r: &Row| c.candidates.iter().find(|x| x.policy == r.policy);
+    let not_reference = |r: &PolicyRow| (r.policy != *reference).then_some(());
     let mut quality = vec![
         line("train loss", &|r| r.train_loss.map(|l| format!("{l:.4}"))),
         line("test loss", &|r| r.test_loss.map(|l| format!("{l:.4}"))),
@@ -48,9 +51,49 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
             Some(r.against?.lower.map_or_else(|| "needs 2 seeds".into(), units::points))
         }),
     ];
+    if c.rows.iter().any(|r| r.finished < r.runs) {
+        quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
+    }
+    let mut groups = vec![
+        TableGroup {
+            title: format!("Speed ({}, {})", c.setup.device, c.timed.words()),
+            lines: vec![
+                line("step", &|r| r.step_ms.map(units::milliseconds)),
+                line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
+                line(&format!("against {reference}"), &|r| {
+                    not_reference(r)?;
+                    r.speed_ratio.map(|x| format!("{x:.2}×"))
+                }),
+            ],
+        },
+        TableGroup {
+            title: "Memory".into(),
+            lines: vec![
+                line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
+                line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
+                line("peak resident", &|r| r.peak_rss_bytes.map(units::bytes)),
+            ],
+        },
+        TableGroup { title: format!("Quality ({seeds})"), lines: quality },
+        TableGroup { title: "Verdict".into(), lines: verdicts(c) },
+        TableGroup {
+            title: "Loss scaling".into(),
+            lines: vec![
+                line("skipped steps", &|r| Some(units::count(r.skipped))),
+                line("final scale", &|r| r.loss_scale.map(units::scale)),
+            ],
+        },
+    ];
+    // Without anything to judge, as of one precision alone, there is no verdict.
+    groups.retain(|g| g.title != "Verdict" || !c.candidates.is_empty());
+    groups
+}
+
+/// Metric by metric, and over all.
+fn verdicts(c: &Comparison) -> Vec<TableLine> {
     let verdict = |label: String, of: &dyn Fn(&Candidate) -> Option<Verdict>| {
-        line(&label, &|r| {
-            let candidate = candidate(r)?;
+        line(c, &label, &|r| {
+            let candidate = c.candidates.iter().find(|x| x.policy == r.policy)?;
             // The examples of one pair say nothing of training.
             if candidate.pairs == 1 {
                 Some("needs 2 seeds".into())
@@ -79,42 +122,7 @@ pub fn lines(c: &Comparison) -> Vec<Group> {
         verdicts.push(verdict(label, &|x| x.assessment.as_ref()?.divergence.verdict));
     }
     verdicts.push(verdict("over all".into(), &|x| Some(x.verdict)));
-    if c.rows.iter().any(|r| r.finished < r.runs) {
-        quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
-    }
-    let mut groups = vec![
-        Group {
-            title: format!("Speed ({}, {})", c.setup.device, c.timed.words()),
-            lines: vec![
-                line("step", &|r| r.step_ms.map(units::milliseconds)),
-                line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
-                line(&format!("against {reference}"), &|r| {
-                    not_reference(r)?;
-                    r.speed_ratio.map(|x| format!("{x:.2}×"))
-                }),
-            ],
-        },
-        Group {
-            title: "Memory".into(),
-            lines: vec![
-                line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
-                line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
-                line("peak resident", &|r| r.peak_rss_bytes.map(units::bytes)),
-            ],
-        },
-        Group { title: format!("Quality ({seeds})"), lines: quality },
-        Group { title: "Verdict".into(), lines: verdicts },
-        Group {
-            title: "Loss scaling".into(),
-            lines: vec![
-                line("skipped steps", &|r| Some(units::count(r.skipped))),
-                line("final scale", &|r| r.loss_scale.map(units::scale)),
-            ],
-        },
-    ];
-    // Without anything to judge, as of one precision alone, there is no verdict.
-    groups.retain(|g| g.title != "Verdict" || !c.candidates.is_empty());
-    groups
+    verdicts
 }
 
 /// The table for a terminal, aligned; `bold` decorates headings.

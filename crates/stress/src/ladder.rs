@@ -1,6 +1,6 @@
 //! Trained weights stored in ever smaller formats, computed in fp32.
 
-use halfstep_evidence::assessment::Row;
+use halfstep_evidence::assessment::MetricRow;
 use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::robustness::{Ladder, Rung};
 use halfstep_evidence::{Assessment, Metric, Protocol, Verdict, assess};
@@ -123,7 +123,7 @@ pub(crate) fn measure(
         let mean = |f: &dyn Fn(&Assessment) -> f64| {
             assessments.iter().map(f).sum::<f64>() / assessments.len().max(1) as f64
         };
-        let accuracy = |a: &Assessment, of: fn(&Row) -> f64| {
+        let accuracy = |a: &Assessment, of: fn(&MetricRow) -> f64| {
             let row = a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
             row.map_or(f64::NAN, of)
         };

@@ -20,7 +20,7 @@ use crate::step::AVERAGE;
 /// A rule of a map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
+pub struct ImportRule {
     /// Name of tensors in the file; `{word}` stands for anything without a dot.
     pub from: String,
     /// Name in the model, with what the words stood for in their place. Several names take equal
@@ -51,12 +51,12 @@ pub struct NameMap {
     /// What names in the file may begin with.
     #[serde(default)]
     pub optional_prefix: String,
-    /// Names, as in [`Rule::from`], of tensors that are not needed.
+    /// Names, as in [`ImportRule::from`], of tensors that are not needed.
     #[serde(default)]
     pub ignore: Vec<String>,
     /// The first rule that fits a name holds.
     #[serde(default, rename = "tensor")]
-    pub rules: Vec<Rule>,
+    pub rules: Vec<ImportRule>,
 }
 
 impl NameMap {
@@ -65,7 +65,7 @@ impl NameMap {
         let words = (1..=8).map(|n| {
             let name: Vec<String> = (0..n).map(|i| format!("{{{i}}}")).collect();
             let name = name.join(".");
-            Rule { from: name.clone(), to: Targets::One(name), transpose: false, first_rows: false }
+            ImportRule { from: name.clone(), to: Targets::One(name), transpose: false, first_rows: false }
         });
         NameMap { rules: words.collect(), ..NameMap::default() }
     }
@@ -232,7 +232,7 @@ pub fn read(slots: &[Slot], file: &[u8], map: &NameMap) -> Result<(Values, Impor
 /// A tensor as the model has it, and what was done for that.
 fn taken(
     tensor: &TensorView<'_>,
-    rule: &Rule,
+    rule: &ImportRule,
     (part, parts): (usize, usize),
     expected: &Shape,
 ) -> Result<(Vec<f32>, Vec<String>), String> {

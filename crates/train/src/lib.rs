@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod callbacks;
 pub mod checkpoint;
 pub mod doctor;
 pub mod files;

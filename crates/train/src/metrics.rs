@@ -3,14 +3,49 @@
 use halfstep_graph::StateBytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::session::Cause;
-
 fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
 }
 
 fn wide_number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// Where the first number that is not finite was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// In the batch itself.
+    Data,
+    /// In the weights, before the step.
+    Weights,
+    /// Between inputs and loss.
+    Forward,
+    /// Between loss and gradients.
+    Backward,
+    /// In running statistics, which batch norm keeps.
+    Statistics,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Cause::Data => "the batch holds NaN or infinity: clean the data",
+            Cause::Weights => "the weights hold NaN or infinity: start from others",
+            Cause::Forward => {
+                "inputs and weights are finite, but the loss is not: lower the learning rate, or \
+                keep the layers that overflow in f32"
+            }
+            Cause::Backward => {
+                "the loss is finite, but a gradient is not: use dynamic loss scaling with a lower \
+                floor, or keep the layers that overflow in f32"
+            }
+            Cause::Statistics => {
+                "loss and gradients are finite, but the mean or variance of an activation is not: \
+                normalise the inputs"
+            }
+        })
+    }
 }
 
 /// One step, as a line of `metrics.jsonl` has it.
@@ -52,7 +87,7 @@ pub struct EvaluationMetrics {
 
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line<'a> {
+pub struct LogLine<'a> {
     /// When it was written, in seconds since 1970: for showing. 0 in logs of versions that did not
     /// say.
     #[serde(default)]

@@ -12,7 +12,7 @@ use halfstep_graph::{ByteSize, Footprint, InputChecks, OutputId, Plan, Recomputa
 use halfstep_nn::{InputSpec, Model};
 use serde::{Deserialize, Serialize};
 
-pub use error::{Cause, TrainError};
+pub use error::TrainError;
 use evaluate::Compiled;
 pub use evaluate::Evaluation;
 pub use step::StepReport;
@@ -20,6 +20,7 @@ pub(crate) use step::key;
 
 use crate::init::initial_tensor;
 use crate::memory::{StepStages, step_stages};
+use crate::metrics::Cause;
 use crate::optimiser::Optimiser;
 use crate::recipe::check_state;
 use crate::scaler::LossScale;

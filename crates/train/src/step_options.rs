@@ -17,7 +17,7 @@ pub struct StepOptions {
     /// Juditsky 1992 with a window). None keeps no average.
     pub average: Option<f64>,
     /// Parameters that are treated in another way. The first group that a name matches holds.
-    pub groups: Vec<Group>,
+    pub groups: Vec<ParameterGroup>,
     /// The format in which gradients travel between ranks, where there are several.
     #[serde(default)]
     pub reduce: Reduce,
@@ -44,7 +44,7 @@ impl Default for StepOptions {
 /// Parameters, by name, and how they are treated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct ParameterGroup {
     /// A name, or a scope that names lie in, in which `*` stands for any characters, such as
     /// `blocks.*.attn`.
     pub pattern: String,
@@ -64,7 +64,7 @@ fn one() -> f64 {
     1.0
 }
 
-impl Group {
+impl ParameterGroup {
     /// Whether the parameter of this name is in the group.
     pub fn matches(&self, name: &str) -> bool {
         // The patterns of overrides; the rule says nothing here.
@@ -74,7 +74,7 @@ impl Group {
 
 impl StepOptions {
     /// The group of a parameter.
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    pub fn group(&self, name: &str) -> Option<&ParameterGroup> {
         self.groups.iter().find(|group| group.matches(name))
     }
 
@@ -125,8 +125,12 @@ mod tests {
 
     #[test]
     fn the_first_group_that_matches_holds() {
-        let group =
-            |pattern: &str, frozen| Group { pattern: pattern.into(), lr: 1.0, weight_decay: None, frozen };
+        let group = |pattern: &str, frozen| ParameterGroup {
+            pattern: pattern.into(),
+            lr: 1.0,
+            weight_decay: None,
+            frozen,
+        };
         let options = StepOptions {
             groups: vec![group("blocks.0", true), group("blocks.*", false)],
             ..Default::default()
@@ -146,7 +150,7 @@ mod tests {
         assert_eq!(field(StepOptions { accumulate: 0, ..default() }), "accumulate");
         assert_eq!(field(StepOptions { accumulate: 3, ..default() }), "accumulate");
         assert_eq!(field(StepOptions { average: Some(1.0), ..default() }), "ema");
-        let group = Group { pattern: "a".into(), lr: 0.0, weight_decay: None, frozen: false };
+        let group = ParameterGroup { pattern: "a".into(), lr: 0.0, weight_decay: None, frozen: false };
         assert_eq!(field(StepOptions { groups: vec![group], ..default() }), "groups");
     }
 }

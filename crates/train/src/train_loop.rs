@@ -3,116 +3,28 @@
 use std::path::Path;
 use std::time::Instant;
 
-use halfstep_data::{Batch, DataError, Draw, InOrder, Part};
-use halfstep_graph::communicator::{Communicator, CommunicatorError};
+use halfstep_data::{Batch, Draw, InOrder, Part};
+use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Policy, PolicyError};
 
+pub use crate::callbacks::{Callbacks, Proceed, RunError, Unwatched};
 use crate::checkpoint::precision::ScaleChange;
 use crate::checkpoint::{
-    CheckpointError, CheckpointEvent, Checkpoints, DataPosition, Latest, RandomState, RunState,
-    SchedulePosition, host_slice, load,
+    CheckpointError, Checkpoints, DataPosition, Latest, RandomState, RunState, SchedulePosition, host_slice,
+    load,
 };
-use crate::doctor::{Diagnosis, Replayed, Sample, Sampler, diagnose, scale_of};
+use crate::doctor::{Replayed, Sampler, diagnose, scale_of};
 use crate::loader::Loader;
 use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
 use crate::ranks::{BatchSums, Beginning, gather_in_turns, several, together};
 use crate::recipe::{Experiment, Length};
-use crate::run_dir::RunDirError;
-use crate::run_log::{LogPosition, events};
+use crate::run_log::events;
 use crate::scaler::LossScale;
 use crate::session::{Session, SessionSpec, StepReport, TrainError};
 
 /// How often a run is evaluated when its recipe does not say.
 const EVALUATIONS: u64 = 12;
-
-/// Why a run could not be carried out. A run that diverged is no such error: its record says so.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The step or the engine failed.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// The data could not be drawn.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// A precision that does not exist.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// The run directory could not be written.
-    #[error(transparent)]
-    RunDir(#[from] RunDirError),
-    /// A checkpoint could not be used.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// Ranks could not exchange something.
-    #[error(transparent)]
-    Communicator(#[from] CommunicatorError),
-    /// The thread that draws batches has ended before the run, which only a bug can cause.
-    #[error("the thread that draws batches has ended before the run")]
-    LoaderEnded,
-    /// An evaluation was broken off.
-    #[error("the evaluation was broken off")]
-    Unfinished,
-}
-
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proceed {
-    /// Go on.
-    Continue,
-    /// End after this step, with what was learnt so far.
-    Stop,
-}
-
-/// Who looks on while a model trains.
-pub trait Callbacks {
-    /// After every step.
-    ///
-    /// # Errors
-    /// What was measured cannot be kept; the run ends.
-    fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError>;
-    /// After every evaluation on the test data; the session is as the evaluation found it.
-    ///
-    /// # Errors
-    /// What was measured cannot be kept; the run ends.
-    fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError>;
-    /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
-    fn proceed(&self) -> Proceed {
-        Proceed::Continue
-    }
-    /// When the ranges of a step's values were counted.
-    ///
-    /// # Errors
-    /// They cannot be kept; the run ends.
-    fn sampled(&mut self, _: &Sample) -> Result<(), RunError> {
-        Ok(())
-    }
-    /// When a failed step was repeated to find the cause.
-    ///
-    /// # Errors
-    /// It cannot be kept; the run ends.
-    fn diagnosed(&mut self, _: &Diagnosis) -> Result<(), RunError> {
-        Ok(())
-    }
-    /// When a checkpoint has been written, or could not be.
-    fn checkpoint(&mut self, _: &CheckpointEvent) {}
-    /// How far the log of the run has come, of a watcher that keeps one.
-    fn log_position(&self) -> LogPosition {
-        LogPosition::default()
-    }
-}
-
-/// Looks on and keeps nothing.
-pub struct Unwatched;
-
-impl Callbacks for Unwatched {
-    fn step(&mut self, _: &StepMetrics) -> Result<Proceed, RunError> {
-        Ok(Proceed::Continue)
-    }
-    fn evaluation(&mut self, _: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
-        Ok(())
-    }
-}
 
 /// A run of an experiment in one precision with one seed.
 pub struct Run<'a> {

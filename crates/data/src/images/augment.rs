@@ -1,6 +1,6 @@
 //! Random changes of train images: mirroring and shifting, which both only move pixels.
 
-use crate::draws::{Purpose, Stream};
+use crate::draws::{DrawPurpose, Stream};
 use crate::spec::Augment;
 
 /// Which pixel of the stored image is seen where.
@@ -21,7 +21,7 @@ impl View {
         if augment == Augment::default() {
             return View::AS_IT_IS;
         }
-        let mut stream = Stream::new(seed, Purpose::Augment, epoch, index);
+        let mut stream = Stream::new(seed, DrawPurpose::Augment, epoch, index);
         // All draws are always made, so that switching one augmentation off leaves the others as
         // they were.
         let flip = stream.below(2) == 1;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Found, Inspection, Layout};
+use super::{FolderLayout, Found, Inspection};
 use crate::error::DataError;
 use crate::files;
 use crate::images::decode::{self, Header};
@@ -18,8 +18,8 @@ const SIDE: usize = 32;
 pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     let layout = layout(root)?;
     let (train_root, test_root) = match &layout {
-        Layout::OneFolder => (root.to_owned(), None),
-        Layout::TrainAndTest { train, test } => (root.join(train), Some(root.join(test))),
+        FolderLayout::OneFolder => (root.to_owned(), None),
+        FolderLayout::TrainAndTest { train, test } => (root.join(train), Some(root.join(test))),
     };
     let listing = folder::list(&train_root)?;
     if listing.classes.is_empty() {
@@ -85,7 +85,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     Ok(Inspection { path: root.to_owned(), found, spec, notes })
 }
 
-fn layout(root: &Path) -> Result<Layout, DataError> {
+fn layout(root: &Path) -> Result<FolderLayout, DataError> {
     let folders: Vec<String> = files::entries(root)?
         .into_iter()
         .filter(|path| path.is_dir())
@@ -94,8 +94,8 @@ fn layout(root: &Path) -> Result<Layout, DataError> {
     let named = |name: &str| folders.iter().find(|folder| folder.to_lowercase() == name).cloned();
     let test = TEST_NAMES.iter().find_map(|name| named(name));
     Ok(match (named("train").or_else(|| named("training")), test) {
-        (Some(train), Some(test)) => Layout::TrainAndTest { train, test },
-        _ => Layout::OneFolder,
+        (Some(train), Some(test)) => FolderLayout::TrainAndTest { train, test },
+        _ => FolderLayout::OneFolder,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::read::{Cells, Row, is_missing};
+use super::read::{Cells, TableRow, is_missing};
 use crate::error::DataError;
 use crate::spec::MissingNumbers;
 
@@ -83,13 +83,13 @@ impl Looks {
 
 /// Where a cell is, for error messages.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Cell<'a> {
     pub(crate) cells: &'a Cells,
-    pub(crate) row: &'a Row,
+    pub(crate) row: &'a TableRow,
     pub(crate) column: &'a str,
 }
 
-impl Place<'_> {
+impl Cell<'_> {
     pub(crate) fn missing(self, hint: &'static str) -> DataError {
         let (path, column) = (self.cells.path.clone(), self.column.to_owned());
         DataError::MissingValue { path, line: self.row.line, column, hint }
@@ -133,7 +133,7 @@ impl ColumnEncoder {
         let (mean, std) = mean_and_std(&values);
         if !(mean.is_finite() && std.is_finite()) {
             // Finite numbers whose squares are not: say which is the greatest.
-            let size = |place: &Place<'_>| place.row.cells[at].parse::<f64>().unwrap_or(0.0).abs();
+            let size = |place: &Cell<'_>| place.row.cells[at].parse::<f64>().unwrap_or(0.0).abs();
             if let Some(place) = places(cells, at, rows).max_by(|a, b| size(a).total_cmp(&size(b))) {
                 return Err(place.not_finite(&place.row.cells[at]));
             }
@@ -213,7 +213,7 @@ impl ColumnEncoder {
     }
 
     /// Appends the features of a cell.
-    pub(crate) fn encode(&self, cell: &str, place: Place<'_>, out: &mut Vec<f32>) -> Result<(), DataError> {
+    pub(crate) fn encode(&self, cell: &str, place: Cell<'_>, out: &mut Vec<f32>) -> Result<(), DataError> {
         match &self.encoding {
             Encoding::Numeric { missing: MissingNumbers::Mean, .. } if is_missing(cell) => out.push(0.0),
             Encoding::Numeric { .. } if is_missing(cell) => return Err(place.missing(MISSING_NUMBER)),
@@ -256,8 +256,8 @@ impl ColumnEncoder {
     }
 }
 
-fn places<'a>(cells: &'a Cells, at: usize, rows: &'a [u32]) -> impl Iterator<Item = Place<'a>> {
-    rows.iter().map(move |&row| Place { cells, row: &cells.rows[row as usize], column: &cells.header[at] })
+fn places<'a>(cells: &'a Cells, at: usize, rows: &'a [u32]) -> impl Iterator<Item = Cell<'a>> {
+    rows.iter().map(move |&row| Cell { cells, row: &cells.rows[row as usize], column: &cells.header[at] })
 }
 
 /// Mean and population standard deviation in two passes; (0, 1) of nothing, and 1 for values that

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TableSamples;
-use super::column::{ColumnEncoder, Looks, Place};
+use super::column::{Cell, ColumnEncoder, Looks};
 use super::groups::Grouping;
-use super::read::{self, Cells, Row, is_missing};
+use super::read::{self, Cells, TableRow, is_missing};
 use crate::error::DataError;
 use crate::spec::{CsvFormat, CsvSpec};
 
@@ -34,7 +34,7 @@ pub(crate) fn classes(cells: &Cells, target: usize) -> Result<Vec<String>, DataE
     for row in &cells.rows {
         let cell = row.cells[target].as_str();
         if is_missing(cell) {
-            let place = Place { cells, row, column: &cells.header[target] };
+            let place = Cell { cells, row, column: &cells.header[target] };
             return Err(place.missing("every row needs its target; remove the row"));
         }
         seen.insert(cell);
@@ -67,10 +67,10 @@ pub(crate) fn classes(cells: &Cells, target: usize) -> Result<Vec<String>, DataE
 
 /// The class index of every row.
 pub(crate) fn labels(cells: &Cells, target: usize, classes: &[String]) -> Result<Vec<u32>, DataError> {
-    let label = |row: &Row| {
+    let label = |row: &TableRow| {
         let cell = &row.cells[target];
         if is_missing(cell) {
-            let place = Place { cells, row, column: &cells.header[target] };
+            let place = Cell { cells, row, column: &cells.header[target] };
             return Err(place.missing("every row needs its target; remove the row"));
         }
         let index = classes.iter().position(|class| class == cell);
@@ -164,7 +164,7 @@ impl TableEncoder {
         if header.len() != record.len() {
             return Err(DataError::RaggedRow { path, line: 1, expected: header.len(), found: record.len() });
         }
-        let rows = vec![Row { line: 1, cells: strings(record) }];
+        let rows = vec![TableRow { line: 1, cells: strings(record) }];
         self.encode(&Cells { path, header: strings(header), rows }, &[0])
     }
 
@@ -178,7 +178,7 @@ impl TableEncoder {
         for &row in rows {
             let row = &cells.rows[row as usize];
             for (column, &at) in self.columns.iter().zip(&at) {
-                let place = Place { cells, row, column: &column.name };
+                let place = Cell { cells, row, column: &column.name };
                 column.encode(&row.cells[at], place, &mut features)?;
             }
         }

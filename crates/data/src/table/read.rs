@@ -11,12 +11,12 @@ use crate::spec::CsvFormat;
 pub(crate) struct Cells {
     pub(crate) path: PathBuf,
     pub(crate) header: Vec<String>,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<TableRow>,
 }
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct TableRow {
     /// Where it starts in the file, counted from 1.
     pub(crate) line: u64,
     pub(crate) cells: Vec<String>,
@@ -52,7 +52,7 @@ pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells,
         });
         // A line of white space only is one empty cell to the parser.
         if record.iter().any(|cell| !cell.is_empty()) || record.len() > 1 {
-            rows.push(Row { line, cells: record.iter().map(str::to_owned).collect() });
+            rows.push(TableRow { line, cells: record.iter().map(str::to_owned).collect() });
         }
     }
     let empty = || DataError::Empty { what: path.display().to_string(), unit: "data row" };
@@ -98,8 +98,8 @@ mod tests {
     fn quotes_blank_lines_and_white_space() {
         let cells = text("a, b\n\n 1,\"x, y\"\r\n2 ,z\n", CsvFormat::default()).unwrap();
         assert_eq!(cells.header, ["a", "b"]);
-        assert_eq!(cells.rows[0], Row { line: 3, cells: vec!["1".into(), "x, y".into()] });
-        assert_eq!(cells.rows[1], Row { line: 4, cells: vec!["2".into(), "z".into()] });
+        assert_eq!(cells.rows[0], TableRow { line: 3, cells: vec!["1".into(), "x, y".into()] });
+        assert_eq!(cells.rows[1], TableRow { line: 4, cells: vec!["2".into(), "z".into()] });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use halfstep_data::{ColumnKind, DataError, DataSpec, Found, Layout, inspect, load};
+use halfstep_data::{ColumnKind, DataError, DataSpec, FolderLayout, Found, inspect, load};
 use tempfile::TempDir;
 
 /// Writes a JPEG or PNG image, by the name, with 1 or 3 channels.
@@ -33,7 +33,7 @@ fn a_folder_of_images_by_class() {
     let Found::Images { layout, classes, test_images, smallest, greatest, gray } = &seen.found else {
         panic!("{seen:?}")
     };
-    assert_eq!((layout, test_images, gray), (&Layout::OneFolder, &None, &5));
+    assert_eq!((layout, test_images, gray), (&FolderLayout::OneFolder, &None, &5));
     assert_eq!(classes, &[("cats".to_owned(), 5), ("dogs".to_owned(), 5)]);
     assert_eq!((*smallest, *greatest), ((20, 30), (44, 60)));
     assert!(seen.holds_out() && seen.classes() == Some(2));
@@ -56,7 +56,7 @@ fn a_folder_with_train_and_test() {
     }
     let seen = inspect(folder.path()).unwrap();
     let Found::Images { layout, test_images, .. } = &seen.found else { panic!("{seen:?}") };
-    assert_eq!(layout, &Layout::TrainAndTest { train: "Train".into(), test: "val".into() });
+    assert_eq!(layout, &FolderLayout::TrainAndTest { train: "Train".into(), test: "val".into() });
     assert_eq!((test_images, seen.holds_out()), (&Some(2), false));
     let data = load(&seen.spec, Path::new("/")).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (8, 2));

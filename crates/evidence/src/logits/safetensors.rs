@@ -37,6 +37,45 @@ pub fn to_safetensors(
     safetensors::serialize(tensors, Some(metadata))
 }
 
+/// The integers of the array `name`, whose offsets count from `start`.
+fn integers(
+    file: &mut File,
+    path: &Path,
+    start: u64,
+    name: &str,
+    info: &TensorInfo,
+) -> Result<Vec<i64>, LogitsError> {
+    let io = |source| LogitsError::Open { path: path.into(), source };
+    let format = match info.dtype {
+        Dtype::BOOL | Dtype::U8 => Int::U8,
+        Dtype::I8 => Int::I8,
+        Dtype::I16 => Int::I16,
+        Dtype::U16 => Int::U16,
+        Dtype::I32 => Int::I32,
+        Dtype::U32 => Int::U32,
+        Dtype::I64 => Int::I64,
+        Dtype::U64 => Int::U64,
+        other => {
+            let message = format!("`{name}` has type {other:?}; expected integers");
+            return Err(LogitsError::Format { path: path.into(), message });
+        }
+    };
+    let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+    file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(io)?;
+    file.read_exact(&mut bytes).map_err(io)?;
+    Ok(format.decode(&bytes))
+}
+
+/// The groups of an array of codes; `names` of the groups by number, if the metadata has them.
+fn group_column(array: &str, codes: &[i64], names: Option<&String>) -> GroupColumn {
+    let known: Vec<&str> = names.map(|t| t.split(',').collect()).unwrap_or_default();
+    let text = |&code: &i64| {
+        let name = usize::try_from(code).ok().and_then(|c| known.get(c));
+        name.map_or(code.to_string(), |n| n.trim().into())
+    };
+    GroupColumn::new(&array[GROUP_PREFIX.len()..], &codes.iter().map(text).collect::<Vec<_>>())
+}
+
 pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
@@ -77,38 +116,12 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     let &[rows, classes] = logits.shape.as_slice() else {
         return Err(bad(format!("`logits` has shape {:?}; expected [samples, classes]", logits.shape)));
     };
-    let mut ints = |name: &str, info: &TensorInfo| -> Result<Vec<i64>, LogitsError> {
-        let format = match info.dtype {
-            Dtype::BOOL | Dtype::U8 => Int::U8,
-            Dtype::I8 => Int::I8,
-            Dtype::I16 => Int::I16,
-            Dtype::U16 => Int::U16,
-            Dtype::I32 => Int::I32,
-            Dtype::U32 => Int::U32,
-            Dtype::I64 => Int::I64,
-            Dtype::U64 => Int::U64,
-            other => return Err(bad(format!("`{name}` has type {other:?}; expected integers"))),
-        };
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(io)?;
-        file.read_exact(&mut bytes).map_err(io)?;
-        Ok(format.decode(&bytes))
-    };
-    let labels = ints("labels", info("labels")?)?;
+    let labels = integers(&mut file, path, start, "labels", info("labels")?)?;
     let texts = metadata.metadata().clone().unwrap_or_default();
     let mut groups = Vec::new();
     for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
-        let codes = ints(name, info(name)?)?;
-        // Names of the groups by number, if the metadata has them.
-        let known: Vec<&str> = texts.get(name).map(|t| t.split(',').collect()).unwrap_or_default();
-        let text = |&code: &i64| {
-            usize::try_from(code)
-                .ok()
-                .and_then(|c| known.get(c))
-                .map_or(code.to_string(), |n| n.trim().into())
-        };
-        groups
-            .push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &codes.iter().map(text).collect::<Vec<_>>()));
+        let codes = integers(&mut file, path, start, name, info(name)?)?;
+        groups.push(group_column(name, &codes, texts.get(name)));
     }
     let seed = match texts.get("seed") {
         Some(text) => Some(

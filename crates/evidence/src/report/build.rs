@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::curves::{losses, reliability};
 use super::{Answer, Block, Report, Section, Table};
-use crate::assessment::{Assessment, Row as MetricRow};
+use crate::assessment::{Assessment, MetricRow};
 use crate::assessment_table;
 use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
@@ -166,7 +166,7 @@ fn side_by_side(c: &Comparison) -> Section {
     rows.push(vec!["Cost of a run that finished".into()]);
     let currency = &c.setup.rates.currency;
     let cost = |label: String, of: &dyn Fn(&Amounts) -> Option<String>| {
-        let cell = |r: &crate::comparison::Row| {
+        let cell = |r: &crate::comparison::PolicyRow| {
             r.cost.per_accepted.as_ref().and_then(of).unwrap_or_else(|| "–".into())
         };
         std::iter::once(label).chain(c.rows.iter().map(cell)).collect::<Vec<String>>()

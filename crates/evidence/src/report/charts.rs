@@ -32,7 +32,7 @@ const TABLE_ROWS: usize = 12;
 
 /// A line over x, with a band around it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Series {
+pub struct ChartSeries {
     /// Its name, which stands at its end.
     pub name: String,
     /// Its colour, by its place in the list of colours.
@@ -61,7 +61,7 @@ pub struct Chart {
     /// A straight line for reference, from (x, y) to (x, y).
     pub guide: Option<((f64, f64), (f64, f64))>,
     /// The lines.
-    pub series: Vec<Series>,
+    pub series: Vec<ChartSeries>,
 }
 
 impl Chart {
@@ -71,7 +71,7 @@ impl Chart {
         let xs: Vec<f64> = longest.map(|s| s.points.iter().map(|p| p.0).collect()).unwrap_or_default();
         let n = xs.len().min(TABLE_ROWS);
         let at = |i: usize| if n < 2 { 0 } else { i * (xs.len() - 1) / (n - 1) };
-        let cell = |s: &Series, x: f64| {
+        let cell = |s: &ChartSeries, x: f64| {
             let found = s.points.iter().position(|p| p.0 == x);
             found.map_or("–".into(), |i| match s.band.get(i) {
                 Some((low, high)) if low < high => {
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     fn chart() -> Chart {
-        let series = |name: &str, colour| Series {
+        let series = |name: &str, colour| ChartSeries {
             name: name.into(),
             colour,
             points: (0..100).map(|i| (f64::from(i), 2.0 - 0.01 * f64::from(i))).collect(),

@@ -1,7 +1,7 @@
 //! The report's curves: losses over steps, and confidence against accuracy.
 
 use super::build::{assessed, section, strings};
-use super::charts::{Chart, Series};
+use super::charts::{Chart, ChartSeries};
 use super::{Block, Section, Table};
 use crate::assessment::Assessment;
 use crate::comparison::Comparison;
@@ -23,12 +23,12 @@ fn smooth(losses: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// The mean over seeds with the band from the least to the greatest, where all have points.
-fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<Series> {
+fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<ChartSeries> {
     let length = curves.iter().map(Vec::len).min().filter(|&n| n > 0)?;
     let at = |i: usize| curves.iter().map(move |c| c[i].1);
     let mean = |i: usize| at(i).sum::<f64>() / curves.len() as f64;
     let edges = |i: usize| (at(i).fold(f64::INFINITY, f64::min), at(i).fold(f64::NEG_INFINITY, f64::max));
-    Some(Series {
+    Some(ChartSeries {
         name: name.into(),
         colour,
         points: (0..length).map(|i| (curves[0][i].0, mean(i))).collect(),
@@ -38,8 +38,8 @@ fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<S
 
 /// The loss curves of all precisions, and their differences from the reference's.
 pub(super) fn losses(c: &Comparison) -> Option<Section> {
-    let series = |curve: &dyn Fn(&RunResult) -> Vec<(f64, f64)>| -> Vec<Series> {
-        let of = |(i, row): (usize, &crate::comparison::Row)| {
+    let series = |curve: &dyn Fn(&RunResult) -> Vec<(f64, f64)>| -> Vec<ChartSeries> {
+        let of = |(i, row): (usize, &crate::comparison::PolicyRow)| {
             let runs = c.runs.iter().filter(|r| r.record.policy == row.policy);
             let curves: Vec<_> = runs.map(curve).filter(|points| !points.is_empty()).collect();
             over_seeds(&row.policy, i, &curves)
@@ -47,7 +47,7 @@ pub(super) fn losses(c: &Comparison) -> Option<Section> {
         c.rows.iter().enumerate().filter_map(of).collect()
     };
     let wide = |losses: &[f32]| losses.iter().map(|&l| f64::from(l)).collect::<Vec<_>>();
-    let chart = |title: String, description: String, y: &str, series: Vec<Series>| {
+    let chart = |title: String, description: String, y: &str, series: Vec<ChartSeries>| {
         let ends = series.iter().filter_map(|s| Some(format!("{} {:.4}", s.name, s.points.last()?.1)));
         let ends: Vec<String> = ends.collect();
         (!series.is_empty()).then(|| {
@@ -101,7 +101,12 @@ pub(super) fn reliability(c: &Comparison) -> Option<Section> {
             };
             (n > 0).then(|| (mean(&|b| b.confidence), mean(&|b| b.accuracy)))
         };
-        Series { name: name.into(), colour, points: (0..bins).filter_map(point).collect(), band: Vec::new() }
+        ChartSeries {
+            name: name.into(),
+            colour,
+            points: (0..bins).filter_map(point).collect(),
+            band: Vec::new(),
+        }
     };
     let (_, first) = assessed(c).next()?;
     let mut series = vec![line(&c.setup.reference, 0, first.seeds.iter().map(|s| &s.reference).collect())];

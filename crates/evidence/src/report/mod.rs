@@ -16,7 +16,7 @@ use minijinja::{Environment, Error, HtmlEscape, context};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Picture, Pictures};
-pub use charts::{COLOURS, Chart, DrawError, Series};
+pub use charts::{COLOURS, Chart, ChartSeries, DrawError};
 pub use robustness::robustness;
 
 use crate::stats::Verdict;

@@ -1,7 +1,7 @@
 //! What was measured of robustness as sections of the report: charts of corruption and of the
 //! ladder, and every table.
 
-use super::{Block, Chart, Section, Series, Table};
+use super::{Block, Chart, ChartSeries, Section, Table};
 use crate::measures::corruption::SEVERITIES;
 use crate::robustness::{Corruptions, Ladder, Robustness};
 use crate::robustness_table;
@@ -38,7 +38,7 @@ pub fn robustness(r: &Robustness) -> Vec<Section> {
 
 /// A line per precision over x, with the band of its seeds; `of` gives (precision, value) of each
 /// model at an x.
-fn lines(names: &[String], xs: &[f64], of: impl Fn(usize, &str) -> Vec<f64>) -> Vec<Series> {
+fn lines(names: &[String], xs: &[f64], of: impl Fn(usize, &str) -> Vec<f64>) -> Vec<ChartSeries> {
     let series = |(colour, name): (usize, &String)| {
         let values: Vec<Vec<f64>> = (0..xs.len()).map(|i| of(i, name)).collect();
         let mean = |v: &Vec<f64>| mean_sd(v).map_or(f64::NAN, |m| m.0);
@@ -49,7 +49,7 @@ fn lines(names: &[String], xs: &[f64], of: impl Fn(usize, &str) -> Vec<f64>) -> 
             )
         };
         let several = values.iter().all(|v| v.len() > 1);
-        Series {
+        ChartSeries {
             name: name.clone(),
             colour,
             points: xs.iter().zip(&values).map(|(&x, v)| (x, mean(v))).collect(),
@@ -99,6 +99,6 @@ fn ladder(l: &Ladder) -> Chart {
         y_range: None,
         marks: true,
         guide: ends.map(|((low, high), reference)| ((low, reference), (high, reference))),
-        series: vec![Series { name: "stored".into(), colour: 0, points, band: Vec::new() }],
+        series: vec![ChartSeries { name: "stored".into(), colour: 0, points, band: Vec::new() }],
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use halfstep::evidence::units;
 use halfstep::train::doctor::{Diagnosis, Sample};
-use halfstep::train::metrics::{EvaluationMetrics, Event, Line, RunningLoss, StepMetrics};
+use halfstep::train::metrics::{EvaluationMetrics, Event, LogLine, RunningLoss, StepMetrics};
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Callbacks, Proceed, RunError};
@@ -79,7 +79,7 @@ fn shown(running: &RunningLoss, step: &StepMetrics) -> String {
 impl Callbacks for LogCallbacks<'_, '_> {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
-        self.lines.push(&Line { time, policy, seed, event: Event::Step(metrics.clone()) })?;
+        self.lines.push(&LogLine { time, policy, seed, event: Event::Step(metrics.clone()) })?;
         self.running.push_step(metrics);
         self.bar.inc(1);
         if !self.bar.is_hidden() {
@@ -90,7 +90,7 @@ impl Callbacks for LogCallbacks<'_, '_> {
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
         let (time, policy, seed) = (halfstep_track::now(), self.policy, self.seed);
-        self.lines.push(&Line { time, policy, seed, event: Event::Evaluation(metrics.clone()) })?;
+        self.lines.push(&LogLine { time, policy, seed, event: Event::Evaluation(metrics.clone()) })?;
         Ok(())
     }
 

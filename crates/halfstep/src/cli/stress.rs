@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::data::{DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom};
 use halfstep::evidence::robustness::Robustness;
-use halfstep::evidence::robustness_table::{Section, sections};
+use halfstep::evidence::robustness_table::{TableSection, sections};
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::stress::{StressError, Subject, Trained, backdoor, stress};
@@ -146,7 +146,7 @@ fn failure(e: StressError) -> Failure {
 /// The tables and sentences.
 pub fn show(r: &Robustness) {
     output::line(&format!("{} on {}", output::bold(&r.model), r.data));
-    for Section { title, note, header, rows } in sections(r) {
+    for TableSection { title, note, header, rows } in sections(r) {
         output::raw(&format!("\n{}\n", output::bold(&title)));
         output::raw(&output::bullets(&[note]));
         let mut all = vec![header];

@@ -10,16 +10,29 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::RecipeError;
-use super::read::{Source, meant, names_a_folder, read};
-use super::{Arm, OF_AN_ARM};
+use super::read::{check_names, meant, names_a_folder, read};
+use super::source::RecipeText;
+use super::{Arm, OF_AN_ARM, Recipe};
+
+/// Reads a recipe with the arms of its ablation. Paths in it stay as they are written.
+pub(super) fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
+    let mut source = RecipeText::new(name, text);
+    let parsed = DeTable::parse(text).map_err(|e| {
+        let span = e.span().unwrap_or(0..0);
+        source.own(RecipeError::new(format!("not valid TOML: {}", e.message())).at(span, "here"))
+    })?;
+    source.record("", parsed.get_ref());
+    let whole = |mut root| {
+        check_names(&root)?;
+        let ablation = ablation(&mut root, &source, base)?;
+        Ok(Recipe { ablation, ..read(root, &source, base)? })
+    };
+    whole(parsed.into_inner()).map_err(|e: RecipeError| if e.span().is_some() { source.own(e) } else { e })
+}
 
 /// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own
 /// sections in it.
-pub(super) fn ablation(
-    root: &mut DeTable<'_>,
-    source: &Source,
-    base: &Path,
-) -> Result<Vec<Arm>, RecipeError> {
+fn ablation(root: &mut DeTable<'_>, source: &RecipeText, base: &Path) -> Result<Vec<Arm>, RecipeError> {
     let Some((_, value)) = root.remove_entry(&Spanned::new(0..0, Cow::Borrowed("ablation"))) else {
         return Ok(Vec::new());
     };
@@ -80,7 +93,7 @@ pub(super) fn ablation(
 /// recipe's. Which policies are compared, and what is excepted from them, is the same in all arms.
 fn precision_of_arm<'i>(
     whole: &mut DeTable<'i>,
-    places: &mut Source,
+    places: &mut RecipeText,
     key: &Spanned<Cow<'i, str>>,
     value: &Spanned<DeValue<'i>>,
 ) -> Result<(), RecipeError> {

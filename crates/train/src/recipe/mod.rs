@@ -28,6 +28,7 @@ mod plan_file;
 mod policy;
 mod read;
 mod settings;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ pub struct Recipe {
     #[serde(skip)]
     base: PathBuf,
     #[serde(skip)]
-    source: read::Source,
+    source: source::RecipeText,
 }
 
 /// One arm of an ablation: the recipe with sections of its own.
@@ -153,7 +154,7 @@ impl Recipe {
     /// # Errors
     /// Text that is not TOML, an unknown key, a wrong type, a value out of range.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
-        read::parse(name, text, base)
+        arms::parse(name, text, base)
     }
 
     /// The same recipe in the precision of a plan file.

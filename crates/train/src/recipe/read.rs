@@ -12,7 +12,6 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::arms::ablation;
 use super::error::RecipeError;
 use super::evidence::EvidenceSettings;
 use super::policy::PolicySettings;
@@ -20,88 +19,13 @@ use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
     PrecisionTable, TrackSettings, TrainSettings, TrainTable,
 };
+use super::source::RecipeText;
 use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
 use crate::setting::SettingError;
 use crate::step_options::StepOptions;
-
-/// Where a key and its value stand in the text.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
-    pub key: Range<usize>,
-    pub value: Range<usize>,
-}
-
-/// The text a recipe was read from, kept so that a later mistake can point at it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Source {
-    name: String,
-    text: String,
-    /// By path, such as `model.heads`; sections by their name.
-    places: BTreeMap<String, Place>,
-}
-
-impl Source {
-    /// Adds the text to an error.
-    pub fn own(&self, error: RecipeError) -> RecipeError {
-        error.in_text(&self.name, &self.text)
-    }
-
-    /// An error at the value of `section.key`, or at the section if the key is not written.
-    pub fn wrong(&self, section: &str, key: Option<&str>, message: &str, label: &str) -> RecipeError {
-        let error = RecipeError::new(message);
-        let path = key.map(|k| format!("{section}.{k}"));
-        let value = path.and_then(|p| self.places.get(&p)).map(|p| p.value.clone());
-        let place = value.or_else(|| self.places.get(section).map(|p| p.key.clone()));
-        self.own(match place {
-            Some(span) => error.at(span, label),
-            None => error,
-        })
-    }
-
-    /// The key of `section` whose text contains `needle`.
-    pub fn key_holding(&self, section: &str, needle: &str) -> Option<&str> {
-        let prefix = format!("{section}.");
-        let holds = |place: &Place| self.text.get(place.value.clone()).is_some_and(|t| t.contains(needle));
-        let found = self.places.iter().find(|(path, place)| path.starts_with(&prefix) && holds(place));
-        found.map(|(path, _)| &path[prefix.len()..])
-    }
-
-    /// The name the text was read under.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The line of a key, its section, or the entry of its list that holds `entry`.
-    pub fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
-        let place = self.places.get(&format!("{section}.{key}"));
-        let inside = place.zip(entry).and_then(|(place, entry)| {
-            Some(place.value.start + self.text.get(place.value.clone())?.find(entry)?)
-        });
-        let start = inside.or_else(|| place.or_else(|| self.places.get(section)).map(|p| p.key.start))?;
-        Some(self.text.get(..start)?.matches('\n').count() + 1)
-    }
-
-    /// Forgets where a section stands and what is in it.
-    pub(super) fn forget(&mut self, section: &str) {
-        let prefix = format!("{section}.");
-        self.places.retain(|path, _| path != section && !path.starts_with(&prefix));
-    }
-
-    /// Notes where the keys of a table stand.
-    pub(super) fn record(&mut self, path: &str, table: &DeTable<'_>) {
-        for (key, value) in table.iter() {
-            let path =
-                if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
-            if let Some(inner) = value.get_ref().as_table() {
-                self.record(&path, inner);
-            }
-            self.places.insert(path, Place { key: key.span(), value: value.span() });
-        }
-    }
-}
 
 /// A section that is being read: its table, less what was taken out.
 struct Section<'i> {
@@ -160,19 +84,8 @@ impl<'i> Section<'i> {
     }
 }
 
-/// Reads a recipe. Paths in it stay as they are written.
-pub(crate) fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, RecipeError> {
-    let mut source = Source { name: name.to_string(), text: text.to_string(), places: BTreeMap::new() };
-    let parsed = DeTable::parse(text).map_err(|e| {
-        let span = e.span().unwrap_or(0..0);
-        source.own(RecipeError::new(format!("not valid TOML: {}", e.message())).at(span, "here"))
-    })?;
-    source.record("", parsed.get_ref());
-    read(parsed.into_inner(), &source, base).map_err(|e| if e.span().is_some() { source.own(e) } else { e })
-}
-
-/// Reads what the text was parsed to.
-pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Result<Recipe, RecipeError> {
+/// An error if a key or section at the top of a recipe is not known.
+pub(super) fn check_names(root: &DeTable<'_>) -> Result<(), RecipeError> {
     for (key, value) in root.iter() {
         let name: &str = key.get_ref();
         if matches!(name, "name" | "seed") {
@@ -192,7 +105,11 @@ pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Resul
             return Err(error.at(value.span(), format!("expected [{name}] on a line of its own")));
         }
     }
-    let ablation = ablation(&mut root, source, base)?;
+    Ok(())
+}
+
+/// Reads what the text was parsed to, but for the ablation.
+pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> Result<Recipe, RecipeError> {
     let mut section = |name: &str| -> Option<Section<'_>> {
         let (key, value) = root.remove_entry(&Spanned::new(0..0, Cow::Owned(name.to_string())))?;
         match value.into_inner() {
@@ -235,7 +152,7 @@ pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Resul
         seed: u64,
     }
     let top: Top = Section { name: String::new(), table: root, span: 0..0 }.deserialise()?;
-    let stem = || Path::new(&source.name).file_stem().map(|s| s.to_string_lossy().into_owned());
+    let stem = || Path::new(source.name()).file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = top.name.or_else(stem).unwrap_or_else(|| "recipe".into());
     if !names_a_folder(&name) {
         let message = format!("the name `{name}` cannot name a folder");
@@ -256,7 +173,7 @@ pub(super) fn read(mut root: DeTable<'_>, source: &Source, base: &Path) -> Resul
         compare,
         evidence,
         cost,
-        ablation,
+        ablation: Vec::new(),
         base: base.to_path_buf(),
         source: source.clone(),
     })
@@ -268,16 +185,16 @@ pub(super) fn names_a_folder(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }
 
-fn data(section: Section<'_>, source: &Source) -> Result<DataSpec, RecipeError> {
+fn data(section: Section<'_>, source: &RecipeText) -> Result<DataSpec, RecipeError> {
     let Section { name, table, .. } = section;
     DataSpec::read(table).map_err(|e| {
         if let Some(span) = e.wrong_type {
             return explain(&e.message, span);
         }
-        let at_key = e.key.as_ref().and_then(|key| source.places.get(&format!("{name}.{key}")));
+        let at_key = e.key.as_ref().and_then(|key| source.place(&format!("{name}.{key}")));
         let span = match at_key {
             Some(place) => Some(place.key.start..place.value.end),
-            None => source.places.get(&name).map(|place| place.key.clone()),
+            None => source.place(&name).map(|place| place.key.clone()),
         };
         RecipeError::new(e.to_string()).at(span.unwrap_or_default(), "here")
     })
@@ -292,7 +209,7 @@ fn model(mut section: Section<'_>) -> Result<ModelSpec, RecipeError> {
     }
 }
 
-fn optimiser(mut section: Section<'_>, source: &Source) -> Result<Optimiser, RecipeError> {
+fn optimiser(mut section: Section<'_>, source: &RecipeText) -> Result<Optimiser, RecipeError> {
     let optimiser = match section.kind(&Optimiser::KINDS)? {
         "adamw" => Optimiser::AdamW(section.deserialise()?),
         _ => Optimiser::Sgd(section.deserialise()?),
@@ -310,7 +227,7 @@ fn schedule(mut section: Section<'_>) -> Result<Schedule, RecipeError> {
     }
 }
 
-fn evidence(mut section: Section<'_>, source: &Source) -> Result<EvidenceSettings, RecipeError> {
+fn evidence(mut section: Section<'_>, source: &RecipeText) -> Result<EvidenceSettings, RecipeError> {
     let foreign = section.take_section("foreign", "[evidence.foreign] with a kind and a path")?;
     let foreign = foreign.map(|section| data(section, source)).transpose()?;
     let settings = EvidenceSettings { foreign, ..section.deserialise()? };
@@ -318,7 +235,7 @@ fn evidence(mut section: Section<'_>, source: &Source) -> Result<EvidenceSetting
     Ok(settings)
 }
 
-fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeError> {
+fn train(section: Section<'_>, source: &RecipeText) -> Result<TrainSettings, RecipeError> {
     let t: TrainTable = section.deserialise()?;
     let wrong = |key, message: &str, label: &str| Err(source.wrong("train", key, message, label));
     let length = match (t.epochs, t.steps) {
@@ -362,7 +279,7 @@ fn train(section: Section<'_>, source: &Source) -> Result<TrainSettings, RecipeE
     Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, memory_budget, options })
 }
 
-fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSettings, RecipeError> {
+fn precision(mut section: Section<'_>, source: &RecipeText) -> Result<PrecisionSettings, RecipeError> {
     let expected = "{ kind = \"off\" }, \"static\" or \"dynamic\"";
     let loss_scale = match section.take_section("loss_scale", expected)? {
         None => None,
@@ -408,7 +325,7 @@ fn precision(mut section: Section<'_>, source: &Source) -> Result<PrecisionSetti
     Ok(PrecisionSettings { policy, policies, loss_scale, overrides, of_policies })
 }
 
-fn check_policy(key: &str, name: &str, source: &Source) -> Result<(), RecipeError> {
+fn check_policy(key: &str, name: &str, source: &RecipeText) -> Result<(), RecipeError> {
     if Policy::NAMES.contains(&name) {
         return Ok(());
     }
@@ -418,7 +335,7 @@ fn check_policy(key: &str, name: &str, source: &Source) -> Result<(), RecipeErro
     Err(error.help(meant(nearest(name, Policy::NAMES))))
 }
 
-fn check_compare(compare: &CompareSettings, source: &Source) -> Result<(), RecipeError> {
+fn check_compare(compare: &CompareSettings, source: &RecipeText) -> Result<(), RecipeError> {
     let wrong = |key, message: &str, label: &str| Err(source.wrong("compare", Some(key), message, label));
     if !(1..=10_000).contains(&compare.seeds) {
         return wrong("seeds", &format!("`seeds` is {}", compare.seeds), "expected a count from 1 to 10000");
@@ -443,7 +360,7 @@ fn check_compare(compare: &CompareSettings, source: &Source) -> Result<(), Recip
 }
 
 /// A setting out of range, at its place.
-pub(crate) fn setting(section: &str, e: &SettingError, source: &Source) -> RecipeError {
+pub(crate) fn setting(section: &str, e: &SettingError, source: &RecipeText) -> RecipeError {
     let message = format!("`{}` of [{section}] is {}", e.field, e.found);
     source.wrong(section, Some(e.field), &message, &format!("expected {}", e.expected))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::PolicySettings;
 use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
-use crate::step_options::{Group, Reduce, StepOptions};
+use crate::step_options::{ParameterGroup, Reduce, StepOptions};
 
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) struct TrainTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<Group>,
+    pub groups: Vec<ParameterGroup>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub reduce: Reduce,
 }

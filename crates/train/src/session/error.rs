@@ -1,48 +1,11 @@
-//! Why a step was skipped, and why training cannot go on.
+//! Why training cannot go on.
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::UnsupportedPolicy;
 use halfstep_graph::{BudgetError, GraphError};
-use serde::{Deserialize, Serialize};
 
+use crate::metrics::Cause;
 use crate::setting::SettingError;
-
-/// Where the first number that is not finite was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// In the batch itself.
-    Data,
-    /// In the weights, before the step.
-    Weights,
-    /// Between inputs and loss.
-    Forward,
-    /// Between loss and gradients.
-    Backward,
-    /// In running statistics, which batch norm keeps.
-    Statistics,
-}
-
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Cause::Data => "the batch holds NaN or infinity: clean the data",
-            Cause::Weights => "the weights hold NaN or infinity: start from others",
-            Cause::Forward => {
-                "inputs and weights are finite, but the loss is not: lower the learning rate, or \
-                keep the layers that overflow in f32"
-            }
-            Cause::Backward => {
-                "the loss is finite, but a gradient is not: use dynamic loss scaling with a lower \
-                floor, or keep the layers that overflow in f32"
-            }
-            Cause::Statistics => {
-                "loss and gradients are finite, but the mean or variance of an activation is not: \
-                normalise the inputs"
-            }
-        })
-    }
-}
 
 /// Why training cannot go on.
 #[derive(Debug, thiserror::Error)]

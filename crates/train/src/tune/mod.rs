@@ -29,7 +29,7 @@ use halfstep_graph::precision::{Override, Policy, PolicyError, Rule};
 use serde::Serialize;
 
 pub use sensitivity::Sensitivity;
-pub use trial::Outcome;
+pub use trial::TrialOutcome;
 
 use crate::memory::step_stages;
 use crate::recipe::Experiment;
@@ -39,7 +39,7 @@ use crate::train_loop::{Proceed, RunError};
 use cost::Profile;
 use sensitivity::Point;
 use solve::Item;
-use trial::{Candidate, trials};
+use trial::{TrialCandidate, trials};
 
 /// Most times a plan is solved for and tried.
 const ROUNDS: u32 = 5;
@@ -98,7 +98,7 @@ pub struct Tried {
     /// Its formats.
     pub policy: Policy,
     /// What was measured.
-    pub outcome: Outcome,
+    pub outcome: TrialOutcome,
     /// Whether it is within the limits of loss and time.
     pub within: bool,
 }
@@ -259,9 +259,9 @@ struct Measured {
 }
 
 impl Search<'_> {
-    fn fp32(&self) -> Result<Candidate, TuneError> {
+    fn fp32(&self) -> Result<TrialCandidate, TuneError> {
         let spec = SessionSpec { scaling: LossScale::Off, ..self.named_spec.clone() };
-        Ok(Candidate { policy: Policy::named("fp32")?, spec })
+        Ok(TrialCandidate { policy: Policy::named("fp32")?, spec })
     }
 
     fn session(&self, policy: &Policy, spec: &SessionSpec) -> Result<Session<'_>, TrainError> {
@@ -344,19 +344,19 @@ impl Search<'_> {
         Ok(first - last)
     }
 
-    fn candidate(&self, policy: Policy) -> Candidate {
-        Candidate { policy, spec: self.named_spec.clone() }
+    fn candidate(&self, policy: Policy) -> TrialCandidate {
+        TrialCandidate { policy, spec: self.named_spec.clone() }
     }
 
     /// The named policy with these contractions low and all others in f32.
-    fn lowering(&self, units: &[UnitReport], lowered: &[usize]) -> Candidate {
+    fn lowering(&self, units: &[UnitReport], lowered: &[usize]) -> TrialCandidate {
         let kept = units.iter().enumerate().filter(|(i, _)| !lowered.contains(i)).map(|(_, u)| &u.name);
         self.candidate(units::keeping(&self.named, kept))
     }
 
-    fn bytes(&self, candidate: &Candidate) -> Result<f64, TrainError> {
+    fn bytes(&self, candidate: &TrialCandidate) -> Result<f64, TrainError> {
         let Search { experiment, engine, .. } = self;
-        let Candidate { policy, spec } = candidate;
+        let TrialCandidate { policy, spec } = candidate;
         let model = experiment.model.as_ref();
         let stages = step_stages(model, &experiment.input, policy, spec, false, engine.target())?;
         Ok(stages.train.plan.footprint.total() as f64)
@@ -380,10 +380,10 @@ impl Search<'_> {
             ("everything low".into(), self.candidate(low)),
             ("greedy".into(), self.lowering(units, &greedy)),
         ];
-        let candidates: Vec<Candidate> = named.iter().map(|(_, c)| c.clone()).collect();
+        let candidates: Vec<TrialCandidate> = named.iter().map(|(_, c)| c.clone()).collect();
         let outcomes =
             trials(self.experiment, self.engine, &candidates, (spec.steps, spec.seeds), on_progress)?;
-        let tried = |((name, candidate), outcome): ((String, Candidate), Outcome)| Tried {
+        let tried = |((name, candidate), outcome): ((String, TrialCandidate), TrialOutcome)| Tried {
             name,
             policy: candidate.policy,
             within: spec.allows(&outcome),
@@ -397,7 +397,7 @@ impl Search<'_> {
         &self,
         spec: &TuneSpec,
         name: &str,
-        plan: Candidate,
+        plan: TrialCandidate,
         tried: &mut Vec<Tried>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<bool, TuneError> {
@@ -419,7 +419,7 @@ impl Search<'_> {
 }
 
 impl TuneSpec {
-    fn allows(&self, outcome: &Outcome) -> bool {
+    fn allows(&self, outcome: &TrialOutcome) -> bool {
         outcome.loss_increase <= self.max_loss_increase && outcome.time_at_most <= 1.0 + self.max_slowdown
     }
 }

@@ -18,7 +18,7 @@ const COLD: u64 = 2;
 
 /// A plan to try.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct TrialCandidate {
     /// Which formats.
     pub policy: Policy,
     /// What a session needs besides.
@@ -27,7 +27,7 @@ pub struct Candidate {
 
 /// What came of it, against the first candidate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct TrialOutcome {
     /// Test loss after the last step, of each seed; none for a run that diverged.
     pub losses: Vec<Option<f64>>,
     /// Mean over seeds of loss ÷ the first's loss − 1; infinite if a run diverged.
@@ -61,10 +61,10 @@ struct Seen {
 pub fn trials(
     experiment: &Experiment,
     engine: &dyn Engine,
-    candidates: &[Candidate],
+    candidates: &[TrialCandidate],
     (steps, seeds): (u64, u64),
     on_progress: &mut OnProgress<'_>,
-) -> Result<Vec<Outcome>, TuneError> {
+) -> Result<Vec<TrialOutcome>, TuneError> {
     let recipe = &experiment.recipe;
     let mut seen: Vec<Seen> = candidates.iter().map(|_| Seen::default()).collect();
     for round in 0..seeds {
@@ -120,7 +120,7 @@ pub fn trials(
 }
 
 impl Seen {
-    fn against(&self, first: &Seen) -> Outcome {
+    fn against(&self, first: &Seen) -> TrialOutcome {
         let increase = |(loss, first): (&Option<f64>, &Option<f64>)| match (loss, first) {
             (Some(loss), Some(first)) => loss / first - 1.0,
             _ => f64::INFINITY,
@@ -129,7 +129,7 @@ impl Seen {
         let ratio = |(time, first): (&Option<f64>, &Option<f64>)| Some((*time)? / (*first)?);
         let ratios = sorted(self.times.iter().zip(&first.times).filter_map(ratio));
         let times = sorted(self.times.iter().flatten().map(|s| s * 1e3));
-        Outcome {
+        TrialOutcome {
             losses: self.losses.clone(),
             loss_increase: increases.iter().sum::<f64>() / increases.len() as f64,
             worst_increase: increases.iter().copied().fold(f64::NEG_INFINITY, f64::max),

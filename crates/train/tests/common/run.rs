@@ -7,7 +7,7 @@ use std::sync::Arc;
 use halfstep_graph::engine::{Engine, HostTensor};
 use halfstep_train::checkpoint::{CheckpointEvent, Checkpoints, Latest, Rejected, attempts_of};
 use halfstep_train::files::{Disk, Files};
-use halfstep_train::metrics::{EvaluationMetrics, Event, Line, Outcome, StepMetrics};
+use halfstep_train::metrics::{EvaluationMetrics, Event, LogLine, Outcome, StepMetrics};
 use halfstep_train::recipe::{Experiment, Recipe};
 use halfstep_train::run_dir::{METRICS, PREPROCESSING, RECIPE, RunDir, RunDirError};
 use halfstep_train::run_log::{Lines, LogPosition};
@@ -41,7 +41,7 @@ struct Logged {
 impl Callbacks for Logged {
     fn step(&mut self, metrics: &StepMetrics) -> Result<Proceed, RunError> {
         let event = Event::Step(metrics.clone());
-        self.lines.push(&Line { time: 0.0, policy: &self.policy, seed: 0, event })?;
+        self.lines.push(&LogLine { time: 0.0, policy: &self.policy, seed: 0, event })?;
         self.attempts = metrics.attempt + 1;
         Ok(if self.stop == Stop::After(self.attempts) { Proceed::Stop } else { Proceed::Continue })
     }
@@ -51,7 +51,7 @@ impl Callbacks for Logged {
     }
 
     fn evaluation(&mut self, metrics: &EvaluationMetrics, _: &Session<'_>) -> Result<(), RunError> {
-        self.lines.push(&Line {
+        self.lines.push(&LogLine {
             time: 0.0,
             policy: &self.policy,
             seed: 0,

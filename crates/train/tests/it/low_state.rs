@@ -20,7 +20,7 @@ use halfstep_train::metrics::Outcome;
 use halfstep_train::optimiser::{AdamW, Optimiser, Sgd};
 use halfstep_train::recipe::Recipe;
 use halfstep_train::session::{Session, SessionSpec};
-use halfstep_train::step_options::{Group, StepOptions};
+use halfstep_train::step_options::{ParameterGroup, StepOptions};
 
 const WEIGHTS: [WeightFormat; 4] =
     [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Bf16Stochastic, WeightFormat::Bf16Kahan];
@@ -271,7 +271,8 @@ fn works_with_parts_averages_and_frozen_weights_and_reads_back_the_same() {
     let (x, frozen) = (HostSlice::I32(&x), "blocks.0.up.weight");
     let policy = keeping("bf16", WeightFormat::Bf16Stochastic, MomentFormat::Int8);
     for (accumulate, average) in [(1, None), (4, None), (2, Some(0.5))] {
-        let groups = vec![Group { pattern: "blocks.0.up".into(), lr: 1.0, weight_decay: None, frozen: true }];
+        let groups =
+            vec![ParameterGroup { pattern: "blocks.0.up".into(), lr: 1.0, weight_decay: None, frozen: true }];
         let options = StepOptions { accumulate, average, groups, ..StepOptions::default() };
         let spec = SessionSpec { options, ..SessionSpec::new(&policy, BATCH, 1) };
         let mut session = Session::new(&engine, &*model, &input, &policy, &spec).unwrap();

@@ -23,7 +23,7 @@ use halfstep_train::recipe::Experiment;
 use halfstep_train::scaler::{DynamicScale, LossScale, SCALE_SLOT};
 use halfstep_train::session::{Session, SessionSpec, StepReport, TrainError};
 use halfstep_train::step::{StepSpec, step_graphs};
-use halfstep_train::step_options::{Group, Reduce, StepOptions};
+use halfstep_train::step_options::{ParameterGroup, Reduce, StepOptions};
 use halfstep_train::train_loop::{Keeping, Unwatched};
 
 /// Unit roundoff of f32.
@@ -417,7 +417,8 @@ fn error_feedback_finds_what_rounding_to_bf16_loses() {
     let end = |reduce: Reduce, forget: bool| {
         let ends = on_ranks(2, |engine| {
             let optimiser = Optimiser::Sgd(Sgd { momentum: 0.0, ..Sgd::default() });
-            let frozen = Group { pattern: "only.bias".into(), lr: 1.0, weight_decay: None, frozen: true };
+            let frozen =
+                ParameterGroup { pattern: "only.bias".into(), lr: 1.0, weight_decay: None, frozen: true };
             let options = StepOptions { reduce, groups: vec![frozen], ..StepOptions::default() };
             // Gradients that cancel to zero are the point here, and no reason to end.
             let skip_limit = u32::MAX;

@@ -14,7 +14,7 @@ use halfstep_train::optimiser::{AdamW, Optimiser, Sgd};
 use halfstep_train::scaler::{DynamicScale, LossScale, SCALE_SLOT, StaticScale};
 use halfstep_train::session::{Session, SessionSpec};
 use halfstep_train::step::{ACCUMULATE, AVERAGE};
-use halfstep_train::step_options::{Group, StepOptions};
+use halfstep_train::step_options::{ParameterGroup, StepOptions};
 
 const WIDTH: usize = 5;
 const BATCH: usize = 12;
@@ -258,15 +258,15 @@ fn averages_follow_their_formula_and_are_what_is_evaluated() {
     }
 }
 
-fn group(pattern: &str) -> Group {
-    Group { pattern: pattern.into(), lr: 1.0, weight_decay: None, frozen: false }
+fn group(pattern: &str) -> ParameterGroup {
+    ParameterGroup { pattern: pattern.into(), lr: 1.0, weight_decay: None, frozen: false }
 }
 
 #[test]
 fn groups_have_their_own_rate_and_decay_and_frozen_parameters_stay() {
     for engine in common::engines() {
         for optimiser in [Optimiser::default(), Optimiser::Sgd(Sgd::default())] {
-            let run = |lr: f64, decay: f64, groups: Vec<Group>| {
+            let run = |lr: f64, decay: f64, groups: Vec<ParameterGroup>| {
                 let optimiser = match &optimiser {
                     Optimiser::AdamW(o) => Optimiser::AdamW(AdamW { weight_decay: decay, ..o.clone() }),
                     Optimiser::Sgd(o) => Optimiser::Sgd(Sgd { weight_decay: decay, ..o.clone() }),
@@ -283,11 +283,11 @@ fn groups_have_their_own_rate_and_decay_and_frozen_parameters_stay() {
             // do with its constants.
             let (_, half) = run(0.25, 0.0, vec![]);
             let (_, decayed) = run(0.5, 0.125, vec![]);
-            let slow = Group { lr: 0.5, ..group("last") };
+            let slow = ParameterGroup { lr: 0.5, ..group("last") };
             let (_, grouped) = run(0.5, 0.0, vec![slow]);
-            let decaying = Group { weight_decay: Some(0.125), ..group("first.weight") };
+            let decaying = ParameterGroup { weight_decay: Some(0.125), ..group("first.weight") };
             let (_, with_decay) = run(0.5, 0.0, vec![decaying]);
-            let still = Group { frozen: true, ..group("first") };
+            let still = ParameterGroup { frozen: true, ..group("first") };
             let (_, frozen) = run(0.5, 0.0, vec![still]);
             for name in ["first.weight", "first.bias", "last.weight", "last.bias"] {
                 assert_ne!(plain[name], half[name]);

@@ -7,10 +7,11 @@ use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, GraphError, SlotKind, ValueId};
 use halfstep_nn::layers::{BatchNorm, Dropout, Linear, relu};
 use halfstep_nn::{Context, InputSpec, Model};
+use halfstep_train::metrics::Cause;
 use halfstep_train::optimiser::{Optimiser, Sgd};
 use halfstep_train::scaler::{DynamicScale, LossScale, SCALE_SLOT, StaticScale};
 use halfstep_train::schedule::{Decay, Schedule};
-use halfstep_train::session::{Cause, Progress, Session, SessionSpec, TrainError};
+use halfstep_train::session::{Progress, Session, SessionSpec, TrainError};
 use halfstep_train::step_options::StepOptions;
 
 const WIDTH: usize = 6;

@@ -40,6 +40,6 @@ impl Curves {
     #[cfg(feature = "mlflow")]
     pub fn of_line(&mut self, line: &str) -> Vec<Scalar> {
         serde_json::from_str(line)
-            .map_or(Vec::new(), |line: halfstep::train::metrics::Line<'_>| self.of(&line.event, line.time))
+            .map_or(Vec::new(), |line: halfstep::train::metrics::LogLine<'_>| self.of(&line.event, line.time))
     }
 }
