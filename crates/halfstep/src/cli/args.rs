@@ -448,17 +448,9 @@ pub enum Precision {
     Bf16x6,
 }
 
-impl Precision {
-    /// The policy's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Bf16 => "bf16",
-            Precision::Fp16 => "fp16",
-            Precision::Bf16x3 => "bf16x3",
-            Precision::Bf16x6 => "bf16x6",
-        }
-    }
+/// A value as it is written on the command line; of a precision, the policy's name.
+pub fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string())
 }
 
 /// Model to time.

@@ -109,33 +109,16 @@ fn stored(dir: &RunDir, json: bool) -> Result<bool, Failure> {
 
 /// The values nearest to the ends of their formats, or all in execution order.
 fn table(sample: &Sample, all: bool) -> String {
-    let heading = [
-        "value",
-        "op",
-        "pass",
-        "stored",
-        "largest",
-        "bits left",
-        "f16 <",
-        "f16 >",
-        "bf16 <",
-        "e4m3 <",
-        "e4m3 >",
-        "e5m2 <",
-        "e5m2 >",
-    ];
-    let mut rows = vec![heading.map(String::from).to_vec()];
     let mut values: Vec<&ValueRange> = sample.values.iter().collect();
     let headroom = |v: &ValueRange| v.headroom().unwrap_or(f64::INFINITY);
     if !all {
         values.sort_by(|a, b| headroom(a).total_cmp(&headroom(b)));
         values.truncate(ROWS);
     }
-    for value in &values {
+    let row = |value: &&ValueRange| {
         let share = |format: &str, over: bool| {
             let shares = value.formats.get(format);
-            let share = shares.map_or(0.0, |s| if over { s.overflow } else { s.underflow });
-            match share {
+            match shares.map_or(0.0, |s| if over { s.overflow } else { s.underflow }) {
                 0.0 => "0".to_string(),
                 s if s < 1e-4 => "<0.01 %".to_string(),
                 s => format!("{:.2} %", s * 100.0),
@@ -146,7 +129,7 @@ fn table(sample: &Sample, all: bool) -> String {
             Some(bits) => format!("{bits:.1}"),
             None => "–".into(),
         };
-        rows.push(vec![
+        vec![
             if value.name.is_empty() { "–".into() } else { value.name.clone() },
             value.op.clone(),
             format!("{:?}", value.phase).to_lowercase(),
@@ -160,8 +143,10 @@ fn table(sample: &Sample, all: bool) -> String {
             share("e4m3", true),
             share("e5m2", false),
             share("e5m2", true),
-        ]);
-    }
+        ]
+    };
+    let heading = "value | op | pass | stored | largest | bits left | f16 < | f16 > | bf16 < | e4m3 < | e4m3 > | \
+                   e5m2 < | e5m2 >";
     let rest = sample.values.len() - values.len();
     let below = match rest {
         0 => String::new(),
@@ -170,6 +155,6 @@ fn table(sample: &Sample, all: bool) -> String {
     format!(
         "{}{below}As f32 has them. <: becomes zero, >: overflows or saturates in that format, as shares of the elements that\n\
          are not zero.\n",
-        output::columns(&rows)
+        output::columns(&output::headed(heading, values.iter().map(row)))
     )
 }

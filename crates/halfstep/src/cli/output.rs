@@ -75,6 +75,11 @@ pub fn fields(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(|(label, value)| format!("{label}{}{value}\n", pad(label))).collect()
 }
 
+/// Rows of cells under a heading, the cells of which are parted by ` | `.
+pub fn headed(heading: &str, rows: impl IntoIterator<Item = Vec<String>>) -> Vec<Vec<String>> {
+    std::iter::once(heading.split(" | ").map(String::from).collect()).chain(rows).collect()
+}
+
 /// Rows of cells in aligned columns: the first to the left, numbers to the right.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let number = |s: &String| s.starts_with(|c: char| c.is_ascii_digit() || "+-−".contains(c));

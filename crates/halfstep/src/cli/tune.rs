@@ -118,21 +118,12 @@ fn comment(recipe: &str, tuned: &Tuned, best: &Tried) -> String {
 }
 
 fn show(tuned: &Tuned) {
-    let head = [
-        "part",
-        "saves",
-        "loss change",
-        "1 − cosine",
-        "update change",
-        "update/weight",
-        "in the search's plan",
-    ];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(tuned.units.iter().map(|unit| unit_row(unit, tuned.spec.objective)));
+    let heading =
+        "part | saves | loss change | 1 − cosine | update change | update/weight | in the search's plan";
+    let units = tuned.units.iter().map(|unit| unit_row(unit, tuned.spec.objective));
+    let rows = output::headed(heading, units);
     output::raw(&format!("\n{}\n{}", output::bold("Lowered one by one"), output::columns(&rows)));
-    let head = ["plan", "step", "of fp32's time", "at most", "memory", "test loss", "worst seed", ""];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(tuned.tried.iter().enumerate().map(|(i, tried)| {
+    let row = |(i, tried): (usize, &Tried)| {
         let o = &tried.outcome;
         let note = match (tuned.best == Some(i), tried.within) {
             (true, _) => "best",
@@ -149,7 +140,9 @@ fn show(tuned: &Tuned) {
             change(o.worst_increase),
             note.into(),
         ]
-    }));
+    };
+    let heading = "plan | step | of fp32's time | at most | memory | test loss | worst seed | ";
+    let rows = output::headed(heading, tuned.tried.iter().enumerate().map(row));
     output::raw(&format!("\n{}\n{}\n", output::bold("Tried side by side"), output::columns(&rows)));
 }
 

@@ -6,31 +6,11 @@ use halfstep::EngineRequest;
 use halfstep::cpu::isa::Isa;
 use halfstep::cpu::{CpuEngine, ProductFormat, random_product};
 use halfstep::graph::Split;
-use serde::Serialize;
 
-use super::super::args::{BenchGemm, Precision};
+use super::super::args::{BenchGemm, Precision, value_name};
 use super::super::failure::Failure;
 use super::super::{machine, output};
 use super::{check_seconds, median_and_least, median_and_min, times};
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed {
-    program: String,
-    instruction_set: &'static str,
-    m: usize,
-    n: usize,
-    k: usize,
-    precision: &'static str,
-    threads: usize,
-    seconds: f64,
-    /// 2·m·n·k operations over the median time, in 10^9 per second.
-    gflops: f64,
-    best_gflops: f64,
-    median_ms: f64,
-    min_ms: f64,
-    runs: usize,
-}
 
 /// Runs the command.
 pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure> {
@@ -62,32 +42,31 @@ pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure>
     let runs = times.len();
     let (median_ms, min_ms) = median_and_min(&mut times);
     let gflops = |ms: f64| 2.0 * m as f64 * n as f64 * k as f64 / ms / 1e6;
-    let printed = Printed {
-        program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
-        instruction_set: isa.level().name(),
-        m,
-        n,
-        k,
-        precision: args.precision.name(),
-        threads: threads.get(),
-        seconds: args.seconds,
-        gflops: gflops(median_ms),
-        best_gflops: gflops(min_ms),
-        median_ms,
-        min_ms,
-        runs,
-    };
+    let precision = value_name(&args.precision);
     if args.json {
-        output::json(&printed)?;
+        output::json(&serde_json::json!({
+            "program": format!("halfstep {}", env!("CARGO_PKG_VERSION")),
+            "instruction_set": isa.level().name(),
+            "m": m,
+            "n": n,
+            "k": k,
+            "precision": precision,
+            "threads": threads,
+            "seconds": args.seconds,
+            // 2·m·n·k operations over the median time, in 10^9 per second.
+            "gflops": gflops(median_ms),
+            "best_gflops": gflops(min_ms),
+            "median_ms": median_ms,
+            "min_ms": min_ms,
+            "runs": runs,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let engine = format!("on this {}", CpuEngine::KIND);
     output::raw(&output::fields(&[
-        ("product", format!("{m} × {n} × {k}, {}", printed.precision)),
-        (
-            &format!("on this {}", CpuEngine::KIND),
-            format!("{}, threads: {}", printed.instruction_set, printed.threads),
-        ),
-        ("speed", format!("{:.0} GFLOP/s median, {:.0} best", printed.gflops, printed.best_gflops)),
+        ("product", format!("{m} × {n} × {k}, {precision}")),
+        (&engine, format!("{}, threads: {threads}", isa.level().name())),
+        ("speed", format!("{:.0} GFLOP/s median, {:.0} best", gflops(median_ms), gflops(min_ms))),
         ("time", format!("{}, over {runs} runs", median_and_least(median_ms, min_ms))),
     ]));
     Ok(ExitCode::SUCCESS)

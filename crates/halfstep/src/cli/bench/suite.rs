@@ -5,7 +5,6 @@
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
-use clap::ValueEnum;
 use halfstep::cpu::isa::{Isa, Level};
 use halfstep::cpu::{CpuEngine, Roofline};
 use halfstep::evidence::units;
@@ -16,7 +15,7 @@ use halfstep::train::run_dir::write_whole;
 use halfstep::{DeviceRequest, EngineRequest};
 use serde::Serialize;
 
-use super::super::args::{BenchModel, BenchSuite, Precision};
+use super::super::args::{BenchModel, BenchSuite, value_name};
 use super::super::failure::{Failure, INTERRUPTED};
 use super::super::progress::bar;
 use super::super::{interrupt, machine, output};
@@ -42,7 +41,7 @@ const GROWTH: &[(BenchModel, &str, &[usize])] = &[
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Case {
     model: String,
-    precision: &'static str,
+    precision: String,
     threads: usize,
     /// A size other than the model's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,16 +122,12 @@ impl Roof {
     }
 }
 
-fn name<T: ValueEnum>(value: T) -> String {
-    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string())
-}
-
 /// All cases, those of the same model and number of threads side by side.
 fn cases(args: &BenchSuite, threads: &[usize]) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |model: BenchModel, threads, size| {
-        for &precision in &args.precisions {
-            let case = Case { model: name(model), precision: precision.name(), threads, size };
+        for precision in &args.precisions {
+            let case = Case { model: value_name(&model), precision: value_name(precision), threads, size };
             if !cases.contains(&case) {
                 cases.push(case);
             }
@@ -155,7 +150,7 @@ fn measure(case: &Case, seconds: f64, device: DeviceRequest) -> Result<StepMeasu
     let program = std::env::current_exe();
     let program = program.map_err(|e| Failure::failed(format!("this program cannot be found: {e}")))?;
     let mut command = Command::new(program);
-    command.args(["bench", "step", "--json", "--model", &case.model, "--precision", case.precision]);
+    command.args(["bench", "step", "--json", "--model", &case.model, "--precision", &case.precision]);
     command.args(["--threads", &case.threads.to_string(), "--seconds", &seconds.to_string()]);
     command.args(["--device", &device.to_string()]);
     command.args(["--groups", &SLOWEST.to_string()]);
@@ -181,7 +176,7 @@ fn summary(case: Case, rounds: Vec<StepMeasurement>, roofs: &[Roof]) -> Option<M
     let mut medians: Vec<f64> = rounds.iter().map(|r| r.median_ms).collect();
     let (median_ms, least) = median_and_min(&mut medians);
     let roof = roofs.iter().find(|r| r.threads == case.threads)?;
-    let slowest = first.groups.iter().map(|g| roof.slow(case.precision, g)).collect();
+    let slowest = first.groups.iter().map(|g| roof.slow(&case.precision, g)).collect();
     let growth = |r: &StepMeasurement| Some(r.peak_rss_bytes?.saturating_sub(r.baseline_rss_bytes?));
     Some(Measured {
         median_ms,
@@ -203,7 +198,7 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
     interrupt::listen();
     let (engine, isa) = (halfstep::engine(request)?, Isa::from_env()?);
     for precision in &args.precisions {
-        engine.target().supports(&Policy::named(precision.name())?)?;
+        engine.target().supports(&Policy::named(&value_name(precision))?)?;
     }
     let all = request.threads();
     let threads = if all.get() == 1 { vec![1] } else { vec![1, all.get()] };
@@ -282,30 +277,17 @@ fn show(printed: &Printed, isa: Isa) {
     if let (Some(before), Some(after)) = (printed.load_before, printed.load_after) {
         output::line(&format!("load average {before:.1} before, {after:.1} after"));
     }
-    let head = [
-        "model",
-        "size",
-        "precision",
-        "threads",
-        "step",
-        "spread",
-        "against fp32",
-        "items/s",
-        "arena",
-        "RSS growth",
-    ];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    for m in &printed.cases {
+    let row = |m: &Measured| {
         let same = |o: &&Measured| {
-            o.case.precision == Precision::Fp32.name()
+            o.case.precision == "fp32"
                 && (&o.case.model, o.case.threads, o.case.size)
                     == (&m.case.model, m.case.threads, m.case.size)
         };
         let fp32 = printed.cases.iter().find(same);
-        rows.push(vec![
+        vec![
             m.case.model.clone(),
             m.case.size.map_or("default".into(), |(dimension, size)| format!("{dimension} {size}")),
-            m.case.precision.into(),
+            m.case.precision.clone(),
             m.case.threads.to_string(),
             units::milliseconds(m.median_ms),
             format!("{}–{}", units::three(m.spread_ms[0]), units::three(m.spread_ms[1])),
@@ -313,22 +295,25 @@ fn show(printed: &Printed, isa: Isa) {
             units::count(m.items_per_s.round() as u64),
             units::bytes(m.arena_bytes),
             m.growth_rss_bytes.map_or("–".into(), units::bytes),
-        ]);
-    }
+        ]
+    };
+    let heading =
+        "model | size | precision | threads | step | spread | against fp32 | items/s | arena | RSS growth";
+    let rows = output::headed(heading, printed.cases.iter().map(row));
     output::raw(&format!("\n{}", output::columns(&rows)));
     for m in printed.cases.iter().filter(|m| m.case.size.is_none() && !m.slowest.is_empty()) {
         output::line(&format!("\n{}", output::bold(&format!("{}: slowest groups", label(&m.case)))));
-        let mut rows =
-            vec![["group", "ms", "of the step", "of the roof", "bound by"].map(String::from).to_vec()];
-        for slow in &m.slowest {
-            rows.push(vec![
+        let row = |slow: &Slow| {
+            vec![
                 slow.group.name.clone(),
                 units::three(slow.group.ms),
                 format!("{:.0} %", 100.0 * slow.group.ms / m.rounds[0].median_ms),
                 format!("{:.0} %", 100.0 * slow.roofline_share),
                 slow.bound.into(),
-            ]);
-        }
+            ]
+        };
+        let rows =
+            output::headed("group | ms | of the step | of the roof | bound by", m.slowest.iter().map(row));
         output::raw(&output::columns(&rows));
     }
 }
@@ -336,7 +321,7 @@ fn show(printed: &Printed, isa: Isa) {
 /// What must be said of precisions that the engine has no products of its own for.
 fn widened(printed: &Printed, engine: &dyn Engine) -> Result<Option<String>, Failure> {
     let mut names: Vec<&str> = Vec::new();
-    for name in printed.cases.iter().map(|m| m.case.precision) {
+    for name in printed.cases.iter().map(|m| m.case.precision.as_str()) {
         let policy = Policy::named(name)?;
         let is_widened = engine.describe(&policy).arithmetic == Arithmetic::Widened;
         if policy.low.is_some() && is_widened && !names.contains(&name) {
@@ -381,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_case_is_the_median_of_its_rounds_held_against_the_roof() {
-        let case = Case { model: "mlp".into(), precision: "bf16", threads: 1, size: None };
+        let case = Case { model: "mlp".into(), precision: "bf16".into(), threads: 1, size: None };
         let roof = Roof {
             threads: 1,
             f32_gflops: 100.0,

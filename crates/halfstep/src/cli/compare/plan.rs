@@ -294,8 +294,7 @@ fn show(printed: &Printed) {
             arm.arm,
             printed.power * 100.0
         )));
-        let mut rows =
-            vec![["", "margin", "spread of differences (SD)", "from", "seeds"].map(String::from).to_vec()];
+        let mut rows = Vec::new();
         for c in &arm.candidates {
             for r in &c.metrics {
                 let (m, show) = (r.metric, |x: f64| r.metric.show_amount(x));
@@ -314,7 +313,8 @@ fn show(printed: &Printed) {
                 rows.push(vec![format!("{} {}", c.policy, m.name()), show(r.margin), spread, from, seeds]);
             }
         }
-        output::raw(&output::columns(&rows));
+        let heading = " | margin | spread of differences (SD) | from | seeds";
+        output::raw(&output::columns(&output::headed(heading, rows)));
         if arm.candidates.iter().flat_map(|c| &c.metrics).any(|r| r.source == Source::Assumed) {
             let of = |ratio: &f64| Some(format!("{} at {ratio}", seeds_needed(*ratio, printed.power)?));
             let list: Vec<String> = RATIOS.iter().filter_map(of).collect();
@@ -323,11 +323,11 @@ fn show(printed: &Printed) {
                 list.join(", ")
             ));
         }
-        let mut rows = vec![["", "step", "a run", "memory"].map(String::from).to_vec()];
-        for p in &arm.precisions {
+        let row = |p: &Precision| {
             let (step, run) = (units::milliseconds(p.step_ms), units::seconds(p.run_seconds));
-            rows.push(vec![p.policy.clone(), step, run, units::bytes(p.bytes)]);
-        }
+            vec![p.policy.clone(), step, run, units::bytes(p.bytes)]
+        };
+        let rows = output::headed(" | step | a run | memory", arm.precisions.iter().map(row));
         output::raw(&format!("\n{}", output::columns(&rows)));
         output::line(&format!("\n{} runs are in the cache and cost nothing more.", arm.cached));
         let bill = |what: &str, b: &Bill| {

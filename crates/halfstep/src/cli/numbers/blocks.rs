@@ -4,6 +4,7 @@ use halfstep::float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, N
 use halfstep::float::{E8m0, Format, SliceRounding, decode};
 use serde::Serialize;
 
+use super::super::args::value_name;
 use super::super::failure::Failure;
 use super::super::output;
 use super::args::{BlockForm, Numbers, Rule};
@@ -15,7 +16,7 @@ const NEAREST: SliceRounding = SliceRounding::NearestEven;
 #[derive(Serialize)]
 struct Row {
     form: String,
-    element: &'static str,
+    element: Format,
     block: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensor_scale: Option<f32>,
@@ -39,22 +40,20 @@ pub fn run(args: &Numbers, numbers: &[f64]) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Failure::failed(e.to_string()))?;
     if args.json {
-        let rows: Vec<&Row> = rows.iter().map(|(row, _)| row).collect();
         return output::json(&serde_json::json!({ "numbers": x, "forms": rows }));
     }
-    for (i, (row, element)) in rows.iter().enumerate() {
+    for (i, row) in rows.iter().enumerate() {
         if i > 0 {
             output::line("");
         }
-        show(&args.values, &x, row, *element);
+        show(&args.values, &x, row);
     }
     Ok(())
 }
 
-fn store(form: BlockForm, rule: Rule, x: &[f32]) -> Result<(Row, Format), BlockError> {
+fn store(form: BlockForm, rule: Rule, x: &[f32]) -> Result<Row, BlockError> {
     let n = x.len();
     let (mut codes, mut values) = (vec![0; n], vec![0.0; n]);
-    let name = clap::ValueEnum::to_possible_value(&form).map_or(String::new(), |v| v.get_name().to_string());
     let mut tensor_scale = None;
     let (element, block, scales) = match mx_element(form) {
         Some(element) => {
@@ -90,18 +89,16 @@ fn store(form: BlockForm, rule: Rule, x: &[f32]) -> Result<(Row, Format), BlockE
     let sum = |f: &dyn Fn(usize) -> f64| (0..n).map(f).map(|e| e * e).sum::<f64>();
     let ratio = sum(&|i| f64::from(values[i]) - f64::from(x[i])) / sum(&|i| f64::from(x[i]));
     let relative_rms_error = Some(ratio.sqrt()).filter(|e| e.is_finite());
-    let element_name = element.name();
-    let row = Row {
-        form: name,
-        element: element_name,
+    Ok(Row {
+        form: value_name(&form),
+        element,
         block,
         tensor_scale,
         scales,
         codes,
         values,
         relative_rms_error,
-    };
-    Ok((row, element))
+    })
 }
 
 fn mx_element(form: BlockForm) -> Option<Format> {
@@ -115,28 +112,27 @@ fn mx_element(form: BlockForm) -> Option<Format> {
     }
 }
 
-fn show(texts: &[String], x: &[f32], row: &Row, element: Format) {
+fn show(texts: &[String], x: &[f32], row: &Row) {
+    let element = row.element;
     let error =
         row.relative_rms_error.map(|e| format!(", error {} % (rms)", rough(100.0 * e))).unwrap_or_default();
     let tensor = row.tensor_scale.map(|t| format!(", tensor scale {}", rough(t.into()))).unwrap_or_default();
     let form = output::bold(&row.form);
-    output::line(&format!("{form}: {} codes, one scale to {}{tensor}{error}", row.element, row.block));
-    let mut lines = vec![["number", "scale", "code", "", "read back", "error"].map(String::from).to_vec()];
-    for (i, &code) in row.codes.iter().enumerate() {
+    output::line(&format!("{form}: {element} codes, one scale to {}{tensor}{error}", row.block));
+    let line = |(i, &code): (usize, &u8)| {
         let (given, read) = (f64::from(x[i]), f64::from(row.values[i]));
         let relative = ((read - given) / given).abs();
-        let scale = row.scales[i / row.block];
-        let shown = if i % row.block == 0 { scale_text(scale) } else { String::new() };
-        lines.push(vec![
+        vec![
             texts[i].clone(),
-            shown,
+            if i % row.block == 0 { scale_text(row.scales[i / row.block]) } else { String::new() },
             bits(element, code.into()),
             brief(decode(element, code.into())),
             rough(read),
             if relative.is_finite() { format!("{} %", rough(100.0 * relative)) } else { "–".into() },
-        ]);
-    }
-    output::raw(&table(&lines));
+        ]
+    };
+    let heading = "number | scale | code |  | read back | error";
+    output::raw(&table(heading, row.codes.iter().enumerate().map(line)));
 }
 
 /// A scale, as a power of two where it is one.

@@ -78,12 +78,10 @@ fn bits(format: Format, code: u32) -> String {
     format!("{} {} {}", coloured(31, sign), coloured(32, exponent), coloured(34, mantissa))
 }
 
-/// Rows of cells, aligned; the first row is the heading.
-fn table(rows: &[Vec<String>]) -> String {
-    let mut lines = output::layout(rows, |_| false);
-    if let Some(heading) = lines.first_mut() {
-        *heading = output::bold(heading);
-    }
+/// Rows of cells, aligned under a heading in bold.
+fn table(heading: &str, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut lines = output::layout(&output::headed(heading, rows), |_| false);
+    lines[0] = output::bold(&lines[0]);
     lines.join("\n") + "\n"
 }
 

@@ -2,7 +2,7 @@
 
 use halfstep::evidence::units;
 use halfstep::float::{Accumulation, Draws, Format, RunningSum};
-use serde::Serialize;
+use serde_json::json;
 
 use super::super::failure::Failure;
 use super::super::output;
@@ -31,18 +31,6 @@ impl Sum {
 }
 
 const NEAREST: &str = "nearest";
-
-/// One sum, as `--json` prints it.
-#[derive(Serialize)]
-struct Row<'a> {
-    format: &'static str,
-    rounding: &'static str,
-    term: f64,
-    sum: f64,
-    relative_error: Option<f64>,
-    stuck_after: Option<u64>,
-    curve: &'a [(u64, f64)],
-}
 
 /// Prints the sums.
 pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> Result<(), Failure> {
@@ -76,36 +64,33 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64], count: u64) -> R
     let exact = term * count as f64;
     let relative = |s: &RunningSum| Some(((s.last() - exact) / exact).abs()).filter(|e| e.is_finite());
     if args.json {
-        let rows: Vec<Row<'_>> = sums
-            .iter()
-            .map(|s| Row {
-                format: s.sum.format.name(),
-                rounding: s.way,
-                term: s.sum.term,
-                sum: s.sum.last(),
-                relative_error: relative(&s.sum),
-                stuck_after: s.sum.stuck_after,
-                curve: &s.sum.curve,
+        let row = |s: &Sum| {
+            json!({
+                "format": s.sum.format.name(),
+                "rounding": s.way,
+                "term": s.sum.term,
+                "sum": s.sum.last(),
+                "relative_error": relative(&s.sum),
+                "stuck_after": s.sum.stuck_after,
+                "curve": &s.sum.curve,
             })
-            .collect();
-        return output::json(
-            &serde_json::json!({ "term": term, "count": count, "f64": exact, "sums": rows }),
-        );
+        };
+        let rows: Vec<_> = sums.iter().map(row).collect();
+        return output::json(&json!({ "term": term, "count": count, "f64": exact, "sums": rows }));
     }
     let times = units::count(count);
     output::line(&format!("{} added {times} times; in f64 {}\n", brief(term), brief(exact)));
-    let mut lines = vec![["format", "rounding", "term", "sum", "error", ""].map(String::from).to_vec()];
-    for s in &sums {
-        lines.push(vec![
+    let row = |s: &Sum| {
+        vec![
             s.sum.format.name().into(),
             s.way.into(),
             brief(s.sum.term),
             brief(s.sum.last()),
             relative(&s.sum).map_or("–".into(), |e| format!("{} %", rough(100.0 * e))),
             remark(&s.sum),
-        ]);
-    }
-    output::raw(&table(&lines));
+        ]
+    };
+    output::raw(&table("format | rounding | term | sum | error | ", sums.iter().map(row)));
     Ok(())
 }
 

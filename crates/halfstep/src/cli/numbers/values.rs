@@ -2,6 +2,7 @@
 
 use halfstep::float::{Class, Draws, Format, Overflow, Rounding, Stored, exact_decimal};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::super::failure::Failure;
 use super::super::output;
@@ -13,36 +14,6 @@ const DIGITS: usize = 64;
 
 /// More draws tell nothing new and take long.
 const MOST_DRAWS: u32 = 10_000_000;
-
-/// One number, as `--json` prints it.
-#[derive(Serialize)]
-struct Given {
-    given: f64,
-    exact: String,
-    formats: Vec<InFormat>,
-}
-
-/// One number in one format.
-#[derive(Serialize)]
-struct InFormat {
-    format: &'static str,
-    code: String,
-    sign: u32,
-    exponent: u32,
-    mantissa: u32,
-    class: &'static str,
-    value: f64,
-    exact: String,
-    below: Option<f64>,
-    above: Option<f64>,
-    ulp: f64,
-    error: f64,
-    relative_error: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scaled: Option<Scaled>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stochastic: Option<Drawn>,
-}
 
 /// What is left of a number that was multiplied, stored and divided.
 #[derive(Serialize)]
@@ -103,15 +74,11 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64]) -> Result<(), Fa
         (s, scaled, stochastic)
     };
     if args.json {
-        let given: Vec<Given> = numbers
-            .iter()
-            .map(|&given| Given {
-                given,
-                exact: exact_decimal(given),
-                formats: formats.iter().map(|&f| json(in_format(given, f))).collect(),
-            })
-            .collect();
-        return output::json(&serde_json::json!({ "numbers": given }));
+        let number = |&given: &f64| {
+            let formats: Vec<Value> = formats.iter().map(|&f| json_of(in_format(given, f))).collect();
+            json!({ "given": given, "exact": exact_decimal(given), "formats": formats })
+        };
+        return output::json(&json!({ "numbers": numbers.iter().map(number).collect::<Vec<_>>() }));
     }
     for (i, &given) in numbers.iter().enumerate() {
         let exact = exact_decimal(given);
@@ -127,16 +94,6 @@ pub fn run(args: &Numbers, formats: &[Format], numbers: &[f64]) -> Result<(), Fa
     Ok(())
 }
 
-fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Zero => "zero",
-        Class::Subnormal => "subnormal",
-        Class::Normal => "normal",
-        Class::Infinite => "infinite",
-        Class::Nan => "nan",
-    }
-}
-
 /// Rounds `n` times; `None` where there is nothing to choose.
 fn drawn(s: &Stored, n: u32, seed: u64) -> Option<Drawn> {
     let odds = s.odds()?;
@@ -149,25 +106,31 @@ fn drawn(s: &Stored, n: u32, seed: u64) -> Option<Drawn> {
     Some(Drawn { draws: n, near: odds.near, far: odds.far, expected_share_far: odds.share, share_far, mean })
 }
 
-fn json((s, scaled, stochastic): (Stored, Option<Scaled>, Option<Drawn>)) -> InFormat {
+/// One number in one format, as `--json` prints it.
+fn json_of((s, scaled, stochastic): (Stored, Option<Scaled>, Option<Drawn>)) -> Value {
     let (fields, (below, above)) = (s.fields(), s.neighbours());
-    InFormat {
-        format: s.format.name(),
-        code: format!("{:#0width$x}", s.code, width = s.format.bits().div_ceil(4) as usize + 2),
-        sign: fields.sign,
-        exponent: fields.exponent,
-        mantissa: fields.mantissa,
-        class: class_name(s.class()),
-        value: s.value,
-        exact: exact_decimal(s.value),
-        below,
-        above,
-        ulp: s.ulp(),
-        error: s.error(),
-        relative_error: s.relative_error(),
-        scaled,
-        stochastic,
+    let mut value = json!({
+        "format": s.format.name(),
+        "code": format!("{:#0width$x}", s.code, width = s.format.bits().div_ceil(4) as usize + 2),
+        "sign": fields.sign,
+        "exponent": fields.exponent,
+        "mantissa": fields.mantissa,
+        "class": format!("{:?}", s.class()).to_lowercase(),
+        "value": s.value,
+        "exact": exact_decimal(s.value),
+        "below": below,
+        "above": above,
+        "ulp": s.ulp(),
+        "error": s.error(),
+        "relative_error": s.relative_error(),
+    });
+    if let Some(scaled) = scaled {
+        value["scaled"] = json!(scaled);
     }
+    if let Some(stochastic) = stochastic {
+        value["stochastic"] = json!(stochastic);
+    }
+    value
 }
 
 fn clipped(digits: &str) -> String {
