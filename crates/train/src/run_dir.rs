@@ -357,7 +357,10 @@ impl RunDir {
 }
 
 /// A value as indented JSON with a line end.
-pub(crate) fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+///
+/// # Errors
+/// The value cannot be serialised.
+pub fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)

@@ -4,21 +4,12 @@ use std::process::ExitCode;
 
 use halfstep::evidence::units;
 use halfstep::train::run_dir::{RunDir, RunDirError};
-use serde::Serialize;
+use serde_json::json;
 
 use super::args::CacheArgs;
 use super::compare::cache::{contents, place};
 use super::failure::Failure;
 use super::output;
-
-#[derive(Serialize)]
-struct Printed {
-    place: String,
-    finished: usize,
-    unfinished: usize,
-    bytes: u64,
-    removed: usize,
-}
 
 /// Runs the command.
 pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
@@ -45,13 +36,13 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
     }
     let contents = contents(&place);
     if args.json {
-        output::json(&Printed {
-            place: place.display().to_string(),
-            finished: contents.finished,
-            unfinished: contents.unfinished,
-            bytes: contents.bytes,
-            removed,
-        })?;
+        output::json(&json!({
+            "place": place.display().to_string(),
+            "finished": contents.finished,
+            "unfinished": contents.unfinished,
+            "bytes": contents.bytes,
+            "removed": removed,
+        }))?;
     } else {
         let mut fields = vec![
             ("place", place.display().to_string()),

@@ -6,22 +6,12 @@ use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::nn::InputSpec;
 use halfstep::train::train_loop::evaluate;
-use serde::Serialize;
+use serde_json::json;
 
 use super::args::Eval;
 use super::failure::Failure;
 use super::open::Opened;
 use super::{output, progress};
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a> {
-    checkpoint: &'a str,
-    precision: &'a str,
-    test_samples: usize,
-    loss: f64,
-    accuracy: f64,
-}
 
 /// Runs the command.
 pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
@@ -37,13 +27,13 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     spinner.finish_and_clear();
     let result = result?;
     if args.json {
-        output::json(&Printed {
-            checkpoint: &opened.checkpoint,
-            precision: opened.precision(),
-            test_samples: data.test.len(),
-            loss: result.loss,
-            accuracy: result.accuracy,
-        })?;
+        output::json(&json!({
+            "checkpoint": opened.checkpoint,
+            "precision": opened.precision(),
+            "test_samples": data.test.len(),
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut fields = vec![

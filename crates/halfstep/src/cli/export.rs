@@ -13,7 +13,7 @@ use halfstep::train::checkpoint::host_slice;
 use halfstep::train::run_dir::write_whole;
 use halfstep::train::session::Session;
 use halfstep::train::step::predict_graph;
-use serde::Serialize;
+use serde_json::json;
 
 use super::args::Export;
 use super::failure::Failure;
@@ -24,15 +24,6 @@ use super::output;
 const BATCH: usize = 2;
 /// Test samples whose logits `--test-data` writes.
 const TESTED: usize = 8;
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a> {
-    checkpoint: &'a str,
-    precision: &'a str,
-    file: String,
-    bytes: usize,
-}
 
 /// Runs the command.
 pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
@@ -55,12 +46,12 @@ pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
         test_data(&opened, &mut session, folder)?;
     }
     if args.json {
-        output::json(&Printed {
-            checkpoint: &opened.checkpoint,
-            precision: opened.precision(),
-            file: args.onnx.display().to_string(),
-            bytes: bytes.len(),
-        })?;
+        output::json(&json!({
+            "checkpoint": opened.checkpoint,
+            "precision": opened.precision(),
+            "file": args.onnx.display().to_string(),
+            "bytes": bytes.len(),
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     output::raw(&output::fields(&[

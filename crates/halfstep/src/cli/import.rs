@@ -12,7 +12,7 @@ use halfstep::train::import::{self, ImportReport, NameMap};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::RunInfo;
 use halfstep::train::session::Session;
-use serde::Serialize;
+use serde_json::json;
 
 use super::args::Import;
 use super::failure::{ASKED, Failure};
@@ -22,13 +22,12 @@ use super::{new_run, output, prepare};
 /// Name of the model in the run directory.
 const IMPORTED: &str = "imported";
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a> {
-    run_directory: Option<String>,
-    fits: bool,
-    #[serde(flatten)]
-    report: &'a ImportReport,
+/// Prints what `--json` asks for.
+fn print_json(run_directory: Option<String>, report: &ImportReport) -> Result<(), Failure> {
+    let mut printed = json!(report);
+    printed["run_directory"] = json!(run_directory);
+    printed["fits"] = json!(report.fits());
+    output::json(&printed)
 }
 
 /// Runs the command.
@@ -42,7 +41,7 @@ pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
     let report = put(&mut session, &args.file, &map)?;
     if !report.fits() {
         if args.json {
-            output::json(&Printed { run_directory: None, fits: false, report: &report })?;
+            print_json(None, &report)?;
         } else {
             output::raw(&report.to_string());
         }
@@ -59,8 +58,7 @@ pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
     })?;
     checkpoint::save_to(&dir, IMPORTED, &session, Contents::Model)?;
     if args.json {
-        let run_directory = Some(dir.path().display().to_string());
-        output::json(&Printed { run_directory, fits: true, report: &report })?;
+        print_json(Some(dir.path().display().to_string()), &report)?;
     } else {
         for t in &report.taken {
             let how = if t.how.is_empty() { String::new() } else { format!("  ({})", t.how.join(", ")) };

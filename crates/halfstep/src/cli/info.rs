@@ -7,10 +7,10 @@ use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
-use halfstep::graph::engine::Engine;
-use halfstep::graph::engine_info::Arithmetic;
+use halfstep::graph::engine_info::PolicyDescription;
 use halfstep::graph::precision::Policy;
 use serde::Serialize;
+use serde_json::json;
 
 use super::args::Info;
 use super::failure::Failure;
@@ -24,37 +24,6 @@ struct Set {
     lacks: Vec<&'static str>,
 }
 
-#[derive(Serialize)]
-struct RunsOn {
-    precision: &'static str,
-    runs_on: String,
-    arithmetic: Arithmetic,
-}
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed {
-    version: &'static str,
-    processor: String,
-    cores: usize,
-    threads: usize,
-    memory_bytes: Option<usize>,
-    available_bytes: Option<usize>,
-    instruction_sets: Vec<Set>,
-    used: &'static str,
-    forced: bool,
-    precisions: Vec<RunsOn>,
-}
-
-/// What the engine computes each policy with.
-fn runs_on(engine: &dyn Engine) -> Result<Vec<RunsOn>, Failure> {
-    let of = |precision| {
-        let described = engine.describe(&Policy::named(precision)?);
-        Ok(RunsOn { precision, runs_on: described.text, arithmetic: described.arithmetic })
-    };
-    Policy::NAMES.into_iter().map(of).collect()
-}
-
 /// Runs the command.
 pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
     let engine = halfstep::engine(request)?;
@@ -66,46 +35,53 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
         };
         Set { name: level.name(), available: lacks.is_empty(), lacks }
     };
-    let printed = Printed {
-        version: env!("CARGO_PKG_VERSION"),
-        processor: engine.device().name,
-        cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        threads: request.threads().get(),
-        memory_bytes: host::memory_bytes(),
-        available_bytes: host::available_bytes(),
-        instruction_sets: Level::ALL.map(set).into(),
-        used: used.level().name(),
-        forced: std::env::var_os("HALFSTEP_ISA").is_some(),
-        precisions: runs_on(engine.as_ref())?,
-    };
+    let describe = |name| Ok((name, engine.describe(&Policy::named(name)?)));
+    let described: Vec<(&str, PolicyDescription)> =
+        Policy::NAMES.into_iter().map(describe).collect::<Result<_, Failure>>()?;
+    let (sets, used) = (Level::ALL.map(set), used.level().name());
+    let (processor, threads) = (engine.device().name, request.threads());
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let (memory, available) = (host::memory_bytes(), host::available_bytes());
+    let forced = std::env::var_os("HALFSTEP_ISA").is_some();
     if args.json {
-        output::json(&printed)?;
+        let runs_on = |(name, d): &(&str, PolicyDescription)| json!({ "precision": name, "runs_on": d.text, "arithmetic": d.arithmetic });
+        output::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "processor": processor,
+            "cores": cores,
+            "threads": threads,
+            "memory_bytes": memory,
+            "available_bytes": available,
+            "instruction_sets": sets,
+            "used": used,
+            "forced": forced,
+            "precisions": described.iter().map(runs_on).collect::<Vec<_>>(),
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let bytes = |n: Option<usize>| n.map_or("unknown".into(), units::bytes);
     output::raw(&output::fields(&[
-        ("halfstep", printed.version.to_string()),
-        ("processor", printed.processor.clone()),
-        ("cores", format!("{} ({} threads used)", printed.cores, printed.threads)),
-        ("memory", format!("{}, {} available", bytes(printed.memory_bytes), bytes(printed.available_bytes))),
+        ("halfstep", env!("CARGO_PKG_VERSION").to_string()),
+        ("processor", processor),
+        ("cores", format!("{cores} ({threads} threads used)")),
+        ("memory", format!("{}, {} available", bytes(memory), bytes(available))),
     ]));
     output::line(&format!("\n{}", output::bold("Instruction sets")));
-    for set in &printed.instruction_sets {
-        let used = if set.name == printed.used {
-            if printed.forced { "used (HALFSTEP_ISA)" } else { "used" }
-        } else {
-            ""
+    for set in &sets {
+        let used = match (set.name == used, forced) {
+            (true, true) => "used (HALFSTEP_ISA)",
+            (true, false) => "used",
+            (false, _) => "",
         };
-        let state = if set.available {
-            format!("yes   {used}")
-        } else {
-            format!("no    lacks {}", set.lacks.join(", "))
+        let state = match set.available {
+            true => format!("yes   {used}"),
+            false => format!("no    lacks {}", set.lacks.join(", ")),
         };
         output::line(&format!("  {:<11} {}", set.name, state.trim_end()));
     }
     output::line(&format!("\n{}", output::bold("What each precision runs on")));
-    for p in &printed.precisions {
-        output::line(&format!("  {:<11} {}", p.precision, p.runs_on));
+    for (name, description) in described {
+        output::line(&format!("  {name:<11} {}", description.text));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, HostSlice};
 use halfstep::train::session::Session;
 use serde::Serialize;
+use serde_json::json;
 
 use super::args::Predict;
 use super::failure::Failure;
@@ -40,12 +41,12 @@ struct Score {
     bits_per_byte: f64,
 }
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a, T> {
-    checkpoint: &'a str,
-    precision: &'a str,
-    predictions: &'a [T],
+/// Prints what `--json` asks for.
+fn print_json<T: Serialize>(opened: &Opened, predictions: &[T]) -> Result<ExitCode, Failure> {
+    let (checkpoint, precision) = (&opened.checkpoint, opened.precision());
+    let printed = json!({ "checkpoint": checkpoint, "precision": precision, "predictions": predictions });
+    output::json(&printed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the command.
@@ -89,9 +90,7 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
         }
     }
     if args.json {
-        let (checkpoint, precision) = (opened.checkpoint.as_str(), opened.precision());
-        output::json(&Printed { checkpoint, precision, predictions: &predictions })?;
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&opened, &predictions);
     }
     let origin = |p: &Prediction| p.row.map_or(p.input.clone(), |row| format!("{}:{row}", p.input));
     let width = predictions.iter().map(|p| origin(p).chars().count()).max().unwrap_or(0);
@@ -158,9 +157,7 @@ fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCod
         scores.push(Score { input, tokens: tokens.len(), loss, bits_per_byte });
     }
     if args.json {
-        let (checkpoint, precision) = (opened.checkpoint.as_str(), opened.precision());
-        output::json(&Printed { checkpoint, precision, predictions: &scores })?;
-        return Ok(ExitCode::SUCCESS);
+        return print_json(opened, &scores);
     }
     let width = scores.iter().map(|s| s.input.chars().count()).max().unwrap_or(0);
     for s in &scores {

@@ -13,7 +13,7 @@ use halfstep::graph::precision::Policy;
 use halfstep::stress::{StressError, Subject, Trained, backdoor, stress};
 use halfstep::train::probe::Weights;
 use halfstep::train::recipe::{Experiment, Measure, Recipe};
-use halfstep::train::run_dir::RunDir;
+use halfstep::train::run_dir::{RECIPE, RunDir, pretty, write_whole};
 use halfstep::train::train_loop::Proceed;
 
 use super::args::{Chosen, Stress};
@@ -28,7 +28,7 @@ pub const ROBUSTNESS: &str = "robustness.json";
 pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
     let engine = halfstep::engine(request)?;
     let first = RunDir::open(&args.runs[0])?;
-    let mut recipe = Recipe::read(&first.file(halfstep::train::run_dir::RECIPE))?;
+    let mut recipe = Recipe::read(&first.file(RECIPE))?;
     settings(&args, &mut recipe)?;
     let measures = measures(&args.measures)?;
     if let Some(precisions) = &args.precisions {
@@ -53,9 +53,9 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
         Err(e) => return Err(e),
     };
     match &args.out {
-        Some(path) => halfstep::train::run_dir::write_whole(path, &pretty(&r)?)?,
+        Some(path) => write_whole(path, &pretty(&r)?)?,
         None => {
-            first.write(ROBUSTNESS, &pretty(&r)?)?;
+            first.write_json(ROBUSTNESS, &r)?;
             report::add(&first, halfstep::evidence::report::robustness(&r))?;
         }
     }
@@ -67,12 +67,6 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
         output::line(&format!("\n{}", path.display()));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn pretty(r: &Robustness) -> Result<Vec<u8>, Failure> {
-    let mut bytes = serde_json::to_vec_pretty(r)?;
-    bytes.push(b'\n');
-    Ok(bytes)
 }
 
 /// Puts trained models under stress; a planted backdoor is trained by the experiment's recipe.

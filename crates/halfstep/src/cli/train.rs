@@ -13,10 +13,10 @@ use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, CheckpointStats, Checkpoints, Contents};
-use halfstep::train::metrics::{EvaluationMetrics, Outcome};
+use halfstep::train::metrics::Outcome;
 use halfstep::train::recipe::Experiment;
 use halfstep::train::train_loop::{Keeping, Run};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::args::Train;
 use super::failure::{FAILED, Failure, INTERRUPTED, OUT_OF_TIME};
@@ -30,75 +30,6 @@ use callbacks::TrainCallbacks;
 use directory::{InitialWeights, RunFiles};
 use display::Display;
 use request::Request;
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a> {
-    run_directory: String,
-    precision: &'a str,
-    seed: u64,
-    outcome: &'a Outcome,
-    steps: usize,
-    skipped: u64,
-    train_loss: Option<f64>,
-    test: Option<&'a EvaluationMetrics>,
-    median_ms: Option<f64>,
-    arena_bytes: usize,
-    wall_seconds: f64,
-    data_seconds: f64,
-    resumed_from: Option<u64>,
-    checkpoints: PrintedCheckpoints,
-}
-
-#[derive(Serialize)]
-struct PrintedCheckpoints {
-    written: u64,
-    failed: u64,
-    snapshot_bytes: usize,
-    copying_seconds: f64,
-    waiting_seconds: f64,
-    writing_seconds: f64,
-}
-
-impl From<CheckpointStats> for PrintedCheckpoints {
-    fn from(s: CheckpointStats) -> PrintedCheckpoints {
-        PrintedCheckpoints {
-            written: s.written,
-            failed: s.failed,
-            snapshot_bytes: s.snapshot_bytes,
-            copying_seconds: s.copying.as_secs_f64(),
-            waiting_seconds: s.waiting.as_secs_f64(),
-            writing_seconds: s.writing.as_secs_f64(),
-        }
-    }
-}
-
-impl<'a> Printed<'a> {
-    fn of(
-        training: &Training<'a>,
-        trained: &'a Trained<'_>,
-        run: &Path,
-        resumed_from: Option<u64>,
-    ) -> Printed<'a> {
-        let record = &trained.run.record;
-        Printed {
-            run_directory: run.display().to_string(),
-            precision: training.policy,
-            seed: training.seed,
-            outcome: &record.outcome,
-            steps: record.losses.len(),
-            skipped: record.skipped,
-            train_loss: record.final_train_loss(),
-            test: record.last_evaluation(),
-            median_ms: record.median_ms(),
-            arena_bytes: record.arena_bytes,
-            wall_seconds: record.wall_seconds,
-            data_seconds: record.data_seconds,
-            resumed_from,
-            checkpoints: trained.checkpoints.into(),
-        }
-    }
-}
 
 /// What is trained, and what trains it.
 #[derive(Clone, Copy)]
@@ -152,7 +83,7 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     checkpoint::save_to(&files.dir, FINAL, &trained.run.session, Contents::Model)?;
     let run = files.dir.path();
     if args.json {
-        output::json(&Printed::of(&training, &trained, run, resumed_from))?;
+        output::json(&printed(&training, &trained, run, resumed_from))?;
     } else {
         let summary = summary(&training, &trained, run);
         output::raw(&format!("\n{}", output::fields(&summary)));
@@ -162,6 +93,34 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(FAILED));
     }
     Ok(end(&trained.run, &args, run, messages))
+}
+
+/// What `--json` prints.
+fn printed(training: &Training<'_>, trained: &Trained<'_>, run: &Path, resumed_from: Option<u64>) -> Value {
+    let (record, stats) = (&trained.run.record, trained.checkpoints);
+    json!({
+        "run_directory": run.display().to_string(),
+        "precision": training.policy,
+        "seed": training.seed,
+        "outcome": record.outcome,
+        "steps": record.losses.len(),
+        "skipped": record.skipped,
+        "train_loss": record.final_train_loss(),
+        "test": record.last_evaluation(),
+        "median_ms": record.median_ms(),
+        "arena_bytes": record.arena_bytes,
+        "wall_seconds": record.wall_seconds,
+        "data_seconds": record.data_seconds,
+        "resumed_from": resumed_from,
+        "checkpoints": {
+            "written": stats.written,
+            "failed": stats.failed,
+            "snapshot_bytes": stats.snapshot_bytes,
+            "copying_seconds": stats.copying.as_secs_f64(),
+            "waiting_seconds": stats.waiting.as_secs_f64(),
+            "writing_seconds": stats.writing.as_secs_f64(),
+        },
+    })
 }
 
 /// Model, data, length of the run and engine in a line.

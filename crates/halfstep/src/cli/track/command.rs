@@ -21,17 +21,6 @@ pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
     use halfstep::train::recipe::Recipe;
     use halfstep::train::run_dir::{self, RunDir};
     use halfstep_track::exporter::{Ending, deliver};
-    use serde::Serialize;
-
-    #[derive(Serialize)]
-    struct Printed {
-        tracker: &'static str,
-        url: String,
-        lines: u64,
-        missing: u64,
-        complete: bool,
-        trouble: Option<String>,
-    }
 
     // Locked: a run that is under way sends for itself.
     let dir = RunDir::resume(&args.run)?;
@@ -54,14 +43,14 @@ pub fn run(args: TrackRun) -> Result<ExitCode, Failure> {
         if !args.json {
             output::line(&super::delivery_message(export.name, &delivered, &args.run));
         }
-        printed.push(Printed {
-            tracker: export.name,
-            complete: delivered.complete(),
-            url: delivered.url,
-            lines: delivered.lines,
-            missing: delivered.missing,
-            trouble: delivered.trouble.map(|e| e.to_string()),
-        });
+        printed.push(serde_json::json!({
+            "tracker": export.name,
+            "url": delivered.url,
+            "lines": delivered.lines,
+            "missing": delivered.missing,
+            "complete": delivered.complete(),
+            "trouble": delivered.trouble.map(|e| e.to_string()),
+        }));
     }
     if args.json {
         output::json(&printed)?;
