@@ -13,7 +13,6 @@ use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
 use halfstep::train::recipe::{Experiment, Recipe};
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Callbacks, Keeping, Proceed, RunError};
-use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::{interrupt, prepare};
@@ -66,26 +65,7 @@ pub fn engine(request: EngineRequest, ranks: Option<&Arc<Communicator>>) -> Resu
 }
 
 /// What must be the same on all ranks for their sums to mean anything.
-#[derive(PartialEq, Serialize, Deserialize)]
-struct Identity {
-    version: String,
-    engine: String,
-    data: String,
-    program: String,
-}
-
-impl Identity {
-    /// The first thing that is another there, in words: what, here, there.
-    fn difference<'a>(&'a self, there: &'a Identity) -> Option<(&'a str, &'a str, &'a str)> {
-        let parts = [
-            ("version", &self.version, &there.version),
-            ("engine", &self.engine, &there.engine),
-            ("fingerprint of the data", &self.data, &there.data),
-            ("program of a step", &self.program, &there.program),
-        ];
-        parts.into_iter().find(|(_, a, b)| a != b).map(|(what, a, b)| (what, a.as_str(), b.as_str()))
-    }
-}
+const SAME: [&str; 4] = ["version", "engine", "fingerprint of the data", "program of a step"];
 
 /// An error unless all ranks have the same version, engine, data and program.
 pub fn agree(
@@ -96,19 +76,19 @@ pub fn agree(
 ) -> Result<(), Failure> {
     let Some(ranks) = ranks.filter(|r| r.size() > 1) else { return Ok(()) };
     let session = experiment.session(engine, policy, experiment.recipe.seed)?;
-    let own = Identity {
-        version: env!("CARGO_PKG_VERSION").into(),
-        engine: engine.identity().to_string(),
-        data: experiment.info.fingerprint.clone(),
-        program: format!("{} steps", session.plan().groups.steps.len()),
-    };
+    let own = [
+        env!("CARGO_PKG_VERSION").into(),
+        engine.identity().to_string(),
+        experiment.info.fingerprint.clone(),
+        format!("{} steps", session.plan().groups.steps.len()),
+    ];
     let all = ranks.gather(serde_json::to_vec(&own)?)?;
     for (rank, bytes) in all.iter().enumerate() {
-        let other: Identity = serde_json::from_slice(bytes)?;
-        if let Some((what, here, there)) = own.difference(&other) {
-            let here = format!("the {what} is {here} on rank {} and {there} on rank {rank}", ranks.rank());
+        let there: [String; 4] = serde_json::from_slice(bytes)?;
+        if let Some(i) = (0..SAME.len()).find(|&i| own[i] != there[i]) {
+            let (what, here, there, own_rank) = (SAME[i], &own[i], &there[i], ranks.rank());
             return Err(Failure::asked(
-                here,
+                format!("the {what} is {here} on rank {own_rank} and {there} on rank {rank}"),
                 "start the same program on machines of one kind, with the same data",
             ));
         }
