@@ -65,7 +65,8 @@ impl Display {
         let text = format!("warning: {text}");
         #[cfg(feature = "tui")]
         if let Some((board, _)) = &self.dashboard {
-            return board.note(&text);
+            board.lock().note = Some(text);
+            return;
         }
         self.bar.suspend(|| eprintln!("{text}"));
     }
@@ -75,7 +76,7 @@ impl Display {
         let _ = metrics;
         #[cfg(feature = "tui")]
         if let Some((board, _)) = &self.dashboard {
-            board.step(metrics);
+            board.lock().step(metrics);
         }
     }
 
@@ -83,7 +84,7 @@ impl Display {
     pub fn evaluation(&self, metrics: &EvaluationMetrics) {
         #[cfg(feature = "tui")]
         if let Some((board, _)) = &self.dashboard {
-            return board.evaluation(metrics);
+            return board.lock().evaluation(metrics);
         }
         let text = format!(
             "step {:>6}   test loss {:.4}   test accuracy {}",
@@ -98,7 +99,7 @@ impl Display {
     pub fn checkpoint(&self, event: &CheckpointEvent) {
         #[cfg(feature = "tui")]
         if let (Some((board, _)), CheckpointEvent::Written { name, bytes, .. }) = (&self.dashboard, event) {
-            board.checkpoint(name, *bytes);
+            board.lock().checkpoint(name, *bytes);
         }
         if let CheckpointEvent::Failed { error, .. } = event {
             self.warn(&format!("{error}; training goes on, and earlier checkpoints are unchanged"));

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
 use halfstep::train::recipe::Experiment;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
@@ -36,28 +35,9 @@ pub fn check() -> Result<(), Failure> {
 pub struct Board(Arc<Mutex<Figures>>);
 
 impl Board {
-    fn lock(&self) -> MutexGuard<'_, Figures> {
+    /// What is shown.
+    pub fn lock(&self) -> MutexGuard<'_, Figures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// After a step.
-    pub fn step(&self, step: &StepMetrics) {
-        self.lock().step(step);
-    }
-
-    /// After an evaluation.
-    pub fn evaluation(&self, evaluation: &EvaluationMetrics) {
-        self.lock().evaluation(evaluation);
-    }
-
-    /// After a checkpoint of so many bytes.
-    pub fn checkpoint(&self, name: &str, bytes: u64) {
-        self.lock().checkpoint(name, bytes);
-    }
-
-    /// Something to be read.
-    pub fn note(&self, text: &str) {
-        self.lock().note = Some(text.to_string());
     }
 }
 
