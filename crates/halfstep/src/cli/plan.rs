@@ -36,7 +36,7 @@ struct Printed {
 }
 
 /// The plan of one precision.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Planned {
     precision: String,
     /// Of the training step: footprint, bytes by purpose, what is in the arena when it is fullest.
@@ -136,16 +136,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let step = match step_stages(model, input, &policy, &spec, false, target) {
         Ok(step) => step.train,
         Err(problem @ TrainError::Budget { .. }) => {
-            let problem = Some(problem.to_string());
-            return Ok(Planned {
-                precision,
-                step: None,
-                total_bytes: None,
-                evaluation_bytes: None,
-                checkpoint_bytes: None,
-                recomputation: None,
-                problem,
-            });
+            return Ok(Planned { precision, problem: Some(problem.to_string()), ..Planned::default() });
         }
         Err(e) => return Err(e.into()),
     };
