@@ -21,11 +21,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use halfstep::EngineRequest;
-use halfstep::evidence::logits::Source;
 use halfstep::evidence::report::Picture;
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
-    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, assess, table, units,
+    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, table, units,
 };
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
@@ -247,6 +246,14 @@ fn directories(
     Ok((top, arms))
 }
 
+/// The recipes of an ablation's arms by name, or the recipe itself.
+fn recipes_of_arms(recipe: Recipe) -> Vec<(String, Recipe)> {
+    match recipe.ablation.is_empty() {
+        true => vec![(recipe.name.clone(), recipe)],
+        false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
+    }
+}
+
 /// Folder of runs that are not kept, in the run directory.
 const UNKEPT: &str = ".runs";
 
@@ -290,17 +297,9 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
     let is_mine = |i: usize| found[i].is_none() && ranks::is_mine(ranks, i);
     let pending: Vec<&Task> = (0..tasks.len()).filter(|&i| is_mine(i)).map(|i| &tasks[i]).collect();
     if let Some(first) = pending.first() {
-        let choice = match ranks {
-            // Ranks are side by side already.
-            Some(_) => side_by_side::choose(
-                experiment,
-                &first.policy,
-                pending.len(),
-                request,
-                Some(NonZeroUsize::MIN),
-            )?,
-            None => side_by_side::choose(experiment, &first.policy, pending.len(), request, jobs)?,
-        };
+        // Ranks are side by side already.
+        let jobs = if ranks.is_some() { Some(NonZeroUsize::MIN) } else { jobs };
+        let choice = side_by_side::choose(experiment, &first.policy, pending.len(), request, jobs)?;
         let beside = choice.workers - 1;
         let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
         if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
@@ -379,17 +378,10 @@ fn assessments(
         };
         let mut protocol = setup.protocol.clone();
         protocol.diverged = obtained.iter().filter(diverged).count() as u64;
-        let files = |of: &dyn Fn(&(&Obtained, &Obtained)) -> PathBuf| -> Vec<PathBuf> {
-            pairs.iter().map(of).collect()
-        };
-        let (a, b) = (files(&|p| p.0.place.join(LOGITS)), files(&|p| p.1.place.join(LOGITS)));
-        let sources = |files: &'_ [PathBuf]| -> Vec<Box<dyn Source>> {
-            files.iter().map(|f| Box::new(f.clone()) as Box<dyn Source>).collect()
-        };
-        let (a, b) = (sources(&a), sources(&b));
-        let (a, b): (Vec<&dyn Source>, Vec<&dyn Source>) =
-            (a.iter().map(|s| &**s).collect(), b.iter().map(|s| &**s).collect());
-        let assessment = assess(&a, &b, protocol, threads).map_err(|e| Failure::failed(e.to_string()))?;
+        let (a, b): (Vec<PathBuf>, Vec<PathBuf>) =
+            pairs.iter().map(|(a, b)| (a.place.join(LOGITS), b.place.join(LOGITS))).unzip();
+        let assessment =
+            verdict::assess_files(&a, &b, protocol, threads).map_err(|e| Failure::failed(e.to_string()))?;
         all.push((policy.clone(), assessment));
     }
     Ok(all)

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use halfstep::evidence::logits::Source;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::noninferiority::Question;
-use halfstep::evidence::{Assessment, Protocol, Verdict, assess, assessment_table};
+use halfstep::evidence::{Assessment, AssessmentError, Protocol, Verdict, assess, assessment_table};
 
 use super::args::Verdict as Asked;
 use super::failure::Failure;
@@ -20,14 +20,8 @@ pub const NO_VERDICT: u8 = 3;
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
 pub fn run(args: Asked, threads: NonZeroUsize) -> Result<ExitCode, Failure> {
     let protocol = protocol(&args)?;
-    let sources = |paths: &'_ [PathBuf]| -> Vec<Box<dyn Source>> {
-        paths.iter().map(|p| Box::new(p.clone()) as Box<dyn Source>).collect()
-    };
-    let (a, b) = (sources(&args.baseline), sources(&args.candidate));
-    let (a, b): (Vec<_>, Vec<_>) =
-        (a.iter().map(|s| s.as_ref()).collect(), b.iter().map(|s| s.as_ref()).collect());
     let spinner = progress::spinner("measuring");
-    let result = assess(&a, &b, protocol, threads);
+    let result = assess_files(&args.baseline, &args.candidate, protocol, threads);
     spinner.finish_and_clear();
     let assessment = result.map_err(|e| Failure::asked(e.to_string(), ""))?;
     if args.json {
@@ -36,6 +30,18 @@ pub fn run(args: Asked, threads: NonZeroUsize) -> Result<ExitCode, Failure> {
         show(&assessment);
     }
     Ok(ExitCode::from(code(assessment.verdict)))
+}
+
+/// The assessment of files of logits.
+pub fn assess_files(
+    baseline: &[PathBuf],
+    candidate: &[PathBuf],
+    protocol: Protocol,
+    threads: NonZeroUsize,
+) -> Result<Assessment, AssessmentError> {
+    let [baseline, candidate] =
+        [baseline, candidate].map(|files| files.iter().map(|f| f as &dyn Source).collect::<Vec<_>>());
+    assess(&baseline, &candidate, protocol, threads)
 }
 
 /// The exit code of a verdict.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::cache::{self, Cache};
 use super::one_run::{Obtained, Task, cached};
 use super::side_by_side::steps_per_second;
-use super::{Arm, assessments, protocol, setup};
+use super::{Arm, assessments, protocol, recipes_of_arms, setup};
 use crate::cli::args::Compare;
 use crate::cli::failure::Failure;
 use crate::cli::output::Messages;
@@ -113,12 +113,8 @@ pub fn run(
     let cache = place.map(|place| Cache::at(place, engine.identity())).transpose()?;
     let name = recipe.name.clone();
     let (power, most) = (recipe.compare.power, recipe.compare.max_divergence);
-    let recipes = match recipe.ablation.is_empty() {
-        true => vec![(name.clone(), recipe)],
-        false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
-    };
     let mut arms = Vec::new();
-    for (name, recipe) in recipes {
+    for (name, recipe) in recipes_of_arms(recipe) {
         let experiment = prepare::prepare(recipe)?;
         arms.push(planned(name, experiment, cache.as_ref(), engine, request, sd)?);
     }

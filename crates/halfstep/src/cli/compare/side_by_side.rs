@@ -102,9 +102,14 @@ pub fn steps_per_second(
         }
         Ok(steps / begun.elapsed().as_secs_f64())
     };
+    side_by_side(workers, worker).into_iter().sum()
+}
+
+/// What `worker` gives on each of so many threads.
+fn side_by_side<R: Send>(workers: usize, worker: impl Fn() -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        handles.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).sum()
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(&worker)).collect();
+        handles.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
     })
 }
 
@@ -146,14 +151,7 @@ pub fn run_all<T: Sync, R: Send>(
     if choice.workers == 1 {
         worker()?;
     } else {
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..choice.workers).map(|_| scope.spawn(worker)).collect();
-            let ends: Vec<Result<(), Failure>> = handles
-                .into_iter()
-                .map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-                .collect();
-            ends.into_iter().collect::<Result<(), Failure>>()
-        })?;
+        side_by_side(choice.workers, worker).into_iter().collect::<Result<(), Failure>>()?;
     }
     Ok(results.into_iter().filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }

@@ -11,7 +11,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::Recipe;
 
 use super::cache::Cache;
-use super::{Arm, Common, obtain, protocol, setup};
+use super::{Arm, Common, obtain, protocol, recipes_of_arms, setup};
 use crate::cli::args::Compare;
 use crate::cli::failure::Failure;
 use crate::cli::output::Messages;
@@ -39,11 +39,7 @@ pub fn help(
     interrupt::listen();
     let (jobs, ranks) = (args.jobs, Some(ranks));
     let common = Common { engine, cache: &cache, request, jobs, ranks, messages: Messages::Quiet };
-    let recipes = match recipe.ablation.is_empty() {
-        true => vec![(recipe.name.clone(), recipe)],
-        false => recipe.ablation.into_iter().map(|arm| (arm.name, arm.recipe)).collect(),
-    };
-    for (name, recipe) in recipes {
+    for (name, recipe) in recipes_of_arms(recipe) {
         let experiment = prepare::prepare(recipe)?;
         let protocol = protocol::of(&experiment.recipe)?;
         let arm = Arm { name, experiment, protocol, dir: None };
