@@ -448,11 +448,6 @@ pub enum Precision {
     Bf16x6,
 }
 
-/// A value as it is written on the command line; of a precision, the policy's name.
-pub fn value_name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string())
-}
-
 /// Model to time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchModel {

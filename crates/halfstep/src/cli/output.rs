@@ -54,6 +54,11 @@ impl Messages {
     }
 }
 
+/// A value as it is written on the command line; of a precision, the policy's name.
+pub fn value_name(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_string())
+}
+
 /// An error if a file is there that must not be overwritten.
 pub fn may_write(path: &Path, force: bool) -> Result<(), Failure> {
     if force || !path.exists() {

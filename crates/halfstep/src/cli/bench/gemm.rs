@@ -7,8 +7,9 @@ use halfstep::cpu::isa::Isa;
 use halfstep::cpu::{CpuEngine, ProductFormat, random_product};
 use halfstep::graph::Split;
 
-use super::super::args::{BenchGemm, Precision, value_name};
+use super::super::args::{BenchGemm, Precision};
 use super::super::failure::Failure;
+use super::super::output::value_name;
 use super::super::{machine, output};
 use super::{check_seconds, median_and_least, median_and_min, times};
 

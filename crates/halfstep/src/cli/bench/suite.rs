@@ -15,8 +15,9 @@ use halfstep::train::run_dir::write_whole;
 use halfstep::{DeviceRequest, EngineRequest};
 use serde::Serialize;
 
-use super::super::args::{BenchModel, BenchSuite, value_name};
+use super::super::args::{BenchModel, BenchSuite};
 use super::super::failure::{Failure, INTERRUPTED};
+use super::super::output::value_name;
 use super::super::progress::bar;
 use super::super::{interrupt, machine, output};
 use super::step::{GroupTime, StepMeasurement};

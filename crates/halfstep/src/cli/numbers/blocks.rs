@@ -4,9 +4,8 @@ use halfstep::float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, N
 use halfstep::float::{E8m0, Format, SliceRounding, decode};
 use serde::Serialize;
 
-use super::super::args::value_name;
 use super::super::failure::Failure;
-use super::super::output;
+use super::super::output::{self, value_name};
 use super::args::{BlockForm, Numbers, Rule};
 use super::{bits, brief, rough, table};
 
