@@ -1,9 +1,10 @@
 //! The messages of OpenTelemetry's protocol that spans need, with the field numbers of
 //! `trace_service.proto`, `trace.proto`, `resource.proto` and `common.proto`.
 
+#![allow(missing_docs, reason = "the names are the format's")]
+
 /// What is sent to `/v1/traces`.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct ExportTraceServiceRequest {
     #[prost(message, repeated, tag = "1")]
     pub resource_spans: Vec<ResourceSpans>,
@@ -11,7 +12,6 @@ pub struct ExportTraceServiceRequest {
 
 /// Spans of one program.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct ResourceSpans {
     #[prost(message, optional, tag = "1")]
     pub resource: Option<Resource>,
@@ -21,7 +21,6 @@ pub struct ResourceSpans {
 
 /// The program.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Resource {
     #[prost(message, repeated, tag = "1")]
     pub attributes: Vec<KeyValue>,
@@ -29,7 +28,6 @@ pub struct Resource {
 
 /// Spans of one part of a program.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
     pub scope: Option<InstrumentationScope>,
@@ -39,7 +37,6 @@ pub struct ScopeSpans {
 
 /// The part.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct InstrumentationScope {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -49,7 +46,6 @@ pub struct InstrumentationScope {
 
 /// A span; times in nanoseconds since 1970.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Span {
     #[prost(bytes = "vec", tag = "1")]
     pub trace_id: Vec<u8>,
@@ -73,7 +69,6 @@ pub struct Span {
 
 /// How it went.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Status {
     #[prost(string, tag = "2")]
     pub message: String,
@@ -83,7 +78,6 @@ pub struct Status {
 
 /// A name and a value.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct KeyValue {
     #[prost(string, tag = "1")]
     pub key: String,
@@ -93,7 +87,6 @@ pub struct KeyValue {
 
 /// A value.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct AnyValue {
     #[prost(oneof = "Any", tags = "1, 3, 4")]
     pub value: Option<Any>,
@@ -101,7 +94,6 @@ pub struct AnyValue {
 
 /// See [`AnyValue`].
 #[derive(Clone, PartialEq, prost::Oneof)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub enum Any {
     #[prost(string, tag = "1")]
     Text(String),

@@ -1,9 +1,10 @@
 //! The messages of TensorBoard that scalars and texts need, with the field numbers of
 //! `event.proto`, `summary.proto` and `tensor.proto`.
 
+#![allow(missing_docs, reason = "the names are the format's")]
+
 /// One record of an event file.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Event {
     #[prost(double, tag = "1")]
     pub wall_time: f64,
@@ -15,7 +16,6 @@ pub struct Event {
 
 /// See [`Event`].
 #[derive(Clone, PartialEq, prost::Oneof)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub enum What {
     #[prost(string, tag = "3")]
     FileVersion(String),
@@ -27,7 +27,6 @@ pub enum What {
 
 /// Values of one step.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Summary {
     #[prost(message, repeated, tag = "1")]
     pub value: Vec<Value>,
@@ -35,7 +34,6 @@ pub struct Summary {
 
 /// A value by its tag.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Value {
     #[prost(string, tag = "1")]
     pub tag: String,
@@ -49,7 +47,6 @@ pub struct Value {
 
 /// Which dashboard a value belongs to.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct SummaryMetadata {
     #[prost(message, optional, tag = "1")]
     pub plugin_data: Option<PluginData>,
@@ -57,7 +54,6 @@ pub struct SummaryMetadata {
 
 /// A dashboard by its name.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct PluginData {
     #[prost(string, tag = "1")]
     pub plugin_name: String,
@@ -65,7 +61,6 @@ pub struct PluginData {
 
 /// A tensor of texts; other types are not written.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct TensorProto {
     #[prost(int32, tag = "1")]
     pub dtype: i32,
@@ -82,7 +77,6 @@ pub struct TensorShapeProto {}
 /// A new beginning: with `START`, what was written of this step and later ones by earlier processes
 /// does not count.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct SessionLog {
     #[prost(int32, tag = "1")]
     pub status: i32,
