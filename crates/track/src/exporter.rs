@@ -6,7 +6,7 @@
 //! arrived at the end of the run can be sent later by [`deliver`].
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -263,14 +263,11 @@ impl Delivery {
             }
         }
     }
-
-    fn delivered(&self) -> Delivered {
-        delivered(&self.shared, &self.log.path)
-    }
 }
 
 fn delivered(shared: &Mutex<Shared>, log: &Path) -> Delivered {
-    let there = std::fs::File::open(log).map_or(0, |file| count_lines(BufReader::new(file)));
+    let bytes = File::open(log).into_iter().flat_map(|file| BufReader::new(file).bytes());
+    let there = bytes.map_while(Result::ok).filter(|&b| b == b'\n').count() as u64;
     let shared = lock(shared);
     Delivered {
         url: shared.notes.url.clone(),
@@ -279,20 +276,6 @@ fn delivered(shared: &Mutex<Shared>, log: &Path) -> Delivered {
         closed: shared.notes.closed,
         trouble: shared.trouble.clone(),
         retries: shared.retries,
-    }
-}
-
-fn count_lines(mut from: impl BufRead) -> u64 {
-    let mut count = 0;
-    loop {
-        let length = match from.fill_buf() {
-            Ok([]) | Err(_) => return count,
-            Ok(bytes) => {
-                count += bytes.iter().filter(|&&b| b == b'\n').count() as u64;
-                bytes.len()
-            }
-        };
-        from.consume(length);
     }
 }
 
@@ -393,5 +376,5 @@ pub fn deliver(
     notes.closed = false;
     let mut delivery = Delivery::new(log, service, notes, keep);
     while let Ok(Went::On | Went::UpToDate) = delivery.try_once() {}
-    delivery.delivered()
+    delivered(&delivery.shared, log)
 }
