@@ -4,10 +4,11 @@
 //! again by a tag with its key, and MLflow keeps one of several equal measurements, parameters or
 //! files.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use data_encoding::BASE64;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -125,22 +126,14 @@ impl Mlflow {
         if let Some(id) = &self.memory.experiment {
             return Ok(id.clone());
         }
-        #[derive(Deserialize)]
-        struct Made {
-            experiment_id: String,
-        }
-        #[derive(Deserialize)]
-        struct Found {
-            experiment: Made,
-        }
         let name = percent(&self.about.experiment);
         let path = format!("/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}");
         let answer = self.server.ask(Method::GET, &path, JSON, &[])?;
         let id = match answer.status {
-            200..300 => read::<Found>(&path, &answer.body)?.experiment.experiment_id,
+            200..300 => text(&path, &read(&path, &answer.body)?["experiment"], "experiment_id")?,
             404 => {
                 let made = self.post("experiments/create", &json!({ "name": self.about.experiment }))?;
-                read_value::<Made>("experiments/create", made)?.experiment_id
+                text("experiments/create", &made, "experiment_id")?
             }
             _ => return Err(self.server.refusal(&path, &answer)),
         };
@@ -152,49 +145,29 @@ impl Mlflow {
         if let Some(run) = &self.memory.run {
             return Ok(run.clone());
         }
-        #[derive(Deserialize)]
-        struct Info {
-            run_id: String,
-            artifact_uri: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Run {
-            info: Info,
-        }
-        #[derive(Deserialize)]
-        struct Found {
-            #[serde(default)]
-            runs: Vec<Run>,
-        }
-        #[derive(Deserialize)]
-        struct Made {
-            run: Run,
-        }
         let experiment = self.experiment()?;
         let filter = format!("tags.`{KEY}` = '{}'", self.memory.key);
-        let found = self.post("runs/search", &json!({ "experiment_ids": [experiment], "filter": filter }))?;
-        let run = match read_value::<Found>("runs/search", found)?.runs.into_iter().next() {
-            Some(run) => run,
-            None => {
-                let made = self.post(
-                    "runs/create",
-                    &json!({
-                        "experiment_id": experiment,
-                        "run_name": self.about.name,
-                        "start_time": milliseconds(self.about.began),
-                        "tags": [
-                            { "key": KEY, "value": self.memory.key },
-                            { "key": "mlflow.source.name", "value": "halfstep" },
-                            { "key": "mlflow.source.type", "value": "LOCAL" },
-                        ],
-                    }),
-                )?;
-                read_value::<Made>("runs/create", made)?.run
-            }
-        };
-        self.memory.run = Some(run.info.run_id.clone());
-        self.memory.artifacts = run.info.artifact_uri;
-        Ok(run.info.run_id)
+        let mut path = "runs/search";
+        let mut run =
+            self.post(path, &json!({ "experiment_ids": [experiment], "filter": filter }))?["runs"][0].clone();
+        if run.is_null() {
+            path = "runs/create";
+            let body = json!({
+                "experiment_id": experiment,
+                "run_name": self.about.name,
+                "start_time": milliseconds(self.about.began),
+                "tags": [
+                    { "key": KEY, "value": self.memory.key },
+                    { "key": "mlflow.source.name", "value": "halfstep" },
+                    { "key": "mlflow.source.type", "value": "LOCAL" },
+                ],
+            });
+            run = self.post(path, &body)?["run"].clone();
+        }
+        let id = text(path, &run["info"], "run_id")?;
+        self.memory.run = Some(id.clone());
+        self.memory.artifacts = run["info"]["artifact_uri"].as_str().map(String::from);
+        Ok(id)
     }
 
     /// Parameters and files.
@@ -310,16 +283,17 @@ fn percent(text: &str) -> String {
         .collect()
 }
 
-fn read<T: DeserializeOwned>(path: &str, body: &str) -> Result<T, Refusal> {
-    serde_json::from_str(body).map_err(|e| unexpected(path, &e))
+fn read(path: &str, body: &str) -> Result<Value, Refusal> {
+    serde_json::from_str(body).map_err(|e| unexpected(path, e))
 }
 
-fn read_value<T: DeserializeOwned>(path: &str, body: Value) -> Result<T, Refusal> {
-    serde_json::from_value(body).map_err(|e| unexpected(path, &e))
+/// The text `key` of an object that the server answered with.
+fn text(path: &str, object: &Value, key: &str) -> Result<String, Refusal> {
+    object[key].as_str().map(String::from).ok_or_else(|| unexpected(path, format!("missing field `{key}`")))
 }
 
-fn unexpected(path: &str, e: &serde_json::Error) -> Refusal {
-    Refusal::Never(format!("{path}: what the server answered is not MLflow's: {e}"))
+fn unexpected(path: &str, why: impl Display) -> Refusal {
+    Refusal::Never(format!("{path}: what the server answered is not MLflow's: {why}"))
 }
 
 #[cfg(test)]
