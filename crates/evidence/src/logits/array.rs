@@ -13,19 +13,6 @@ pub(super) enum Float {
     F64,
 }
 
-/// Formats that labels are stored in, little-endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Int {
-    I8,
-    U8,
-    I16,
-    U16,
-    I32,
-    U32,
-    I64,
-    U64,
-}
-
 impl Float {
     pub(super) fn bytes(self) -> usize {
         match self {
@@ -36,30 +23,16 @@ impl Float {
     }
 }
 
-impl Int {
-    /// Numbers from bytes; what is above i64 becomes its greatest number, which is no label.
-    pub(super) fn decode(self, bytes: &[u8]) -> Vec<i64> {
-        macro_rules! each {
-            ($t:ty) => {
-                bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|&b| i64::try_from(<$t>::from_le_bytes(b)).unwrap_or(i64::MAX))
-                    .collect()
-            };
-        }
-        match self {
-            Int::I8 => each!(i8),
-            Int::U8 => each!(u8),
-            Int::I16 => each!(i16),
-            Int::U16 => each!(u16),
-            Int::I32 => each!(i32),
-            Int::U32 => each!(u32),
-            Int::I64 => each!(i64),
-            Int::U64 => each!(u64),
-        }
-    }
+/// Little-endian integers of `size` bytes; what is above i64 becomes its greatest number, which is
+/// no label. None for a size that integers do not have.
+pub(super) fn integers(signed: bool, size: usize, bytes: &[u8]) -> Option<Vec<i64>> {
+    let one = |b: &[u8]| {
+        let negative = signed && b[size - 1] >= 0x80;
+        let mut wide = [if negative { 0xff } else { 0 }; 16];
+        wide[..size].copy_from_slice(b);
+        i64::try_from(i128::from_le_bytes(wide)).unwrap_or(i64::MAX)
+    };
+    matches!(size, 1 | 2 | 4 | 8).then(|| bytes.chunks_exact(size).map(one).collect())
 }
 
 /// A stream of floats, read as f32. An f64 is rounded.
@@ -90,23 +63,16 @@ impl Elements {
 }
 
 fn decode(format: Float, bytes: &[u8], out: &mut [f32]) {
-    let halves = |f: fn(u16) -> f32, out: &mut [f32]| {
-        for (o, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
-            *o = f(u16::from_le_bytes(b));
-        }
-    };
     match format {
-        Float::F16 => halves(f32_from_f16, out),
-        Float::Bf16 => halves(f32_from_bf16, out),
-        Float::F32 => {
-            for (o, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *o = f32::from_le_bytes(b);
-            }
-        }
-        Float::F64 => {
-            for (o, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *o = f64::from_le_bytes(b) as f32;
-            }
-        }
+        Float::F16 => each(bytes, out, |b| f32_from_f16(u16::from_le_bytes(b))),
+        Float::Bf16 => each(bytes, out, |b| f32_from_bf16(u16::from_le_bytes(b))),
+        Float::F32 => each(bytes, out, f32::from_le_bytes),
+        Float::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    for (o, &b) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *o = number(b);
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::array::{Elements, Float, Int};
+use super::array::{self, Elements, Float};
 use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
 use crate::measures::GroupColumn;
 
@@ -154,33 +154,26 @@ fn bytes(mut array: Array) -> Result<(Vec<u8>, TypeChar, usize), String> {
     Ok((all, array.kind, array.bytes))
 }
 
-fn int(kind: TypeChar, size: usize) -> Option<Int> {
-    Some(match (kind, size) {
-        (TypeChar::Bool, 1) | (TypeChar::Uint, 1) => Int::U8,
-        (TypeChar::Int, 1) => Int::I8,
-        (TypeChar::Int, 2) => Int::I16,
-        (TypeChar::Uint, 2) => Int::U16,
-        (TypeChar::Int, 4) => Int::I32,
-        (TypeChar::Uint, 4) => Int::U32,
-        (TypeChar::Int, 8) => Int::I64,
-        (TypeChar::Uint, 8) => Int::U64,
-        _ => return None,
-    })
+fn integers(bytes: &[u8], kind: TypeChar, size: usize) -> Option<Vec<i64>> {
+    match kind {
+        TypeChar::Bool | TypeChar::Uint => array::integers(false, size, bytes),
+        TypeChar::Int => array::integers(true, size, bytes),
+        _ => None,
+    }
 }
 
 fn ints(array: Array) -> Result<Vec<i64>, String> {
     let found = array.header.dtype().descr();
     let (all, kind, size) = bytes(array)?;
-    let format = int(kind, size).ok_or_else(|| format!("type {found}; expected integers"))?;
-    Ok(format.decode(&all))
+    integers(&all, kind, size).ok_or_else(|| format!("type {found}; expected integers"))
 }
 
 /// Integers or strings, as text.
 fn texts(array: Array) -> Result<Vec<String>, String> {
     let found = array.header.dtype().descr();
     let (all, kind, size) = bytes(array)?;
-    if let Some(format) = int(kind, size) {
-        return Ok(format.decode(&all).iter().map(i64::to_string).collect());
+    if let Some(codes) = integers(&all, kind, size) {
+        return Ok(codes.iter().map(i64::to_string).collect());
     }
     let code = |b: &[u8; 4]| char::from_u32(u32::from_le_bytes(*b)).unwrap_or(char::REPLACEMENT_CHARACTER);
     match kind {

@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
-use super::array::{Elements, Float, Int};
+use super::array::{self, Elements, Float};
 use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
 use crate::measures::GroupColumn;
 
@@ -46,15 +46,9 @@ fn integers(
     info: &TensorInfo,
 ) -> Result<Vec<i64>, LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
-    let format = match info.dtype {
-        Dtype::BOOL | Dtype::U8 => Int::U8,
-        Dtype::I8 => Int::I8,
-        Dtype::I16 => Int::I16,
-        Dtype::U16 => Int::U16,
-        Dtype::I32 => Int::I32,
-        Dtype::U32 => Int::U32,
-        Dtype::I64 => Int::I64,
-        Dtype::U64 => Int::U64,
+    let signed = match info.dtype {
+        Dtype::BOOL | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => false,
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => true,
         other => {
             let message = format!("`{name}` has type {other:?}; expected integers");
             return Err(LogitsError::Format { path: path.into(), message });
@@ -63,7 +57,7 @@ fn integers(
     let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
     file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(io)?;
     file.read_exact(&mut bytes).map_err(io)?;
-    Ok(format.decode(&bytes))
+    Ok(array::integers(signed, info.dtype.bitsize() / 8, &bytes).unwrap_or_default())
 }
 
 /// The groups of an array of codes; `names` of the groups by number, if the metadata has them.
