@@ -1,7 +1,7 @@
 //! What can be wrong with a file of logits.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why logits cannot be used. Every message says where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -89,4 +89,22 @@ pub enum LogitsError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl LogitsError {
+    pub(super) fn missing(path: &Path, array: &str, names: &[String]) -> LogitsError {
+        let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+        LogitsError::Missing { path: path.into(), array: array.into(), found }
+    }
+}
+
+/// The seed as metadata hold it.
+pub(super) fn seed(path: &Path, text: Option<&str>) -> Result<Option<u64>, LogitsError> {
+    let number = |text: &str| {
+        text.trim().parse().map_err(|_| LogitsError::Format {
+            path: path.into(),
+            message: format!("the metadata `seed` is \"{text}\", no number"),
+        })
+    };
+    text.map(number).transpose()
 }

@@ -34,8 +34,7 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
         .collect();
     let array = |archive: &mut ZipArchive<_>, name: &str| {
         if !names.iter().any(|n| n == name) {
-            let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
-            return Err(LogitsError::Missing { path: path.into(), array: name.into(), found });
+            return Err(LogitsError::missing(path, name, &names));
         }
         array(archive, path, name).map_err(|e| bad(format!("`{name}`: {e}")))
     };

@@ -30,19 +30,10 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     let columns: Vec<String> =
         meta.schema_descr().columns().iter().map(|c| c.path().parts()[0].clone()).collect();
     let find = |name: &str| columns.iter().position(|c| c == name);
-    let missing = |array: &str| LogitsError::Missing {
-        path: path.into(),
-        array: array.into(),
-        found: if columns.is_empty() { "nothing".into() } else { columns.join(", ") },
-    };
+    let missing = |array: &str| LogitsError::missing(path, array, &columns);
     let rows = u64::try_from(meta.num_rows()).map_err(|_| bad("it has fewer than no rows".into()))?;
     let seed = meta.key_value_metadata().and_then(|all| all.iter().find(|kv| kv.key == "seed"));
-    let seed = match seed.and_then(|kv| kv.value.as_deref()) {
-        Some(text) => Some(
-            text.trim().parse().map_err(|_| bad(format!("the metadata `seed` is \"{text}\", no number")))?,
-        ),
-        None => None,
-    };
+    let seed = super::error::seed(path, seed.and_then(|kv| kv.value.as_deref()))?;
     let column = find("logits").ok_or_else(|| missing("logits"))?;
     let label = find("labels").or(find("label")).ok_or_else(|| missing("label"))?;
     let (labels, _) = plain(&file, label).map_err(|e| bad(format!("`{}`: {e}", columns[label])))?;
@@ -78,6 +69,17 @@ fn take<T: DataType>(reader: &mut ColumnReaderImpl<T>, records: usize) -> Result
     Ok((read, values, repetition))
 }
 
+/// Adds the next values of a plain column; returns how many records and how many values there were.
+fn append<T: DataType, U>(
+    reader: &mut ColumnReaderImpl<T>,
+    all: &mut Vec<U>,
+    value: impl Fn(&T::T) -> U,
+) -> Result<(usize, usize), String> {
+    let (records, values, _) = take(reader, ROWS)?;
+    all.extend(values.iter().map(value));
+    Ok((records, values.len()))
+}
+
 /// All of a column without lists: integers, or else texts.
 fn plain(
     file: &SerializedFileReader<File>,
@@ -89,26 +91,12 @@ fn plain(
         let mut reader = group.get_column_reader(column).map_err(|e| e.to_string())?;
         loop {
             let (read, values) = match &mut reader {
-                ColumnReader::Int32ColumnReader(r) => {
-                    let (n, values, _) = take(r, ROWS)?;
-                    ints.extend(values.iter().map(|&v| i64::from(v)));
-                    (n, values.len())
-                }
-                ColumnReader::Int64ColumnReader(r) => {
-                    let (n, values, _) = take(r, ROWS)?;
-                    ints.extend_from_slice(&values);
-                    (n, values.len())
-                }
-                ColumnReader::BoolColumnReader(r) => {
-                    let (n, values, _) = take(r, ROWS)?;
-                    ints.extend(values.iter().map(|&v| i64::from(v)));
-                    (n, values.len())
-                }
+                ColumnReader::Int32ColumnReader(r) => append(r, &mut ints, |&v| i64::from(v))?,
+                ColumnReader::Int64ColumnReader(r) => append(r, &mut ints, |&v| v)?,
+                ColumnReader::BoolColumnReader(r) => append(r, &mut ints, |&v| i64::from(v))?,
                 ColumnReader::ByteArrayColumnReader(r) => {
                     is_text = true;
-                    let (n, values, _) = take(r, ROWS)?;
-                    texts.extend(values.iter().map(|v| String::from_utf8_lossy(v.data()).into_owned()));
-                    (n, values.len())
+                    append(r, &mut texts, |v| String::from_utf8_lossy(v.data()).into_owned())?
                 }
                 _ => return Err("expected integers or strings".into()),
             };

@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
 use super::array::{self, Elements, Float};
+use super::error::seed;
 use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
 use crate::measures::GroupColumn;
 
@@ -92,13 +93,7 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     }
 
     let names = metadata.offset_keys();
-    let info = |array: &str| {
-        metadata.info(array).ok_or_else(|| LogitsError::Missing {
-            path: path.into(),
-            array: array.into(),
-            found: if names.is_empty() { "nothing".into() } else { names.join(", ") },
-        })
-    };
+    let info = |array: &str| metadata.info(array).ok_or_else(|| LogitsError::missing(path, array, &names));
     let logits = info("logits")?;
     let format = match logits.dtype {
         Dtype::F16 => Float::F16,
@@ -117,12 +112,7 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
         let codes = integers(&mut file, path, start, name, info(name)?)?;
         groups.push(group_column(name, &codes, texts.get(name)));
     }
-    let seed = match texts.get("seed") {
-        Some(text) => Some(
-            text.trim().parse().map_err(|_| bad(format!("the metadata `seed` is \"{text}\", no number")))?,
-        ),
-        None => None,
-    };
+    let seed = seed(path, texts.get("seed").map(String::as_str))?;
     file.seek(SeekFrom::Start(start + logits.data_offsets.0 as u64)).map_err(io)?;
     Ok(Parts {
         name: path.display().to_string(),
