@@ -3,7 +3,6 @@
 use crate::assessment::{Assessment, GroupFlips, MetricRow, Unit};
 use crate::bootstrap::Examples;
 use crate::metric::Metric;
-use crate::noninferiority::Margin;
 use crate::units;
 
 const NONE: &str = "–";
@@ -103,17 +102,14 @@ pub(crate) fn cells(row: &MetricRow) -> Vec<String> {
     };
     // Candidate less margin of error, in the direction of harm.
     let worst = match (row.test.and_then(|t| t.harm_at_most), row.paired.sd) {
-        (Some(most), _) => metric.show_difference(signed(row, most)),
+        (Some(most), _) => metric.show_difference(metric.better().harm(most)),
         (None, Some(_)) => {
             let bound = if metric.better().harm(1.0) > 0.0 { row.paired.upper } else { row.paired.lower };
             bound.map_or(NONE.into(), |b| metric.show_difference(b))
         }
         (None, None) => NONE.into(),
     };
-    let margin = row.test.filter(|_| row.gates).map_or(NONE.into(), |t| match t.margin {
-        Margin::Absolute(m) => metric.show_amount(m),
-        Margin::Relative(share) => format!("{:.1} %", share * 100.0),
-    });
+    let margin = row.test.filter(|_| row.gates).map_or(NONE.into(), |t| metric.show_margin(t.margin));
     let verdict = match (row.verdict(), row.unit) {
         (Some(v), _) => v.name().to_string(),
         (None, Unit::Seeds) if row.test.is_some() && row.paired.sd.is_none() => "needs 2 seeds".into(),
@@ -129,9 +125,4 @@ pub(crate) fn cells(row: &MetricRow) -> Vec<String> {
         margin,
         verdict,
     ]
-}
-
-/// A harm as a difference.
-fn signed(row: &MetricRow, harm: f64) -> f64 {
-    row.metric.better().harm(harm)
 }

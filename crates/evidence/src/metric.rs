@@ -141,6 +141,14 @@ impl Metric {
         if difference.abs() < 0.00005 { "0.0000".into() } else { format!("{sign}{:.4}", difference.abs()) }
     }
 
+    /// A margin in words.
+    pub fn show_margin(self, margin: Margin) -> String {
+        match margin {
+            Margin::Absolute(m) => self.show_amount(m),
+            Margin::Relative(share) => format!("{:.1} %", share * 100.0),
+        }
+    }
+
     /// An amount without sign in words.
     pub fn show_amount(self, amount: f64) -> String {
         if self.is_share() { format!("{:.2} pt", amount * 100.0) } else { format!("{amount:.4}") }

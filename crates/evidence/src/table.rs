@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use crate::comparison::{Candidate, Comparison, PolicyRow};
 use crate::metric::Metric;
-use crate::noninferiority::Margin;
 use crate::stats::Verdict;
 use crate::units;
 
@@ -108,10 +107,7 @@ fn verdicts(c: &Comparison) -> Vec<TableLine> {
         let gates =
             |x: &Candidate| x.assessment.iter().flat_map(|a| &a.rows).any(|r| r.metric == *metric && r.gates);
         if *metric != Metric::GroupAccuracy && c.candidates.iter().any(gates) {
-            let margin = match margin {
-                Margin::Absolute(m) => metric.show_amount(*m),
-                Margin::Relative(share) => format!("{:.1} %", share * 100.0),
-            };
+            let margin = metric.show_margin(*margin);
             verdicts.push(verdict(format!("{}, margin {margin}", metric.name()), &|x| {
                 x.assessment.as_ref()?.rows.iter().find(|r| r.metric == *metric)?.verdict()
             }));

@@ -64,7 +64,7 @@ impl Quality {
     pub fn push(&mut self, s: &Sample) {
         self.samples += 1;
         self.correct += u64::from(s.correct());
-        self.in_top_5 += u64::from(s.in_top(5));
+        self.in_top_5 += u64::from(s.rank < 5);
         self.nll += s.nll;
         self.brier += s.brier;
         self.calibration.push(s.confidence, s.correct());

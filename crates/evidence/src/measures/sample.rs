@@ -22,11 +22,6 @@ impl Sample {
     pub fn correct(&self) -> bool {
         self.rank == 0
     }
-
-    /// Whether the label is among the `k` likeliest classes.
-    pub fn in_top(&self, k: u32) -> bool {
-        self.rank < k
-    }
 }
 
 /// Measures one row. `exps` is scratch of the row's length and leaves holding exp(logit −

@@ -420,14 +420,7 @@ fn how(study: &Study) -> Section {
         .protocol
         .margins
         .iter()
-        .map(|(metric, margin)| match margin {
-            crate::noninferiority::Margin::Absolute(m) => {
-                format!("{} {}", metric.name(), metric.show_amount(*m))
-            }
-            crate::noninferiority::Margin::Relative(share) => {
-                format!("{} {:.1} %", metric.name(), share * 100.0)
-            }
-        })
+        .map(|(metric, margin)| format!("{} {}", metric.name(), metric.show_margin(*margin)))
         .collect();
     let details =
         |title: &str, text: String| Block::Details { title: title.into(), blocks: vec![Block::text(text)] };
