@@ -13,117 +13,41 @@ pub(crate) trait Element {
     fn terms(stored: Self::Stored) -> [u16; 3];
 }
 
-/// f32 computed as f32.
-pub(crate) struct F32;
-/// bf16 codes.
-pub(crate) struct Bf16;
-/// f16 codes.
-pub(crate) struct F16;
-/// f32 rounded to bf16.
-pub(crate) struct F32ToBf16;
-/// f32 rounded to f16.
-pub(crate) struct F32ToF16;
-/// f16 codes for tiles that take them.
-pub(crate) struct F16Code;
-/// f32 rounded to f16 for tiles that take it.
-pub(crate) struct F32ToF16Code;
-/// f32 split into bf16 terms.
-pub(crate) struct SplitF32;
+/// Types that say how an element is converted: its value, and its codes.
+macro_rules! elements {
+    ($($(#[$doc:meta])* $name:ident($stored:ident: $type:ty) = $value:expr, $terms:expr;)+) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
 
-impl Element for F32 {
-    type Stored = f32;
-    #[inline(always)]
-    fn value(stored: f32) -> f32 {
-        stored
-    }
-    #[inline(always)]
-    fn terms(stored: f32) -> [u16; 3] {
-        SplitF32::terms(stored)
-    }
+        impl Element for $name {
+            type Stored = $type;
+            #[inline(always)]
+            fn value($stored: $type) -> f32 {
+                $value
+            }
+            #[inline(always)]
+            fn terms($stored: $type) -> [u16; 3] {
+                $terms
+            }
+        }
+    )+};
 }
 
-impl Element for Bf16 {
-    type Stored = u16;
-    #[inline(always)]
-    fn value(stored: u16) -> f32 {
-        f32_from_bf16(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: u16) -> [u16; 3] {
-        [stored, 0, 0]
-    }
-}
-
-impl Element for F32ToBf16 {
-    type Stored = f32;
-    #[inline(always)]
-    fn value(stored: f32) -> f32 {
-        f32_from_bf16(bf16_from_f32(stored))
-    }
-    #[inline(always)]
-    fn terms(stored: f32) -> [u16; 3] {
-        [bf16_from_f32(stored), 0, 0]
-    }
-}
-
-impl Element for F16 {
-    type Stored = u16;
-    #[inline(always)]
-    fn value(stored: u16) -> f32 {
-        f32_from_f16(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: u16) -> [u16; 3] {
-        split_f16(f32_from_f16(stored))
-    }
-}
-
-impl Element for F32ToF16 {
-    type Stored = f32;
-    #[inline(always)]
-    fn value(stored: f32) -> f32 {
-        f32_from_f16(f16_from_f32(stored))
-    }
-    #[inline(always)]
-    fn terms(stored: f32) -> [u16; 3] {
-        F16::terms(f16_from_f32(stored))
-    }
-}
-
-impl Element for F16Code {
-    type Stored = u16;
-    #[inline(always)]
-    fn value(stored: u16) -> f32 {
-        f32_from_f16(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: u16) -> [u16; 3] {
-        [stored, 0, 0]
-    }
-}
-
-impl Element for F32ToF16Code {
-    type Stored = f32;
-    #[inline(always)]
-    fn value(stored: f32) -> f32 {
-        F32ToF16::value(stored)
-    }
-    #[inline(always)]
-    fn terms(stored: f32) -> [u16; 3] {
-        [f16_from_f32(stored), 0, 0]
-    }
-}
-
-impl Element for SplitF32 {
-    type Stored = f32;
-    #[inline(always)]
-    fn value(stored: f32) -> f32 {
-        stored
-    }
-    #[inline(always)]
-    fn terms(stored: f32) -> [u16; 3] {
-        split_f32(stored)
-    }
+elements! {
+    /// f32 computed as f32, or split into bf16 terms.
+    F32(x: f32) = x, split_f32(x);
+    /// bf16 codes.
+    Bf16(code: u16) = f32_from_bf16(code), [code, 0, 0];
+    /// f16 codes.
+    F16(code: u16) = f32_from_f16(code), split_f16(f32_from_f16(code));
+    /// f32 rounded to bf16.
+    F32ToBf16(x: f32) = f32_from_bf16(bf16_from_f32(x)), [bf16_from_f32(x), 0, 0];
+    /// f32 rounded to f16.
+    F32ToF16(x: f32) = f32_from_f16(f16_from_f32(x)), F16::terms(f16_from_f32(x));
+    /// f16 codes for tiles that take them.
+    F16Code(code: u16) = f32_from_f16(code), [code, 0, 0];
+    /// f32 rounded to f16 for tiles that take it.
+    F32ToF16Code(x: f32) = F32ToF16::value(x), [f16_from_f32(x), 0, 0];
 }
 
 /// The exact sum of two bf16 codes for the value `x` of an f16 code.
@@ -210,7 +134,7 @@ mod tests {
         for significand in significands {
             for code in (0..=254u32).flat_map(|e| [e << 23, 1 << 31 | e << 23]) {
                 let x = bits(code | significand);
-                let terms = SplitF32::terms(x).map(|t| f64::from(f32_from_bf16(t)));
+                let terms = F32::terms(x).map(|t| f64::from(f32_from_bf16(t)));
                 let exact = f64::from(x);
                 assert!(terms.iter().all(|t| t.is_finite()), "{x:e}: {terms:?}");
                 // Below 2^-133, bf16's last place, the rest is rounded too.
@@ -228,7 +152,7 @@ mod tests {
             }
         }
         for x in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            let [first, second, third] = SplitF32::terms(x).map(f32_from_bf16);
+            let [first, second, third] = F32::terms(x).map(f32_from_bf16);
             assert!((first == x || (first.is_nan() && x.is_nan())) && second == 0.0 && third == 0.0);
         }
     }

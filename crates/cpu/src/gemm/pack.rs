@@ -10,7 +10,7 @@ use std::ops::Range;
 use halfstep_float::f32_from_bf16;
 
 use super::ProductFormat;
-use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, SplitF32};
+use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code};
 use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Data, Line, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
@@ -207,7 +207,7 @@ macro_rules! with_element {
             F32, ProductFormat::F16, TileFormat::F16 => F32ToF16Code;
             F16, ProductFormat::F16, TileFormat::Bf16 => F16;
             F32, ProductFormat::F16, TileFormat::Bf16 => F32ToF16;
-            F32, ProductFormat::Split(_), _ => SplitF32)
+            F32, ProductFormat::Split(_), _ => F32)
     };
     (@ $data:expr, $scheme:ident, $d:ident, $element:ident, $body:expr;
         $($stored:ident, $compute:pat, $format:pat => $name:ident);+) => {
