@@ -33,55 +33,33 @@ pub(crate) trait Scheme: Copy + Send + Sync + 'static {
     const KC: usize = 640 / Self::PLANES / 32 * 32;
 }
 
-/// bf16 operands, one product.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bf16;
-/// f16 operands as f16.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct F16;
-/// f16 operands, each the exact sum of two bf16 planes: all four products.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct F16ByBf16;
-/// f32 operands as two bf16 planes: [`Split::Bf16x3`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bf16x3;
-/// f32 operands as three bf16 planes: [`Split::Bf16x6`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bf16x6;
+macro_rules! schemes {
+    ($($(#[$doc:meta])* $name:ident: $compute:expr, $format:ident, $planes:literal, $passes:expr;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name;
 
-impl Scheme for Bf16 {
-    const COMPUTE: ProductFormat = ProductFormat::Bf16;
-    const FORMAT: TileFormat = TileFormat::Bf16;
-    const PLANES: usize = 1;
-    const PASSES: &'static [(usize, usize)] = &[(0, 0)];
+        impl Scheme for $name {
+            const COMPUTE: ProductFormat = $compute;
+            const FORMAT: TileFormat = TileFormat::$format;
+            const PLANES: usize = $planes;
+            const PASSES: &'static [(usize, usize)] = &$passes;
+        }
+    )+};
 }
 
-impl Scheme for F16 {
-    const COMPUTE: ProductFormat = ProductFormat::F16;
-    const FORMAT: TileFormat = TileFormat::F16;
-    const PLANES: usize = 1;
-    const PASSES: &'static [(usize, usize)] = &[(0, 0)];
-}
-
-impl Scheme for F16ByBf16 {
-    const COMPUTE: ProductFormat = ProductFormat::F16;
-    const FORMAT: TileFormat = TileFormat::Bf16;
-    const PLANES: usize = 2;
-    const PASSES: &'static [(usize, usize)] = &[(1, 1), (0, 1), (0, 0), (1, 0)];
-}
-
-impl Scheme for Bf16x3 {
-    const COMPUTE: ProductFormat = ProductFormat::Split(Split::Bf16x3);
-    const FORMAT: TileFormat = TileFormat::Bf16;
-    const PLANES: usize = 2;
-    const PASSES: &'static [(usize, usize)] = &[(1, 0), (0, 0), (0, 1)];
-}
-
-impl Scheme for Bf16x6 {
-    const COMPUTE: ProductFormat = ProductFormat::Split(Split::Bf16x6);
-    const FORMAT: TileFormat = TileFormat::Bf16;
-    const PLANES: usize = 3;
-    const PASSES: &'static [(usize, usize)] = &[(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)];
+schemes! {
+    /// bf16 operands, one product.
+    Bf16: ProductFormat::Bf16, Bf16, 1, [(0, 0)];
+    /// f16 operands as f16.
+    F16: ProductFormat::F16, F16, 1, [(0, 0)];
+    /// f16 operands, each the exact sum of two bf16 planes: all four products.
+    F16ByBf16: ProductFormat::F16, Bf16, 2, [(1, 1), (0, 1), (0, 0), (1, 0)];
+    /// f32 operands as two bf16 planes: [`Split::Bf16x3`].
+    Bf16x3: ProductFormat::Split(Split::Bf16x3), Bf16, 2, [(1, 0), (0, 0), (0, 1)];
+    /// f32 operands as three bf16 planes: [`Split::Bf16x6`].
+    Bf16x6: ProductFormat::Split(Split::Bf16x6), Bf16, 3,
+        [(0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0)];
 }
 
 /// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take
