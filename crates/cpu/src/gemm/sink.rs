@@ -37,42 +37,6 @@ unsafe impl Sync for Sink<'_> {}
 // SAFETY: as above.
 unsafe impl Send for Sink<'_> {}
 
-trait OutputFormat: Copy {
-    type Code: Copy;
-    fn code(x: f32) -> Self::Code;
-}
-
-#[derive(Clone, Copy)]
-struct F32;
-#[derive(Clone, Copy)]
-struct Bf16;
-#[derive(Clone, Copy)]
-struct F16;
-
-impl OutputFormat for F32 {
-    type Code = f32;
-    #[inline(always)]
-    fn code(x: f32) -> f32 {
-        x
-    }
-}
-
-impl OutputFormat for Bf16 {
-    type Code = u16;
-    #[inline(always)]
-    fn code(x: f32) -> u16 {
-        bf16_from_f32(x)
-    }
-}
-
-impl OutputFormat for F16 {
-    type Code = u16;
-    #[inline(always)]
-    fn code(x: f32) -> u16 {
-        f16_from_f32(x)
-    }
-}
-
 /// Columns handled at a time.
 const LANES: usize = 16;
 
@@ -116,48 +80,48 @@ impl Sink<'_> {
                 let acc = std::slice::from_raw_parts(acc.add(r * nr), columns);
                 let bias = self.bias.map(|b| &b[column0..column0 + columns]);
                 match self.target {
-                    Destination::F32(to) => self.store_row::<F32>(acc, bias, to.add(at)),
-                    Destination::Bf16(to) => self.store_row::<Bf16>(acc, bias, to.add(at)),
-                    Destination::F16(to) => self.store_row::<F16>(acc, bias, to.add(at)),
+                    Destination::F32(to) => store_row(acc, bias, to.add(at), |x| x),
+                    Destination::Bf16(to) => store_row(acc, bias, to.add(at), |x| bf16_from_f32(x)),
+                    Destination::F16(to) => store_row(acc, bias, to.add(at), |x| f16_from_f32(x)),
                 }
             }
         }
     }
+}
 
-    /// # Safety
-    /// `to` points to `acc.len()` elements that nobody else touches.
-    #[inline(always)]
-    unsafe fn store_row<S: OutputFormat>(&self, acc: &[f32], bias: Option<&[f32]>, to: *mut S::Code) {
-        // SAFETY: the caller vouches for it.
-        let to = unsafe { std::slice::from_raw_parts_mut(to, acc.len()) };
-        let mut at = 0;
-        while at + LANES <= acc.len() {
-            let values = *lanes(acc, at);
-            let bias = bias.map(|bias| *lanes(bias, at));
-            let to: &mut [S::Code; LANES] = (&mut to[at..at + LANES]).try_into().expect("a range of LANES");
-            self.finish::<S, LANES>(values, bias, to);
-            at += LANES;
-        }
-        for i in at..acc.len() {
-            let to: &mut [S::Code; 1] = (&mut to[i..i + 1]).try_into().expect("a range of one");
-            self.finish::<S, 1>([acc[i]], bias.map(|b| [b[i]]), to);
+/// # Safety
+/// `to` points to `acc.len()` elements that nobody else touches.
+#[inline(always)]
+unsafe fn store_row<T: Copy>(acc: &[f32], bias: Option<&[f32]>, to: *mut T, code: impl Fn(f32) -> T + Copy) {
+    // SAFETY: the caller vouches for it.
+    let to = unsafe { std::slice::from_raw_parts_mut(to, acc.len()) };
+    let mut at = 0;
+    while at + LANES <= acc.len() {
+        let values = *lanes(acc, at);
+        let bias = bias.map(|bias| *lanes(bias, at));
+        let to: &mut [T; LANES] = (&mut to[at..at + LANES]).try_into().expect("a range of LANES");
+        finish(values, bias, to, code);
+        at += LANES;
+    }
+    for i in at..acc.len() {
+        let to: &mut [T; 1] = (&mut to[i..i + 1]).try_into().expect("a range of one");
+        finish([acc[i]], bias.map(|b| [b[i]]), to, code);
+    }
+}
+
+#[inline(always)]
+fn finish<T, const L: usize>(
+    mut x: [f32; L],
+    bias: Option<[f32; L]>,
+    to: &mut [T; L],
+    code: impl Fn(f32) -> T,
+) {
+    if let Some(bias) = bias {
+        for (x, bias) in x.iter_mut().zip(bias) {
+            *x += bias;
         }
     }
-
-    #[inline(always)]
-    fn finish<S: OutputFormat, const L: usize>(
-        &self,
-        mut x: [f32; L],
-        bias: Option<[f32; L]>,
-        to: &mut [S::Code; L],
-    ) {
-        if let Some(bias) = bias {
-            for (x, bias) in x.iter_mut().zip(bias) {
-                *x += bias;
-            }
-        }
-        for (to, x) in to.iter_mut().zip(x) {
-            *to = S::code(x);
-        }
+    for (to, x) in to.iter_mut().zip(x) {
+        *to = code(x);
     }
 }
