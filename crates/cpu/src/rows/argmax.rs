@@ -27,36 +27,31 @@ impl ArgMax<'_> {
     /// If a length differs from what the shape says, or rows are empty or longer than an i32
     /// counts.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let ArgMax { rows, cols, x, y } = self;
+        let ArgMax { rows, cols, x, .. } = self;
         check_len("x", rows * cols, x.len())?;
-        check_len("y", rows, y.len())?;
+        check_len("y", rows, self.y.len())?;
         if i32::try_from(cols).is_err() || cols == 0 {
             return Err(RowError::Shape { what: "cols", why: "rows must have 1 to 2^31 - 1 elements" });
         }
-        let y = SharedSlice::new(y);
+        let y = SharedSlice::new(self.y);
         let grid = Grid::rows(rows, cols, 16 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
             // SAFETY: chunks are disjoint.
-            let to = unsafe { y.part(range.clone()) };
-            dispatch(isa, ArgMaxRows { cols, x: x.slice(range.start * cols..range.end * cols), to });
+            let y = unsafe { y.part(range.clone()) };
+            dispatch(isa, ArgMax { x: x.slice(range.start * cols..range.end * cols), y, ..self });
         });
         Ok(())
     }
 }
 
-struct ArgMaxRows<'a> {
-    cols: usize,
-    x: Src<'a>,
-    to: &'a mut [i32],
-}
-
-impl Body for ArgMaxRows<'_> {
+/// Of whole rows, as many as there are in y.
+impl Body for ArgMax<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
         let mut buffer = [0.0; TILE];
-        for (row, to) in self.to.iter_mut().enumerate() {
+        for (row, to) in self.y.iter_mut().enumerate() {
             let (mut best, mut position) = (f32::NEG_INFINITY, 0);
             for tile in tiles(self.cols, TILE) {
                 let start = row * self.cols + tile.start;

@@ -28,29 +28,24 @@ impl Softmax<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let Softmax { rows, cols, x, y } = self;
+        let Softmax { rows, cols, x, .. } = self;
         check_len("x", rows * cols, x.len())?;
-        check_len("y", rows * cols, y.len())?;
-        let y = SharedDst::new(y);
+        check_len("y", rows * cols, self.y.len())?;
+        let y = SharedDst::new(self.y);
         let grid = Grid::rows(rows, cols, 8 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
             let elements = range.start * cols..range.end * cols;
             // SAFETY: chunks of rows are disjoint.
             let y = unsafe { y.part(elements.clone()) };
-            dispatch(isa, Rows { cols, x: x.slice(elements), y });
+            dispatch(isa, Softmax { x: x.slice(elements), y, ..self });
         });
         Ok(())
     }
 }
 
-struct Rows<'a> {
-    cols: usize,
-    x: Src<'a>,
-    y: Dst<'a>,
-}
-
-impl Body for Rows<'_> {
+/// Of whole rows, as many as there are in x.
+impl Body for Softmax<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {
