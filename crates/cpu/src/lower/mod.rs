@@ -15,7 +15,8 @@ use halfstep_graph::{Blocks, DType, Graph, Group, Node, Op, Shape, ValueId};
 use crate::gemm::KernelError;
 use crate::isa::Isa;
 use crate::machine::{Machine, Run};
-use crate::memory::{Frame, Span, Where};
+use crate::memory::{Frame, Span, View, ViewMut, Where};
+use crate::pool::Pool;
 use crate::rows::RowError;
 
 pub(crate) use group::fuses;
@@ -53,6 +54,25 @@ impl<'a> Lowering<'a> {
 
     fn result_shape(&self) -> &'a Shape {
         self.graph.shape(self.node.outputs[0])
+    }
+
+    /// The first operands.
+    fn inputs<const N: usize>(&self) -> [Span; N] {
+        std::array::from_fn(|i| self.input(i))
+    }
+
+    /// A step that gives `kernel` these spans.
+    fn step<const R: usize, const W: usize>(
+        &self,
+        reads: [Span; R],
+        writes: [Span; W],
+        kernel: impl Fn(Isa, &Pool, [View<'_>; R], [ViewMut<'_>; W]) -> Result<(), RowError> + Send + 'static,
+    ) -> Result<Step, EngineError> {
+        let at = self.at();
+        Ok(Box::new(move |frame, run| {
+            let (reads, writes) = frame.borrow(reads, writes);
+            kernel(run.machine.isa, &run.machine.pool, reads, writes).map_err(|e| at.row(e))
+        }))
     }
 
     /// What turns a kernel's complaint into the engine's, with the node's name.

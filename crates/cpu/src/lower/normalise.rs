@@ -7,14 +7,12 @@ use super::group::{After, Borrowed};
 use super::{Lowering, Step};
 use crate::memory::Span;
 use crate::rows::argmax::ArgMax;
-use crate::rows::loss::{CrossEntropy, CrossEntropyBackward, CrossEntropyBackwardInPlace};
+use crate::rows::loss::{CrossEntropy, CrossEntropyBackward};
 use crate::rows::norm::{
     BatchNormApply, BatchNormDx, BatchNormMoment, BatchNormSums, LayerNorm, LayerNormBackward,
     layer_norm_backward_scratch_len,
 };
-use crate::rows::pool2d::{
-    AvgPool, AvgPoolBackward, MaxPool, MaxPoolBackward, PadCount, PoolWindow, pool_backward_scratch_len,
-};
+use crate::rows::pool2d::{PadCount, Pool2d, Pool2dBackward, PoolWindow, Pooling, pool_backward_scratch_len};
 use crate::rows::reduce::{Reduce, column_scratch_len, reduce_scratch_len};
 use crate::rows::softmax::Softmax;
 
@@ -28,14 +26,11 @@ pub(super) fn reduce(
     axes: &[usize],
     work: Span,
 ) -> Result<Step, EngineError> {
-    let (x, y, at) = (l.input(0), l.output(0), l.at());
     let (shape, axes) = (l.shape(0).clone(), axes.to_vec());
-    Ok(Box::new(move |frame, run| {
-        let ([x], [y, work]) = frame.borrow([x], [y, work]);
+    l.step([l.input(0)], [l.output(0), work], move |isa, pool, [x], [y, work]| {
         Reduce { kind, shape: &shape, axes: &axes, x: x.src(), y: y.dst(), scratch: work.f32() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+            .run(isa, pool)
+    })
 }
 
 /// Rows and columns of operand 0.
@@ -44,33 +39,23 @@ fn matrix(l: &Lowering<'_>) -> (usize, usize) {
 }
 
 pub(super) fn argmax(l: &Lowering<'_>) -> Result<Step, EngineError> {
-    let (x, y, at) = (l.input(0), l.output(0), l.at());
     let (rows, cols) = matrix(l);
-    Ok(Box::new(move |frame, run| {
-        let ([x], [y]) = frame.borrow([x], [y]);
-        ArgMax { rows, cols, x: x.src(), y: y.i32() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+    l.step([l.input(0)], [l.output(0)], move |isa, pool, [x], [y]| {
+        ArgMax { rows, cols, x: x.src(), y: y.i32() }.run(isa, pool)
+    })
 }
 
 pub(super) fn softmax(l: &Lowering<'_>) -> Result<Step, EngineError> {
-    let (x, y, at) = (l.input(0), l.output(0), l.at());
     let (rows, cols) = matrix(l);
-    Ok(Box::new(move |frame, run| {
-        let ([x], [y]) = frame.borrow([x], [y]);
-        Softmax { rows, cols, x: x.src(), y: y.dst() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+    l.step([l.input(0)], [l.output(0)], move |isa, pool, [x], [y]| {
+        Softmax { rows, cols, x: x.src(), y: y.dst() }.run(isa, pool)
+    })
 }
 
 pub(super) fn layer_norm(l: &Lowering<'_>, eps: f64) -> Result<Step, EngineError> {
-    let reads = [l.input(0), l.input(1), l.input(2)];
-    let writes = [l.output(0), l.output(1), l.output(2)];
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    Ok(Box::new(move |frame, run| {
-        let ([x, gamma, beta], [y, mean, rstd]) = frame.borrow(reads, writes);
+    let (rows, cols) = matrix(l);
+    let writes = [0, 1, 2].map(|i| l.output(i));
+    l.step(l.inputs(), writes, move |isa, pool, [x, gamma, beta], [y, mean, rstd]| {
         LayerNorm {
             rows,
             cols,
@@ -82,9 +67,8 @@ pub(super) fn layer_norm(l: &Lowering<'_>, eps: f64) -> Result<Step, EngineError
             mean: mean.f32(),
             rstd: rstd.f32(),
         }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
-    }))
+        .run(isa, pool)
+    })
 }
 
 pub(super) fn norm_words(graph: &Graph, node: &Node) -> usize {
@@ -99,14 +83,13 @@ pub(super) fn norm_words(graph: &Graph, node: &Node) -> usize {
 }
 
 pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
-    let reads = [0, 1, 2, 3, 4].map(|i| l.input(i));
-    let after = After::new(l, &reads, &[l.output(1), l.output(2), work])?;
+    let after = After::new(l, &l.inputs::<5>(), &[l.output(1), l.output(2), work])?;
     let (at, (rows, cols)) = (l.at(), matrix(l));
     Ok(Box::new(move |frame, run| {
         let Borrowed { operands, results: [dx, dgamma, dbeta, work, _], chain } =
             after.borrow(frame, run, &at)?;
         let [x, gamma, mean, rstd, dy] = operands;
-        let backward = LayerNormBackward {
+        LayerNormBackward {
             rows,
             cols,
             x: x.src(),
@@ -118,12 +101,8 @@ pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, Engi
             dgamma: Some(dgamma.dst()),
             dbeta: Some(dbeta.dst()),
             scratch: work.f32(),
-        };
-        let (isa, pool) = (run.machine.isa, &run.machine.pool);
-        match &chain {
-            None => backward.run(isa, pool),
-            Some(chain) => backward.run_into(isa, pool, chain),
         }
+        .run(run.machine.isa, &run.machine.pool, chain.as_ref())
         .map_err(|e| at.row(e))
     }))
 }
@@ -133,35 +112,25 @@ pub(super) fn batch_norm_part(
     part: BatchNormPart,
     work: Span,
 ) -> Result<Step, EngineError> {
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    let inputs = |i: usize| l.input(i);
-    Ok(match part {
-        BatchNormPart::Mean => {
-            let (x, to) = (inputs(0), [l.output(0), work]);
-            Box::new(move |frame, run| {
-                let ([x], [to, work]) = frame.borrow([x], to);
-                let (to, scratch) = (to.f32(), work.f32());
-                BatchNormMoment { rows, cols, x: x.src(), about: None, to, scratch }
-                    .run(run.machine.isa, &run.machine.pool)
-                    .map_err(|e| at.row(e))
-            })
-        }
+    let (rows, cols) = matrix(l);
+    match part {
+        BatchNormPart::Mean => l.step(l.inputs(), [l.output(0), work], move |isa, pool, [x], [to, work]| {
+            let (to, scratch) = (to.f32(), work.f32());
+            BatchNormMoment { rows, cols, x: x.src(), about: None, to, scratch }.run(isa, pool)
+        }),
         BatchNormPart::Variance => {
-            let (reads, to) = ([0, 1].map(inputs), [l.output(0), work]);
-            Box::new(move |frame, run| {
-                let ([x, mean], [to, work]) = frame.borrow(reads, to);
+            l.step(l.inputs(), [l.output(0), work], move |isa, pool, [x, mean], [to, work]| {
                 let (to, scratch) = (to.f32(), work.f32());
                 BatchNormMoment { rows, cols, x: x.src(), about: Some(mean.f32()), to, scratch }
-                    .run(run.machine.isa, &run.machine.pool)
-                    .map_err(|e| at.row(e))
+                    .run(isa, pool)
             })
         }
         BatchNormPart::Apply { eps } => {
-            let after = After::new(l, &[0, 1, 2, 3, 4].map(inputs), &[l.output(1)])?;
-            Box::new(move |frame, run| {
+            let (after, at) = (After::new(l, &l.inputs::<5>(), &[l.output(1)])?, l.at());
+            Ok(Box::new(move |frame, run| {
                 let Borrowed { operands: [x, gamma, beta, mean, var], results: [y, rstd, ..], chain } =
                     after.borrow(frame, run, &at)?;
-                let apply = BatchNormApply {
+                BatchNormApply {
                     rows,
                     cols,
                     eps: eps as f32,
@@ -172,19 +141,14 @@ pub(super) fn batch_norm_part(
                     var: var.f32(),
                     y: y.dst(),
                     rstd: rstd.f32(),
-                };
-                let (isa, pool) = (run.machine.isa, &run.machine.pool);
-                match &chain {
-                    None => apply.run(isa, pool),
-                    Some(chain) => apply.run_into(isa, pool, chain),
                 }
+                .run(run.machine.isa, &run.machine.pool, chain.as_ref())
                 .map_err(|e| at.row(e))
-            })
+            }))
         }
         BatchNormPart::Sums => {
-            let (reads, to) = ([0, 1, 2, 3].map(inputs), [l.output(0), l.output(1), work]);
-            Box::new(move |frame, run| {
-                let ([x, mean, rstd, dy], [dgamma, dbeta, work]) = frame.borrow(reads, to);
+            let writes = [l.output(0), l.output(1), work];
+            l.step(l.inputs(), writes, move |isa, pool, [x, mean, rstd, dy], [dgamma, dbeta, work]| {
                 BatchNormSums {
                     rows,
                     cols,
@@ -196,76 +160,64 @@ pub(super) fn batch_norm_part(
                     dbeta: dbeta.f32(),
                     scratch: work.f32(),
                 }
-                .run(run.machine.isa, &run.machine.pool)
-                .map_err(|e| at.row(e))
+                .run(isa, pool)
             })
         }
-        BatchNormPart::Dx { rows } => {
-            let (reads, to) = ([0, 1, 2, 3, 4, 5, 6].map(inputs), l.output(0));
-            Box::new(move |frame, run| {
-                let ([x, gamma, mean, rstd, dy, dgamma, dbeta], [dx]) = frame.borrow(reads, [to]);
-                BatchNormDx {
-                    rows,
-                    cols,
-                    x: x.src(),
-                    gamma: Some(gamma.src()),
-                    mean: mean.f32(),
-                    rstd: rstd.f32(),
-                    dy: dy.src(),
-                    dgamma: dgamma.f32(),
-                    dbeta: dbeta.f32(),
-                    dx: dx.dst(),
-                }
-                .run(run.machine.isa, &run.machine.pool)
-                .map_err(|e| at.row(e))
-            })
-        }
-    })
+        BatchNormPart::Dx { rows } => l.step(l.inputs(), [l.output(0)], move |isa, pool, reads, [dx]| {
+            let [x, gamma, mean, rstd, dy, dgamma, dbeta] = reads;
+            BatchNormDx {
+                rows,
+                cols,
+                x: x.src(),
+                gamma: Some(gamma.src()),
+                mean: mean.f32(),
+                rstd: rstd.f32(),
+                dy: dy.src(),
+                dgamma: dgamma.f32(),
+                dbeta: dbeta.f32(),
+                dx: dx.dst(),
+            }
+            .run(isa, pool)
+        }),
+    }
 }
 
 pub(super) fn cross_entropy(l: &Lowering<'_>) -> Result<Step, EngineError> {
-    let (reads, writes) = ([l.input(0), l.input(1)], [l.output(0), l.output(1)]);
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    Ok(Box::new(move |frame, run| {
-        let ([logits, target], [loss, lse]) = frame.borrow(reads, writes);
-        let targets = target.i32();
-        CrossEntropy { rows, cols, logits: logits.src(), targets, loss: loss.f32(), lse: lse.f32() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+    let (rows, cols) = matrix(l);
+    l.step(l.inputs(), [l.output(0), l.output(1)], move |isa, pool, [logits, target], [loss, lse]| {
+        let (logits, targets) = (logits.src(), target.i32());
+        CrossEntropy { rows, cols, logits, targets, loss: loss.f32(), lse: lse.f32() }.run(isa, pool)
+    })
 }
 
 pub(super) fn cross_entropy_grad(l: &Lowering<'_>) -> Result<Step, EngineError> {
-    let (logits, rest, to) = (l.input(0), [l.input(1), l.input(2), l.input(3)], l.output(0));
-    let (at, (rows, cols)) = (l.at(), matrix(l));
-    Ok(Box::new(move |frame, run| {
-        let machine = run.machine;
-        if logits == to {
-            let ([target, lse, dloss], [logits]) = frame.borrow(rest, [to]);
+    let (reads, to) = (l.inputs::<4>(), l.output(0));
+    let [logits, rest @ ..] = reads;
+    let (rows, cols) = matrix(l);
+    if logits == to {
+        return l.step(rest, [to], move |isa, pool, [target, lse, dloss], [to]| {
             let (targets, lse, dloss) = (target.i32(), lse.f32(), dloss.src());
-            return CrossEntropyBackwardInPlace { rows, cols, targets, lse, dloss, logits: logits.dst() }
-                .run(machine.isa, &machine.pool)
-                .map_err(|e| at.row(e));
-        }
-        let ([logits, target, lse, dloss], [dlogits]) =
-            frame.borrow([logits, rest[0], rest[1], rest[2]], [to]);
-        CrossEntropyBackward {
-            rows,
-            cols,
-            logits: logits.src(),
-            targets: target.i32(),
-            lse: lse.f32(),
-            dloss: dloss.src(),
-            dlogits: dlogits.dst(),
-        }
-        .run(machine.isa, &machine.pool)
-        .map_err(|e| at.row(e))
-    }))
+            let (logits, dlogits) = (None, to.dst());
+            CrossEntropyBackward { rows, cols, logits, targets, lse, dloss, dlogits }.run(isa, pool)
+        });
+    }
+    l.step(reads, [to], move |isa, pool, [logits, target, lse, dloss], [to]| {
+        let (targets, lse, dloss) = (target.i32(), lse.f32(), dloss.src());
+        let (logits, dlogits) = (Some(logits.src()), to.dst());
+        CrossEntropyBackward { rows, cols, logits, targets, lse, dloss, dlogits }.run(isa, pool)
+    })
 }
 
 fn window(graph: &Graph, node: &Node, size: usize, stride: usize) -> PoolWindow {
     let shape = graph.shape(node.inputs[0]);
     PoolWindow::square([0, 1, 2, 3].map(|i| shape[i]), size, stride)
+}
+
+fn pooling(kind: PoolKind) -> Pooling {
+    match kind {
+        PoolKind::Max => Pooling::Max,
+        PoolKind::Mean => Pooling::Mean(PadCount::Included),
+    }
 }
 
 pub(super) fn pool(
@@ -274,20 +226,10 @@ pub(super) fn pool(
     size: usize,
     stride: usize,
 ) -> Result<Step, EngineError> {
-    let (x, y, at) = (l.input(0), l.output(0), l.at());
-    let window = window(l.graph, l.node, size, stride);
-    Ok(Box::new(move |frame, run| {
-        let machine = run.machine;
-        let ([x], [y]) = frame.borrow([x], [y]);
-        let (x, y) = (x.src(), y.dst());
-        match kind {
-            PoolKind::Max => MaxPool { window, x, y }.run(machine.isa, &machine.pool),
-            PoolKind::Mean => {
-                AvgPool { window, padding: PadCount::Included, x, y }.run(machine.isa, &machine.pool)
-            }
-        }
-        .map_err(|e| at.row(e))
-    }))
+    let (window, pooling) = (window(l.graph, l.node, size, stride), pooling(kind));
+    l.step([l.input(0)], [l.output(0)], move |isa, pool, [x], [y]| {
+        Pool2d { window, pooling, x: x.src(), y: y.dst() }.run(isa, pool)
+    })
 }
 
 pub(super) fn pool_words(graph: &Graph, node: &Node, size: usize, stride: usize, threads: usize) -> usize {
@@ -301,17 +243,9 @@ pub(super) fn pool_grad(
     stride: usize,
     work: Span,
 ) -> Result<Step, EngineError> {
-    let (reads, writes, at) = ([l.input(0), l.input(1)], [l.output(0), work], l.at());
-    let window = window(l.graph, l.node, size, stride);
-    Ok(Box::new(move |frame, run| {
-        let machine = run.machine;
-        let ([x, dy], [dx, work]) = frame.borrow(reads, writes);
+    let (window, pooling) = (window(l.graph, l.node, size, stride), pooling(kind));
+    l.step(l.inputs(), [l.output(0), work], move |isa, pool, [x, dy], [dx, work]| {
         let (x, dy, dx, scratch) = (x.src(), dy.src(), dx.dst(), work.f32());
-        match kind {
-            PoolKind::Max => MaxPoolBackward { window, x, dy, dx, scratch }.run(machine.isa, &machine.pool),
-            PoolKind::Mean => AvgPoolBackward { window, padding: PadCount::Included, dy, dx, scratch }
-                .run(machine.isa, &machine.pool),
-        }
-        .map_err(|e| at.row(e))
-    }))
+        Pool2dBackward { window, pooling, x, dy, dx, scratch }.run(isa, pool)
+    })
 }

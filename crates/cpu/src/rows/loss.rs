@@ -31,33 +31,26 @@ impl CrossEntropy<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let CrossEntropy { rows, cols, logits, targets, loss, lse } = self;
+        let CrossEntropy { rows, cols, logits, targets, .. } = self;
         check_len("logits", rows * cols, logits.len())?;
-        check_len("loss", rows, loss.len())?;
-        check_len("lse", rows, lse.len())?;
+        check_len("loss", rows, self.loss.len())?;
+        check_len("lse", rows, self.lse.len())?;
         check_len("targets", rows, targets.len())?;
-        let (loss, lse) = (SharedSlice::new(loss), SharedSlice::new(lse));
+        let (loss, lse) = (SharedSlice::new(self.loss), SharedSlice::new(self.lse));
         let grid = Grid::rows(rows, cols, 8 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
             // SAFETY: chunks of rows are disjoint.
             let (loss, lse) = unsafe { (loss.part(range.clone()), lse.part(range.clone())) };
             let logits = logits.slice(range.start * cols..range.end * cols);
-            dispatch(isa, Rows { cols, logits, targets: &targets[range], loss, lse });
+            dispatch(isa, CrossEntropy { logits, targets: &targets[range], loss, lse, ..self });
         });
         Ok(())
     }
 }
 
-struct Rows<'a> {
-    cols: usize,
-    logits: Src<'a>,
-    targets: &'a [i32],
-    loss: &'a mut [f32],
-    lse: &'a mut [f32],
-}
-
-impl Body for Rows<'_> {
+/// Of whole rows, as many as there are targets.
+impl Body for CrossEntropy<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
@@ -83,8 +76,8 @@ pub struct CrossEntropyBackward<'a> {
     pub rows: usize,
     /// Number of classes.
     pub cols: usize,
-    /// `[rows, cols]`.
-    pub logits: Src<'a>,
+    /// `[rows, cols]`; where absent, dlogits holds them and they are overwritten.
+    pub logits: Option<Src<'a>>,
     /// `[rows]`, each at least 0 and below `cols`.
     pub targets: &'a [i32],
     /// `[rows]`, from the forward pass.
@@ -95,23 +88,6 @@ pub struct CrossEntropyBackward<'a> {
     pub dlogits: Dst<'a>,
 }
 
-/// [`CrossEntropyBackward`] where the logits are overwritten by their gradient.
-#[derive(Debug)]
-pub struct CrossEntropyBackwardInPlace<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Number of classes.
-    pub cols: usize,
-    /// `[rows]`, each at least 0 and below `cols`.
-    pub targets: &'a [i32],
-    /// `[rows]`, from the forward pass.
-    pub lse: &'a [f32],
-    /// `[rows]`, or one number for all rows.
-    pub dloss: Src<'a>,
-    /// `[rows, cols]`: the logits, then their gradient.
-    pub logits: Dst<'a>,
-}
-
 impl CrossEntropyBackward<'_> {
     /// Computes dlogits.
     ///
@@ -119,59 +95,28 @@ impl CrossEntropyBackward<'_> {
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
         let CrossEntropyBackward { rows, cols, logits, targets, lse, dloss, dlogits } = self;
-        check_len("logits", rows * cols, logits.len())?;
-        backward(isa, pool, rows, cols, Some(logits), targets, (lse, dloss), dlogits)
-    }
-}
-
-impl CrossEntropyBackwardInPlace<'_> {
-    /// Computes dlogits.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let CrossEntropyBackwardInPlace { rows, cols, targets, lse, dloss, logits } = self;
-        backward(isa, pool, rows, cols, None, targets, (lse, dloss), logits)
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "the shared half of two structs of named arguments")]
-fn backward(
-    isa: Isa,
-    pool: &Pool,
-    rows: usize,
-    cols: usize,
-    logits: Option<Src<'_>>,
-    targets: &[i32],
-    (lse, dloss): (&[f32], Src<'_>),
-    dlogits: Dst<'_>,
-) -> Result<(), RowError> {
-    check_len("dlogits", rows * cols, dlogits.len())?;
-    check_len("lse", rows, lse.len())?;
-    check_len("targets", rows, targets.len())?;
-    if dloss.len() != 1 {
-        check_len("dloss", rows, dloss.len())?;
-    }
-    let dlogits = SharedDst::new(dlogits);
-    let grid = Grid::rows(rows, cols, 8 * TILE);
-    pool.for_each(grid.chunks(), &|_, chunk| {
-        for row in grid.range(chunk) {
-            let elements = row * cols..(row + 1) * cols;
-            // SAFETY: each row belongs to one chunk.
-            let dlogits = unsafe { dlogits.part(elements.clone()) };
-            dispatch(
-                isa,
-                BackwardRow {
-                    logits: logits.map(|l| l.slice(elements)),
-                    target: targets[row] as usize,
-                    lse: lse[row],
-                    scale: dloss.get(if dloss.len() == 1 { 0 } else { row }),
-                    dlogits,
-                },
-            );
+        check_len("logits", rows * cols, logits.map_or(rows * cols, |l| l.len()))?;
+        check_len("dlogits", rows * cols, dlogits.len())?;
+        check_len("lse", rows, lse.len())?;
+        check_len("targets", rows, targets.len())?;
+        if dloss.len() != 1 {
+            check_len("dloss", rows, dloss.len())?;
         }
-    });
-    Ok(())
+        let dlogits = SharedDst::new(dlogits);
+        let grid = Grid::rows(rows, cols, 8 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            for row in grid.range(chunk) {
+                let elements = row * cols..(row + 1) * cols;
+                // SAFETY: each row belongs to one chunk.
+                let dlogits = unsafe { dlogits.part(elements.clone()) };
+                let logits = logits.map(|l| l.slice(elements));
+                let (target, lse) = (targets[row] as usize, lse[row]);
+                let scale = dloss.get(if dloss.len() == 1 { 0 } else { row });
+                dispatch(isa, BackwardRow { logits, target, lse, scale, dlogits });
+            }
+        });
+        Ok(())
+    }
 }
 
 struct BackwardRow<'a> {

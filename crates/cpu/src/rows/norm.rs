@@ -11,7 +11,7 @@ use std::ops::Range;
 pub use batch::{BatchNormApply, BatchNormDx, BatchNormMoment, BatchNormSums};
 pub use layer::{LayerNorm, LayerNormBackward, layer_norm_backward_scratch_len};
 
-use super::elementwise::BLOCK;
+use super::elementwise::{BLOCK, Chain};
 use super::storage::{Src, TILE};
 use super::{Caps, RowError, check_len};
 
@@ -20,8 +20,8 @@ fn check_columns(cols: usize, vectors: &[(&'static str, Option<usize>)]) -> Resu
 }
 
 /// Rows that go to a chain must fit its blocks.
-fn check_block(cols: usize) -> Result<(), RowError> {
-    if cols <= BLOCK {
+fn check_block(chain: Option<&Chain<'_>>, cols: usize) -> Result<(), RowError> {
+    if chain.is_none() || cols <= BLOCK {
         return Ok(());
     }
     Err(RowError::Shape { what: "row", why: "it is too long for a chain to continue" })

@@ -106,93 +106,65 @@ pub enum PadCount {
     Excluded,
 }
 
-#[derive(Clone, Copy)]
-enum Combine {
+/// What becomes of the elements of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The largest; NaN if there is one. Padding counts as −∞.
     Max,
+    /// The mean.
     Mean(PadCount),
 }
 
-impl Combine {
+impl Pooling {
     /// The factor of an average over a window.
     #[inline(always)]
     fn factor(self, window: &PoolWindow, inside: usize) -> f32 {
         match self {
-            Combine::Max => 1.0,
-            Combine::Mean(PadCount::Included) => 1.0 / (window.kernel[0] * window.kernel[1]) as f32,
-            Combine::Mean(PadCount::Excluded) => 1.0 / inside as f32,
+            Pooling::Max => 1.0,
+            Pooling::Mean(PadCount::Included) => 1.0 / (window.kernel[0] * window.kernel[1]) as f32,
+            Pooling::Mean(PadCount::Excluded) => 1.0 / inside as f32,
         }
     }
 }
 
-/// The largest element of each window; NaN if there is one. Padding counts as −∞.
+/// One element for each window of an image.
 #[derive(Debug)]
-pub struct MaxPool<'a> {
+pub struct Pool2d<'a> {
     /// Shapes.
     pub window: PoolWindow,
+    /// Which element.
+    pub pooling: Pooling,
     /// `[N, H, W, C]`.
     pub x: Src<'a>,
     /// `[N, OH, OW, C]`.
     pub y: Dst<'a>,
 }
 
-impl MaxPool<'_> {
+impl Pool2d<'_> {
     /// Computes y.
     ///
     /// # Errors
     /// If the window is impossible, or a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        forward(isa, pool, Combine::Max, self.window, self.x, self.y)
+        let Pool2d { window, pooling, x, y } = self;
+        let out = window.check(("x", x.len()), ("y", y.len()))?;
+        let y = SharedDst::new(y);
+        let row = out[1] * window.c;
+        let grid = Grid::rows(window.n * out[0], row, CHUNK);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            for at in grid.range(chunk) {
+                // SAFETY: each row of the result belongs to one chunk.
+                let to = unsafe { y.part(at * row..(at + 1) * row) };
+                let (image, oh) = (at / out[0], at % out[0]);
+                dispatch(isa, ForwardRow { pooling, window, out_w: out[1], image, oh, x: &x, to });
+            }
+        });
+        Ok(())
     }
-}
-
-/// The mean of each window.
-#[derive(Debug)]
-pub struct AvgPool<'a> {
-    /// Shapes.
-    pub window: PoolWindow,
-    /// How padding counts.
-    pub padding: PadCount,
-    /// `[N, H, W, C]`.
-    pub x: Src<'a>,
-    /// `[N, OH, OW, C]`.
-    pub y: Dst<'a>,
-}
-
-impl AvgPool<'_> {
-    /// Computes y.
-    ///
-    /// # Errors
-    /// If the window is impossible, or a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        forward(isa, pool, Combine::Mean(self.padding), self.window, self.x, self.y)
-    }
-}
-
-fn forward(
-    isa: Isa,
-    pool: &Pool,
-    combine: Combine,
-    window: PoolWindow,
-    x: Src<'_>,
-    y: Dst<'_>,
-) -> Result<(), RowError> {
-    let out = window.check(("x", x.len()), ("y", y.len()))?;
-    let y = SharedDst::new(y);
-    let row = out[1] * window.c;
-    let grid = Grid::rows(window.n * out[0], row, CHUNK);
-    pool.for_each(grid.chunks(), &|_, chunk| {
-        for at in grid.range(chunk) {
-            // SAFETY: each row of the result belongs to one chunk.
-            let to = unsafe { y.part(at * row..(at + 1) * row) };
-            let (image, oh) = (at / out[0], at % out[0]);
-            dispatch(isa, ForwardRow { combine, window, out_w: out[1], image, oh, x: &x, to });
-        }
-    });
-    Ok(())
 }
 
 struct ForwardRow<'a> {
-    combine: Combine,
+    pooling: Pooling,
     window: PoolWindow,
     out_w: usize,
     image: usize,
@@ -212,18 +184,18 @@ impl Body for ForwardRow<'_> {
             let values = &mut values[..channels.len()];
             for ow in 0..self.out_w {
                 let cols = self.window.covered(1, ow);
-                values.fill(if matches!(self.combine, Combine::Max) { f32::NEG_INFINITY } else { 0.0 });
+                values.fill(if matches!(self.pooling, Pooling::Max) { f32::NEG_INFINITY } else { 0.0 });
                 for ih in rows.clone() {
                     for iw in cols.clone() {
                         let at = ((self.image * h + ih) * w + iw) * c;
                         let xs = self.x.view::<C>(at + channels.start..at + channels.end, &mut buffer);
-                        match self.combine {
-                            Combine::Max => {
+                        match self.pooling {
+                            Pooling::Max => {
                                 for (v, &x) in values.iter_mut().zip(xs) {
                                     *v = super::sum::larger(*v, x);
                                 }
                             }
-                            Combine::Mean(_) => {
+                            Pooling::Mean(_) => {
                                 for (v, &x) in values.iter_mut().zip(xs) {
                                     *v += x;
                                 }
@@ -231,8 +203,8 @@ impl Body for ForwardRow<'_> {
                         }
                     }
                 }
-                if let Combine::Mean(_) = self.combine {
-                    let factor = self.combine.factor(&self.window, rows.len() * cols.len());
+                if let Pooling::Mean(_) = self.pooling {
+                    let factor = self.pooling.factor(&self.window, rows.len() * cols.len());
                     for v in values.iter_mut() {
                         *v *= factor;
                     }
@@ -243,29 +215,16 @@ impl Body for ForwardRow<'_> {
     }
 }
 
-/// The derivative of [`MaxPool`]: each window's gradient goes to its first largest element in scan
-/// order.
+/// The derivative of [`Pool2d`]: of the largest, each window's gradient goes to its first largest
+/// element in scan order.
 #[derive(Debug)]
-pub struct MaxPoolBackward<'a> {
+pub struct Pool2dBackward<'a> {
     /// Shapes.
     pub window: PoolWindow,
-    /// The forward operand, `[N, H, W, C]`.
+    /// What became of the elements.
+    pub pooling: Pooling,
+    /// The forward operand, `[N, H, W, C]`: not looked at for means.
     pub x: Src<'a>,
-    /// `[N, OH, OW, C]`.
-    pub dy: Src<'a>,
-    /// `[N, H, W, C]`.
-    pub dx: Dst<'a>,
-    /// [`pool_backward_scratch_len`] elements.
-    pub scratch: &'a mut [f32],
-}
-
-/// The derivative of [`AvgPool`].
-#[derive(Debug)]
-pub struct AvgPoolBackward<'a> {
-    /// Shapes.
-    pub window: PoolWindow,
-    /// How padding counts.
-    pub padding: PadCount,
     /// `[N, OH, OW, C]`.
     pub dy: Src<'a>,
     /// `[N, H, W, C]`.
@@ -279,75 +238,52 @@ pub fn pool_backward_scratch_len(threads: usize, window: &PoolWindow) -> usize {
     threads * window.band() * window.w * window.c.min(CHANNELS)
 }
 
-impl MaxPoolBackward<'_> {
+impl Pool2dBackward<'_> {
     /// Computes dx.
     ///
     /// # Errors
     /// If the window is impossible, or a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let MaxPoolBackward { window, x, dy, dx, scratch } = self;
-        check_len("x", dx.len(), x.len())?;
-        backward(isa, pool, Combine::Max, window, Some(x), dy, dx, scratch)
-    }
-}
-
-impl AvgPoolBackward<'_> {
-    /// Computes dx.
-    ///
-    /// # Errors
-    /// If the window is impossible, or a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let AvgPoolBackward { window, padding, dy, dx, scratch } = self;
-        backward(isa, pool, Combine::Mean(padding), window, None, dy, dx, scratch)
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "the shared half of two structs of named arguments")]
-fn backward(
-    isa: Isa,
-    pool: &Pool,
-    combine: Combine,
-    window: PoolWindow,
-    x: Option<Src<'_>>,
-    dy: Src<'_>,
-    dx: Dst<'_>,
-    scratch: &mut [f32],
-) -> Result<(), RowError> {
-    let out = window.check(("dx", dx.len()), ("dy", dy.len()))?;
-    check_scratch(pool_backward_scratch_len(pool.threads(), &window), scratch.len())?;
-    let dx = SharedDst::new(dx);
-    let (band, row) = (window.band(), window.w * window.c);
-    let per_worker = pool_backward_scratch_len(1, &window);
-    let scratch = SharedSlice::new(scratch);
-    let bands = window.h.div_ceil(band);
-    let grid = Grid::rows(window.n * bands, band * row, CHUNK);
-    pool.for_each(grid.chunks(), &|worker, chunk| {
-        for at in grid.range(chunk) {
-            let (image, first) = (at / bands, at % bands * band);
-            let rows = first..(first + band).min(window.h);
-            let start = image * window.h;
-            // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at
-            // a time.
-            let (to, sums) = unsafe {
-                (
-                    dx.part((start + rows.start) * row..(start + rows.end) * row),
-                    scratch.part(worker * per_worker..(worker + 1) * per_worker),
-                )
-            };
-            dispatch(isa, BackwardBand { combine, window, out, image, rows, x, dy: &dy, to, sums });
+        let Pool2dBackward { window, pooling, x, dy, dx, scratch } = self;
+        if pooling == Pooling::Max {
+            check_len("x", dx.len(), x.len())?;
         }
-    });
-    Ok(())
+        let out = window.check(("dx", dx.len()), ("dy", dy.len()))?;
+        check_scratch(pool_backward_scratch_len(pool.threads(), &window), scratch.len())?;
+        let dx = SharedDst::new(dx);
+        let (band, row) = (window.band(), window.w * window.c);
+        let per_worker = pool_backward_scratch_len(1, &window);
+        let scratch = SharedSlice::new(scratch);
+        let bands = window.h.div_ceil(band);
+        let grid = Grid::rows(window.n * bands, band * row, CHUNK);
+        pool.for_each(grid.chunks(), &|worker, chunk| {
+            for at in grid.range(chunk) {
+                let (image, first) = (at / bands, at % bands * band);
+                let rows = first..(first + band).min(window.h);
+                let start = image * window.h;
+                // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at
+                // a time.
+                let (to, sums) = unsafe {
+                    (
+                        dx.part((start + rows.start) * row..(start + rows.end) * row),
+                        scratch.part(worker * per_worker..(worker + 1) * per_worker),
+                    )
+                };
+                dispatch(isa, BackwardBand { pooling, window, out, image, rows, x, dy: &dy, to, sums });
+            }
+        });
+        Ok(())
+    }
 }
 
 struct BackwardBand<'a> {
-    combine: Combine,
+    pooling: Pooling,
     window: PoolWindow,
     out: [usize; 2],
     image: usize,
     /// Rows of the image.
     rows: Range<usize>,
-    x: Option<Src<'a>>,
+    x: Src<'a>,
     dy: &'a Src<'a>,
     to: Dst<'a>,
     sums: &'a mut [f32],
@@ -374,8 +310,8 @@ impl Body for BackwardBand<'_> {
                     let cols = self.window.covered(1, ow);
                     let at = ((self.image * self.out[0] + oh) * self.out[1] + ow) * c;
                     let dys = self.dy.view::<C>(at + channels.start..at + channels.end, dy_buffer);
-                    let Some(x) = &self.x else {
-                        let factor = self.combine.factor(&self.window, rows.len() * cols.len());
+                    if let Pooling::Mean(_) = self.pooling {
+                        let factor = self.pooling.factor(&self.window, rows.len() * cols.len());
                         for ih in inside.clone() {
                             for iw in cols.clone() {
                                 let at = ((ih - band.start) * w + iw) * n;
@@ -385,14 +321,14 @@ impl Body for BackwardBand<'_> {
                             }
                         }
                         continue;
-                    };
+                    }
                     let mut best = [f32::NEG_INFINITY; CHANNELS];
                     let mut place = [0u32; CHANNELS];
                     let mut number = 0;
                     for ih in rows.clone() {
                         for iw in cols.clone() {
                             let at = ((self.image * h + ih) * w + iw) * c;
-                            let xs = x.view::<C>(at + channels.start..at + channels.end, x_buffer);
+                            let xs = self.x.view::<C>(at + channels.start..at + channels.end, x_buffer);
                             for ((best, place), &x) in best.iter_mut().zip(&mut place).zip(xs) {
                                 // NaN takes over, as in torch.
                                 let better = x > *best || x.is_nan();

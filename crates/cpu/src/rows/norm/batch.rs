@@ -78,36 +78,46 @@ pub struct BatchNormApply<'a> {
 }
 
 impl BatchNormApply<'_> {
-    /// Computes y and rstd.
+    /// Computes y and rstd. A `chain` is given y, some rows at a time, and `y` itself is left alone.
     ///
     /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        self.compute(isa, pool, None)
-    }
-
-    /// Computes rstd, and gives y to `chain`; `y` itself is left alone.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
-    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
-        self.compute(isa, pool, Some(chain))
-    }
-
-    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
+    /// If a length differs from what the shape says, or a row is longer than a chain's [`BLOCK`].
+    pub fn run(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
         let BatchNormApply { rows, cols, eps, x, gamma, beta, mean, var, y, rstd } = self;
         check_len("x", rows * cols, x.len())?;
+        check_len("y", rows * cols, chain.map_or(y.len(), Chain::len))?;
         check_len("mean", cols, mean.len())?;
         check_len("var", cols, var.len())?;
         check_len("rstd", cols, rstd.len())?;
+        check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
+        check_block(chain, cols)?;
         for (r, &v) in rstd.iter_mut().zip(var) {
             *r = reciprocal_deviation(v, eps);
         }
+        let (y, rstd) = (SharedDst::new(y), &*rstd);
         let columns = Columns { cols, x, gamma, beta, mean, rstd };
-        match chain {
-            None => apply(isa, pool, columns, y),
-            Some(chain) => apply_into(isa, pool, columns, chain),
-        }
+        let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
+        pool.for_each(grid.chunks(), &|_, chunk| {
+            let range = grid.range(chunk);
+            let Some(chain) = chain else {
+                let elements = range.start * cols..range.end * cols;
+                // SAFETY: chunks of rows are disjoint.
+                let to = unsafe { y.part(elements.clone()) };
+                dispatch(isa, Apply { columns: Columns { x: x.slice(elements), ..columns }, to });
+                return;
+            };
+            let mut block = [0.0; BLOCK];
+            let block_rows = BLOCK / cols.max(1);
+            for first in range.clone().step_by(block_rows) {
+                let elements = first * cols..(first + block_rows).min(range.end) * cols;
+                let y = &mut block[..elements.len()];
+                let columns = Columns { x: x.slice(elements.clone()), ..columns };
+                dispatch(isa, Apply { columns, to: Dst::F32(&mut *y) });
+                // SAFETY: blocks of rows are disjoint.
+                unsafe { chain.apply(y, 1, elements.len(), &|_| elements.start) };
+            }
+        });
+        Ok(())
     }
 }
 
@@ -120,45 +130,6 @@ struct Columns<'a> {
     beta: Option<Src<'a>>,
     mean: &'a [f32],
     rstd: &'a [f32],
-}
-
-fn apply(isa: Isa, pool: &Pool, columns: Columns<'_>, y: Dst<'_>) -> Result<(), RowError> {
-    let Columns { cols, x, gamma, beta, .. } = columns;
-    check_len("y", x.len(), y.len())?;
-    check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
-    let y = SharedDst::new(y);
-    let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
-    pool.for_each(grid.chunks(), &|_, chunk| {
-        let range = grid.range(chunk);
-        let elements = range.start * cols..range.end * cols;
-        // SAFETY: chunks of rows are disjoint.
-        let to = unsafe { y.part(elements.clone()) };
-        dispatch(isa, Apply { columns: Columns { x: x.slice(elements), ..columns }, to });
-    });
-    Ok(())
-}
-
-/// [`apply`], but the results go to `chain`, some rows at a time.
-fn apply_into(isa: Isa, pool: &Pool, columns: Columns<'_>, chain: &Chain<'_>) -> Result<(), RowError> {
-    let Columns { cols, x, gamma, beta, .. } = columns;
-    check_len("y", x.len(), chain.len())?;
-    check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
-    check_block(cols)?;
-    let block_rows = BLOCK / cols.max(1);
-    let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
-    pool.for_each(grid.chunks(), &|_, chunk| {
-        let mut block = [0.0; BLOCK];
-        let range = grid.range(chunk);
-        for first in range.clone().step_by(block_rows) {
-            let elements = first * cols..(first + block_rows).min(range.end) * cols;
-            let y = &mut block[..elements.len()];
-            let columns = Columns { x: x.slice(elements.clone()), ..columns };
-            dispatch(isa, Apply { columns, to: Dst::F32(&mut *y) });
-            // SAFETY: blocks of rows are disjoint.
-            unsafe { chain.apply(y, 1, elements.len(), &|_| elements.start) };
-        }
-    });
-    Ok(())
 }
 
 struct Apply<'a> {
@@ -291,14 +262,14 @@ impl BatchNormDx<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let BatchNormDx { rows, cols, x, gamma, mean, rstd, dy, dgamma, dbeta, dx } = self;
+        let BatchNormDx { cols, x, gamma, mean, rstd, dy, dgamma, dbeta, .. } = self;
         check_len("dy", x.len(), dy.len())?;
-        check_len("dx", x.len(), dx.len())?;
+        check_len("dx", x.len(), self.dx.len())?;
         for (what, vector) in [("mean", mean), ("rstd", rstd), ("dgamma", dgamma), ("dbeta", dbeta)] {
             check_len(what, cols, vector.len())?;
         }
         check_columns(cols, &[("gamma", gamma.map(|g| g.len()))])?;
-        let dx = SharedDst::new(dx);
+        let dx = SharedDst::new(self.dx);
         let grid = Grid::rows(x.len() / cols.max(1), cols, 16 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
@@ -306,7 +277,7 @@ impl BatchNormDx<'_> {
             // SAFETY: chunks of rows are disjoint.
             let dx = unsafe { dx.part(elements.clone()) };
             let (x, dy) = (x.slice(elements.clone()), dy.slice(elements));
-            dispatch(isa, BatchDx { rows, cols, x, dy, gamma, mean, rstd, dgamma, dbeta, dx });
+            dispatch(isa, BatchNormDx { x, dy, dx, ..self });
         });
         Ok(())
     }
@@ -351,20 +322,8 @@ impl Body for BatchSums<'_> {
     }
 }
 
-struct BatchDx<'a> {
-    rows: usize,
-    cols: usize,
-    x: Src<'a>,
-    dy: Src<'a>,
-    gamma: Option<Src<'a>>,
-    mean: &'a [f32],
-    rstd: &'a [f32],
-    dgamma: &'a [f32],
-    dbeta: &'a [f32],
-    dx: Dst<'a>,
-}
-
-impl Body for BatchDx<'_> {
+/// Of whole rows, as many as there are in x.
+impl Body for BatchNormDx<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {

@@ -43,14 +43,14 @@ impl LayerNorm<'_> {
     /// # Errors
     /// If a length differs from what the shape says.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let LayerNorm { rows, cols, eps, x, gamma, beta, y, mean, rstd } = self;
+        let LayerNorm { rows, cols, x, gamma, beta, .. } = self;
         check_len("x", rows * cols, x.len())?;
-        check_len("y", rows * cols, y.len())?;
-        check_len("mean", rows, mean.len())?;
-        check_len("rstd", rows, rstd.len())?;
+        check_len("y", rows * cols, self.y.len())?;
+        check_len("mean", rows, self.mean.len())?;
+        check_len("rstd", rows, self.rstd.len())?;
         check_columns(cols, &[("gamma", gamma.map(|g| g.len())), ("beta", beta.map(|b| b.len()))])?;
-        let y = SharedDst::new(y);
-        let (mean, rstd) = (SharedSlice::new(mean), SharedSlice::new(rstd));
+        let y = SharedDst::new(self.y);
+        let (mean, rstd) = (SharedSlice::new(self.mean), SharedSlice::new(self.rstd));
         let grid = Grid::rows(rows, cols, 8 * TILE);
         pool.for_each(grid.chunks(), &|_, chunk| {
             let range = grid.range(chunk);
@@ -58,24 +58,14 @@ impl LayerNorm<'_> {
             // SAFETY: chunks of rows are disjoint.
             let (y, mean, rstd) =
                 unsafe { (y.part(elements.clone()), mean.part(range.clone()), rstd.part(range)) };
-            dispatch(isa, NormRows { cols, eps, x: x.slice(elements), gamma, beta, y, mean, rstd });
+            dispatch(isa, LayerNorm { x: x.slice(elements), y, mean, rstd, ..self });
         });
         Ok(())
     }
 }
 
-struct NormRows<'a> {
-    cols: usize,
-    eps: f32,
-    x: Src<'a>,
-    gamma: Option<Src<'a>>,
-    beta: Option<Src<'a>>,
-    y: Dst<'a>,
-    mean: &'a mut [f32],
-    rstd: &'a mut [f32],
-}
-
-impl Body for NormRows<'_> {
+/// Of whole rows, as many as there are in mean.
+impl Body for LayerNorm<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(mut self) {
@@ -179,30 +169,18 @@ pub fn layer_norm_backward_scratch_len(rows: usize, cols: usize) -> usize {
 }
 
 impl LayerNormBackward<'_> {
-    /// Computes dx, dγ and dβ.
+    /// Computes dx, dγ and dβ. A `chain` is given dx, and `dx` itself is left alone.
     ///
     /// # Errors
-    /// If a length differs from what the shape says.
-    pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        self.compute(isa, pool, None)
-    }
-
-    /// Computes dγ and dβ, and gives dx to `chain`; `dx` itself is left alone.
-    ///
-    /// # Errors
-    /// If a length differs from what the shape says, or a row is longer than [`BLOCK`].
-    pub(crate) fn run_into(self, isa: Isa, pool: &Pool, chain: &Chain<'_>) -> Result<(), RowError> {
-        check_block(self.cols)?;
-        self.compute(isa, pool, Some(chain))
-    }
-
-    fn compute(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
+    /// If a length differs from what the shape says, or a row is longer than a chain's [`BLOCK`].
+    pub fn run(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
         let LayerNormBackward { rows, cols, x, gamma, mean, rstd, dy, dx, dgamma, dbeta, scratch } = self;
         check_len("x", rows * cols, x.len())?;
         check_len("dy", rows * cols, dy.len())?;
         check_len("dx", rows * cols, chain.map_or(dx.len(), Chain::len))?;
         check_len("mean", rows, mean.len())?;
         check_len("rstd", rows, rstd.len())?;
+        check_block(chain, cols)?;
         check_columns(
             cols,
             &[

@@ -55,7 +55,7 @@ fn cross_entropy(rows: usize, cols: usize, from: Storage, to: Storage, one_dloss
         CrossEntropyBackward {
             rows,
             cols,
-            logits: logits_src,
+            logits: Some(logits_src),
             targets,
             lse: &lse,
             dloss,
@@ -64,7 +64,7 @@ fn cross_entropy(rows: usize, cols: usize, from: Storage, to: Storage, one_dloss
         .run(isa, pool)
         .unwrap();
         let mut in_place = logits.clone();
-        CrossEntropyBackwardInPlace { rows, cols, targets, lse: &lse, dloss, logits: in_place.dst() }
+        CrossEntropyBackward { rows, cols, logits: None, targets, lse: &lse, dloss, dlogits: in_place.dst() }
             .run(isa, pool)
             .unwrap();
         if from == to {

@@ -94,7 +94,7 @@ fn layer_norm_backward(rows: usize, cols: usize, from: Storage, to: Storage) {
             dbeta: Some(dbeta.dst()),
             scratch: &mut scratch,
         }
-        .run(isa, pool)
+        .run(isa, pool, None)
         .unwrap();
         vec![dx, dgamma, dbeta]
     });
@@ -166,7 +166,7 @@ fn batch_norm(rows: usize, cols: usize, from: Storage, to: Storage) {
             y: y.dst(),
             rstd: &mut rstd,
         }
-        .run(isa, pool)
+        .run(isa, pool, None)
         .unwrap();
         vec![y, Stored::F32(mean), Stored::F32(var), Stored::F32(rstd)]
     });

@@ -29,14 +29,32 @@ fn check(w: PoolWindow, padding: PadCount, from: Storage, to: Storage) {
         let mut out: Vec<Stored> =
             [result, result, image, image].iter().map(|&len| Stored::empty(to, len)).collect();
         let mut scratch = vec![f32::NAN; pool_backward_scratch_len(pool.threads(), &w)];
-        MaxPool { window: w, x: x.src(), y: out[0].dst() }.run(isa, pool).unwrap();
-        AvgPool { window: w, padding, x: x.src(), y: out[1].dst() }.run(isa, pool).unwrap();
-        MaxPoolBackward { window: w, x: x.src(), dy: dy.src(), dx: out[2].dst(), scratch: &mut scratch }
+        let pooling = Pooling::Max;
+        Pool2d { window: w, pooling, x: x.src(), y: out[0].dst() }.run(isa, pool).unwrap();
+        Pool2d { window: w, pooling: Pooling::Mean(padding), x: x.src(), y: out[1].dst() }
             .run(isa, pool)
             .unwrap();
-        AvgPoolBackward { window: w, padding, dy: dy.src(), dx: out[3].dst(), scratch: &mut scratch }
-            .run(isa, pool)
-            .unwrap();
+        Pool2dBackward {
+            window: w,
+            pooling,
+            x: x.src(),
+            dy: dy.src(),
+            dx: out[2].dst(),
+            scratch: &mut scratch,
+        }
+        .run(isa, pool)
+        .unwrap();
+        let pooling = Pooling::Mean(padding);
+        Pool2dBackward {
+            window: w,
+            pooling,
+            x: x.src(),
+            dy: dy.src(),
+            dx: out[3].dst(),
+            scratch: &mut scratch,
+        }
+        .run(isa, pool)
+        .unwrap();
         out
     });
     let (xs, dys) = (x.values(), dy.values());
@@ -114,10 +132,11 @@ fn nan_propagates_and_takes_the_gradient() {
     for isa in isas() {
         let (mut y, mut dx) = ([0.0], [9.0; 4]);
         let mut scratch = vec![0.0; pool_backward_scratch_len(1, &window)];
-        MaxPool { window, x: Src::F32(&x), y: Dst::F32(&mut y) }.run(isa, &pool(1)).unwrap();
+        let pooling = Pooling::Max;
+        Pool2d { window, pooling, x: Src::F32(&x), y: Dst::F32(&mut y) }.run(isa, &pool(1)).unwrap();
         assert!(y[0].is_nan());
         let (dy, dx_dst) = (Src::F32(&[1.0]), Dst::F32(&mut dx));
-        MaxPoolBackward { window, x: Src::F32(&x), dy, dx: dx_dst, scratch: &mut scratch }
+        Pool2dBackward { window, pooling, x: Src::F32(&x), dy, dx: dx_dst, scratch: &mut scratch }
             .run(isa, &pool(1))
             .unwrap();
         assert_eq!(dx.iter().sum::<f32>(), 1.0);
