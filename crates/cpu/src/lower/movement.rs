@@ -3,7 +3,7 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{Graph, Node};
 
-use super::{At, Lowering, Step};
+use super::{Lowering, Step};
 use crate::memory::{Span, View, ViewMut};
 use crate::pool::Pool;
 use crate::rows::gather::{ScatterAdd, gather_rows, scatter_add_scratch_len};
@@ -39,11 +39,7 @@ fn moving(
     f: impl Fn(&Pool, View<'_>, ViewMut<'_>) -> Result<(), RowError> + Send + 'static,
 ) -> Result<Step, EngineError> {
     check(l, 1)?;
-    let (x, y, at): (Span, Span, At) = (l.input(0), l.output(0), l.at());
-    Ok(Box::new(move |frame, run| {
-        let ([x], [y]) = frame.borrow([x], [y]);
-        f(&run.machine.pool, x, y).map_err(|e| at.row(e))
-    }))
+    l.step([l.input(0)], [l.output(0)], move |_, pool, [x], [y]| f(pool, x, y))
 }
 
 pub(super) fn permute(l: &Lowering<'_>, perm: &[usize]) -> Result<Step, EngineError> {
@@ -92,14 +88,11 @@ pub(super) fn concat(l: &Lowering<'_>, axis: usize) -> Result<Step, EngineError>
 
 pub(super) fn gather(l: &Lowering<'_>) -> Result<Step, EngineError> {
     check(l, 1)?;
-    let (table, index, y, at) = (l.input(0), l.input(1), l.output(0), l.at());
     let (height, width) = (l.shape(0)[0], l.shape(0)[1]);
-    Ok(Box::new(move |frame, run| {
-        let ([table, index], [y]) = frame.borrow([table, index], [y]);
-        let (pool, index) = (&run.machine.pool, index.i32());
+    l.step(l.inputs(), [l.output(0)], move |_, pool, [table, index], [y]| {
+        let index = index.i32();
         same_type!(table, y, |table, y| gather_rows(pool, table, height, width, index, y))
-            .map_err(|e| at.row(e))
-    }))
+    })
 }
 
 pub(super) fn scatter_words(graph: &Graph, node: &Node, rows: usize) -> usize {
@@ -107,12 +100,9 @@ pub(super) fn scatter_words(graph: &Graph, node: &Node, rows: usize) -> usize {
 }
 
 pub(super) fn scatter_add(l: &Lowering<'_>, work: Span) -> Result<Step, EngineError> {
-    let (dy, index, table, at) = (l.input(0), l.input(1), l.output(0), l.at());
     let (rows, width) = (l.result_shape()[0], l.result_shape()[1]);
-    Ok(Box::new(move |frame, run| {
-        let ([dy, index], [table, work]) = frame.borrow([dy, index], [table, work]);
+    l.step(l.inputs(), [l.output(0), work], move |isa, pool, [dy, index], [table, work]| {
         ScatterAdd { rows, width, indices: index.i32(), x: dy.src(), y: table.dst(), scratch: work.words() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+            .run(isa, pool)
+    })
 }

@@ -21,17 +21,14 @@ pub(super) fn in_blocks(l: &Lowering<'_>, q: &Quantise) -> Result<Step, EngineEr
         Blocks::Square128 => (Form::Square128(q.format), along(shape.len() - 2)),
         Blocks::Tensor { .. } => unreachable!("codes of a whole tensor are elementwise"),
     };
-    let (at, draws) = (l.at(), q.draws);
+    let draws = q.draws;
     let scaled = matches!(form, Form::Nvfp4);
     let scale = if scaled { l.input(1) } else { nothing() };
     let key = if draws.is_some() { l.input(1 + usize::from(scaled)) } else { nothing() };
-    let (x, y) = (l.input(0), l.output(0));
-    Ok(Box::new(move |frame, run| {
-        let ([x, scale, key], [y]) = frame.borrow([x, scale, key], [y]);
+    l.step([l.input(0), scale, key], [l.output(0)], move |isa, pool, [x, scale, key], [y]| {
         let tensor_scale = if scaled { scale.f32()[0] } else { 1.0 };
         let key = if draws.is_some() { words(key).unwrap_or_default() } else { Key::default() };
         InBlocks { form, outer, length, inner, tensor_scale, draws, key, x: x.src(), y: y.dst() }
-            .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
-    }))
+            .run(isa, pool)
+    })
 }
