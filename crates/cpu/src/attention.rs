@@ -142,6 +142,25 @@ pub struct HeadView<'a> {
     pub layout: HeadLayout,
 }
 
+/// What both directions work on.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadOperands<'a> {
+    /// Sizes.
+    pub shape: HeadShape,
+    /// Which positions a query sees.
+    pub mask: AttentionMask,
+    /// Factor of the scores, usually 1/√D.
+    pub scale: f32,
+    /// Format of the operands of products.
+    pub compute: ProductFormat,
+    /// Queries.
+    pub q: HeadView<'a>,
+    /// Keys.
+    pub k: HeadView<'a>,
+    /// Values.
+    pub v: HeadView<'a>,
+}
+
 fn check_shape(shape: &HeadShape) -> Result<(), RowError> {
     if shape.batch == 0 || shape.heads == 0 || shape.time == 0 || shape.dim == 0 {
         return Err(RowError::Shape { what: "attention", why: "a size is zero" });
@@ -231,4 +250,13 @@ fn visible(mask: AttentionMask, query: usize, keys: usize, count: usize) -> usiz
 
 fn padded(dim: usize) -> usize {
     dim.next_multiple_of(PANEL)
+}
+
+/// Scratch memory in parts of these lengths.
+fn split<const N: usize>(mut scratch: &mut [f32], lens: [usize; N]) -> [&mut [f32]; N] {
+    lens.map(|len| {
+        let (part, rest) = std::mem::take(&mut scratch).split_at_mut(len);
+        scratch = rest;
+        part
+    })
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::product::{Band, Into, Left, Product};
 use super::unit::{Unit, with_unit};
 use super::{
-    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadShape, HeadView, check_format, check_shape, load_rows,
-    operand_format, padded, score_row, transpose, visible,
+    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadOperands, HeadShape, HeadView, check_format, check_shape,
+    load_rows, operand_format, padded, score_row, split, transpose, visible,
 };
 use crate::gemm::ProductFormat;
 use crate::isa::Isa;
@@ -49,20 +49,8 @@ pub enum Grads<'a> {
 /// dq = scale·ds·k, dk = scale·dsᵀ·q.
 #[derive(Debug)]
 pub struct AttentionBackward<'a> {
-    /// Sizes.
-    pub shape: HeadShape,
-    /// Which positions a query sees.
-    pub mask: AttentionMask,
-    /// Factor of the scores.
-    pub scale: f32,
-    /// Format of the operands of products.
-    pub compute: ProductFormat,
-    /// Queries.
-    pub q: HeadView<'a>,
-    /// Keys.
-    pub k: HeadView<'a>,
-    /// Values.
-    pub v: HeadView<'a>,
+    /// Operands of the scores and of the results.
+    pub heads: HeadOperands<'a>,
     /// The forward results.
     pub out: HeadView<'a>,
     /// Their gradients.
@@ -85,16 +73,20 @@ pub fn attention_backward_scratch_len(
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) -> usize {
+pub(super) fn scratch_len(unit: Unit<'_>, threads: usize, shape: &HeadShape) -> usize {
     Grid::new(unit, shape).scratch_len(threads)
 }
 
-/// f32 elements that one worker needs without tiles, besides the gradients of the queries.
+/// f32 elements that one worker needs without tiles: for all queries and gradients of results; for δ;
+/// for one block of keys, keys and values transposed, and gradients of both; for two of scores.
+fn lens(shape: &HeadShape) -> [usize; 10] {
+    let one = BLOCK * padded(shape.dim);
+    let (all, time) = (shape.blocks() * one, shape.blocks() * BLOCK);
+    [all, all, time, one, one, one, one, one, BLOCK * BLOCK, BLOCK * BLOCK]
+}
+
 pub(super) fn vector_len(shape: &HeadShape) -> usize {
-    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Queries and gradients of the results, each for all positions; δ; one block of keys, of keys
-    // and of values transposed, and of the gradients of both; two of scores.
-    2 * time * width + time + 5 * BLOCK * width + 2 * BLOCK * BLOCK
+    lens(shape).iter().sum()
 }
 
 /// How the work is shared out: by shape alone.
@@ -112,7 +104,7 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(unit: impl Unit, shape: &HeadShape) -> Grid {
+    fn new(unit: Unit<'_>, shape: &HeadShape) -> Grid {
         let (heads, blocks) = (shape.batch * shape.heads, shape.blocks());
         let parts = CHUNKS.div_ceil(heads).min(blocks);
         let d_queries = blocks * BLOCK * padded(shape.dim);
@@ -177,11 +169,12 @@ impl AttentionBackward<'_> {
     /// If a size is zero, a tensor or the scratch is too short, rows of a gradient overlap, or an
     /// operand is stored in another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
+        with_unit!(isa, self.heads.compute, unit => self.run_on(unit, isa, pool))
     }
 
-    pub(super) fn run_on<U: Unit>(self, unit: U, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let AttentionBackward { shape, mask, scale, compute, q, k, v, out, dout, lse, grads, scratch } = self;
+    pub(super) fn run_on(self, unit: Unit<'_>, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let AttentionBackward { heads, out, dout, lse, grads, scratch } = self;
+        let HeadOperands { shape, mask, scale, compute, q, k, v } = heads;
         check_shape(&shape)?;
         for (what, view) in [("q", &q), ("k", &k), ("v", &v), ("out", &out), ("dout", &dout)] {
             view.layout.check(what, &shape, view.data.len())?;
@@ -205,13 +198,7 @@ impl AttentionBackward<'_> {
                 _ => (own, unsafe { partial.part(chunk * grid.d_queries..(chunk + 1) * grid.d_queries) }),
             };
             let head = Head {
-                shape,
-                mask,
-                scale,
-                compute,
-                q,
-                k,
-                v,
+                heads,
                 out,
                 dout,
                 at: (index / shape.heads, index % shape.heads),
@@ -278,13 +265,7 @@ impl Body for AddParts<'_> {
 
 /// Some blocks of keys of one head of one sequence.
 pub(super) struct Head<'a> {
-    pub shape: HeadShape,
-    pub mask: AttentionMask,
-    pub scale: f32,
-    pub compute: ProductFormat,
-    pub q: HeadView<'a>,
-    pub k: HeadView<'a>,
-    pub v: HeadView<'a>,
+    pub heads: HeadOperands<'a>,
     pub out: HeadView<'a>,
     pub dout: HeadView<'a>,
     pub at: (usize, usize),
@@ -304,8 +285,8 @@ pub(super) struct Head<'a> {
 impl Head<'_> {
     /// Blocks of queries that see a block of keys.
     pub fn query_blocks(&self, key_block: usize) -> Range<usize> {
-        let first = if self.mask == AttentionMask::Causal { key_block } else { 0 };
-        first..self.shape.blocks()
+        let first = if self.heads.mask == AttentionMask::Causal { key_block } else { 0 };
+        first..self.heads.shape.blocks()
     }
 
     /// Turns a row of products q·kᵀ into probabilities and one of dout·vᵀ into gradients of scores,
@@ -320,7 +301,7 @@ impl Head<'_> {
         ds: &mut [f32; BLOCK],
     ) {
         let end = limit.next_multiple_of(LANES);
-        let (lse, scale) = (self.lse[query], self.scale);
+        let (lse, scale) = (self.lse[query], self.heads.scale);
         for (p, ds) in
             p[..end].as_chunks_mut::<LANES>().0.iter_mut().zip(ds[..end].as_chunks_mut::<LANES>().0)
         {
@@ -334,17 +315,25 @@ impl Head<'_> {
     /// Stores the gradients of a block of keys and values.
     #[inline(always)]
     pub fn store_keys<C: Caps>(&self, range: (usize, usize), d_keys: &mut [f32], d_values: &mut [f32]) {
-        let width = padded(self.shape.dim);
-        store_rows::<C>(&self.dk, &self.shape, self.at, range, width, d_keys, self.scale);
-        store_rows::<C>(&self.dv, &self.shape, self.at, range, width, d_values, 1.0);
+        let width = padded(self.heads.shape.dim);
+        store_rows::<C>(&self.dk, &self.heads.shape, self.at, range, width, d_keys, self.heads.scale);
+        store_rows::<C>(&self.dv, &self.heads.shape, self.at, range, width, d_values, 1.0);
     }
 
     /// Stores the gradients of the queries, if they are complete.
     #[inline(always)]
     pub fn finish<C: Caps>(&self, d_queries: &mut [f32]) {
         if let Some(dq) = &self.dq {
-            let width = padded(self.shape.dim);
-            store_rows::<C>(dq, &self.shape, self.at, (0, self.shape.time), width, d_queries, self.scale);
+            let width = padded(self.heads.shape.dim);
+            store_rows::<C>(
+                dq,
+                &self.heads.shape,
+                self.at,
+                (0, self.heads.shape.time),
+                width,
+                d_queries,
+                self.heads.scale,
+            );
         }
     }
 }
@@ -358,22 +347,16 @@ impl Body for OnVectors<'_> {
     fn run<C: Caps>(self) {
         let mut head = self.0;
         let (scratch, d_queries) = (std::mem::take(&mut head.scratch), std::mem::take(&mut head.d_queries));
-        let (shape, mask, compute, at) = (head.shape, head.mask, operand_format(head.compute), head.at);
-        let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-        let (queries, scratch) = scratch.split_at_mut(time * width);
-        let (d_out, scratch) = scratch.split_at_mut(time * width);
-        let (delta, scratch) = scratch.split_at_mut(time);
-        let (keys, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (keys_t, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (values_t, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (d_keys, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (d_values, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (probabilities, d_scores) = scratch.split_at_mut(BLOCK * BLOCK);
+        let (shape, mask, compute, at) =
+            (head.heads.shape, head.heads.mask, operand_format(head.heads.compute), head.at);
+        let width = padded(shape.dim);
+        let [queries, d_out, delta, keys, keys_t, values_t, d_keys, d_values, probabilities, d_scores] =
+            split(scratch, lens(&shape));
 
         // Queries that see none of these keys are left out.
         let start = head.query_blocks(head.blocks.start).start * BLOCK;
         let seeing = (start, shape.time - start);
-        load_rows::<C>(&head.q, &shape, compute, at, seeing, width, &mut queries[start * width..]);
+        load_rows::<C>(&head.heads.q, &shape, compute, at, seeing, width, &mut queries[start * width..]);
         // The forward results are needed only for δ: they pass through the place of the queries'
         // gradients.
         load_rows::<C>(&head.out, &shape, Storage::F32, at, seeing, width, &mut d_queries[start * width..]);
@@ -385,16 +368,16 @@ impl Body for OnVectors<'_> {
         d_queries.fill(0.0);
 
         for key_block in head.blocks.clone() {
-            let (key, present) = head.shape.block(key_block);
+            let (key, present) = head.heads.shape.block(key_block);
             // `d_keys` is free until it is zeroed below.
-            load_rows::<C>(&head.v, &shape, compute, at, (key, present), width, d_keys);
+            load_rows::<C>(&head.heads.v, &shape, compute, at, (key, present), width, d_keys);
             transpose(d_keys, width, values_t);
-            load_rows::<C>(&head.k, &shape, compute, at, (key, present), width, keys);
+            load_rows::<C>(&head.heads.k, &shape, compute, at, (key, present), width, keys);
             transpose(keys, width, keys_t);
             d_keys.fill(0.0);
             d_values.fill(0.0);
             for block in head.query_blocks(key_block) {
-                let (first, count) = head.shape.block(block);
+                let (first, count) = head.heads.shape.block(block);
                 let place = first * width..(first + BLOCK) * width;
                 let diagonal = mask == AttentionMask::Causal && block == key_block;
                 let band = |band| if diagonal { band } else { Band::Full };

@@ -3,8 +3,8 @@
 use super::product::{Band, Into, Left, Product};
 use super::unit::{Unit, with_unit};
 use super::{
-    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadShape, HeadView, check_format, check_shape, load_rows,
-    operand_format, padded, score_row, transpose, visible,
+    AttentionMask, BLOCK, CHUNKS, HeadLayout, HeadOperands, HeadShape, check_format, check_shape, load_rows,
+    operand_format, padded, score_row, split, transpose, visible,
 };
 use crate::gemm::ProductFormat;
 use crate::isa::Isa;
@@ -20,20 +20,8 @@ const LANES: usize = 16;
 /// scaled scores.
 #[derive(Debug)]
 pub struct AttentionForward<'a> {
-    /// Sizes.
-    pub shape: HeadShape,
-    /// Which positions a query sees.
-    pub mask: AttentionMask,
-    /// Factor of the scores, usually 1/√D.
-    pub scale: f32,
-    /// Format of the operands of products.
-    pub compute: ProductFormat,
-    /// Queries.
-    pub q: HeadView<'a>,
-    /// Keys.
-    pub k: HeadView<'a>,
-    /// Values.
-    pub v: HeadView<'a>,
+    /// Operands of the scores and of the results.
+    pub heads: HeadOperands<'a>,
     /// Results.
     pub out: Dst<'a>,
     /// Where elements lie in `out`.
@@ -54,16 +42,20 @@ pub fn attention_forward_scratch_len(
     with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
 }
 
-pub(super) fn scratch_len(unit: impl Unit, threads: usize, shape: &HeadShape) -> usize {
+pub(super) fn scratch_len(unit: Unit<'_>, threads: usize, shape: &HeadShape) -> usize {
     threads * unit.forward_len(shape)
 }
 
-/// f32 elements that one worker needs without tiles.
+/// f32 elements that one worker needs without tiles: for keys transposed and values; for one block of
+/// queries, keys (before transposing) and results; for one of scores.
+fn lens(shape: &HeadShape) -> [usize; 6] {
+    let one = BLOCK * padded(shape.dim);
+    let all = shape.blocks() * one;
+    [all, all, one, one, one, BLOCK * BLOCK]
+}
+
 pub(super) fn vector_len(shape: &HeadShape) -> usize {
-    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Keys transposed, values, one block of queries, keys (before transposing) and results, one of
-    // scores.
-    2 * time * width + 3 * BLOCK * width + BLOCK * BLOCK
+    lens(shape).iter().sum()
 }
 
 impl AttentionForward<'_> {
@@ -73,15 +65,16 @@ impl AttentionForward<'_> {
     /// If a size is zero, a tensor or the scratch is too short, rows of `out` overlap, or an
     /// operand is stored in another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        with_unit!(isa, self.compute, unit => self.run_on(unit, isa, pool))
+        with_unit!(isa, self.heads.compute, unit => self.run_on(unit, isa, pool))
     }
 
-    pub(super) fn run_on<U: Unit>(self, unit: U, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let AttentionForward { shape, mask, scale, compute, q, k, v, out, out_layout, lse, scratch } = self;
+    pub(super) fn run_on(self, unit: Unit<'_>, isa: Isa, pool: &Pool) -> Result<(), RowError> {
+        let AttentionForward { heads, out, out_layout, lse, scratch } = self;
+        let HeadOperands { shape, compute, q, k, v, .. } = heads;
         check_shape(&shape)?;
-        q.layout.check("q", &shape, q.data.len())?;
-        k.layout.check("k", &shape, k.data.len())?;
-        v.layout.check("v", &shape, v.data.len())?;
+        for (what, view) in [("q", &q), ("k", &k), ("v", &v)] {
+            view.layout.check(what, &shape, view.data.len())?;
+        }
         out_layout.check("out", &shape, out.len())?;
         check_len("lse", shape.batch * shape.heads * shape.time, lse.len())?;
         for (what, view) in [("q", &q), ("k", &k), ("v", &v)] {
@@ -92,25 +85,19 @@ impl AttentionForward<'_> {
         if !out_layout.is_disjoint(&shape, None) {
             return Err(RowError::Shape { what: "out", why: "rows overlap" });
         }
-        let heads = shape.batch * shape.heads;
+        let count = shape.batch * shape.heads;
         let blocks = shape.blocks();
         // With few heads, the queries of one are shared out too; each part converts the keys it
         // needs again.
-        let parts = CHUNKS.div_ceil(heads).min(blocks);
+        let parts = CHUNKS.div_ceil(count).min(blocks);
         let out = SharedDst::new(out);
         let (lse, scratch) = (SharedSlice::new(lse), SharedSlice::new(scratch));
-        pool.for_each(heads * parts, &|worker, chunk| {
+        pool.for_each(count * parts, &|worker, chunk| {
             let (index, part) = (chunk / parts, chunk % parts);
             // SAFETY: a worker runs one chunk at a time.
             let scratch = unsafe { scratch.part(worker * per_worker..(worker + 1) * per_worker) };
             let head = Head {
-                shape,
-                mask,
-                scale,
-                compute,
-                q,
-                k,
-                v,
+                heads,
                 at: (index / shape.heads, index % shape.heads),
                 blocks: blocks * part / parts..blocks * (part + 1) / parts,
                 out,
@@ -126,13 +113,7 @@ impl AttentionForward<'_> {
 
 /// Some blocks of queries of one head of one sequence.
 pub(super) struct Head<'a> {
-    pub shape: HeadShape,
-    pub mask: AttentionMask,
-    pub scale: f32,
-    pub compute: ProductFormat,
-    pub q: HeadView<'a>,
-    pub k: HeadView<'a>,
-    pub v: HeadView<'a>,
+    pub heads: HeadOperands<'a>,
     pub at: (usize, usize),
     pub blocks: std::ops::Range<usize>,
     pub out: SharedDst<'a>,
@@ -165,13 +146,13 @@ impl Running {
         sums: &mut [f32],
         end: impl Fn(&mut [f32; BLOCK], usize),
     ) {
-        let width = padded(head.shape.dim);
+        let width = padded(head.heads.shape.dim);
         for i in 0..count {
-            let limit = visible(head.mask, first + i, key, present);
+            let limit = visible(head.heads.mask, first + i, key, present);
             let all = score_row(scores, i);
             let row = &mut all[..limit.next_multiple_of(LANES)];
             row[limit..].fill(f32::NEG_INFINITY);
-            let (now, keep, sum) = softmax_row::<C>(row.as_chunks_mut().0, head.scale, self.largest[i]);
+            let (now, keep, sum) = softmax_row::<C>(row.as_chunks_mut().0, head.heads.scale, self.largest[i]);
             self.largest[i] = now;
             self.total[i] = fma::<C>(self.total[i], keep, sum);
             end(all, limit);
@@ -186,7 +167,7 @@ impl Running {
     /// Divides the sums by the totals, and writes them and the log-sum-exp.
     #[inline(always)]
     pub fn finish<C: Caps>(&self, head: &Head<'_>, (first, count): (usize, usize), sums: &mut [f32]) {
-        let (shape, at, width) = (&head.shape, head.at, padded(head.shape.dim));
+        let (shape, at, width) = (&head.heads.shape, head.at, padded(head.heads.shape.dim));
         let lse_start = (at.0 * shape.heads + at.1) * shape.time + first;
         // SAFETY: these queries belong to this chunk alone.
         let lse = unsafe { head.lse.part(lse_start..lse_start + count) };
@@ -208,15 +189,15 @@ impl Running {
 impl Head<'_> {
     /// Blocks of keys that any of these queries sees.
     pub fn key_blocks(&self) -> usize {
-        match self.mask {
+        match self.heads.mask {
             AttentionMask::Causal => self.blocks.end,
-            AttentionMask::Full => self.shape.blocks(),
+            AttentionMask::Full => self.heads.shape.blocks(),
         }
     }
 
     /// Blocks of keys that a block of queries sees.
     pub fn seen_by(&self, block: usize) -> usize {
-        match self.mask {
+        match self.heads.mask {
             AttentionMask::Causal => block + 1,
             AttentionMask::Full => self.key_blocks(),
         }
@@ -232,30 +213,27 @@ impl Body for OnVectors<'_> {
     fn run<C: Caps>(self) {
         let mut head = self.0;
         let scratch = std::mem::take(&mut head.scratch);
-        let (shape, mask, compute, at) = (head.shape, head.mask, operand_format(head.compute), head.at);
-        let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-        let (keys, scratch) = scratch.split_at_mut(time * width);
-        let (values, scratch) = scratch.split_at_mut(time * width);
-        let (queries, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (rows, scratch) = scratch.split_at_mut(BLOCK * width);
-        let (sums, scores) = scratch.split_at_mut(BLOCK * width);
+        let (shape, mask, compute, at) =
+            (head.heads.shape, head.heads.mask, operand_format(head.heads.compute), head.at);
+        let width = padded(shape.dim);
+        let [keys, values, queries, rows, sums, scores] = split(scratch, lens(&shape));
 
         // Keys transposed block by block, and values, as far as any of these queries sees.
         for block in 0..head.key_blocks() {
-            let range = head.shape.block(block);
+            let range = head.heads.shape.block(block);
             let place = block * BLOCK * width..(block + 1) * BLOCK * width;
-            load_rows::<C>(&head.k, &shape, compute, at, range, width, rows);
+            load_rows::<C>(&head.heads.k, &shape, compute, at, range, width, rows);
             transpose(rows, width, &mut keys[place.clone()]);
-            load_rows::<C>(&head.v, &shape, compute, at, range, width, &mut values[place]);
+            load_rows::<C>(&head.heads.v, &shape, compute, at, range, width, &mut values[place]);
         }
 
         for block in head.blocks.clone() {
-            let (first, count) = head.shape.block(block);
-            load_rows::<C>(&head.q, &shape, compute, at, (first, count), width, queries);
+            let (first, count) = head.heads.shape.block(block);
+            load_rows::<C>(&head.heads.q, &shape, compute, at, (first, count), width, queries);
             sums.fill(0.0);
             let mut running = Running::new();
             for key_block in 0..head.seen_by(block) {
-                let (key, present) = head.shape.block(key_block);
+                let (key, present) = head.heads.shape.block(key_block);
                 let place = key * width..(key + BLOCK) * width;
                 let diagonal = mask == AttentionMask::Causal && key_block == block;
                 Product {

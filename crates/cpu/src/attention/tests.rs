@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::unit::Tiles;
+use super::unit;
 use super::*;
 use crate::gemm::scheme::with_scheme;
 use crate::gemm::simulated::SimulatedTiles;
@@ -48,7 +48,7 @@ macro_rules! simulated {
     ($compute:expr, $with_f16:expr, $unit:ident => $body:expr) => {
         with_scheme!($compute, $with_f16, S => {
             let tiles = SimulatedTiles::<S>::new();
-            let $unit = Tiles(&tiles);
+            let $unit = unit::Unit(Some(&tiles));
             $body
         }, else unreachable!("f32 has no tiles"))
     };
@@ -287,14 +287,9 @@ fn check(case: Case) {
             }
         };
         let mut scratch = vec![f32::NAN; len];
+        let heads = HeadOperands { shape, mask, scale, compute, q, k, v };
         let kernel = AttentionForward {
-            shape,
-            mask,
-            scale,
-            compute,
-            q,
-            k,
-            v,
+            heads,
             out: out.dst(),
             out_layout: HeadLayout::dense(&shape),
             lse: &mut lse,
@@ -327,13 +322,7 @@ fn check(case: Case) {
         };
         let dense = HeadLayout::dense(&shape);
         let kernel = AttentionBackward {
-            shape,
-            mask,
-            scale,
-            compute,
-            q,
-            k,
-            v,
+            heads,
             out: HeadView { data: out.src(), layout: dense },
             dout: HeadView { data: dout.src(), layout: dense },
             lse: &lse,
@@ -446,14 +435,10 @@ fn a_long_sequence_with_growing_scores() {
         let layout = HeadLayout::dense(&shape);
         let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
         let view = |x| HeadView { data: Src::F32(x), layout };
+        let (mask, compute) = (AttentionMask::Full, ProductFormat::F32);
+        let (q, k, v) = (view(&q), view(&k), view(&v));
         AttentionForward {
-            shape,
-            mask: AttentionMask::Full,
-            scale: 1.0,
-            compute: ProductFormat::F32,
-            q: view(&q),
-            k: view(&k),
-            v: view(&v),
+            heads: HeadOperands { shape, mask, scale: 1.0, compute, q, k, v },
             out: Dst::F32(&mut out),
             out_layout: layout,
             lse: &mut lse,
@@ -478,14 +463,10 @@ fn nan_in_one_head_stays_in_it_and_shows() {
         let layout = HeadLayout::dense(&shape);
         let mut scratch = vec![0.0; attention_forward_scratch_len(isas()[0], 1, &shape, ProductFormat::F32)];
         let view = |x| HeadView { data: Src::F32(x), layout };
+        let (mask, compute) = (AttentionMask::Causal, ProductFormat::F32);
+        let (q, k, v) = (view(&q), view(&k), view(&v));
         AttentionForward {
-            shape,
-            mask: AttentionMask::Causal,
-            scale: 1.0,
-            compute: ProductFormat::F32,
-            q: view(&q),
-            k: view(&k),
-            v: view(&v),
+            heads: HeadOperands { shape, mask, scale: 1.0, compute, q, k, v },
             out: Dst::F32(&mut out),
             out_layout: layout,
             lse: &mut lse,
@@ -519,14 +500,10 @@ fn overlapping_or_short_tensors_are_errors() {
     let mut run = |shape, out_layout, q: &[f32]| {
         let layout = HeadLayout::dense(&HeadShape { batch: 2, heads: 2, time: 3, dim: 4 });
         let view = |x| HeadView { data: Src::F32(x), layout };
+        let (mask, compute) = (AttentionMask::Full, ProductFormat::F32);
+        let (q, k, v) = (view(q), view(&x), view(&x));
         AttentionForward {
-            shape,
-            mask: AttentionMask::Full,
-            scale: 1.0,
-            compute: ProductFormat::F32,
-            q: view(q),
-            k: view(&x),
-            v: view(&x),
+            heads: HeadOperands { shape, mask, scale: 1.0, compute, q, k, v },
             out: Dst::F32(&mut out),
             out_layout,
             lse: &mut lse,

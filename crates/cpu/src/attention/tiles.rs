@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::forward::Running;
 use super::{
     AttentionMask, BLOCK, HeadShape, HeadView, backward, forward, load_rows, operand_format, padded,
-    score_row, visible,
+    score_row, split, visible,
 };
 use crate::gemm::{Along, Data, Gather, Source, TileUnit};
 use crate::rows::storage::{Src, Storage};
@@ -124,15 +124,16 @@ fn multiply(
     unsafe { unit.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
 }
 
-/// f32 elements that one worker needs forward.
+/// f32 elements that one worker needs: for packed keys and values; for one block of packed queries and
+/// one of probabilities; for scores and results.
+fn forward_lens(unit: &dyn TileUnit, shape: &HeadShape) -> [usize; 6] {
+    let (time, width) = (shape.blocks() * BLOCK, padded(shape.dim));
+    let (all, one) = (packed_len(unit, time, width), packed_len(unit, BLOCK, width));
+    [all, all, one, packed_len(unit, BLOCK, BLOCK), BLOCK * BLOCK, BLOCK * width]
+}
+
 pub(super) fn forward_len(unit: &dyn TileUnit, shape: &HeadShape) -> usize {
-    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Keys and values of all positions, queries of a block, probabilities; scores and sums.
-    2 * packed_len(unit, time, width)
-        + packed_len(unit, BLOCK, width)
-        + packed_len(unit, BLOCK, BLOCK)
-        + BLOCK * BLOCK
-        + BLOCK * width
+    forward_lens(unit, shape).iter().sum()
 }
 
 /// Some blocks of queries of one head.
@@ -148,33 +149,28 @@ impl Body for Forward<'_> {
         let Forward { unit, mut head } = self;
         unit.prepare();
         let scratch = std::mem::take(&mut head.scratch);
-        let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
-        let time = head.shape.time.next_multiple_of(BLOCK);
+        let (dim, width, at) = (head.heads.shape.dim, padded(head.heads.shape.dim), head.at);
         let block_len = packed_len(unit, BLOCK, width);
-        let (keys, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
-        let (values, scratch) = scratch.split_at_mut(packed_len(unit, time, width));
-        let (queries, scratch) = scratch.split_at_mut(block_len);
-        let (probabilities, scratch) = scratch.split_at_mut(packed_len(unit, BLOCK, BLOCK));
-        let (scores, sums) = scratch.split_at_mut(BLOCK * BLOCK);
-
+        let [keys, values, queries, probabilities, scores, sums] =
+            split(scratch, forward_lens(unit, &head.heads.shape));
         for block in 0..head.key_blocks() {
-            let (key, present) = head.shape.block(block);
+            let (key, present) = head.heads.shape.block(block);
             let place = block * block_len..(block + 1) * block_len;
             let (range, to) = (key..key + present, &mut keys[place.clone()]);
-            right(unit, &positions(&head.k, at, Along::K), range.clone(), 0..dim, to);
-            right(unit, &positions(&head.v, at, Along::Outer), 0..dim, range, &mut values[place]);
+            right(unit, &positions(&head.heads.k, at, Along::K), range.clone(), 0..dim, to);
+            right(unit, &positions(&head.heads.v, at, Along::Outer), 0..dim, range, &mut values[place]);
         }
 
         let (d_panels, d_steps) = (dim.div_ceil(SIDE), dim.div_ceil(SIDE));
         for block in head.blocks.clone() {
-            let (first, count) = head.shape.block(block);
+            let (first, count) = head.heads.shape.block(block);
             let queries =
-                left(unit, &positions(&head.q, at, Along::K), first..first + count, 0..dim, queries);
+                left(unit, &positions(&head.heads.q, at, Along::K), first..first + count, 0..dim, queries);
             let mut running = Running::new();
             for key_block in 0..head.seen_by(block) {
-                let (key, present) = head.shape.block(key_block);
+                let (key, present) = head.heads.shape.block(key_block);
                 let place = key_block * block_len..(key_block + 1) * block_len;
-                let diagonal = head.mask == AttentionMask::Causal && key_block == block;
+                let diagonal = head.heads.mask == AttentionMask::Causal && key_block == block;
                 let k_steps = present.div_ceil(SIDE);
                 let panels = packed(&mut keys[place.clone()], d_steps);
                 for (i, j) in quarters(count, present, diagonal) {
@@ -206,19 +202,19 @@ fn quarters(rows: usize, columns: usize, diagonal: bool) -> impl Iterator<Item =
         .flat_map(move |i| (0..if diagonal { columns.min(i + 1) } else { columns }).map(move |j| (i, j)))
 }
 
-/// f32 elements that one worker needs backward.
+/// f32 elements that one worker needs: for queries and gradients of results, packed by rows and by
+/// columns; for δ; for one block of packed keys (twice) and values; for packed probabilities and
+/// gradients of scores (twice); for both as they are; for gradients of keys and values.
+fn backward_lens(unit: &dyn TileUnit, shape: &HeadShape) -> [usize; 15] {
+    let (time, width) = (shape.blocks() * BLOCK, padded(shape.dim));
+    let (all, one, square) =
+        (packed_len(unit, time, width), packed_len(unit, BLOCK, width), packed_len(unit, BLOCK, BLOCK));
+    let (scores, rows) = (BLOCK * BLOCK, BLOCK * width);
+    [all, all, all, all, time, one, one, one, square, square, square, scores, scores, rows, rows]
+}
+
 pub(super) fn backward_len(unit: &dyn TileUnit, shape: &HeadShape) -> usize {
-    let (time, width) = (shape.time.next_multiple_of(BLOCK), padded(shape.dim));
-    // Queries and gradients of results, each as rows and as columns, for all positions; δ; a block
-    // of keys as rows and as columns and of values; probabilities and gradients of scores,
-    // transposed, and those also as they are; both before they are packed; gradients of keys and
-    // values.
-    4 * packed_len(unit, time, width)
-        + time
-        + 3 * packed_len(unit, BLOCK, width)
-        + 3 * packed_len(unit, BLOCK, BLOCK)
-        + 2 * BLOCK * BLOCK
-        + 2 * BLOCK * width
+    backward_lens(unit, shape).iter().sum()
 }
 
 /// Some blocks of keys of one head.
@@ -235,40 +231,28 @@ impl Body for Backward<'_> {
         unit.prepare();
         let scratch = std::mem::take(&mut head.scratch);
         let d_queries = std::mem::take(&mut head.d_queries);
-        let (dim, width, at) = (head.shape.dim, padded(head.shape.dim), head.at);
-        let time = head.shape.time.next_multiple_of(BLOCK);
-        let (all, one, square) =
-            (packed_len(unit, time, width), packed_len(unit, BLOCK, width), packed_len(unit, BLOCK, BLOCK));
-        let (query_rows, scratch) = scratch.split_at_mut(all);
-        let (query_columns, scratch) = scratch.split_at_mut(all);
-        let (d_out_rows, scratch) = scratch.split_at_mut(all);
-        let (d_out_columns, scratch) = scratch.split_at_mut(all);
-        let (delta, scratch) = scratch.split_at_mut(time);
-        let (key_rows, scratch) = scratch.split_at_mut(one);
-        let (key_columns, scratch) = scratch.split_at_mut(one);
-        let (value_rows, scratch) = scratch.split_at_mut(one);
-        let (p_packed, scratch) = scratch.split_at_mut(square);
-        let (ds_packed, scratch) = scratch.split_at_mut(square);
-        let (ds_rows, scratch) = scratch.split_at_mut(square);
-        let (p, scratch) = scratch.split_at_mut(BLOCK * BLOCK);
-        let (ds, scratch) = scratch.split_at_mut(BLOCK * BLOCK);
-        let (d_keys, d_values) = scratch.split_at_mut(BLOCK * width);
+        let (dim, width, at) = (head.heads.shape.dim, padded(head.heads.shape.dim), head.at);
+        let one = packed_len(unit, BLOCK, width);
+        let [query_rows, query_columns, d_out_rows, d_out_columns, delta, rest @ ..] =
+            split(scratch, backward_lens(unit, &head.heads.shape));
+        let [key_rows, key_columns, value_rows, p_packed, ds_packed, ds_rows, p, ds, d_keys, d_values] = rest;
 
         let (by_rows, by_columns) = (Along::K, Along::Outer);
         for block in head.query_blocks(head.blocks.start) {
-            let (first, count) = head.shape.block(block);
+            let (first, count) = head.heads.shape.block(block);
             let (range, place) = (first..first + count, block * one..(block + 1) * one);
-            for (view, rows, columns) in
-                [(&head.q, &mut *query_rows, &mut *query_columns), (&head.dout, d_out_rows, d_out_columns)]
-            {
+            for (view, rows, columns) in [
+                (&head.heads.q, &mut *query_rows, &mut *query_columns),
+                (&head.dout, d_out_rows, d_out_columns),
+            ] {
                 let (rows, columns) = (&mut rows[place.clone()], &mut columns[place.clone()]);
                 left(unit, &positions(view, at, by_rows), range.clone(), 0..dim, rows);
                 right(unit, &positions(view, at, by_columns), 0..dim, range.clone(), columns);
             }
             // `d_keys` and `d_values` are free until they are zeroed below.
-            let compute = operand_format(head.compute);
-            load_rows::<C>(&head.out, &head.shape, Storage::F32, at, (first, count), width, d_keys);
-            load_rows::<C>(&head.dout, &head.shape, compute, at, (first, count), width, d_values);
+            let compute = operand_format(head.heads.compute);
+            load_rows::<C>(&head.out, &head.heads.shape, Storage::F32, at, (first, count), width, d_keys);
+            load_rows::<C>(&head.dout, &head.heads.shape, compute, at, (first, count), width, d_values);
             let rows = d_keys.chunks_exact(width).zip(d_values.chunks_exact(width));
             for (delta, (out, d_out)) in delta[first..first + count].iter_mut().zip(rows) {
                 *delta = dot::<C>(out, d_out);
@@ -278,17 +262,18 @@ impl Body for Backward<'_> {
 
         let d_panels = dim.div_ceil(SIDE);
         for key_block in head.blocks.clone() {
-            let (key, present) = head.shape.block(key_block);
+            let (key, present) = head.heads.shape.block(key_block);
             let range = key..key + present;
-            let keys = right(unit, &positions(&head.k, at, by_rows), range.clone(), 0..dim, key_rows);
-            let keys_t = right(unit, &positions(&head.k, at, by_columns), 0..dim, range.clone(), key_columns);
-            let values = right(unit, &positions(&head.v, at, by_rows), range, 0..dim, value_rows);
+            let keys = right(unit, &positions(&head.heads.k, at, by_rows), range.clone(), 0..dim, key_rows);
+            let keys_t =
+                right(unit, &positions(&head.heads.k, at, by_columns), 0..dim, range.clone(), key_columns);
+            let values = right(unit, &positions(&head.heads.v, at, by_rows), range, 0..dim, value_rows);
             d_keys.fill(0.0);
             d_values.fill(0.0);
             for block in head.query_blocks(key_block) {
-                let (first, count) = head.shape.block(block);
+                let (first, count) = head.heads.shape.block(block);
                 let place = block * one..(block + 1) * one;
-                let diagonal = head.mask == AttentionMask::Causal && block == key_block;
+                let diagonal = head.heads.mask == AttentionMask::Causal && block == key_block;
                 let (q_steps, k_steps) = (count.div_ceil(SIDE), present.div_ceil(SIDE));
                 let queries = packed(&mut query_rows[place.clone()], d_panels);
                 let d_out = packed(&mut d_out_rows[place.clone()], d_panels);
@@ -300,7 +285,7 @@ impl Body for Backward<'_> {
                     multiply(unit, (d_out, i), (values, j), 0..d_panels, to);
                 }
                 for i in 0..count {
-                    let limit = visible(head.mask, first + i, key, present);
+                    let limit = visible(head.heads.mask, first + i, key, present);
                     let (p, ds) = (score_row(p, i), score_row(ds, i));
                     head.probabilities::<C>(first + i, limit, delta[first + i], p, ds);
                     p[limit..].fill(0.0);

@@ -5,54 +5,36 @@ use crate::gemm::TileUnit;
 use crate::isa::Isa;
 use crate::rows::dispatch;
 
-/// A way to compute a head.
-pub(super) trait Unit: Copy + Sync {
+/// Products of packed tiles, or f32 products on any processor.
+#[derive(Clone, Copy)]
+pub(super) struct Unit<'a>(pub Option<&'a dyn TileUnit>);
+
+impl Unit<'_> {
     /// f32 elements of scratch that a worker needs for a forward head.
-    fn forward_len(self, shape: &HeadShape) -> usize;
+    pub fn forward_len(self, shape: &HeadShape) -> usize {
+        self.0.map_or_else(|| forward::vector_len(shape), |tiles| tiles::forward_len(tiles, shape))
+    }
+
     /// f32 elements of scratch that a worker needs for a backward head, without the gradients of
     /// the queries.
-    fn backward_len(self, shape: &HeadShape) -> usize;
+    pub fn backward_len(self, shape: &HeadShape) -> usize {
+        self.0.map_or_else(|| backward::vector_len(shape), |tiles| tiles::backward_len(tiles, shape))
+    }
+
     /// Computes a head.
-    fn forward(self, isa: Isa, head: forward::Head<'_>);
+    pub fn forward(self, isa: Isa, head: forward::Head<'_>) {
+        match self.0 {
+            None => dispatch(isa, forward::OnVectors(head)),
+            Some(unit) => dispatch(isa, tiles::Forward { unit, head }),
+        }
+    }
+
     /// Computes the gradients of a head.
-    fn backward(self, isa: Isa, head: backward::Head<'_>);
-}
-
-/// f32 products on any processor.
-#[derive(Clone, Copy)]
-pub(super) struct Vectors;
-
-impl Unit for Vectors {
-    fn forward_len(self, shape: &HeadShape) -> usize {
-        forward::vector_len(shape)
-    }
-    fn backward_len(self, shape: &HeadShape) -> usize {
-        backward::vector_len(shape)
-    }
-    fn forward(self, isa: Isa, head: forward::Head<'_>) {
-        dispatch(isa, forward::OnVectors(head));
-    }
-    fn backward(self, isa: Isa, head: backward::Head<'_>) {
-        dispatch(isa, backward::OnVectors(head));
-    }
-}
-
-/// Products of packed tiles.
-#[derive(Clone, Copy)]
-pub(super) struct Tiles<'a>(pub &'a dyn TileUnit);
-
-impl Unit for Tiles<'_> {
-    fn forward_len(self, shape: &HeadShape) -> usize {
-        tiles::forward_len(self.0, shape)
-    }
-    fn backward_len(self, shape: &HeadShape) -> usize {
-        tiles::backward_len(self.0, shape)
-    }
-    fn forward(self, isa: Isa, head: forward::Head<'_>) {
-        dispatch(isa, tiles::Forward { unit: self.0, head });
-    }
-    fn backward(self, isa: Isa, head: backward::Head<'_>) {
-        dispatch(isa, tiles::Backward { unit: self.0, head });
+    pub fn backward(self, isa: Isa, head: backward::Head<'_>) {
+        match self.0 {
+            None => dispatch(isa, backward::OnVectors(head)),
+            Some(unit) => dispatch(isa, tiles::Backward { unit, head }),
+        }
     }
 }
 
@@ -60,10 +42,10 @@ impl Unit for Tiles<'_> {
 macro_rules! with_unit {
     ($isa:expr, $compute:expr, $unit:ident => $body:expr) => {
         $crate::gemm::with_tiles!($isa, $compute, engine => {
-            let $unit = $crate::attention::unit::Tiles(&engine);
+            let $unit = $crate::attention::unit::Unit(Some(&engine));
             $body
         }, else {
-            let $unit = $crate::attention::unit::Vectors;
+            let $unit = $crate::attention::unit::Unit(None);
             $body
         })
     };

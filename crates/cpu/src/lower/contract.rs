@@ -6,13 +6,14 @@ use halfstep_graph::{AttentionSpec, ConvGeometry, DType, Graph, Node, Op};
 use super::group::{After, Borrowed, nothing};
 use super::{Lowering, Step};
 use crate::attention::{
-    AttentionBackward, AttentionForward, AttentionMask, Grads, HeadLayout, HeadShape, HeadView,
+    AttentionBackward, AttentionForward, AttentionMask, Grads, HeadLayout, HeadOperands, HeadShape, HeadView,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
 use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm, gemm_into};
 use crate::isa::Isa;
-use crate::memory::Span;
+use crate::memory::{Span, View, ViewMut};
+use crate::pool::Pool;
 
 /// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
 /// split that it asks for.
@@ -122,68 +123,56 @@ impl Heads {
         let mask = if spec.causal { AttentionMask::Causal } else { AttentionMask::Full };
         Heads { shape, mask, scale: 1.0 / (shape.dim as f32).sqrt(), compute, layouts, operands }
     }
+
+    fn views<'a>(&self, views: [View<'a>; 3]) -> HeadOperands<'a> {
+        let [q, k, v] = std::array::from_fn(|i| HeadView { data: views[i].src(), layout: self.layouts[i] });
+        HeadOperands { shape: self.shape, mask: self.mask, scale: self.scale, compute: self.compute, q, k, v }
+    }
 }
 
 pub(super) fn attention(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
     let h = Heads::new(l, spec);
-    let (writes, at) = ([l.output(0), l.output(1), work], l.at());
-    Ok(Box::new(move |frame, run| {
-        let ([q, k, v], [out, lse, work]) = frame.borrow(h.operands, writes);
+    l.step(h.operands, [l.output(0), l.output(1), work], move |isa, pool, [q, k, v], [out, lse, work]| {
         AttentionForward {
-            shape: h.shape,
-            mask: h.mask,
-            scale: h.scale,
-            compute: h.compute,
-            q: HeadView { data: q.src(), layout: h.layouts[0] },
-            k: HeadView { data: k.src(), layout: h.layouts[1] },
-            v: HeadView { data: v.src(), layout: h.layouts[2] },
+            heads: h.views([q, k, v]),
             out: out.dst(),
             out_layout: HeadLayout::dense(&h.shape),
             lse: lse.f32(),
             scratch: work.f32(),
         }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
-    }))
+        .run(isa, pool)
+    })
 }
 
 pub(super) fn attention_grad(l: &Lowering<'_>, spec: AttentionSpec, work: Span) -> Result<Step, EngineError> {
     let h = Heads::new(l, spec);
-    let packed = is_packed(l.node);
     let first = l.node.inputs.len() - 3;
-    let rest = [first, first + 1, first + 2].map(|i| l.input(i));
-    let to = l.output(0);
-    let separate = if packed { [to; 3] } else { [0, 1, 2].map(|i| l.output(i)) };
-    let at = l.at();
-    Ok(Box::new(move |frame, run| {
-        let reads = [h.operands[0], h.operands[1], h.operands[2], rest[0], rest[1], rest[2]];
-        let [lq, lk, lv] = h.layouts;
-        let dense = HeadLayout::dense(&h.shape);
-        let ([q, k, v, out, lse, dout], grads, work) = if packed {
-            let (reads, [to, work]) = frame.borrow(reads, [to, work]);
-            (reads, Grads::Packed { data: to.dst(), q: lq, k: lk, v: lv }, work)
-        } else {
-            let (reads, [dq, dk, dv, work]) =
-                frame.borrow(reads, [separate[0], separate[1], separate[2], work]);
-            (reads, Grads::Separate { q: (dq.dst(), lq), k: (dk.dst(), lk), v: (dv.dst(), lv) }, work)
-        };
+    let [[q, k, v], [out, lse, dout]] = [h.operands, [0, 1, 2].map(|i| l.input(first + i))];
+    let reads = [q, k, v, out, lse, dout];
+    let [lq, lk, lv] = h.layouts;
+    let backward = move |isa, pool: &Pool, reads: [View<'_>; 6], grads: Grads<'_>, work: ViewMut<'_>| {
+        let [q, k, v, out, lse, dout] = reads;
+        let layout = HeadLayout::dense(&h.shape);
         AttentionBackward {
-            shape: h.shape,
-            mask: h.mask,
-            scale: h.scale,
-            compute: h.compute,
-            q: HeadView { data: q.src(), layout: lq },
-            k: HeadView { data: k.src(), layout: lk },
-            v: HeadView { data: v.src(), layout: lv },
-            out: HeadView { data: out.src(), layout: dense },
-            dout: HeadView { data: dout.src(), layout: dense },
+            heads: h.views([q, k, v]),
+            out: HeadView { data: out.src(), layout },
+            dout: HeadView { data: dout.src(), layout },
             lse: lse.f32(),
             grads,
             scratch: work.f32(),
         }
-        .run(run.machine.isa, &run.machine.pool)
-        .map_err(|e| at.row(e))
-    }))
+        .run(isa, pool)
+    };
+    if is_packed(l.node) {
+        return l.step(reads, [l.output(0), work], move |isa, pool, reads, [to, work]| {
+            backward(isa, pool, reads, Grads::Packed { data: to.dst(), q: lq, k: lk, v: lv }, work)
+        });
+    }
+    let writes = [l.output(0), l.output(1), l.output(2), work];
+    l.step(reads, writes, move |isa, pool, reads, [dq, dk, dv, work]| {
+        let grads = Grads::Separate { q: (dq.dst(), lq), k: (dk.dst(), lk), v: (dv.dst(), lv) };
+        backward(isa, pool, reads, grads, work)
+    })
 }
 
 pub(super) fn sizes(image: &[usize], weights: &[usize], g: ConvGeometry) -> Conv2d {
