@@ -4,35 +4,19 @@ use std::num::NonZeroUsize;
 
 use halfstep_float::{Philox, bf16_from_f32, f16_from_f32, unit_f32};
 
-use crate::gemm::{Ctx, Data, DataMut, GemmArgs, Layout, Operand, Output, ProductFormat, Scratch, gemm};
+use crate::elements::{Dst, Elements, map_elements};
+use crate::gemm::{Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, Scratch, gemm};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// Elements of an operand in storage form.
-enum Elements {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-    F16(Vec<u16>),
-}
-
-impl Elements {
-    /// Uniform between −1 and 1.
-    fn random(format: ProductFormat, count: usize, stream: u64) -> Elements {
-        let random = Philox::new(0);
-        let values = (0..count).map(|i| 2.0 * unit_f32(random.word(stream, i as u64)) - 1.0);
-        match format {
-            ProductFormat::F32 | ProductFormat::Split(_) => Elements::F32(values.collect()),
-            ProductFormat::Bf16 => Elements::Bf16(values.map(bf16_from_f32).collect()),
-            ProductFormat::F16 => Elements::F16(values.map(f16_from_f32).collect()),
-        }
-    }
-
-    fn data(&self) -> Data<'_> {
-        match self {
-            Elements::F32(x) => Data::F32(x),
-            Elements::Bf16(x) => Data::Bf16(x),
-            Elements::F16(x) => Data::F16(x),
-        }
+/// Uniform between −1 and 1, in storage form.
+fn random(format: ProductFormat, count: usize, stream: u64) -> Elements<Vec<f32>, Vec<u16>, Vec<u8>> {
+    let random = Philox::new(0);
+    let values = (0..count).map(|i| 2.0 * unit_f32(random.word(stream, i as u64)) - 1.0);
+    match format {
+        ProductFormat::F32 | ProductFormat::Split(_) => Elements::F32(values.collect()),
+        ProductFormat::Bf16 => Elements::Bf16(values.map(bf16_from_f32).collect()),
+        ProductFormat::F16 => Elements::F16(values.map(f16_from_f32).collect()),
     }
 }
 
@@ -50,15 +34,15 @@ pub fn random_product(
     format: ProductFormat,
     [m, n, k]: [usize; 3],
 ) -> impl FnMut() {
-    let (a, b) = (Elements::random(format, m * k, 1), Elements::random(format, k * n, 2));
+    let (a, b) = (random(format, m * k, 1), random(format, k * n, 2));
     let mut c = vec![0.0f32; m * n];
     let (pool, mut scratch) = (Pool::new(threads), Scratch::new());
     move || {
         let args = GemmArgs {
             batch: [1, 1],
-            a: Operand { data: a.data(), layout: Layout::row_major(m, k) },
-            b: Operand { data: b.data(), layout: Layout::row_major(k, n) },
-            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(m, n) },
+            a: Operand { data: map_elements!(&a, x => &x[..]), layout: Layout::row_major(m, k) },
+            b: Operand { data: map_elements!(&b, x => &x[..]), layout: Layout::row_major(k, n) },
+            c: Output { data: Dst::F32(&mut c), layout: Layout::row_major(m, n) },
             compute: format,
             bias: None,
         };

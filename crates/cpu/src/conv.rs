@@ -6,8 +6,9 @@
 //! of [`crate::gemm`]; the number of terms K is KH·KW·C forward, at most ⌈KH/s⌉·⌈KW/s⌉·O for the gradient with respect
 //! to the input, and N·OH·OW for the gradient with respect to the weights.
 
+use crate::elements::{Dst, Src};
 use crate::gemm::{
-    Along, BlockEpilogue, Ctx, Data, DataMut, Extents, Gather, KernelError, Operands, OutRows, Packing,
+    Along, BlockEpilogue, Ctx, Destination, Extents, Gather, KernelError, Operands, OutRows, Packing,
     Problem, ProductFormat, Sink, Source, Window, check_equal, check_storage, execute,
 };
 use crate::isa::Isa;
@@ -115,7 +116,7 @@ impl Conv2d {
     }
 
     /// x as pixels of y × (tap, channel).
-    fn windows<'a>(&self, x: Data<'a>, output: [usize; 2], along: Along) -> Source<'a> {
+    fn windows<'a>(&self, x: Src<'a>, output: [usize; 2], along: Along) -> Source<'a> {
         let gather = Gather::Window(Window {
             image: self.input,
             channels: self.channels,
@@ -193,13 +194,13 @@ pub struct Epilogue<'a> {
 /// A whole problem without batches, whose output has `base` as its first element.
 fn problem<'a>(
     [a, b]: [Source<'a>; 2],
-    data: &mut DataMut<'_>,
+    data: &mut Dst<'_>,
     (base, rows): (usize, OutRows),
     compute: ProductFormat,
     epilogue: Epilogue<'a>,
 ) -> Problem<'a> {
     let Epilogue { bias, blocks } = epilogue;
-    let sink = Sink { target: data.target(), base, rows, bias };
+    let sink = Sink { target: Destination::of(data), base, rows, bias };
     Problem {
         a,
         b,
@@ -234,9 +235,9 @@ fn check_epilogue(
 pub fn forward(
     ctx: &mut Ctx<'_>,
     conv: &Conv2d,
-    x: Data<'_>,
-    w: Data<'_>,
-    mut y: DataMut<'_>,
+    x: Src<'_>,
+    w: Src<'_>,
+    mut y: Dst<'_>,
     compute: ProductFormat,
     epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
@@ -268,9 +269,9 @@ pub fn forward(
 pub fn grad_input(
     ctx: &mut Ctx<'_>,
     conv: &Conv2d,
-    dy: Data<'_>,
-    w: Data<'_>,
-    mut dx: DataMut<'_>,
+    dy: Src<'_>,
+    w: Src<'_>,
+    mut dx: Dst<'_>,
     compute: ProductFormat,
     epilogue: Epilogue<'_>,
 ) -> Result<(), KernelError> {
@@ -321,9 +322,9 @@ pub fn grad_input(
 pub fn grad_weight(
     ctx: &mut Ctx<'_>,
     conv: &Conv2d,
-    x: Data<'_>,
-    dy: Data<'_>,
-    mut dw: DataMut<'_>,
+    x: Src<'_>,
+    dy: Src<'_>,
+    mut dw: Dst<'_>,
     compute: ProductFormat,
 ) -> Result<(), KernelError> {
     let output = conv.output()?;

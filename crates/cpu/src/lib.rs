@@ -5,6 +5,7 @@ mod attention;
 mod bench;
 mod conv;
 mod describe;
+mod elements;
 mod engine;
 mod gemm;
 pub mod host;

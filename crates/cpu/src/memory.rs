@@ -6,9 +6,41 @@
 
 use halfstep_graph::DType;
 
-use crate::gemm::{Data, DataMut};
+use crate::elements::{Dst, Elements, Src};
 use crate::region::Region;
-use crate::rows::storage::{Dst, Src};
+
+/// The elements of `$count` in the type of `$dtype` from `$at` on, as slices that `$slice` makes.
+macro_rules! slices {
+    ($view:ident, $slice:path, $dtype:expr, $at:expr, $count:expr) => {
+        match $dtype {
+            DType::F32 => $view::Float(Elements::F32($slice($at.cast(), $count))),
+            DType::Bf16 => $view::Float(Elements::Bf16($slice($at.cast(), $count))),
+            DType::F16 => $view::Float(Elements::F16($slice($at.cast(), $count))),
+            DType::E4m3 => $view::Float(Elements::E4m3($slice($at, $count))),
+            DType::E5m2 => $view::Float(Elements::E5m2($slice($at, $count))),
+            DType::I32 => $view::I32($slice($at.cast(), $count)),
+            DType::U8 => $view::U8($slice($at, $count)),
+        }
+    };
+}
+
+/// Calls `$body` with the elements of both views, which have the same type: bits are moved, not read.
+macro_rules! same_type {
+    ($x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {
+        match ($x, $y) {
+            (View::Float(x), ViewMut::Float(y)) => match (x, y) {
+                (Elements::F32($a), Elements::F32($b)) => $body,
+                (Elements::Bf16($a), Elements::Bf16($b)) | (Elements::F16($a), Elements::F16($b)) => $body,
+                (Elements::E4m3($a), Elements::E4m3($b)) | (Elements::E5m2($a), Elements::E5m2($b)) => $body,
+                _ => unreachable!("types were compared when the program was compiled"),
+            },
+            (View::I32($a), ViewMut::I32($b)) => $body,
+            (View::U8($a), ViewMut::U8($b)) => $body,
+            _ => unreachable!("types were compared when the program was compiled"),
+        }
+    };
+}
+pub(crate) use same_type;
 
 /// Spans as slices. Here and in [`Frame::borrow`] the plan's offsets become addresses.
 impl Region {
@@ -23,19 +55,9 @@ impl Region {
 
     /// The elements of a span.
     pub fn view(&self, span: Span) -> View<'_> {
-        let (at, n) = (self.at(span), span.count);
+        let at = self.at(span);
         // SAFETY: inside the region and aligned; every bit pattern is a value of these types.
-        unsafe {
-            match span.dtype {
-                DType::F32 => View::F32(std::slice::from_raw_parts(at.cast(), n)),
-                DType::Bf16 => View::Bf16(std::slice::from_raw_parts(at.cast(), n)),
-                DType::F16 => View::F16(std::slice::from_raw_parts(at.cast(), n)),
-                DType::E4m3 => View::E4m3(std::slice::from_raw_parts(at, n)),
-                DType::E5m2 => View::E5m2(std::slice::from_raw_parts(at, n)),
-                DType::I32 => View::I32(std::slice::from_raw_parts(at.cast(), n)),
-                DType::U8 => View::U8(std::slice::from_raw_parts(at, n)),
-            }
-        }
+        unsafe { slices!(View, std::slice::from_raw_parts, span.dtype, at, span.count) }
     }
 
     /// The elements of a span, to write.
@@ -47,19 +69,9 @@ impl Region {
     /// # Safety
     /// While the result is in use, nobody else reads or writes the span.
     unsafe fn slice_mut<'a>(&self, span: Span) -> ViewMut<'a> {
-        let (at, n) = (self.at(span), span.count);
+        let at = self.at(span);
         // SAFETY: as for `view`; the caller vouches for exclusive access.
-        unsafe {
-            match span.dtype {
-                DType::F32 => ViewMut::F32(std::slice::from_raw_parts_mut(at.cast(), n)),
-                DType::Bf16 => ViewMut::Bf16(std::slice::from_raw_parts_mut(at.cast(), n)),
-                DType::F16 => ViewMut::F16(std::slice::from_raw_parts_mut(at.cast(), n)),
-                DType::E4m3 => ViewMut::E4m3(std::slice::from_raw_parts_mut(at, n)),
-                DType::E5m2 => ViewMut::E5m2(std::slice::from_raw_parts_mut(at, n)),
-                DType::I32 => ViewMut::I32(std::slice::from_raw_parts_mut(at.cast(), n)),
-                DType::U8 => ViewMut::U8(std::slice::from_raw_parts_mut(at, n)),
-            }
-        }
+        unsafe { slices!(ViewMut, std::slice::from_raw_parts_mut, span.dtype, at, span.count) }
     }
 }
 
@@ -106,22 +118,14 @@ pub(crate) struct Frame<'a> {
 /// Elements to read.
 #[derive(Clone, Copy)]
 pub(crate) enum View<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [u16]),
-    F16(&'a [u16]),
-    E4m3(&'a [u8]),
-    E5m2(&'a [u8]),
+    Float(Src<'a>),
     I32(&'a [i32]),
     U8(&'a [u8]),
 }
 
 /// Elements to write.
 pub(crate) enum ViewMut<'a> {
-    F32(&'a mut [f32]),
-    Bf16(&'a mut [u16]),
-    F16(&'a mut [u16]),
-    E4m3(&'a mut [u8]),
-    E5m2(&'a mut [u8]),
+    Float(Dst<'a>),
     I32(&'a mut [i32]),
     U8(&'a mut [u8]),
 }
@@ -163,7 +167,7 @@ impl Frame<'_> {
     /// The number in a span of one.
     pub fn scalar(&mut self, span: Span) -> f32 {
         match self.read(span) {
-            View::F32([x]) => *x,
+            View::Float(Src::F32([x])) => *x,
             _ => unreachable!("{span:?} is not a scalar: the graph's shape rules say it is"),
         }
     }
@@ -172,29 +176,14 @@ impl Frame<'_> {
 impl<'a> View<'a> {
     pub fn src(self) -> Src<'a> {
         match self {
-            View::F32(x) => Src::F32(x),
-            View::Bf16(x) => Src::Bf16(x),
-            View::F16(x) => Src::F16(x),
-            View::E4m3(x) => Src::E4m3(x),
-            View::E5m2(x) => Src::E5m2(x),
-            View::I32(_) | View::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
-        }
-    }
-
-    pub fn data(self) -> Data<'a> {
-        match self {
-            View::F32(x) => Data::F32(x),
-            View::Bf16(x) => Data::Bf16(x),
-            View::F16(x) => Data::F16(x),
-            View::E4m3(x) => Data::E4m3(x),
-            View::E5m2(x) => Data::E5m2(x),
+            View::Float(x) => x,
             View::I32(_) | View::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
     pub fn f32(self) -> &'a [f32] {
         match self {
-            View::F32(x) => x,
+            View::Float(Src::F32(x)) => x,
             _ => unreachable!("the precision plan keeps statistics and state in f32"),
         }
     }
@@ -210,48 +199,21 @@ impl<'a> View<'a> {
 impl<'a> ViewMut<'a> {
     pub fn dst(self) -> Dst<'a> {
         match self {
-            ViewMut::F32(x) => Dst::F32(x),
-            ViewMut::Bf16(x) => Dst::Bf16(x),
-            ViewMut::F16(x) => Dst::F16(x),
-            ViewMut::E4m3(x) => Dst::E4m3(x),
-            ViewMut::E5m2(x) => Dst::E5m2(x),
-            ViewMut::I32(_) | ViewMut::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
-        }
-    }
-
-    pub fn data(self) -> DataMut<'a> {
-        match self {
-            ViewMut::F32(x) => DataMut::F32(x),
-            ViewMut::Bf16(x) => DataMut::Bf16(x),
-            ViewMut::F16(x) => DataMut::F16(x),
-            ViewMut::E4m3(_) | ViewMut::E5m2(_) => {
-                unreachable!("the precision plan stores products in 16 or 32 bits")
-            }
+            ViewMut::Float(x) => x,
             ViewMut::I32(_) | ViewMut::U8(_) => unreachable!("shape rules keep integers out of arithmetic"),
         }
     }
 
     pub fn f32(self) -> &'a mut [f32] {
         match self {
-            ViewMut::F32(x) => x,
+            ViewMut::Float(Dst::F32(x)) => x,
             _ => unreachable!("the precision plan keeps statistics and state in f32"),
         }
     }
 
     /// Copies elements of the same type; both have the same number.
     pub fn copy_from(self, from: View<'_>) {
-        match (self, from) {
-            (ViewMut::F32(to), View::F32(from)) => to.copy_from_slice(from),
-            (ViewMut::Bf16(to), View::Bf16(from)) | (ViewMut::F16(to), View::F16(from)) => {
-                to.copy_from_slice(from)
-            }
-            (ViewMut::E4m3(to), View::E4m3(from)) | (ViewMut::E5m2(to), View::E5m2(from)) => {
-                to.copy_from_slice(from)
-            }
-            (ViewMut::I32(to), View::I32(from)) => to.copy_from_slice(from),
-            (ViewMut::U8(to), View::U8(from)) => to.copy_from_slice(from),
-            _ => unreachable!("types were compared when the program was compiled"),
-        }
+        same_type!(from, self, |from, to| to.copy_from_slice(from));
     }
 
     /// Codes of a table.
@@ -265,7 +227,7 @@ impl<'a> ViewMut<'a> {
     /// bf16 codes.
     pub fn bf16(self) -> &'a mut [u16] {
         match self {
-            ViewMut::Bf16(x) => x,
+            ViewMut::Float(Dst::Bf16(x)) => x,
             _ => unreachable!("shape rules want bf16 here"),
         }
     }

@@ -3,14 +3,11 @@
 
 use std::any::Any;
 
-use halfstep_float::{
-    bf16_from_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16, f32_from_e4m3, f32_from_e5m2,
-    f32_from_f16,
-};
 use halfstep_graph::engine::{EngineError, HostSlice, HostTensor, Memory};
 
 use crate::memory::{Span, View, ViewMut};
 use crate::region::Region;
+use crate::rows::Base;
 
 /// All slots in one region, and the scratch region that the programs over them share.
 pub(crate) struct CpuMemory {
@@ -54,19 +51,7 @@ impl Memory for CpuMemory {
 /// caller.
 pub(crate) fn upload(to: ViewMut<'_>, from: HostSlice<'_>) {
     match (to, from) {
-        (ViewMut::F32(to), HostSlice::F32(from)) => to.copy_from_slice(from),
-        (ViewMut::Bf16(to), HostSlice::F32(from)) => {
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = bf16_from_f32(x));
-        }
-        (ViewMut::F16(to), HostSlice::F32(from)) => {
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = f16_from_f32(x));
-        }
-        (ViewMut::E4m3(to), HostSlice::F32(from)) => {
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = e4m3_from_f32(x));
-        }
-        (ViewMut::E5m2(to), HostSlice::F32(from)) => {
-            to.iter_mut().zip(from).for_each(|(to, &x)| *to = e5m2_from_f32(x));
-        }
+        (ViewMut::Float(mut to), HostSlice::F32(from)) => to.store::<Base>(0, from),
         (ViewMut::I32(to), HostSlice::I32(from)) => to.copy_from_slice(from),
         (ViewMut::U8(to), HostSlice::I32(from)) => {
             to.iter_mut().zip(from).for_each(|(to, &x)| *to = x as u8);
@@ -80,11 +65,11 @@ pub(crate) fn upload(to: ViewMut<'_>, from: HostSlice<'_>) {
 /// Copies values out.
 pub(crate) fn download(from: View<'_>) -> HostTensor {
     match from {
-        View::F32(x) => HostTensor::F32(x.to_vec()),
-        View::Bf16(x) => HostTensor::F32(x.iter().map(|&c| f32_from_bf16(c)).collect()),
-        View::F16(x) => HostTensor::F32(x.iter().map(|&c| f32_from_f16(c)).collect()),
-        View::E4m3(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e4m3(c)).collect()),
-        View::E5m2(x) => HostTensor::F32(x.iter().map(|&c| f32_from_e5m2(c)).collect()),
+        View::Float(from) => {
+            let mut x = vec![0.0; from.len()];
+            from.load::<Base>(0, &mut x);
+            HostTensor::F32(x)
+        }
         View::I32(x) => HostTensor::I32(x.to_vec()),
         View::U8(x) => HostTensor::I32(x.iter().map(|&c| c.into()).collect()),
     }

@@ -11,7 +11,7 @@ use super::{
     AttentionMask, BLOCK, HeadShape, HeadView, backward, forward, load_rows, operand_format, padded,
     score_row, split, visible,
 };
-use crate::gemm::{Along, Data, Gather, Source, TileUnit};
+use crate::gemm::{Along, Gather, Source, TileUnit};
 use crate::rows::storage::{Src, Storage};
 use crate::rows::{Body, Caps, dot};
 
@@ -28,27 +28,16 @@ fn codes(values: &mut [f32]) -> &mut [u16] {
     // SAFETY: the same bytes, aligned for a smaller type; any bits are valid in either.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), 2 * values.len()) }
 }
-
-fn data(src: Src<'_>) -> Data<'_> {
-    match src {
-        Src::F32(x) => Data::F32(x),
-        Src::Bf16(x) => Data::Bf16(x),
-        Src::F16(x) => Data::F16(x),
-        Src::E4m3(x) => Data::E4m3(x),
-        Src::E5m2(x) => Data::E5m2(x),
-    }
-}
-
 /// The positions of one head: a line each, along which its elements run.
 fn positions<'a>(view: &HeadView<'a>, (batch, head): (usize, usize), along: Along) -> Source<'a> {
     let gather = Gather::Strided { line: view.layout.time, position: 1 };
-    Source { data: data(view.data), base: view.layout.row(batch, 0, head), gather, along }
+    Source { data: view.data, base: view.layout.row(batch, 0, head), gather, along }
 }
 
 /// A block of scores in rows of [`BLOCK`].
 fn scores_of(block: &[f32], along: Along) -> Source<'_> {
     let gather = Gather::Strided { line: BLOCK, position: 1 };
-    Source { data: Data::F32(block), base: 0, gather, along }
+    Source { data: Src::F32(block), base: 0, gather, along }
 }
 
 /// Packed panels.

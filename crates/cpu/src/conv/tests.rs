@@ -203,8 +203,8 @@ fn wrong_arguments_are_errors() {
     let mut y = [0.0; 8];
     let mut call = |x: &[f32], bias: Option<&[f32]>| {
         let epilogue = Epilogue { bias, ..Epilogue::default() };
-        let (x, w) = (Data::F32(x), Data::F32(&w));
-        forward(&mut ctx, &conv, x, w, DataMut::F32(&mut y), ProductFormat::F32, epilogue)
+        let (x, w) = (Src::F32(x), Src::F32(&w));
+        forward(&mut ctx, &conv, x, w, Dst::F32(&mut y), ProductFormat::F32, epilogue)
     };
     assert_eq!(call(&x, None), Ok(()));
     assert!(matches!(call(&x[1..], None), Err(KernelError::Shape { .. })));

@@ -12,8 +12,9 @@ use super::micro_kernel::{MicroKernel, TileUnit};
 use super::pack::{self, TILE_STEP};
 use super::run::{pack_a, pack_b};
 use super::scheme::Bf16;
-use super::source::{Along, Data, Source};
+use super::source::{Along, Source};
 use super::{ProductFormat, in_place};
+use crate::elements::Src;
 use crate::isa::{Isa, Kernel, Level};
 
 /// Products of bf16 operands, 32 × 32 results at a time.
@@ -44,7 +45,7 @@ static ZEROS: [u16; TILE_STEP] = [0; TILE_STEP];
 
 /// The addresses of an operand that is read in place.
 fn addresses(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-    let Data::Bf16(data) = a.data else { unreachable!("only bf16 is read in place") };
+    let Src::Bf16(data) = a.data else { unreachable!("only bf16 is read in place") };
     in_place::addresses::<_, 32, TILE_STEP>(a, data, &ZEROS, outer, k, to);
 }
 
@@ -160,7 +161,7 @@ unsafe impl MicroKernel for Dots {
     fn for_left(self, a: &Source<'_>, _: ProductFormat, k: usize) -> Dots {
         Dots(match (a.along, a.data) {
             (Along::Outer, _) => Form::Pairs,
-            (_, Data::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
+            (_, Src::Bf16(_)) if in_place::is_possible(a, TILE_STEP, k) => Form::InPlace,
             _ => Form::Rows,
         })
     }

@@ -35,7 +35,6 @@ mod transpose;
 mod vector;
 
 pub use scratch::Scratch;
-pub use source::Data;
 
 pub(crate) use epilogue::BlockEpilogue;
 pub(crate) use micro_kernel::{MicroKernel, TileUnit};
@@ -46,6 +45,7 @@ pub(crate) use source::{Along, Gather, Source, Window};
 
 use halfstep_graph::Split;
 
+use crate::elements::{Dst, Src};
 use crate::isa::{Isa, Level};
 use crate::pool::Pool;
 use plan::Plan;
@@ -160,45 +160,16 @@ impl Layout {
 pub struct Operand<'a> {
     /// The elements: of the compute format; or f32, which is rounded to the compute format on the way; or for bf16 8-bit
     /// codes, whose values bf16 holds exactly.
-    pub data: Data<'a>,
+    pub data: Src<'a>,
     /// Where they lie.
     pub layout: Layout,
-}
-
-/// Elements of an output.
-#[derive(Debug)]
-pub enum DataMut<'a> {
-    /// f32 values.
-    F32(&'a mut [f32]),
-    /// bf16 codes, rounded to nearest even.
-    Bf16(&'a mut [u16]),
-    /// f16 codes, rounded to nearest even.
-    F16(&'a mut [u16]),
-}
-
-impl DataMut<'_> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        match self {
-            DataMut::F32(d) => d.len(),
-            DataMut::Bf16(d) | DataMut::F16(d) => d.len(),
-        }
-    }
-
-    pub(crate) fn target(&mut self) -> Destination {
-        match self {
-            DataMut::F32(d) => Destination::F32(d.as_mut_ptr()),
-            DataMut::Bf16(d) => Destination::Bf16(d.as_mut_ptr()),
-            DataMut::F16(d) => Destination::F16(d.as_mut_ptr()),
-        }
-    }
 }
 
 /// An output: adjacent columns, and no element twice.
 #[derive(Debug)]
 pub struct Output<'a> {
     /// The elements.
-    pub data: DataMut<'a>,
+    pub data: Dst<'a>,
     /// Where they lie.
     pub layout: Layout,
 }
@@ -275,17 +246,17 @@ pub enum KernelError {
 
 pub(crate) fn check_storage(
     operand: &'static str,
-    data: Data<'_>,
+    data: Src<'_>,
     compute: ProductFormat,
 ) -> Result<(), KernelError> {
     let stored = match (data, compute) {
-        (Data::F32(_), _)
-        | (Data::Bf16(_) | Data::E4m3(_) | Data::E5m2(_), ProductFormat::Bf16)
-        | (Data::F16(_), ProductFormat::F16) => return Ok(()),
-        (Data::E4m3(_), _) => "e4m3",
-        (Data::E5m2(_), _) => "e5m2",
-        (Data::Bf16(_), _) => "bf16",
-        (Data::F16(_), _) => "f16",
+        (Src::F32(_), _)
+        | (Src::Bf16(_) | Src::E4m3(_) | Src::E5m2(_), ProductFormat::Bf16)
+        | (Src::F16(_), ProductFormat::F16) => return Ok(()),
+        (Src::E4m3(_), _) => "e4m3",
+        (Src::E5m2(_), _) => "e5m2",
+        (Src::Bf16(_), _) => "bf16",
+        (Src::F16(_), _) => "f16",
     };
     Err(KernelError::Storage { operand, stored, compute })
 }
@@ -311,7 +282,7 @@ fn along(outer_stride: usize, k_stride: usize) -> Along {
 }
 
 /// An operand as outer × K, given the strides of the two.
-fn source(data: Data<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
+fn source(data: Src<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
     let along = along(outer_stride, k_stride);
     let (line, position) = match along {
         Along::K => (outer_stride, k_stride),
@@ -372,7 +343,12 @@ fn check<'a>(
     let problem = Problem {
         a: source(a.data, a.layout.row_stride, a.layout.column_stride),
         b: source(b.data, b.layout.column_stride, b.layout.row_stride),
-        sink: Sink { target: c.data.target(), base: 0, rows: OutRows::Strided(c.layout.row_stride), bias },
+        sink: Sink {
+            target: Destination::of(&mut c.data),
+            base: 0,
+            rows: OutRows::Strided(c.layout.row_stride),
+            bias,
+        },
         epilogue,
         compute,
         batch,

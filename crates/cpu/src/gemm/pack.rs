@@ -12,8 +12,9 @@ use halfstep_float::f32_from_bf16;
 use super::ProductFormat;
 use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code};
 use super::scheme::{Scheme, TileFormat};
-use super::source::{Along, Data, Line, Position, Source};
+use super::source::{Along, Line, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
+use crate::elements::Src;
 
 /// Lines decoded at a time.
 const LINES: usize = 32;
@@ -55,14 +56,14 @@ fn load(source: &Source<'_>, compute: ProductFormat, line: Line, position: Posit
     match (source.data, compute) {
         // Without tiles a split product is an f32 product, which is more accurate and takes a third
         // or a sixth of the work.
-        (Data::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
+        (Src::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
             load_as::<F32>(source, d, line, position, to)
         }
-        (Data::F32(d), ProductFormat::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
-        (Data::F32(d), ProductFormat::F16) => load_as::<F32ToF16>(source, d, line, position, to),
-        (Data::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
-        (Data::F16(d), _) => load_as::<F16>(source, d, line, position, to),
-        (Data::E4m3(_) | Data::E5m2(_), _) => {
+        (Src::F32(d), ProductFormat::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
+        (Src::F32(d), ProductFormat::F16) => load_as::<F32ToF16>(source, d, line, position, to),
+        (Src::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
+        (Src::F16(d), _) => load_as::<F16>(source, d, line, position, to),
+        (Src::E4m3(_) | Src::E5m2(_), _) => {
             let mut codes = [0; RUN];
             let codes = &mut codes[..to.len()];
             source.fetch_as_bf16(line, position, codes);
@@ -178,9 +179,9 @@ fn prefetch_line<T>(at: *const T) {
 fn prefetch(source: &Source<'_>, line: Line, position: Position, len: usize) {
     if let Some(start) = source.adjacent(line, position, len) {
         let (data, size) = match source.data {
-            Data::F32(d) => (d.as_ptr().cast::<i8>(), 4),
-            Data::Bf16(d) | Data::F16(d) => (d.as_ptr().cast::<i8>(), 2),
-            Data::E4m3(d) | Data::E5m2(d) => (d.as_ptr().cast::<i8>(), 1),
+            Src::F32(d) => (d.as_ptr().cast::<i8>(), 4),
+            Src::Bf16(d) | Src::F16(d) => (d.as_ptr().cast::<i8>(), 2),
+            Src::E4m3(d) | Src::E5m2(d) => (d.as_ptr().cast::<i8>(), 1),
         };
         for at in (start * size..(start + len) * size).step_by(64) {
             prefetch_line(data.wrapping_add(at));
@@ -212,7 +213,7 @@ macro_rules! with_element {
     (@ $data:expr, $scheme:ident, $d:ident, $element:ident, $body:expr;
         $($stored:ident, $compute:pat, $format:pat => $name:ident);+) => {
         match ($data, $scheme::COMPUTE, $scheme::FORMAT) {
-            $((Data::$stored($d), $compute, $format) => {
+            $((Src::$stored($d), $compute, $format) => {
                 type $element = $name;
                 $body
             })+
@@ -286,7 +287,7 @@ fn thirty_twos<S: Scheme, const PLANES: usize>(
         }
         return;
     };
-    if source.data.is_narrow() {
+    if matches!(source.data, Src::E4m3(_) | Src::E5m2(_)) {
         let mut codes = [0; 32];
         for (run, &position) in positions.iter().enumerate() {
             let (there, beyond) = codes.split_at_mut(32.min(len - run * 32));
@@ -381,7 +382,7 @@ fn pair_block<S: Scheme, const PLANES: usize>(
     outer: Range<usize>,
     mut emit: impl FnMut(usize, usize, &[u32; 32]),
 ) {
-    if source.data.is_narrow() {
+    if matches!(source.data, Src::E4m3(_) | Src::E5m2(_)) {
         let position = source.position(outer.start);
         let mut codes = [[0; 32]; 2];
         for (pair, lines) in lines.as_chunks::<2>().0.iter().enumerate() {

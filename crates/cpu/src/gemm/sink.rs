@@ -2,12 +2,28 @@
 
 use halfstep_float::{bf16_from_f32, f16_from_f32};
 
+use crate::elements::Dst;
+
 /// The storage of an output, as a pointer that threads share: each writes elements of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Destination {
     F32(*mut f32),
     Bf16(*mut u16),
     F16(*mut u16),
+}
+
+impl Destination {
+    /// Where an output begins.
+    pub(crate) fn of(output: &mut Dst<'_>) -> Destination {
+        match output {
+            Dst::F32(d) => Destination::F32(d.as_mut_ptr()),
+            Dst::Bf16(d) => Destination::Bf16(d.as_mut_ptr()),
+            Dst::F16(d) => Destination::F16(d.as_mut_ptr()),
+            Dst::E4m3(_) | Dst::E5m2(_) => {
+                unreachable!("the precision plan stores products in 16 or 32 bits")
+            }
+        }
+    }
 }
 
 /// Where row `i` of the output begins, in elements.

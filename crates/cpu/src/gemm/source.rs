@@ -7,36 +7,7 @@
 
 use halfstep_float::{Format, codes8_to_bf16};
 
-/// Elements as they are stored.
-#[derive(Clone, Copy, Debug)]
-pub enum Data<'a> {
-    /// f32 values.
-    F32(&'a [f32]),
-    /// bf16 codes.
-    Bf16(&'a [u16]),
-    /// f16 codes.
-    F16(&'a [u16]),
-    /// e4m3 codes.
-    E4m3(&'a [u8]),
-    /// e5m2 codes.
-    E5m2(&'a [u8]),
-}
-
-impl Data<'_> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Data::F32(d) => d.len(),
-            Data::Bf16(d) | Data::F16(d) => d.len(),
-            Data::E4m3(d) | Data::E5m2(d) => d.len(),
-        }
-    }
-
-    /// Whether they are 8-bit codes.
-    pub(crate) fn is_narrow(&self) -> bool {
-        matches!(self, Data::E4m3(_) | Data::E5m2(_))
-    }
-}
+use crate::elements::Src;
 
 /// Which dimension the positions of a line run along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +68,7 @@ pub(crate) struct Position {
 /// An operand as packing sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
-    pub data: Data<'a>,
+    pub data: Src<'a>,
     /// First element.
     pub base: usize,
     pub gather: Gather,
@@ -195,10 +166,10 @@ impl Source<'_> {
     /// The bf16 codes of `to.len()` 8-bit elements from `position` on, at most 128.
     #[inline(always)]
     pub(crate) fn fetch_as_bf16(&self, line: Line, position: Position, to: &mut [u16]) {
-        let (Data::E4m3(data) | Data::E5m2(data)) = self.data else {
+        let (Src::E4m3(data) | Src::E5m2(data)) = self.data else {
             unreachable!("only 8-bit elements are fetched so")
         };
-        let e4m3 = matches!(self.data, Data::E4m3(_));
+        let e4m3 = matches!(self.data, Src::E4m3(_));
         let decode = |from: &[u8], to: &mut [u16]| match e4m3 {
             true => codes8_to_bf16(Format::E4m3, from, to),
             false => codes8_to_bf16(Format::E5m2, from, to),

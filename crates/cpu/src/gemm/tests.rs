@@ -66,19 +66,19 @@ impl Tensor {
         Tensor { format, f32s, codes }
     }
 
-    pub fn data(&self) -> Data<'_> {
+    pub fn data(&self) -> Src<'_> {
         match self.format {
-            Format::F16 => Data::F16(&self.codes),
-            Format::Bf16 => Data::Bf16(&self.codes),
-            _ => Data::F32(&self.f32s),
+            Format::F16 => Src::F16(&self.codes),
+            Format::Bf16 => Src::Bf16(&self.codes),
+            _ => Src::F32(&self.f32s),
         }
     }
 
-    pub fn data_mut(&mut self) -> DataMut<'_> {
+    pub fn data_mut(&mut self) -> Dst<'_> {
         match self.format {
-            Format::F16 => DataMut::F16(&mut self.codes),
-            Format::Bf16 => DataMut::Bf16(&mut self.codes),
-            _ => DataMut::F32(&mut self.f32s),
+            Format::F16 => Dst::F16(&mut self.codes),
+            Format::Bf16 => Dst::Bf16(&mut self.codes),
+            _ => Dst::F32(&mut self.f32s),
         }
     }
 
@@ -548,20 +548,20 @@ fn wrong_arguments_are_errors() {
     let bias = [0f32; 3];
     let mut scratch = Scratch::new();
     let mut ctx = Ctx { isa: Isa::PORTABLE, pool: &POOLS[0], scratch: &mut scratch };
-    let mut call = |change: fn(&mut GemmArgs<'_>), b: Data<'_>, bias: Option<&[f32]>| {
+    let mut call = |change: fn(&mut GemmArgs<'_>), b: Src<'_>, bias: Option<&[f32]>| {
         let mut c = [0f32; 8];
         let mut args = GemmArgs {
             batch: [1, 1],
-            a: Operand { data: Data::F32(&a), layout: Layout::row_major(2, 3) },
+            a: Operand { data: Src::F32(&a), layout: Layout::row_major(2, 3) },
             b: Operand { data: b, layout: Layout::row_major(3, 4) },
-            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(2, 4) },
+            c: Output { data: Dst::F32(&mut c), layout: Layout::row_major(2, 4) },
             compute: ProductFormat::F32,
             bias,
         };
         change(&mut args);
         gemm(&mut ctx, args)
     };
-    let b = Data::F32(&b);
+    let b = Src::F32(&b);
     assert_eq!(call(|_| {}, b, None), Ok(()));
     let shape = |r| matches!(r, Err(KernelError::Shape { .. }));
     assert!(shape(call(|x| x.a.layout.columns = 2, b, None)));
@@ -570,7 +570,7 @@ fn wrong_arguments_are_errors() {
     let short = |r| matches!(r, Err(KernelError::TooShort { .. }));
     assert!(short(call(|x| x.a.layout.row_stride = 4, b, None)));
     assert!(short(call(|x| x.a.layout.row_stride = usize::MAX, b, None)));
-    assert!(short(call(|x| x.batch = [2, 1], Data::F32(&[0.0; 11]), None)));
+    assert!(short(call(|x| x.batch = [2, 1], Src::F32(&[0.0; 11]), None)));
     let overlap = |r| matches!(r, Err(KernelError::Overlap { .. }));
     assert!(overlap(call(|x| x.c.layout.row_stride = 3, b, None)));
     assert!(overlap(call(|x| x.batch = [2, 1], b, None)));
@@ -578,7 +578,7 @@ fn wrong_arguments_are_errors() {
         overlap(call(|x| x.c.layout.column_stride = 2, b, None))
             || short(call(|x| x.c.layout.column_stride = 2, b, None))
     );
-    assert!(matches!(call(|_| {}, Data::Bf16(&codes), None), Err(KernelError::Storage { operand: "B", .. })));
+    assert!(matches!(call(|_| {}, Src::Bf16(&codes), None), Err(KernelError::Storage { operand: "B", .. })));
 }
 
 /// After the first call nothing grows.
@@ -595,7 +595,7 @@ fn scratch_is_kept() {
             batch: [1, 1],
             a: Operand { data: a.data(), layout: Layout::row_major(70, 300) },
             b: Operand { data: b.data(), layout: Layout::row_major(300, 40) },
-            c: Output { data: DataMut::F32(&mut c), layout: Layout::row_major(70, 40) },
+            c: Output { data: Dst::F32(&mut c), layout: Layout::row_major(70, 40) },
             compute: case.compute,
             bias: None,
         };

@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
-use super::source::{Data, Source};
+use super::source::Source;
 use super::{ProductFormat, in_place, pack};
+use crate::elements::Src;
 use crate::isa::{Isa, Kernel, Level};
 
 /// Columns of an LHS that one address stands for.
@@ -31,7 +32,7 @@ impl Form {
     fn of(a: &Source<'_>, compute: ProductFormat, k: usize) -> Form {
         match (a.data, compute) {
             // A split product is an f32 product here, see `pack::load`.
-            (Data::F32(_), ProductFormat::F32 | ProductFormat::Split(_))
+            (Src::F32(_), ProductFormat::F32 | ProductFormat::Split(_))
                 if in_place::is_possible(a, RUN, k) =>
             {
                 Form::InPlace
@@ -44,7 +45,7 @@ impl Form {
 /// The addresses of an operand that is read in place.
 #[inline(always)]
 fn addresses<const ROWS: usize>(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
-    let Data::F32(data) = a.data else { unreachable!("only f32 is read in place") };
+    let Src::F32(data) = a.data else { unreachable!("only f32 is read in place") };
     in_place::addresses::<_, ROWS, RUN>(a, data, &ZEROS, outer, k, to);
 }
 

@@ -61,9 +61,9 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let args = GemmArgs {
             batch: [1, batch],
-            a: Operand { data: av.data(), layout: la },
-            b: Operand { data: bv.data(), layout: lb },
-            c: Output { data: result.data(), layout: lc },
+            a: Operand { data: av.src(), layout: la },
+            b: Operand { data: bv.src(), layout: lb },
+            c: Output { data: result.dst(), layout: lc },
             compute,
             bias: bias.map(|_| bias_row.f32()),
         };
@@ -206,7 +206,7 @@ fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, 
     Ok(Box::new(move |frame, run| {
         let Borrowed { operands: [a, b, row, ..], results: [result, ..], chain } =
             after.borrow(frame, run, &at)?;
-        let (a, b, to) = (a.data(), b.data(), result.data());
+        let (a, b, to) = (a.src(), b.src(), result.dst());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let blocks = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
         let epilogue = Epilogue { bias: bias.map(|_| row.f32()), blocks };

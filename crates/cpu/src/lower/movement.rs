@@ -4,23 +4,11 @@ use halfstep_graph::engine::EngineError;
 use halfstep_graph::{Graph, Node};
 
 use super::{Lowering, Step};
-use crate::memory::{Span, View, ViewMut};
+use crate::elements::Elements;
+use crate::memory::{Span, View, ViewMut, same_type};
 use crate::pool::Pool;
 use crate::rows::gather::{ScatterAdd, gather_rows, scatter_add_scratch_len};
 use crate::rows::{RowError, permute as rows};
-
-/// Calls `$f` with the elements of both views, which have the same type: bits are moved, not read.
-macro_rules! same_type {
-    ($x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {
-        match ($x, $y) {
-            (View::F32($a), ViewMut::F32($b)) => $body,
-            (View::Bf16($a), ViewMut::Bf16($b)) | (View::F16($a), ViewMut::F16($b)) => $body,
-            (View::E4m3($a), ViewMut::E4m3($b)) | (View::E5m2($a), ViewMut::E5m2($b)) => $body,
-            (View::I32($a), ViewMut::I32($b)) => $body,
-            _ => unreachable!("the precision plan stores both sides of a movement alike"),
-        }
-    };
-}
 
 fn check(l: &Lowering<'_>, inputs: usize) -> Result<(), EngineError> {
     let to = l.output(0).dtype;

@@ -6,6 +6,7 @@ use halfstep_graph::{AdamWSpec, Kept, MomentFormat, SgdSpec, StateFormats, Weigh
 
 use super::group::nothing;
 use super::{Lowering, Step};
+use crate::elements::Dst;
 use crate::memory::{Frame, Span, ViewMut};
 use crate::rows::kept;
 use crate::rows::optim::{AdamW, Apply, Sgd};
@@ -80,7 +81,7 @@ fn state<'a, const M: usize>(
     views: [ViewMut<'a>; MOST],
 ) -> (kept::Kept<'a>, [kept::Kept<'a>; M]) {
     let mut views = views.into_iter();
-    let mut next = || views.next().unwrap_or(ViewMut::F32(&mut []));
+    let mut next = || views.next().unwrap_or(ViewMut::Float(Dst::F32(&mut [])));
     let draws = |tensor: usize| Draws { seed, attempt, op: kept.draws_of(tensor) };
     let param = match kept.formats.weights {
         WeightFormat::F32 => kept::Kept::F32(next().f32()),

@@ -32,7 +32,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use tests::support;
 
-pub(crate) use body::{Body, Caps, dispatch, fma};
+pub(crate) use body::{Base, Body, Caps, dispatch, fma};
 pub(crate) use grid::Grid;
 pub(crate) use math::exp_normal;
 pub(crate) use shared::{SharedDst, SharedSlice};

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::storage::Dst;
+use crate::elements::{Dst, Elements, map_elements, with_elements};
 
 /// A mutable slice from which several threads take disjoint parts.
 ///
@@ -78,32 +78,15 @@ impl<'a, T> SharedSlice<'a, T> {
 }
 
 /// A [`Dst`] from which several threads take disjoint parts.
-#[derive(Clone, Copy)]
-pub(crate) enum SharedDst<'a> {
-    F32(SharedSlice<'a, f32>),
-    Bf16(SharedSlice<'a, u16>),
-    F16(SharedSlice<'a, u16>),
-    E4m3(SharedSlice<'a, u8>),
-    E5m2(SharedSlice<'a, u8>),
-}
+pub(crate) type SharedDst<'a> = Elements<SharedSlice<'a, f32>, SharedSlice<'a, u16>, SharedSlice<'a, u8>>;
 
 impl<'a> SharedDst<'a> {
     pub(crate) fn new(dst: Dst<'a>) -> SharedDst<'a> {
-        match dst {
-            Dst::F32(s) => SharedDst::F32(SharedSlice::new(s)),
-            Dst::Bf16(s) => SharedDst::Bf16(SharedSlice::new(s)),
-            Dst::F16(s) => SharedDst::F16(SharedSlice::new(s)),
-            Dst::E4m3(s) => SharedDst::E4m3(SharedSlice::new(s)),
-            Dst::E5m2(s) => SharedDst::E5m2(SharedSlice::new(s)),
-        }
+        map_elements!(dst, s => SharedSlice::new(s))
     }
 
     pub(crate) fn len(&self) -> usize {
-        match self {
-            SharedDst::F32(s) => s.len,
-            SharedDst::Bf16(s) | SharedDst::F16(s) => s.len,
-            SharedDst::E4m3(s) | SharedDst::E5m2(s) => s.len,
-        }
+        with_elements!(self, s => s.len)
     }
 
     /// The elements of `range`.
@@ -113,14 +96,6 @@ impl<'a> SharedDst<'a> {
     #[inline(always)]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> Dst<'a> {
         // SAFETY: the caller's promise, passed on.
-        unsafe {
-            match self {
-                SharedDst::F32(s) => Dst::F32(s.part(range)),
-                SharedDst::Bf16(s) => Dst::Bf16(s.part(range)),
-                SharedDst::F16(s) => Dst::F16(s.part(range)),
-                SharedDst::E4m3(s) => Dst::E4m3(s.part(range)),
-                SharedDst::E5m2(s) => Dst::E5m2(s.part(range)),
-            }
-        }
+        unsafe { map_elements!(self, s => s.part(range)) }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
+use super::Caps;
+use super::body::out_of_line;
+pub use crate::elements::{Dst, Src, Storage};
 use halfstep_float::{
     Format, bf16_from_f32, codes8_to_f32, e4m3_from_f32, e5m2_from_f32, f16_from_f32, f32_from_bf16,
     f32_from_e4m3, f32_from_e5m2, f32_from_f16,
 };
-use halfstep_graph::DType;
-
-use super::Caps;
-use super::body::out_of_line;
 
 /// How many rows of `cols` elements lie side by side as one piece of at most [`TILE`], given that a
 /// piece takes `columns` of them of each: short rows are faster together.
@@ -21,101 +20,7 @@ pub(crate) fn rows_together(cols: usize, columns: usize) -> usize {
 /// Elements of a tile: 4 KiB as f32, so that several fit in the first-level cache.
 pub const TILE: usize = 1024;
 
-/// A floating-point format in which tensors are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Storage {
-    /// IEEE 754 binary32.
-    F32,
-    /// bfloat16 codes.
-    Bf16,
-    /// IEEE 754 binary16 codes.
-    F16,
-    /// OCP FP8 E4M3 codes.
-    E4m3,
-    /// OCP FP8 E5M2 codes.
-    E5m2,
-}
-
-impl Storage {
-    /// The storage of a graph's element type; `None` for integers.
-    pub fn of(dtype: DType) -> Option<Storage> {
-        match dtype {
-            DType::F32 => Some(Storage::F32),
-            DType::Bf16 => Some(Storage::Bf16),
-            DType::F16 => Some(Storage::F16),
-            DType::E4m3 => Some(Storage::E4m3),
-            DType::E5m2 => Some(Storage::E5m2),
-            DType::I32 | DType::U8 => None,
-        }
-    }
-}
-
-/// A tensor to read.
-#[derive(Clone, Copy, Debug)]
-pub enum Src<'a> {
-    /// f32 elements.
-    F32(&'a [f32]),
-    /// bf16 codes.
-    Bf16(&'a [u16]),
-    /// f16 codes.
-    F16(&'a [u16]),
-    /// e4m3 codes.
-    E4m3(&'a [u8]),
-    /// e5m2 codes.
-    E5m2(&'a [u8]),
-}
-
-/// A tensor to write.
-#[derive(Debug)]
-pub enum Dst<'a> {
-    /// f32 elements.
-    F32(&'a mut [f32]),
-    /// bf16 codes.
-    Bf16(&'a mut [u16]),
-    /// f16 codes.
-    F16(&'a mut [u16]),
-    /// e4m3 codes.
-    E4m3(&'a mut [u8]),
-    /// e5m2 codes.
-    E5m2(&'a mut [u8]),
-}
-
 impl<'a> Src<'a> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Src::F32(s) => s.len(),
-            Src::Bf16(s) | Src::F16(s) => s.len(),
-            Src::E4m3(s) | Src::E5m2(s) => s.len(),
-        }
-    }
-
-    /// The format of the elements.
-    pub fn storage(&self) -> Storage {
-        match self {
-            Src::F32(_) => Storage::F32,
-            Src::Bf16(_) => Storage::Bf16,
-            Src::F16(_) => Storage::F16,
-            Src::E4m3(_) => Storage::E4m3,
-            Src::E5m2(_) => Storage::E5m2,
-        }
-    }
-
-    /// Some of the elements.
-    ///
-    /// # Panics
-    /// If `range` is not inside.
-    #[inline(always)]
-    pub fn slice(&self, range: Range<usize>) -> Src<'a> {
-        match self {
-            Src::F32(s) => Src::F32(&s[range]),
-            Src::Bf16(s) => Src::Bf16(&s[range]),
-            Src::F16(s) => Src::F16(&s[range]),
-            Src::E4m3(s) => Src::E4m3(&s[range]),
-            Src::E5m2(s) => Src::E5m2(&s[range]),
-        }
-    }
-
     /// One element as f32.
     ///
     /// # Panics
@@ -161,40 +66,7 @@ impl<'a> Src<'a> {
     }
 }
 
-impl<'a> Dst<'a> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.as_src().len()
-    }
-
-    /// The format of the elements.
-    pub fn storage(&self) -> Storage {
-        self.as_src().storage()
-    }
-
-    /// The same tensor for a shorter time.
-    pub fn reborrow(&mut self) -> Dst<'_> {
-        match self {
-            Dst::F32(s) => Dst::F32(s),
-            Dst::Bf16(s) => Dst::Bf16(s),
-            Dst::F16(s) => Dst::F16(s),
-            Dst::E4m3(s) => Dst::E4m3(s),
-            Dst::E5m2(s) => Dst::E5m2(s),
-        }
-    }
-
-    /// The tensor to read.
-    #[inline(always)]
-    pub fn as_src(&self) -> Src<'_> {
-        match self {
-            Dst::F32(s) => Src::F32(s),
-            Dst::Bf16(s) => Src::Bf16(s),
-            Dst::F16(s) => Src::F16(s),
-            Dst::E4m3(s) => Src::E4m3(s),
-            Dst::E5m2(s) => Src::E5m2(s),
-        }
-    }
-
+impl Dst<'_> {
     /// Rounds `values` to the storage format, ties to even, into elements `start ..`.
     #[inline(always)]
     pub(crate) fn store<C: Caps>(&mut self, start: usize, values: &[f32]) {

@@ -20,7 +20,7 @@ fn element(source: &Source<'_>, data: &[u16], outer: usize, k: usize) -> u16 {
 
 /// Packs a block in every form and compares with the layouts that the documentation states.
 fn check(source: &Source<'_>, outer: Range<usize>, k: Range<usize>) {
-    let Data::Bf16(data) = source.data else { panic!("codes") };
+    let Src::Bf16(data) = source.data else { panic!("codes") };
     let code = |o: usize, l: usize| {
         let inside = o < outer.len() && l < k.len();
         if inside { element(source, data, outer.start + o, k.start + l) } else { 0 }
@@ -74,7 +74,7 @@ proptest! {
         let window = Window { image, channels, grid, taps_x: taps[1], line_step, tap_step, offset };
         let (lines, positions) = (images * grid[0] * grid[1], taps[0] * taps[1] * channels);
         let along = if along_k { Along::K } else { Along::Outer };
-        let source = Source { data: Data::Bf16(&codes), base: 0, gather: Gather::Window(window), along };
+        let source = Source { data: Src::Bf16(&codes), base: 0, gather: Gather::Window(window), along };
         let (outer, k) = if along_k { (lines, positions) } else { (positions, lines) };
         check(&source, part(outer, cuts[0]), part(k, cuts[1]));
     }
@@ -88,7 +88,7 @@ proptest! {
     ) {
         let codes: Vec<u16> = (0..40_000).map(|i| i as u16).collect();
         let along = if along_k { Along::K } else { Along::Outer };
-        let source = Source { data: Data::Bf16(&codes), base: 3, gather: Gather::Strided { line, position }, along };
+        let source = Source { data: Src::Bf16(&codes), base: 3, gather: Gather::Strided { line, position }, along };
         check(&source, part(110, cuts[0]), part(130, cuts[1]));
     }
 }

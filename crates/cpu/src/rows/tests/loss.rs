@@ -140,7 +140,8 @@ fn infinite_and_nan_logits_show_in_the_loss() {
     for bad in [f32::NAN, f32::INFINITY] {
         for isa in isas() {
             let (mut loss, mut lse) = ([0.0], [0.0]);
-            let (logits, targets) = (Src::F32(&[0.0, bad, 1.0]), &[0][..]);
+            let x = [0.0, bad, 1.0];
+            let (logits, targets) = (Src::F32(&x), &[0][..]);
             CrossEntropy { rows: 1, cols: 3, logits, targets, loss: &mut loss, lse: &mut lse }
                 .run(isa, &pool(1))
                 .unwrap();
