@@ -80,7 +80,6 @@ pub struct EvidenceSettings {
     /// Queries of the Square attack for each image.
     pub queries: usize,
     /// Side in pixels of the trigger patch; absent, a seventh of the shorter side.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trigger_side: Option<usize>,
     /// Index of the class that a trigger is to cause.
     pub trigger_class: usize,
@@ -88,7 +87,7 @@ pub struct EvidenceSettings {
     pub poisoned: f64,
     /// The foreign samples: a `[data]` section of images. Absent, the bundled digits (for digits,
     /// Fashion-MNIST).
-    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    #[serde(skip_deserializing)]
     pub foreign: Option<DataSpec>,
 }
 

@@ -13,26 +13,19 @@ use crate::setting::{SettingError, require};
 #[serde(default, deny_unknown_fields)]
 pub struct PolicySettings {
     /// `weights`: how weights are kept. Other than in f32 only where products multiply in bf16.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightFormat>,
     /// `moments`: how the optimiser's moments are kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub moments: Option<MomentFormat>,
     /// `history`: steps whose largest magnitudes are remembered. Of `fp8`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<usize>,
     /// `margin`: powers of two left free above the largest magnitude. Of `fp8` and `fp8-current`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<u32>,
     /// `overflow`: what becomes of numbers that outgrow their scale. Of `fp8`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
     /// `scale`: how the power of two of a block comes from its largest magnitude. Of `mxfp8` and
     /// `mxfp4`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleRule>,
     /// `rounding`: of gradients. Of the policies below 16 bits.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rounding: Option<GradientRounding>,
 }
 

@@ -139,7 +139,6 @@ pub enum BestBy {
 pub struct CheckpointSettings {
     /// Steps between checkpoints; absent, one after every evaluation, unless the last is still
     /// being written.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     /// A checkpoint is made also when the last is older than so many minutes.
     pub minutes: f64,
@@ -203,13 +202,10 @@ pub struct TrackSettings {
     /// Whether an event file for TensorBoard is written.
     pub tensorboard: bool,
     /// URL of an MLflow server.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mlflow: Option<String>,
     /// The experiment that the run belongs to there; absent, it has the recipe's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
     /// URL of an OpenTelemetry collector that takes OTLP over HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp: Option<String>,
 }
 
@@ -389,7 +385,6 @@ pub struct CompareSettings {
     pub margins: BTreeMap<String, MarginText>,
     /// The greatest accepted chance that a run diverges; absent, divergence is reported and does
     /// not gate.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_divergence: Option<f64>,
     /// Better by more than a margin fails too.
     pub equivalence: bool,
@@ -416,7 +411,6 @@ impl Default for CompareSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct CostSettings {
     /// Price of a core for an hour; absent, no price is reckoned.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_per_core_hour: Option<f64>,
     /// What the price is in.
     pub currency: String,
