@@ -30,7 +30,7 @@ use crate::step::{AVERAGE, is_lasting, snapshot_bytes};
 use crate::step_options::StepOptions;
 
 /// What a session needs besides model and engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SessionSpec {
     /// How gradients become weights.
     pub optimiser: Optimiser,
@@ -50,7 +50,6 @@ pub struct SessionSpec {
     /// within it.
     pub memory_budget: Option<ByteSize>,
     /// What a step does besides.
-    #[serde(default)]
     pub options: StepOptions,
 }
 

@@ -7,19 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::setting::{SettingError, require};
 
 /// What a step may do besides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepOptions {
     /// Parts that a batch is worked through in, one after another, before one update with the mean
     /// of their gradients. It needs the scratch memory of one part.
+    #[serde(skip_serializing_if = "is_one")]
     pub accumulate: usize,
     /// Decay of an exponential moving average of the weights, which evaluation then uses: after
     /// every step that commits, average ← decay · average + (1 − decay) · weight (Polyak and
     /// Juditsky 1992 with a window). None keeps no average.
+    #[serde(rename = "ema", skip_serializing_if = "Option::is_none")]
     pub average: Option<f64>,
     /// Parameters that are treated in another way. The first group that a name matches holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<ParameterGroup>,
     /// The format in which gradients travel between ranks, where there are several.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "is_f32")]
     pub reduce: Reduce,
 }
 
@@ -33,6 +36,14 @@ pub enum Reduce {
     /// Rounded, in half the bytes, with error feedback: what rounding takes from a gradient is
     /// added to the next one.
     Bf16,
+}
+
+fn is_one(parts: &usize) -> bool {
+    *parts == 1
+}
+
+fn is_f32(reduce: &Reduce) -> bool {
+    *reduce == Reduce::F32
 }
 
 impl Default for StepOptions {

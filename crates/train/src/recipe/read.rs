@@ -252,28 +252,22 @@ fn train(section: Section<'_>, source: &RecipeText) -> Result<TrainSettings, Rec
             );
         }
     };
-    match length {
-        Length::Epochs(0) => return wrong(Some("epochs"), "`epochs` is 0", "expected at least 1"),
-        Length::Steps(0) => return wrong(Some("steps"), "`steps` is 0", "expected at least 1"),
-        Length::Epochs(_) | Length::Steps(_) => {}
-    }
-    if t.batch == 0 {
-        return wrong(Some("batch"), "`batch` is 0", "expected at least 1");
+    let zeros = [
+        ("epochs", t.epochs == Some(0)),
+        ("steps", t.steps == Some(0)),
+        ("batch", t.batch == 0),
+        ("skip_limit", t.skip_limit == Some(0)),
+        ("evaluate_every", t.evaluate_every == Some(0)),
+        ("patience", t.patience == Some(0)),
+    ];
+    if let Some((key, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
+        return wrong(Some(key), &format!("`{key}` is 0"), "expected at least 1");
     }
     if t.clip.is_some_and(|c| !(c > 0.0 && c.is_finite())) {
         return wrong(Some("clip"), "`clip` is not a number above 0", "leave it out for no clipping");
     }
-    if t.skip_limit == 0 {
-        return wrong(Some("skip_limit"), "`skip_limit` is 0", "expected at least 1");
-    }
-    if t.evaluate_every == Some(0) {
-        return wrong(Some("evaluate_every"), "`evaluate_every` is 0", "expected at least 1");
-    }
-    if t.patience == Some(0) {
-        return wrong(Some("patience"), "`patience` is 0", "expected at least 1");
-    }
-    let TrainTable { batch, clip, skip_limit, evaluate_every, patience, memory_budget, .. } = t;
-    let TrainTable { accumulate, ema, groups, reduce, .. } = t;
+    let TrainTable { batch, clip, evaluate_every, patience, memory_budget, ema, groups, reduce, .. } = t;
+    let (skip_limit, accumulate) = (t.skip_limit.unwrap_or(25), t.accumulate.unwrap_or(1));
     let options = StepOptions { accumulate, average: ema, groups, reduce };
     options.validate(batch).map_err(|e| setting("train", &e, source))?;
     Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, memory_budget, options })
@@ -308,20 +302,21 @@ fn precision(mut section: Section<'_>, source: &RecipeText) -> Result<PrecisionS
         settings.apply(policy).map_err(|e| setting(&path, &e, source))?;
         of_policies.insert(name.to_string(), settings);
     }
-    let table: PrecisionTable = section.deserialise()?;
-    check_policy("policy", &table.policy, source)?;
-    if table.policies.is_empty() {
+    let PrecisionTable { policy, policies, overrides, .. } = section.deserialise()?;
+    let default = PrecisionSettings::default();
+    let (policy, policies) = (policy.unwrap_or(default.policy), policies.unwrap_or(default.policies));
+    check_policy("policy", &policy, source)?;
+    if policies.is_empty() {
         let message = "`policies` is empty";
         return Err(source.wrong("precision", Some("policies"), message, "expected at least one precision"));
     }
-    for (i, policy) in table.policies.iter().enumerate() {
+    for (i, policy) in policies.iter().enumerate() {
         check_policy("policies", policy, source)?;
-        if table.policies[..i].contains(policy) {
+        if policies[..i].contains(policy) {
             let message = format!("`policies` names \"{policy}\" twice");
             return Err(source.wrong("precision", Some("policies"), &message, "once is enough"));
         }
     }
-    let PrecisionTable { policy, policies, overrides, .. } = table;
     Ok(PrecisionSettings { policy, policies, loss_scale, overrides, of_policies })
 }
 

@@ -12,7 +12,8 @@ use crate::setting::{SettingError, require};
 use crate::step_options::{ParameterGroup, Reduce, StepOptions};
 
 /// How long a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Length {
     /// So many passes over the train data.
     Epochs(u64),
@@ -32,94 +33,51 @@ impl Length {
 
 /// The `[train]` section.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(into = "TrainTable")]
 pub struct TrainSettings {
     /// `epochs` or `steps`.
+    #[serde(flatten)]
     pub length: Length,
     /// `batch`: samples in a step.
     pub batch: usize,
     /// `clip`: largest global norm of the gradients; absent, they are left as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
     /// `skip_limit`: skipped steps in a row, at the lowest loss scale, that end the run as
     /// diverged.
     pub skip_limit: u32,
     /// `evaluate_every`: steps between evaluations; absent, about a dozen times in a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
     /// `memory_budget`: bytes that the engine may hold for a training step, such as `"512 MiB"`;
     /// activations are computed again to keep within it. Absent, nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<ByteSize>,
     /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that
     /// end the run early.
     pub patience: Option<u64>,
     /// `accumulate`, `ema`, `groups` and `reduce`.
+    #[serde(flatten)]
     pub options: StepOptions,
 }
 
 /// `[train]` as written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TrainTable {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     pub batch: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
-    #[serde(default = "default_skip_limit")]
-    pub skip_limit: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_limit: Option<u32>,
     pub evaluate_every: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<ByteSize>,
     pub patience: Option<u64>,
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub accumulate: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accumulate: Option<usize>,
     pub ema: Option<f64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub groups: Vec<ParameterGroup>,
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default)]
     pub reduce: Reduce,
-}
-
-fn is_default(reduce: &Reduce) -> bool {
-    *reduce == Reduce::default()
-}
-
-fn one() -> usize {
-    1
-}
-
-fn is_one(parts: &usize) -> bool {
-    *parts == 1
-}
-
-fn default_skip_limit() -> u32 {
-    25
-}
-
-impl From<TrainSettings> for TrainTable {
-    fn from(s: TrainSettings) -> TrainTable {
-        let (epochs, steps) = match s.length {
-            Length::Epochs(n) => (Some(n), None),
-            Length::Steps(n) => (None, Some(n)),
-        };
-        TrainTable {
-            epochs,
-            steps,
-            batch: s.batch,
-            clip: s.clip,
-            skip_limit: s.skip_limit,
-            evaluate_every: s.evaluate_every,
-            memory_budget: s.memory_budget,
-            patience: s.patience,
-            accumulate: s.options.accumulate,
-            ema: s.options.average,
-            groups: s.options.groups,
-            reduce: s.options.reduce,
-        }
-    }
 }
 
 /// What makes one checkpoint better than another.
@@ -298,11 +256,11 @@ impl PrecisionSettings {
 }
 
 /// `[precision]` as written, without the sections in it.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PrecisionTable {
-    pub policy: String,
-    pub policies: Vec<String>,
+    pub policy: Option<String>,
+    pub policies: Option<Vec<String>>,
     pub overrides: Vec<Override>,
     /// Read apart, because its keys depend on its kind.
     pub loss_scale: Option<()>,
@@ -320,32 +278,6 @@ pub(crate) struct PrecisionTable {
     pub mxfp8: Option<()>,
     pub mxfp4: Option<()>,
     pub nvfp4: Option<()>,
-}
-
-impl Default for PrecisionTable {
-    fn default() -> PrecisionTable {
-        let PrecisionSettings { policy, policies, overrides, .. } = PrecisionSettings::default();
-        let [fp32, bf16, fp16, bf16x3, bf16x6] = [None; 5];
-        let [fp8, fp8_current, fp8_block, mxfp8, mxfp4, nvfp4] = [None; 6];
-        let loss_scale = None;
-        PrecisionTable {
-            policy,
-            policies,
-            overrides,
-            loss_scale,
-            fp32,
-            bf16,
-            fp16,
-            bf16x3,
-            bf16x6,
-            fp8,
-            fp8_current,
-            fp8_block,
-            mxfp8,
-            mxfp4,
-            nvfp4,
-        }
-    }
 }
 
 /// A margin as recipes write it: a number in the metric's unit, or text such as `"1.0pt"`, `"2%"`
