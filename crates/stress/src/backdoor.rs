@@ -165,7 +165,7 @@ fn subject<'a>(
     served: &'a [Policy],
     threads: NonZeroUsize,
 ) -> Subject<'a> {
-    let base = experiment.recipe.base();
+    let base = experiment.recipe.base.as_path();
     Subject {
         engine,
         model: experiment.model.as_ref(),

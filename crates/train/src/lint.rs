@@ -64,14 +64,14 @@ impl Experiment {
         let (assigned, _) = assign(&graphs.train, &policy);
         let blame = |finding: &LintFinding| {
             if finding.lint == Lint::UpdatesLost {
-                return self.recipe.line_of(&format!("precision.{}", policy.name), "weights", None);
+                return self.recipe.source.line_of(&format!("precision.{}", policy.name), "weights", None);
             }
             let exception = policy.overrides.iter().find(|o| o.matches(&finding.name))?;
-            self.recipe.line_of("precision", "overrides", Some(&exception.pattern))
+            self.recipe.source.line_of("precision", "overrides", Some(&exception.pattern))
         };
         let warning = |finding: LintFinding| Warning {
             policy: policy.name.clone(),
-            recipe: self.recipe.source_name().to_string(),
+            recipe: self.recipe.source.name().to_string(),
             line: blame(&finding),
             finding,
         };
@@ -92,8 +92,8 @@ impl Experiment {
             };
             Warning {
                 policy: policy.into(),
-                recipe: self.recipe.source_name().to_string(),
-                line: self.recipe.line_of("train", key, None),
+                recipe: self.recipe.source.name().to_string(),
+                line: self.recipe.source.line_of("train", key, None),
                 finding: LintFinding {
                     lint: Lint::IntegerNotHeld,
                     name: crate::optimiser::STEP_SLOT.into(),

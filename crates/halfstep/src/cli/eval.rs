@@ -17,7 +17,7 @@ use super::{output, progress};
 pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let opened = Opened::open(&args.chosen)?;
     let engine = halfstep::engine(request)?;
-    let data = halfstep::data::load(&opened.recipe.data, opened.recipe.base())?;
+    let data = halfstep::data::load(&opened.recipe.data, &opened.recipe.base)?;
     opened.check_data(&data.info())?;
     let mut session = opened.session(engine.as_ref())?;
     let spinner = progress::spinner("evaluating");

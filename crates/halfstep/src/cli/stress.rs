@@ -105,7 +105,7 @@ pub fn measure(
         model: experiment.model.as_ref(),
         input: &experiment.input,
         data: &experiment.data,
-        base: recipe.base(),
+        base: &recipe.base,
         trained,
         baseline: &baseline,
         served: &served,

@@ -33,7 +33,7 @@ pub(super) fn parse(name: &str, text: &str, base: &Path) -> Result<Recipe, Recip
 /// Takes out the arms of an ablation, and reads each as the rest of the recipe with its own
 /// sections in it.
 fn ablation(root: &mut DeTable<'_>, source: &RecipeText, base: &Path) -> Result<Vec<Arm>, RecipeError> {
-    let Some((_, value)) = root.remove_entry(&Spanned::new(0..0, Cow::Borrowed("ablation"))) else {
+    let Some(value) = root.remove("ablation") else {
         return Ok(Vec::new());
     };
     let span = value.span();
@@ -50,7 +50,7 @@ fn ablation(root: &mut DeTable<'_>, source: &RecipeText, base: &Path) -> Result<
         let DeValue::Table(mut arm) = arm.into_inner() else {
             return wrong("an arm of `ablation` is not a section".into(), span, expected);
         };
-        let Some((_, name)) = arm.remove_entry(&Spanned::new(0..0, Cow::Borrowed("name"))) else {
+        let Some(name) = arm.remove("name") else {
             return wrong("an arm of the ablation has no `name`".into(), span, "add name = \"…\"");
         };
         let at = name.span();
@@ -102,9 +102,8 @@ fn precision_of_arm<'i>(
         let error = RecipeError::new("`precision` of an arm is not a section");
         error.at(value.span(), "expected [ablation.precision.bf16] or its like on a line of its own")
     })?;
-    let name = || Spanned::new(0..0, Cow::Borrowed("precision"));
     let (key, inner) = whole
-        .remove_entry(&name())
+        .remove_entry("precision")
         .unwrap_or_else(|| (key.clone(), Spanned::new(value.span(), DeValue::Table(DeTable::new()))));
     let span = inner.span();
     let mut table = match inner.into_inner() {

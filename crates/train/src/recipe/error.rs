@@ -9,7 +9,8 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 /// the text.
 ///
 /// It is a [`miette::Diagnostic`]: a program with miette's reports shows the line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", .0.message)]
 pub struct RecipeError(Box<Mistake>);
 
 #[derive(Clone, Debug)]
@@ -59,14 +60,6 @@ impl RecipeError {
         self.0.help.as_deref()
     }
 }
-
-impl fmt::Display for RecipeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl std::error::Error for RecipeError {}
 
 impl Diagnostic for RecipeError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {

@@ -107,10 +107,12 @@ pub struct Recipe {
     /// of several models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ablation: Vec<Arm>,
+    /// The folder that relative paths are taken from.
     #[serde(skip)]
-    base: PathBuf,
+    pub base: PathBuf,
+    /// What it was read from.
     #[serde(skip)]
-    source: source::RecipeText,
+    pub(crate) source: source::RecipeText,
 }
 
 /// One arm of an ablation: the recipe with sections of its own.
@@ -161,22 +163,6 @@ impl Recipe {
     pub fn with_plan(mut self, plan: PlanFile) -> Recipe {
         (self.precision.policy, self.precision.overrides) = (plan.policy, plan.overrides);
         self
-    }
-
-    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not
-    /// written; none where neither is. Of a list, the line of the entry that holds `entry`.
-    pub(crate) fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
-        self.source.line_of(section, key, entry)
-    }
-
-    /// The name it was read under.
-    pub(crate) fn source_name(&self) -> &str {
-        self.source.name()
-    }
-
-    /// The folder that relative paths are taken from.
-    pub fn base(&self) -> &Path {
-        &self.base
     }
 
     /// The recipe as TOML with every default written out and every path absolute, so that it means

@@ -1,6 +1,5 @@
 //! From text to a recipe, with the place of everything that can be wrong.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -41,14 +40,9 @@ impl<'i> Section<'i> {
             .map_err(|e| explain(e.message(), e.span().unwrap_or(self.span)))
     }
 
-    /// Takes out a key.
-    fn take(&mut self, key: &str) -> Option<Spanned<DeValue<'i>>> {
-        self.table.remove_entry(&Spanned::new(0..0, Cow::Owned(key.to_string()))).map(|(_, value)| value)
-    }
-
     /// Takes out a section inside this one.
     fn take_section(&mut self, key: &str, expected: &str) -> Result<Option<Section<'i>>, RecipeError> {
-        let Some(value) = self.take(key) else { return Ok(None) };
+        let Some(value) = self.table.remove(key) else { return Ok(None) };
         let span = value.span();
         let DeValue::Table(table) = value.into_inner() else {
             let error = RecipeError::new(format!("`{key}` is not a section"));
@@ -60,7 +54,7 @@ impl<'i> Section<'i> {
     /// Takes out `kind`, one of `kinds`.
     fn kind(&mut self, kinds: &[&'static str]) -> Result<&'static str, RecipeError> {
         let all = quoted(kinds);
-        let Some(value) = self.take("kind") else {
+        let Some(value) = self.table.remove("kind") else {
             let message = format!("[{}] has no `kind`", self.name);
             return Err(RecipeError::new(message)
                 .at(self.span.clone(), "this section")
@@ -111,7 +105,7 @@ pub(super) fn check_names(root: &DeTable<'_>) -> Result<(), RecipeError> {
 /// Reads what the text was parsed to, but for the ablation.
 pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> Result<Recipe, RecipeError> {
     let mut section = |name: &str| -> Option<Section<'_>> {
-        let (key, value) = root.remove_entry(&Spanned::new(0..0, Cow::Owned(name.to_string())))?;
+        let (key, value) = root.remove_entry(name)?;
         match value.into_inner() {
             DeValue::Table(table) => Some(Section { name: name.to_string(), table, span: key.span() }),
             _ => None,
@@ -131,19 +125,15 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
     let train = train(required("train", "it says how long, such as epochs = 3 and batch = 64")?, source)?;
     let optimiser = section("optimiser").map_or(Ok(Optimiser::default()), |s| optimiser(s, source))?;
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
-    let checkpoint = section("checkpoint").map_or(Ok(CheckpointSettings::default()), Section::deserialise)?;
-    checkpoint.validate().map_err(|e| setting("checkpoint", &e, source))?;
-    let doctor = section("doctor").map_or(Ok(DoctorSettings::default()), Section::deserialise)?;
-    doctor.validate().map_err(|e| setting("doctor", &e, source))?;
-    let track = section("track").map_or(Ok(TrackSettings::default()), Section::deserialise)?;
-    track.validate().map_err(|e| setting("track", &e, source))?;
+    let checkpoint = settings(section("checkpoint"), CheckpointSettings::validate, source)?;
+    let doctor = settings(section("doctor"), DoctorSettings::validate, source)?;
+    let track = settings(section("track"), TrackSettings::validate, source)?;
     let precision =
         section("precision").map_or(Ok(PrecisionSettings::default()), |s| precision(s, source))?;
-    let compare = section("compare").map_or(Ok(CompareSettings::default()), Section::deserialise)?;
-    check_compare(&compare, source)?;
+    let compare = settings(section("compare"), CompareSettings::validate, source)?;
+    check_policy(("compare", "reference"), &compare.reference, source)?;
     let evidence = section("evidence").map_or(Ok(EvidenceSettings::default()), |s| evidence(s, source))?;
-    let cost = section("cost").map_or(Ok(CostSettings::default()), Section::deserialise)?;
-    cost.validate().map_err(|e| setting("cost", &e, source))?;
+    let cost = settings(section("cost"), CostSettings::validate, source)?;
 
     #[derive(Deserialize)]
     struct Top {
@@ -177,6 +167,19 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
         base: base.to_path_buf(),
         source: source.clone(),
     })
+}
+
+/// A section of settings; where it is not written, what they are by default.
+fn settings<'i, T: Default + Deserialize<'i>>(
+    section: Option<Section<'i>>,
+    validate: fn(&T) -> Result<(), SettingError>,
+    source: &RecipeText,
+) -> Result<T, RecipeError> {
+    let Some(section) = section else { return Ok(T::default()) };
+    let name = section.name.clone();
+    let settings = section.deserialise()?;
+    validate(&settings).map_err(|e| setting(&name, &e, source))?;
+    Ok(settings)
 }
 
 /// Whether a folder can have this name on every system.
@@ -305,13 +308,13 @@ fn precision(mut section: Section<'_>, source: &RecipeText) -> Result<PrecisionS
     let PrecisionTable { policy, policies, overrides, .. } = section.deserialise()?;
     let default = PrecisionSettings::default();
     let (policy, policies) = (policy.unwrap_or(default.policy), policies.unwrap_or(default.policies));
-    check_policy("policy", &policy, source)?;
+    check_policy(("precision", "policy"), &policy, source)?;
     if policies.is_empty() {
         let message = "`policies` is empty";
         return Err(source.wrong("precision", Some("policies"), message, "expected at least one precision"));
     }
     for (i, policy) in policies.iter().enumerate() {
-        check_policy("policies", policy, source)?;
+        check_policy(("precision", "policies"), policy, source)?;
         if policies[..i].contains(policy) {
             let message = format!("`policies` names \"{policy}\" twice");
             return Err(source.wrong("precision", Some("policies"), &message, "once is enough"));
@@ -320,38 +323,13 @@ fn precision(mut section: Section<'_>, source: &RecipeText) -> Result<PrecisionS
     Ok(PrecisionSettings { policy, policies, loss_scale, overrides, of_policies })
 }
 
-fn check_policy(key: &str, name: &str, source: &RecipeText) -> Result<(), RecipeError> {
+fn check_policy((section, key): (&str, &str), name: &str, source: &RecipeText) -> Result<(), RecipeError> {
     if Policy::NAMES.contains(&name) {
         return Ok(());
     }
     let message = format!("there is no precision \"{name}\"");
-    let error =
-        source.wrong("precision", Some(key), &message, &format!("expected {}", quoted(&Policy::NAMES)));
+    let error = source.wrong(section, Some(key), &message, &format!("expected {}", quoted(&Policy::NAMES)));
     Err(error.help(meant(nearest(name, Policy::NAMES))))
-}
-
-fn check_compare(compare: &CompareSettings, source: &RecipeText) -> Result<(), RecipeError> {
-    let wrong = |key, message: &str, label: &str| Err(source.wrong("compare", Some(key), message, label));
-    if !(1..=10_000).contains(&compare.seeds) {
-        return wrong("seeds", &format!("`seeds` is {}", compare.seeds), "expected a count from 1 to 10000");
-    }
-    if !(compare.margin > 0.0 && compare.margin < 1.0) {
-        let message = format!("`margin` is {}", compare.margin);
-        return wrong("margin", &message, "expected a fraction of accuracy between 0 and 1, such as 0.01");
-    }
-    if let Some(most) = compare.max_divergence.filter(|m| !(*m > 0.0 && *m < 1.0)) {
-        let message = format!("`max_divergence` is {most}");
-        return wrong("max_divergence", &message, "expected a share between 0 and 1, such as 0.05");
-    }
-    if !(compare.power > 0.05 && compare.power < 1.0) {
-        let message = format!("`power` is {}", compare.power);
-        return wrong("power", &message, "expected a chance above 0.05 and below 1, such as 0.8");
-    }
-    if !Policy::NAMES.contains(&compare.reference.as_str()) {
-        let message = format!("there is no precision \"{}\"", compare.reference);
-        return wrong("reference", &message, &format!("expected {}", quoted(&Policy::NAMES)));
-    }
-    Ok(())
 }
 
 /// A setting out of range, at its place.

@@ -338,6 +338,23 @@ impl Default for CompareSettings {
     }
 }
 
+impl CompareSettings {
+    /// Whether the settings make sense.
+    ///
+    /// # Errors
+    /// A setting out of range.
+    pub fn validate(&self) -> Result<(), SettingError> {
+        let inside = |x: f64, least: f64| x > least && x < 1.0;
+        require((1..=10_000).contains(&self.seeds), "seeds", self.seeds, "a count from 1 to 10000")?;
+        let expected = "a fraction of accuracy between 0 and 1, such as 0.01";
+        require(inside(self.margin, 0.0), "margin", self.margin, expected)?;
+        let most = self.max_divergence.unwrap_or(0.5);
+        require(inside(most, 0.0), "max_divergence", most, "a share between 0 and 1, such as 0.05")?;
+        let expected = "a chance above 0.05 and below 1, such as 0.8";
+        require(inside(self.power, 0.05), "power", self.power, expected)
+    }
+}
+
 /// The `[cost]` section: what the cost of runs is reckoned from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

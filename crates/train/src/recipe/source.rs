@@ -64,7 +64,8 @@ impl RecipeText {
         &self.name
     }
 
-    /// The line of a key, its section, or the entry of its list that holds `entry`.
+    /// The line, counted from 1, of `key` in `section`, or of the section where the key is not
+    /// written; none where neither is. Of a list, the line of the entry that holds `entry`.
     pub fn line_of(&self, section: &str, key: &str, entry: Option<&str>) -> Option<usize> {
         let place = self.places.get(&format!("{section}.{key}"));
         let inside = place.zip(entry).and_then(|(place, entry)| {
