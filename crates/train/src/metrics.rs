@@ -3,12 +3,12 @@
 use halfstep_graph::StateBytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
-fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
-}
-
-fn wide_number_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+fn number_or_null<'de, T, D>(from: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + From<f32>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN.into()))
 }
 
 /// Where the first number that is not finite was seen.
@@ -79,7 +79,7 @@ pub struct EvaluationMetrics {
     /// Steps tried before it.
     pub attempt: u64,
     /// Mean cross-entropy per target, in nats.
-    #[serde(deserialize_with = "wide_number_or_null")]
+    #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
     /// Fraction of the targets that were predicted.
     pub accuracy: f64,
@@ -112,10 +112,11 @@ pub enum Event {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Outcome {
     /// All its steps were done.
+    #[default]
     Finished,
     /// It was asked to stop before its last step.
     Interrupted,
@@ -127,7 +128,7 @@ pub enum Outcome {
 }
 
 /// Everything measured in a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// Precision policy.
     pub policy: String,
@@ -240,22 +241,7 @@ mod tests {
     use super::*;
 
     fn record(losses: Vec<f32>, step_ms: Vec<f32>) -> RunRecord {
-        RunRecord {
-            policy: "fp32".into(),
-            seed: 0,
-            outcome: Outcome::Finished,
-            losses,
-            step_ms,
-            evaluations: Vec::new(),
-            skipped: 0,
-            last_scale: 1.0,
-            batch: 1,
-            arena_bytes: 0,
-            state_bytes: StateBytes::default(),
-            wall_seconds: 0.0,
-            out_of_patience: None,
-            data_seconds: 0.0,
-        }
+        RunRecord { losses, step_ms, ..RunRecord::default() }
     }
 
     #[test]
