@@ -26,7 +26,7 @@ pub use snapshot::{
 };
 
 use crate::init::left_over;
-use crate::run_dir::{CHECKPOINTS, RunDir, RunDirError, write_whole};
+use crate::run_dir::{self, CHECKPOINTS, RunDir, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
 use crate::step::AVERAGE;
 
@@ -158,7 +158,7 @@ pub fn serialised(
     serde_json::to_string(&Manifest::of(session))
         .map_err(std::io::Error::from)
         .and_then(|about| tensors::write(&mut bytes, &tensors, (KEY, &about)))
-        .map_err(crate::run_dir::failed(path))?;
+        .map_err(run_dir::failed(path))?;
     Ok(bytes)
 }
 
@@ -168,7 +168,7 @@ pub fn serialised(
 /// The file cannot be read, or was not written by this program.
 pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     let bytes = read(path)?;
-    let damaged = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
+    let damaged = run_dir::damaged(path);
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
     let json = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
     let json = json.ok_or_else(|| damaged(format!("it has no `{KEY}` entry in its metadata")))?;
@@ -199,7 +199,7 @@ fn put(
     let misfit = |reason: String| CheckpointError::Misfit { path: path.to_path_buf(), reason };
     let mut found = std::collections::HashMap::new();
     for (path, bytes) in files {
-        let damaged = |reason: String| RunDirError::Damaged { path: path.to_path_buf(), reason };
+        let damaged = run_dir::damaged(path);
         let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
         found.extend(file.tensors());
     }
@@ -266,7 +266,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
         let sums = Checksums::read(folder).map_err(damaged)?;
         return sums.read_file(folder, name).map_err(damaged);
     }
-    Ok(std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?)
+    Ok(run_dir::read(path)?)
 }
 
 /// Input values as an engine takes them.

@@ -110,6 +110,16 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
     move |source| RunDirError::Write { path, source }
 }
 
+/// The bytes of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
+    std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })
+}
+
+/// Says what is wrong with the content of a file.
+pub(crate) fn damaged(path: &Path) -> impl Fn(String) -> RunDirError {
+    move |reason| RunDirError::Damaged { path: path.to_path_buf(), reason }
+}
+
 /// Writes a file whole or not at all, as [`files::write_whole`].
 ///
 /// # Errors
@@ -350,9 +360,7 @@ impl RunDir {
     /// It is missing, or not what it should be.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, RunDirError> {
         let path = self.file(name);
-        let bytes =
-            std::fs::read(&path).map_err(|source| RunDirError::Read { path: path.clone(), source })?;
-        serde_json::from_slice(&bytes).map_err(|e| RunDirError::Damaged { path, reason: e.to_string() })
+        serde_json::from_slice(&read(&path)?).map_err(|e| damaged(&path)(e.to_string()))
     }
 }
 

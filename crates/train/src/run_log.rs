@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::files::{Disk, Files, WriteFile};
+use crate::files::{Files, WriteFile};
 use crate::metrics::Event;
-use crate::run_dir::{RunDirError, failed};
+use crate::run_dir::{RunDirError, damaged, failed, read};
 
 /// How far a log had come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,15 +34,7 @@ impl Lines {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn create(path: &Path) -> Result<Lines, RunDirError> {
-        Lines::create_on(&Disk, path)
-    }
-
-    /// [`Lines::create`] over another layer of files.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn create_on(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
+    pub fn create(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
         let file = files.create(path).map_err(failed(path))?;
         Ok(Lines { path: path.to_path_buf(), file, whole: 0, hash: Sha256::new() })
     }
@@ -64,8 +56,7 @@ impl Lines {
     /// # Errors
     /// It cannot be read or written to.
     pub fn extend(files: &dyn Files, path: &Path) -> Result<Lines, RunDirError> {
-        let mut bytes =
-            std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?;
+        let mut bytes = read(path)?;
         bytes.truncate(bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1));
         let file = files.append(path, bytes.len() as u64).map_err(failed(path))?;
         let hash = Sha256::new_with_prefix(&bytes);
@@ -100,29 +91,23 @@ impl Lines {
 /// The file is missing or shorter, or has changed before `position`.
 pub fn events(path: &Path, position: &LogPosition) -> Result<Vec<Event>, RunDirError> {
     let bytes = read_to(path, position)?;
-    let event =
-        |line| serde_json::from_slice(line).map_err(|e: serde_json::Error| damaged(path, e.to_string()));
+    let damaged = damaged(path);
+    let event = |line| serde_json::from_slice(line).map_err(|e: serde_json::Error| damaged(e.to_string()));
     bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(event).collect()
 }
 
-fn damaged(path: &Path, reason: String) -> RunDirError {
-    RunDirError::Damaged { path: path.to_path_buf(), reason }
-}
-
 fn read_to(path: &Path, position: &LogPosition) -> Result<Vec<u8>, RunDirError> {
-    let mut bytes = if position.bytes == 0 && !path.exists() {
-        Vec::new()
-    } else {
-        std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })?
-    };
+    let is_missing = position.bytes == 0 && !path.exists();
+    let mut bytes = if is_missing { Vec::new() } else { read(path)? };
+    let damaged = damaged(path);
     if (bytes.len() as u64) < position.bytes {
         let (found, expected) = (bytes.len(), position.bytes);
-        return Err(damaged(path, format!("it has {found} bytes; the checkpoint was made after {expected}")));
+        return Err(damaged(format!("it has {found} bytes; the checkpoint was made after {expected}")));
     }
     bytes.truncate(position.bytes as usize);
     if position.bytes > 0 && hex(&Sha256::digest(&bytes)) != position.sha256 {
         let reason = format!("its first {} bytes are not those that the run wrote", position.bytes);
-        return Err(damaged(path, reason));
+        return Err(damaged(reason));
     }
     Ok(bytes)
 }
@@ -140,12 +125,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Disk;
 
     #[test]
     fn lines_are_json_each() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
-        let mut lines = Lines::create(&path).unwrap();
+        let mut lines = Lines::create(&Disk, &path).unwrap();
         lines.push(&serde_json::json!({"a": 1})).unwrap();
         lines.push(&f64::NAN).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\nnull\n");
@@ -155,7 +141,7 @@ mod tests {
     fn a_log_goes_on_where_its_checkpoint_was_and_nowhere_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.jsonl");
-        let mut lines = Lines::create(&path).unwrap();
+        let mut lines = Lines::create(&Disk, &path).unwrap();
         (1..4).for_each(|i| lines.push(&i).unwrap());
         let position = lines.position();
         lines.push(&"to be written again").unwrap();

@@ -87,7 +87,7 @@ pub fn begin(
     if let Some(info) = info {
         dir.write_json(run_dir::RUN, &info)?;
     }
-    let lines = Lines::create_on(dir.files(), &dir.file(run_dir::METRICS))?;
+    let lines = Lines::create(dir.files(), &dir.file(run_dir::METRICS))?;
     // Last: a directory that has it has everything.
     dir.write(run_dir::RECIPE, resolved.as_bytes())?;
     Ok((dir, lines))

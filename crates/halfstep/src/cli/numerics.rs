@@ -49,7 +49,7 @@ impl<'d> Numerics<'d> {
     pub fn sampled(&mut self, sample: &Sample) -> Result<(), RunError> {
         let lines = match &mut self.samples {
             Some(lines) => lines,
-            none => none.insert(Lines::create_on(self.dir.files(), &self.dir.file(NUMERICS))?),
+            none => none.insert(Lines::create(self.dir.files(), &self.dir.file(NUMERICS))?),
         };
         Ok(lines.push(sample)?)
     }

@@ -105,7 +105,7 @@ pub fn run(
     let opened = if path.join(RECIPE).exists() {
         RunDir::resume_on(files, path).and_then(|dir| {
             let (latest, rejected) = Latest::find(&dir);
-            let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
+            let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state.log.clone());
             let lines = Lines::resume(dir.files(), &dir.file(METRICS), &position)?;
             Ok((dir, latest, rejected, lines))
         })
@@ -114,7 +114,7 @@ pub fn run(
             if path.exists() { RunDir::create_over_on(files, path) } else { RunDir::create_on(files, path) };
         made.and_then(|dir| {
             dir.write(PREPROCESSING, b"{}")?;
-            let lines = Lines::create_on(dir.files(), &dir.file(METRICS))?;
+            let lines = Lines::create(dir.files(), &dir.file(METRICS))?;
             dir.write(RECIPE, b"as the program would")?;
             Ok((dir, None, Vec::new(), lines))
         })
@@ -123,7 +123,7 @@ pub fn run(
         Ok(opened) => opened,
         Err(e) => return failed(e),
     };
-    let began_at = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
+    let began_at = latest.as_ref().map_or(0, |l| l.state.progress.attempts);
     let mut checkpoints = Checkpoints::new(&dir, &experiment.recipe.checkpoint, latest.as_ref());
     let mut callbacks = Logged { lines, policy: policy.into(), stop, attempts: began_at, written: 0 };
     let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest.as_ref(), start: None };

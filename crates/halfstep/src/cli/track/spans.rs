@@ -38,7 +38,7 @@ impl Spans {
         let lines = if path.exists() {
             Lines::extend(dir.files(), &path)?
         } else {
-            Lines::create_on(dir.files(), &path)?
+            Lines::create(dir.files(), &path)?
         };
         let (trace, now) = (id() + &id(), now());
         Ok(Spans { lines, trace, root: id(), began: now, steps_per_epoch, epoch: None, last: now })
