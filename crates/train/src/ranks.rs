@@ -2,11 +2,10 @@
 //! stop, and evaluations.
 
 use halfstep_graph::communicator::{Communicator, CommunicatorError};
-use halfstep_graph::engine::{Engine, HostSlice, HostTensor};
-use serde::{Deserialize, Serialize};
+use halfstep_graph::engine::{Engine, HostTensor};
 
 use crate::metrics::EvaluationMetrics;
-use crate::session::{Progress, Session};
+use crate::session::Session;
 use crate::train_loop::{Proceed, RunError};
 
 /// The engine's ranks, if there are several.
@@ -23,53 +22,32 @@ pub(crate) fn together(ranks: Option<&Communicator>, proceed: Proceed) -> Result
     }
 }
 
-/// What every rank must know to go on as rank 0 does.
-pub(crate) struct Beginning<'a> {
-    /// Evaluations so far.
-    pub evaluations: &'a mut Vec<EvaluationMetrics>,
-    /// Whether rank 0 keeps checkpoints.
-    pub kept: &'a mut bool,
-}
+/// What every rank must know to go on as rank 0 does: evaluations so far, and whether rank 0 keeps
+/// checkpoints.
+pub(crate) type Beginning = (Vec<EvaluationMetrics>, bool);
 
-/// The same, on its way.
-#[derive(Serialize, Deserialize)]
-struct Told {
-    progress: Progress,
-    evaluations: Vec<EvaluationMetrics>,
-    kept: bool,
-}
-
-impl Beginning<'_> {
-    /// Makes it, and all state that lasts, that of rank 0.
-    ///
-    /// # Errors
-    /// Ranks that cannot reach each other, or have other state.
-    pub fn share(self, ranks: &Communicator, session: &mut Session<'_>) -> Result<(), RunError> {
-        let told = Told {
-            progress: session.progress(),
-            evaluations: std::mem::take(self.evaluations),
-            kept: *self.kept,
+/// Makes the beginning, counts and all state that lasts those of rank 0.
+///
+/// # Errors
+/// Ranks that cannot reach each other, or have other state.
+pub(crate) fn share(
+    begin: Beginning,
+    ranks: &Communicator,
+    session: &mut Session<'_>,
+) -> Result<Beginning, RunError> {
+    let unreadable = |e: serde_json::Error| CommunicatorError::Failed(e.to_string());
+    let told = serde_json::to_vec(&(session.progress(), begin)).map_err(unreadable)?;
+    let (progress, begin) = serde_json::from_slice(&ranks.broadcast(told)?).map_err(unreadable)?;
+    session.restore_progress(progress);
+    let slots: Vec<String> = session.lasting_slots().map(|s| s.name.clone()).collect();
+    for slot in slots {
+        let shared = match session.download(&slot)? {
+            HostTensor::F32(x) => HostTensor::F32(words(ranks, x, f32::to_le_bytes, f32::from_le_bytes)?),
+            HostTensor::I32(x) => HostTensor::I32(words(ranks, x, i32::to_le_bytes, i32::from_le_bytes)?),
         };
-        let unreadable = |e: serde_json::Error| CommunicatorError::Failed(e.to_string());
-        let told = ranks.broadcast(serde_json::to_vec(&told).map_err(unreadable)?)?;
-        let told: Told = serde_json::from_slice(&told).map_err(unreadable)?;
-        session.restore_progress(told.progress);
-        (*self.evaluations, *self.kept) = (told.evaluations, told.kept);
-        let slots: Vec<String> = session.lasting_slots().map(|s| s.name.clone()).collect();
-        for slot in slots {
-            match session.download(&slot)? {
-                HostTensor::F32(x) => {
-                    let x: Vec<f32> = words(ranks, x, f32::to_le_bytes, f32::from_le_bytes)?;
-                    session.upload(&slot, HostSlice::F32(&x))?;
-                }
-                HostTensor::I32(x) => {
-                    let x: Vec<i32> = words(ranks, x, i32::to_le_bytes, i32::from_le_bytes)?;
-                    session.upload(&slot, HostSlice::I32(&x))?;
-                }
-            }
-        }
-        Ok(())
+        session.upload(&slot, shared.as_slice())?;
     }
+    Ok(begin)
 }
 
 /// What rank 0 has of these.

@@ -17,7 +17,7 @@ use crate::checkpoint::{
 use crate::doctor::{Replayed, Sampler, diagnose, scale_of};
 use crate::loader::Loader;
 use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
-use crate::ranks::{BatchSums, Beginning, gather_in_turns, several, together};
+use crate::ranks::{BatchSums, gather_in_turns, several, share, together};
 use crate::recipe::{Experiment, Length};
 use crate::run_log::events;
 use crate::scaler::LossScale;
@@ -118,38 +118,31 @@ impl Experiment {
         let mut record = RunRecord {
             policy: policy.to_string(),
             seed,
-            outcome: Outcome::Finished,
-            losses: Vec::new(),
-            step_ms: Vec::new(),
-            evaluations: Vec::new(),
-            skipped: 0,
             last_scale: 1.0,
             batch: self.recipe.train.batch,
             arena_bytes: session.plan().arena_bytes,
             state_bytes: session.plan().state_bytes(),
-            wall_seconds: 0.0,
-            out_of_patience: None,
-            data_seconds: 0.0,
+            ..RunRecord::default()
         };
         let mut history = ScaleHistory::default();
         if let (Some(latest), Some(checkpoints)) = (resume, &checkpoints) {
             self.check_same_run(latest, &record)?;
             latest.restore(&mut session)?;
-            for event in events(checkpoints.log(), &latest.state().log)? {
+            for event in events(checkpoints.log(), &latest.state.log)? {
                 record.add(&event);
                 if let Event::Step(step) = &event {
                     history.push(step.attempt, step.scale);
                 }
             }
-            record.wall_seconds = latest.state().wall_seconds;
+            record.wall_seconds = latest.state.wall_seconds;
         } else if let Some(path) = start {
             load(&mut session, path)?;
         }
         let ranks = several(engine);
         let mut kept = checkpoints.is_some();
         if let Some(ranks) = ranks {
-            let begin = Beginning { evaluations: &mut record.evaluations, kept: &mut kept };
-            begin.share(ranks, &mut session)?;
+            let begin = (std::mem::take(&mut record.evaluations), kept);
+            (record.evaluations, kept) = share(begin, ranks, &mut session)?;
         }
         let mut running = Running {
             experiment: self,
@@ -193,7 +186,7 @@ impl Experiment {
 
     /// An error unless a checkpoint is of this experiment.
     fn check_same_run(&self, latest: &Latest, record: &RunRecord) -> Result<(), CheckpointError> {
-        let state = latest.state();
+        let state = &latest.state;
         let differs = |what: &str, there: &str, here: &str| {
             Err(latest.of_other_run(format!("{what} was {there}, now it is {here}")))
         };

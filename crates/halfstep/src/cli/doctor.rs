@@ -48,7 +48,7 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     recipe.seed = args.seed.unwrap_or(recipe.seed);
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
     // A checkpoint of another precision or seed is of another run.
-    let latest = latest.filter(|l| l.state().policy == policy && l.state().seed == seed);
+    let latest = latest.filter(|l| l.state.policy == policy && l.state.seed == seed);
     let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
     interrupt::listen();

@@ -76,7 +76,7 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     };
     let messages = Messages::of(args.json);
     let mut files = RunFiles::open(destination, &training, initial.as_ref(), messages)?;
-    let resumed_from = files.latest.as_ref().map(|latest| latest.state().progress.attempts);
+    let resumed_from = files.latest.as_ref().map(|latest| latest.state.progress.attempts);
     interrupt::listen();
     messages.say(&headline(&training)?);
     let trained = train(&training, &mut files, trackers, &args, deadline)?;

@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::precision::{PrecisionManifest, ScaleChange};
-use super::snapshot::{RunState, STATE, Snapshot, Verified, attempts_of, file_of, name_of, retire};
-use super::{CheckpointError, Checksums};
+use super::snapshot::{OPTIMISER, RunState, STATE, Snapshot, attempts_of, file_of, name_of, retire};
+use super::{CheckpointError, Checksums, put};
 use crate::metrics::EvaluationMetrics;
 use crate::recipe::{BestBy, CheckpointSettings};
-use crate::run_dir::{CHECKPOINTS, METRICS, RunDir, RunDirError};
+use crate::run_dir::{CHECKPOINTS, METRICS, MODEL, RunDir, RunDirError};
 use crate::session::{Session, TrainError};
+use crate::step::is_lasting;
 
 /// What became of a checkpoint.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl Checkpoints {
     /// those before it count.
     pub fn new(dir: &RunDir, settings: &CheckpointSettings, resume: Option<&Latest>) -> Checkpoints {
         let folder = dir.file(CHECKPOINTS);
-        let last = resume.map(|latest| latest.state().progress.attempts);
+        let last = resume.map(|latest| latest.state.progress.attempts);
         let kept: Vec<Kept> = names(&folder)
             .into_iter()
             .filter(|&attempts| last.is_some_and(|last| attempts <= last))
@@ -335,9 +336,12 @@ pub struct Rejected {
 
 /// The latest checkpoint of a run that is whole and fits the run's log.
 pub struct Latest {
-    verified: Verified,
     /// Its name.
     pub name: String,
+    /// What it says of the run.
+    pub state: RunState,
+    path: PathBuf,
+    files: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Latest {
@@ -346,22 +350,31 @@ impl Latest {
         let (folder, log) = (dir.file(CHECKPOINTS), dir.file(METRICS));
         let mut rejected = Vec::new();
         for name in names(&folder).into_iter().rev().map(name_of) {
-            let read = Verified::read(&folder.join(&name)).and_then(|verified| {
+            let read = Latest::read(&folder, &name).and_then(|latest| {
                 // The log must be as it was, or the run would not be the same.
-                crate::run_log::events(&log, &verified.state.log).map_err(|e| e.to_string())?;
-                Ok(verified)
+                crate::run_log::events(&log, &latest.state.log).map_err(|e| e.to_string())?;
+                Ok(latest)
             });
             match read {
-                Ok(verified) => return (Some(Latest { verified, name }), rejected),
+                Ok(latest) => return (Some(latest), rejected),
                 Err(reason) => rejected.push(Rejected { name, reason }),
             }
         }
         (None, rejected)
     }
 
-    /// What it says of the run.
-    pub fn state(&self) -> &RunState {
-        &self.verified.state
+    /// Reads a checkpoint and verifies it, or says in words what is wrong with it.
+    fn read(folder: &Path, name: &str) -> Result<Latest, String> {
+        let path = folder.join(name);
+        let sums = Checksums::read(&path)?;
+        let state = sums.read_file(&path, STATE)?;
+        let state = serde_json::from_slice(&state).map_err(|e| format!("`{STATE}` makes no sense: {e}"))?;
+        for name in sums.names().filter(|name| ![STATE, MODEL, OPTIMISER].contains(name)) {
+            sums.read_file(&path, name)?;
+        }
+        let tensors = [MODEL, OPTIMISER].map(|name| Ok((path.join(name), sums.read_file(&path, name)?)));
+        let files = tensors.into_iter().collect::<Result<_, String>>()?;
+        Ok(Latest { name: name.to_string(), state, path, files })
     }
 
     /// Puts its tensors and counts into a session.
@@ -369,7 +382,11 @@ impl Latest {
     /// # Errors
     /// A slot is missing or has another shape; it has a tensor the session lacks.
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
-        self.verified.restore(session)
+        let files: Vec<(&Path, &[u8])> =
+            self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();
+        put(session, &self.path, &files, is_lasting)?;
+        session.restore_progress(self.state.progress);
+        Ok(())
     }
 
     /// An error of this checkpoint.

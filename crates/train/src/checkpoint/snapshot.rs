@@ -11,7 +11,7 @@
 //! | `manifest.json` | length and SHA-256 of the others |
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use halfstep_graph::engine::HostTensor;
@@ -21,14 +21,14 @@ use serde::{Deserialize, Serialize};
 use super::checksums::{Checksums, MANIFEST};
 use super::precision::{PrecisionManifest, ScaleChange};
 use super::tensors::{self, Tensor};
-use super::{CheckpointError, KEY, Manifest, belongs_to_model, put};
+use super::{KEY, Manifest, belongs_to_model};
 use crate::files::{Files, UNFINISHED};
 use crate::metrics::EvaluationMetrics;
 use crate::run_dir::{AVERAGED, MODEL, pretty};
 use crate::run_log::LogPosition;
 use crate::schedule::Schedule;
 use crate::session::{Progress, Session, TrainError};
-use crate::step::{AVERAGE, is_lasting};
+use crate::step::AVERAGE;
 
 /// Moments, counters and the loss scaler in the folder of a checkpoint.
 pub const OPTIMISER: &str = "optimiser.safetensors";
@@ -203,42 +203,4 @@ pub(crate) fn retire(files: &dyn Files, folder: &Path, path: &Path) -> io::Resul
     }
     files.rename(path, &old)?;
     files.remove_dir_all(&old)
-}
-
-/// A checkpoint whose files all have their checksums.
-pub(crate) struct Verified {
-    path: PathBuf,
-    files: Vec<(PathBuf, Vec<u8>)>,
-    /// What it says of the run.
-    pub state: RunState,
-}
-
-impl Verified {
-    /// Reads and verifies the checkpoint in a folder.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words.
-    pub fn read(path: &Path) -> Result<Verified, String> {
-        let sums = Checksums::read(path)?;
-        let state = sums.read_file(path, STATE)?;
-        let state = serde_json::from_slice(&state).map_err(|e| format!("`{STATE}` makes no sense: {e}"))?;
-        for name in sums.names().filter(|name| ![STATE, MODEL, OPTIMISER].contains(name)) {
-            sums.read_file(path, name)?;
-        }
-        let tensors = [MODEL, OPTIMISER].map(|name| Ok((path.join(name), sums.read_file(path, name)?)));
-        let files = tensors.into_iter().collect::<Result<_, String>>()?;
-        Ok(Verified { path: path.to_path_buf(), files, state })
-    }
-
-    /// Puts its tensors and counts into a session.
-    ///
-    /// # Errors
-    /// A slot is missing or has another shape; it has a tensor the session lacks.
-    pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
-        let files: Vec<(&Path, &[u8])> =
-            self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();
-        put(session, &self.path, &files, is_lasting)?;
-        session.restore_progress(self.state.progress);
-        Ok(())
-    }
 }

@@ -173,10 +173,10 @@ fn train<'e>(
     bars: &MultiProgress,
 ) -> Result<Run<'e>, Failure> {
     let (latest, _) = Latest::find(dir);
-    let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state().log.clone());
+    let position = latest.as_ref().map_or(LogPosition::default(), |l| l.state.log.clone());
     let mut lines = Lines::resume(dir.files(), &dir.file(METRICS), &position)?;
     let bar = bars.add(bar(&format!("{} seed {}", task.policy, task.seed), experiment.steps));
-    let attempts = latest.as_ref().map_or(0, |l| l.state().progress.attempts);
+    let attempts = latest.as_ref().map_or(0, |l| l.state.progress.attempts);
     bar.set_position(attempts);
     let mut numerics = Numerics::new(dir, &experiment.recipe.name, attempts)?;
     let mut callbacks = LogCallbacks::new(bar.clone(), &mut lines, &task.policy, task.seed, &mut numerics);

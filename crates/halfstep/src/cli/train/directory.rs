@@ -52,7 +52,7 @@ impl RunFiles {
 
     /// How far the run has come.
     pub fn progress(&self) -> Progress {
-        self.latest.as_ref().map_or(Progress::default(), |l| l.state().progress)
+        self.latest.as_ref().map_or(Progress::default(), |l| l.state.progress)
     }
 
     /// The file of the weights that the run begins with, if they are not drawn at random.
@@ -96,7 +96,7 @@ fn resume(training: &Training<'_>, dir: RunDir, messages: Messages) -> Result<Ru
         Some(latest) => {
             messages.say(&format!("Resuming {run} from its checkpoint {}.", latest.name));
             warn_of_changes(training, latest);
-            latest.state().log.clone()
+            latest.state.log.clone()
         }
         None => {
             messages.say(&format!("{run} has no checkpoint yet: it starts at its first step."));
@@ -117,7 +117,7 @@ fn resume(training: &Training<'_>, dir: RunDir, messages: Messages) -> Result<Ru
 
 /// Warns if the checkpoint was made by another engine or version.
 fn warn_of_changes(training: &Training<'_>, latest: &Latest) {
-    let state = latest.state();
+    let state = &latest.state;
     for (what, was, is) in [
         ("engine", state.engine.as_str(), training.engine.name().as_str()),
         ("version", &state.version, env!("CARGO_PKG_VERSION")),
