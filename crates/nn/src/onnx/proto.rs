@@ -1,5 +1,7 @@
 //! The messages of ONNX that a model needs, with the field numbers of `onnx.proto` (IR version 8).
 
+#![allow(missing_docs, reason = "the names are the format's")]
+
 /// Element types, as `TensorProto.DataType` numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataType {
@@ -25,7 +27,6 @@ pub enum DataType {
 
 /// A model: a graph and the operators it is written in.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct ModelProto {
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
@@ -43,7 +44,6 @@ pub struct ModelProto {
 
 /// A version of a set of operators; the default set has no domain.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
     pub domain: String,
@@ -53,7 +53,6 @@ pub struct OperatorSetIdProto {
 
 /// A note on a model.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub key: String,
@@ -63,7 +62,6 @@ pub struct StringStringEntryProto {
 
 /// Nodes in topological order.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
@@ -79,7 +77,6 @@ pub struct GraphProto {
 
 /// One application of an operator.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
@@ -95,7 +92,6 @@ pub struct NodeProto {
 
 /// A constant of an operator.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -112,7 +108,6 @@ pub struct AttributeProto {
 
 /// A named tensor with its elements, little-endian.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
@@ -126,7 +121,6 @@ pub struct TensorProto {
 
 /// An input or output.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub name: String,
@@ -136,7 +130,6 @@ pub struct ValueInfoProto {
 
 /// The type of a tensor; other types are not written.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorType>,
@@ -144,7 +137,6 @@ pub struct TypeProto {
 
 /// Element type and shape.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct TensorType {
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
@@ -154,7 +146,6 @@ pub struct TensorType {
 
 /// Sizes.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<Dimension>,
@@ -162,7 +153,6 @@ pub struct TensorShapeProto {
 
 /// A size: a number, or a name where it is open.
 #[derive(Clone, PartialEq, prost::Message)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub struct Dimension {
     #[prost(oneof = "Size", tags = "1, 2")]
     pub value: Option<Size>,
@@ -170,7 +160,6 @@ pub struct Dimension {
 
 /// See [`Dimension`].
 #[derive(Clone, PartialEq, prost::Oneof)]
-#[allow(missing_docs, reason = "the names are the format's")]
 pub enum Size {
     #[prost(int64, tag = "1")]
     DimValue(i64),
