@@ -12,7 +12,7 @@ pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{BatchNorm, LayerNorm};
-pub use pool::{global_mean_pool, max_pool, mean_pool};
+pub use pool::{global_mean_pool, max_pool};
 
 use halfstep_graph::{Graph, GraphError, Init, Shape, SlotKind, Unary, ValueId, ValueType};
 

@@ -16,20 +16,6 @@ pub fn max_pool(
     g.scoped(name, |g| g.pool(x, PoolKind::Max, window, stride))
 }
 
-/// The mean of each `window`×`window` square, at a distance of `stride`.
-///
-/// # Errors
-/// `x` is not `[N, H, W, C]`; the window does not fit.
-pub fn mean_pool(
-    g: &mut Graph,
-    name: &str,
-    x: ValueId,
-    window: usize,
-    stride: usize,
-) -> Result<ValueId, GraphError> {
-    g.scoped(name, |g| g.pool(x, PoolKind::Mean, window, stride))
-}
-
 /// The mean over all pixels: `[N, H, W, C]` to `[N, C]`.
 ///
 /// # Errors
