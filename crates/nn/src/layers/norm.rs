@@ -9,19 +9,20 @@ use crate::context::{Context, Mode};
 
 /// torch's default for both norms.
 const EPS: f64 = 1e-5;
+/// torch's default for the running statistics.
+const MOMENTUM: f64 = 0.1;
 
 /// Layer norm over the last dimension (Ba et al. 2016), with `weight[D]` and `bias[D]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm {
     name: String,
     width: usize,
-    eps: f64,
 }
 
 impl LayerNorm {
     /// A layer norm of `width` numbers with eps 1e-5.
     pub fn new(name: impl Into<String>, width: usize) -> LayerNorm {
-        LayerNorm { name: name.into(), width, eps: EPS }
+        LayerNorm { name: name.into(), width }
     }
 
     /// `[…, D]` to `[…, D]`.
@@ -32,7 +33,7 @@ impl LayerNorm {
         g.scoped(&self.name, |g| {
             let gamma = weight(g, "weight", Shape::from([self.width]), Init::Constant(1.0))?;
             let beta = weight(g, "bias", Shape::from([self.width]), Init::Constant(0.0))?;
-            g.layer_norm(x, gamma, beta, self.eps)
+            g.layer_norm(x, gamma, beta, EPS)
         })
     }
 }
@@ -47,14 +48,12 @@ impl LayerNorm {
 pub struct BatchNorm {
     name: String,
     channels: usize,
-    momentum: f64,
-    eps: f64,
 }
 
 impl BatchNorm {
     /// A batch norm of `channels` channels with momentum 0.1 and eps 1e-5.
     pub fn new(name: impl Into<String>, channels: usize) -> BatchNorm {
-        BatchNorm { name: name.into(), channels, momentum: 0.1, eps: EPS }
+        BatchNorm { name: name.into(), channels }
     }
 
     /// `[…, C]` to `[…, C]`.
@@ -74,64 +73,56 @@ impl BatchNorm {
             let running_mean = statistic("running_mean", 0.0)?;
             let running_var = statistic("running_var", 1.0)?;
             match ctx.mode {
-                Mode::Train => self.train(g, x, (gamma, beta), (running_mean, running_var), ctx.ranks),
+                Mode::Train => train(g, x, (gamma, beta), (running_mean, running_var), ctx.ranks),
                 Mode::Eval => {
                     let (mean, var) = (g.read(running_mean), g.read(running_var));
-                    self.eval(g, x, (gamma, beta), mean, var)
+                    eval(g, x, [gamma, beta, mean, var])
                 }
             }
         })
     }
+}
 
-    fn train(
-        &self,
-        g: &mut Graph,
-        x: ValueId,
-        (gamma, beta): (ValueId, ValueId),
-        (running_mean, running_var): (SlotId, SlotId),
-        ranks: usize,
-    ) -> Result<ValueId, GraphError> {
-        let values = ranks * g.shape(x).rows();
-        if values < 2 {
-            return Err(GraphError::Operands {
-                op: "batch_norm".into(),
-                at: g.path(""),
-                problem: format!(
-                    "{} has one value per channel, and the variance of one value is not known; \
-                     expected a batch of at least 2",
-                    g.shape(x)
-                ),
-            });
+fn train(
+    g: &mut Graph,
+    x: ValueId,
+    (gamma, beta): (ValueId, ValueId),
+    (running_mean, running_var): (SlotId, SlotId),
+    ranks: usize,
+) -> Result<ValueId, GraphError> {
+    let values = ranks * g.shape(x).rows();
+    if values < 2 {
+        return Err(GraphError::Operands {
+            op: "batch_norm".into(),
+            at: g.path(""),
+            problem: format!(
+                "{} has one value per channel, and the variance of one value is not known; \
+                 expected a batch of at least 2",
+                g.shape(x)
+            ),
+        });
+    }
+    let (y, mean, var) = g.batch_norm(x, gamma, beta, EPS)?;
+    let unbias = values as f64 / (values - 1) as f64;
+    g.in_phase(Phase::Update, |g| {
+        for (slot, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbias)] {
+            let before = g.read(slot);
+            let kept = g.scale(before, 1.0 - MOMENTUM)?;
+            let new = g.scale(batch, MOMENTUM * factor)?;
+            let after = g.add(kept, new)?;
+            g.write(slot, after, When::Committed);
         }
-        let (y, mean, var) = g.batch_norm(x, gamma, beta, self.eps)?;
-        let unbias = values as f64 / (values - 1) as f64;
-        g.in_phase(Phase::Update, |g| {
-            for (slot, batch, factor) in [(running_mean, mean, 1.0), (running_var, var, unbias)] {
-                let before = g.read(slot);
-                let kept = g.scale(before, 1.0 - self.momentum)?;
-                let new = g.scale(batch, self.momentum * factor)?;
-                let after = g.add(kept, new)?;
-                g.write(slot, after, When::Committed);
-            }
-            Ok(y)
-        })
-    }
+        Ok(y)
+    })
+}
 
-    fn eval(
-        &self,
-        g: &mut Graph,
-        x: ValueId,
-        (gamma, beta): (ValueId, ValueId),
-        mean: ValueId,
-        var: ValueId,
-    ) -> Result<ValueId, GraphError> {
-        let eps = g.scalar(self.eps);
-        let var = g.add(var, eps)?;
-        let rstd = g.unary(Unary::Rsqrt, var)?;
-        let factor = g.mul(gamma, rstd)?;
-        let shift = g.mul(mean, factor)?;
-        let shift = g.sub(beta, shift)?;
-        let y = g.mul(x, factor)?;
-        g.add(y, shift)
-    }
+fn eval(g: &mut Graph, x: ValueId, [gamma, beta, mean, var]: [ValueId; 4]) -> Result<ValueId, GraphError> {
+    let eps = g.scalar(EPS);
+    let var = g.add(var, eps)?;
+    let rstd = g.unary(Unary::Rsqrt, var)?;
+    let factor = g.mul(gamma, rstd)?;
+    let shift = g.mul(mean, factor)?;
+    let shift = g.sub(beta, shift)?;
+    let y = g.mul(x, factor)?;
+    g.add(y, shift)
 }
