@@ -209,14 +209,10 @@ impl ModelSpec {
         if outputs == 0 || outputs > LARGEST {
             return Err(ModelError::Outputs { model, found: outputs, expected: "at least 1".into() });
         }
+        let wrong = |field, found: String, expected| ModelError::Size { model, field, found, expected };
         let size = |field, found: usize| match found {
             1..=LARGEST => Ok(()),
-            _ => Err(ModelError::Size {
-                model,
-                field,
-                found: found.to_string(),
-                expected: format!("a size from 1 to {LARGEST}"),
-            }),
+            _ => Err(wrong(field, found.to_string(), format!("a size from 1 to {LARGEST}"))),
         };
         match (self, input) {
             (ModelSpec::Mlp(spec), InputSpec::Features { .. } | InputSpec::Image { .. }) => {
@@ -243,28 +239,18 @@ impl ModelSpec {
                 size("layers", spec.layers)?;
                 size("heads", spec.heads)?;
                 if !spec.width.is_multiple_of(spec.heads) {
-                    return Err(ModelError::Size {
-                        model,
-                        field: "heads",
-                        found: spec.heads.to_string(),
-                        expected: format!("a divisor of the width, {}", spec.width),
-                    });
+                    let expected = format!("a divisor of the width, {}", spec.width);
+                    return Err(wrong("heads", spec.heads.to_string(), expected));
                 }
                 if !(0.0..1.0).contains(&spec.dropout) {
-                    return Err(ModelError::Size {
-                        model,
-                        field: "dropout",
-                        found: spec.dropout.to_string(),
-                        expected: "a probability from 0 up to but not 1".into(),
-                    });
+                    let expected = "a probability from 0 up to but not 1".into();
+                    return Err(wrong("dropout", spec.dropout.to_string(), expected));
                 }
                 if outputs != vocab {
                     let expected = format!("the vocabulary's {vocab}, for the head is tied to its table");
                     return Err(ModelError::Outputs { model, found: outputs, expected });
                 }
-                let GptSpec { width, layers, heads, dropout, activation } = *spec;
-                let gpt = Gpt::new(vocab, length, width, layers, heads, dropout);
-                Ok(Box::new(gpt.with_activation(activation)))
+                Ok(Box::new(Gpt::new(vocab, length, spec)))
             }
             (ModelSpec::Mlp(_), _) => Err(misfit(model, "rows of numbers or images", input)),
             (ModelSpec::Cnn(_) | ModelSpec::Resnet18(_), _) => Err(misfit(model, "images", input)),

@@ -38,22 +38,27 @@ impl Linear {
     /// The last dimension is not `in`; a slot of this name has another shape.
     pub fn forward(&self, g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
         g.scoped(&self.name, |g| {
-            let shape = g.shape(x).clone();
             let w = weight(g, "weight", Shape::from([self.outputs, self.inputs]), self.init)?;
-            let bias = self.bias(g)?;
-            let rows = g.reshape(x, [shape.rows(), shape.last()])?;
-            let mut y = g.matmul(rows, w, false, true)?;
-            if let Some(bias) = bias {
-                y = g.add(y, bias)?;
-            }
-            let mut sizes = shape[..shape.len().saturating_sub(1)].to_vec();
-            sizes.push(self.outputs);
-            g.reshape(y, sizes)
+            let bias_init = fan_in_uniform(self.inputs);
+            let bias =
+                self.bias.then(|| weight(g, "bias", Shape::from([self.outputs]), bias_init)).transpose()?;
+            project(g, x, w, bias)
         })
     }
+}
 
-    fn bias(&self, g: &mut Graph) -> Result<Option<ValueId>, GraphError> {
-        let init = fan_in_uniform(self.inputs);
-        self.bias.then(|| weight(g, "bias", Shape::from([self.outputs]), init)).transpose()
-    }
+/// x·Wᵀ + b over the last dimension.
+pub(crate) fn project(
+    g: &mut Graph,
+    x: ValueId,
+    w: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId, GraphError> {
+    let (shape, outputs) = (g.shape(x).clone(), g.shape(w)[0]);
+    let rows = g.reshape(x, [shape.rows(), shape.last()])?;
+    let y = g.matmul(rows, w, false, true)?;
+    let y = bias.map_or(Ok(y), |bias| g.add(y, bias))?;
+    let mut sizes = shape[..shape.len().saturating_sub(1)].to_vec();
+    sizes.push(outputs);
+    g.reshape(y, sizes)
 }

@@ -11,6 +11,7 @@ pub use conv::Conv2d;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use linear::Linear;
+pub(crate) use linear::project;
 pub use norm::{BatchNorm, LayerNorm};
 pub use pool::{global_mean_pool, max_pool};
 

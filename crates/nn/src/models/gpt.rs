@@ -4,8 +4,8 @@ use halfstep_graph::{AttentionSpec, Graph, GraphError, Init, ValueId};
 
 use crate::Model;
 use crate::context::Context;
-use crate::layers::{Dropout, Embedding, LayerNorm, Linear, add, gelu, gelu_tanh};
-use crate::spec::GptActivation;
+use crate::layers::{Dropout, Embedding, LayerNorm, Linear, add, gelu, gelu_tanh, project};
+use crate::spec::{GptActivation, GptSpec};
 
 /// Standard deviation of the first value of every matrix, as in GPT-2 (Radford et al. 2019).
 const INIT: Init = Init::Normal { std: 0.02 };
@@ -27,7 +27,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(name: String, width: usize, heads: usize, dropout: f64) -> Block {
+    fn new(name: String, &GptSpec { width, heads, dropout, activation, .. }: &GptSpec) -> Block {
         Block {
             name,
             heads,
@@ -37,7 +37,7 @@ impl Block {
             drop1: Dropout::new("drop1", dropout),
             ln2: LayerNorm::new("ln2", width),
             up: Linear::new("up", width, 4 * width).with_init(INIT),
-            activation: GptActivation::Gelu,
+            activation,
             down: Linear::new("down", 4 * width, width).with_init(INIT),
             drop2: Dropout::new("drop2", dropout),
         }
@@ -78,23 +78,18 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// For sequences of up to `length` tokens out of `vocab`; `width` must be a multiple of
-    /// `heads`.
-    pub fn new(vocab: usize, length: usize, width: usize, layers: usize, heads: usize, dropout: f64) -> Gpt {
-        let block = |i| Block::new(format!("blocks.{i}"), width, heads, dropout);
+    /// For sequences of up to `length` tokens out of `vocab`; the width must be a multiple of
+    /// the number of heads.
+    pub fn new(vocab: usize, length: usize, spec: &GptSpec) -> Gpt {
+        let block = |i| Block::new(format!("blocks.{i}"), spec);
+        let &GptSpec { width, dropout, .. } = spec;
         Gpt {
             tok: Embedding::new("tok", vocab, width).with_init(INIT),
             pos: Embedding::new("pos", length, width).with_init(INIT),
             drop: Dropout::new("drop", dropout),
-            blocks: (0..layers).map(block).collect(),
+            blocks: (0..spec.layers).map(block).collect(),
             ln: LayerNorm::new("ln", width),
         }
-    }
-
-    /// The same model with another activation in its blocks.
-    pub fn with_activation(mut self, activation: GptActivation) -> Gpt {
-        self.blocks.iter_mut().for_each(|block| block.activation = activation);
-        self
     }
 }
 
@@ -111,15 +106,7 @@ impl Model for Gpt {
             x = block.forward(g, x, ctx)?;
         }
         x = self.ln.forward(g, x)?;
-        let shape = g.shape(x).clone();
         let table = self.tok.table(g)?;
-        let vocab = g.shape(table)[0];
-        g.scoped("head", |g| {
-            let rows = g.reshape(x, [shape.rows(), shape.last()])?;
-            let logits = g.matmul(rows, table, false, true)?;
-            let mut sizes = shape[..shape.len() - 1].to_vec();
-            sizes.push(vocab);
-            g.reshape(logits, sizes)
-        })
+        g.scoped("head", |g| project(g, x, table, None))
     }
 }
