@@ -122,6 +122,11 @@ impl<'a> Converter<'a> {
         name
     }
 
+    /// [`Converter::operand`] of each operand of `node`.
+    pub fn operands(&mut self, node: &Node) -> Vec<String> {
+        node.inputs.iter().map(|&v| self.operand(v)).collect()
+    }
+
     /// Says that `tensor`, which is f32 or an integer, holds `value`: rounds it to the value's
     /// storage.
     pub fn define(&mut self, value: ValueId, tensor: String) {
