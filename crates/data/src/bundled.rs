@@ -135,10 +135,8 @@ pub(crate) fn adult() -> Result<(Cells, Cells), DataError> {
 /// Values 0..=16 are scaled to 0..=255, so that 8x8 images from elsewhere can be compared and
 /// predicted.
 pub(crate) fn digits() -> Result<(ImageSet, Vec<String>), DataError> {
-    let damaged = || DataError::BadCsv {
-        path: DIGITS.name.into(),
-        reason: "not 64 values and a class per line".to_owned(),
-    };
+    let reason = "not valid CSV: not 64 values and a class per line";
+    let damaged = || DataError::unusable(Path::new(DIGITS.name), reason);
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for line in DIGITS.text()?.lines() {
         let values: Vec<u32> =

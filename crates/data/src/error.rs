@@ -89,15 +89,6 @@ pub enum DataError {
         found: u64,
     },
 
-    /// An IDX file that is not what it should be in another way.
-    #[error("{}: not a usable IDX file: {reason}", path.display())]
-    BadIdx {
-        /// The file.
-        path: PathBuf,
-        /// What was expected and found.
-        reason: String,
-    },
-
     /// As many labels as images are needed.
     #[error("{} has {images} images but {} has {labels} labels", image_path.display(), label_path.display())]
     CountMismatch {
@@ -232,68 +223,17 @@ pub enum DataError {
         other_size: (usize, usize),
     },
 
-    /// NaN or an infinity, or a number that 32 bits cannot hold.
-    #[error("{}: line {line}, column `{column}`: `{value}` is not a finite number; correct or remove the row", path.display())]
-    NonFinite {
-        /// The file.
+    /// A cell that cannot be used.
+    #[error("{}: line {line}, column `{column}`: {problem}", path.display())]
+    Cell {
+        /// The table.
         path: PathBuf,
-        /// Line, counted from 1.
+        /// Line in the file, from 1.
         line: u64,
-        /// Column.
+        /// Its column.
         column: String,
-        /// The cell as written.
-        value: String,
-    },
-
-    /// Text in a column of numbers.
-    #[error(
-        "{}: line {line}, column `{column}`: `{value}` is not a number, and the column is numeric; correct the cell or list \
-         the column in `categorical`", path.display()
-    )]
-    NotNumeric {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: u64,
-        /// Column.
-        column: String,
-        /// The cell as written.
-        value: String,
-    },
-
-    /// A missing cell where none is allowed.
-    #[error("{}: line {line}, column `{column}`: value is missing; {hint}", path.display())]
-    MissingValue {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: u64,
-        /// Column.
-        column: String,
-        /// What can be done.
-        hint: &'static str,
-    },
-
-    /// A row with more or fewer cells than the header.
-    #[error("{}: line {line} has {found} cells, expected {expected}; check the delimiter and quotes", path.display())]
-    RaggedRow {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: u64,
-        /// Cells of the header.
-        expected: usize,
-        /// Cells found.
-        found: usize,
-    },
-
-    /// Two columns of one name.
-    #[error("{}: two columns are called `{column}`", path.display())]
-    DuplicateColumn {
-        /// The file.
-        path: PathBuf,
-        /// The name.
-        column: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
     },
 
     /// A column that the file does not have.
@@ -310,13 +250,6 @@ pub enum DataError {
         columns: Vec<String>,
     },
 
-    /// Nothing is left to predict from.
-    #[error("{}: no columns but the target and the ignored ones", path.display())]
-    NoFeatures {
-        /// The file.
-        path: PathBuf,
-    },
-
     /// A text column with nearly as many values as rows.
     #[error(
         "column `{column}` has {found} different texts, too many to encode (at most {limit}): leave it out with \
@@ -329,28 +262,6 @@ pub enum DataError {
         found: usize,
         /// Greatest number allowed.
         limit: usize,
-    },
-
-    /// A value that the recipe's order of categories leaves out.
-    #[error("{}: line {line}, column `{column}`: `{value}` is not in the column's `ordinal` list", path.display())]
-    UnlistedCategory {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: u64,
-        /// Column.
-        column: String,
-        /// The cell as written.
-        value: String,
-    },
-
-    /// Malformed CSV.
-    #[error("{}: not valid CSV: {reason}", path.display())]
-    BadCsv {
-        /// The file.
-        path: PathBuf,
-        /// The parser's reason.
-        reason: String,
     },
 
     /// Text that is not UTF-8.
@@ -460,9 +371,9 @@ pub enum DataError {
         reason: String,
     },
 
-    /// A path whose contents are none of the known kinds of data.
+    /// A path whose contents are not what they should be.
     #[error("{}: {reason}", path.display())]
-    Unrecognised {
+    Unusable {
         /// The path.
         path: PathBuf,
         /// What was looked for and found.
@@ -473,6 +384,10 @@ pub enum DataError {
 impl DataError {
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         DataError::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn unusable(path: &Path, reason: impl Into<String>) -> Self {
+        DataError::Unusable { path: path.to_owned(), reason: reason.into() }
     }
 }
 

@@ -142,17 +142,15 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
         other => other,
     })?;
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let unrecognised = |reason: String| Err(DataError::Unrecognised { path: path.to_owned(), reason });
+    let unusable = |reason: &str| Err(DataError::unusable(path, reason));
     match extension.as_str() {
         "csv" | "tsv" | "tab" | "data" => tables::inspect(path),
         "png" | "jpg" | "jpeg" => {
-            unrecognised("a single image; give the folder that has one folder of images per class".to_owned())
+            unusable("a single image; give the folder that has one folder of images per class")
         }
-        "gz" | "zip" | "tar" | "xz" | "zst" | "bz2" | "7z" => {
-            unrecognised("an archive; unpack it first".to_owned())
-        }
+        "gz" | "zip" | "tar" | "xz" | "zst" | "bz2" | "7z" => unusable("an archive; unpack it first"),
         "parquet" | "xlsx" | "xls" | "arrow" | "feather" => {
-            unrecognised("this kind of table is not read; save it as CSV".to_owned())
+            unusable("this kind of table is not read; save it as CSV")
         }
         _ => inspect_text(path),
     }
@@ -190,8 +188,8 @@ fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
         return Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" });
     }
     if text.contains('\0') {
-        let reason = "neither text nor a known kind of data (it has bytes of value 0)".to_owned();
-        return Err(DataError::Unrecognised { path: path.to_owned(), reason });
+        let reason = "neither text nor a known kind of data (it has bytes of value 0)";
+        return Err(DataError::unusable(path, reason));
     }
     // Four windows must fit into the tenth that is held out, and a line of it may stay with the
     // train text.

@@ -17,19 +17,19 @@ pub(crate) struct Idx<'a> {
     pub(crate) elements: Cow<'a, [u8]>,
 }
 
+fn bad(path: &Path, reason: String) -> DataError {
+    DataError::unusable(path, format!("not a usable IDX file: {reason}"))
+}
+
 /// Unpacks gzip, recognised by its first two bytes; other bytes pass through.
 pub(crate) fn unpack<'a>(bytes: &'a [u8], path: &Path) -> Result<Cow<'a, [u8]>, DataError> {
     if !bytes.starts_with(&[0x1F, 0x8B]) {
         return Ok(Cow::Borrowed(bytes));
     }
     let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|e| DataError::BadIdx {
-        path: path.to_owned(),
-        reason: format!(
-            "gzip data of {} bytes end early or are damaged after {} bytes: {e}",
-            bytes.len(),
-            unpacked.len()
-        ),
+    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|e| {
+        let (packed, found) = (bytes.len(), unpacked.len());
+        bad(path, format!("gzip data of {packed} bytes end early or are damaged after {found} bytes: {e}"))
     })?;
     Ok(Cow::Owned(unpacked))
 }
@@ -37,22 +37,20 @@ pub(crate) fn unpack<'a>(bytes: &'a [u8], path: &Path) -> Result<Cow<'a, [u8]>, 
 /// Parses the contents of a file, gzipped or not.
 pub(crate) fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Idx<'a>, DataError> {
     let content = unpack(bytes, path)?;
-    let bad = |reason: String| DataError::BadIdx { path: path.to_owned(), reason };
     let found = content.len() as u64;
     let short = |expected| DataError::IdxLength { path: path.to_owned(), expected, found };
     let head = content.get(..4).ok_or_else(|| short(4))?;
     if head[..2] != [0, 0] {
-        return Err(bad(format!("it starts with bytes {head:02x?}, expected 00 00")));
+        return Err(bad(path, format!("it starts with bytes {head:02x?}, expected 00 00")));
     }
     if head[2] != 0x08 {
-        return Err(bad(format!(
-            "its element type is 0x{:02x}; only unsigned bytes (0x08) are read",
-            head[2]
-        )));
+        let found = head[2];
+        let reason = format!("its element type is 0x{found:02x}; only unsigned bytes (0x08) are read");
+        return Err(bad(path, reason));
     }
     let rank = usize::from(head[3]);
     if !(1..=4).contains(&rank) {
-        return Err(bad(format!("its rank is {rank}, expected 1 (labels), 3 or 4 (images)")));
+        return Err(bad(path, format!("its rank is {rank}, expected 1 (labels), 3 or 4 (images)")));
     }
     let header = 4 + 4 * rank;
     let sizes = content.get(4..header).ok_or_else(|| short(header as u64))?;
@@ -61,7 +59,7 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Idx<'a>, DataErr
     let count = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
     let expected = count
         .and_then(|n| n.checked_add(header as u64))
-        .ok_or_else(|| bad(format!("its shape is {shape:?}")))?;
+        .ok_or_else(|| bad(path, format!("its shape is {shape:?}")))?;
     if expected != found {
         return Err(short(expected));
     }
@@ -83,7 +81,6 @@ impl Pair<'_> {
     pub(crate) fn parse(&self) -> Result<ImageSet, DataError> {
         let images = parse(self.images.0, self.images.1)?;
         let labels = parse(self.labels.0, self.labels.1)?;
-        let bad = |path: &Path, reason: String| DataError::BadIdx { path: path.to_owned(), reason };
         let (count, height, width, channels) = match images.shape[..] {
             [n, h, w] => (n, h, w, 1),
             [n, h, w, c @ (1 | 3)] => (n, h, w, c),

@@ -24,7 +24,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     let listing = folder::list(&train_root)?;
     if listing.classes.is_empty() {
         let reason = "no IDX files and no folders with images in it; expected one folder of PNG or JPEG images per class";
-        return Err(DataError::Unrecognised { path: root.to_owned(), reason: reason.to_owned() });
+        return Err(DataError::unusable(root, reason));
     }
     listing.check(&train_root, if test_root.is_some() { 1 } else { 2 })?;
     let test = test_root.as_deref().map(folder::list).transpose()?;

@@ -90,8 +90,8 @@ fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
     }
     // Say what is wrong with it as the most common kind of table.
     read::parse(text, path, CsvFormat { header: false, ..CsvFormat::default() })?;
-    let reason = "a table of one column; a target and something to predict it from are needed".to_owned();
-    Err(DataError::Unrecognised { path: path.to_owned(), reason })
+    let reason = "a table of one column; a target and something to predict it from are needed";
+    Err(DataError::unusable(path, reason))
 }
 
 /// Names are no numbers, not missing and all different. A line of texts over columns of texts is
@@ -112,11 +112,9 @@ fn target(cells: &Cells, notes: &mut Vec<String>) -> Result<usize, DataError> {
     }
     let last = cells.header.len() - 1;
     let mut order = [last, 0].into_iter().chain(1..last);
-    let guess = order.find(|&at| can_be_target(cells, at)).ok_or_else(|| DataError::Unrecognised {
-        path: cells.path.clone(),
-        reason: "no column holds classes (a few different values, at least 2, each in at least 2 rows)"
-            .to_owned(),
-    })?;
+    let reason = "no column holds classes (a few different values, at least 2, each in at least 2 rows)";
+    let none = || DataError::unusable(&cells.path, reason);
+    let guess = order.find(|&at| can_be_target(cells, at)).ok_or_else(none)?;
     let name = &cells.header[guess];
     notes
         .push(format!("The target is a guess: `{name}`. Set another if you want to predict something else."));

@@ -90,24 +90,27 @@ pub(crate) struct Cell<'a> {
 }
 
 impl Cell<'_> {
-    pub(crate) fn missing(self, hint: &'static str) -> DataError {
+    fn wrong(self, problem: String) -> DataError {
         let (path, column) = (self.cells.path.clone(), self.column.to_owned());
-        DataError::MissingValue { path, line: self.row.line, column, hint }
+        DataError::Cell { path, line: self.row.line, column, problem }
+    }
+
+    pub(crate) fn missing(self, hint: &'static str) -> DataError {
+        self.wrong(format!("value is missing; {hint}"))
     }
 
     fn not_finite(self, value: &str) -> DataError {
-        let (path, column) = (self.cells.path.clone(), self.column.to_owned());
-        DataError::NonFinite { path, line: self.row.line, column, value: value.to_owned() }
+        self.wrong(format!("`{value}` is not a finite number; correct or remove the row"))
     }
 
     fn number(self, cell: &str) -> Result<f64, DataError> {
         match cell.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(value),
             Ok(_) => Err(self.not_finite(cell)),
-            Err(_) => {
-                let (path, column) = (self.cells.path.clone(), self.column.to_owned());
-                Err(DataError::NotNumeric { path, line: self.row.line, column, value: cell.to_owned() })
-            }
+            Err(_) => Err(self.wrong(format!(
+                "`{cell}` is not a number, and the column is numeric; correct the cell or list the column in \
+                 `categorical`"
+            ))),
         }
     }
 }
@@ -178,14 +181,7 @@ impl ColumnEncoder {
             match order.iter().position(|category| category == cell) {
                 Some(rank) => ranks.push(rank as f64),
                 None if is_missing(cell) => {}
-                None => {
-                    return Err(DataError::UnlistedCategory {
-                        path: cells.path.clone(),
-                        line: place.row.line,
-                        column: place.column.to_owned(),
-                        value: cell.clone(),
-                    });
-                }
+                None => return Err(place.wrong(format!("`{cell}` is not in the column's `ordinal` list"))),
             }
         }
         let (mean, std) = mean_and_std(&ranks);

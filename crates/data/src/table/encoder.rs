@@ -112,7 +112,7 @@ impl TableEncoder {
             });
         }
         if columns.iter().all(|column| column.width() == 0) {
-            return Err(DataError::NoFeatures { path: cells.path.clone() });
+            return Err(DataError::unusable(&cells.path, "no columns but the target and the ignored ones"));
         }
         let (format, file_columns, target) = (spec.format, cells.header.len(), spec.target.clone());
         Ok(TableEncoder { format, file_columns, target, classes, columns })
@@ -162,7 +162,7 @@ impl TableEncoder {
         let strings = |cells: &[&str]| cells.iter().map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
         let path = Path::new("record").to_owned();
         if header.len() != record.len() {
-            return Err(DataError::RaggedRow { path, line: 1, expected: header.len(), found: record.len() });
+            return Err(read::ragged_row(&path, 1, header.len(), record.len()));
         }
         let rows = vec![TableRow { line: 1, cells: strings(record) }];
         self.encode(&Cells { path, header: strings(header), rows }, &[0])
@@ -200,9 +200,7 @@ impl TableEncoder {
             _ => None,
         };
         let line = cells.rows.first().map_or(1, |row| row.line);
-        let ragged =
-            || DataError::RaggedRow { path: cells.path.clone(), line, expected: self.file_columns, found };
-        moved.ok_or_else(ragged)
+        moved.ok_or_else(|| read::ragged_row(&cells.path, line, self.file_columns, found))
     }
 
     pub(crate) fn samples(

@@ -41,8 +41,7 @@ pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells,
         .from_reader(text.as_bytes());
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record =
-            record.map_err(|e| DataError::BadCsv { path: path.to_owned(), reason: e.to_string() })?;
+        let record = record.map_err(|e| DataError::unusable(path, format!("not valid CSV: {e}")))?;
         let line = record.position().map_or(0, |start| {
             // The parser counts blank lines, and the second half of a CR LF, to the record after
             // them.
@@ -66,13 +65,18 @@ pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells,
         return Err(empty());
     }
     if let Some(twice) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
-        return Err(DataError::DuplicateColumn { path: path.to_owned(), column: twice.1.clone() });
+        return Err(DataError::unusable(path, format!("two columns are called `{}`", twice.1)));
     }
     if let Some(ragged) = rows.iter().find(|row| row.cells.len() != header.len()) {
-        let (line, found) = (ragged.line, ragged.cells.len());
-        return Err(DataError::RaggedRow { path: path.to_owned(), line, expected: header.len(), found });
+        return Err(ragged_row(path, ragged.line, header.len(), ragged.cells.len()));
     }
     Ok(Cells { path: path.to_owned(), header, rows })
+}
+
+/// A row with more or fewer cells than are expected.
+pub(crate) fn ragged_row(path: &Path, line: u64, expected: usize, found: usize) -> DataError {
+    let problem = format!("line {line} has {found} cells, expected {expected}");
+    DataError::unusable(path, format!("{problem}; check the delimiter and quotes"))
 }
 
 impl Cells {
