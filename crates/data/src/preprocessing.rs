@@ -1,7 +1,5 @@
 //! What is stored with a model so that new inputs are prepared as the train data were.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
@@ -97,46 +95,5 @@ impl Preprocessing {
             Preprocessing::Text(text) => Ok(text),
             other => Err(DataError::WrongInput { trained_on: other.input_name(), given: "text" }),
         }
-    }
-
-    /// [`ImagePreprocessing::image_from_path`]: `[height, width, channels]`.
-    ///
-    /// # Errors
-    /// If the model was trained on something else; those of
-    /// [`ImagePreprocessing::image_from_path`].
-    pub fn image_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
-        self.image()?.image_from_path(path)
-    }
-
-    /// [`TableEncoder::row_from_record`]: `[width]`.
-    ///
-    /// # Errors
-    /// If the model was trained on something else; those of [`TableEncoder::row_from_record`].
-    pub fn row_from_csv_record(&self, header: &[&str], record: &[&str]) -> Result<Vec<f32>, DataError> {
-        self.table()?.row_from_record(header, record)
-    }
-
-    /// [`TableEncoder::rows_from_path`]: `[rows, width]`.
-    ///
-    /// # Errors
-    /// If the model was trained on something else; those of [`TableEncoder::rows_from_path`].
-    pub fn rows_from_csv(&self, path: &Path) -> Result<Vec<f32>, DataError> {
-        self.table()?.rows_from_path(path)
-    }
-
-    /// [`TextPreprocessing::encode`].
-    ///
-    /// # Errors
-    /// If the model was trained on something else; those of [`TextPreprocessing::encode`].
-    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        self.text()?.encode(text)
-    }
-
-    /// [`TextPreprocessing::decode`].
-    ///
-    /// # Errors
-    /// If the model was trained on something else; those of [`TextPreprocessing::decode`].
-    pub fn decode_text(&self, tokens: &[u32]) -> Result<String, DataError> {
-        self.text()?.decode(tokens)
     }
 }

@@ -34,7 +34,7 @@ fn twemoji_by_category() {
     let BatchX::F32 { data: x, .. } = &batch.x else { panic!("not floats") };
     assert!(x.iter().all(|v| v.is_finite() && v.abs() < 10.0));
     let first = std::fs::read_dir(path.join("Flags")).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(data.preprocessing.image_from_path(&first).unwrap().len(), 32 * 32 * 3);
+    assert_eq!(data.preprocessing.image().unwrap().image_from_path(&first).unwrap().len(), 32 * 32 * 3);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn german_credit() {
     println!("{info:?}\n{:?}", data.preprocessing.table().unwrap().feature_names());
     assert_eq!((info.train_samples, info.test_samples, info.outputs), (800, 200, 2));
     assert_eq!(data.test.labels().iter().filter(|&&l| l == 0).count(), 60, "classes keep their shares");
-    let rows = data.preprocessing.rows_from_csv(&path).unwrap();
+    let rows = data.preprocessing.table().unwrap().rows_from_path(&path).unwrap();
     assert_eq!(rows.len(), 1000 * data.train.input().len());
     let mut batch = Batch::new(info.input, 200);
     data.test.fill_batch(&(0..200).collect::<Vec<_>>(), Draw::AsIs, &mut batch).unwrap();

@@ -201,7 +201,7 @@ fn a_stored_image_predicts_as_it_trained() {
         let BatchX::F32 { data: x, .. } = batch.x else { panic!("not floats") };
         let all: Vec<Vec<f32>> = (0..4)
             .flat_map(|i| [format!("p/dark/{i}.png"), format!("p/light/{i}.PNG")])
-            .map(|name| preprocessing.image_from_path(&folder.path().join(name)).unwrap())
+            .map(|name| preprocessing.image().unwrap().image_from_path(&folder.path().join(name)).unwrap())
             .collect();
         for image in x.chunks(x.len() / 4) {
             assert!(all.iter().any(|other| other == image), "a test image is none of the predicted ones");
@@ -271,9 +271,12 @@ fn tables_load_with_encodings_of_the_train_rows() {
     let stored = serde_json::to_string(&data.preprocessing).unwrap();
     let preprocessing: halfstep_data::Preprocessing = serde_json::from_str(&stored).unwrap();
     assert_eq!(preprocessing, data.preprocessing);
-    assert_eq!(preprocessing.rows_from_csv(&folder.path().join("test.csv")).unwrap(), [3.0, 0.0, 0.0, 0.0]);
     assert_eq!(
-        preprocessing.row_from_csv_record(&["colour", "x"], &["red", "1"]).unwrap(),
+        preprocessing.table().unwrap().rows_from_path(&folder.path().join("test.csv")).unwrap(),
+        [3.0, 0.0, 0.0, 0.0]
+    );
+    assert_eq!(
+        preprocessing.table().unwrap().row_from_record(&["colour", "x"], &["red", "1"]).unwrap(),
         [0.0, 0.0, 1.0, 0.0]
     );
 
@@ -306,7 +309,7 @@ fn texts_load_and_refuse() {
         panic!("not text")
     };
     let all: Vec<u32> = train.tokens().iter().chain(test.tokens()).copied().collect();
-    assert_eq!(data.preprocessing.decode_text(&all).unwrap(), text);
+    assert_eq!(data.preprocessing.text().unwrap().decode(&all).unwrap(), text);
     assert_eq!(test.tokens().len(), 80 - 8, "the line in which the cut falls stays with the train text");
 
     assert!(matches!(
@@ -412,7 +415,7 @@ fn buffers_and_indices_are_checked() {
 #[test]
 fn stored_preprocessing_refuses_other_inputs_and_damage() {
     let data = load(&DataSpec::bundled("digits").unwrap(), Path::new(".")).unwrap();
-    let error = data.preprocessing.encode_text("hello").unwrap_err().to_string();
+    let error = data.preprocessing.text().unwrap_err().to_string();
     assert_eq!(error, "the model was trained on images; it cannot take text");
     let stored = serde_json::to_value(&data.preprocessing).unwrap();
     for (key, value) in [("height", 0.into()), ("std", vec![0.0].into()), ("channels", 3.into())] {
