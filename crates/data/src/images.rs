@@ -86,7 +86,7 @@ impl ImageSet {
 /// gray or colour as the model has it, bilinear resizing to the model's size,
 /// `(value / 255 - mean) / std` per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, try_from = "UncheckedImages")]
+#[serde(deny_unknown_fields)]
 pub struct ImagePreprocessing {
     height: usize,
     width: usize,
@@ -94,34 +94,6 @@ pub struct ImagePreprocessing {
     mean: Vec<f64>,
     std: Vec<f64>,
     classes: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UncheckedImages {
-    height: usize,
-    width: usize,
-    channels: usize,
-    mean: Vec<f64>,
-    std: Vec<f64>,
-    classes: Vec<String>,
-}
-
-impl TryFrom<UncheckedImages> for ImagePreprocessing {
-    type Error = DataError;
-
-    fn try_from(raw: UncheckedImages) -> Result<Self, DataError> {
-        let UncheckedImages { height, width, channels, mean, std, classes } = raw;
-        let statistics = mean.len() == channels && std.len() == channels;
-        let finite = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
-        let sides = (1..=1 << 16).contains(&height) && (1..=1 << 16).contains(&width);
-        if !sides || !matches!(channels, 1 | 3) || !statistics || !finite {
-            let reason =
-                format!("{height}x{width} images of {channels} channels with mean {mean:?} and std {std:?}");
-            return Err(DataError::BadPreprocessing { reason });
-        }
-        Ok(ImagePreprocessing { height, width, channels, mean, std, classes })
-    }
 }
 
 impl ImagePreprocessing {
@@ -199,6 +171,19 @@ impl ImagePreprocessing {
         let mut out = vec![0.0; raw.pixels.len()];
         self.pixel_values().write(&raw.pixels, &mut out);
         Ok(out)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        let ImagePreprocessing { height, width, channels, mean, std, .. } = self;
+        let statistics = mean.len() == *channels && std.len() == *channels;
+        let finite = mean.iter().all(|m| m.is_finite()) && std.iter().all(|s| s.is_finite() && *s > 0.0);
+        let sides = (1..=1 << 16).contains(height) && (1..=1 << 16).contains(width);
+        if sides && matches!(channels, 1 | 3) && statistics && finite {
+            return Ok(());
+        }
+        let reason =
+            format!("{height}x{width} images of {channels} channels with mean {mean:?} and std {std:?}");
+        Err(DataError::BadPreprocessing { reason })
     }
 
     pub(crate) fn pixel_values(&self) -> PixelValues {

@@ -35,7 +35,7 @@ impl TryFrom<Unchecked> for Preprocessing {
 
     fn try_from(raw: Unchecked) -> Result<Self, DataError> {
         match raw {
-            Unchecked::Image(image) => Ok(Preprocessing::Image(image)),
+            Unchecked::Image(image) => image.check().map(|()| Preprocessing::Image(image)),
             Unchecked::Table(table) => table.check().map(|()| Preprocessing::Table(table)),
             Unchecked::Text(text) if text.sequence() == 0 => {
                 Err(DataError::BadPreprocessing { reason: "windows of 0 tokens".to_owned() })
