@@ -171,7 +171,7 @@ impl Part {
                 let ImageSet { height, width, channels, .. } = images.set;
                 InputShape::Image { height, width, channels }
             }
-            Samples::Table(table) => InputShape::Features { count: table.width() },
+            Samples::Table(table) => InputShape::Features { count: table.width },
             Samples::Text(text) => InputShape::Tokens { sequence: text.sequence() },
         }
     }
@@ -271,7 +271,7 @@ impl Part {
     fn sample_len(&self) -> usize {
         match &self.samples {
             Samples::Images(images) => images.set.image_len(),
-            Samples::Table(table) => table.width(),
+            Samples::Table(table) => table.width,
             Samples::Text(text) => text.sequence(),
         }
     }

@@ -91,9 +91,12 @@ pub struct ImagePreprocessing {
     height: usize,
     width: usize,
     channels: usize,
-    mean: Vec<f64>,
-    std: Vec<f64>,
-    classes: Vec<String>,
+    /// Mean of each channel, of pixels scaled to 0..1.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel, of pixels scaled to 0..1.
+    pub std: Vec<f64>,
+    /// Names of the classes, in the order of their indices.
+    pub classes: Vec<String>,
 }
 
 impl ImagePreprocessing {
@@ -120,36 +123,6 @@ impl ImagePreprocessing {
             std,
             classes,
         })
-    }
-
-    /// Rows of pixels of the model's input.
-    pub fn height(&self) -> usize {
-        self.height
-    }
-
-    /// Columns of pixels of the model's input.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// 1 (gray) or 3 (red, green, blue).
-    pub fn channels(&self) -> usize {
-        self.channels
-    }
-
-    /// Mean of each channel, of pixels scaled to 0..1.
-    pub fn mean(&self) -> &[f64] {
-        &self.mean
-    }
-
-    /// Standard deviation of each channel, of pixels scaled to 0..1.
-    pub fn std(&self) -> &[f64] {
-        &self.std
-    }
-
-    /// Names of the classes, in the order of their indices.
-    pub fn classes(&self) -> &[String] {
-        &self.classes
     }
 
     /// Reads a PNG or JPEG file of any size: `[height, width, channels]`, normalised.
@@ -220,17 +193,13 @@ impl PixelValues {
 /// Images ready to be drawn in batches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageSamples {
-    pub(crate) set: ImageSet,
+    /// The images as bytes.
+    pub set: ImageSet,
     pub(crate) values: PixelValues,
     pub(crate) augment: crate::spec::Augment,
 }
 
 impl ImageSamples {
-    /// The images as bytes.
-    pub fn set(&self) -> &ImageSet {
-        &self.set
-    }
-
     /// One image, `[height, width, channels]`, changed as `view` says, normalised.
     pub(crate) fn write(&self, index: u32, view: View, out: &mut [f32]) {
         let image = self.set.image(index as usize);

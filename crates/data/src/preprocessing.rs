@@ -49,7 +49,7 @@ impl Preprocessing {
     /// Names of the classes in the order of their indices; none for text.
     pub fn classes(&self) -> &[String] {
         match self {
-            Preprocessing::Image(image) => image.classes(),
+            Preprocessing::Image(image) => &image.classes,
             Preprocessing::Table(table) => table.classes(),
             Preprocessing::Text(_) => &[],
         }

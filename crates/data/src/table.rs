@@ -12,33 +12,17 @@ pub use groups::GroupLabels;
 /// N rows of features with a class each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSamples {
-    pub(crate) width: usize,
-    pub(crate) features: Vec<f32>,
-    pub(crate) labels: Vec<u32>,
-    pub(crate) groups: Vec<GroupLabels>,
+    /// Features of a row.
+    pub width: usize,
+    /// The features, row-major: `[N, width]`.
+    pub features: Vec<f32>,
+    /// The class index of each row.
+    pub labels: Vec<u32>,
+    /// Values of the group columns.
+    pub groups: Vec<GroupLabels>,
 }
 
 impl TableSamples {
-    /// Features of a row.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// `[N, width]`, row-major, encoded.
-    pub fn features(&self) -> &[f32] {
-        &self.features
-    }
-
-    /// `[N]`, class indices.
-    pub fn labels(&self) -> &[u32] {
-        &self.labels
-    }
-
-    /// The groups of every row, for each column of `[data] groups`.
-    pub fn groups(&self) -> &[GroupLabels] {
-        &self.groups
-    }
-
     pub(crate) fn row(&self, index: u32) -> &[f32] {
         &self.features[index as usize * self.width..][..self.width]
     }

@@ -97,7 +97,7 @@ fn no_images() -> StressError {
 /// Gives the trigger and the target class to a share of the train images of other classes.
 fn poison(data: &Dataset, settings: &EvidenceSettings, seed: u64) -> Result<Poison, StressError> {
     let Samples::Images(images) = data.train.samples() else { return Err(no_images()) };
-    let mut set = images.set().clone();
+    let mut set = images.set.clone();
     let size = ImageSize { height: set.height, width: set.width, channels: set.channels };
     let trigger = Trigger::of(settings, size, data.preprocessing.classes().len());
     let mut others: Vec<u32> =

@@ -56,7 +56,7 @@ fn columns(subject: &Subject<'_>) -> Option<Vec<GroupColumn>> {
         Samples::Text(_) => None,
         Samples::Images(_) => Some(vec![class]),
         Samples::Table(table) => {
-            let own = table.groups().iter().map(|g| GroupColumn::new(&g.column, &g.values));
+            let own = table.groups.iter().map(|g| GroupColumn::new(&g.column, &g.values));
             Some(own.filter(|g| g.name != "class").chain([class]).collect())
         }
     }

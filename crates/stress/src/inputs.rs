@@ -80,7 +80,7 @@ impl Images {
     /// The first test images of data; none if they are no images.
     pub fn of_test(data: &Dataset, limit: usize) -> Images {
         match data.test.samples() {
-            Samples::Images(images) => Images::of(images.set(), limit),
+            Samples::Images(images) => Images::of(&images.set, limit),
             _ => Images {
                 size: ImageSize { height: 1, width: 1, channels: 1 },
                 pixels: Vec::new(),
@@ -137,7 +137,7 @@ impl Normaliser {
     /// That of the model; of data that are no images, none that changes anything.
     pub fn of(data: &Dataset) -> Normaliser {
         let channels = match data.preprocessing.image() {
-            Ok(image) => image.mean().iter().copied().zip(image.std().iter().copied()).collect(),
+            Ok(image) => image.mean.iter().copied().zip(image.std.iter().copied()).collect(),
             Err(_) => vec![(0.0, 1.0)],
         };
         Normaliser { channels }

@@ -197,17 +197,6 @@ impl ColumnEncoder {
         }
     }
 
-    /// A name for each feature: the column's own, or `column=category`.
-    pub fn feature_names(&self) -> Vec<String> {
-        match &self.encoding {
-            Encoding::Numeric { .. } | Encoding::Ordinal { .. } => vec![self.name.clone()],
-            Encoding::OneHot { categories, missing } => {
-                let names = categories.iter().map(String::as_str).chain(missing.then_some("(missing)"));
-                names.map(|category| format!("{}={category}", self.name)).collect()
-            }
-        }
-    }
-
     /// Appends the features of a cell.
     pub(crate) fn encode(&self, cell: &str, place: Cell<'_>, out: &mut Vec<f32>) -> Result<(), DataError> {
         match &self.encoding {

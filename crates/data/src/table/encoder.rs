@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TableSamples;
-use super::column::{Cell, ColumnEncoder, Looks};
+use super::column::{Cell, ColumnEncoder, Encoding, Looks};
 use super::groups::Grouping;
 use super::read::{self, Cells, TableRow, is_missing};
 use crate::error::DataError;
@@ -123,19 +123,16 @@ impl TableEncoder {
         self.columns.iter().map(ColumnEncoder::width).sum()
     }
 
-    /// A name for each feature.
+    /// A name for each feature: the column's own, or `column=category`.
     pub fn feature_names(&self) -> Vec<String> {
-        self.columns.iter().flat_map(ColumnEncoder::feature_names).collect()
-    }
-
-    /// The columns used, in the order of their features.
-    pub fn columns(&self) -> &[ColumnEncoder] {
-        &self.columns
-    }
-
-    /// The column that holds the class.
-    pub fn target(&self) -> &str {
-        &self.target
+        let names = |column: &ColumnEncoder| match &column.encoding {
+            Encoding::Numeric { .. } | Encoding::Ordinal { .. } => vec![column.name.clone()],
+            Encoding::OneHot { categories, missing } => {
+                let names = categories.iter().map(String::as_str).chain(missing.then_some("(missing)"));
+                names.map(|category| format!("{}={category}", column.name)).collect()
+            }
+        };
+        self.columns.iter().flat_map(names).collect()
     }
 
     /// Names of the classes, in the order of their indices.

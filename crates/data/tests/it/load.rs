@@ -181,7 +181,7 @@ fn folders_of_images_load_and_split() {
     assert_eq!(data.train.input(), InputShape::Image { height: 4, width: 5, channels: 3 });
     let Samples::Images(train) = data.train.samples() else { panic!("not images") };
     for (i, &label) in data.train.labels().iter().enumerate() {
-        assert_eq!(train.set().image(i)[0] >= 200, label == 1);
+        assert_eq!(train.set.image(i)[0] >= 200, label == 1);
     }
     let resized = folder.load(&format!("{PICTURES}resize = [8, 6]\nchannels = 1")).unwrap();
     assert_eq!(resized.train.input(), InputShape::Image { height: 8, width: 6, channels: 1 });

@@ -50,7 +50,7 @@ pub fn pictures(
 }
 
 fn png(images: &ImageSamples, index: usize) -> Result<Vec<u8>, Failure> {
-    let set = images.set();
+    let set = &images.set;
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, set.width as u32, set.height as u32);
     encoder.set_color(if set.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
