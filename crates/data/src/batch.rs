@@ -1,7 +1,6 @@
 //! Samples laid out for a program's inputs.
 
 use crate::dataset::InputShape;
-use crate::error::DataError;
 
 /// How samples are taken: as they are, or with the random changes of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +15,6 @@ pub enum Draw {
         /// Epoch, counted from 0.
         epoch: u32,
     },
-}
-
-/// Where the inputs of a batch are to be written.
-#[derive(Debug)]
-pub enum InputMut<'a> {
-    /// Images `[B, height, width, channels]` or features `[B, F]`.
-    F32(&'a mut [f32]),
-    /// Tokens `[B, T]`.
-    Tokens(&'a mut [i32]),
 }
 
 /// The inputs of a batch.
@@ -69,26 +59,13 @@ impl Batch {
         };
         Batch { x, labels: vec![0; batch * input.labels_per_sample()] }
     }
-
-    /// The inputs and the labels to write to.
-    pub fn parts_mut(&mut self) -> (InputMut<'_>, &mut [i32]) {
-        let x = match &mut self.x {
-            BatchX::F32 { data, .. } => InputMut::F32(data),
-            BatchX::Tokens { data, .. } => InputMut::Tokens(data),
-        };
-        (x, &mut self.labels)
-    }
 }
 
-impl InputMut<'_> {
+impl BatchX {
     pub(crate) fn describe(&self) -> String {
         match self {
-            InputMut::F32(data) => format!("{} f32", data.len()),
-            InputMut::Tokens(data) => format!("{} i32 tokens", data.len()),
+            BatchX::F32 { data, .. } => format!("{} f32", data.len()),
+            BatchX::Tokens { data, .. } => format!("{} i32 tokens", data.len()),
         }
     }
-}
-
-pub(crate) fn wrong_length(buffer: &'static str, expected: String, found: String) -> DataError {
-    DataError::Buffer { buffer, expected, found }
 }

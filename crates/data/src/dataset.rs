@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::batch::{Batch, Draw, InputMut, wrong_length};
+use crate::batch::{Batch, BatchX, Draw};
 use crate::bundled;
 use crate::error::{DataError, Role};
 use crate::images::augment::View;
@@ -186,11 +186,10 @@ impl Part {
                 let samples = Samples::Images(ImageSamples { set, ..images.clone() });
                 Ok(Part { role: self.role, samples })
             }
-            _ => Err(wrong_length(
-                "image",
-                format!("{:?}", self.input().batch_shape(1)),
-                format!("{:?}", set.shape()),
-            )),
+            _ => {
+                let expected = format!("{:?}", self.input().batch_shape(1));
+                Err(DataError::Buffer { buffer: "image", expected, found: format!("{:?}", set.shape()) })
+            }
         }
     }
 
@@ -203,28 +202,24 @@ impl Part {
         }
     }
 
-    /// Writes the samples of `indices`, in their order: B inputs to `x` and B labels (of text B·T
-    /// next tokens) to `labels`. Allocates nothing.
+    /// Writes the samples of `indices`, in their order, to buffers made by [`Batch::new`] for as many:
+    /// B inputs and B labels (of text B·T next tokens). Allocates nothing.
     ///
     /// # Errors
     /// An index of no sample, or a buffer of another length or kind; then nothing is written.
-    pub fn fill(
-        &self,
-        indices: &[u32],
-        draw: Draw,
-        x: InputMut<'_>,
-        labels: &mut [i32],
-    ) -> Result<(), DataError> {
+    pub fn fill_batch(&self, indices: &[u32], draw: Draw, batch: &mut Batch) -> Result<(), DataError> {
+        let Batch { x, labels } = batch;
         if let Some(&index) = indices.iter().find(|&&index| index as usize >= self.len()) {
             return Err(DataError::NoSuchSample { index, samples: self.len(), role: self.role });
         }
         let labels_needed = indices.len() * self.labels_per_sample();
         if labels.len() != labels_needed {
-            return Err(wrong_length("label", labels_needed.to_string(), labels.len().to_string()));
+            let (expected, found) = (labels_needed.to_string(), labels.len().to_string());
+            return Err(DataError::Buffer { buffer: "label", expected, found });
         }
         let needed = indices.len() * self.sample_len();
         match (&self.samples, x) {
-            (Samples::Images(images), InputMut::F32(x)) if x.len() == needed => {
+            (Samples::Images(images), BatchX::F32 { data: x, .. }) if x.len() == needed => {
                 let rows = x.chunks_exact_mut(self.sample_len());
                 for ((&index, row), label) in indices.iter().zip(rows).zip(labels) {
                     let view = match draw {
@@ -235,14 +230,14 @@ impl Part {
                     *label = images.set.labels[index as usize] as i32;
                 }
             }
-            (Samples::Table(table), InputMut::F32(x)) if x.len() == needed => {
+            (Samples::Table(table), BatchX::F32 { data: x, .. }) if x.len() == needed => {
                 let rows = x.chunks_exact_mut(self.sample_len());
                 for ((&index, row), label) in indices.iter().zip(rows).zip(labels) {
                     row.copy_from_slice(table.row(index));
                     *label = table.labels[index as usize] as i32;
                 }
             }
-            (Samples::Text(text), InputMut::Tokens(x)) if x.len() == needed => {
+            (Samples::Text(text), BatchX::Tokens { data: x, .. }) if x.len() == needed => {
                 let sequence = text.sequence();
                 let rows = x.chunks_exact_mut(sequence).zip(labels.chunks_exact_mut(sequence));
                 for (&index, (row, target)) in indices.iter().zip(rows) {
@@ -251,20 +246,11 @@ impl Part {
             }
             (samples, x) => {
                 let unit = if matches!(samples, Samples::Text(_)) { "i32 tokens" } else { "f32" };
-                return Err(wrong_length("input", format!("{needed} {unit}"), x.describe()));
+                let (expected, found) = (format!("{needed} {unit}"), x.describe());
+                return Err(DataError::Buffer { buffer: "input", expected, found });
             }
         }
         Ok(())
-    }
-
-    /// [`fill`](Self::fill) into buffers made by [`Batch::new`] for as many samples as there are
-    /// indices.
-    ///
-    /// # Errors
-    /// Those of [`fill`](Self::fill).
-    pub fn fill_batch(&self, indices: &[u32], draw: Draw, batch: &mut Batch) -> Result<(), DataError> {
-        let (x, labels) = batch.parts_mut();
-        self.fill(indices, draw, x, labels)
     }
 
     /// As [`InputShape::len`], without allocating.

@@ -44,7 +44,7 @@ mod split;
 mod table;
 mod text;
 
-pub use batch::{Batch, BatchX, Draw, InputMut};
+pub use batch::{Batch, BatchX, Draw};
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples};
 pub use error::{DataError, Role};
 pub use images::{ImagePreprocessing, ImageSamples, ImageSet};

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use halfstep_data::{
-    Batch, BatchX, DataError, DataSpec, Dataset, Draw, InOrder, InputMut, InputShape, Role, Sampler, Samples,
-    load,
+    Batch, BatchX, DataError, DataSpec, Dataset, Draw, InOrder, InputShape, Role, Sampler, Samples, load,
 };
 use tempfile::TempDir;
 
@@ -390,20 +389,21 @@ fn every_test_sample_is_seen_once() {
 #[test]
 fn buffers_and_indices_are_checked() {
     let data = load(&DataSpec::bundled("digits").unwrap(), Path::new(".")).unwrap();
-    let (mut x, mut y) = (vec![0.0; 64], vec![0; 1]);
+    let batch = |x| Batch { x, labels: vec![0] };
+    let floats = |n| batch(BatchX::F32 { shape: vec![1, n], data: vec![0.0; n] });
+    let fill = |indices: &[u32], mut batch| data.test.fill_batch(indices, Draw::AsIs, &mut batch);
     let last = data.test.len() as u32;
-    let error = data.test.fill(&[last], Draw::AsIs, InputMut::F32(&mut x), &mut y).unwrap_err();
+    let error = fill(&[last], floats(64)).unwrap_err();
     assert!(
         matches!(error, DataError::NoSuchSample { index: 359, samples: 359, role: Role::Test }),
         "{error}"
     );
-    let error =
-        data.test.fill(&[0], Draw::AsIs, InputMut::F32(&mut x[..63]), &mut y).unwrap_err().to_string();
+    let error = fill(&[0], floats(63)).unwrap_err().to_string();
     assert_eq!(error, "input buffer: expected 64 f32, found 63 f32");
-    let error =
-        data.test.fill(&[0], Draw::AsIs, InputMut::Tokens(&mut [0; 64]), &mut y).unwrap_err().to_string();
+    let tokens = batch(BatchX::Tokens { shape: vec![1, 64], data: vec![0; 64] });
+    let error = fill(&[0], tokens).unwrap_err().to_string();
     assert_eq!(error, "input buffer: expected 64 f32, found 64 i32 tokens");
-    assert!(data.test.fill(&[0, 1], Draw::AsIs, InputMut::F32(&mut x), &mut y).is_err());
+    assert!(fill(&[0, 1], floats(64)).is_err());
     let info = data.info();
     assert_eq!(info.steps_per_epoch(100).unwrap(), 14);
     assert!(matches!(
