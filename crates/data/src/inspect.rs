@@ -158,7 +158,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
 
 fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
     let read = |part: &str| -> Result<_, DataError> {
-        let (images, labels) = (idx::require(folder, part, "images")?, idx::require(folder, part, "labels")?);
+        let (images, labels) = idx::require(folder, part)?;
         idx::read(&images, &labels)
     };
     let train = read("train")?;

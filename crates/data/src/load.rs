@@ -1,6 +1,6 @@
 //! From a [`DataSpec`] to a [`Dataset`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::bundled;
 use crate::dataset::{Dataset, Part, Samples};
@@ -72,8 +72,6 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
 /// [`DataError::MissingFile`] with the most similar name in the same folder, or
 /// [`DataError::FeatureMissing`].
 pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
-    let file = |path: &PathBuf| files::require_file(&base.join(path));
-    let folder = |path: &PathBuf| files::require_folder(&base.join(path));
     if cfg!(not(feature = "bpe"))
         && let DataSpec::Text(TextSpec { options, .. })
         | DataSpec::Bundled(BundledSpec::Shakespeare { options, .. }) = spec
@@ -81,37 +79,20 @@ pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
     {
         return Err(DataError::FeatureMissing { feature: "bpe", what: "`tokenizer = \"bpe\"`" });
     }
-    match spec {
-        DataSpec::Bundled(_) => Ok(()),
-        DataSpec::Idx(IdxSpec { files: IdxFiles::Folder { path, split }, .. }) => {
-            folder(path)?;
-            let parts: &[&str] = if split.is_some() { &["train"] } else { &["train", "t10k"] };
-            parts.iter().try_for_each(|part| {
-                idx::require(&base.join(path), part, "images")?;
-                idx::require(&base.join(path), part, "labels").map(drop)
-            })
-        }
-        DataSpec::Idx(IdxSpec { files: IdxFiles::Named { images, labels, test }, .. }) => {
-            file(images)?;
-            file(labels)?;
-            match test {
-                TestFrom::Files(test) => file(&test.images).and_then(|()| file(&test.labels)),
-                TestFrom::Split(_) => Ok(()),
-            }
-        }
-        DataSpec::Images(ImagesSpec { path, test, .. }) => {
-            folder(path)?;
-            if let TestFrom::Files(test) = test { folder(&test.path) } else { Ok(()) }
-        }
-        DataSpec::Csv(CsvSpec { path, test, .. }) => {
-            file(path)?;
-            if let TestFrom::Files(test) = test { file(&test.path) } else { Ok(()) }
-        }
-        DataSpec::Text(TextSpec { path, test, .. }) => {
-            file(path)?;
-            if let TestFrom::Files(test) = test { file(&test.path) } else { Ok(()) }
-        }
+    let idx_folder = match spec {
+        DataSpec::Idx(IdxSpec { files: IdxFiles::Folder { path, split }, .. }) => Some((path, split)),
+        _ => None,
+    };
+    let is_folder = matches!(spec, DataSpec::Images(_)) || idx_folder.is_some();
+    for path in spec.clone().paths_mut() {
+        let path = base.join(path);
+        if is_folder { files::require_folder(&path)? } else { files::require_file(&path)? }
     }
+    if let Some((path, split)) = idx_folder {
+        let parts: &[&str] = if split.is_some() { &["train"] } else { &["train", "t10k"] };
+        parts.iter().try_for_each(|part| idx::require(&base.join(path), part).map(drop))?;
+    }
+    Ok(())
 }
 
 fn images(
@@ -167,17 +148,11 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
     let (train_files, test) = match &spec.files {
         IdxFiles::Folder { path, split } => {
             let folder = base.join(path);
-            let pair = |part| {
-                Ok::<_, DataError>((
-                    idx::require(&folder, part, "images")?,
-                    idx::require(&folder, part, "labels")?,
-                ))
-            };
             let test = match split {
                 Some(split) => TestFrom::Split(*split),
-                None => TestFrom::Files(pair("t10k")?),
+                None => TestFrom::Files(idx::require(&folder, "t10k")?),
             };
-            (pair("train")?, test)
+            (idx::require(&folder, "train")?, test)
         }
         IdxFiles::Named { images, labels, test } => {
             let test = match test {
@@ -311,15 +286,14 @@ fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<D
         chosen.map(|chosen| chosen.iter().map(|&i| rows[i as usize]).collect()).unwrap_or(rows)
     };
     let every = |count: usize| (0..count as u32).collect::<Vec<u32>>();
-    let parts = match &spec.test {
-        TestFrom::Split(split) => Some(split::stratified(&labels, &classes, *split)?),
-        TestFrom::Files(_) => None,
-    };
-    let (train_rows, test_rows) = match &parts {
-        Some(parts) => (parts.train.clone(), parts.test.clone()),
-        None => (every(cells.rows.len()), every(test_cells.unwrap_or(cells).rows.len())),
-    };
     let test_cells = test_cells.unwrap_or(cells);
+    let (train_rows, test_rows) = match &spec.test {
+        TestFrom::Split(split) => {
+            let parts = split::stratified(&labels, &classes, *split)?;
+            (parts.train, parts.test)
+        }
+        TestFrom::Files(_) => (every(cells.rows.len()), every(test_cells.rows.len())),
+    };
     let test_labels = encoder::labels(test_cells, test_cells.column(&spec.target)?, &classes)?;
     let train_rows = limited(train_rows, &labels, spec.limits.train);
     let test_rows = limited(test_rows, &test_labels, spec.limits.test);

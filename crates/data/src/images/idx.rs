@@ -141,11 +141,12 @@ pub(crate) fn find(folder: &Path, part: &str, content: &str) -> Option<PathBuf> 
 }
 
 /// As [`find`], where the file is needed.
-pub(crate) fn require(folder: &Path, part: &str, content: &str) -> Result<PathBuf, DataError> {
-    find(folder, part, content).ok_or_else(|| {
-        let rank = if content == "images" { 3 } else { 1 };
-        files::missing(&folder.join(format!("{part}-{content}-idx{rank}-ubyte.gz")), "file")
-    })
+pub(crate) fn require(folder: &Path, part: &str) -> Result<(PathBuf, PathBuf), DataError> {
+    let file = |content: &str, rank: u32| {
+        let name = format!("{part}-{content}-idx{rank}-ubyte.gz");
+        find(folder, part, content).ok_or_else(|| files::missing(&folder.join(name), "file"))
+    };
+    Ok((file("images", 3)?, file("labels", 1)?))
 }
 
 #[cfg(test)]

@@ -229,7 +229,6 @@ impl TableEncoder {
 mod tests {
     use super::*;
     use crate::spec::MissingNumbers;
-    use crate::table::Encoding;
 
     const PEOPLE: &str =
         "age,job,size,id,label\n20,cook,small,a,yes\n40,?,large,b,no\n?,baker,small,c,yes\n60,cook,,d,no\n";
