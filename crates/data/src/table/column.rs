@@ -1,6 +1,6 @@
 //! One column: numbers or categories, and how its cells become features.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ impl Cell<'_> {
 
 const MISSING_NUMBER: &str = "fill it in, remove the row, or set `missing = \"mean\"`";
 
-impl ColumnEncoder {
+impl Encoding {
     pub(crate) fn numeric(
         cells: &Cells,
         at: usize,
@@ -141,32 +141,18 @@ impl ColumnEncoder {
                 return Err(place.not_finite(&place.row.cells[at]));
             }
         }
-        Ok(ColumnEncoder {
-            name: cells.header[at].clone(),
-            encoding: Encoding::Numeric { mean, std, missing },
-        })
+        Ok(Encoding::Numeric { mean, std, missing })
     }
 
     pub(crate) fn one_hot(cells: &Cells, at: usize, rows: &[u32]) -> Result<Self, DataError> {
-        let mut seen: BTreeMap<&str, ()> = BTreeMap::new();
-        let mut missing = false;
-        for place in places(cells, at, rows) {
-            let cell = place.row.cells[at].as_str();
-            if is_missing(cell) {
-                missing = true;
-            } else {
-                seen.insert(cell, ());
-            }
-        }
+        let own = rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
+        let (gaps, seen): (BTreeSet<&str>, BTreeSet<&str>) = own.partition(|cell| is_missing(cell));
         if seen.len() > MAX_CATEGORIES {
             let (column, found) = (cells.header[at].clone(), seen.len());
             return Err(DataError::TooManyCategories { column, found, limit: MAX_CATEGORIES });
         }
-        let categories = seen.into_keys().map(str::to_owned).collect();
-        Ok(ColumnEncoder {
-            name: cells.header[at].clone(),
-            encoding: Encoding::OneHot { categories, missing },
-        })
+        let categories = seen.into_iter().map(str::to_owned).collect();
+        Ok(Encoding::OneHot { categories, missing: !gaps.is_empty() })
     }
 
     pub(crate) fn ordinal(
@@ -185,10 +171,11 @@ impl ColumnEncoder {
             }
         }
         let (mean, std) = mean_and_std(&ranks);
-        let encoding = Encoding::Ordinal { categories: order.to_vec(), mean, std };
-        Ok(ColumnEncoder { name: cells.header[at].clone(), encoding })
+        Ok(Encoding::Ordinal { categories: order.to_vec(), mean, std })
     }
+}
 
+impl ColumnEncoder {
     /// Features that the column becomes.
     pub fn width(&self) -> usize {
         match &self.encoding {

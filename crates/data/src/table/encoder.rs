@@ -105,11 +105,12 @@ impl TableEncoder {
                 let told = spec.numeric.contains(name);
                 told || (!spec.categorical.contains(name) && Looks::of(own()) == Looks::Numeric)
             };
-            columns.push(match spec.ordinal.get(name) {
-                Some(order) => ColumnEncoder::ordinal(cells, at, rows, order)?,
-                None if numeric() => ColumnEncoder::numeric(cells, at, rows, spec.missing)?,
-                None => ColumnEncoder::one_hot(cells, at, rows)?,
-            });
+            let encoding = match spec.ordinal.get(name) {
+                Some(order) => Encoding::ordinal(cells, at, rows, order)?,
+                None if numeric() => Encoding::numeric(cells, at, rows, spec.missing)?,
+                None => Encoding::one_hot(cells, at, rows)?,
+            };
+            columns.push(ColumnEncoder { name: name.clone(), encoding });
         }
         if columns.iter().all(|column| column.width() == 0) {
             return Err(DataError::unusable(&cells.path, "no columns but the target and the ignored ones"));
