@@ -7,6 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
+use crate::files;
 use crate::images::ImageSet;
 use crate::images::idx::{self, Pair};
 use crate::spec::CsvFormat;
@@ -70,19 +71,6 @@ const FASHION_CLASSES: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// Images with a given split.
-pub(crate) struct Images {
-    pub(crate) train: ImageSet,
-    pub(crate) test: ImageSet,
-    pub(crate) classes: Vec<String>,
-}
-
-/// Text with a given split.
-pub(crate) struct Text {
-    pub(crate) train: String,
-    pub(crate) test: String,
-}
-
 impl File {
     /// The unpacked content, once the checksum holds.
     fn content(&self) -> Result<Vec<u8>, DataError> {
@@ -94,11 +82,7 @@ impl File {
     }
 
     fn text(&self) -> Result<String, DataError> {
-        String::from_utf8(self.content()?).map_err(|e| DataError::NotUtf8 {
-            path: self.name.into(),
-            offset: e.utf8_error().valid_up_to(),
-            line: 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count(),
-        })
+        files::utf8(self.content()?, Path::new(self.name))
     }
 }
 
@@ -109,7 +93,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-pub(crate) fn fashion_mnist() -> Result<Images, DataError> {
+/// Train and test images, and the names of the classes.
+pub(crate) fn fashion_mnist() -> Result<(ImageSet, ImageSet, Vec<String>), DataError> {
     let [train_images, train_labels, test_images, test_labels] = &FASHION;
     let pair = |images: &File, labels: &File| {
         let (image_bytes, label_bytes) = (images.content()?, labels.content()?);
@@ -117,12 +102,13 @@ pub(crate) fn fashion_mnist() -> Result<Images, DataError> {
         Pair { images: (&image_bytes, image_name), labels: (&label_bytes, label_name) }.parse()
     };
     let classes = FASHION_CLASSES.map(str::to_owned).to_vec();
-    Ok(Images { train: pair(train_images, train_labels)?, test: pair(test_images, test_labels)?, classes })
+    Ok((pair(train_images, train_labels)?, pair(test_images, test_labels)?, classes))
 }
 
-pub(crate) fn shakespeare() -> Result<Text, DataError> {
+/// Train and test text.
+pub(crate) fn shakespeare() -> Result<(String, String), DataError> {
     let [train, test] = &SHAKESPEARE;
-    Ok(Text { train: train.text()?, test: test.text()? })
+    Ok((train.text()?, test.text()?))
 }
 
 /// Train and test rows.

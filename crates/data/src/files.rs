@@ -20,6 +20,11 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         bytes.drain(..3);
     }
+    utf8(bytes, path)
+}
+
+/// The text of a file's bytes.
+pub(crate) fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, DataError> {
     String::from_utf8(bytes).map_err(|e| {
         let offset = e.utf8_error().valid_up_to();
         let line = 1 + e.as_bytes()[..offset].iter().filter(|&&b| b == b'\n').count();

@@ -35,7 +35,7 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     check_paths(spec, base)?;
     match spec {
         DataSpec::Bundled(BundledSpec::FashionMnist { options, limits }) => {
-            let bundled::Images { train, test, classes } = bundled::fashion_mnist()?;
+            let (train, test, classes) = bundled::fashion_mnist()?;
             images(train, test, classes, options, *limits)
         }
         DataSpec::Bundled(BundledSpec::Digits { options, split, limits }) => {
@@ -44,7 +44,7 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
             images(train, test, classes, options, *limits)
         }
         DataSpec::Bundled(BundledSpec::Shakespeare { options, limits }) => {
-            let bundled::Text { train, test } = bundled::shakespeare()?;
+            let (train, test) = bundled::shakespeare()?;
             texts(&train, &test, *options, *limits)
         }
         DataSpec::Bundled(BundledSpec::Adult { ignore, groups, limits }) => {
