@@ -177,7 +177,7 @@ pub struct ImagesSpec {
 }
 
 /// A table whose `target` column holds classes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CsvSpec {
     /// `path`: the file.
     pub path: PathBuf,
@@ -215,19 +215,7 @@ pub struct CsvSpec {
 impl CsvSpec {
     /// A file and the column to predict; everything else by default.
     pub fn new(path: PathBuf, target: String) -> CsvSpec {
-        CsvSpec {
-            path,
-            test: TestFrom::Split(RandomSplit::default()),
-            limits: Limits::default(),
-            target,
-            ignore: Vec::new(),
-            numeric: Vec::new(),
-            categorical: Vec::new(),
-            missing: MissingNumbers::default(),
-            format: CsvFormat::default(),
-            groups: Vec::new(),
-            ordinal: BTreeMap::new(),
-        }
+        CsvSpec { path, target, ..CsvSpec::default() }
     }
 }
 
@@ -279,6 +267,12 @@ pub struct TestPath {
     /// `test_path`.
     #[serde(rename = "test_path")]
     pub path: PathBuf,
+}
+
+impl<Files, Split: Default> Default for TestFrom<Files, Split> {
+    fn default() -> Self {
+        TestFrom::Split(Split::default())
+    }
 }
 
 impl<Split> TestFrom<TestPath, Split> {
@@ -360,18 +354,15 @@ pub struct ImageOptions {
 #[serde(into = "usize")]
 pub enum Channels {
     /// One: luminance (ITU-R BT.709 weights when made from colour).
-    Gray,
+    Gray = 1,
     /// Three: red, green, blue.
-    Rgb,
+    Rgb = 3,
 }
 
 impl Channels {
     /// 1 or 3.
     pub fn count(self) -> usize {
-        match self {
-            Channels::Gray => 1,
-            Channels::Rgb => 3,
-        }
+        self as usize
     }
 }
 
