@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn fashion_mnist_is_balanced() {
-        let Images { train, test, classes } = fashion_mnist().unwrap();
+        let (train, test, classes) = fashion_mnist().unwrap();
         assert_eq!((train.height, train.width, train.channels, classes.len()), (28, 28, 1, 10));
         assert_eq!(counts(&train.labels), [1000; 10]);
         assert_eq!(counts(&test.labels), [200; 10]);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn shakespeare_is_plain_ascii_by_play() {
-        let Text { train, test } = shakespeare().unwrap();
+        let (train, test) = shakespeare().unwrap();
         assert_eq!((train.len(), test.len()), (936_707, 98_440));
         assert!(train.is_ascii() && test.is_ascii());
         assert!(train.starts_with("HAMLET, PRINCE OF DENMARK") && test.starts_with("THE TEMPEST"));

@@ -234,15 +234,4 @@ impl Inspection {
             Found::Text { .. } => None,
         }
     }
-
-    /// Whether the specification splits the data itself.
-    pub fn holds_out(&self) -> bool {
-        match &self.spec {
-            DataSpec::Bundled(_) => false,
-            DataSpec::Idx(idx) => matches!(idx.files, IdxFiles::Folder { split: Some(_), .. }),
-            DataSpec::Images(images) => matches!(images.test, TestFrom::Split(_)),
-            DataSpec::Csv(csv) => matches!(csv.test, TestFrom::Split(_)),
-            DataSpec::Text(text) => matches!(text.test, TestFrom::Split(_)),
-        }
-    }
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use halfstep_data::{ColumnKind, DataError, DataSpec, FolderLayout, Found, inspect, load};
+use halfstep_data::{
+    ColumnKind, DataError, DataSpec, FolderLayout, Found, IdxFiles, TestFrom, inspect, load,
+};
 use tempfile::TempDir;
 
 /// Writes a JPEG or PNG image, by the name, with 1 or 3 channels.
@@ -36,7 +38,8 @@ fn a_folder_of_images_by_class() {
     assert_eq!((layout, test_images, gray), (&FolderLayout::OneFolder, &None, &5));
     assert_eq!(classes, &[("cats".to_owned(), 5), ("dogs".to_owned(), 5)]);
     assert_eq!((*smallest, *greatest), ((20, 30), (44, 60)));
-    assert!(seen.holds_out() && seen.classes() == Some(2));
+    assert_eq!(seen.classes(), Some(2));
+    assert!(matches!(&seen.spec, DataSpec::Images(images) if matches!(images.test, TestFrom::Split(_))));
     let data = load(&seen.spec, Path::new("/")).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (8, 2));
     assert_eq!(data.info().input.batch_shape(1), [1, 32, 32, 3]);
@@ -57,7 +60,8 @@ fn a_folder_with_train_and_test() {
     let seen = inspect(folder.path()).unwrap();
     let Found::Images { layout, test_images, .. } = &seen.found else { panic!("{seen:?}") };
     assert_eq!(layout, &FolderLayout::TrainAndTest { train: "Train".into(), test: "val".into() });
-    assert_eq!((test_images, seen.holds_out()), (&Some(2), false));
+    assert_eq!(test_images, &Some(2));
+    assert!(matches!(&seen.spec, DataSpec::Images(images) if matches!(images.test, TestFrom::Files(_))));
     let data = load(&seen.spec, Path::new("/")).unwrap();
     assert_eq!((data.train.len(), data.test.len()), (8, 2));
     assert_eq!(data.info().input.batch_shape(1), [1, 28, 28, 1], "small images of one size stay as they are");
@@ -144,7 +148,8 @@ fn idx_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/fashion-mnist-10k");
     let seen = inspect(&folder).unwrap();
     assert_eq!(seen.found, Found::Idx { shape: vec![10_000, 28, 28], classes: 10, test_images: Some(2_000) });
-    assert!(!seen.holds_out());
+    let DataSpec::Idx(spec) = &seen.spec else { panic!("{seen:?}") };
+    assert!(matches!(spec.files, IdxFiles::Folder { split: None, .. }));
     assert_eq!(load(&seen.spec, Path::new("/")).unwrap().test.len(), 2_000);
 }
 
