@@ -200,17 +200,6 @@ impl Shape {
             .collect::<Option<Vec<_>>>()
             .map(Shape)
     }
-
-    /// Strides with which a tensor of this shape is read as `to`: 0 along stretched dimensions.
-    ///
-    /// `to` must be a shape this one broadcasts to.
-    pub fn broadcast_strides(&self, to: &Shape) -> Vec<usize> {
-        let pad = to.len() - self.len();
-        let own = self.strides();
-        (0..to.len())
-            .map(|i| if i < pad || (self[i - pad] == 1 && to[i] != 1) { 0 } else { own[i - pad] })
-            .collect()
-    }
 }
 
 impl Deref for Shape {
