@@ -137,10 +137,10 @@ pub fn evaluate_on_ranks(
                 }
                 Op::Read { slot } => vec![slots[slot.0 as usize].clone()],
                 Op::Const { value, shape } => vec![Tensor::filled(shape.clone(), *value)],
-                op @ Op::AllReduceWait { .. } => {
+                Op::AllReduceWait { .. } => {
                     let flight = node.inputs[0];
                     let flights: Vec<&Tensor> = values.iter().map(|v| &v[flight.0 as usize]).collect();
-                    let mut sums = apply(op, &flights, node)?;
+                    let mut sums = evaluate_node(node, &flights)?;
                     if rounding == Rounding::Stored {
                         // The sum travels back in the same format.
                         let over = graph.dtype(flight);
@@ -148,7 +148,7 @@ pub fn evaluate_on_ranks(
                     }
                     sums
                 }
-                op => apply(op, &node.inputs.iter().map(operand).collect::<Vec<_>>(), node)?,
+                _ => evaluate_node(node, &node.inputs.iter().map(operand).collect::<Vec<_>>())?,
             };
             for (&output, result) in node.outputs.iter().zip(results) {
                 let ty: &ValueType = &graph.value(output).ty;
@@ -175,14 +175,9 @@ pub fn committed(graph: &Graph, slots: &[Tensor], values: &[Tensor]) -> Vec<Tens
 ///
 /// # Errors
 /// An index out of range.
-pub fn evaluate_node(node: &Node, operands: &[&Tensor]) -> Result<Vec<Tensor>, EngineError> {
-    apply(&node.op, operands, node)
-}
-
-/// The meaning of one operation.
-fn apply(op: &Op, x: &[&Tensor], node: &Node) -> Result<Vec<Tensor>, EngineError> {
+pub fn evaluate_node(node: &Node, x: &[&Tensor]) -> Result<Vec<Tensor>, EngineError> {
     let one = |t: Tensor| Ok(vec![t]);
-    match op {
+    match &node.op {
         Op::Input { .. } | Op::Read { .. } | Op::Const { .. } => Ok(Vec::new()),
         Op::Unary(f) => one(x[0].map(|v| pointwise::unary(*f, v))),
         Op::Binary(f) => one(pointwise::zip(x, |v| pointwise::binary(*f, v[0], v[1]))),
