@@ -61,13 +61,8 @@ impl StateFormats {
     pub const SMALL: usize = 4096;
 
     /// Whether all of it is f32.
-    pub fn is_f32(self) -> bool {
-        self == StateFormats::default()
-    }
-
-    /// [`StateFormats::is_f32`] as serde asks it.
-    pub(crate) fn is_f32_ref(&self) -> bool {
-        self.is_f32()
+    pub fn is_f32(&self) -> bool {
+        *self == StateFormats::default()
     }
 
     /// Whether rounding draws random numbers.
@@ -118,11 +113,7 @@ impl fmt::Display for StateFormats {
             WeightFormat::Bf16Stochastic => "bf16-stochastic",
             WeightFormat::Bf16Kahan => "bf16-kahan",
         };
-        let moments = match self.moments {
-            MomentFormat::F32 => "f32",
-            MomentFormat::Bf16 => "bf16",
-            MomentFormat::Int8 => "int8",
-        };
+        let moments = format!("{:?}", self.moments).to_lowercase();
         write!(f, "weights {weights}, moments {moments}")
     }
 }

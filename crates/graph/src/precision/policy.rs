@@ -64,7 +64,7 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
     /// How weights and moments are kept.
-    #[serde(default, skip_serializing_if = "StateFormats::is_f32_ref")]
+    #[serde(default, skip_serializing_if = "StateFormats::is_f32")]
     pub state: StateFormats,
     /// Exceptions; the first match holds.
     pub overrides: Vec<Override>,
