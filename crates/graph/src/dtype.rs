@@ -66,14 +66,10 @@ impl DType {
 
     /// The name used in text forms.
     pub fn name(self) -> &'static str {
-        match self {
-            DType::F32 => "f32",
-            DType::Bf16 => "bf16",
-            DType::F16 => "f16",
-            DType::E4m3 => "e4m3",
-            DType::E5m2 => "e5m2",
-            DType::I32 => "i32",
-            DType::U8 => "u8",
+        match self.format() {
+            Some(format) => format.name(),
+            None if self == DType::I32 => "i32",
+            None => "u8",
         }
     }
 }
@@ -105,14 +101,6 @@ impl Split {
         }
     }
 
-    /// Terms of an operand.
-    pub fn terms(self) -> usize {
-        match self {
-            Split::Bf16x3 => 2,
-            Split::Bf16x6 => 3,
-        }
-    }
-
     /// Products of terms.
     pub fn products(self) -> usize {
         match self {
@@ -120,19 +108,15 @@ impl Split {
             Split::Bf16x6 => 6,
         }
     }
-
-    /// The name used in text forms and of the policy.
-    pub fn name(self) -> &'static str {
-        match self {
-            Split::Bf16x3 => "bf16x3",
-            Split::Bf16x6 => "bf16x6",
-        }
     }
 }
 
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            Split::Bf16x3 => "bf16x3",
+            Split::Bf16x6 => "bf16x6",
+        })
     }
 }
 
