@@ -123,33 +123,27 @@ impl Format {
 
     /// The name used in recipes, plans and reports.
     pub const fn name(self) -> &'static str {
-        match self {
-            Format::F32 => "f32",
-            Format::F16 => "f16",
-            Format::Bf16 => "bf16",
-            Format::E4m3 => "e4m3",
-            Format::E5m2 => "e5m2",
-            Format::E4m3fnuz => "e4m3fnuz",
-            Format::E5m2fnuz => "e5m2fnuz",
-            Format::E3m2 => "e3m2",
-            Format::E2m3 => "e2m3",
-            Format::E2m1 => "e2m1",
-        }
+        self.names().0
     }
 
     /// The name in Python's `ml_dtypes` and numpy, which [`FromStr`] takes too.
     pub const fn python_name(self) -> &'static str {
+        self.names().1
+    }
+
+    /// [`Format::name`] and [`Format::python_name`].
+    const fn names(self) -> (&'static str, &'static str) {
         match self {
-            Format::F32 => "float32",
-            Format::F16 => "float16",
-            Format::Bf16 => "bfloat16",
-            Format::E4m3 => "float8_e4m3fn",
-            Format::E5m2 => "float8_e5m2",
-            Format::E4m3fnuz => "float8_e4m3fnuz",
-            Format::E5m2fnuz => "float8_e5m2fnuz",
-            Format::E3m2 => "float6_e3m2fn",
-            Format::E2m3 => "float6_e2m3fn",
-            Format::E2m1 => "float4_e2m1fn",
+            Format::F32 => ("f32", "float32"),
+            Format::F16 => ("f16", "float16"),
+            Format::Bf16 => ("bf16", "bfloat16"),
+            Format::E4m3 => ("e4m3", "float8_e4m3fn"),
+            Format::E5m2 => ("e5m2", "float8_e5m2"),
+            Format::E4m3fnuz => ("e4m3fnuz", "float8_e4m3fnuz"),
+            Format::E5m2fnuz => ("e5m2fnuz", "float8_e5m2fnuz"),
+            Format::E3m2 => ("e3m2", "float6_e3m2fn"),
+            Format::E2m3 => ("e2m3", "float6_e2m3fn"),
+            Format::E2m1 => ("e2m1", "float4_e2m1fn"),
         }
     }
 
@@ -174,15 +168,7 @@ impl Format {
 
     /// The code of +∞, where there is one.
     pub(crate) const fn inf_code(self) -> Option<u32> {
-        match self {
-            Format::F32 | Format::F16 | Format::Bf16 | Format::E5m2 => Some(self.max_finite_code() + 1),
-            Format::E4m3
-            | Format::E4m3fnuz
-            | Format::E5m2fnuz
-            | Format::E3m2
-            | Format::E2m3
-            | Format::E2m1 => None,
-        }
+        if self.info().has_inf { Some(self.max_finite_code() + 1) } else { None }
     }
 
     /// The bit of the sign.
