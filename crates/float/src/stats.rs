@@ -136,12 +136,6 @@ impl RangeStats {
         self.per_format[format as usize]
     }
 
-    /// Share of the finite non-zero values that become zero in `format`, 0 to 1; 0 where there are
-    /// none.
-    pub fn underflow_share(&self, format: Format) -> f64 {
-        self.share(self.counts(format).underflowed)
-    }
-
     /// Share of the finite non-zero values that overflow in `format`, 0 to 1; 0 where there are
     /// none.
     pub fn overflow_share(&self, format: Format) -> f64 {

@@ -108,7 +108,6 @@ impl Split {
             Split::Bf16x6 => 6,
         }
     }
-    }
 }
 
 impl fmt::Display for Split {
