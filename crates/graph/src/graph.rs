@@ -238,6 +238,14 @@ impl Graph {
         }
     }
 
+    /// The inputs, in the order of their nodes.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, ValueId)> {
+        self.nodes.iter().filter_map(|node| match &node.op {
+            Op::Input { name } => Some((name.as_str(), node.outputs[0])),
+            _ => None,
+        })
+    }
+
     /// The output with this name.
     pub fn output(&self, name: &str) -> Option<ValueId> {
         self.outputs.iter().find(|(n, _)| n == name).map(|&(_, v)| v)

@@ -45,11 +45,8 @@ impl InputChecks {
     /// Indices that are neither from an input nor certain to be in range, unless the target checks
     /// those itself.
     pub fn of(graph: &Graph, target: &dyn Target) -> Result<InputChecks, EngineError> {
-        let made = graph.nodes.iter().filter_map(|node| match &node.op {
-            Op::Input { name } => Some((name.clone(), graph.value(node.outputs[0]).ty.clone())),
-            _ => None,
-        });
-        let inputs: Vec<(String, ValueType)> = made.collect();
+        let inputs: Vec<(String, ValueType)> =
+            graph.inputs().map(|(name, v)| (name.to_string(), graph.value(v).ty.clone())).collect();
         let mut indices: Vec<Indices> = Vec::new();
         for node in &graph.nodes {
             let Some((value, count)) = indices_of(graph, node) else { continue };

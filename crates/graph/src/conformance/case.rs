@@ -1,11 +1,14 @@
 //! One program of the part [`super::operations`], its inputs, and how far its results may lie from
 //! the interpreter's.
 
-use super::{compile, numbers};
-use crate::engine::{Engine, HostSlice};
+use std::collections::HashMap;
+
+use halfstep_float::Format;
+
+use super::{compile, numbers, tensor_of};
+use crate::engine::{Engine, HostSlice, HostTensor};
 use crate::graph::{Graph, ValueId};
 use crate::interp::{Rounding, Tensor, evaluate};
-use crate::op::Op;
 use crate::precision::{Class, Policy, class};
 use crate::{DType, GraphError, Shape, ValueType};
 
@@ -15,8 +18,7 @@ pub(super) struct Case {
     pub graph: Graph,
     /// The most products or summands that any element of a result is made of.
     pub terms: usize,
-    floats: Vec<(String, Vec<f32>)>,
-    integers: Vec<(String, Vec<i32>)>,
+    given: Vec<(String, HostTensor)>,
 }
 
 impl Case {
@@ -28,18 +30,18 @@ impl Case {
         build: impl FnOnce(&mut Graph, &[ValueId]) -> Result<Vec<ValueId>, GraphError>,
     ) -> Case {
         let mut graph = Graph::new();
-        let mut floats = Vec::new();
+        let mut given = Vec::new();
         let mut inputs = Vec::new();
         for (i, shape) in shapes.iter().enumerate() {
             let input = format!("x{i}");
             inputs.push(graph.input(&input, ValueType::f32(shape.clone())));
-            floats.push((input, numbers(i as u64, shape)));
+            given.push((input, HostTensor::F32(numbers(i as u64, shape))));
         }
         let results = graph.scoped(name, |g| build(g, &inputs)).unwrap_or_else(|e| panic!("{name}: {e}"));
         for (i, result) in results.into_iter().enumerate() {
             graph.add_output(&format!("y{i}"), result);
         }
-        Case { name: name.to_string(), graph, terms, floats, integers: Vec::new() }
+        Case { name: name.to_string(), graph, terms, given }
     }
 
     pub fn contracts(&self) -> bool {
@@ -47,30 +49,18 @@ impl Case {
     }
 
     pub fn with_indices(mut self, name: &str, indices: Vec<i32>) -> Case {
-        self.integers.push((name.to_string(), indices));
+        self.given.push((name.to_string(), HostTensor::I32(indices)));
         self
     }
 
     pub fn inputs(&self) -> Vec<(&str, HostSlice<'_>)> {
-        let floats = self.floats.iter().map(|(n, x)| (n.as_str(), HostSlice::F32(x)));
-        floats.chain(self.integers.iter().map(|(n, x)| (n.as_str(), HostSlice::I32(x)))).collect()
+        self.given.iter().map(|(name, x)| (name.as_str(), x.as_slice())).collect()
     }
 
     pub fn tensors(&self, graph: &Graph) -> Vec<(&str, Tensor)> {
-        let shape = |name: &str| {
-            let node = graph.nodes.iter().find(|n| matches!(&n.op, Op::Input { name: n } if n == name));
-            node.map(|n| graph.shape(n.outputs[0]).clone())
-        };
-        let mut tensors = Vec::new();
-        for (name, x) in &self.floats {
-            let data = x.iter().map(|&v| v.into()).collect();
-            tensors.extend(shape(name).map(|s| (name.as_str(), Tensor::new(s, data))));
-        }
-        for (name, x) in &self.integers {
-            let data = x.iter().map(|&v| v.into()).collect();
-            tensors.extend(shape(name).map(|s| (name.as_str(), Tensor::new(s, data))));
-        }
-        tensors
+        let shapes: HashMap<&str, &Shape> = graph.inputs().map(|(name, v)| (name, graph.shape(v))).collect();
+        let read = self.given.iter().filter(|(name, _)| shapes.contains_key(name.as_str()));
+        read.map(|(name, x)| (name.as_str(), tensor_of(shapes[name.as_str()], x))).collect()
     }
 }
 
@@ -91,13 +81,7 @@ pub(super) const QUANTISE: &str = "quantise";
 fn bound(case: &Case, dtype: DType, policy: &Policy, y: f64) -> f64 {
     let lowest = policy.low.unwrap_or(DType::F32);
     let attention = case.name.starts_with("attention");
-    let unit = |d: DType| match d {
-        DType::F32 | DType::I32 | DType::U8 => f64::powi(2.0, -24),
-        DType::Bf16 => f64::powi(2.0, -8),
-        DType::F16 => f64::powi(2.0, -11),
-        DType::E4m3 => f64::powi(2.0, -4),
-        DType::E5m2 => f64::powi(2.0, -3),
-    };
+    let unit = |d: DType| d.format().unwrap_or(Format::F32).info().unit_roundoff;
     let n = policy.split.map_or(4.0, |s| s.products() as f64) * case.terms as f64 + 8.0;
     let gamma = n * unit(DType::F32) / (1.0 - n * unit(DType::F32));
     let sums = gamma * (case.terms as f64 + y.abs());

@@ -3,7 +3,7 @@
 use super::{draw, policies};
 use crate::engine::{Engine, HostSlice, HostTensor};
 use crate::graph::{Graph, Init, SlotKind, ValueId};
-use crate::op::{ConvGeometry, Op, SlotId};
+use crate::op::{ConvGeometry, SlotId};
 use crate::precision::{Policy, assign};
 use crate::unfused::Unfused;
 use crate::{GraphError, Plan, Shape, ValueType, differentiate, fuse, plan};
@@ -145,16 +145,9 @@ fn outputs(engine: &dyn Engine, planned: &Plan) -> Vec<HostTensor> {
         let values = values(i as u64, slot.ty.shape.count());
         state.upload(&slot.name, HostSlice::F32(&values)).expect("an upload");
     }
-    let inputs: Vec<(&str, Vec<f32>)> = graph
-        .nodes
-        .iter()
-        .filter_map(|n| match &n.op {
-            Op::Input { name } if name != "key" => {
-                Some((name.as_str(), values(99, graph.shape(n.outputs[0]).count())))
-            }
-            _ => None,
-        })
-        .collect();
+    let floats = graph.inputs().filter(|(name, _)| *name != "key");
+    let inputs: Vec<(&str, Vec<f32>)> =
+        floats.map(|(name, v)| (name, values(99, graph.shape(v).count()))).collect();
     let mut inputs: Vec<_> = inputs.iter().map(|(n, x)| (*n, HostSlice::F32(x))).collect();
     inputs.push(("key", HostSlice::I32(&[7, -1, 3, 5])));
     let mut program = engine.compile(planned, &state).unwrap_or_else(|e| panic!("compiling: {e}\n{graph}"));

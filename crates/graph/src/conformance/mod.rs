@@ -82,13 +82,16 @@ fn tensor(shape: &Shape, data: &[f32]) -> Tensor {
     Tensor::new(shape.clone(), data.iter().map(|&x| x.into()).collect())
 }
 
-fn tensors_of(state: &State) -> Vec<Tensor> {
-    let tensor = |slot: &crate::Slot| {
-        let data = match state.download(&slot.name).expect("a download") {
-            HostTensor::F32(x) => x.iter().map(|&v| v.into()).collect(),
-            HostTensor::I32(x) => x.iter().map(|&v| v.into()).collect(),
-        };
-        Tensor::new(slot.ty.shape.clone(), data)
+fn tensor_of(shape: &Shape, x: &HostTensor) -> Tensor {
+    let data = match x {
+        HostTensor::F32(x) => x.iter().map(|&v| v.into()).collect(),
+        HostTensor::I32(x) => x.iter().map(|&v| v.into()).collect(),
     };
+    Tensor::new(shape.clone(), data)
+}
+
+fn tensors_of(state: &State) -> Vec<Tensor> {
+    let tensor =
+        |slot: &crate::Slot| tensor_of(&slot.ty.shape, &state.download(&slot.name).expect("a download"));
     state.slots().iter().map(tensor).collect()
 }

@@ -14,7 +14,6 @@ use crate::engine_info::{Arithmetic, Device, EngineIdentity, PolicyDescription};
 use crate::footprint::Footprint;
 use crate::graph::{Graph, Node, OutputId, Slot};
 use crate::input_checks::InputChecks;
-use crate::op::Op;
 use crate::plan::Plan;
 use crate::precision::Policy;
 
@@ -126,10 +125,9 @@ impl Program for Interpreted {
     fn run(&mut self, state: &mut State, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
         self.checks.check(inputs)?;
         let mut tensors = Vec::new();
-        for node in &self.graph.nodes {
-            let Op::Input { name } = &node.op else { continue };
-            let Some((n, data)) = inputs.iter().find(|(n, _)| n == name) else { continue };
-            let ty = &self.graph.value(node.outputs[0]).ty;
+        for (name, value) in self.graph.inputs() {
+            let Some((n, data)) = inputs.iter().find(|(n, _)| *n == name) else { continue };
+            let ty = &self.graph.value(value).ty;
             tensors.push((*n, Tensor::new(ty.shape.clone(), import(*data, ty.dtype))));
         }
         let foreign = || EngineError::ForeignState("reference interpreter".into());

@@ -77,11 +77,7 @@ pub fn model(
     for node in &graph.nodes {
         operators::convert(&mut converter, node)?;
     }
-    let input = graph.nodes.iter().filter_map(|node| match &node.op {
-        halfstep_graph::Op::Input { name } => Some(value_info(name, &graph.value(node.outputs[0]).ty)),
-        _ => None,
-    });
-    let input = input.collect();
+    let input = graph.inputs().map(|(name, value)| value_info(name, &graph.value(value).ty)).collect();
     let output =
         graph.outputs.iter().map(|(name, value)| value_info(name, &graph.value(*value).ty)).collect();
     let (node, initializer) = converter.finish();
