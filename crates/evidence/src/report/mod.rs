@@ -12,7 +12,7 @@ mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, Error, HtmlEscape, context};
+use minijinja::{Environment, Error, HtmlEscape, Template, context};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Picture, Pictures};
@@ -137,12 +137,7 @@ impl Report {
     /// # Errors
     /// A template or the drawing failed.
     pub fn html(&self) -> Result<String, ReportError> {
-        let forms = Forms::new(Form::Html)?;
-        let mut sections = Vec::new();
-        for s in &self.sections {
-            sections.push(context! { id => s.id.clone(), title => s.title.clone(), content => forms.blocks(&s.blocks)? });
-        }
-        forms.page(self, sections)
+        self.render(Form::Html)
     }
 
     /// As Markdown, for a pull request.
@@ -150,12 +145,25 @@ impl Report {
     /// # Errors
     /// A template failed.
     pub fn markdown(&self) -> Result<String, ReportError> {
-        let forms = Forms::new(Form::Markdown)?;
+        self.render(Form::Markdown)
+    }
+
+    fn render(&self, form: Form) -> Result<String, ReportError> {
+        let mut environment = Environment::new();
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.add_filter("code", |text: &str| Value::from_safe_string(with_code(text)));
+        let [page, block] = form.templates();
+        environment.add_template(page.0, page.1)?;
+        environment.add_template(block.0, block.1)?;
+        let template = environment.get_template(block.0)?;
         let mut sections = Vec::new();
         for s in &self.sections {
-            sections.push(context! { title => s.title.clone(), content => forms.blocks(&s.blocks)? });
+            let content = blocks(form, &template, &s.blocks)?;
+            sections.push(context! { id => s.id.clone(), title => s.title.clone(), content });
         }
-        forms.page(self, sections)
+        let verdict = self.verdict.map(Verdict::name);
+        let page = environment.get_template(page.0)?;
+        Ok(page.render(context! { report => Serde(self), verdict, sections })?)
     }
 }
 
@@ -166,68 +174,41 @@ enum Form {
 }
 
 impl Form {
-    fn page(self) -> (&'static str, &'static str) {
+    /// Names and texts of the page and of a block. Whether values are escaped follows from the
+    /// ending of the name.
+    fn templates(self) -> [(&'static str, &'static str); 2] {
         match self {
-            Form::Html => ("report.html", include_str!("report.html.jinja")),
-            Form::Markdown => ("report.md", include_str!("report.md.jinja")),
-        }
-    }
-
-    fn block(self) -> (&'static str, &'static str) {
-        match self {
-            Form::Html => ("block.html", include_str!("block.html.jinja")),
-            Form::Markdown => ("block.md", include_str!("block.md.jinja")),
+            Form::Html => [
+                ("report.html", include_str!("report.html.jinja")),
+                ("block.html", include_str!("block.html.jinja")),
+            ],
+            Form::Markdown => {
+                [("report.md", include_str!("report.md.jinja")), ("block.md", include_str!("block.md.jinja"))]
+            }
         }
     }
 }
 
-/// The templates of a form. Whether values are escaped follows from the ending of their names.
-struct Forms {
-    form: Form,
-    environment: Environment<'static>,
-}
-
-impl Forms {
-    fn new(form: Form) -> Result<Forms, ReportError> {
-        let mut environment = Environment::new();
-        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-        environment.add_filter("code", |text: &str| Value::from_safe_string(with_code(text)));
-        for (name, template) in [form.page(), form.block()] {
-            environment.add_template(name, template)?;
-        }
-        Ok(Forms { form, environment })
-    }
-
-    fn page(&self, report: &Report, sections: Vec<Value>) -> Result<String, ReportError> {
-        let verdict = report.verdict.map(Verdict::name);
-        let page = context! { report => Serde(report), verdict, sections };
-        Ok(self.environment.get_template(self.form.page().0)?.render(page)?)
-    }
-
-    fn blocks(&self, blocks: &[Block]) -> Result<String, ReportError> {
-        let mut all = String::new();
-        for block in blocks {
-            all += &self.block(block)?;
-        }
-        Ok(all)
-    }
-
-    fn block(&self, block: &Block) -> Result<String, ReportError> {
-        let (inner, drawing) = match block {
-            Block::Details { blocks, .. } => (self.blocks(blocks)?, String::new()),
+fn blocks(form: Form, template: &Template<'_, '_>, blocks: &[Block]) -> Result<String, ReportError> {
+    let mut all = String::new();
+    for block in blocks {
+        let mut block = block.clone();
+        let (inner, drawing) = match &mut block {
+            Block::Details { blocks: inside, .. } => (self::blocks(form, template, inside)?, String::new()),
             Block::Chart(chart) => {
-                let drawing = if self.form == Form::Html { chart.svg()? } else { String::new() };
-                (self.block(&Block::Table(chart.table()))?, drawing)
+                let drawing = if form == Form::Html { chart.svg()? } else { String::new() };
+                (self::blocks(form, template, &[Block::Table(chart.table())])?, drawing)
+            }
+            Block::Table(table) if form == Form::Markdown => {
+                let cells = table.head.iter_mut().chain(table.rows.iter_mut().flatten());
+                cells.for_each(|cell| *cell = plain(cell));
+                (String::new(), String::new())
             }
             _ => (String::new(), String::new()),
         };
-        let mut block = block.clone();
-        if let (Form::Markdown, Block::Table(table)) = (self.form, &mut block) {
-            table.head.iter_mut().chain(table.rows.iter_mut().flatten()).for_each(|cell| *cell = plain(cell));
-        }
-        let template = self.environment.get_template(self.form.block().0)?;
-        Ok(template.render(context! { block => Serde(&block), inner, drawing })?)
+        all += &template.render(context! { block => Serde(&block), inner, drawing })?;
     }
+    Ok(all)
 }
 
 /// Text that neither ends a cell of a Markdown table nor begins a tag.
