@@ -44,7 +44,7 @@ pub struct ChartSeries {
 }
 
 /// A chart of lines.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chart {
     /// What it shows.
     pub title: String,
@@ -215,10 +215,8 @@ mod tests {
             description: "It falls.".into(),
             x: "step".into(),
             y: "loss".into(),
-            y_range: None,
-            marks: false,
-            guide: None,
             series: vec![series("fp32", 0), series("bf16", 1)],
+            ..Chart::default()
         }
     }
 

@@ -23,7 +23,7 @@ fn smooth(losses: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// The mean over seeds with the band from the least to the greatest, where all have points.
-fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<ChartSeries> {
+pub(super) fn over_seeds(name: &str, colour: usize, curves: &[Vec<(f64, f64)>]) -> Option<ChartSeries> {
     let length = curves.iter().map(Vec::len).min().filter(|&n| n > 0)?;
     let at = |i: usize| curves.iter().map(move |c| c[i].1);
     let mean = |i: usize| at(i).sum::<f64>() / curves.len() as f64;
@@ -56,10 +56,8 @@ pub(super) fn losses(c: &Comparison) -> Option<Section> {
                 description: format!("{description} At the end: {}.", ends.join(", ")),
                 x: "step".into(),
                 y: y.into(),
-                y_range: None,
-                marks: false,
-                guide: None,
                 series,
+                ..Chart::default()
             })
         })
     };

@@ -1,11 +1,11 @@
 //! What was measured of robustness as sections of the report: charts of corruption and of the
 //! ladder, and every table.
 
+use super::curves::over_seeds;
 use super::{Block, Chart, ChartSeries, Section, Table};
 use crate::measures::corruption::SEVERITIES;
-use crate::robustness::{Corruptions, Ladder, Robustness};
+use crate::robustness::{ByPrecision, CorruptionErrors, Corruptions, Ladder, Robustness};
 use crate::robustness_table;
-use crate::stats::mean_sd;
 
 /// The sections of a report, in the order of the tables.
 pub fn robustness(r: &Robustness) -> Vec<Section> {
@@ -36,40 +36,16 @@ pub fn robustness(r: &Robustness) -> Vec<Section> {
     all
 }
 
-/// A line per precision over x, with the band of its seeds; `of` gives (precision, value) of each
-/// model at an x.
-fn lines(names: &[String], xs: &[f64], of: impl Fn(usize, &str) -> Vec<f64>) -> Vec<ChartSeries> {
-    let series = |(colour, name): (usize, &String)| {
-        let values: Vec<Vec<f64>> = (0..xs.len()).map(|i| of(i, name)).collect();
-        let mean = |v: &Vec<f64>| mean_sd(v).map_or(f64::NAN, |m| m.0);
-        let edges = |v: &Vec<f64>| {
-            (
-                v.iter().copied().fold(f64::INFINITY, f64::min),
-                v.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            )
-        };
-        let several = values.iter().all(|v| v.len() > 1);
-        ChartSeries {
-            name: name.clone(),
-            colour,
-            points: xs.iter().zip(&values).map(|(&x, v)| (x, mean(v))).collect(),
-            band: if several { values.iter().map(edges).collect() } else { Vec::new() },
-        }
-    };
-    names.iter().enumerate().map(series).collect()
-}
-
 fn corruption(c: &Corruptions) -> Chart {
-    let names: Vec<String> = c.mean_error.precisions.iter().map(|p| p.precision.clone()).collect();
-    let xs: Vec<f64> = (0..=SEVERITIES).map(|s| s as f64).collect();
-    let series = lines(&names, &xs, |i, name| {
-        let models = c.models.iter().filter(|m| m.model.precision == name);
-        let error = |m: &crate::robustness::CorruptionErrors| match i {
-            0 => m.clean,
-            s => m.errors.iter().map(|of_kind| of_kind[s - 1]).sum::<f64>() / m.errors.len() as f64,
+    let line = |(colour, p): (usize, &ByPrecision)| {
+        let models = c.models.iter().filter(|m| m.model.precision == p.precision);
+        let curve = |m: &CorruptionErrors| {
+            let mean = |s: usize| m.errors.iter().map(|kind| kind[s]).sum::<f64>() / m.errors.len() as f64;
+            let spoilt = (0..SEVERITIES).map(|s| ((s + 1) as f64, mean(s)));
+            [(0.0, m.clean)].into_iter().chain(spoilt).collect()
         };
-        models.map(error).collect()
-    });
+        over_seeds(&p.precision, colour, &models.map(curve).collect::<Vec<_>>())
+    };
     let kinds: Vec<&str> = c.kinds.iter().map(|k| k.name).collect();
     Chart {
         title: "Error by severity of corruption".into(),
@@ -79,10 +55,9 @@ fn corruption(c: &Corruptions) -> Chart {
         ),
         x: "severity".into(),
         y: "error".into(),
-        y_range: None,
         marks: true,
-        guide: None,
-        series,
+        series: c.mean_error.precisions.iter().enumerate().filter_map(line).collect(),
+        ..Chart::default()
     }
 }
 
@@ -96,9 +71,9 @@ fn ladder(l: &Ladder) -> Chart {
             "Each point is a format of the ladder; the straight line is the accuracy with f32 weights.".into(),
         x: "bits".into(),
         y: "accuracy".into(),
-        y_range: None,
         marks: true,
         guide: ends.map(|((low, high), reference)| ((low, reference), (high, reference))),
         series: vec![ChartSeries { name: "stored".into(), colour: 0, points, band: Vec::new() }],
+        ..Chart::default()
     }
 }
