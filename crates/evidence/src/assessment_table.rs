@@ -3,6 +3,7 @@
 use crate::assessment::{Assessment, GroupFlips, MetricRow, Unit};
 use crate::bootstrap::Examples;
 use crate::metric::Metric;
+use crate::table::{TableGroup, aligned};
 use crate::units;
 
 const NONE: &str = "–";
@@ -12,7 +13,7 @@ const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "at wors
 
 /// The table, aligned, with a line about the files above it; `bold` decorates headings.
 pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
-    let mut groups: Vec<(String, Vec<Vec<String>>)> = Vec::new();
+    let mut groups: Vec<TableGroup> = Vec::new();
     let of = |f: &dyn Fn(&MetricRow) -> bool| a.rows.iter().filter(|r| f(r)).map(cells).collect::<Vec<_>>();
     groups.push(("Quality".into(), of(&|r| r.group.is_none() && !r.metric.is_beside_floor())));
     groups.push((
@@ -41,26 +42,8 @@ pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
     groups.push(("Negative flips by group, the worst first".into(), flips));
     groups.retain(|g| !g.1.is_empty());
 
-    let width = |s: &str| s.chars().count();
-    let column = |i: usize| {
-        groups.iter().flat_map(|g| &g.1).map(|c| width(&c[i])).chain([width(HEADINGS[i])]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(column).collect();
-    let line = |cells: &[&str], indent: &str| {
-        let mut out = format!("{indent}{}{}", cells[0], " ".repeat(widths[0] - width(cells[0])));
-        for (cell, w) in cells.iter().zip(&widths).skip(1) {
-            out += &format!("   {}{cell}", " ".repeat(w - width(cell)));
-        }
-        out.trim_end().to_string()
-    };
-    let mut out = format!("{}\n\n{}\n", files(a), bold(&line(&HEADINGS, "  ")));
-    for (title, rows) in &groups {
-        out += &format!("{}\n", bold(title));
-        for row in rows {
-            out += &format!("{}\n", line(&row.iter().map(String::as_str).collect::<Vec<_>>(), "  "));
-        }
-    }
-    out
+    let head = HEADINGS.map(String::from);
+    format!("{}\n\n{}", files(a), aligned(&head, &groups, bold))
 }
 
 /// What the table is about.

@@ -1,37 +1,18 @@
 //! The comparison as lines of text cells, laid out once for every form of output.
 
-use serde::Serialize;
-
 use crate::comparison::{Candidate, Comparison, PolicyRow};
 use crate::metric::Metric;
 use crate::stats::Verdict;
 use crate::units;
 
-/// Lines that belong together.
-#[derive(Clone, Debug, Serialize)]
-pub struct TableGroup {
-    /// What they are about.
-    pub title: String,
-    /// The lines.
-    pub lines: Vec<TableLine>,
-}
-
-/// One measure over all precisions.
-#[derive(Clone, Debug, Serialize)]
-pub struct TableLine {
-    /// What is measured.
-    pub label: String,
-    /// One cell per row of the comparison.
-    pub cells: Vec<String>,
-}
+/// Lines under a title; each has a label and as many cells as there are columns.
+pub type TableGroup = (String, Vec<Vec<String>>);
 
 const NONE: &str = "–";
 
-fn line(c: &Comparison, label: &str, cell: &dyn Fn(&PolicyRow) -> Option<String>) -> TableLine {
-    TableLine {
-        label: label.to_string(),
-        cells: c.rows.iter().map(|r| cell(r).unwrap_or_else(|| NONE.into())).collect(),
-    }
+fn line(c: &Comparison, label: &str, cell: &dyn Fn(&PolicyRow) -> Option<String>) -> Vec<String> {
+    let cells = c.rows.iter().map(|r| cell(r).unwrap_or_else(|| NONE.into()));
+    std::iter::once(label.to_string()).chain(cells).collect()
 }
 
 /// The lines of the table, one cell per precision.
@@ -53,43 +34,38 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
     if c.rows.iter().any(|r| r.finished < r.runs) {
         quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
     }
+    let speed = vec![
+        line("step", &|r| r.step_ms.map(units::milliseconds)),
+        line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
+        line(&format!("against {reference}"), &|r| {
+            not_reference(r)?;
+            r.speed_ratio.map(|x| format!("{x:.2}×"))
+        }),
+    ];
+    let memory = vec![
+        line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
+        line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
+        line("peak resident", &|r| r.peak_rss_bytes.map(units::bytes)),
+    ];
+    let scaling = vec![
+        line("skipped steps", &|r| Some(units::count(r.skipped))),
+        line("final scale", &|r| r.loss_scale.map(units::scale)),
+    ];
     let mut groups = vec![
-        TableGroup {
-            title: format!("Speed ({}, {})", c.setup.device, c.timed.words()),
-            lines: vec![
-                line("step", &|r| r.step_ms.map(units::milliseconds)),
-                line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
-                line(&format!("against {reference}"), &|r| {
-                    not_reference(r)?;
-                    r.speed_ratio.map(|x| format!("{x:.2}×"))
-                }),
-            ],
-        },
-        TableGroup {
-            title: "Memory".into(),
-            lines: vec![
-                line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
-                line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
-                line("peak resident", &|r| r.peak_rss_bytes.map(units::bytes)),
-            ],
-        },
-        TableGroup { title: format!("Quality ({seeds})"), lines: quality },
-        TableGroup { title: "Verdict".into(), lines: verdicts(c) },
-        TableGroup {
-            title: "Loss scaling".into(),
-            lines: vec![
-                line("skipped steps", &|r| Some(units::count(r.skipped))),
-                line("final scale", &|r| r.loss_scale.map(units::scale)),
-            ],
-        },
+        (format!("Speed ({}, {})", c.setup.device, c.timed.words()), speed),
+        ("Memory".into(), memory),
+        (format!("Quality ({seeds})"), quality),
     ];
     // Without anything to judge, as of one precision alone, there is no verdict.
-    groups.retain(|g| g.title != "Verdict" || !c.candidates.is_empty());
+    if !c.candidates.is_empty() {
+        groups.push(("Verdict".into(), verdicts(c)));
+    }
+    groups.push(("Loss scaling".into(), scaling));
     groups
 }
 
 /// Metric by metric, and over all.
-fn verdicts(c: &Comparison) -> Vec<TableLine> {
+fn verdicts(c: &Comparison) -> Vec<Vec<String>> {
     let verdict = |label: String, of: &dyn Fn(&Candidate) -> Option<Verdict>| {
         line(c, &label, &|r| {
             let candidate = c.candidates.iter().find(|x| x.policy == r.policy)?;
@@ -123,29 +99,29 @@ fn verdicts(c: &Comparison) -> Vec<TableLine> {
 
 /// The table for a terminal, aligned; `bold` decorates headings.
 pub fn text(c: &Comparison, bold: &dyn Fn(&str) -> String) -> String {
-    let groups = lines(c);
+    let head: Vec<String> =
+        std::iter::once(String::new()).chain(c.rows.iter().map(|r| r.policy.clone())).collect();
+    aligned(&head, &lines(c), bold)
+}
+
+/// Groups of lines under one head: labels to the left, cells to the right.
+pub(crate) fn aligned(head: &[String], groups: &[TableGroup], bold: &dyn Fn(&str) -> String) -> String {
     let width = |s: &str| s.chars().count();
-    let all = || groups.iter().flat_map(|g| &g.lines);
-    let label_width = all().map(|l| width(&l.label) + 2).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..c.rows.len())
-        .map(|i| all().map(|l| width(&l.cells[i])).chain([width(&c.rows[i].policy)]).max().unwrap_or(0) + 3)
-        .collect();
-    let right = |s: &str, w: usize| format!("{}{s}", " ".repeat(w.saturating_sub(width(s))));
-    let mut out = " ".repeat(label_width);
-    for (row, &w) in c.rows.iter().zip(&widths) {
-        // Padded first: decoration has no width.
-        out += &bold(&right(&row.policy, w));
-    }
-    out.push('\n');
-    for group in &groups {
-        out += &format!("{}\n", bold(&group.title));
-        for line in &group.lines {
-            out += &format!("  {}{}", line.label, " ".repeat(label_width - 2 - width(&line.label)));
-            for (cell, &w) in line.cells.iter().zip(&widths) {
-                out += &right(cell, w);
-            }
-            out.push('\n');
+    let all = || groups.iter().flat_map(|g| &g.1).map(Vec::as_slice).chain([head]);
+    let widths: Vec<usize> =
+        (0..head.len()).map(|i| all().map(|cells| width(&cells[i])).max().unwrap_or(0)).collect();
+    let line = |cells: &[String]| {
+        let mut out = format!("  {}{}", cells[0], " ".repeat(widths[0] - width(&cells[0])));
+        for (cell, w) in cells.iter().zip(&widths).skip(1) {
+            out += &format!("   {}{cell}", " ".repeat(w - width(cell)));
         }
+        out.trim_end().to_string()
+    };
+    // Padded first: decoration has no width.
+    let mut out = format!("{}\n", bold(&line(head)));
+    for (title, rows) in groups {
+        out += &format!("{}\n", bold(title));
+        rows.iter().for_each(|row| out += &format!("{}\n", line(row)));
     }
     out
 }

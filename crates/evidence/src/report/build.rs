@@ -159,9 +159,9 @@ fn verdicts(study: &Study) -> Section {
 fn side_by_side(c: &Comparison) -> Section {
     let policies: Vec<String> = c.rows.iter().map(|r| r.policy.clone()).collect();
     let mut rows = Vec::new();
-    for group in table::lines(c) {
-        rows.push(vec![group.title]);
-        rows.extend(group.lines.into_iter().map(|l| std::iter::once(l.label).chain(l.cells).collect()));
+    for (title, lines) in table::lines(c) {
+        rows.push(vec![title]);
+        rows.extend(lines);
     }
     rows.push(vec!["Cost of a run that finished".into()]);
     let currency = &c.setup.rates.currency;
