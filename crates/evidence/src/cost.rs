@@ -57,15 +57,20 @@ pub struct Amounts {
 }
 
 impl Amounts {
+    /// Each amount of both put together by `f`; no price where one has none.
+    pub fn with(self, other: Amounts, f: impl Fn(f64, f64) -> f64) -> Amounts {
+        Amounts {
+            wall_seconds: f(self.wall_seconds, other.wall_seconds),
+            core_hours: f(self.core_hours, other.core_hours),
+            kwh: f(self.kwh, other.kwh),
+            kg_co2: f(self.kg_co2, other.kg_co2),
+            price: self.price.zip(other.price).map(|(a, b)| f(a, b)),
+        }
+    }
+
     /// So many times as much.
     pub fn times(self, factor: f64) -> Amounts {
-        Amounts {
-            wall_seconds: self.wall_seconds * factor,
-            core_hours: self.core_hours * factor,
-            kwh: self.kwh * factor,
-            kg_co2: self.kg_co2 * factor,
-            price: self.price.map(|p| p * factor),
-        }
+        self.with(self, |a, _| a * factor)
     }
 }
 

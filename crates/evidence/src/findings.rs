@@ -139,7 +139,7 @@ fn temperature(a: &Assessment, accuracy_holds: bool) -> Option<String> {
     ))
 }
 
-fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
+pub(crate) fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
     let values: Option<Vec<f64>> = a.seeds.iter().map(f).collect();
     mean_sd(&values?).map(|m| m.0)
 }

@@ -6,6 +6,7 @@ use crate::assessment::{Assessment, MetricRow};
 use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
 use crate::cost::Amounts;
 use crate::exact::clean_runs_needed;
+use crate::experiment::SeedMeasures;
 use crate::findings;
 use crate::metric::Metric;
 use crate::stats::Verdict;
@@ -59,16 +60,13 @@ pub struct Floor {
 impl Floor {
     /// Of one candidate.
     pub fn of(c: &Comparison, candidate: &Candidate) -> Floor {
-        let mean = |f: &dyn Fn(&crate::experiment::SeedMeasures) -> Option<f64>| {
-            let values: Option<Vec<f64>> = candidate.assessment.as_ref()?.seeds.iter().map(f).collect();
-            crate::stats::mean_sd(&values?).map(|m| m.0)
-        };
+        let mean = |f: fn(&SeedMeasures) -> Option<f64>| findings::mean(candidate.assessment.as_ref()?, f);
         Floor {
             seed_sd: seed_sd(&c.runs, &c.setup.reference),
             paired_sd: candidate.accuracy.and_then(|a| a.sd),
             correlation: candidate.accuracy.and_then(|a| a.correlation),
-            flips: mean(&|s| Some(s.floor?.flips)),
-            candidate_flips: mean(&|s| Some(s.agreement.flips)),
+            flips: mean(|s| Some(s.floor?.flips)),
+            candidate_flips: mean(|s| Some(s.agreement.flips)),
         }
     }
 }
@@ -92,15 +90,8 @@ impl Resolution {
         let each = |policy: &str| c.row(policy)?.cost.per_accepted;
         let (a, b) = (each(&c.setup.reference)?, each(&candidate.policy)?);
         let more = seeds - have;
-        let cost = Amounts {
-            wall_seconds: a.wall_seconds + b.wall_seconds,
-            core_hours: a.core_hours + b.core_hours,
-            kwh: a.kwh + b.kwh,
-            kg_co2: a.kg_co2 + b.kg_co2,
-            price: a.price.zip(b.price).map(|(a, b)| a + b),
-        };
         // Runs side by side take the clock's time together.
-        let mut cost = cost.times(more as f64);
+        let mut cost = a.with(b, |a, b| (a + b) * more as f64);
         cost.wall_seconds /= (c.timed.beside + 1) as f64;
         Some(Resolution { seeds, runs: 2 * more, cost })
     }
@@ -142,24 +133,19 @@ impl Study {
             and(&names)
         };
         let count = |verdict| all().filter(|(_, x)| x.verdict == verdict).count();
-        let mut parts = Vec::new();
-        if count(Verdict::Fail) > 0 {
-            let is = if count(Verdict::Fail) == 1 { "is" } else { "are" };
-            parts.push(format!(
-                "{} {is} worse than {reference} by more than was allowed",
-                named(Verdict::Fail)
-            ));
-        }
-        if count(Verdict::Pass) > 0 {
-            let is = if count(Verdict::Pass) == 1 { "is" } else { "are" };
-            parts.push(format!("{} {is} as good as {reference} within every margin", named(Verdict::Pass)));
-        }
-        if count(Verdict::Inconclusive) > 0 {
-            parts.push(format!(
-                "whether {} can take the place of {reference} these runs cannot tell",
-                named(Verdict::Inconclusive)
-            ));
-        }
+        let is = |verdict| if count(verdict) == 1 { "is" } else { "are" };
+        let said = |verdict| {
+            let (names, is) = (named(verdict), is(verdict));
+            match verdict {
+                Verdict::Fail => format!("{names} {is} worse than {reference} by more than was allowed"),
+                Verdict::Pass => format!("{names} {is} as good as {reference} within every margin"),
+                Verdict::Inconclusive => {
+                    format!("whether {names} can take the place of {reference} these runs cannot tell")
+                }
+            }
+        };
+        let order = [Verdict::Fail, Verdict::Pass, Verdict::Inconclusive];
+        let parts: Vec<String> = order.into_iter().filter(|v| count(*v) > 0).map(said).collect();
         let seeds = self.arms.first().map_or(0, |c| c.setup.seeds.len());
         let ended = all().map(|(_, x)| seeds - x.missing.min(seeds)).min().unwrap_or(seeds);
         let over = match (seeds, ended) {
@@ -171,12 +157,8 @@ impl Study {
             true => "There is one precision, and so nothing to compare it with.".into(),
             false => {
                 let text = format!("{}, {over}.", parts.join("; "));
-                let mut letters = text.chars();
-                letters.next().map_or(String::new(), |c| {
-                    // Names of precisions stay as they are.
-                    let first = if text.starts_with("whether") { c.to_ascii_uppercase() } else { c };
-                    first.to_string() + letters.as_str()
-                })
+                // Names of precisions stay as they are.
+                text.strip_prefix("whether").map(|rest| format!("Whether{rest}")).unwrap_or(text)
             }
         }
     }
