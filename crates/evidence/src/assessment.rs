@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bootstrap::{Examples, Interval, SeedSums, two_level};
 use crate::exact::Divergence;
-use crate::experiment::{ExampleMetric, SeedMeasures, measure_seed, same_samples};
+use crate::experiment::{SeedMeasures, measure_seed, same_samples};
 use crate::findings;
 use crate::logits::{LogitsError, Source};
 use crate::measures::GroupRow;
@@ -282,9 +282,7 @@ pub fn judge(seeds: Vec<SeedMeasures>, protocol: Protocol, by_seed: bool, exampl
     let mut rows: Vec<MetricRow> = Metric::ALL
         .into_iter()
         .filter_map(|metric| {
-            let interval = metric
-                .of_examples()
-                .and_then(|e| intervals.get(ExampleMetric::ALL.iter().position(|x| *x == e)?).copied());
+            let interval = metric.of_examples().and_then(|at| intervals.get(at).copied());
             row(metric, &seeds, &protocol, interval)
         })
         .collect();
@@ -324,8 +322,7 @@ fn row(
     let pairs: Option<Vec<(f64, f64)>> = seeds.iter().map(|s| metric.values(s)).collect();
     let pairs = pairs?;
     let moments = |s: &SeedMeasures| {
-        let at = ExampleMetric::ALL.iter().position(|e| Some(*e) == metric.of_examples())?;
-        let (n, mean, sd) = s.examples.get(at)?.values();
+        let (n, mean, sd) = s.examples.get(metric.of_examples()?)?.values();
         Some(Paired::from_moments(n, mean, sd))
     };
     // One pair of models: its examples are what can be counted.
@@ -373,26 +370,18 @@ fn finish(
     })
 }
 
-/// The sums of one group of every seed; none where a seed lacks it.
-fn of_group<'a>(seeds: &'a [SeedMeasures], column: &str, value: &str) -> Option<Vec<&'a GroupRow>> {
-    seeds
-        .iter()
-        .map(|s| {
-            let table = s.groups.iter().find(|t| t.column == column)?;
-            table.rows.get(table.values.iter().position(|v| v == value)?)
-        })
-        .collect()
-}
-
+/// Every group that all seeds have, with its sums of each.
 fn groups(seeds: &[SeedMeasures]) -> impl Iterator<Item = (SampleGroup, Vec<&GroupRow>)> {
     let tables = seeds.first().map(|s| s.groups.as_slice()).unwrap_or_default();
-    tables.iter().flat_map(|t| t.values.iter().map(|v| (t.column.clone(), v.clone()))).filter_map(
-        |(column, value)| {
-            let rows = of_group(seeds, &column, &value)?;
-            let samples = rows[0].reference.values()?.samples;
-            Some((SampleGroup { column, value, samples }, rows))
-        },
-    )
+    tables.iter().flat_map(|t| t.values.iter().map(|v| (&t.column, v))).filter_map(|(column, value)| {
+        let of_seeds = seeds.iter().map(|s| {
+            let table = s.groups.iter().find(|t| t.column == *column)?;
+            table.rows.get(table.values.iter().position(|v| v == value)?)
+        });
+        let rows: Vec<&GroupRow> = of_seeds.collect::<Option<_>>()?;
+        let samples = rows[0].reference.values()?.samples;
+        Some((SampleGroup { column: column.clone(), value: value.clone(), samples }, rows))
+    })
 }
 
 fn group_rows(seeds: &[SeedMeasures], protocol: &Protocol) -> Vec<MetricRow> {

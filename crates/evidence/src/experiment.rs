@@ -26,33 +26,9 @@ const BATCH_LOGITS: usize = 1 << 20;
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 1 << 14;
 
-/// Measures of which every example has its own difference, candidate − reference: those that can be
-/// resampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExampleMetric {
-    /// 1 if right.
-    Accuracy,
-    /// Negative log-likelihood of the label.
-    Nll,
-    /// Squared distance from the label.
-    Brier,
-    /// 1 if the class differs from the reference's; the reference's own value is that of another
-    /// seed.
-    Flips,
-    /// 1 if the reference is right and this is wrong; likewise.
-    NegativeFlips,
-}
-
-impl ExampleMetric {
-    /// All, in the order of [`SeedMeasures::examples`].
-    pub const ALL: [ExampleMetric; 5] = [
-        ExampleMetric::Accuracy,
-        ExampleMetric::Nll,
-        ExampleMetric::Brier,
-        ExampleMetric::Flips,
-        ExampleMetric::NegativeFlips,
-    ];
-}
+/// Measures of which every example has its own difference, candidate − reference, and which can be
+/// resampled: [`crate::metric::OF_EXAMPLES`]. The last two need a floor.
+pub(crate) const EXAMPLE_MEASURES: usize = 5;
 
 /// Sums of differences and of their squares.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -115,7 +91,7 @@ pub struct SeedMeasures {
     /// Sums of differences by bucket of examples, for the bootstrap.
     #[serde(skip)]
     pub sums: SeedSums,
-    /// Moments of the differences, in the order of [`ExampleMetric::ALL`]; flips only with a floor.
+    /// Moments of the differences, in the order of [`crate::metric::OF_EXAMPLES`]; flips only with a floor.
     #[serde(skip)]
     pub examples: Vec<Moments>,
 }
@@ -292,7 +268,7 @@ struct Totals {
 
 impl Totals {
     fn new(all: u64, classes: usize, columns: usize, floor: bool) -> Totals {
-        let metrics = if floor { ExampleMetric::ALL.len() } else { 3 };
+        let metrics = if floor { EXAMPLE_MEASURES } else { EXAMPLE_MEASURES - 2 };
         let buckets = BUCKETS.min(all as usize);
         Totals {
             all,

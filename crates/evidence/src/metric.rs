@@ -1,14 +1,15 @@
 //! The metrics of a verdict: names, units, directions and the margins that hold unless others are
 //! stated.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::experiment::{ExampleMetric, SeedMeasures};
+use crate::experiment::{EXAMPLE_MEASURES, SeedMeasures};
 use crate::noninferiority::{Better, Margin};
 use crate::units;
 
 /// A metric that a verdict can rest on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// Share predicted right.
     Accuracy,
@@ -98,16 +99,9 @@ impl Metric {
         }
     }
 
-    /// The measure of single examples that it is the mean of, if it is one.
-    pub fn of_examples(self) -> Option<ExampleMetric> {
-        match self {
-            Metric::Accuracy => Some(ExampleMetric::Accuracy),
-            Metric::Nll => Some(ExampleMetric::Nll),
-            Metric::Brier => Some(ExampleMetric::Brier),
-            Metric::Flips => Some(ExampleMetric::Flips),
-            Metric::NegativeFlips => Some(ExampleMetric::NegativeFlips),
-            _ => None,
-        }
+    /// Its place in [`OF_EXAMPLES`], if it is a mean over examples.
+    pub fn of_examples(self) -> Option<usize> {
+        OF_EXAMPLES.iter().position(|m| *m == self)
     }
 
     /// (reference, candidate) of a seed; none without a floor where one is needed, and for groups.
@@ -155,11 +149,9 @@ impl Metric {
     }
 }
 
-impl Serialize for Metric {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
+/// The metrics that are means over examples, in the order of [`SeedMeasures::examples`].
+pub const OF_EXAMPLES: [Metric; EXAMPLE_MEASURES] =
+    [Metric::Accuracy, Metric::Nll, Metric::Brier, Metric::Flips, Metric::NegativeFlips];
 
 /// Reads a margin: `1.0pt` is percentage points, `2%` a share of the baseline's value, a bare
 /// number is in units of the metric. None for `off`: the metric does not gate.
