@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 
-use crate::draws::Integers;
+use crate::draws::Draws;
 use crate::stats::{CONFIDENCE, mean_sd};
 
 /// Most resampling units of examples.
@@ -26,7 +26,7 @@ pub fn bucket(example: u64, examples: u64) -> usize {
     if examples <= BUCKETS as u64 {
         example as usize
     } else {
-        Integers::new(BUCKET_SEED, 0).below(example, BUCKETS)
+        Draws::new(BUCKET_SEED, 0).below(example, BUCKETS)
     }
 }
 
@@ -81,7 +81,7 @@ pub fn two_level(seeds: &[SeedSums], examples: Examples, seed: u64) -> Vec<Inter
     let mut means = vec![Vec::with_capacity(REPLICATES); metrics];
     let mut weights = Vec::new();
     for replicate in 0..REPLICATES as u64 {
-        let drawn = Integers::new(seed, 2 * replicate);
+        let drawn = Draws::new(seed, 2 * replicate);
         let mut sums = vec![0.0; metrics];
         for j in 0..seeds.len() {
             let of = &seeds[drawn.below(j as u64, seeds.len())];
@@ -90,7 +90,7 @@ pub fn two_level(seeds: &[SeedSums], examples: Examples, seed: u64) -> Vec<Inter
                 Examples::OfEachSeed => j as u64,
             };
             if j == 0 || examples == Examples::OfEachSeed {
-                draw(&mut weights, of.counts.len(), Integers::new(seed ^ (stream << 32), 2 * replicate + 1));
+                draw(&mut weights, of.counts.len(), Draws::new(seed ^ (stream << 32), 2 * replicate + 1));
             }
             let count = dot(&weights, &of.counts);
             if count > 0.0 {
@@ -107,7 +107,7 @@ pub fn two_level(seeds: &[SeedSums], examples: Examples, seed: u64) -> Vec<Inter
 }
 
 /// How often each of `n` buckets is drawn in `n` draws.
-fn draw(weights: &mut Vec<f64>, n: usize, draws: Integers) {
+fn draw(weights: &mut Vec<f64>, n: usize, draws: Draws) {
     weights.clear();
     weights.resize(n, 0.0);
     for block in 0..n.div_ceil(4) {
@@ -131,7 +131,7 @@ fn interval(mut means: Vec<f64>) -> Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Normals;
+    use crate::draws::Draws;
 
     fn population_variance(x: &[f64]) -> f64 {
         mean_sd(x).unwrap().1.unwrap().powi(2) * (x.len() - 1) as f64 / x.len() as f64
@@ -142,10 +142,10 @@ mod tests {
     /// five are allowed.
     #[test]
     fn the_spread_is_that_of_the_formula() {
-        let normals = Normals::new(4, 0);
+        let normals = Draws::new(4, 0);
         let (a, b): (Vec<f64>, Vec<f64>) = (
-            (0..12).map(|i| 0.3 * normals.at(i)).collect(),
-            (0..150).map(|i| 2.0 * normals.at(1000 + i)).collect(),
+            (0..12).map(|i| 0.3 * normals.normal(i)).collect(),
+            (0..150).map(|i| 2.0 * normals.normal(1000 + i)).collect(),
         );
         let seeds: Vec<SeedSums> = a
             .iter()
@@ -173,12 +173,12 @@ mod tests {
     #[test]
     fn buckets_estimate_the_same_spread() {
         let n = 20_000u64;
-        let normals = Normals::new(5, 0);
+        let normals = Draws::new(5, 0);
         let mut sums = SeedSums { counts: vec![0.0; BUCKETS], differences: vec![vec![0.0; BUCKETS]] };
         let mut all = Vec::new();
         for i in 0..n {
             // Sorted blocks with different means: an order that a stride would be fooled by.
-            let x = normals.at(i) + (i / 1000 % 2) as f64 * 3.0;
+            let x = normals.normal(i) + (i / 1000 % 2) as f64 * 3.0;
             all.push(x);
             sums.counts[bucket(i, n)] += 1.0;
             sums.differences[0][bucket(i, n)] += x;

@@ -3,16 +3,21 @@
 
 use halfstep_float::{Philox, unit_f64};
 
-/// Uniform integers: index `i` of a stream is always the same number.
+/// A stream of numbers: index `i` is always the same one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Integers {
+pub(crate) struct Draws {
     generator: Philox,
     stream: u64,
 }
 
-impl Integers {
-    pub(crate) fn new(seed: u64, stream: u64) -> Integers {
-        Integers { generator: Philox::new(seed), stream }
+impl Draws {
+    pub(crate) fn new(seed: u64, stream: u64) -> Draws {
+        Draws { generator: Philox::new(seed), stream }
+    }
+
+    fn block(&self, i: u64) -> [u32; 4] {
+        let counter = [i as u32, (i >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
+        self.generator.block(counter)
     }
 
     /// The `i`th integer below `n`, by the high half of a product: for n up to 2^20 no number is
@@ -21,32 +26,14 @@ impl Integers {
         ((u64::from(self.generator.word(self.stream, i)) * n as u64) >> 32) as usize
     }
 
-    /// The four integers of block `i`, as [`Integers::below`] would give one by one.
+    /// The four integers of block `i`, as [`Draws::below`] would give one by one.
     pub(crate) fn four(&self, i: u64, n: usize) -> [usize; 4] {
-        let counter = [i as u32, (i >> 32) as u32, self.stream as u32, (self.stream >> 32) as u32];
-        self.generator.block(counter).map(|w| ((u64::from(w) * n as u64) >> 32) as usize)
-    }
-}
-
-/// Standard normal numbers, by Box and Muller.
-pub(crate) struct Normals {
-    generator: Philox,
-    stream: u64,
-}
-
-impl Normals {
-    pub(crate) fn new(seed: u64, stream: u64) -> Normals {
-        Normals { generator: Philox::new(seed), stream }
+        self.block(i).map(|w| ((u64::from(w) * n as u64) >> 32) as usize)
     }
 
-    /// The `i`th number.
-    pub(crate) fn at(&self, i: u64) -> f64 {
-        let [a, b, c, d] = self.generator.block([
-            i as u32,
-            (i >> 32) as u32,
-            self.stream as u32,
-            (self.stream >> 32) as u32,
-        ]);
+    /// The `i`th standard normal number, by Box and Muller.
+    pub(crate) fn normal(&self, i: u64) -> f64 {
+        let [a, b, c, d] = self.block(i);
         let radius = (-2.0 * (1.0 - unit_f64(a, b)).ln()).sqrt();
         radius * (std::f64::consts::TAU * unit_f64(c, d)).cos()
     }
@@ -58,7 +45,7 @@ mod tests {
 
     #[test]
     fn four_are_the_integers_in_order() {
-        let draws = Integers::new(3, 9);
+        let draws = Draws::new(3, 9);
         let four = draws.four(5, 1000);
         assert_eq!(four, std::array::from_fn(|i| draws.below(20 + i as u64, 1000)));
     }

@@ -244,7 +244,7 @@ pub fn over_all(tests: &[(Verdict, Option<f64>)]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Normals;
+    use crate::draws::Draws;
     use crate::power;
 
     fn test(pairs: &[(f64, f64)], margin: f64) -> MarginTest {
@@ -254,11 +254,11 @@ mod tests {
     /// `n` pairs whose difference has mean −`harm` and standard deviation `sd`; experiment number
     /// `which`.
     fn experiment(which: u64, n: usize, harm: f64, sd: f64) -> Vec<(f64, f64)> {
-        let draws = Normals::new(1, which);
+        let draws = Draws::new(1, which);
         (0..n)
             .map(|i| {
-                let seed_effect = draws.at(2 * i as u64);
-                (seed_effect, seed_effect - harm + sd * draws.at(2 * i as u64 + 1))
+                let seed_effect = draws.normal(2 * i as u64);
+                (seed_effect, seed_effect - harm + sd * draws.normal(2 * i as u64 + 1))
             })
             .collect()
     }

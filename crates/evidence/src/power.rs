@@ -67,7 +67,7 @@ pub fn sd_at_most(sd: f64, n: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Normals;
+    use crate::draws::Draws;
     use crate::stats::mean_sd;
 
     /// The bound lies below the truth in 5 % of experiments: a binomial count, five of whose
@@ -77,8 +77,8 @@ mod tests {
         const TRIALS: u64 = 20_000;
         for n in [2, 3, 5, 10] {
             let misses = (0..TRIALS).filter(|&which| {
-                let draws = Normals::new(11 + n as u64, which);
-                let values: Vec<f64> = (0..n as u64).map(|i| draws.at(i)).collect();
+                let draws = Draws::new(11 + n as u64, which);
+                let values: Vec<f64> = (0..n as u64).map(|i| draws.normal(i)).collect();
                 let sd = mean_sd(&values).unwrap().1.unwrap();
                 sd_at_most(sd, n).unwrap() < 1.0
             });

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::assessment::{GroupFlips, MetricRow};
 use crate::measures::LayerDivergence;
-use crate::measures::corruption::SEVERITIES;
+use crate::measures::corruption::{CorruptionKind, SEVERITIES};
 use crate::stats::{Paired, Verdict, mean_sd};
 
 /// A trained model.
@@ -166,17 +166,6 @@ pub struct CorruptionErrors {
     pub clean: f64,
     /// Error of each corruption, in the order of [`Corruptions::kinds`], at each severity.
     pub errors: Vec<[f64; SEVERITIES]>,
-}
-
-/// A corruption and its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CorruptionKind {
-    /// Its name.
-    pub name: &'static str,
-    /// What the parameters are.
-    pub parameter: &'static str,
-    /// The parameter at each severity.
-    pub parameters: [f64; SEVERITIES],
 }
 
 /// Corruption curves.

@@ -115,7 +115,7 @@ fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Normals;
+    use crate::draws::Draws;
 
     /// Quantiles from the printed table of Student's t distribution (NIST/SEMATECH e-Handbook,
     /// 1.3.6.7.2), three decimals.
@@ -143,7 +143,7 @@ mod tests {
         // Differences with true mean 0: the lower bound lies above 0 in 5 % of 4000 experiments of
         // 5 pairs. The count is binomial with standard deviation √(4000·0.05·0.95) = 13.8; five of
         // them are allowed.
-        let normal = |which: u64, i: u64| Normals::new(0, which).at(i);
+        let normal = |which: u64, i: u64| Draws::new(0, which).normal(i);
         let misses = (0..4000).filter(|&which| {
             let pairs: Vec<(f64, f64)> = (0..5).map(|i| (0.0, normal(which, i))).collect();
             Paired::of(&pairs).unwrap().lower.unwrap() > 0.0

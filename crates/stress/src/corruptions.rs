@@ -3,7 +3,7 @@
 use halfstep_evidence::measures::corruption::{
     Corruption, SEVERITIES, mean_corruption_error, relative_mean_corruption_error,
 };
-use halfstep_evidence::robustness::{CorruptionErrors, CorruptionKind, Corruptions, Series};
+use halfstep_evidence::robustness::{CorruptionErrors, Corruptions, Series};
 
 use crate::inputs::{Images, Normaliser, accuracy};
 use crate::{OnProgress, StressError, Subject, tell};
@@ -29,7 +29,7 @@ pub(crate) fn measure(
     for kind in Corruption::ALL {
         models.iter_mut().for_each(|m| m.errors.push([0.0; SEVERITIES]));
         for severity in 1..=SEVERITIES {
-            tell(on_progress, &format!("{} {severity}", kind.name()))?;
+            tell(on_progress, &format!("{} {severity}", kind.kind().name))?;
             let spoilt = images.changed(|i, image| kind.apply(severity, images.size, i as u64, image));
             for (model, probe) in models.iter_mut().zip(&mut probes) {
                 let error = 1.0 - accuracy(&spoilt.logits(probe, &normaliser)?, &spoilt.labels);
@@ -56,14 +56,9 @@ pub(crate) fn measure(
         relative_mean_corruption_error((&m.errors, m.clean), (&b.errors, b.clean))
     });
     let mean_error = series("mean error", true, &|m| Some(mean(m)));
-    let kinds = Corruption::ALL.map(|k| CorruptionKind {
-        name: k.name(),
-        parameter: k.parameter(),
-        parameters: k.parameters(),
-    });
     Ok(Corruptions {
         samples: images.labels.len(),
-        kinds: kinds.to_vec(),
+        kinds: Corruption::ALL.map(Corruption::kind).to_vec(),
         relative_mce: Some(relative).filter(|r| !r.precisions.is_empty()),
         models,
         mean_error,

@@ -3,14 +3,13 @@
 
 use serde::Serialize;
 
-use crate::draws::Normals;
+use crate::draws::Draws;
 
 /// Severities of each corruption, 1 to 5.
 pub const SEVERITIES: usize = 5;
 
 /// A way to spoil an image. Pixels lie in [0, 1] before and after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corruption {
     /// Gaussian noise is added, of the standard deviations of ImageNet-C.
     Noise,
@@ -21,6 +20,17 @@ pub enum Corruption {
     Contrast,
     /// The image is moved to the right and down, black coming in; not of Hendrycks and Dietterich.
     Shift,
+}
+
+/// A corruption and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CorruptionKind {
+    /// Its name.
+    pub name: &'static str,
+    /// What the parameters are.
+    pub parameter: &'static str,
+    /// The parameter at each severity.
+    pub parameters: [f64; SEVERITIES],
 }
 
 /// Height, width and channels of an image `[height, width, channels]`.
@@ -46,34 +56,19 @@ impl Corruption {
     pub const ALL: [Corruption; 4] =
         [Corruption::Noise, Corruption::Blur, Corruption::Contrast, Corruption::Shift];
 
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Corruption::Noise => "noise",
-            Corruption::Blur => "blur",
-            Corruption::Contrast => "contrast",
-            Corruption::Shift => "shift",
-        }
-    }
-
-    /// What [`Corruption::parameters`] are.
-    pub fn parameter(self) -> &'static str {
-        match self {
-            Corruption::Noise => "standard deviation, of pixels in 0 to 1",
-            Corruption::Blur => "standard deviation in pixels of an image of 32",
-            Corruption::Contrast => "factor",
-            Corruption::Shift => "share of the side",
-        }
-    }
-
-    /// The parameter at each severity.
-    pub fn parameters(self) -> [f64; SEVERITIES] {
-        match self {
-            Corruption::Noise => [0.08, 0.12, 0.18, 0.26, 0.38],
-            Corruption::Blur => [0.4, 0.6, 0.7, 0.8, 1.0],
-            Corruption::Contrast => [0.4, 0.3, 0.2, 0.1, 0.05],
-            Corruption::Shift => [0.04, 0.08, 0.12, 0.16, 0.2],
-        }
+    /// Its name and parameters.
+    pub fn kind(self) -> CorruptionKind {
+        let (name, parameter, parameters) = match self {
+            Corruption::Noise => {
+                ("noise", "standard deviation, of pixels in 0 to 1", [0.08, 0.12, 0.18, 0.26, 0.38])
+            }
+            Corruption::Blur => {
+                ("blur", "standard deviation in pixels of an image of 32", [0.4, 0.6, 0.7, 0.8, 1.0])
+            }
+            Corruption::Contrast => ("contrast", "factor", [0.4, 0.3, 0.2, 0.1, 0.05]),
+            Corruption::Shift => ("shift", "share of the side", [0.04, 0.08, 0.12, 0.16, 0.2]),
+        };
+        CorruptionKind { name, parameter, parameters }
     }
 
     /// Spoils an image at a severity from 1 to 5. `sample` keys the noise, so that every model sees
@@ -82,12 +77,12 @@ impl Corruption {
     /// A severity of 0 changes nothing; one above 5 is 5.
     pub fn apply(self, severity: usize, size: ImageSize, sample: u64, image: &mut [f32]) {
         let Some(at) = severity.min(SEVERITIES).checked_sub(1) else { return };
-        let c = self.parameters()[at];
+        let c = self.kind().parameters[at];
         match self {
             Corruption::Noise => {
-                let normals = Normals::new(NOISE_SEED, sample);
+                let normals = Draws::new(NOISE_SEED, sample);
                 for (i, x) in image.iter_mut().enumerate() {
-                    *x = (f64::from(*x) + c * normals.at(i as u64)) as f32;
+                    *x = (f64::from(*x) + c * normals.normal(i as u64)) as f32;
                 }
             }
             Corruption::Blur => blur(c * size.height.min(size.width) as f64 / 32.0, size, image),

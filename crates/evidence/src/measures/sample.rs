@@ -164,7 +164,7 @@ pub(crate) fn exp_not_above_zero(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draws::Normals;
+    use crate::draws::Draws;
 
     #[test]
     fn the_exponential_is_right_to_a_few_units() {
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn divergence_is_that_of_the_definition() {
-        let normals = Normals::new(2, 0);
+        let normals = Draws::new(2, 0);
         let n = 11;
-        let row = |k: u64| (0..n).map(|i| 3.0 * normals.at(100 * k + i) as f32).collect::<Vec<f32>>();
+        let row = |k: u64| (0..n).map(|i| 3.0 * normals.normal(100 * k + i) as f32).collect::<Vec<f32>>();
         let (x, y) = (row(0), row(1));
         let softmax = |x: &[f32]| {
             let e: Vec<f64> = x.iter().map(|&x| f64::from(x).exp()).collect();

@@ -64,7 +64,7 @@ fn spoilt_images() {
             let ours: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
             // Computed in f64; a blur is rounded to f32 twice, between its directions and at the
             // end.
-            near(kind.name(), &ours, &f64s(&g["corrupted"][kind.name()][severity - 1]), 3.0 * U);
+            near(kind.kind().name, &ours, &f64s(&g["corrupted"][kind.kind().name][severity - 1]), 3.0 * U);
         }
     }
     let m = &golden()["mce"];
