@@ -48,10 +48,20 @@ pub fn backdoor(
     tell(on_progress, "training on poisoned data")?;
     let first = train(&poisoned, engine, policy, on_progress)?;
     let inputs = TriggerInputs::of(&clean, &settings);
-    let before = {
-        let subject = subject(&poisoned, engine, &clean, &first.trained, policy, served, threads);
-        inputs.rows(&subject)?
+    let rows = |experiment: &Experiment, trained: &[Trained]| {
+        inputs.rows(&Subject {
+            engine,
+            model: experiment.model.as_ref(),
+            input: &experiment.input,
+            data: &clean,
+            base: &experiment.recipe.base,
+            trained,
+            baseline: policy,
+            served,
+            threads,
+        })
     };
+    let before = rows(&poisoned, &first.trained)?;
 
     tell(on_progress, "removing suspects")?;
     let start = Instant::now();
@@ -62,10 +72,7 @@ pub fn backdoor(
     let cleaned = poisoned.with_data(data)?;
     let second = train(&cleaned, engine, policy, on_progress)?;
     let mitigation_seconds = start.elapsed().as_secs_f64();
-    let after = {
-        let subject = subject(&cleaned, engine, &clean, &second.trained, policy, served, threads);
-        inputs.rows(&subject)?
-    };
+    let after = rows(&cleaned, &second.trained)?;
     Ok(Backdoor {
         trigger: poison.trigger.describe(),
         target: clean.preprocessing.classes()[poison.trigger.target as usize].clone(),
@@ -156,29 +163,6 @@ fn train(
     Ok(Outcome { trained, accuracy, seconds: start.elapsed().as_secs_f64() })
 }
 
-fn subject<'a>(
-    experiment: &'a Experiment,
-    engine: &'a dyn Engine,
-    clean: &'a Dataset,
-    trained: &'a [Trained],
-    baseline: &'a str,
-    served: &'a [Policy],
-    threads: NonZeroUsize,
-) -> Subject<'a> {
-    let base = experiment.recipe.base.as_path();
-    Subject {
-        engine,
-        model: experiment.model.as_ref(),
-        input: &experiment.input,
-        data: clean,
-        base,
-        trained,
-        baseline,
-        served,
-        threads,
-    }
-}
-
 /// Places of the train samples that are kept, in order.
 fn kept(
     experiment: &Experiment,
@@ -189,10 +173,7 @@ fn kept(
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
     let mut probe = Probe::new(engine, model, input, &trained.policy, &trained.weights)?;
     let train = Inputs::of(&experiment.data.train, None)?;
-    let mut features = Vec::new();
-    for batch in train.batches() {
-        features.extend(probe.features(batch)?.features);
-    }
+    let features = train.features(&mut probe)?;
     let scores = spectral_signatures(&features, features.len() / train.labels.len(), &train.labels);
     let classes = experiment.data.preprocessing.classes().len() as u32;
     let mut kept = Vec::new();

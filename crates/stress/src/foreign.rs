@@ -1,6 +1,8 @@
 //! Telling foreign images from own ones: by maximum softmax, by energy, and by the Mahalanobis
 //! distance of features.
 
+use std::array;
+
 use halfstep_data::{BundledSpec, Channels, DataSpec, ImageOptions, SpecError, load};
 use halfstep_evidence::measures::detection::{Detection, detection};
 use halfstep_evidence::measures::{self, Mahalanobis, Sample};
@@ -44,30 +46,23 @@ pub(crate) fn measure(
     let mut found: Vec<[Option<Detection>; 3]> = Vec::new();
     for trained in subject.trained {
         let mut probe = subject.probe(&trained.policy, &trained.weights)?;
-        let fitted = {
-            let mut features = Vec::new();
-            for batch in train.batches() {
-                features.extend(probe.features(batch)?.features);
-            }
-            Mahalanobis::fit(&features, features.len() / train.labels.len(), &train.labels)
-        };
+        let features = train.features(&mut probe)?;
+        let width = features.len() / train.labels.len();
+        let fitted = Mahalanobis::fit(&features, width, &train.labels);
+        drop(features);
         let mut own_scores = Scores::default();
         for batch in test.batches() {
-            own_scores.push(&mut probe, batch, fitted.as_ref())?;
+            score(&mut probe, batch, fitted.as_ref(), &mut own_scores)?;
         }
         let mut foreign_scores = Scores::default();
         for pixels in foreign.pixels.chunks(BATCH * foreign.size.count()) {
             let x = normaliser.apply(pixels);
-            foreign_scores.push(&mut probe, HostSlice::F32(&x), fitted.as_ref())?;
+            score(&mut probe, HostSlice::F32(&x), fitted.as_ref(), &mut foreign_scores)?;
         }
-        found.push([
-            detection(&own_scores.softmax, &foreign_scores.softmax),
-            detection(&own_scores.energy, &foreign_scores.energy),
-            detection(&own_scores.distance, &foreign_scores.distance),
-        ]);
+        found.push(array::from_fn(|i| detection(&own_scores[i], &foreign_scores[i])));
     }
     let mut series = Vec::new();
-    for (i, score) in ["maximum softmax", "energy", "Mahalanobis"].iter().enumerate() {
+    for (i, score) in SCORES.iter().enumerate() {
         let parts: [(&str, Part); 3] =
             [("AUROC", |d| d.auroc), ("AUPR", |d| d.aupr), ("FPR at 95 %", |d| d.fpr_at_95)];
         for (part, value) in parts {
@@ -110,33 +105,27 @@ fn describe(spec: &DataSpec) -> String {
 /// One number of a detection.
 type Part = fn(&Detection) -> f64;
 
-/// Scores that are high for foreign samples.
-#[derive(Default)]
-struct Scores {
-    softmax: Vec<f64>,
-    energy: Vec<f64>,
-    distance: Vec<f64>,
-}
+/// Scores that are high for foreign samples, by [`SCORES`].
+type Scores = [Vec<f64>; 3];
 
-impl Scores {
-    fn push(
-        &mut self,
-        probe: &mut Probe<'_>,
-        x: HostSlice<'_>,
-        fitted: Option<&Mahalanobis>,
-    ) -> Result<(), StressError> {
-        let out = probe.features(x)?;
-        let rows = x.len() / probe.input().elements();
-        let (classes, width) = (out.logits.len() / rows, out.features.len() / rows);
-        let mut exps = vec![0.0; classes];
-        for (logits, features) in out.logits.chunks_exact(classes).zip(out.features.chunks_exact(width)) {
-            // The label does not matter to these scores.
-            let s: Sample = measures::measure(logits, 0, &mut exps);
-            self.softmax.push(-s.confidence);
-            self.energy.push(s.energy);
-            // A feature space in which nothing varies tells nothing: equal scores.
-            self.distance.push(fitted.map_or(0.0, |f| f.score(features)));
-        }
-        Ok(())
+const SCORES: [&str; 3] = ["maximum softmax", "energy", "Mahalanobis"];
+
+fn score(
+    probe: &mut Probe<'_>,
+    x: HostSlice<'_>,
+    fitted: Option<&Mahalanobis>,
+    scores: &mut Scores,
+) -> Result<(), StressError> {
+    let out = probe.features(x)?;
+    let rows = x.len() / probe.input().elements();
+    let (classes, width) = (out.logits.len() / rows, out.features.len() / rows);
+    let mut exps = vec![0.0; classes];
+    for (logits, features) in out.logits.chunks_exact(classes).zip(out.features.chunks_exact(width)) {
+        // The label does not matter to these scores.
+        let s: Sample = measures::measure(logits, 0, &mut exps);
+        // A feature space in which nothing varies tells nothing: equal scores.
+        let distance = fitted.map_or(0.0, |f| f.score(features));
+        scores.iter_mut().zip([-s.confidence, s.energy, distance]).for_each(|(all, one)| all.push(one));
     }
+    Ok(())
 }

@@ -47,6 +47,15 @@ impl Inputs {
         host_slice(&self.x).len() / self.elements
     }
 
+    /// Features `[rows, width]` of all.
+    pub fn features(&self, probe: &mut Probe<'_>) -> Result<Vec<f32>, TrainError> {
+        let mut features = Vec::new();
+        for batch in self.batches() {
+            features.extend(probe.features(batch)?.features);
+        }
+        Ok(features)
+    }
+
     /// Logits `[rows, classes]` of all.
     pub fn logits(&self, probe: &mut Probe<'_>) -> Result<Vec<f32>, TrainError> {
         let mut logits = Vec::new();
