@@ -1,6 +1,7 @@
 //! Trained weights stored in ever smaller formats, computed in fp32.
 
 use halfstep_evidence::assessment::MetricRow;
+use halfstep_evidence::comparison::over_all;
 use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::robustness::{Ladder, Rung};
 use halfstep_evidence::{Assessment, Metric, Protocol, Verdict, assess};
@@ -127,12 +128,7 @@ pub(crate) fn measure(
             let row = a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
             row.map_or(f64::NAN, of)
         };
-        let all = |v: Verdict| assessments.iter().all(|a| a.verdict == v);
-        let verdict = match assessments.iter().any(|a| a.verdict == Verdict::Fail) {
-            true => Verdict::Fail,
-            false if all(Verdict::Pass) => Verdict::Pass,
-            false => Verdict::Inconclusive,
-        };
+        let verdict = over_all(assessments.iter().map(|a| a.verdict)).unwrap_or(Verdict::Pass);
         rungs.push(Rung {
             format: name,
             how: stored.how(),
