@@ -35,9 +35,11 @@ pub(crate) fn measure(
     let mut zero_pixels: [Vec<f64>; 2] = Default::default();
     for trained in subject.trained {
         tell(on_progress, &format!("attacks on {} seed {}", trained.policy.name, trained.seed))?;
-        let mut wide =
-            Attacked::new(subject.probe(&Policy::named("fp32")?, &trained.weights)?, &images, &normaliser);
-        let mut own = Attacked::new(subject.probe(&trained.policy, &trained.weights)?, &images, &normaliser);
+        let attacked = |policy: &Policy| {
+            let probe = subject.probe(policy, &trained.weights)?;
+            Ok::<_, TrainError>(Attacked { probe, images: &images, normaliser: &normaliser })
+        };
+        let (mut wide, mut own) = (attacked(&Policy::named("fp32")?)?, attacked(&trained.policy)?);
         let clean = own.right(&images.pixels)?;
         let step = 2.5 * epsilon / settings.steps as f32;
         let dlr_gradient: LossGradient = |logits, label, out| {
@@ -91,11 +93,7 @@ struct Attacked<'a> {
     normaliser: &'a Normaliser,
 }
 
-impl<'a> Attacked<'a> {
-    fn new(probe: Probe<'a>, images: &'a Images, normaliser: &'a Normaliser) -> Attacked<'a> {
-        Attacked { probe, images, normaliser }
-    }
-
+impl Attacked<'_> {
     fn logits(&mut self, pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
         crate::inputs::logits_of(pixels, self.images.size, &mut self.probe, self.normaliser)
     }
@@ -170,14 +168,17 @@ impl<'a> Attacked<'a> {
     fn squares(&mut self, epsilon: f32, queries: usize, seed: u64) -> Result<Vec<f32>, TrainError> {
         let size = self.images.size;
         let clean = self.images.pixels.clone();
-        let draws = Draws { generator: Philox::new(seed), per_image: size.count() as u64 + 2 };
+        let (generator, per_image) = (Philox::new(seed), size.count() as u64 + 2);
+        let draw = |query: usize, image: usize, place: usize| {
+            generator.word(query as u64, image as u64 * per_image + place as u64)
+        };
         let sign = |word: u32| if word & 1 == 0 { epsilon } else { -epsilon };
         let put = |x: &mut f32, clean: f32, delta: f32| *x = (clean + delta).clamp(0.0, 1.0);
         let mut best = clean.clone();
         for (i, image) in best.chunks_exact_mut(size.count()).enumerate() {
             for (at, x) in image.iter_mut().enumerate() {
                 let stripe = at % (size.width * size.channels);
-                put(x, clean[i * size.count() + at], sign(draws.word(0, i, stripe)));
+                put(x, clean[i * size.count() + at], sign(draw(0, i, stripe)));
             }
         }
         let mut margins = self.margins(&best)?;
@@ -188,10 +189,10 @@ impl<'a> Attacked<'a> {
                 tried.chunks_exact_mut(size.count()).enumerate().filter(|(i, _)| margins[*i] > 0.0)
             {
                 let below = |n: usize, word: u32| ((u64::from(word) * n as u64) >> 32) as usize;
-                let top = below(size.height - side + 1, draws.word(query, i, 0));
-                let left = below(size.width - side + 1, draws.word(query, i, 1));
+                let top = below(size.height - side + 1, draw(query, i, 0));
+                let left = below(size.width - side + 1, draw(query, i, 1));
                 for c in 0..size.channels {
-                    let delta = sign(draws.word(query, i, 2 + c));
+                    let delta = sign(draw(query, i, 2 + c));
                     for y in top..top + side {
                         for x in left..left + side {
                             let at = (y * size.width + x) * size.channels + c;
@@ -220,18 +221,6 @@ impl<'a> Attacked<'a> {
             .zip(&self.images.labels)
             .map(|(row, &label)| margin(row, label))
             .collect())
-    }
-}
-
-/// Random words by (query, image, place).
-struct Draws {
-    generator: Philox,
-    per_image: u64,
-}
-
-impl Draws {
-    fn word(&self, query: usize, image: usize, place: usize) -> u32 {
-        self.generator.word(query as u64, image as u64 * self.per_image + place as u64)
     }
 }
 
@@ -290,7 +279,7 @@ mod tests {
             let weights = Weights::of(&session).unwrap();
             let probe =
                 Probe::new(self.engine.as_ref(), self.model.as_ref(), &INPUT, &policy, &weights).unwrap();
-            Attacked::new(probe, &self.images, &self.normaliser)
+            Attacked { probe, images: &self.images, normaliser: &self.normaliser }
         }
     }
 
