@@ -78,22 +78,16 @@ impl TriggerInputs {
         let fp32 = Policy::named("fp32")?;
         let mut rows = Vec::new();
         for precision in subject.precisions() {
-            rows.push(
-                self.row(subject, precision, precision, |t| Ok((t.policy.clone(), t.weights.clone())))?,
-            );
+            let own = |t: &Trained| Ok((t.policy.clone(), t.weights.clone()));
+            rows.push(self.row(subject, precision, precision, own)?);
         }
         for policy in subject.served.iter().filter(|p| p.name != subject.baseline) {
-            rows.push(
-                self.row(subject, subject.baseline, &policy.name, |t| {
-                    Ok((policy.clone(), t.weights.clone()))
-                })?,
-            );
+            let served = |t: &Trained| Ok((policy.clone(), t.weights.clone()));
+            rows.push(self.row(subject, subject.baseline, &policy.name, served)?);
         }
         for (name, stored) in RUNGS {
-            let served = format!("{name} weights");
-            rows.push(self.row(subject, subject.baseline, &served, |t| {
-                Ok((fp32.clone(), stored.weights(&t.weights)?.0))
-            })?);
+            let rounded = |t: &Trained| Ok((fp32.clone(), stored.weights(&t.weights)?.0));
+            rows.push(self.row(subject, subject.baseline, &format!("{name} weights"), rounded)?);
         }
         Ok(rows)
     }
