@@ -55,12 +55,7 @@ impl Series {
         values: &[f64],
         baseline: &str,
     ) -> Series {
-        let mut names: Vec<&str> = vec![baseline];
-        models.iter().for_each(|m| {
-            if !names.contains(&m.precision.as_str()) {
-                names.push(&m.precision);
-            }
-        });
+        let names = distinct([baseline].into_iter().chain(models.iter().map(|m| m.precision.as_str())));
         let of = |name: &str| -> Vec<(u64, f64)> {
             models
                 .iter()
@@ -83,6 +78,17 @@ impl Series {
         };
         Series { measure: measure.into(), share, precisions: names.iter().filter_map(entry).collect() }
     }
+}
+
+/// Names in order of appearance, each once.
+pub fn distinct<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    for name in names {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
 }
 
 /// The same weights computed in one precision.

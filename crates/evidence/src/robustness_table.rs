@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::measures::corruption::SEVERITIES;
-use crate::robustness::{Robustness, Series, TriggerRow};
+use crate::robustness::{Robustness, Series, TriggerRow, distinct};
 use crate::units;
 
 /// A table with a title and a line that says what it is.
@@ -101,15 +101,8 @@ fn strings(cells: &[&str]) -> Vec<String> {
 /// One row per measure, one column per precision, and the differences.
 fn by_precision(title: &str, note: String, series: &[Series]) -> TableSection {
     let mut header = vec![String::new()];
-    let names: Vec<&String> = series.iter().flat_map(|s| s.precisions.iter().map(|p| &p.precision)).fold(
-        Vec::new(),
-        |mut names, n| {
-            if !names.contains(&n) {
-                names.push(n);
-            }
-            names
-        },
-    );
+    let all = series.iter().flat_map(|s| &s.precisions);
+    let names = distinct(all.map(|p| p.precision.as_str()));
     header.extend(names.iter().map(|n| n.to_string()));
     header.extend(names.iter().skip(1).map(|n| format!("{n} less {}", names[0])));
     let row = |s: &Series| {

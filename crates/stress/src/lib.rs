@@ -24,7 +24,7 @@ use std::path::Path;
 
 use halfstep_data::{DataError, Dataset, Samples};
 use halfstep_evidence::AssessmentError;
-use halfstep_evidence::robustness::{ModelName, NotApplicable, Robustness};
+use halfstep_evidence::robustness::{ModelName, NotApplicable, Robustness, distinct};
 use halfstep_evidence::robustness_findings::findings;
 use halfstep_float::blocks::BlockError;
 use halfstep_graph::engine::Engine;
@@ -117,13 +117,8 @@ impl Subject<'_> {
 
     /// Names of the precisions of training, the baseline first.
     fn precisions(&self) -> Vec<&str> {
-        let mut names = vec![self.baseline];
-        for t in self.trained {
-            if !names.contains(&t.policy.name.as_str()) {
-                names.push(&t.policy.name);
-            }
-        }
-        names
+        let trained = self.trained.iter().map(|t| t.policy.name.as_str());
+        distinct([self.baseline].into_iter().chain(trained))
     }
 
     /// The models trained in a precision, in order.
