@@ -1,8 +1,6 @@
 //! A table of colours: places of a model by steps, as an SVG picture that stands by itself or in a
 //! page.
 
-use std::fmt::Write;
-
 /// One cell.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
@@ -69,25 +67,20 @@ impl HeatMap {
              <text x=\"{left}\" y=\"16\" font-size=\"13\" font-weight=\"bold\">{0}</text>\n",
             escaped(&self.title)
         );
-        // Writing to a string cannot fail.
+        let label = |x: usize, y: usize, style: &str, text: &str| {
+            format!("<text x=\"{x}\" y=\"{y}\" {style}>{}</text>\n", escaped(text))
+        };
         for (r, (name, cells)) in self.rows.iter().zip(&self.cells).enumerate() {
             let y = top + r * HEIGHT;
-            let _ = writeln!(
-                out,
-                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-                left - 6,
-                y + 12,
-                escaped(name)
-            );
+            out += &label(left - 6, y + 12, "text-anchor=\"end\"", name);
             for (c, found) in cells.iter().enumerate() {
                 let x = left + c * cell;
                 let (fill, text) = match found {
                     Some(found) => (colour(found.heat), escaped(&found.text)),
                     None => ("none".into(), "not measured".into()),
                 };
-                let _ = writeln!(
-                    out,
-                    "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{fill}\"><title>{}, {}: {text}</title></rect>",
+                out += &format!(
+                    "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{fill}\"><title>{}, {}: {text}</title></rect>\n",
                     cell - 1,
                     HEIGHT - 1,
                     escaped(name),
@@ -97,32 +90,16 @@ impl HeatMap {
         }
         let below = top + self.rows.len() * HEIGHT + 13;
         for (c, name) in self.columns.iter().enumerate() {
-            let x = left + c * cell + cell / 2;
-            let _ = writeln!(
-                out,
-                "<text x=\"{x}\" y=\"{below}\" text-anchor=\"middle\" fill=\"#666\">{}</text>",
-                escaped(name)
-            );
+            out += &label(left + c * cell + cell / 2, below, "text-anchor=\"middle\" fill=\"#666\"", name);
         }
         let legend = below + 18;
         for step in 0..10 {
-            let _ = writeln!(
-                out,
-                "<rect x=\"{}\" y=\"{legend}\" width=\"12\" height=\"10\" fill=\"{}\"/>",
-                left + step * 12,
-                colour(step as f64 / 9.0)
-            );
+            let (x, fill) = (left + step * 12, colour(step as f64 / 9.0));
+            out += &format!("<rect x=\"{x}\" y=\"{legend}\" width=\"12\" height=\"10\" fill=\"{fill}\"/>\n");
         }
-        let _ = writeln!(
-            out,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\" fill=\"#666\">{}</text>\n<text x=\"{}\" y=\"{}\" fill=\"#666\">{}</text>\n</svg>",
-            left - 6,
-            legend + 9,
-            escaped(&self.ends.0),
-            left + 126,
-            legend + 9,
-            escaped(&self.ends.1)
-        );
+        out += &label(left - 6, legend + 9, "text-anchor=\"end\" fill=\"#666\"", &self.ends.0);
+        out += &label(left + 126, legend + 9, "fill=\"#666\"", &self.ends.1);
+        out += "</svg>\n";
         out
     }
 }
