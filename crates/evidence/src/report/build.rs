@@ -8,9 +8,10 @@ use crate::assessment::{Assessment, MetricRow};
 use crate::assessment_table;
 use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
+use crate::noninferiority::Question;
 use crate::run::RunResult;
 use crate::study::{Floor, Study};
-use crate::table;
+use crate::table::lines;
 use crate::units;
 use halfstep_train::metrics::Outcome;
 
@@ -126,6 +127,10 @@ fn about(c: &Comparison) -> String {
     )
 }
 
+pub(super) fn table(caption: impl Into<String>, head: Vec<String>, rows: Vec<Vec<String>>) -> Block {
+    Block::Table(Table { caption: caption.into(), head, rows, words: Vec::new() })
+}
+
 pub(super) fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(String::from).to_vec()
 }
@@ -159,7 +164,7 @@ fn verdicts(study: &Study) -> Section {
 fn side_by_side(c: &Comparison) -> Section {
     let policies: Vec<String> = c.rows.iter().map(|r| r.policy.clone()).collect();
     let mut rows = Vec::new();
-    for (title, lines) in table::lines(c) {
+    for (title, lines) in lines(c) {
         rows.push(vec![title]);
         rows.extend(lines);
     }
@@ -178,13 +183,9 @@ fn side_by_side(c: &Comparison) -> Section {
     if c.setup.rates.rate_per_core_hour.is_some() {
         rows.push(cost(currency.clone(), &|a| a.price.map(units::significant)));
     }
-    let table = Table {
-        caption: "Speed, memory, quality and cost of each precision".into(),
-        head: std::iter::once(String::new()).chain(policies).collect(),
-        rows,
-        words: Vec::new(),
-    };
-    section("side-by-side", "Side by side", vec![Block::Table(table)])
+    let head = std::iter::once(String::new()).chain(policies).collect();
+    let table = table("Speed, memory, quality and cost of each precision", head, rows);
+    section("side-by-side", "Side by side", vec![table])
 }
 
 /// The head over [`assessment_table::cells`], whose rows are each a metric or a group.
@@ -206,18 +207,9 @@ fn by_metric(c: &Comparison) -> Option<Section> {
             )]);
             rows.extend(beside_floor);
         }
-        blocks.push(Block::Table(Table {
-            caption: match candidate.pairs {
-                1 => format!(
-                    "{} against {}, one pair judged by its examples",
-                    candidate.policy, c.setup.reference
-                ),
-                _ => format!("{} against {}, by metric", candidate.policy, c.setup.reference),
-            },
-            head: verdict_head("metric", c, candidate),
-            rows,
-            words: Vec::new(),
-        }));
+        let how = if candidate.pairs == 1 { "one pair judged by its examples" } else { "by metric" };
+        let caption = format!("{} against {}, {how}", candidate.policy, c.setup.reference);
+        blocks.push(table(caption, verdict_head("metric", c, candidate), rows));
     }
     if c.setup.targets_measured < c.setup.targets {
         blocks.push(Block::text(format!(
@@ -240,12 +232,8 @@ fn groups(c: &Comparison) -> Option<Section> {
         let rows: Vec<Vec<String>> =
             a.rows.iter().filter(|r| r.group.is_some()).map(assessment_table::cells).collect();
         if !rows.is_empty() {
-            blocks.push(Block::Table(Table {
-                caption: format!("Accuracy of {} against {} by group", candidate.policy, c.setup.reference),
-                head: verdict_head("group", c, candidate),
-                rows,
-                words: Vec::new(),
-            }));
+            let caption = format!("Accuracy of {} against {} by group", candidate.policy, c.setup.reference);
+            blocks.push(table(caption, verdict_head("group", c, candidate), rows));
         }
     }
     (!blocks.is_empty()).then(|| section("groups", "By group", blocks))
@@ -278,26 +266,23 @@ fn floor(c: &Comparison) -> Section {
             share(f.candidate_flips),
         ]
     };
-    let table = Table {
-        caption: format!("What another seed of {reference} alone does, and what the precision does"),
-        head: strings([
-            "precision",
-            &format!("accuracy over seeds of {reference} (SD)"),
-            "paired differences (SD)",
-            "correlation of pairs",
-            "answers that another seed changes",
-            "answers that the precision changes",
-        ]),
-        rows: c.candidates.iter().map(row).collect(),
-        words: Vec::new(),
-    };
+    let caption = format!("What another seed of {reference} alone does, and what the precision does");
+    let head = strings([
+        "precision",
+        &format!("accuracy over seeds of {reference} (SD)"),
+        "paired differences (SD)",
+        "correlation of pairs",
+        "answers that another seed changes",
+        "answers that the precision changes",
+    ]);
+    let table = table(caption, head, c.candidates.iter().map(row).collect());
     let text = format!(
         "Seeds are paired: both precisions start from the same weights and see the same batches. Pairing helps as far as the \
          paired differences scatter less than two independent runs would (√2 times the spread over seeds); the correlation \
          says how much it found. A precision that changes no more answers than another seed of {reference} does is within the \
          noise of training."
     );
-    section("floor", "Noise floor", vec![Block::Table(table), Block::text(text)])
+    section("floor", "Noise floor", vec![table, Block::text(text)])
 }
 
 fn runs(c: &Comparison) -> Section {
@@ -365,11 +350,8 @@ fn cost(study: &Study) -> Section {
         for row in &c.rows {
             let cost: &PolicyCost = &row.cost;
             measured &= cost.energy == Energy::Measured;
-            rows.push(vec![if several {
-                format!("{}, {}", c.setup.name, row.policy)
-            } else {
-                row.policy.clone()
-            }]);
+            let arm = if several { format!("{}, ", c.setup.name) } else { String::new() };
+            rows.push(vec![format!("{arm}{}", row.policy)]);
             let of = format!("{} of {}", cost.accepted, cost.runs);
             rows.push(cells("all its runs".into(), of, &cost.all));
             if cost.wasted.wall_seconds > 0.0 {
@@ -383,14 +365,8 @@ fn cost(study: &Study) -> Section {
             }
         }
     }
-    let table = Table {
-        caption:
-            "What training and predicting cost; failed and repeated runs are charged to those that finished"
-                .into(),
-        head,
-        rows,
-        words: Vec::new(),
-    };
+    let caption =
+        "What training and predicting cost; failed and repeated runs are charged to those that finished";
     let energy = if measured {
         "Energy is what the processor counted (RAPL), shared out by core-seconds among runs side by side."
             .to_string()
@@ -410,7 +386,7 @@ fn cost(study: &Study) -> Section {
          threads. Runs taken from the cache are charged what they cost when they were made.",
         rates.grams_co2_per_kwh
     );
-    section("cost", "Cost", vec![Block::Table(table), Block::text(text)])
+    section("cost", "Cost", vec![table(caption, head, rows), Block::text(text)])
 }
 
 fn how(study: &Study) -> Section {
@@ -425,10 +401,8 @@ fn how(study: &Study) -> Section {
     let details =
         |title: &str, text: String| Block::Details { title: title.into(), blocks: vec![Block::text(text)] };
     let sides = match s.protocol.question {
-        crate::noninferiority::Question::NonInferiority => "A candidate may be better by any amount.",
-        crate::noninferiority::Question::Equivalence => {
-            "A candidate that is better by more than a margin fails too."
-        }
+        Question::NonInferiority => "A candidate may be better by any amount.",
+        Question::Equivalence => "A candidate that is better by more than a margin fails too.",
     };
     section(
         HOW,

@@ -1,10 +1,11 @@
 //! The report's curves: losses over steps, and confidence against accuracy.
 
-use super::build::{assessed, section, strings};
+use super::build::{assessed, section, strings, table};
 use super::charts::{Chart, ChartSeries};
-use super::{Block, Section, Table};
-use crate::assessment::Assessment;
+use super::{Block, Section};
 use crate::comparison::Comparison;
+use crate::experiment::ModelMeasures;
+use crate::measures::ReliabilityBin;
 use crate::run::RunResult;
 use crate::units;
 
@@ -86,77 +87,68 @@ pub(super) fn losses(c: &Comparison) -> Option<Section> {
     (!blocks.is_empty()).then(|| section("losses", "Loss curves", blocks))
 }
 
+/// What the reference's models measured beside the first candidate, and what each candidate's did.
+fn models(c: &Comparison) -> Vec<(&str, Vec<&ModelMeasures>)> {
+    let reference = assessed(c)
+        .take(1)
+        .map(|(_, a)| (c.setup.reference.as_str(), a.seeds.iter().map(|s| &s.reference).collect()));
+    let candidates =
+        assessed(c).map(|(x, a)| (x.policy.as_str(), a.seeds.iter().map(|s| &s.candidate).collect()));
+    reference.chain(candidates).collect()
+}
+
 /// The reliability diagram, and the temperature that each model would need.
 pub(super) fn reliability(c: &Comparison) -> Option<Section> {
+    let all = models(c);
+    if all.is_empty() {
+        return None;
+    }
     // Bins are summed over the seeds, by the number of samples in each.
-    let line = |name: &str, colour: usize, models: Vec<&crate::experiment::ModelMeasures>| {
+    let line = |(colour, (name, models)): (usize, &(&str, Vec<&ModelMeasures>))| {
         let bins = models.first().map_or(0, |m| m.reliability.len());
         let point = |i: usize| {
             let all = || models.iter().map(|m| &m.reliability[i]);
             let n: u64 = all().map(|b| b.samples).sum();
-            let mean = |f: &dyn Fn(&crate::measures::ReliabilityBin) -> Option<f64>| {
+            let mean = |f: &dyn Fn(&ReliabilityBin) -> Option<f64>| {
                 all().filter_map(|b| Some(f(b)? * b.samples as f64)).sum::<f64>() / n as f64
             };
             (n > 0).then(|| (mean(&|b| b.confidence), mean(&|b| b.accuracy)))
         };
-        ChartSeries {
-            name: name.into(),
-            colour,
-            points: (0..bins).filter_map(point).collect(),
-            band: Vec::new(),
-        }
+        let points = (0..bins).filter_map(point).collect();
+        ChartSeries { name: name.to_string(), colour, points, band: Vec::new() }
     };
-    let (_, first) = assessed(c).next()?;
-    let mut series = vec![line(&c.setup.reference, 0, first.seeds.iter().map(|s| &s.reference).collect())];
-    let mut ece = vec![format!("{} {}", c.setup.reference, ece_of(first, |s| s.reference.quality.ece))];
-    for (i, (candidate, a)) in assessed(c).enumerate() {
-        series.push(line(&candidate.policy, i + 1, a.seeds.iter().map(|s| &s.candidate).collect()));
-        ece.push(format!("{} {}", candidate.policy, ece_of(a, |s| s.candidate.quality.ece)));
-    }
+    let mean = |models: &[&ModelMeasures], f: fn(&ModelMeasures) -> f64| {
+        models.iter().map(|m| f(m)).sum::<f64>() / models.len() as f64
+    };
+    let ece = |(name, models): &(&str, Vec<&ModelMeasures>)| {
+        format!("{name} {}", units::percent(mean(models, |m| m.quality.ece), None))
+    };
     let chart = Chart {
         title: "Reliability diagram".into(),
         description: format!(
             "Share of right answers by confidence, over all seeds; on the straight line, a confidence of 80 % is right in 80 of \
              100 cases. Expected calibration error: {}.",
-            ece.join(", ")
+            all.iter().map(ece).collect::<Vec<_>>().join(", ")
         ),
         x: "confidence".into(),
         y: "share right".into(),
         y_range: Some((0.0, 1.0)),
         marks: true,
         guide: Some(((0.0, 0.0), (1.0, 1.0))),
-        series,
+        series: all.iter().enumerate().map(line).collect(),
     };
-    let refit = Table {
-        caption: "The temperature that makes each model likeliest: above 1 the model is overconfident".into(),
-        head: strings(["precision", "temperature", "NLL", "NLL after refit"]),
-        rows: refits(c),
-        words: Vec::new(),
-    };
-    Some(section("reliability", "Calibration", vec![Block::Chart(chart), Block::Table(refit)]))
-}
-
-fn ece_of(a: &Assessment, of: impl Fn(&crate::experiment::SeedMeasures) -> f64) -> String {
-    units::percent(a.seeds.iter().map(of).sum::<f64>() / a.seeds.len() as f64, None)
-}
-
-fn refits(c: &Comparison) -> Vec<Vec<String>> {
-    let row = |name: &str, models: Vec<&crate::experiment::ModelMeasures>| {
-        let mean = |f: &dyn Fn(&crate::measures::Temperature) -> f64| {
-            models.iter().map(|m| f(&m.temperature)).sum::<f64>() / models.len() as f64
-        };
+    let row = |(name, models): &(&str, Vec<&ModelMeasures>)| {
         vec![
             name.to_string(),
-            format!("{:.3}", mean(&|t| t.temperature)),
-            format!("{:.4}", mean(&|t| t.nll_before)),
-            format!("{:.4}", mean(&|t| t.nll_after)),
+            format!("{:.3}", mean(models, |m| m.temperature.temperature)),
+            format!("{:.4}", mean(models, |m| m.temperature.nll_before)),
+            format!("{:.4}", mean(models, |m| m.temperature.nll_after)),
         ]
     };
-    let reference = assessed(c)
-        .next()
-        .map(|(_, a)| row(&c.setup.reference, a.seeds.iter().map(|s| &s.reference).collect()));
-    let candidates = assessed(c).map(|(x, a)| row(&x.policy, a.seeds.iter().map(|s| &s.candidate).collect()));
-    reference.into_iter().chain(candidates).collect()
+    let caption = "The temperature that makes each model likeliest: above 1 the model is overconfident";
+    let head = strings(["precision", "temperature", "NLL", "NLL after refit"]);
+    let refit = table(caption, head, all.iter().map(row).collect());
+    Some(section("reliability", "Calibration", vec![Block::Chart(chart), refit]))
 }
 
 #[cfg(test)]
