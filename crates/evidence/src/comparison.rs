@@ -132,7 +132,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Sums up runs, with what the logits of candidates came to.
-    pub fn new(setup: Setup, runs: Vec<RunResult>, assessments: Vec<(String, Assessment)>) -> Comparison {
+    pub fn new(setup: Setup, runs: Vec<RunResult>, mut assessments: Vec<(String, Assessment)>) -> Comparison {
         let timed = common_way(&runs);
         let reference: Vec<&RunResult> = runs.iter().filter(|r| r.record.policy == setup.reference).collect();
         let reference_ms = step_ms(&reference, &timed);
@@ -145,7 +145,6 @@ impl Comparison {
             .filter(|of_policy| !of_policy.is_empty())
             .map(|of_policy| row(&setup, &of_policy, &reference, &timed, reference_ms))
             .collect();
-        let mut assessments = assessments;
         let candidates = rows
             .iter()
             .filter(|row| row.policy != setup.reference)
@@ -233,6 +232,7 @@ fn row(
 ) -> PolicyRow {
     let first = runs[0];
     let mean = |values: Vec<f64>| mean_sd(&values).map(|(mean, _)| mean);
+    let finished = || runs.iter().filter_map(|r| Some((r, r.finished()?)));
     let accuracies: Vec<f64> = runs.iter().filter_map(|r| r.accuracy()).collect();
     let pairs: Vec<(f64, f64)> = runs
         .iter()
@@ -259,13 +259,8 @@ fn row(
         arena_bytes: first.record.arena_bytes,
         state_bytes: first.record.state_bytes.total(),
         peak_rss_bytes: runs.iter().filter_map(|r| r.peak_rss_bytes).max(),
-        train_loss: mean(
-            runs.iter()
-                .filter(|r| r.finished().is_some())
-                .filter_map(|r| r.record.final_train_loss())
-                .collect(),
-        ),
-        test_loss: mean(runs.iter().filter_map(|r| r.finished()).map(|e| e.loss).collect()),
+        train_loss: mean(finished().filter_map(|(r, _)| r.record.final_train_loss()).collect()),
+        test_loss: mean(finished().map(|(_, e)| e.loss).collect()),
         accuracy,
         accuracy_sd,
         against,

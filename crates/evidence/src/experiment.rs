@@ -18,7 +18,8 @@ use crate::logits::{Logits, LogitsError, Source};
 use crate::measures::agreement::AgreementValues;
 use crate::measures::sample::divergence;
 use crate::measures::{
-    Agreement, GroupTable, Quality, QualityValues, ReliabilityBin, Sample, Temperature, measure, temperature,
+    Agreement, GroupColumn, GroupTable, Quality, QualityValues, ReliabilityBin, Sample, Temperature, measure,
+    temperature,
 };
 
 /// Logits of one file in a batch.
@@ -183,8 +184,7 @@ pub fn measure_seed(
     let columns = files.reference.groups().to_vec();
     let samples = labels.len() as u64;
     let rows = (BATCH_LOGITS / classes).clamp(1, BATCH_ROWS);
-    let mut totals = Totals::new(samples, classes, columns.len(), files.other.is_some());
-    totals.groups = columns.iter().map(GroupTable::new).collect();
+    let mut totals = Totals::new(samples, classes, &columns, files.other.is_some());
 
     let (mut current, mut next) = (Batch::default(), Batch::default());
     files.read(rows, &mut current)?;
@@ -267,7 +267,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(all: u64, classes: usize, columns: usize, floor: bool) -> Totals {
+    fn new(all: u64, classes: usize, columns: &[GroupColumn], floor: bool) -> Totals {
         let metrics = if floor { EXAMPLE_MEASURES } else { EXAMPLE_MEASURES - 2 };
         let buckets = BUCKETS.min(all as usize);
         Totals {
@@ -277,7 +277,7 @@ impl Totals {
             candidate: Quality::default(),
             agreement: Agreement::default(),
             floor: floor.then(Agreement::default),
-            groups: Vec::with_capacity(columns),
+            groups: columns.iter().map(GroupTable::new).collect(),
             sums: SeedSums { counts: vec![0.0; buckets], differences: vec![vec![0.0; buckets]; metrics] },
             examples: vec![Moments::default(); metrics],
             kept: Kept::default(),
@@ -336,7 +336,7 @@ impl Totals {
                 name: name.into(),
                 quality: quality.values()?,
                 temperature: temperature::fit(kept, labels, self.classes)?,
-                reliability: quality.calibration().reliability(),
+                reliability: quality.calibration.reliability(),
             })
         };
         let all = || {

@@ -34,7 +34,7 @@ pub struct Quality {
     in_top_5: u64,
     nll: f64,
     brier: f64,
-    calibration: Calibration,
+    pub(crate) calibration: Calibration,
 }
 
 /// What the sums come to.
@@ -68,11 +68,6 @@ impl Quality {
         self.nll += s.nll;
         self.brier += s.brier;
         self.calibration.push(s.confidence, s.correct());
-    }
-
-    /// Bins of confidence.
-    pub fn calibration(&self) -> &Calibration {
-        &self.calibration
     }
 
     /// Means over the samples; none without samples.

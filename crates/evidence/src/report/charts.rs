@@ -3,12 +3,7 @@
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Table;
-
-/// Why a picture could not be drawn.
-#[derive(Debug, thiserror::Error)]
-#[error("a chart cannot be drawn: {0}")]
-pub struct DrawError(String);
+use super::{ReportError, Table};
 
 /// Colours of series, in order: after Okabe and Ito, distinguishable by the colour-blind; darkened
 /// or lightened where it takes that to stand out from white and from dark ground at least 3 : 1
@@ -97,9 +92,9 @@ impl Chart {
     ///
     /// # Errors
     /// The drawing library failed.
-    pub fn svg(&self) -> Result<String, DrawError> {
+    pub fn svg(&self) -> Result<String, ReportError> {
         let mut svg = String::new();
-        self.draw(&mut svg).map_err(|e| DrawError(e.to_string()))?;
+        self.draw(&mut svg).map_err(|e| ReportError::Draw(e.to_string()))?;
         let RGBColor(r, g, b) = TEXT;
         let themed = svg.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), "\"currentColor\"");
         Ok(themed.replacen(

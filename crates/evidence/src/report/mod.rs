@@ -16,7 +16,7 @@ use minijinja::{Environment, Error, HtmlEscape, Template, context};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Picture, Pictures};
-pub use charts::{COLOURS, Chart, ChartSeries, DrawError};
+pub use charts::{COLOURS, Chart, ChartSeries};
 pub use robustness::robustness;
 
 use crate::stats::Verdict;
@@ -28,8 +28,8 @@ pub enum ReportError {
     #[error("the report cannot be made: {0}")]
     Template(#[from] Error),
     /// The picture failed.
-    #[error(transparent)]
-    Draw(#[from] DrawError),
+    #[error("a chart cannot be drawn: {0}")]
+    Draw(String),
 }
 
 /// Everything that is in a report, before it has a form.
