@@ -52,7 +52,8 @@ enum Rows {
     Parquet(Box<parquet::Columns>),
 }
 
-/// A table's parts before they are checked together.
+/// A table's parts before they are checked together, but for the logits themselves.
+#[derive(Clone, Debug)]
 pub(crate) struct Parts {
     name: String,
     classes: usize,
@@ -60,7 +61,6 @@ pub(crate) struct Parts {
     labels: Vec<i64>,
     groups: Vec<GroupColumn>,
     seed: Option<u64>,
-    source: Rows,
 }
 
 impl Logits {
@@ -72,18 +72,18 @@ impl Logits {
     pub fn open(path: &Path) -> Result<Logits, LogitsError> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
-            "npz" => Logits::checked(npz::open(path)?),
-            "safetensors" => Logits::checked(safetensors::open(path)?),
+            "npz" => npz::open(path).and_then(Logits::checked),
+            "safetensors" => safetensors::open(path).and_then(Logits::checked),
             #[cfg(feature = "parquet")]
-            "parquet" => Logits::checked(parquet::open(path)?),
+            "parquet" => parquet::open(path).and_then(Logits::checked),
             #[cfg(not(feature = "parquet"))]
             "parquet" => Err(LogitsError::NotBuilt { path: path.into() }),
             _ => Err(LogitsError::Ending { path: path.into() }),
         }
     }
 
-    fn checked(parts: Parts) -> Result<Logits, LogitsError> {
-        let Parts { name, classes, rows, labels, groups, seed, source } = parts;
+    fn checked((parts, source): (Parts, Rows)) -> Result<Logits, LogitsError> {
+        let Parts { name, classes, rows, labels, groups, seed } = parts;
         let table = |message: String| LogitsError::Table { name: name.clone(), message };
         if rows == 0 || classes == 0 {
             return Err(table(format!("`logits` is empty: [{rows}, {classes}]")));
@@ -185,66 +185,50 @@ impl Source for PathBuf {
 /// Logits in memory.
 #[derive(Clone, Debug)]
 pub struct InMemory {
-    name: String,
-    classes: usize,
+    parts: Parts,
     logits: Arc<Vec<f32>>,
-    labels: Vec<i64>,
-    groups: Vec<GroupColumn>,
-    seed: Option<u64>,
 }
 
 impl InMemory {
     /// Logits `[labels.len(), classes]` in row order.
     pub fn new(name: impl Into<String>, classes: usize, logits: Vec<f32>, labels: &[u32]) -> InMemory {
-        InMemory {
+        let parts = Parts {
             name: name.into(),
             classes,
-            logits: Arc::new(logits),
+            rows: labels.len() as u64,
             labels: labels.iter().map(|&l| i64::from(l)).collect(),
             groups: Vec::new(),
             seed: None,
-        }
+        };
+        InMemory { parts, logits: Arc::new(logits) }
     }
 
     /// With a column of groups.
     pub fn with_group(mut self, column: GroupColumn) -> InMemory {
-        self.groups.push(column);
+        self.parts.groups.push(column);
         self
     }
 
     /// With the seed of the run.
     pub fn with_seed(mut self, seed: u64) -> InMemory {
-        self.seed = Some(seed);
+        self.parts.seed = Some(seed);
         self
     }
 }
 
 impl Source for InMemory {
     fn name(&self) -> String {
-        self.name.clone()
+        self.parts.name.clone()
     }
 
     fn open(&self) -> Result<Logits, LogitsError> {
-        if self.logits.len() != self.labels.len() * self.classes {
-            return Err(LogitsError::Table {
-                name: self.name.clone(),
-                message: format!(
-                    "{} logits are not {} rows of {}",
-                    self.logits.len(),
-                    self.labels.len(),
-                    self.classes
-                ),
-            });
+        let Parts { name, classes, labels, .. } = &self.parts;
+        let (logits, rows) = (self.logits.len(), labels.len());
+        if logits != rows * classes {
+            let message = format!("{logits} logits are not {rows} rows of {classes}");
+            return Err(LogitsError::Table { name: name.clone(), message });
         }
-        Logits::checked(Parts {
-            name: self.name.clone(),
-            classes: self.classes,
-            rows: self.labels.len() as u64,
-            labels: self.labels.clone(),
-            groups: self.groups.clone(),
-            seed: self.seed,
-            source: Rows::Memory(self.logits.clone()),
-        })
+        Logits::checked((self.parts.clone(), Rows::Memory(self.logits.clone())))
     }
 }
 

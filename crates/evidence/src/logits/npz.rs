@@ -23,7 +23,7 @@ struct Array {
     reader: Box<dyn Read + Send>,
 }
 
-pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
+pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
     let mut archive = ZipArchive::new(BufReader::new(File::open(path).map_err(io)?))
@@ -75,15 +75,15 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     } else {
         None
     };
-    Ok(Parts {
+    let parts = Parts {
         name: path.display().to_string(),
         classes: usize::try_from(classes).map_err(|_| bad(format!("{classes} classes are too many")))?,
         rows,
         labels,
         groups,
         seed,
-        source: Rows::Elements(Elements::new(logits.reader, format)),
-    })
+    };
+    Ok((parts, Rows::Elements(Elements::new(logits.reader, format))))
 }
 
 /// Finds an array, reads its header, and checks that as many bytes follow as its shape needs.

@@ -22,7 +22,7 @@ pub(super) struct Columns {
     current: Option<ColumnReader>,
 }
 
-pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
+pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
     let file = File::open(path).map_err(|source| LogitsError::Open { path: path.into(), source })?;
     let file = SerializedFileReader::new(file).map_err(|e| bad(format!("not a whole .parquet file: {e}")))?;
@@ -47,15 +47,8 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     let mut logits = Columns { file, column, classes: 0, group: 0, current: None };
     let classes = logits.first_length().map_err(|e| bad(format!("`logits`: {e}")))?;
     logits.classes = classes;
-    Ok(Parts {
-        name: path.display().to_string(),
-        classes,
-        rows,
-        labels,
-        groups,
-        seed,
-        source: Rows::Parquet(Box::new(logits)),
-    })
+    let parts = Parts { name: path.display().to_string(), classes, rows, labels, groups, seed };
+    Ok((parts, Rows::Parquet(Box::new(logits))))
 }
 
 /// What [`take`] read: records, values, and for each value whether it continues the record before.

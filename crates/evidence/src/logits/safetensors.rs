@@ -71,7 +71,7 @@ fn group_column(array: &str, codes: &[i64], names: Option<&String>) -> GroupColu
     GroupColumn::new(&array[GROUP_PREFIX.len()..], &codes.iter().map(text).collect::<Vec<_>>())
 }
 
-pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
+pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
     let mut file = File::open(path).map_err(io)?;
@@ -114,13 +114,6 @@ pub(super) fn open(path: &Path) -> Result<Parts, LogitsError> {
     }
     let seed = seed(path, texts.get("seed").map(String::as_str))?;
     file.seek(SeekFrom::Start(start + logits.data_offsets.0 as u64)).map_err(io)?;
-    Ok(Parts {
-        name: path.display().to_string(),
-        classes,
-        rows: rows as u64,
-        labels,
-        groups,
-        seed,
-        source: Rows::Elements(Elements::new(Box::new(file), format)),
-    })
+    let parts = Parts { name: path.display().to_string(), classes, rows: rows as u64, labels, groups, seed };
+    Ok((parts, Rows::Elements(Elements::new(Box::new(file), format))))
 }
