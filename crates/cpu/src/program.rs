@@ -13,6 +13,7 @@ use crate::lower::{Lowering, Step, lower};
 use crate::machine::{Machine, Run, Transit};
 use crate::memory::{Frame, Span, Where};
 use crate::region::{ALIGNMENT, Region};
+use crate::rows::Base;
 use crate::state::{CpuMemory, download, upload};
 
 struct Input {
@@ -188,7 +189,8 @@ impl Program for CpuProgram {
     fn read_scalars(&mut self, outputs: &[OutputId], into: &mut [f32]) -> Result<(), EngineError> {
         for (&output, into) in outputs.iter().zip(into) {
             scalar_output(&self.graph, output)?;
-            *into = self.output_region.view(self.outputs[output.0 as usize].1).f32()[0];
+            let at = self.outputs[output.0 as usize].1;
+            self.output_region.view(at).src().load::<Base>(0, std::slice::from_mut(into));
         }
         Ok(())
     }

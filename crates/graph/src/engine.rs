@@ -7,7 +7,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::communicator::{Communicator, CommunicatorError};
-use crate::dtype::{DType, ValueType};
+use crate::dtype::ValueType;
 use crate::engine_info::{Device, EngineIdentity, FreeMemory, PolicyDescription};
 use crate::footprint::Footprint;
 use crate::graph::{Graph, OutputId, Slot, ValueId};
@@ -211,7 +211,7 @@ pub trait Program: Send {
     /// # Errors
     /// No output of that name.
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
-    /// Outputs of the last run that are one f32 number each, in this order, without allocating.
+    /// Outputs of the last run that are one number each, in this order and as f32, without allocating.
     /// Both slices have the same length. Waits for the run to end, where it is still under way.
     ///
     /// # Errors
@@ -339,14 +339,14 @@ pub fn output_id(graph: &Graph, name: &str) -> Result<OutputId, EngineError> {
 /// The value behind a scalar output.
 ///
 /// # Errors
-/// An id that is not of this graph; an output that is not one f32 number.
+/// An id that is not of this graph; an output that is not one number.
 pub fn scalar_output(graph: &Graph, output: OutputId) -> Result<ValueId, EngineError> {
     let names = || graph.outputs.iter().map(|(name, _)| name.as_str());
     let at = output.0 as usize;
     let unknown = || EngineError::unknown("output", &format!("number {at}"), names());
     let (name, value) = graph.outputs.get(at).ok_or_else(unknown)?;
     let ty = &graph.value(*value).ty;
-    if ty.dtype != DType::F32 || ty.shape.count() != 1 {
+    if !ty.dtype.is_float() || ty.shape.count() != 1 {
         return Err(EngineError::Size { name: name.clone(), expected: ty.clone(), found: 1 });
     }
     Ok(*value)

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use halfstep_float::Format;
 
 use super::{compile, numbers, tensor_of};
-use crate::engine::{Engine, HostSlice, HostTensor};
+use crate::engine::{Engine, HostSlice, HostTensor, output_id};
 use crate::graph::{Graph, ValueId};
 use crate::interp::{Rounding, Tensor, evaluate};
 use crate::precision::{Class, Policy, class};
@@ -110,6 +110,16 @@ pub(super) fn agrees_with_the_interpreter(engine: &dyn Engine, case: &Case, poli
             continue;
         }
         assert_eq!(found.f32().len(), expected.data.len());
+        if let [y] = found.f32() {
+            let (id, mut scalar) = (output_id(&graph, name).expect("an output"), [0.0]);
+            program.read_scalars(&[id], &mut scalar).expect("one number");
+            assert_eq!(
+                scalar[0].to_bits(),
+                y.to_bits(),
+                "{name} of {}: as a scalar and as a tensor",
+                case.name
+            );
+        }
         for (i, (&y, &want)) in found.f32().iter().zip(&expected.data).enumerate() {
             let error = (f64::from(y) - want).abs();
             // Codes are the same or wrong: their scales are largest magnitudes and quotients, which
