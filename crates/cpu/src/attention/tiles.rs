@@ -11,7 +11,7 @@ use super::{
     AttentionMask, BLOCK, HeadShape, HeadView, backward, forward, load_rows, operand_format, padded,
     score_row, split, visible,
 };
-use crate::gemm::{Along, Gather, Source, TileUnit};
+use crate::gemm::{Along, Gather, Piece, Source, TileUnit};
 use crate::rows::storage::{Src, Storage};
 use crate::rows::{Body, Caps, dot};
 
@@ -62,7 +62,7 @@ fn left<'a>(
     to: &'a mut [f32],
 ) -> Panels<'a> {
     let steps = k.len().div_ceil(SIDE);
-    unit.pack_left(from, outer, k, codes(to));
+    unit.pack_left(Piece { source: from, outer, k }, codes(to));
     packed(to, steps)
 }
 
@@ -75,7 +75,7 @@ fn right<'a>(
     to: &'a mut [f32],
 ) -> Panels<'a> {
     let steps = k.len().div_ceil(SIDE);
-    unit.pack_right(from, outer, k, codes(to));
+    unit.pack_right(Piece { source: from, outer, k }, codes(to));
     packed(to, steps)
 }
 

@@ -9,14 +9,13 @@
 
 use std::arch::asm;
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use super::ProductFormat;
 use super::micro_kernel::{MicroKernel, TileUnit};
 use super::pack::{self, TILE_STEP};
-use super::run::{pack_a, pack_b};
+use super::run::pack;
 use super::scheme::{Scheme, TileFormat};
-use super::source::Source;
+use super::source::Piece;
 use crate::isa::{Isa, Kernel, Level};
 
 /// Proof that this processor has tiles, and whether they take f16.
@@ -227,13 +226,13 @@ unsafe impl<S: Scheme> MicroKernel for Amx<S> {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_a::<S>(a, outer, k, to);
+    fn pack_a(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
+        pack::tiles_a::<S>(piece, to);
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_b::<S>(b, outer, k, to);
+    fn pack_b(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
+        pack::tiles_b::<S>(piece, to);
     }
 
     fn prepare(self) {
@@ -275,11 +274,11 @@ impl<S: Scheme> TileUnit for Amx<S> {
     fn prepare(&self) {
         configure(self.0);
     }
-    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    fn pack_left(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, true>(*self, piece, S::COMPUTE, to);
     }
-    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    fn pack_right(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, false>(*self, piece, S::COMPUTE, to);
     }
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.

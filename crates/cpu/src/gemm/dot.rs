@@ -6,13 +6,12 @@
 //! operands holds here.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::micro_kernel::{MicroKernel, TileUnit};
 use super::pack::{self, TILE_STEP};
-use super::run::{pack_a, pack_b};
+use super::run::pack;
 use super::scheme::Bf16;
-use super::source::{Along, Source};
+use super::source::{Along, Piece, Source};
 use super::{ProductFormat, in_place};
 use crate::elements::Src;
 use crate::isa::{Isa, Kernel, Level};
@@ -44,9 +43,9 @@ impl Dots {
 static ZEROS: [u16; TILE_STEP] = [0; TILE_STEP];
 
 /// The addresses of an operand that is read in place.
-fn addresses(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-    let Src::Bf16(data) = a.data else { unreachable!("only bf16 is read in place") };
-    in_place::addresses::<_, 32, TILE_STEP>(a, data, &ZEROS, outer, k, to);
+fn addresses(piece: Piece<'_>, to: &mut [u16]) {
+    let Src::Bf16(data) = piece.source.data else { unreachable!("only bf16 is read in place") };
+    in_place::addresses::<_, 32, TILE_STEP>(piece, data, &ZEROS, to);
 }
 
 /// Rows whose sums are kept in registers, two vectors each: enough chains to hide the latency of
@@ -167,17 +166,17 @@ unsafe impl MicroKernel for Dots {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
+    fn pack_a(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
         match self.0 {
-            Form::Rows => pack::tiles_a::<Bf16>(a, outer, k, to),
-            Form::Pairs => pack::tiles_b::<Bf16>(a, outer, k, to),
-            Form::InPlace => addresses(a, outer, k, to),
+            Form::Rows => pack::tiles_a::<Bf16>(piece, to),
+            Form::Pairs => pack::tiles_b::<Bf16>(piece, to),
+            Form::InPlace => addresses(piece, to),
         }
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_b::<Bf16>(b, outer, k, to);
+    fn pack_b(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
+        pack::tiles_b::<Bf16>(piece, to);
     }
 
     #[inline(always)]
@@ -192,11 +191,11 @@ impl TileUnit for Dots {
         1
     }
     fn prepare(&self) {}
-    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_a(*self, from, ProductFormat::Bf16, outer, k, to);
+    fn pack_left(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, true>(*self, piece, ProductFormat::Bf16, to);
     }
-    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_b(*self, from, ProductFormat::Bf16, outer, k, to);
+    fn pack_right(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, false>(*self, piece, ProductFormat::Bf16, to);
     }
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         // SAFETY: passed on to the caller.

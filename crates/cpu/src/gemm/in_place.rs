@@ -3,9 +3,7 @@
 //! addresses of runs of each row. A convolution's windows need no copy of each pixel for each of
 //! its taps then ("The indirect convolution algorithm", Dukhan 2019).
 
-use std::ops::Range;
-
-use super::source::{Along, Source};
+use super::source::{Along, Piece, Source};
 
 /// Whether runs of `run` columns of an operand of `k` columns can be read in place.
 pub(super) fn is_possible(source: &Source<'_>, run: usize, k: usize) -> bool {
@@ -20,13 +18,12 @@ pub(super) fn is_possible(source: &Source<'_>, run: usize, k: usize) -> bool {
 /// ones; `to` has room for whole panels.
 #[inline(always)]
 pub(super) fn addresses<T, const ROWS: usize, const RUN: usize>(
-    source: &Source<'_>,
+    piece: Piece<'_>,
     data: &[T],
     zeros: &'static [T; RUN],
-    outer: Range<usize>,
-    k: Range<usize>,
     to: &mut [T],
 ) {
+    let Piece { source, outer, k } = piece;
     // Addresses are at most as long as what they stand for.
     const { assert!(size_of::<*const T>() <= RUN * size_of::<T>()) };
     let runs = k.len() / RUN;

@@ -1,9 +1,7 @@
 //! Micro-kernels: the product of one packed panel of A with one of B, for each instruction set.
 
-use std::ops::Range;
-
 use super::scratch::{Scratch, whole_lines};
-use super::source::Source;
+use super::source::{Piece, Source};
 use super::{ProductFormat, pack};
 use crate::isa::Kernel;
 
@@ -42,23 +40,9 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     }
     /// Packs rows `outer` and columns `k` of A into panels of [`MicroKernel::MR`]; or writes there
     /// what [`MicroKernel::tile`] takes instead, such as where the rows lie.
-    fn pack_a(
-        self,
-        a: &Source<'_>,
-        compute: ProductFormat,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &mut [Self::Unit],
-    );
+    fn pack_a(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [Self::Unit]);
     /// Packs rows `k` and columns `outer` of B into panels of [`MicroKernel::NR`].
-    fn pack_b(
-        self,
-        b: &Source<'_>,
-        compute: ProductFormat,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &mut [Self::Unit],
-    );
+    fn pack_b(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [Self::Unit]);
     /// What a thread does before its first block of a computation.
     fn prepare(self) {}
 
@@ -98,9 +82,9 @@ pub(crate) trait TileUnit: Sync {
     /// What a thread does before its first block.
     fn prepare(&self);
     /// Packs an LHS: rows `outer` and columns `k`.
-    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
+    fn pack_left(&self, piece: Piece<'_>, to: &mut [u16]);
     /// Packs an RHS: rows `k` and columns `outer`.
-    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]);
+    fn pack_right(&self, piece: Piece<'_>, to: &mut [u16]);
     /// C = A·B, or C += A·B where `add`, for 32 rows and 32 columns of C, whose rows are `c_row`
     /// elements apart, over `steps` steps.
     ///
@@ -173,26 +157,12 @@ unsafe impl MicroKernel for Portable {
     }
 
     #[inline(always)]
-    fn pack_a(
-        self,
-        a: &Source<'_>,
-        compute: ProductFormat,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &mut [f32],
-    ) {
-        pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to);
+    fn pack_a(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+        pack::panels_f32::<{ Self::MR }>(piece, compute, to);
     }
     #[inline(always)]
-    fn pack_b(
-        self,
-        b: &Source<'_>,
-        compute: ProductFormat,
-        outer: Range<usize>,
-        k: Range<usize>,
-        to: &mut [f32],
-    ) {
-        pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
+    fn pack_b(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+        pack::panels_f32::<{ Self::NR }>(piece, compute, to);
     }
 
     #[inline(always)]

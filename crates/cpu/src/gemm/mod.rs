@@ -41,7 +41,7 @@ pub(crate) use micro_kernel::{MicroKernel, TileUnit};
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{Destination, OutRows, Sink};
-pub(crate) use source::{Along, Gather, Source, Window};
+pub(crate) use source::{Along, Gather, Piece, Source, Window};
 
 use halfstep_graph::Split;
 

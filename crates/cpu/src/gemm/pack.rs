@@ -12,7 +12,7 @@ use halfstep_float::f32_from_bf16;
 use super::ProductFormat;
 use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code};
 use super::scheme::{Scheme, TileFormat};
-use super::source::{Along, Line, Position, Source};
+use super::source::{Along, Line, Piece, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
 use crate::elements::Src;
 
@@ -37,16 +37,10 @@ pub(crate) const TILE_STEP: usize = 32;
 ///
 /// `to` has one panel for every `W` outer indices begun.
 #[inline(always)]
-pub(crate) fn panels_f32<const W: usize>(
-    source: &Source<'_>,
-    compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [f32],
-) {
-    match source.along {
-        Along::Outer => panels_from_k_lines::<W>(source, compute, outer, k, to),
-        Along::K => panels_from_outer_lines::<W>(source, compute, outer, k, to),
+pub(crate) fn panels_f32<const W: usize>(piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+    match piece.source.along {
+        Along::Outer => panels_from_k_lines::<W>(piece, compute, to),
+        Along::K => panels_from_outer_lines::<W>(piece, compute, to),
     }
 }
 
@@ -95,13 +89,8 @@ fn load_as<E: Element>(
 }
 
 #[inline(always)]
-fn panels_from_k_lines<const W: usize>(
-    source: &Source<'_>,
-    compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [f32],
-) {
+fn panels_from_k_lines<const W: usize>(piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+    let Piece { source, outer, k } = piece;
     // Several panels are filled from one run of a line.
     let together = RUN / W;
     let mut lines = [Line::default(); LINES];
@@ -134,13 +123,8 @@ fn panels_from_k_lines<const W: usize>(
 }
 
 #[inline(always)]
-fn panels_from_outer_lines<const W: usize>(
-    source: &Source<'_>,
-    compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [f32],
-) {
+fn panels_from_outer_lines<const W: usize>(piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+    let Piece { source, outer, k } = piece;
     let mut stage = [[0.0; STAGE]; 32];
     let mut lines = [Line::default(); 32];
     for (panel, first) in outer.clone().step_by(W).enumerate() {
@@ -252,20 +236,20 @@ macro_rules! with_planes {
 ///
 /// `to` is aligned to a cache line, and has room for the panels begun and for whole steps.
 #[inline(always)]
-pub(crate) fn tiles_a<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-    match source.along {
-        Along::K => with_planes!(S, tile_rows(source, outer, k, to)),
-        Along::Outer => with_planes!(S, tile_rows_from_k_lines(source, outer, k, to)),
+pub(crate) fn tiles_a<S: Scheme>(piece: Piece<'_>, to: &mut [u16]) {
+    match piece.source.along {
+        Along::K => with_planes!(S, tile_rows(piece, to)),
+        Along::Outer => with_planes!(S, tile_rows_from_k_lines(piece, to)),
     }
 }
 
 /// Packs B likewise: `to[panel][step][plane][tile][k / 2][column][k % 2]` with 2 tiles of 16
 /// columns and 32 k.
 #[inline(always)]
-pub(crate) fn tiles_b<S: Scheme>(source: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-    match source.along {
-        Along::Outer => with_planes!(S, tile_pairs(source, outer, k, to)),
-        Along::K => with_planes!(S, tile_pairs_from_outer_lines(source, outer, k, to)),
+pub(crate) fn tiles_b<S: Scheme>(piece: Piece<'_>, to: &mut [u16]) {
+    match piece.source.along {
+        Along::Outer => with_planes!(S, tile_pairs(piece, to)),
+        Along::K => with_planes!(S, tile_pairs_from_outer_lines(piece, to)),
     }
 }
 
@@ -343,12 +327,8 @@ fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 3
 
 /// A whose rows run along memory: a copy, row by row.
 #[inline(always)]
-fn tile_rows<S: Scheme, const PLANES: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+fn tile_rows<S: Scheme, const PLANES: usize>(piece: Piece<'_>, to: &mut [u16]) {
+    let Piece { source, outer, k } = piece;
     let steps = k.len().div_ceil(TILE_STEP);
     let mut positions = [Position::default(); LINES];
     for first_step in (0..steps).step_by(LINES) {
@@ -454,12 +434,8 @@ fn run_of_32<'a, T: Copy + Default>(
 
 /// B whose columns lie side by side in memory: rows k and k + 1 interleaved.
 #[inline(always)]
-fn tile_pairs<S: Scheme, const PLANES: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+fn tile_pairs<S: Scheme, const PLANES: usize>(piece: Piece<'_>, to: &mut [u16]) {
+    let Piece { source, outer, k } = piece;
     let steps = k.len().div_ceil(TILE_STEP);
     for (step, k0) in k.clone().step_by(TILE_STEP).enumerate() {
         let lines = some_lines(source, k0, k.end);
@@ -476,12 +452,8 @@ fn tile_pairs<S: Scheme, const PLANES: usize>(
 
 /// A whose columns run along memory: pairs of k, then a transposition of pairs.
 #[inline(always)]
-fn tile_rows_from_k_lines<S: Scheme, const PLANES: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+fn tile_rows_from_k_lines<S: Scheme, const PLANES: usize>(piece: Piece<'_>, to: &mut [u16]) {
+    let Piece { source, outer, k } = piece;
     let steps = k.len().div_ceil(TILE_STEP);
     // [plane][k / 2][outer]
     let mut stage = [[[0u32; STAGE]; 16]; PLANES];
@@ -502,12 +474,8 @@ fn tile_rows_from_k_lines<S: Scheme, const PLANES: usize>(
 
 /// B whose rows run along memory: adjacent k are pairs already, then a transposition of pairs.
 #[inline(always)]
-fn tile_pairs_from_outer_lines<S: Scheme, const PLANES: usize>(
-    source: &Source<'_>,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [u16],
-) {
+fn tile_pairs_from_outer_lines<S: Scheme, const PLANES: usize>(piece: Piece<'_>, to: &mut [u16]) {
+    let Piece { source, outer, k } = piece;
     let steps = k.len().div_ceil(TILE_STEP);
     // [step][plane][outer][k / 2]
     let mut stage = [[[[0u32; STAGE]; 32]; PLANES]; PAIR_STEPS];

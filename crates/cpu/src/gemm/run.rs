@@ -7,7 +7,7 @@ use super::epilogue::BlockEpilogue;
 use super::micro_kernel::{MicroKernel, panel_units};
 use super::plan::{Packing, Plan, TURNS};
 use super::sink::{Destination, OutRows, Sink};
-use super::source::Source;
+use super::source::{Piece, Source};
 use super::{Ctx, ProductFormat};
 use crate::isa::Kernel;
 use crate::pool::Pool;
@@ -109,10 +109,8 @@ impl Problem<'_> {
 
 struct Pack<'a, M: MicroKernel, const IS_A: bool> {
     micro_kernel: M,
-    source: &'a Source<'a>,
+    piece: Piece<'a>,
     compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
     to: &'a mut [M::Unit],
 }
 
@@ -121,37 +119,23 @@ impl<M: MicroKernel, const IS_A: bool> Kernel for Pack<'_, M, IS_A> {
 
     #[inline(always)]
     fn run(self) {
-        let Pack { micro_kernel, source, compute, outer, k, to } = self;
+        let Pack { micro_kernel, piece, compute, to } = self;
         match IS_A {
-            true => micro_kernel.pack_a(source, compute, outer, k, to),
-            false => micro_kernel.pack_b(source, compute, outer, k, to),
+            true => micro_kernel.pack_a(piece, compute, to),
+            false => micro_kernel.pack_b(piece, compute, to),
         }
     }
 }
 
 // Packing is long code that several kernels need: compiled once per micro-kernel and called.
 #[inline(never)]
-pub(crate) fn pack_a<M: MicroKernel>(
+pub(crate) fn pack<M: MicroKernel, const IS_A: bool>(
     micro_kernel: M,
-    source: &Source<'_>,
+    piece: Piece<'_>,
     compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
     to: &mut [M::Unit],
 ) {
-    micro_kernel.enter(Pack::<M, true> { micro_kernel, source, compute, outer, k, to });
-}
-
-#[inline(never)]
-pub(crate) fn pack_b<M: MicroKernel>(
-    micro_kernel: M,
-    source: &Source<'_>,
-    compute: ProductFormat,
-    outer: Range<usize>,
-    k: Range<usize>,
-    to: &mut [M::Unit],
-) {
-    micro_kernel.enter(Pack::<M, false> { micro_kernel, source, compute, outer, k, to });
+    micro_kernel.enter(Pack::<M, IS_A> { micro_kernel, piece, compute, to });
 }
 
 /// A block of finished sums and its place in the output.
@@ -286,10 +270,8 @@ fn pack_shared<M: MicroKernel, const IS_A: bool>(
         let start = region.cast::<M::Unit>().add(at);
         std::slice::from_raw_parts_mut(start, outer.len().div_ceil(panel) * panel_units::<M>(panel, k.len()))
     };
-    match IS_A {
-        true => pack_a(micro_kernel, &problem.a, problem.compute, outer, k, to),
-        false => pack_b(micro_kernel, &problem.b, problem.compute, outer, k, to),
-    }
+    let source = if IS_A { &problem.a } else { &problem.b };
+    pack::<M, IS_A>(micro_kernel, Piece { source, outer, k }, problem.compute, to);
 }
 
 /// Where the panel that begins at `outer` begins in the k block `k` of an operand packed once, in units. `whole` is
@@ -389,7 +371,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                 Packing::PerJob => {
                     // SAFETY: this worker's room for B.
                     let to = unsafe { std::slice::from_raw_parts_mut(packed_b, panels * b_panel) };
-                    pack_b(micro_kernel, &b, problem.compute, columns.clone(), k.clone(), to);
+                    let piece = Piece { source: &b, outer: columns.clone(), k: k.clone() };
+                    pack::<M, false>(micro_kernel, piece, problem.compute, to);
                     packed_b
                 }
             };
@@ -406,7 +389,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                     Packing::PerJob => {
                         // SAFETY: this worker's room for A.
                         let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
-                        pack_a(micro_kernel, &a, problem.compute, strip.clone(), k.clone(), to);
+                        let piece = Piece { source: &a, outer: strip.clone(), k: k.clone() };
+                        pack::<M, true>(micro_kernel, piece, problem.compute, to);
                         packed_a
                     }
                 };

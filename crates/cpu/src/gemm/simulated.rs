@@ -2,14 +2,13 @@
 //! that all but the instructions themselves is tested on processors without them.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use halfstep_float::{f32_from_bf16, f32_from_f16};
 
 use super::micro_kernel::{MicroKernel, TileUnit};
-use super::run::{pack_a, pack_b};
+use super::run::pack;
 use super::scheme::{Scheme, TileFormat};
-use super::source::Source;
+use super::source::Piece;
 use super::{ProductFormat, pack};
 use crate::isa::{Isa, Kernel};
 
@@ -116,13 +115,13 @@ unsafe impl<S: Scheme> MicroKernel for SimulatedTiles<S> {
     }
 
     #[inline(always)]
-    fn pack_a(self, a: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_a::<S>(a, outer, k, to);
+    fn pack_a(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
+        pack::tiles_a::<S>(piece, to);
     }
 
     #[inline(always)]
-    fn pack_b(self, b: &Source<'_>, _: ProductFormat, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack::tiles_b::<S>(b, outer, k, to);
+    fn pack_b(self, piece: Piece<'_>, _: ProductFormat, to: &mut [u16]) {
+        pack::tiles_b::<S>(piece, to);
     }
 
     #[inline(always)]
@@ -173,11 +172,11 @@ impl<S: Scheme> TileUnit for SimulatedTiles<S> {
         S::PLANES
     }
     fn prepare(&self) {}
-    fn pack_left(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_a(*self, from, S::COMPUTE, outer, k, to);
+    fn pack_left(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, true>(*self, piece, S::COMPUTE, to);
     }
-    fn pack_right(&self, from: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [u16]) {
-        pack_b(*self, from, S::COMPUTE, outer, k, to);
+    fn pack_right(&self, piece: Piece<'_>, to: &mut [u16]) {
+        pack::<_, false>(*self, piece, S::COMPUTE, to);
     }
     unsafe fn block(&self, steps: usize, a: *const u16, b: *const u16, c: *mut f32, c_row: usize, add: bool) {
         self.enter(Block::<S> { steps, a, b, c, c_row, add, scheme: PhantomData });

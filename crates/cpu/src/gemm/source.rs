@@ -5,6 +5,8 @@
 //! is walked along memory (a *position*), the other jumps (a *line*). Packing asks for runs of
 //! positions on a line.
 
+use std::ops::Range;
+
 use halfstep_float::{Format, codes8_to_bf16};
 
 use crate::elements::Src;
@@ -73,6 +75,13 @@ pub(crate) struct Source<'a> {
     pub base: usize,
     pub gather: Gather,
     pub along: Along,
+}
+
+/// Some rows and columns of an operand.
+pub(crate) struct Piece<'a> {
+    pub source: &'a Source<'a>,
+    pub outer: Range<usize>,
+    pub k: Range<usize>,
 }
 
 impl Source<'_> {

@@ -5,10 +5,9 @@
 //! ([`super::in_place`]).
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
-use super::source::Source;
+use super::source::{Piece, Source};
 use super::{ProductFormat, in_place, pack};
 use crate::elements::Src;
 use crate::isa::{Isa, Kernel, Level};
@@ -44,9 +43,9 @@ impl Form {
 
 /// The addresses of an operand that is read in place.
 #[inline(always)]
-fn addresses<const ROWS: usize>(a: &Source<'_>, outer: Range<usize>, k: Range<usize>, to: &mut [f32]) {
-    let Src::F32(data) = a.data else { unreachable!("only f32 is read in place") };
-    in_place::addresses::<_, ROWS, RUN>(a, data, &ZEROS, outer, k, to);
+fn addresses<const ROWS: usize>(piece: Piece<'_>, to: &mut [f32]) {
+    let Src::F32(data) = piece.source.data else { unreachable!("only f32 is read in place") };
+    in_place::addresses::<_, ROWS, RUN>(piece, data, &ZEROS, to);
 }
 
 /// Calls `column(b, values)` for each of `k` columns, with where that row of B is and where the
@@ -91,30 +90,16 @@ macro_rules! packing {
         }
 
         #[inline(always)]
-        fn pack_a(
-            self,
-            a: &Source<'_>,
-            compute: ProductFormat,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [f32],
-        ) {
+        fn pack_a(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
             match self.0 {
-                Form::Packed => pack::panels_f32::<{ Self::MR }>(a, compute, outer, k, to),
-                Form::InPlace => addresses::<{ Self::MR }>(a, outer, k, to),
+                Form::Packed => pack::panels_f32::<{ Self::MR }>(piece, compute, to),
+                Form::InPlace => addresses::<{ Self::MR }>(piece, to),
             }
         }
 
         #[inline(always)]
-        fn pack_b(
-            self,
-            b: &Source<'_>,
-            compute: ProductFormat,
-            outer: Range<usize>,
-            k: Range<usize>,
-            to: &mut [f32],
-        ) {
-            pack::panels_f32::<{ Self::NR }>(b, compute, outer, k, to);
+        fn pack_b(self, piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
+            pack::panels_f32::<{ Self::NR }>(piece, compute, to);
         }
     };
 }

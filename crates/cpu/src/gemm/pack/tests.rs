@@ -26,17 +26,18 @@ fn check(source: &Source<'_>, outer: Range<usize>, k: Range<usize>) {
         if inside { element(source, data, outer.start + o, k.start + l) } else { 0 }
     };
     let mut panels = vec![9.0; outer.len().div_ceil(6) * 6 * k.len()];
-    panels_f32::<6>(source, ProductFormat::Bf16, outer.clone(), k.clone(), &mut panels);
+    let piece = || Piece { source, outer: outer.clone(), k: k.clone() };
+    panels_f32::<6>(piece(), ProductFormat::Bf16, &mut panels);
     for (i, &got) in panels.iter().enumerate() {
         let (panel, l, r) = (i / (6 * k.len()), i / 6 % k.len(), i % 6);
         assert_eq!(got, f32_from_bf16(code(panel * 6 + r, l)), "f32 {i}");
     }
     let steps = k.len().div_ceil(32);
     let mut memory = vec![[9u32; 512]; outer.len().div_ceil(32) * steps];
-    let mut tiles = |pack: fn(&Source<'_>, Range<usize>, Range<usize>, &mut [u16])| -> Vec<u16> {
+    let mut tiles = |pack: fn(Piece<'_>, &mut [u16])| -> Vec<u16> {
         // SAFETY: the same bytes; any are valid.
         let to = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() * 1024) };
-        pack(source, outer.clone(), k.clone(), to);
+        pack(piece(), to);
         to.to_vec()
     };
     for (i, got) in tiles(tiles_a::<scheme::Bf16>).into_iter().enumerate() {
