@@ -210,7 +210,7 @@ impl After {
         let (results, writes): (_, [_; MAX_OUTPUTS]) = split(writes);
         let chain = self.chain.as_ref().map(|Fused { program, own, len, .. }| {
             let inputs = sources(reads);
-            let inputs = &inputs[..program.inputs().len()];
+            let inputs = &inputs[..program.inputs.len()];
             let own = own.expect("a chain behind an anchor continues its result");
             Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()), words(key))
         });
@@ -249,7 +249,7 @@ pub(super) fn elementwise(l: &Lowering<'_>) -> Result<Step, EngineError> {
         let (reads, [key]) = split(reads);
         let inputs = sources(reads);
         let mut outputs = writes.map(|v| v.dst());
-        let (inputs, outputs) = (&inputs[..program.inputs().len()], &mut outputs[..program.outputs().len()]);
+        let (inputs, outputs) = (&inputs[..program.inputs.len()], &mut outputs[..program.outputs.len()]);
         program
             .run_keyed(machine.isa, &machine.pool, *len, inputs, outputs, words(key))
             .map_err(|e| at.row(e))

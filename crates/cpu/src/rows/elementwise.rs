@@ -196,9 +196,11 @@ enum Place {
 /// A chain of elementwise operations, ready to run.
 #[derive(Clone, Debug)]
 pub struct TileProgram {
-    inputs: Vec<Operand>,
+    /// The operands in order.
+    pub inputs: Vec<Operand>,
     ops: Vec<TileOp>,
-    outputs: Vec<Output>,
+    /// The results in order.
+    pub outputs: Vec<Output>,
     places: Vec<Place>,
     /// Tile buffers in use: the first so many.
     registers: usize,
@@ -247,16 +249,6 @@ impl TileProgram {
         let register = |place: &Place| if let Place::Register(r) = *place { usize::from(r) + 1 } else { 0 };
         let registers = places.iter().map(register).max().unwrap_or(0);
         Ok(TileProgram { inputs, ops, outputs, places, registers })
-    }
-
-    /// The operands in order.
-    pub fn inputs(&self) -> &[Operand] {
-        &self.inputs
-    }
-
-    /// The results in order.
-    pub fn outputs(&self) -> &[Output] {
-        &self.outputs
     }
 
     /// Computes all outputs, each of `len` elements; `key` is that of dropouts and of codes that are rounded by draws.

@@ -61,23 +61,17 @@ impl<'a> Chain<'a> {
         }
         Ok(chain)
     }
+}
 
-    /// Elements of the whole.
-    pub(crate) fn len(&self) -> usize {
+impl BlockEpilogue for Chain<'_> {
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// Computes the results of some parts: `rows` runs of `width` elements, run `r` from element `at(r)` of the whole
-    /// on. `own` holds the kernel's result for these, one run after another.
-    ///
-    /// # Safety
-    /// No other call at the same time names one of these elements.
-    ///
-    /// # Panics
-    /// If a run ends outside of the whole, or `own` is shorter than all runs.
-    pub(crate) unsafe fn apply(&self, own: &[f32], rows: usize, width: usize, at: &dyn Fn(usize) -> usize) {
+    /// `results` are the kernel's, one run after another.
+    unsafe fn apply(&self, results: &[f32], rows: usize, width: usize, at: &dyn Fn(usize) -> usize) {
         let mut inputs = self.inputs;
-        inputs[self.own] = Src::F32(own);
+        inputs[self.own] = Src::F32(results);
         let chunk = Chunk {
             program: self.program,
             parts: Parts { rows, width, at },
@@ -87,16 +81,5 @@ impl<'a> Chain<'a> {
             key: self.key,
         };
         dispatch(self.isa, chunk);
-    }
-}
-
-impl BlockEpilogue for Chain<'_> {
-    fn len(&self) -> usize {
-        self.len()
-    }
-
-    unsafe fn apply(&self, results: &[f32], rows: usize, width: usize, at: &dyn Fn(usize) -> usize) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.apply(results, rows, width, at) }
     }
 }

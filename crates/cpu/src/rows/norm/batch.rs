@@ -2,6 +2,7 @@
 //! x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows − x̂·dγ/rows).
 
 use super::{check_block, check_columns, repeat, view_or_ones};
+use crate::gemm::BlockEpilogue;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
@@ -85,7 +86,7 @@ impl BatchNormApply<'_> {
     pub fn run(self, isa: Isa, pool: &Pool, chain: Option<&Chain<'_>>) -> Result<(), RowError> {
         let BatchNormApply { rows, cols, eps, x, gamma, beta, mean, var, y, rstd } = self;
         check_len("x", rows * cols, x.len())?;
-        check_len("y", rows * cols, chain.map_or(y.len(), Chain::len))?;
+        check_len("y", rows * cols, chain.map_or(y.len(), BlockEpilogue::len))?;
         check_len("mean", cols, mean.len())?;
         check_len("var", cols, var.len())?;
         check_len("rstd", cols, rstd.len())?;

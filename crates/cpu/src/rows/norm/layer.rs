@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::{check_block, check_columns, view_or_ones};
+use crate::gemm::BlockEpilogue;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
@@ -177,7 +178,7 @@ impl LayerNormBackward<'_> {
         let LayerNormBackward { rows, cols, x, gamma, mean, rstd, dy, dx, dgamma, dbeta, scratch } = self;
         check_len("x", rows * cols, x.len())?;
         check_len("dy", rows * cols, dy.len())?;
-        check_len("dx", rows * cols, chain.map_or(dx.len(), Chain::len))?;
+        check_len("dx", rows * cols, chain.map_or(dx.len(), BlockEpilogue::len))?;
         check_len("mean", rows, mean.len())?;
         check_len("rstd", rows, rstd.len())?;
         check_block(chain, cols)?;
