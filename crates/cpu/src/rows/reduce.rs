@@ -99,7 +99,7 @@ impl Reduce<'_> {
             (2, [true, false, ..]) if !is_max(kind) => {
                 let (rows, cols) = (g.size[0], g.size[1]);
                 check_scratch(column_scratch_len(rows, cols, 1), scratch.len())?;
-                partial_sums(isa, pool, rows, cols, &x, Deviation::None, scratch);
+                partial_sums(isa, pool, rows, cols, &x, None, scratch);
                 combine(isa, pool, rows, cols, 1, scratch, &[Some(SharedDst::new(y))], scale);
             }
             _ => {
@@ -305,15 +305,6 @@ pub(crate) fn column_scratch_len(rows: usize, cols: usize, count: usize) -> usiz
     rows.div_ceil(ROW_GROUP) * cols * count
 }
 
-/// What [`partial_sums`] adds up.
-#[derive(Clone, Copy)]
-pub(crate) enum Deviation<'a> {
-    /// The elements.
-    None,
-    /// Squared distances from each column's mean.
-    Squared(&'a [f32]),
-}
-
 /// Adds every [`ROW_GROUP`] rows into one row of `partials`, which is `[groups, cols]`.
 pub(crate) fn partial_sums(
     isa: Isa,
@@ -321,7 +312,7 @@ pub(crate) fn partial_sums(
     rows: usize,
     cols: usize,
     x: &Src<'_>,
-    deviation: Deviation<'_>,
+    about: Option<&[f32]>,
     partials: &mut [f32],
 ) {
     let row_groups = rows.div_ceil(ROW_GROUP);
@@ -336,7 +327,7 @@ pub(crate) fn partial_sums(
             // SAFETY: each (group, column tile) belongs to one chunk.
             let to = unsafe { shared.part(at + columns.start..at + columns.end) };
             let rows = group * ROW_GROUP..(group * ROW_GROUP + ROW_GROUP).min(rows);
-            dispatch(isa, Partial { rows, cols, columns: columns.clone(), x, deviation, to });
+            dispatch(isa, Partial { rows, cols, columns: columns.clone(), x, about, to });
         }
     });
 }
@@ -346,7 +337,7 @@ struct Partial<'a> {
     cols: usize,
     columns: Range<usize>,
     x: &'a Src<'a>,
-    deviation: Deviation<'a>,
+    about: Option<&'a [f32]>,
     to: &'a mut [f32],
 }
 
@@ -354,7 +345,7 @@ impl Body for Partial<'_> {
     type Output = ();
     #[inline(always)]
     fn run<C: Caps>(self) {
-        let Partial { rows, cols, columns, x, deviation, to } = self;
+        let Partial { rows, cols, columns, x, about, to } = self;
         to.fill(0.0);
         let mut buffer = [0.0; TILE];
         let together = rows_together(cols, columns.len());
@@ -362,13 +353,13 @@ impl Body for Partial<'_> {
             let last = (row + together).min(rows.end) - 1;
             let xs = x.view::<C>(row * cols + columns.start..last * cols + columns.end, &mut buffer);
             for xs in xs.chunks_exact(columns.len()) {
-                match deviation {
-                    Deviation::None => {
+                match about {
+                    None => {
                         for (to, &x) in to.iter_mut().zip(xs) {
                             *to += x;
                         }
                     }
-                    Deviation::Squared(mean) => {
+                    Some(mean) => {
                         for ((to, &x), &mean) in to.iter_mut().zip(xs).zip(&mean[columns.clone()]) {
                             let d = x - mean;
                             *to = super::body::fma::<C>(d, d, *to);

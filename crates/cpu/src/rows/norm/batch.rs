@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::elementwise::{BLOCK, Chain};
 use crate::rows::grid::tiles;
-use crate::rows::reduce::{Deviation, ROW_GROUP, column_scratch_len, combine, partial_sums};
+use crate::rows::reduce::{ROW_GROUP, column_scratch_len, combine, partial_sums};
 use crate::rows::storage::{Dst, Src, TILE, rows_together};
 use crate::rows::{
     Body, Caps, Grid, RowError, SharedDst, SharedSlice, check_len, check_scratch, dispatch, fma,
@@ -41,8 +41,7 @@ impl BatchNormMoment<'_> {
         check_len("to", cols, to.len())?;
         check_len("about", cols, about.map_or(cols, <[f32]>::len))?;
         check_scratch(column_scratch_len(rows, cols, 1), scratch.len())?;
-        let deviation = about.map_or(Deviation::None, Deviation::Squared);
-        partial_sums(isa, pool, rows, cols, &x, deviation, scratch);
+        partial_sums(isa, pool, rows, cols, &x, about, scratch);
         let to = [Some(SharedDst::new(Dst::F32(to)))];
         combine(isa, pool, rows, cols, 1, scratch, &to, 1.0 / rows as f64);
         Ok(())
