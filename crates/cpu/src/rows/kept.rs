@@ -7,20 +7,27 @@ use halfstep_float::{Draws, Format, Overflow, SliceRounding, bf16_from_f32, f32_
 
 use super::{RowError, SharedSlice, check_len};
 
-/// A tensor of state.
+/// State of an update in one of the ways to keep it: `F` of f32 values, `H` of 16-bit codes, `B` of
+/// 8-bit codes.
 #[derive(Debug)]
-pub enum Kept<'a> {
+pub enum State<F, H, B> {
     /// f32 elements, updated where they are.
-    F32(&'a mut [f32]),
+    F32(F),
     /// bf16 codes, rounded to nearest even.
-    Bf16(&'a mut [u16]),
+    Bf16(H),
     /// bf16 codes, rounded up or down by a draw for each element.
-    Stochastic(&'a mut [u16], Draws),
+    Stochastic(H, Draws),
     /// bf16 codes, rounded to nearest even, and those of what that left over.
-    Compensated(&'a mut [u16], &'a mut [u16]),
+    Compensated(H, H),
     /// Codes of a dynamic map, and the largest magnitude of each [`DYNAMIC_BLOCK`] elements.
-    Blocks(DynamicMap, &'a mut [u8], &'a mut [f32]),
+    Blocks(DynamicMap, B, F),
 }
+
+/// A tensor of state.
+pub type Kept<'a> = State<&'a mut [f32], &'a mut [u16], &'a mut [u8]>;
+
+/// A [`Kept`] of which several threads update disjoint parts.
+pub(crate) type SharedKept<'a> = State<SharedSlice<'a, f32>, SharedSlice<'a, u16>, SharedSlice<'a, u8>>;
 
 impl Kept<'_> {
     /// Number of elements.
@@ -44,15 +51,6 @@ impl Kept<'_> {
             }
         }
     }
-}
-
-/// A [`Kept`] of which several threads update disjoint parts.
-pub(crate) enum SharedKept<'a> {
-    F32(SharedSlice<'a, f32>),
-    Bf16(SharedSlice<'a, u16>),
-    Stochastic(SharedSlice<'a, u16>, Draws),
-    Compensated(SharedSlice<'a, u16>, SharedSlice<'a, u16>),
-    Blocks(DynamicMap, SharedSlice<'a, u8>, SharedSlice<'a, f32>),
 }
 
 impl<'a> SharedKept<'a> {
