@@ -46,7 +46,7 @@ pub fn random_product(
             compute: format,
             bias: None,
         };
-        gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args)
+        gemm(&mut Ctx { isa, pool: &pool, scratch: &mut scratch }, args, None)
             .expect("operands made in these sizes and this format fit together");
     }
 }

@@ -37,7 +37,7 @@ mod vector;
 pub use scratch::Scratch;
 
 pub(crate) use epilogue::BlockEpilogue;
-pub(crate) use micro_kernel::{MicroKernel, TileUnit};
+pub(crate) use micro_kernel::TileUnit;
 pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{Destination, OutRows, Sink};
@@ -291,30 +291,20 @@ fn source(data: Src<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
     Source { data, base: 0, gather: Gather::Strided { line, position }, along }
 }
 
-/// Computes the product.
+/// Computes the product. An `epilogue` is given it block by block, in f32: C is not written then, its
+/// layout says which elements of the whole a block has.
 ///
 /// Nothing is allocated once `ctx.scratch` has [`bytes`]. Results do not depend on the number of threads.
 ///
 /// # Errors
 /// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
 /// output's layout overlaps itself; nothing is written then.
-pub fn gemm(ctx: &mut Ctx<'_>, args: GemmArgs<'_>) -> Result<(), KernelError> {
-    let (problem, extents, operands) = check(args, None)?;
-    execute(ctx, &problem, extents, operands);
-    Ok(())
-}
-
-/// Computes the product and gives it to `epilogue` block by block, in f32. C is not written: its
-/// layout says which elements of the whole a block has.
-///
-/// # Errors
-/// As [`gemm`]; nothing is computed then.
-pub(crate) fn gemm_into(
+pub(crate) fn gemm(
     ctx: &mut Ctx<'_>,
     args: GemmArgs<'_>,
-    epilogue: &dyn BlockEpilogue,
+    epilogue: Option<&dyn BlockEpilogue>,
 ) -> Result<(), KernelError> {
-    let (problem, extents, operands) = check(args, Some(epilogue))?;
+    let (problem, extents, operands) = check(args, epilogue)?;
     execute(ctx, &problem, extents, operands);
     Ok(())
 }
@@ -425,20 +415,9 @@ pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents
     }
     let threads = ctx.pool.threads();
     with_micro_kernel!(ctx.isa, problem.compute, micro_kernel => {
-        let mut plan = make_plan(micro_kernel, extents, operands, threads);
-        if problem.epilogue.is_some() {
-            plan = with_strips(micro_kernel, plan);
-        }
+        let plan = Plan::new(micro_kernel, extents, operands, threads, problem.epilogue.is_some());
         run::run(micro_kernel, ctx, problem, &plan);
     });
-}
-
-fn make_plan<M: MicroKernel>(_: M, extents: Extents, operands: Operands, threads: usize) -> Plan {
-    Plan::new::<M>(extents, operands, threads)
-}
-
-fn with_strips<M: MicroKernel>(_: M, plan: Plan) -> Plan {
-    plan.with_strips::<M>()
 }
 
 /// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
@@ -459,8 +438,7 @@ pub(crate) fn bytes(
         return 0;
     }
     with_micro_kernel!(isa, compute, micro_kernel => {
-        let plan = make_plan(micro_kernel, extents, operands, threads);
-        if in_strips { with_strips(micro_kernel, plan) } else { plan }.bytes(threads)
+        Plan::new(micro_kernel, extents, operands, threads, in_strips).bytes(threads)
     })
 }
 

@@ -81,8 +81,14 @@ const PARTS_WANTED: usize = 32;
 const PART_MIN: usize = 2048;
 
 impl Plan {
-    /// Cuts a product for `threads` threads.
-    pub(crate) fn new<M: MicroKernel>(extents: Extents, operands: Operands, threads: usize) -> Plan {
+    /// Cuts a product for `threads` threads, `in_strips` where an epilogue takes the results block by block.
+    pub(crate) fn new<M: MicroKernel>(
+        _: M,
+        extents: Extents,
+        operands: Operands,
+        threads: usize,
+        in_strips: bool,
+    ) -> Plan {
         let Extents { batches, m, n, k } = extents;
         let (parts, part) = split_k(extents);
         let kc = part.div_ceil(part.div_ceil(M::KC).max(1)).next_multiple_of(32);
@@ -127,6 +133,7 @@ impl Plan {
         let tile = M::MR * M::NR;
         let job_sums = if kc < part || parts > 1 { rows * columns } else { TURNS * tile };
         let f32s = |count: usize| whole_lines(count * size_of::<f32>());
+        let strip_columns = if in_strips { even(columns, (STRIP / M::MC).max(M::NR), M::NR) } else { 0 };
         Plan {
             extents,
             part,
@@ -148,16 +155,9 @@ impl Plan {
             },
             worker_b: if once { 0 } else { whole_lines(panel_units::<M>(columns, kc) * unit) },
             worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
-            strip_columns: 0,
-            worker_strip: 0,
+            strip_columns,
+            worker_strip: whole_lines(M::MC * strip_columns * size_of::<f32>()),
         }
-    }
-
-    /// The same, for results that an epilogue takes block by block.
-    pub(crate) fn with_strips<M: MicroKernel>(self) -> Plan {
-        let strip_columns = even(self.columns, (STRIP / M::MC).max(M::NR), M::NR);
-        let worker_strip = whole_lines(M::MC * strip_columns * size_of::<f32>());
-        Plan { strip_columns, worker_strip, ..self }
     }
 
     /// Bytes of scratch for `threads` workers.

@@ -308,13 +308,14 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
             let (problem, extents, operands) = super::check(args, None).unwrap();
             let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
             with_scheme!(case.compute, with_f16, S => {
-                let plan = Plan::new::<SimulatedTiles<S>>(extents, operands, pool.threads());
-                run::run(SimulatedTiles::<S>::new(), &mut ctx, &problem, &plan);
+                let tiles = SimulatedTiles::<S>::new();
+                let plan = Plan::new(tiles, extents, operands, pool.threads(), false);
+                run::run(tiles, &mut ctx, &problem, &plan);
             }, else unreachable!("f32 has no tiles"));
             return;
         }
     };
-    gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args).unwrap();
+    gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args, None).unwrap();
     let extents = Extents { batches: case.batch.iter().product(), m, n, k };
     let announced = bytes(isa, pool.threads(), case.compute, extents, operands(case.batch, &la, &lb), false);
     assert_eq!(scratch.bytes(), announced.next_multiple_of(64), "not what was announced");
@@ -559,7 +560,7 @@ fn wrong_arguments_are_errors() {
             bias,
         };
         change(&mut args);
-        gemm(&mut ctx, args)
+        gemm(&mut ctx, args, None)
     };
     let b = Src::F32(&b);
     assert_eq!(call(|_| {}, b, None), Ok(()));
@@ -599,7 +600,7 @@ fn scratch_is_kept() {
             compute: case.compute,
             bias: None,
         };
-        gemm(&mut Ctx { isa: Isa::best(), pool: &POOLS[1], scratch: &mut scratch }, args).unwrap();
+        gemm(&mut Ctx { isa: Isa::best(), pool: &POOLS[1], scratch: &mut scratch }, args, None).unwrap();
         assert!(before.is_none_or(|b| b == scratch.bytes()));
         before = Some(scratch.bytes());
     }

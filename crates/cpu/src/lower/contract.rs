@@ -10,7 +10,7 @@ use crate::attention::{
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
 use crate::conv::{self, Conv2d, ConvPass, Epilogue};
-use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm, gemm_into};
+use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm};
 use crate::isa::Isa;
 use crate::memory::{Span, View, ViewMut};
 use crate::pool::Pool;
@@ -67,11 +67,8 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
             compute,
             bias: bias.map(|_| bias_row.f32()),
         };
-        match &chain {
-            None => gemm(&mut ctx, args),
-            Some(chain) => gemm_into(&mut ctx, args, chain),
-        }
-        .map_err(|e| at.kernel(e))
+        let epilogue = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
+        gemm(&mut ctx, args, epilogue).map_err(|e| at.kernel(e))
     }))
 }
 
