@@ -34,7 +34,7 @@ pub(super) fn start(l: &Lowering<'_>, over: DType) -> Result<Step, EngineError> 
                 Payload::Bf16(to) => Dst::Bf16(&mut to[here]),
             };
             convert(run.machine.isa, &run.machine.pool, frame.read(operand).src(), to)
-                .map_err(|e| at.row(e))?;
+                .map_err(|e| at.error(e))?;
         }
         sum.under_way = Some(ranks.start_sum(payload));
         Ok(())
@@ -58,7 +58,7 @@ pub(super) fn wait(l: &Lowering<'_>, factor: f64) -> Result<Step, EngineError> {
             };
             let ([], [to]) = frame.borrow([], [result]);
             let to = to.f32();
-            convert(run.machine.isa, &run.machine.pool, from, Dst::F32(&mut *to)).map_err(|e| at.row(e))?;
+            convert(run.machine.isa, &run.machine.pool, from, Dst::F32(&mut *to)).map_err(|e| at.error(e))?;
             if factor != 1.0 {
                 to.iter_mut().for_each(|x| *x *= factor as f32);
             }

@@ -68,7 +68,7 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
             bias: bias.map(|_| bias_row.f32()),
         };
         let epilogue = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
-        gemm(&mut ctx, args, epilogue).map_err(|e| at.kernel(e))
+        gemm(&mut ctx, args, epilogue).map_err(|e| at.error(e))
     }))
 }
 
@@ -212,6 +212,6 @@ fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, 
             ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, epilogue),
             ConvPass::GradWeight => conv::grad_weight(&mut ctx, &sizes, a, b, to, compute),
         }
-        .map_err(|e| at.kernel(e))
+        .map_err(|e| at.error(e))
     }))
 }

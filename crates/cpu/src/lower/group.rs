@@ -214,7 +214,7 @@ impl After {
             let own = own.expect("a chain behind an anchor continues its result");
             Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()), words(key))
         });
-        let chain = chain.transpose().map_err(|e| at.row(e))?;
+        let chain = chain.transpose().map_err(|e| at.error(e))?;
         Ok(Borrowed { operands, results, chain })
     }
 }
@@ -252,6 +252,6 @@ pub(super) fn elementwise(l: &Lowering<'_>) -> Result<Step, EngineError> {
         let (inputs, outputs) = (&inputs[..program.inputs.len()], &mut outputs[..program.outputs.len()]);
         program
             .run_keyed(machine.isa, &machine.pool, *len, inputs, outputs, words(key))
-            .map_err(|e| at.row(e))
+            .map_err(|e| at.error(e))
     }))
 }

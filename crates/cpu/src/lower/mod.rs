@@ -12,7 +12,6 @@ mod update;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{Blocks, DType, Graph, Group, Node, Op, Shape, ValueId};
 
-use crate::gemm::KernelError;
 use crate::isa::Isa;
 use crate::machine::{Machine, Run};
 use crate::memory::{Frame, Span, View, ViewMut, Where};
@@ -71,7 +70,7 @@ impl<'a> Lowering<'a> {
         let at = self.at();
         Ok(Box::new(move |frame, run| {
             let (reads, writes) = frame.borrow(reads, writes);
-            kernel(run.machine.isa, &run.machine.pool, reads, writes).map_err(|e| at.row(e))
+            kernel(run.machine.isa, &run.machine.pool, reads, writes).map_err(|e| at.error(e))
         }))
     }
 
@@ -86,11 +85,7 @@ impl<'a> Lowering<'a> {
 pub(crate) struct At(String);
 
 impl At {
-    fn row(&self, error: RowError) -> EngineError {
-        EngineError::Unsupported(format!("`{}`: {error}", self.0))
-    }
-
-    fn kernel(&self, error: KernelError) -> EngineError {
+    fn error(&self, error: impl std::fmt::Display) -> EngineError {
         EngineError::Unsupported(format!("`{}`: {error}", self.0))
     }
 }

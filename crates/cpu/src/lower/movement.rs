@@ -68,7 +68,7 @@ pub(super) fn concat(l: &Lowering<'_>, axis: usize) -> Result<Step, EngineError>
             let ([x], [y]) = frame.borrow([*from], [to]);
             let pool = &run.machine.pool;
             same_type!(x, y, |x, y| rows::copy_into(pool, shape, x, &to_shape, starts, y))
-                .map_err(|e| at.row(e))?;
+                .map_err(|e| at.error(e))?;
         }
         Ok(())
     }))

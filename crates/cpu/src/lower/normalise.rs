@@ -103,7 +103,7 @@ pub(super) fn layer_norm_grad(l: &Lowering<'_>, work: Span) -> Result<Step, Engi
             scratch: work.f32(),
         }
         .run(run.machine.isa, &run.machine.pool, chain.as_ref())
-        .map_err(|e| at.row(e))
+        .map_err(|e| at.error(e))
     }))
 }
 
@@ -143,7 +143,7 @@ pub(super) fn batch_norm_part(
                     rstd: rstd.f32(),
                 }
                 .run(run.machine.isa, &run.machine.pool, chain.as_ref())
-                .map_err(|e| at.row(e))
+                .map_err(|e| at.error(e))
             }))
         }
         BatchNormPart::Sums => {

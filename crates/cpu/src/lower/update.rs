@@ -4,11 +4,12 @@ use halfstep_float::Draws;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AdamWSpec, Kept, MomentFormat, SgdSpec, StateFormats, WeightFormat};
 
-use super::group::nothing;
+use super::group::{nothing, words};
 use super::{Lowering, Step};
 use crate::elements::Dst;
 use crate::memory::{Frame, Span, ViewMut};
 use crate::rows::kept;
+use crate::rows::key::Key;
 use crate::rows::optim::{AdamW, Apply, Sgd};
 use crate::rows::reduce::sum_of_squares;
 
@@ -64,20 +65,16 @@ impl<const S: usize> Operands<S> {
         if frame.scalar(self.commit) != 0.0 { Apply::Yes } else { Apply::No }
     }
 
-    /// The seed and the attempt that draws are keyed by.
-    fn key(&self, frame: &mut Frame<'_>) -> (u64, u32) {
-        let Some(key) = self.key else { return (0, 0) };
-        let &[low, high, attempt, _] = frame.read(key).i32() else {
-            unreachable!("the shape rule wants four words")
-        };
-        (u64::from(low as u32) | u64::from(high as u32) << 32, attempt as u32)
+    /// What draws are keyed by.
+    fn key(&self, frame: &mut Frame<'_>) -> Key {
+        self.key.and_then(|key| words(frame.read(key))).unwrap_or_default()
     }
 }
 
 /// Parameter and moments of these views of the results.
 fn state<'a, const M: usize>(
     kept: Kept,
-    (seed, attempt): (u64, u32),
+    Key { seed, attempt, .. }: Key,
     views: [ViewMut<'a>; MOST],
 ) -> (kept::Kept<'a>, [kept::Kept<'a>; M]) {
     let mut views = views.into_iter();
@@ -108,7 +105,7 @@ pub(super) fn adamw(l: &Lowering<'_>, spec: AdamWSpec) -> Result<Step, EngineErr
         let (lr, step) = (lr.into(), step as u64);
         AdamW { spec, lr, step, param, m, v, grad: grad.src(), grad_scale, apply }
             .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
+            .map_err(|e| at.error(e))
     }))
 }
 
@@ -122,6 +119,6 @@ pub(super) fn sgd(l: &Lowering<'_>, spec: SgdSpec) -> Result<Step, EngineError> 
         let (param, [momentum]) = state(spec.kept, key, views);
         Sgd { spec, lr: lr.into(), param, momentum: Some(momentum), grad: grad.src(), grad_scale, apply }
             .run(run.machine.isa, &run.machine.pool)
-            .map_err(|e| at.row(e))
+            .map_err(|e| at.error(e))
     }))
 }
