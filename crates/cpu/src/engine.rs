@@ -64,15 +64,6 @@ impl CpuEngine {
     pub fn threads(&self) -> usize {
         self.machine.pool.threads()
     }
-
-    /// Like [`Engine::compile`], as the CPU's own type, which can also time each operation.
-    ///
-    /// # Errors
-    /// Those of [`Engine::compile`].
-    pub fn compile_cpu(&self, plan: &Plan, state: &State) -> Result<CpuProgram, EngineError> {
-        let checks = InputChecks::of(&plan.graph, self)?;
-        CpuProgram::new(self.machine.clone(), self.communicator.clone(), checks, plan, state)
-    }
 }
 
 impl Target for CpuEngine {
@@ -144,6 +135,8 @@ impl Engine for CpuEngine {
     }
 
     fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
-        Ok(Box::new(self.compile_cpu(plan, state)?))
+        let checks = InputChecks::of(&plan.graph, self)?;
+        let (machine, communicator) = (self.machine.clone(), self.communicator.clone());
+        Ok(Box::new(CpuProgram::new(machine, communicator, checks, plan, state)?))
     }
 }

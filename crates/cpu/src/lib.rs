@@ -23,5 +23,4 @@ mod state;
 pub use bench::random_product;
 pub use engine::CpuEngine;
 pub use gemm::ProductFormat;
-pub use program::CpuProgram;
 pub use roofline::Roofline;

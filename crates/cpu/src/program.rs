@@ -22,7 +22,7 @@ struct Input {
 }
 
 /// A program of the CPU engine.
-pub struct CpuProgram {
+pub(crate) struct CpuProgram {
     machine: Arc<Machine>,
     ranks: Option<Arc<Communicator>>,
     transit: Transit,
