@@ -65,31 +65,23 @@ schemes! {
 /// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take
 /// f16; f32 has none.
 macro_rules! with_scheme {
-    ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {{
+    ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {
+        $crate::gemm::scheme::with_scheme!(@ $compute, $native_f16, $scheme, $body, $other;
+            ProductFormat::Bf16, _ => Bf16;
+            ProductFormat::F16, true => F16;
+            ProductFormat::F16, false => F16ByBf16;
+            ProductFormat::Split(halfstep_graph::Split::Bf16x3), _ => Bf16x3;
+            ProductFormat::Split(halfstep_graph::Split::Bf16x6), _ => Bf16x6)
+    };
+    (@ $compute:expr, $native_f16:expr, $scheme:ident, $body:expr, $other:expr;
+        $($format:pat, $native:pat => $name:ident);+) => {{
         use $crate::gemm::ProductFormat;
-        use $crate::gemm::scheme;
         match ($compute, $native_f16) {
             (ProductFormat::F32, _) => $other,
-            (ProductFormat::Bf16, _) => {
-                type $scheme = scheme::Bf16;
+            $(($format, $native) => {
+                type $scheme = $crate::gemm::scheme::$name;
                 $body
-            }
-            (ProductFormat::F16, true) => {
-                type $scheme = scheme::F16;
-                $body
-            }
-            (ProductFormat::F16, false) => {
-                type $scheme = scheme::F16ByBf16;
-                $body
-            }
-            (ProductFormat::Split(halfstep_graph::Split::Bf16x3), _) => {
-                type $scheme = scheme::Bf16x3;
-                $body
-            }
-            (ProductFormat::Split(halfstep_graph::Split::Bf16x6), _) => {
-                type $scheme = scheme::Bf16x6;
-                $body
-            }
+            })+
         }
     }};
 }
