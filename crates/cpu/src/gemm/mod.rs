@@ -142,16 +142,12 @@ impl Layout {
         ];
         dims.sort_unstable();
         let mut span = 1usize;
-        for (stride, n) in dims.into_iter().filter(|d| d.1 > 1) {
-            if stride < span {
-                return false;
-            }
-            span = match (n - 1).checked_mul(stride).and_then(|d| d.checked_add(span)) {
-                Some(span) => span,
-                None => return false,
-            };
-        }
-        true
+        dims.into_iter().filter(|d| d.1 > 1).all(|(stride, n)| {
+            let fits = stride >= span;
+            let whole = (n - 1).checked_mul(stride).and_then(|d| d.checked_add(span));
+            span = whole.unwrap_or(usize::MAX);
+            fits && whole.is_some()
+        })
     }
 }
 
