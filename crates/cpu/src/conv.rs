@@ -147,6 +147,41 @@ impl Conv2d {
         })
     }
 
+    /// The operands of dx\[n, i·s + f\] = Σ dy\[n, i + offset − t\] · w\[tap + t·s\], summed over the
+    /// taps t of the phase and the channels of dy; and where the first pixel and its rows lie in dx.
+    fn phase_operands<'a>(
+        &self,
+        phase: &Phase,
+        dy: Src<'a>,
+        w: Src<'a>,
+        output: [usize; 2],
+    ) -> ([Source<'a>; 2], (usize, OutRows)) {
+        let (c, o, s) = (self.channels, self.out_channels, self.stride);
+        let [height, width] = self.input;
+        let windows = Window {
+            image: output,
+            channels: o,
+            grid: phase.grid,
+            taps_x: phase.taps[1],
+            line_step: 1,
+            tap_step: -1,
+            offset: phase.offset,
+        };
+        let a = Source { data: dy, base: 0, gather: Gather::Window(windows), along: Along::K };
+        let b = Source {
+            data: w,
+            base: (phase.tap[0] * self.window[1] + phase.tap[1]) * c,
+            gather: Gather::Digits {
+                extents: [phase.taps[1], o],
+                strides: [s * self.window[1] * c, s * c, self.taps() * c],
+            },
+            along: Along::Outer,
+        };
+        let rows =
+            OutRows::Digits { extents: phase.grid, strides: [height * width * c, s * width * c, s * c] };
+        ([a, b], ((phase.first[0] * width + phase.first[1]) * c, rows))
+    }
+
     fn forward_extents(&self, [oh, ow]: [usize; 2]) -> Extents {
         Extents { batches: 1, m: self.images * oh * ow, n: self.out_channels, k: self.taps() * self.channels }
     }
@@ -183,7 +218,7 @@ impl Conv2d {
 }
 
 /// How a convolution ends: see [`crate::gemm::GemmArgs`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One value per channel of the output.
     pub bias: Option<&'a [f32]>,
@@ -191,157 +226,108 @@ pub struct Epilogue<'a> {
     pub(crate) blocks: Option<&'a dyn BlockEpilogue>,
 }
 
-/// A whole problem without batches, whose output has `base` as its first element.
-fn problem<'a>(
-    [a, b]: [Source<'a>; 2],
-    data: &mut Dst<'_>,
-    (base, rows): (usize, OutRows),
-    compute: ProductFormat,
-    epilogue: Epilogue<'a>,
-) -> Problem<'a> {
-    let Epilogue { bias, blocks } = epilogue;
-    let sink = Sink { target: Destination::of(data), base, rows, bias };
-    Problem {
-        a,
-        b,
-        sink,
-        epilogue: blocks,
-        compute,
-        batch: [1, 1],
-        a_batch: [0; 2],
-        b_batch: [0; 2],
-        out_batch: [0; 2],
-    }
-}
-
-/// An epilogue's parts fit an output of so many elements and channels, of which `found` are there.
-fn check_epilogue(
-    epilogue: &Epilogue<'_>,
-    what: &'static str,
-    [needed, found]: [usize; 2],
-    channels: usize,
-) -> Result<(), KernelError> {
-    check_equal(what, needed, epilogue.blocks.map_or(found, BlockEpilogue::len))?;
-    match epilogue.bias {
-        Some(bias) => check_equal("length of the bias (channels)", channels, bias.len()),
-        None => Ok(()),
-    }
-}
-
-/// y = x ∗ w + bias: x \[N,H,W,C\], w \[O,KH,KW,C\], y \[N,OH,OW,O\].
+/// A convolution or one of its gradients.
 ///
-/// # Errors
-/// If a length is not that of its shape, or storage and compute format do not go together; nothing is written then.
-pub fn forward(
-    ctx: &mut Ctx<'_>,
-    conv: &Conv2d,
-    x: Src<'_>,
-    w: Src<'_>,
-    mut y: Dst<'_>,
-    compute: ProductFormat,
-    epilogue: Epilogue<'_>,
-) -> Result<(), KernelError> {
-    let output = conv.output()?;
-    let [x_len, w_len, y_len] = conv.lengths()?;
-    check_equal("elements of x", x_len, x.len())?;
-    check_equal("elements of w", w_len, w.len())?;
-    check_epilogue(&epilogue, "elements of y", [y_len, y.len()], conv.out_channels)?;
-    check_storage("x", x, compute)?;
-    check_storage("w", w, compute)?;
-    let extents = conv.forward_extents(output);
-    let b = Source {
-        data: w,
-        base: 0,
-        gather: Gather::Strided { line: extents.k, position: 1 },
-        along: Along::K,
-    };
-    let place = (0, OutRows::Strided(conv.out_channels));
-    let problem = problem([conv.windows(x, output, Along::K), b], &mut y, place, compute, epilogue);
-    execute(ctx, &problem, extents, ConvPass::Forward.operands());
-    Ok(())
+/// | pass | a | b | to |
+/// |---|---|---|---|
+/// | forward | x \[N,H,W,C\] | w \[O,KH,KW,C\] | y = x ∗ w + bias \[N,OH,OW,O\] |
+/// | gradient with respect to the input | dy, as y | w | dx, as x: every element is written |
+/// | gradient with respect to the weights | x | dy | dw, as w |
+#[derive(Debug)]
+pub struct Convolution<'a> {
+    /// Sizes.
+    pub conv: Conv2d,
+    /// Which product.
+    pub pass: ConvPass,
+    /// The first operand.
+    pub a: Src<'a>,
+    /// The second operand.
+    pub b: Src<'a>,
+    /// The result.
+    pub to: Dst<'a>,
+    /// The format of the products.
+    pub compute: ProductFormat,
+    /// How it ends.
+    pub epilogue: Epilogue<'a>,
 }
 
-/// dx from dy and w: the gradient of [`forward`] with respect to its input. dy \[N,OH,OW,O\], w \[O,KH,KW,C\],
-/// dx \[N,H,W,C\]; every element of dx is written.
-///
-/// # Errors
-/// As [`forward`].
-pub fn grad_input(
-    ctx: &mut Ctx<'_>,
-    conv: &Conv2d,
-    dy: Src<'_>,
-    w: Src<'_>,
-    mut dx: Dst<'_>,
-    compute: ProductFormat,
-    epilogue: Epilogue<'_>,
-) -> Result<(), KernelError> {
-    let output = conv.output()?;
-    let [x_len, w_len, y_len] = conv.lengths()?;
-    check_equal("elements of dy", y_len, dy.len())?;
-    check_equal("elements of w", w_len, w.len())?;
-    check_epilogue(&epilogue, "elements of dx", [x_len, dx.len()], conv.channels)?;
-    check_storage("dy", dy, compute)?;
-    check_storage("w", w, compute)?;
-    let (c, o, s) = (conv.channels, conv.out_channels, conv.stride);
-    let [height, width] = conv.input;
-    for phase in conv.phases() {
-        // dx[n, i·s + f] = Σ dy[n, i + offset − t] · w[tap + t·s] over the taps t of the phase and the channels of dy.
-        let windows = Window {
-            image: output,
-            channels: o,
-            grid: phase.grid,
-            taps_x: phase.taps[1],
-            line_step: 1,
-            tap_step: -1,
-            offset: phase.offset,
+impl Convolution<'_> {
+    /// Computes the result.
+    ///
+    /// # Errors
+    /// If a length is not that of its shape, or storage and compute format do not go together; nothing
+    /// is written then.
+    pub fn run(self, ctx: &mut Ctx<'_>) -> Result<(), KernelError> {
+        let output = self.check()?;
+        let Convolution { conv, pass, a, b, mut to, compute, epilogue: Epilogue { bias, blocks } } = self;
+        let mut product = |[a, b]: [Source<'_>; 2], (base, rows): (usize, OutRows), extents: Extents| {
+            let problem = Problem {
+                a,
+                b,
+                sink: Sink { target: Destination::of(&mut to), base, rows, bias },
+                epilogue: blocks,
+                compute,
+                batch: [1, 1],
+                a_batch: [0; 2],
+                b_batch: [0; 2],
+                out_batch: [0; 2],
+            };
+            execute(ctx, &problem, extents, pass.operands());
         };
-        let a = Source { data: dy, base: 0, gather: Gather::Window(windows), along: Along::K };
-        let b = Source {
-            data: w,
-            base: (phase.tap[0] * conv.window[1] + phase.tap[1]) * c,
-            gather: Gather::Digits {
-                extents: [phase.taps[1], o],
-                strides: [s * conv.window[1] * c, s * c, conv.taps() * c],
-            },
-            along: Along::Outer,
-        };
-        let rows =
-            OutRows::Digits { extents: phase.grid, strides: [height * width * c, s * width * c, s * c] };
-        let base = (phase.first[0] * width + phase.first[1]) * c;
-        let problem = problem([a, b], &mut dx, (base, rows), compute, epilogue);
-        execute(ctx, &problem, conv.phase_extents(&phase), ConvPass::GradInput.operands());
+        match pass {
+            ConvPass::Forward => {
+                let extents = conv.forward_extents(output);
+                let gather = Gather::Strided { line: extents.k, position: 1 };
+                let w = Source { data: b, base: 0, gather, along: Along::K };
+                let place = (0, OutRows::Strided(conv.out_channels));
+                product([conv.windows(a, output, Along::K), w], place, extents);
+            }
+            ConvPass::GradInput => {
+                for phase in conv.phases() {
+                    let (operands, place) = conv.phase_operands(&phase, a, b, output);
+                    product(operands, place, conv.phase_extents(&phase));
+                }
+            }
+            ConvPass::GradWeight => {
+                let extents = conv.weight_extents(output);
+                let gather = Gather::Strided { line: conv.out_channels, position: 1 };
+                let dy = Source { data: b, base: 0, gather, along: Along::Outer };
+                let place = (0, OutRows::Strided(extents.n));
+                product([dy, conv.windows(a, output, Along::Outer)], place, extents);
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// dw from x and dy: the gradient of [`forward`] with respect to its weights. x \[N,H,W,C\], dy \[N,OH,OW,O\],
-/// dw \[O,KH,KW,C\].
-///
-/// # Errors
-/// As [`forward`].
-pub fn grad_weight(
-    ctx: &mut Ctx<'_>,
-    conv: &Conv2d,
-    x: Src<'_>,
-    dy: Src<'_>,
-    mut dw: Dst<'_>,
-    compute: ProductFormat,
-) -> Result<(), KernelError> {
-    let output = conv.output()?;
-    let [x_len, w_len, y_len] = conv.lengths()?;
-    check_equal("elements of x", x_len, x.len())?;
-    check_equal("elements of dy", y_len, dy.len())?;
-    check_equal("elements of dw", w_len, dw.len())?;
-    check_storage("x", x, compute)?;
-    check_storage("dy", dy, compute)?;
-    let extents = conv.weight_extents(output);
-    let gather = Gather::Strided { line: conv.out_channels, position: 1 };
-    let a = Source { data: dy, base: 0, gather, along: Along::Outer };
-    let b = conv.windows(x, output, Along::Outer);
-    let place = (0, OutRows::Strided(extents.n));
-    let problem = problem([a, b], &mut dw, place, compute, Epilogue::default());
-    execute(ctx, &problem, extents, ConvPass::GradWeight.operands());
-    Ok(())
+    /// Checks the arguments; height and width of y.
+    fn check(&self) -> Result<[usize; 2], KernelError> {
+        let (conv, epilogue) = (&self.conv, &self.epilogue);
+        let output = conv.output()?;
+        let [x, w, y] = conv.lengths()?;
+        let (names, what, [a, b, to], channels) = match self.pass {
+            ConvPass::Forward => {
+                let what = ["elements of x", "elements of w", "elements of y"];
+                (["x", "w"], what, [x, w, y], conv.out_channels)
+            }
+            ConvPass::GradInput => {
+                let what = ["elements of dy", "elements of w", "elements of dx"];
+                (["dy", "w"], what, [y, w, x], conv.channels)
+            }
+            ConvPass::GradWeight => {
+                let what = ["elements of x", "elements of dy", "elements of dw"];
+                (["x", "dy"], what, [x, y, w], conv.taps() * conv.channels)
+            }
+        };
+        check_equal(what[0], a, self.a.len())?;
+        check_equal(what[1], b, self.b.len())?;
+        check_equal(what[2], to, epilogue.blocks.map_or(self.to.len(), BlockEpilogue::len))?;
+        if let Some(bias) = epilogue.bias {
+            check_equal("length of the bias (channels)", channels, bias.len())?;
+        }
+        check_storage(names[0], self.a, self.compute)?;
+        check_storage(names[1], self.b, self.compute)?;
+        Ok(output)
+    }
 }
 
 #[cfg(test)]

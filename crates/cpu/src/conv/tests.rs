@@ -113,17 +113,13 @@ fn check(conv: &Conv2d, compute: ProductFormat, out: Format, seed: u64) {
                     let mut scratch = Scratch::new();
                     let mut ctx = Ctx { isa, pool, scratch: &mut scratch };
                     let to = result.data_mut();
-                    let epilogue = Epilogue { bias: Some(&bias), blocks: None };
-                    match pass {
-                        ConvPass::Forward => {
-                            forward(&mut ctx, conv, x.data(), w.data(), to, compute, epilogue)
-                        }
-                        ConvPass::GradInput => {
-                            grad_input(&mut ctx, conv, dy.data(), w.data(), to, compute, Epilogue::default())
-                        }
-                        ConvPass::GradWeight => grad_weight(&mut ctx, conv, x.data(), dy.data(), to, compute),
-                    }
-                    .unwrap();
+                    let (a, b, bias) = match pass {
+                        ConvPass::Forward => (x.data(), w.data(), Some(&bias[..])),
+                        ConvPass::GradInput => (dy.data(), w.data(), None),
+                        ConvPass::GradWeight => (x.data(), dy.data(), None),
+                    };
+                    let epilogue = Epilogue { bias, blocks: None };
+                    Convolution { conv: *conv, pass, a, b, to, compute, epilogue }.run(&mut ctx).unwrap();
                     let announced = conv.scratch_bytes(pass, isa, pool.threads(), compute, false).unwrap();
                     assert_eq!(scratch.bytes(), announced.next_multiple_of(64));
                     result
@@ -202,9 +198,10 @@ fn wrong_arguments_are_errors() {
     let (x, w) = ([0.0; 18], [0.0; 16]);
     let mut y = [0.0; 8];
     let mut call = |x: &[f32], bias: Option<&[f32]>| {
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        let epilogue = Epilogue { bias, blocks: None };
         let (x, w) = (Src::F32(x), Src::F32(&w));
-        forward(&mut ctx, &conv, x, w, Dst::F32(&mut y), ProductFormat::F32, epilogue)
+        let (to, compute) = (Dst::F32(&mut y), ProductFormat::F32);
+        Convolution { conv, pass: ConvPass::Forward, a: x, b: w, to, compute, epilogue }.run(&mut ctx)
     };
     assert_eq!(call(&x, None), Ok(()));
     assert!(matches!(call(&x[1..], None), Err(KernelError::Shape { .. })));

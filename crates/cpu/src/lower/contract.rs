@@ -9,7 +9,7 @@ use crate::attention::{
     AttentionBackward, AttentionForward, AttentionMask, Grads, HeadLayout, HeadOperands, HeadShape, HeadView,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
-use crate::conv::{self, Conv2d, ConvPass, Epilogue};
+use crate::conv::{Conv2d, ConvPass, Convolution, Epilogue};
 use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm};
 use crate::isa::Isa;
 use crate::memory::{Span, View, ViewMut};
@@ -196,7 +196,7 @@ pub(super) fn conv2d_grad_weight(l: &Lowering<'_>, g: ConvGeometry) -> Result<St
     convolution(l, sizes(l.shape(0), l.result_shape(), g), ConvPass::GradWeight)
 }
 
-fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
+fn convolution(l: &Lowering<'_>, conv: Conv2d, pass: ConvPass) -> Result<Step, EngineError> {
     let (a, b, at) = (l.input(0), l.input(1), l.at());
     let (compute, bias) = (compute(l.graph, l.node), check_bias(l)?);
     let after = After::new(l, &[a, b, bias.unwrap_or(nothing())], &[])?;
@@ -207,11 +207,6 @@ fn convolution(l: &Lowering<'_>, sizes: Conv2d, pass: ConvPass) -> Result<Step, 
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
         let blocks = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
         let epilogue = Epilogue { bias: bias.map(|_| row.f32()), blocks };
-        match pass {
-            ConvPass::Forward => conv::forward(&mut ctx, &sizes, a, b, to, compute, epilogue),
-            ConvPass::GradInput => conv::grad_input(&mut ctx, &sizes, a, b, to, compute, epilogue),
-            ConvPass::GradWeight => conv::grad_weight(&mut ctx, &sizes, a, b, to, compute),
-        }
-        .map_err(|e| at.error(e))
+        Convolution { conv, pass, a, b, to, compute, epilogue }.run(&mut ctx).map_err(|e| at.error(e))
     }))
 }
