@@ -70,7 +70,7 @@ pub fn attention_backward_scratch_len(
     shape: &HeadShape,
     compute: ProductFormat,
 ) -> usize {
-    with_unit!(isa, compute, unit => scratch_len(unit, threads, shape))
+    with_unit(isa, compute, |unit| scratch_len(unit, threads, shape))
 }
 
 pub(super) fn scratch_len(unit: Unit<'_>, threads: usize, shape: &HeadShape) -> usize {
@@ -169,7 +169,7 @@ impl AttentionBackward<'_> {
     /// If a size is zero, a tensor or the scratch is too short, rows of a gradient overlap, or an
     /// operand is stored in another 16-bit format than the products are computed in.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        with_unit!(isa, self.heads.compute, unit => self.run_on(unit, isa, pool))
+        with_unit(isa, self.heads.compute, |unit| self.run_on(unit, isa, pool))
     }
 
     pub(super) fn run_on(self, unit: Unit<'_>, isa: Isa, pool: &Pool) -> Result<(), RowError> {

@@ -1,7 +1,7 @@
 //! What multiplies blocks: vectors or tiles.
 
 use super::{HeadShape, backward, forward, tiles};
-use crate::gemm::TileUnit;
+use crate::gemm::{ProductFormat, TileUnit, with_tiles};
 use crate::isa::Isa;
 use crate::rows::dispatch;
 
@@ -38,16 +38,7 @@ impl Unit<'_> {
     }
 }
 
-/// Runs `$body` with `$unit` bound to what multiplies on this instruction set in a compute format.
-macro_rules! with_unit {
-    ($isa:expr, $compute:expr, $unit:ident => $body:expr) => {
-        $crate::gemm::with_tiles!($isa, $compute, engine => {
-            let $unit = $crate::attention::unit::Unit(Some(&engine));
-            $body
-        }, else {
-            let $unit = $crate::attention::unit::Unit(None);
-            $body
-        })
-    };
+/// Calls `f` with what multiplies on this instruction set in a compute format.
+pub(super) fn with_unit<T>(isa: Isa, compute: ProductFormat, f: impl FnOnce(Unit<'_>) -> T) -> T {
+    with_tiles!(isa, compute, tiles => f(Unit(Some(&tiles))), else f(Unit(None)))
 }
-pub(super) use with_unit;
