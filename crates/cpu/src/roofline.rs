@@ -33,18 +33,15 @@ impl Roofline {
     pub fn measure(isa: Isa, threads: NonZeroUsize) -> Roofline {
         let pool = &Pool::new(threads);
         let threads = pool.threads();
-        let f32_flops = best(|| {
-            let begin = Instant::now();
-            let flops = sum(pool, threads, &|_| dispatch(isa, Chains));
-            flops / begin.elapsed().as_secs_f64()
-        });
-        let bf16_flops = (isa.level() >= Level::Avx512Bf16).then(|| {
+        let rate = |one: &(dyn Fn(usize) -> f64 + Sync)| {
             best(|| {
                 let begin = Instant::now();
-                let flops = sum(pool, threads, &|_| bf16_peak(isa));
+                let flops = sum(pool, threads, one);
                 flops / begin.elapsed().as_secs_f64()
             })
-        });
+        };
+        let f32_flops = rate(&|_| dispatch(isa, Chains));
+        let bf16_flops = (isa.level() >= Level::Avx512Bf16).then(|| rate(&|_| bf16_peak(isa)));
         Roofline { f32_flops, bf16_flops, memory_bytes: copy_rate(pool) }
     }
 }
