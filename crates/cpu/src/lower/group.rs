@@ -13,7 +13,7 @@ use crate::rows::elementwise::{
 };
 use crate::rows::key::Key;
 use crate::rows::quantise::Codes;
-use crate::rows::storage::{Src, Storage};
+use crate::rows::storage::Storage;
 
 /// Whether a processor can run `group` as one step.
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
@@ -52,10 +52,6 @@ fn storage(dtype: DType) -> Result<Storage, EngineError> {
     Storage::of(dtype).ok_or_else(integers)
 }
 
-fn pattern(access: &Access) -> Result<Pattern, EngineError> {
-    Pattern::of(access).map_err(|e| EngineError::Unsupported(e.to_string()))
-}
-
 /// The tile program of a group's elementwise members, where `shares` says which operand lies where
 /// which result goes.
 fn build(
@@ -88,7 +84,10 @@ fn build(
                 if let Some(output) = overwritten_by {
                     TileOp::Previous(output)
                 } else {
-                    let (storage, pattern) = (storage(operand.dtype)?, pattern(&operand.access)?);
+                    let (storage, pattern) = (
+                        storage(operand.dtype)?,
+                        Pattern::of(&operand.access).map_err(|e| unsupported(e.to_string()))?,
+                    );
                     operands.push(Operand { storage, pattern });
                     sources.push(operand.source);
                     TileOp::Input(operands.len() - 1)
@@ -206,10 +205,10 @@ impl After {
     ) -> Result<Borrowed<'a>, EngineError> {
         let (reads, writes) = frame.borrow(self.reads, self.writes);
         let (operands, reads): (_, [_; READS]) = split(reads);
-        let (reads, [key]) = split(reads);
+        let (reads, [key]): ([_; MAX_INPUTS], _) = split(reads);
         let (results, writes): (_, [_; MAX_OUTPUTS]) = split(writes);
         let chain = self.chain.as_ref().map(|Fused { program, own, len, .. }| {
-            let inputs = sources(reads);
+            let inputs = reads.map(|v| v.src());
             let inputs = &inputs[..program.inputs.len()];
             let own = own.expect("a chain behind an anchor continues its result");
             Chain::new(run.machine.isa, program, own, *len, inputs, writes.map(|v| v.dst()), words(key))
@@ -217,10 +216,6 @@ impl After {
         let chain = chain.transpose().map_err(|e| at.error(e))?;
         Ok(Borrowed { operands, results, chain })
     }
-}
-
-fn sources(reads: [View<'_>; MAX_INPUTS]) -> [Src<'_>; MAX_INPUTS] {
-    reads.map(|v| v.src())
 }
 
 /// A key, if that is what was borrowed.
@@ -246,8 +241,8 @@ pub(super) fn elementwise(l: &Lowering<'_>) -> Result<Step, EngineError> {
         let machine = run.machine;
         let (reads, writes) = frame.borrow(bound.reads, bound.writes);
         let Fused { program, len, .. } = &bound.fused;
-        let (reads, [key]) = split(reads);
-        let inputs = sources(reads);
+        let (reads, [key]): ([_; MAX_INPUTS], _) = split(reads);
+        let inputs = reads.map(|v| v.src());
         let mut outputs = writes.map(|v| v.dst());
         let (inputs, outputs) = (&inputs[..program.inputs.len()], &mut outputs[..program.outputs.len()]);
         program
