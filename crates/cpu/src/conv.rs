@@ -217,15 +217,6 @@ impl Conv2d {
     }
 }
 
-/// How a convolution ends: see [`crate::gemm::GemmArgs`].
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a> {
-    /// One value per channel of the output.
-    pub bias: Option<&'a [f32]>,
-    /// What takes the results in the place of the output, which is then not written.
-    pub(crate) blocks: Option<&'a dyn BlockEpilogue>,
-}
-
 /// A convolution or one of its gradients.
 ///
 /// | pass | a | b | to |
@@ -247,8 +238,10 @@ pub struct Convolution<'a> {
     pub to: Dst<'a>,
     /// The format of the products.
     pub compute: ProductFormat,
-    /// How it ends.
-    pub epilogue: Epilogue<'a>,
+    /// One value per channel of the output.
+    pub bias: Option<&'a [f32]>,
+    /// What takes the results in the place of the output, which is then not written.
+    pub(crate) epilogue: Option<&'a dyn BlockEpilogue>,
 }
 
 impl Convolution<'_> {
@@ -259,13 +252,13 @@ impl Convolution<'_> {
     /// is written then.
     pub fn run(self, ctx: &mut Ctx<'_>) -> Result<(), KernelError> {
         let output = self.check()?;
-        let Convolution { conv, pass, a, b, mut to, compute, epilogue: Epilogue { bias, blocks } } = self;
+        let Convolution { conv, pass, a, b, mut to, compute, bias, epilogue } = self;
         let mut product = |[a, b]: [Source<'_>; 2], (base, rows): (usize, OutRows), extents: Extents| {
             let problem = Problem {
                 a,
                 b,
                 sink: Sink { target: Destination::of(&mut to), base, rows, bias },
-                epilogue: blocks,
+                epilogue,
                 compute,
                 batch: [1, 1],
                 a_batch: [0; 2],
@@ -301,7 +294,7 @@ impl Convolution<'_> {
 
     /// Checks the arguments; height and width of y.
     fn check(&self) -> Result<[usize; 2], KernelError> {
-        let (conv, epilogue) = (&self.conv, &self.epilogue);
+        let conv = &self.conv;
         let output = conv.output()?;
         let [x, w, y] = conv.lengths()?;
         let (names, what, [a, b, to], channels) = match self.pass {
@@ -320,8 +313,8 @@ impl Convolution<'_> {
         };
         check_equal(what[0], a, self.a.len())?;
         check_equal(what[1], b, self.b.len())?;
-        check_equal(what[2], to, epilogue.blocks.map_or(self.to.len(), BlockEpilogue::len))?;
-        if let Some(bias) = epilogue.bias {
+        check_equal(what[2], to, self.epilogue.map_or(self.to.len(), BlockEpilogue::len))?;
+        if let Some(bias) = self.bias {
             check_equal("length of the bias (channels)", channels, bias.len())?;
         }
         check_storage(names[0], self.a, self.compute)?;

@@ -118,8 +118,9 @@ fn check(conv: &Conv2d, compute: ProductFormat, out: Format, seed: u64) {
                         ConvPass::GradInput => (dy.data(), w.data(), None),
                         ConvPass::GradWeight => (x.data(), dy.data(), None),
                     };
-                    let epilogue = Epilogue { bias, blocks: None };
-                    Convolution { conv: *conv, pass, a, b, to, compute, epilogue }.run(&mut ctx).unwrap();
+                    Convolution { conv: *conv, pass, a, b, to, compute, bias, epilogue: None }
+                        .run(&mut ctx)
+                        .unwrap();
                     let announced = conv.scratch_bytes(pass, isa, pool.threads(), compute, false).unwrap();
                     assert_eq!(scratch.bytes(), announced.next_multiple_of(64));
                     result
@@ -198,10 +199,10 @@ fn wrong_arguments_are_errors() {
     let (x, w) = ([0.0; 18], [0.0; 16]);
     let mut y = [0.0; 8];
     let mut call = |x: &[f32], bias: Option<&[f32]>| {
-        let epilogue = Epilogue { bias, blocks: None };
         let (x, w) = (Src::F32(x), Src::F32(&w));
         let (to, compute) = (Dst::F32(&mut y), ProductFormat::F32);
-        Convolution { conv, pass: ConvPass::Forward, a: x, b: w, to, compute, epilogue }.run(&mut ctx)
+        Convolution { conv, pass: ConvPass::Forward, a: x, b: w, to, compute, bias, epilogue: None }
+            .run(&mut ctx)
     };
     assert_eq!(call(&x, None), Ok(()));
     assert!(matches!(call(&x[1..], None), Err(KernelError::Shape { .. })));

@@ -9,7 +9,7 @@ use crate::attention::{
     AttentionBackward, AttentionForward, AttentionMask, Grads, HeadLayout, HeadOperands, HeadShape, HeadView,
     attention_backward_scratch_len, attention_forward_scratch_len,
 };
-use crate::conv::{Conv2d, ConvPass, Convolution, Epilogue};
+use crate::conv::{Conv2d, ConvPass, Convolution};
 use crate::gemm::{BlockEpilogue, Ctx, GemmArgs, Layout, Operand, Output, ProductFormat, gemm};
 use crate::isa::Isa;
 use crate::memory::{Span, View, ViewMut};
@@ -205,8 +205,8 @@ fn convolution(l: &Lowering<'_>, conv: Conv2d, pass: ConvPass) -> Result<Step, E
             after.borrow(frame, run, &at)?;
         let (a, b, to) = (a.src(), b.src(), result.dst());
         let mut ctx = Ctx { isa: run.machine.isa, pool: &run.machine.pool, scratch: run.scratch };
-        let blocks = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
-        let epilogue = Epilogue { bias: bias.map(|_| row.f32()), blocks };
-        Convolution { conv, pass, a, b, to, compute, epilogue }.run(&mut ctx).map_err(|e| at.error(e))
+        let epilogue = chain.as_ref().map(|chain| -> &dyn BlockEpilogue { chain });
+        let bias = bias.map(|_| row.f32());
+        Convolution { conv, pass, a, b, to, compute, bias, epilogue }.run(&mut ctx).map_err(|e| at.error(e))
     }))
 }
