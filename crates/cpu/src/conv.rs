@@ -147,8 +147,9 @@ impl Conv2d {
         })
     }
 
-    /// The operands of dx\[n, i·s + f\] = Σ dy\[n, i + offset − t\] · w\[tap + t·s\], summed over the
-    /// taps t of the phase and the channels of dy; and where the first pixel and its rows lie in dx.
+    /// The operands of dx\[n, i·s + f\] = Σ dy\[n, i + offset − t\] · w\[tap + t·s\], summed over
+    /// the taps t of the phase and the channels of dy; and where the first pixel and its rows lie
+    /// in dx.
     fn phase_operands<'a>(
         &self,
         phase: &Phase,
@@ -248,8 +249,8 @@ impl Convolution<'_> {
     /// Computes the result.
     ///
     /// # Errors
-    /// If a length is not that of its shape, or storage and compute format do not go together; nothing
-    /// is written then.
+    /// If a length is not that of its shape, or storage and compute format do not go together;
+    /// nothing is written then.
     pub fn run(self, ctx: &mut Ctx<'_>) -> Result<(), KernelError> {
         let output = self.check()?;
         let Convolution { conv, pass, a, b, mut to, compute, bias, epilogue } = self;

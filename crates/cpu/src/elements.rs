@@ -33,8 +33,8 @@ impl Storage {
     }
 }
 
-/// Something of elements in one of the formats: `F` of f32 values, `H` of 16-bit codes, `B` of 8-bit
-/// codes.
+/// Something of elements in one of the formats: `F` of f32 values, `H` of 16-bit codes, `B` of
+/// 8-bit codes.
 #[derive(Clone, Copy, Debug)]
 pub enum Elements<F, H, B> {
     /// f32 elements.

@@ -24,7 +24,8 @@ macro_rules! slices {
     };
 }
 
-/// Calls `$body` with the elements of both views, which have the same type: bits are moved, not read.
+/// Calls `$body` with the elements of both views, which have the same type: bits are moved, not
+/// read.
 macro_rules! same_type {
     ($x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {
         match ($x, $y) {

@@ -77,8 +77,8 @@ pub(super) fn scratch_len(unit: Unit<'_>, threads: usize, shape: &HeadShape) -> 
     Grid::new(unit, shape).scratch_len(threads)
 }
 
-/// f32 elements that one worker needs without tiles: for all queries and gradients of results; for δ;
-/// for one block of keys, keys and values transposed, and gradients of both; for two of scores.
+/// f32 elements that one worker needs without tiles: for all queries and gradients of results; for
+/// δ; for one block of keys, keys and values transposed, and gradients of both; for two of scores.
 fn lens(shape: &HeadShape) -> [usize; 10] {
     let one = BLOCK * padded(shape.dim);
     let (all, time) = (shape.blocks() * one, shape.blocks() * BLOCK);

@@ -46,8 +46,8 @@ pub(super) fn scratch_len(unit: Unit<'_>, threads: usize, shape: &HeadShape) -> 
     threads * unit.forward_len(shape)
 }
 
-/// f32 elements that one worker needs without tiles: for keys transposed and values; for one block of
-/// queries, keys (before transposing) and results; for one of scores.
+/// f32 elements that one worker needs without tiles: for keys transposed and values; for one block
+/// of queries, keys (before transposing) and results; for one of scores.
 fn lens(shape: &HeadShape) -> [usize; 6] {
     let one = BLOCK * padded(shape.dim);
     let all = shape.blocks() * one;

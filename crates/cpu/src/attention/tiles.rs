@@ -113,8 +113,8 @@ fn multiply(
     unsafe { unit.block(steps.len(), a, b, place.as_mut_ptr(), to.row, to.add) }
 }
 
-/// f32 elements that one worker needs: for packed keys and values; for one block of packed queries and
-/// one of probabilities; for scores and results.
+/// f32 elements that one worker needs: for packed keys and values; for one block of packed queries
+/// and one of probabilities; for scores and results.
 fn forward_lens(unit: &dyn TileUnit, shape: &HeadShape) -> [usize; 6] {
     let (time, width) = (shape.blocks() * BLOCK, padded(shape.dim));
     let (all, one) = (packed_len(unit, time, width), packed_len(unit, BLOCK, width));

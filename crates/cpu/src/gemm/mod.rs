@@ -287,8 +287,8 @@ fn source(data: Src<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
     Source { data, base: 0, gather: Gather::Strided { line, position }, along }
 }
 
-/// Computes the product. An `epilogue` is given it block by block, in f32: C is not written then, its
-/// layout says which elements of the whole a block has.
+/// Computes the product. An `epilogue` is given it block by block, in f32: C is not written then,
+/// its layout says which elements of the whole a block has.
 ///
 /// Nothing is allocated once `ctx.scratch` has [`bytes`]. Results do not depend on the number of threads.
 ///

@@ -81,8 +81,8 @@ const PARTS_WANTED: usize = 32;
 const PART_MIN: usize = 2048;
 
 impl Plan {
-    /// Cuts a product for `threads` threads, `in_strips` where an epilogue takes the results block by
-    /// block.
+    /// Cuts a product for `threads` threads, `in_strips` where an epilogue takes the results block
+    /// by block.
     pub(crate) fn new<M: MicroKernel>(
         _: M,
         extents: Extents,

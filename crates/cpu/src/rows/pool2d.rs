@@ -261,8 +261,8 @@ impl Pool2dBackward<'_> {
                 let (image, first) = (at / bands, at % bands * band);
                 let rows = first..(first + band).min(window.h);
                 let start = image * window.h;
-                // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk at
-                // a time.
+                // SAFETY: each band of the result belongs to one chunk, and a worker runs one chunk
+                // at a time.
                 let (to, sums) = unsafe {
                     (
                         dx.part((start + rows.start) * row..(start + rows.end) * row),

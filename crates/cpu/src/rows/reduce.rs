@@ -305,8 +305,8 @@ pub(crate) fn column_scratch_len(rows: usize, cols: usize, count: usize) -> usiz
     rows.div_ceil(ROW_GROUP) * cols * count
 }
 
-/// Adds every [`ROW_GROUP`] rows, or their squared distances from the means in `about`, into one row
-/// of `partials`, which is `[groups, cols]`.
+/// Adds every [`ROW_GROUP`] rows, or their squared distances from the means in `about`, into one
+/// row of `partials`, which is `[groups, cols]`.
 pub(crate) fn partial_sums(
     isa: Isa,
     pool: &Pool,

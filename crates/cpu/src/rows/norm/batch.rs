@@ -78,7 +78,8 @@ pub struct BatchNormApply<'a> {
 }
 
 impl BatchNormApply<'_> {
-    /// Computes y and rstd. A `chain` is given y, some rows at a time, and `y` itself is left alone.
+    /// Computes y and rstd. A `chain` is given y, some rows at a time, and `y` itself is left
+    /// alone.
     ///
     /// # Errors
     /// If a length differs from what the shape says, or a row is longer than a chain's [`BLOCK`].
