@@ -8,8 +8,7 @@ use halfstep_graph::{
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
-use crate::session::{Session, TrainError};
-use crate::stages::stages;
+use crate::session::{Programs, Session, TrainError, batch_of, compile, compiled};
 use crate::step::predict_graph;
 
 /// The weights and running statistics of a model, in f32.
@@ -57,12 +56,6 @@ impl Weights {
     }
 }
 
-/// A program for one batch size over state of its own or its probe's.
-struct Compiled {
-    batch: usize,
-    program: Box<dyn Program>,
-}
-
 /// The values of one layer for a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerValues {
@@ -89,11 +82,11 @@ pub struct Probe<'a> {
     input: &'a InputSpec,
     policy: Policy,
     state: State,
-    predict: Vec<Compiled>,
-    features: Vec<Compiled>,
-    layers: Vec<Compiled>,
+    predict: Programs,
+    features: Programs,
+    layers: Programs,
     layer_names: Vec<String>,
-    gradient: Vec<Compiled>,
+    gradient: Programs,
 }
 
 impl<'a> Probe<'a> {
@@ -123,11 +116,11 @@ impl<'a> Probe<'a> {
             input,
             policy: policy.clone(),
             state,
-            predict: Vec::new(),
-            features: Vec::new(),
-            layers: Vec::new(),
+            predict: Programs::new(),
+            features: Programs::new(),
+            layers: Programs::new(),
             layer_names: Vec::new(),
-            gradient: Vec::new(),
+            gradient: Programs::new(),
         })
     }
 
@@ -141,13 +134,12 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// `x` is not whole samples; an index out of range; not enough memory.
     pub fn logits(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
-        let batch = self.batch_of(x)?;
-        if !self.predict.iter().any(|c| c.batch == batch) {
+        let batch = batch_of(self.input, x, None)?;
+        let program = compiled(&mut self.predict, batch, || {
             let graph = predict_graph(self.model, self.input, batch)?;
-            let program = self.compiled(graph)?;
-            self.predict.push(Compiled { batch, program });
-        }
-        let program = run(&mut self.predict, batch, &mut self.state, &[("x", x)])?;
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
+        program.run(&mut self.state, &[("x", x)])?;
         Ok(program.read("logits")?.f32().to_vec())
     }
 
@@ -156,8 +148,8 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// As [`Probe::logits`]; a model without a matrix product.
     pub fn features(&mut self, x: HostSlice<'_>) -> Result<Features, TrainError> {
-        let batch = self.batch_of(x)?;
-        if !self.features.iter().any(|c| c.batch == batch) {
+        let batch = batch_of(self.input, x, None)?;
+        let program = compiled(&mut self.features, batch, || {
             let graph = predict_graph(self.model, self.input, batch)?;
             let (mut assigned, _) = assign(&graph, &self.policy);
             let last = assigned.nodes.iter().rev().find(|n| matches!(n.op, Op::MatMul { .. }));
@@ -166,10 +158,9 @@ impl<'a> Probe<'a> {
                 GraphError::Derivative("a model without a matrix product has no feature space".into())
             })?;
             assigned.add_output("features", operand);
-            let program = self.planned(&assigned)?;
-            self.features.push(Compiled { batch, program });
-        }
-        let program = run(&mut self.features, batch, &mut self.state, &[("x", x)])?;
+            planned(self.engine, &assigned, &self.state)
+        })?;
+        program.run(&mut self.state, &[("x", x)])?;
         let read = |name: &str| Ok::<_, TrainError>(program.read(name)?.f32().to_vec());
         Ok(Features { logits: read("logits")?, features: read("features")? })
     }
@@ -180,8 +171,8 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// As [`Probe::logits`].
     pub fn layers(&mut self, x: HostSlice<'_>) -> Result<Vec<LayerValues>, TrainError> {
-        let batch = self.batch_of(x)?;
-        if !self.layers.iter().any(|c| c.batch == batch) {
+        let batch = batch_of(self.input, x, None)?;
+        let program = compiled(&mut self.layers, batch, || {
             let graph = predict_graph(self.model, self.input, batch)?;
             // Outputs are added when every value has its type: what is looked at does not change
             // how it is rounded.
@@ -191,10 +182,9 @@ impl<'a> Probe<'a> {
                 assigned.add_output(&format!("layer.{name}"), value);
                 self.layer_names.push(name);
             }
-            let program = self.planned(&assigned)?;
-            self.layers.push(Compiled { batch, program });
-        }
-        let program = run(&mut self.layers, batch, &mut self.state, &[("x", x)])?;
+            planned(self.engine, &assigned, &self.state)
+        })?;
+        program.run(&mut self.state, &[("x", x)])?;
         let value = |name: &String| {
             Ok(LayerValues {
                 name: name.clone(),
@@ -210,47 +200,20 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// As [`Probe::logits`]; a model of tokens; a cotangent of another size.
     pub fn input_gradient(&mut self, x: &[f32], cotangent: &[f32]) -> Result<Vec<f32>, TrainError> {
-        let batch = self.batch_of(HostSlice::F32(x))?;
-        if !self.gradient.iter().any(|c| c.batch == batch) {
+        let batch = batch_of(self.input, HostSlice::F32(x), None)?;
+        let program = compiled(&mut self.gradient, batch, || {
             let graph = gradient_graph(self.model, self.input, batch)?;
-            let program = self.compiled(graph)?;
-            self.gradient.push(Compiled { batch, program });
-        }
+            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        })?;
         let inputs = [("x", HostSlice::F32(x)), ("cotangent", HostSlice::F32(cotangent))];
-        let program = run(&mut self.gradient, batch, &mut self.state, &inputs)?;
+        program.run(&mut self.state, &inputs)?;
         Ok(program.read("gradient")?.f32().to_vec())
-    }
-
-    fn compiled(&self, graph: Graph) -> Result<Box<dyn Program>, TrainError> {
-        let plan = stages(graph, &self.policy, self.engine.target()).plan;
-        Ok(self.engine.compile(&plan, &self.state)?)
-    }
-
-    /// The program of a graph whose precision is assigned.
-    fn planned(&self, assigned: &Graph) -> Result<Box<dyn Program>, TrainError> {
-        Ok(self.engine.compile(&plan(fuse(assigned), self.engine.target()), &self.state)?)
-    }
-
-    fn batch_of(&self, x: HostSlice<'_>) -> Result<usize, TrainError> {
-        let (elements, rows) = (self.input.elements(), self.input.rows(1));
-        let batch = x.len() / elements;
-        if batch == 0 || batch * elements != x.len() {
-            return Err(TrainError::Batch { samples: x.len(), targets: batch * rows, elements, rows });
-        }
-        Ok(batch)
     }
 }
 
-/// Runs the program for this batch size, which is there.
-fn run<'p>(
-    programs: &'p mut [Compiled],
-    batch: usize,
-    state: &mut State,
-    inputs: &[(&str, HostSlice<'_>)],
-) -> Result<&'p dyn Program, TrainError> {
-    let at = programs.iter().position(|c| c.batch == batch).unwrap_or(0);
-    programs[at].program.run(state, inputs)?;
-    Ok(&*programs[at].program)
+/// The program of a graph whose precision is assigned.
+fn planned(engine: &dyn Engine, assigned: &Graph, state: &State) -> Result<Box<dyn Program>, TrainError> {
+    Ok(engine.compile(&plan(fuse(assigned), engine.target()), state)?)
 }
 
 /// The last value of each name of the model, as `assigned` stores it: of the shape it has in the

@@ -13,8 +13,8 @@ use halfstep_nn::{InputSpec, Model};
 use serde::{Deserialize, Serialize};
 
 pub use error::TrainError;
-use evaluate::Compiled;
 pub use evaluate::Evaluation;
+pub(crate) use evaluate::{Programs, batch_of, compile, compiled};
 pub use step::StepReport;
 pub(crate) use step::key;
 
@@ -112,8 +112,8 @@ pub struct Session<'a> {
     train: Box<dyn Program>,
     /// The end of a step whose batch is worked through in parts.
     apply: Option<Box<dyn Program>>,
-    eval: Vec<Compiled>,
-    predict: Vec<Compiled>,
+    eval: Programs,
+    predict: Programs,
     plan: Plan,
     precision: PrecisionPlan,
     recomputation: Option<Recomputation>,
@@ -196,8 +196,8 @@ impl<'a> Session<'a> {
             state,
             train,
             apply,
-            eval: Vec::new(),
-            predict: Vec::new(),
+            eval: Programs::new(),
+            predict: Programs::new(),
             plan,
             precision,
             recomputation,
@@ -343,7 +343,7 @@ impl<'a> Session<'a> {
 
     /// Bytes of scratch memory of the largest program compiled so far.
     pub fn arena_bytes(&self) -> usize {
-        let others = self.eval.iter().chain(&self.predict).map(|c| c.program.arena_bytes());
+        let others = self.eval.values().chain(self.predict.values()).map(|p| p.arena_bytes());
         let others = others.chain(self.apply.iter().map(|p| p.arena_bytes()));
         others.fold(self.train.arena_bytes(), usize::max)
     }

@@ -1,8 +1,12 @@
 //! What a model in training makes of a batch: programs that only read its state.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, Program, State};
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, SlotKind};
+use halfstep_nn::InputSpec;
 
 use super::{Session, TrainError};
 use crate::stages::stages;
@@ -23,30 +27,23 @@ pub struct Evaluation {
     pub correct: usize,
 }
 
-/// A program for batches of one size.
-pub(super) struct Compiled {
-    batch: usize,
-    pub(super) program: Box<dyn Program>,
-}
+/// Programs by the size of the batches that they are for.
+pub(crate) type Programs = BTreeMap<usize, Box<dyn Program>>;
 
 /// The program for this batch size, made by `make` if it is the first of its size.
-fn compiled(
-    cache: &mut Vec<Compiled>,
+pub(crate) fn compiled(
+    programs: &mut Programs,
     batch: usize,
     make: impl FnOnce() -> Result<Box<dyn Program>, TrainError>,
-) -> Result<&mut dyn Program, TrainError> {
-    let at = match cache.iter().position(|c| c.batch == batch) {
-        Some(at) => at,
-        None => {
-            cache.push(Compiled { batch, program: make()? });
-            cache.len() - 1
-        }
-    };
-    Ok(&mut *cache[at].program)
+) -> Result<&mut Box<dyn Program>, TrainError> {
+    Ok(match programs.entry(batch) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(place) => place.insert(make()?),
+    })
 }
 
-/// A program for `graph` over the session's state, through the same passes as the training program.
-fn compile(
+/// A program for `graph` over this state, through the same passes as the training program.
+pub(crate) fn compile(
     engine: &dyn Engine,
     graph: Graph,
     policy: &Policy,
@@ -63,7 +60,7 @@ impl Session<'_> {
     /// # Errors
     /// `x` and `y` do not make up whole samples; an index out of range; not enough memory.
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
-        let batch = self.batch_of(x, Some(y))?;
+        let batch = batch_of(&self.input, x, Some(y))?;
         let program = compiled(&mut self.eval, batch, || {
             let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
@@ -82,7 +79,7 @@ impl Session<'_> {
     /// # Errors
     /// `x` does not make up whole samples; an index out of range; not enough memory.
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
-        let batch = self.batch_of(x, None)?;
+        let batch = batch_of(&self.input, x, None)?;
         let program = compiled(&mut self.predict, batch, || {
             let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
@@ -90,17 +87,17 @@ impl Session<'_> {
         program.run(&mut self.state, &[("x", x)])?;
         Ok(program.read("logits")?.f32().to_vec())
     }
+}
 
-    /// Number of samples in `x`, which `y` must agree with.
-    fn batch_of(&self, x: HostSlice<'_>, y: Option<&[i32]>) -> Result<usize, TrainError> {
-        let (elements, rows) = (self.input.elements(), self.input.rows(1));
-        let batch = x.len() / elements;
-        let targets = y.map_or(batch * rows, <[i32]>::len);
-        if batch == 0 || batch * elements != x.len() || batch * rows != targets {
-            return Err(TrainError::Batch { samples: x.len(), targets, elements, rows });
-        }
-        Ok(batch)
+/// Number of samples in `x`, which `y` must agree with.
+pub(crate) fn batch_of(input: &InputSpec, x: HostSlice<'_>, y: Option<&[i32]>) -> Result<usize, TrainError> {
+    let (elements, rows) = (input.elements(), input.rows(1));
+    let batch = x.len() / elements;
+    let targets = y.map_or(batch * rows, <[i32]>::len);
+    if batch == 0 || batch * elements != x.len() || batch * rows != targets {
+        return Err(TrainError::Batch { samples: x.len(), targets, elements, rows });
     }
+    Ok(batch)
 }
 
 /// A program that only reads, over the moving averages in place of the weights, where they are
