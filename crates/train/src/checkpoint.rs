@@ -26,7 +26,7 @@ pub use snapshot::{
 };
 
 use crate::init::left_over;
-use crate::run_dir::{self, CHECKPOINTS, RunDir, RunDirError, write_whole};
+use crate::run_dir::{self, RunDirError, write_whole};
 use crate::session::{Progress, Session, TrainError};
 use crate::step::AVERAGE;
 
@@ -60,16 +60,6 @@ impl Manifest {
             progress: session.progress(),
         }
     }
-}
-
-/// Which slots to save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
-    /// Weights, as their moving averages where those are kept, and running statistics: enough to
-    /// use the model.
-    Model,
-    /// All state: enough to go on training.
-    Everything,
 }
 
 /// Why a checkpoint cannot be written or used.
@@ -107,48 +97,23 @@ pub enum CheckpointError {
     },
 }
 
-/// Saves slots of a session, whole or not at all.
+/// Saves the model of a session, as [`serialised`], whole or not at all.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save(session: &Session<'_>, path: &Path, contents: Contents) -> Result<(), CheckpointError> {
-    let bytes = serialised(session, contents, path)?;
-    Ok(write_whole(path, &bytes)?)
+pub fn save(session: &Session<'_>, path: &Path) -> Result<(), CheckpointError> {
+    Ok(write_whole(path, &serialised(session, path)?)?)
 }
 
-/// Saves slots of a session as the checkpoint `name` of a run directory, whole or not at all.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn save_to(
-    dir: &RunDir,
-    name: &str,
-    session: &Session<'_>,
-    contents: Contents,
-) -> Result<(), CheckpointError> {
-    let name = format!("{CHECKPOINTS}/{name}.safetensors");
-    let bytes = serialised(session, contents, &dir.file(&name))?;
-    Ok(dir.write(&name, &bytes)?)
-}
-
-/// The slots as a safetensors file, which is to be written to `path`.
+/// Weights, as their moving averages where those are kept, and running statistics, enough to use
+/// the model, as a safetensors file, which is to be written to `path`.
 ///
 /// # Errors
 /// The engine did not give a slot.
-pub fn serialised(
-    session: &Session<'_>,
-    contents: Contents,
-    path: &Path,
-) -> Result<Vec<u8>, CheckpointError> {
+pub fn serialised(session: &Session<'_>, path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let mut values: Vec<(&Slot, HostTensor)> = Vec::new();
-    for slot in session.lasting_slots() {
-        if contents == Contents::Everything || belongs_to_model(slot.kind) {
-            let value = match contents {
-                Contents::Model => session.download_averaged(&slot.name)?,
-                Contents::Everything => session.download(&slot.name)?,
-            };
-            values.push((slot, value));
-        }
+    for slot in session.lasting_slots().filter(|slot| belongs_to_model(slot.kind)) {
+        values.push((slot, session.download_averaged(&slot.name)?));
     }
     let tensors: Vec<tensors::Tensor<'_>> = values
         .iter()

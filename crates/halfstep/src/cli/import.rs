@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
-use halfstep::train::checkpoint::{self, Contents};
+use halfstep::train::checkpoint;
 use halfstep::train::import::{self, ImportReport, NameMap};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::RunInfo;
@@ -56,7 +56,7 @@ pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
     let (dir, _) = new_run::begin(&experiment, engine.as_ref(), &[policy], Some(info), || {
         new_run::create_run_dir(args.out.as_ref(), &experiment.recipe.name)
     })?;
-    checkpoint::save_to(&dir, IMPORTED, &session, Contents::Model)?;
+    checkpoint::save(&session, &dir.checkpoint(IMPORTED))?;
     if args.json {
         print_json(Some(dir.path().display().to_string()), &report)?;
     } else {
@@ -134,5 +134,5 @@ pub fn start(
         eprint!("{report}");
         return Err(does_not_fit(&file, &report));
     }
-    Ok(checkpoint::serialised(&session, Contents::Model, &file)?)
+    Ok(checkpoint::serialised(&session, &file)?)
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
-use halfstep::train::checkpoint::{self, CheckpointStats, Checkpoints, Contents};
+use halfstep::train::checkpoint::{self, CheckpointStats, Checkpoints};
 use halfstep::train::metrics::Outcome;
 use halfstep::train::recipe::Experiment;
 use halfstep::train::train_loop::{Keeping, Run};
@@ -80,7 +80,7 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     interrupt::listen();
     messages.say(&headline(&training)?);
     let trained = train(&training, &mut files, trackers, &args, deadline)?;
-    checkpoint::save_to(&files.dir, FINAL, &trained.run.session, Contents::Model)?;
+    checkpoint::save(&trained.run.session, &files.dir.checkpoint(FINAL))?;
     let run = files.dir.path();
     if args.json {
         output::json(&printed(&training, &trained, run, resumed_from))?;

@@ -14,7 +14,7 @@ use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::{COMPENSATION, Policy, Reason};
 use halfstep_graph::{DType, MomentFormat, Purpose, SlotKind, StateFormats, WeightFormat};
 use halfstep_nn::{GptSpec, InputSpec, MlpSpec, Model, ModelSpec};
-use halfstep_train::checkpoint::{self, Contents};
+use halfstep_train::checkpoint;
 use halfstep_train::files::Disk;
 use halfstep_train::metrics::Outcome;
 use halfstep_train::optimiser::{AdamW, Optimiser, Sgd};
@@ -378,7 +378,7 @@ fn compensations_begin_with_what_the_first_weights_leave_over() {
     agree(&session(1, WeightFormat::Bf16Kahan));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
-    checkpoint::save(&masters, &path, Contents::Model).unwrap();
+    checkpoint::save(&masters, &path).unwrap();
     let mut other = session(2, WeightFormat::Bf16Kahan);
     checkpoint::load(&mut other, &path).unwrap();
     agree(&other);

@@ -8,7 +8,7 @@ use halfstep::data::{Batch, Draw};
 use halfstep::evidence::logits::to_safetensors;
 use halfstep::evidence::{Inference, RunResult, Spent, Way};
 use halfstep::graph::engine::Engine;
-use halfstep::train::checkpoint::{self, Checkpoints, Contents, Latest, host_slice};
+use halfstep::train::checkpoint::{self, Checkpoints, Latest, host_slice};
 use halfstep::train::metrics::{Outcome, RunRecord};
 use halfstep::train::recipe::{CheckpointSettings, Experiment};
 use halfstep::train::run_dir::{self, METRICS, RunDir, RunDirError};
@@ -135,7 +135,7 @@ pub fn make(
     };
     let mut cached = CachedRun { format: FORMAT, run: result, files: Default::default() };
     if record.outcome != Outcome::Interrupted {
-        checkpoint::save(&session, &dir.file(MODEL), Contents::Model)?;
+        checkpoint::save(&session, &dir.file(MODEL))?;
         for name in [MODEL, LOGITS, METRICS] {
             let path = dir.file(name);
             if path.is_file() {
