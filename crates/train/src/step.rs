@@ -137,28 +137,46 @@ fn share(
     shard(graph, &Shard { ranks, sums, means: loss, bf16, bucket_bytes: BUCKET_BYTES })
 }
 
-/// What gradients are seeded with: the loss scale over the number of ranks.
-fn seed(g: &mut Graph, scale: Scale, ranks: usize) -> Result<ValueId, GraphError> {
-    if ranks == 1 { Ok(scale.scale) } else { g.scoped("loss", |g| g.scale(scale.scale, 1.0 / ranks as f64)) }
+/// A step up to its gradients.
+struct Backward {
+    /// The scalar input besides samples, targets and key.
+    input: ValueId,
+    loss: ValueId,
+    scale: Scale,
+    /// The weights that are trained.
+    weights: Vec<SlotId>,
+    /// Of each of them, scaled.
+    gradients: Vec<ValueId>,
 }
 
-/// The weights that are trained.
-fn trained(g: &Graph, options: &StepOptions) -> Vec<SlotId> {
-    g.weights().filter(|&slot| !options.is_frozen(&g.slot(slot).name)).collect()
+fn backward(
+    g: &mut Graph,
+    spec: &StepSpec<'_>,
+    options: &StepOptions,
+    ranks: usize,
+    (batch, input): (usize, &str),
+) -> Result<Backward, GraphError> {
+    let ctx = Context::train().on_ranks(ranks);
+    let (x, y) = inputs(g, spec.input, batch);
+    ctx.key(g);
+    let input = g.input(input, ValueType::f32(Shape::scalar()));
+    let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
+    let scale = spec.scaling.read(g)?;
+    let weights: Vec<SlotId> = g.weights().filter(|&slot| !options.is_frozen(&g.slot(slot).name)).collect();
+    // Gradients are seeded with the loss scale over the number of ranks.
+    let seed = match ranks {
+        1 => scale.scale,
+        _ => g.scoped("loss", |g| g.scale(scale.scale, 1.0 / ranks as f64))?,
+    };
+    let gradients = differentiate(g, loss, seed, &weights)?;
+    Ok(Backward { input, loss, scale, weights, gradients })
 }
 
 fn whole_step(spec: &StepSpec<'_>, options: &StepOptions, ranks: usize) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
-    let ctx = Context::train().on_ranks(ranks);
-    let (x, y) = inputs(g, spec.input, spec.batch);
-    ctx.key(g);
-    let lr = g.input("lr", ValueType::f32(Shape::scalar()));
-    let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
-    let scale = spec.scaling.read(g)?;
-    let weights = trained(g, options);
-    let seed = seed(g, scale, ranks)?;
-    let gradients = differentiate(g, loss, seed, &weights)?;
+    let Backward { input: lr, loss, scale, weights, gradients } =
+        backward(g, spec, options, ranks, (spec.batch, "lr"))?;
     let pairs: Vec<(SlotId, ValueId)> = weights.into_iter().zip(gradients.iter().copied()).collect();
     update(g, spec, options, &pairs, (lr, scale))?;
     g.add_output("loss", loss);
@@ -168,15 +186,9 @@ fn whole_step(spec: &StepSpec<'_>, options: &StepOptions, ranks: usize) -> Resul
 fn part_of_step(spec: &StepSpec<'_>, options: &StepOptions, ranks: usize) -> Result<Graph, GraphError> {
     let mut graph = Graph::new();
     let g = &mut graph;
-    let ctx = Context::train().on_ranks(ranks);
-    let (x, y) = inputs(g, spec.input, spec.batch / options.accumulate);
-    ctx.key(g);
-    let first = g.input("first", ValueType::f32(Shape::scalar()));
-    let (loss, _) = forward(g, spec.model, (x, y), &ctx)?;
-    let scale = spec.scaling.read(g)?;
-    let weights = trained(g, options);
-    let seed = seed(g, scale, ranks)?;
-    let gradients = differentiate(g, loss, seed, &weights)?;
+    let batch = spec.batch / options.accumulate;
+    let Backward { input: first, loss, scale, weights, gradients } =
+        backward(g, spec, options, ranks, (batch, "first"))?;
     let staged = std::mem::take(&mut g.writes);
     g.in_phase(Phase::Update, |g| {
         let named = |g: &Graph, slot: SlotId| g.slot(slot).name.clone();
