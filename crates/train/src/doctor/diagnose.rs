@@ -1,6 +1,7 @@
 //! Finds the first value of a step that left its range, and the cause, by repeating the step in
 //! other ways.
 
+use halfstep_float::RangeStats;
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::{Binary, DType, Op, Phase, SlotKind, Unary, ValueId};
 
@@ -65,23 +66,16 @@ pub(super) struct Range {
 
 impl Range {
     pub(super) fn of(values: &[f32]) -> Range {
-        let mut range =
-            Range { largest: 0.0, smallest: None, finite: true, nonzero: 0, not_finite: 0, count: 0 };
-        for &v in values {
-            range.count += 1;
-            if !v.is_finite() {
-                range.finite = false;
-                range.not_finite += 1;
-                continue;
-            }
-            let m = f64::from(v.abs());
-            range.largest = range.largest.max(m);
-            if m > 0.0 {
-                range.nonzero += 1;
-                range.smallest = Some(range.smallest.map_or(m, |s: f64| s.min(m)));
-            }
+        let stats = RangeStats::of(values);
+        let not_finite = stats.non_finite();
+        Range {
+            largest: stats.amax.into(),
+            smallest: stats.amin.is_finite().then_some(stats.amin.into()),
+            finite: not_finite == 0,
+            nonzero: stats.count - stats.zeros - not_finite,
+            not_finite,
+            count: stats.count,
         }
-        range
     }
 }
 

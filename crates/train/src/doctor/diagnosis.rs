@@ -191,24 +191,19 @@ fn percent(share: f64) -> String {
 
 impl fmt::Display for CodeCast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CodeCast { layer, operand, codes, saturated, flushed, amax, .. } = self;
+        let CodeCast { layer, operand, codes, .. } = self;
+        let (amax, beyond, flushed) = (short(self.amax), percent(self.saturated), percent(self.flushed));
         write!(f, "cast of the {operand} of {layer} to {codes}")?;
-        match (self.scale, self.room) {
+        match (self.scale.map(short), self.room.map(short)) {
             (Some(scale), Some(room)) => write!(
                 f,
-                ", scaled by {}: it holds up to {}, where that leaves room up to {}; {} of its elements lie beyond, and {} \
-                 of those that are not zero become zero",
-                short(scale),
-                short(*amax),
-                short(room),
-                percent(*saturated),
-                percent(*flushed)
+                ", scaled by {scale}: it holds up to {amax}, where that leaves room up to {room}; {beyond} of its elements \
+                 lie beyond, and {flushed} of those that are not zero become zero"
             ),
             _ => write!(
                 f,
-                ", with a scale for each block: it holds up to {}, and {} of its elements that are not zero become zero",
-                short(*amax),
-                percent(*flushed)
+                ", with a scale for each block: it holds up to {amax}, and {flushed} of its elements that are not zero \
+                 become zero"
             ),
         }
     }
@@ -247,43 +242,34 @@ impl Cause {
                 format!("the constant {value:e} of the model does not fit the format it is stored in")
             }
             Cause::ScaleTooHigh { scale, fits } => {
-                format!(
-                    "the loss scale {} is too high; at {} the step is finite",
-                    short(*scale),
-                    short(*fits)
-                )
+                let (scale, fits) = (short(*scale), short(*fits));
+                format!("the loss scale {scale} is too high; at {fits} the step is finite")
             }
-            Cause::ScaleTooLow { scale, keeps } => format!(
-                "the loss scale {} is too low: gradients become zero; at {} they do not",
-                short(*scale),
-                short(*keeps)
-            ),
+            Cause::ScaleTooLow { scale, keeps } => {
+                let (scale, keeps) = (short(*scale), short(*keeps));
+                format!("the loss scale {scale} is too low: gradients become zero; at {keeps} they do not")
+            }
             Cause::OutOfRange => "the operation's result is out of range of its format; f32 holds it".into(),
             Cause::Underflow => "the operation's result is too small for its format; f32 holds it".into(),
-            Cause::StaleScale { scale, fits, recorded: Some(recorded), amax } => format!(
-                "the scale {} is stale: it was made for magnitudes up to {}, and this step's reach {}, which {} would fit",
-                short(*scale),
-                short(*recorded),
-                short(*amax),
-                short(*fits)
-            ),
-            Cause::StaleScale { scale, fits, recorded: None, amax } => format!(
-                "the scale {} has no history yet; this step's magnitudes reach {}, which {} would fit",
-                short(*scale),
-                short(*amax),
-                short(*fits)
-            ),
-            Cause::ShortHistory { steps, recorded, least, amax } => format!(
-                "the history of {steps} steps is too short: its largest magnitudes lie between {} and {}, and this step's is {}",
-                short(*least),
-                short(*recorded),
-                short(*amax)
-            ),
-            Cause::TooWide { smallest, largest } => format!(
-                "magnitudes from {} to {} lie further apart than one scale and its format hold",
-                short(*smallest),
-                short(*largest)
-            ),
+            Cause::StaleScale { scale, fits, recorded, amax } => {
+                let (scale, fits, amax) = (short(*scale), short(*fits), short(*amax));
+                let why = match recorded.map(short) {
+                    Some(made_for) => {
+                        format!("is stale: it was made for magnitudes up to {made_for}, and this step's")
+                    }
+                    None => "has no history yet; this step's magnitudes".into(),
+                };
+                format!("the scale {scale} {why} reach {amax}, which {fits} would fit")
+            }
+            Cause::ShortHistory { steps, recorded, least, amax } => {
+                let (recorded, least, amax) = (short(*recorded), short(*least), short(*amax));
+                let between = format!("its largest magnitudes lie between {least} and {recorded}");
+                format!("the history of {steps} steps is too short: {between}, and this step's is {amax}")
+            }
+            Cause::TooWide { smallest, largest } => {
+                let (from, to) = (short(*smallest), short(*largest));
+                format!("magnitudes from {from} to {to} lie further apart than one scale and its format hold")
+            }
             Cause::ExplodedWeights { slot, grown } => format!(
                 "the weights have exploded: `{slot}` is {} times as large as at the beginning",
                 short(*grown)

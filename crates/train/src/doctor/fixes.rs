@@ -31,13 +31,11 @@ impl Doctor<'_, '_, '_> {
                 "keep it in f32: `overrides = [{{ pattern = \"{name}\", rule = \"f32\" }}]` in [precision]"
             )
         };
-        let bf16 = || "train in bf16, which has f32's range".to_string();
         let lr = self.session.spec().optimiser.lr();
         let rate = || {
             format!("a lower learning rate: `lr = {:e}` in [optimiser], a tenth of the present", lr / 10.0)
         };
         let clip = || "clip the gradients: `clip = 1.0` in [train]".to_string();
-        let warm = || "a warm-up: `warmup` in [schedule]".to_string();
         let is_f16 = self.session.policy().low == Some(DType::F16);
         let mut fixes = match cause {
             Cause::StaleScale { .. } | Cause::ShortHistory { .. } | Cause::TooWide { .. } => {
@@ -69,7 +67,7 @@ impl Doctor<'_, '_, '_> {
             Cause::ExplodedWeights { .. } => {
                 let mut fixes = vec![rate()];
                 fixes.extend(self.session.spec().clip.is_none().then(clip));
-                fixes.push(warm());
+                fixes.push("a warm-up: `warmup` in [schedule]".into());
                 fixes
             }
             Cause::NotFiniteInF32 => vec![
@@ -84,7 +82,7 @@ impl Doctor<'_, '_, '_> {
         if is_f16
             && matches!(cause, Cause::OutOfRange | Cause::ScaleTooHigh { .. } | Cause::ScaleTooLow { .. })
         {
-            fixes.push(bf16());
+            fixes.push("train in bf16, which has f32's range".into());
         }
         fixes
     }
