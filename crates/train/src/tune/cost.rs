@@ -34,8 +34,8 @@ impl Profile {
         let mut before: Vec<Duration> = Vec::new();
         let mut steps: Vec<Vec<f64>> = Vec::new();
         for i in 0..STEPS + 1 {
-            let batch = &point.batches()[i % point.batches().len()];
-            session.step(host_slice(&batch.x), &batch.labels, point.lr())?;
+            let batch = &point.batches[i % point.batches.len()];
+            session.step(host_slice(&batch.x), &batch.labels, point.lr)?;
             let now = session.group_times().to_vec();
             let since = |(j, t): (usize, &Duration)| {
                 t.saturating_sub(before.get(j).copied().unwrap_or_default()).as_secs_f64()

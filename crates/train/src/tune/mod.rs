@@ -23,7 +23,6 @@ pub mod solve;
 mod trial;
 mod units;
 
-use halfstep_graph::GraphError;
 use halfstep_graph::engine::Engine;
 use halfstep_graph::precision::{Override, Policy, PolicyError, Rule};
 use serde::Serialize;
@@ -152,12 +151,6 @@ pub enum TuneError {
     Stopped,
 }
 
-impl From<GraphError> for TuneError {
-    fn from(e: GraphError) -> TuneError {
-        TuneError::Train(e.into())
-    }
-}
-
 /// What the search is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
@@ -204,11 +197,11 @@ pub fn tune(
         return Err(TuneError::NothingLow(spec.policy));
     }
     let search = Search { experiment, engine, named, named_spec };
-    let mut units = search.measure(&spec, on_progress)?;
-    let loss = units.loss;
-    let items: Vec<Item> = units.reports.iter().map(|u| u.item()).collect();
+    let (mut units, loss) = search.measure(&spec, on_progress)?;
+    let harm = |u: &UnitReport| u.harm.unwrap_or(f64::INFINITY);
+    let items: Vec<Item> = units.iter().map(|u| Item { gain: u.gain, harm: harm(u) }).collect();
 
-    let mut tried = search.first_trial(&spec, &units.reports, &items, loss, on_progress)?;
+    let mut tried = search.first_trial(&spec, &units, &items, loss, on_progress)?;
     let mut budget = spec.max_loss_increase * loss;
     let mut lowered = Vec::new();
     for _ in 0..ROUNDS {
@@ -218,12 +211,12 @@ pub fn tune(
         }
         lowered = next;
         budget /= 2.0;
-        let plan = search.lowering(&units.reports, &lowered);
+        let plan = search.lowering(&units, &lowered);
         if search.try_plan(&spec, "search", plan, &mut tried, on_progress)? {
             break;
         }
     }
-    for (i, unit) in units.reports.iter_mut().enumerate() {
+    for (i, unit) in units.iter_mut().enumerate() {
         unit.lowered = lowered.contains(&i);
     }
     let cost = |t: &Tried| match spec.objective {
@@ -234,13 +227,7 @@ pub fn tune(
     // Of equal plans the last: the search's.
     let best =
         (1..tried.len()).rev().filter(better).min_by(|&a, &b| cost(&tried[a]).total_cmp(&cost(&tried[b])));
-    Ok(Tuned { engine: engine.name(), loss, units: units.reports, tried, best, spec })
-}
-
-impl UnitReport {
-    fn item(&self) -> Item {
-        Item { gain: self.gain, harm: self.harm.unwrap_or(f64::INFINITY) }
-    }
+    Ok(Tuned { engine: engine.name(), loss, units, tried, best, spec })
 }
 
 /// A search on its way.
@@ -250,12 +237,6 @@ struct Search<'a> {
     /// The policy as the recipe has it.
     named: Policy,
     named_spec: SessionSpec,
-}
-
-/// What was measured of all contractions.
-struct Measured {
-    reports: Vec<UnitReport>,
-    loss: f64,
 }
 
 impl Search<'_> {
@@ -269,8 +250,12 @@ impl Search<'_> {
         Session::with_gradients(*engine, experiment.model.as_ref(), &experiment.input, policy, spec)
     }
 
-    /// Gain and harm of every contraction.
-    fn measure(&self, spec: &TuneSpec, on_progress: &mut OnProgress<'_>) -> Result<Measured, TuneError> {
+    /// Gain and harm of every contraction, and the loss where they were measured.
+    fn measure(
+        &self,
+        spec: &TuneSpec,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<(Vec<UnitReport>, f64), TuneError> {
         let fp32 = self.fp32()?;
         let mut reference = self.session(&fp32.policy, &fp32.spec)?;
         let names = units::units(&reference.plan().graph, &self.named);
@@ -314,7 +299,7 @@ impl Search<'_> {
             let gain = (first + last) / 2.0;
             reports.push(UnitReport { name: name.clone(), sensitivity, harm, gain, lowered: false });
         }
-        Ok(Measured { reports, loss: point.loss() })
+        Ok((reports, point.loss()))
     }
 
     /// Trains in fp32; how far the loss comes down.

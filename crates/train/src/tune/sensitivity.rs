@@ -30,8 +30,10 @@ pub struct Sensitivity {
 pub struct Point {
     slots: Vec<(String, HostTensor)>,
     progress: Progress,
-    batches: Vec<Batch>,
-    lr: f64,
+    /// The batches it is measured on, for timing too.
+    pub batches: Vec<Batch>,
+    /// The learning rate it is measured at.
+    pub lr: f64,
     weights: Vec<String>,
     /// How far the loss had come down: first less last.
     pub progress_made: f64,
@@ -89,16 +91,6 @@ impl Point {
     /// fp32's mean loss over the batches.
     pub fn loss(&self) -> f64 {
         self.reference.iter().map(|r| r.loss).sum::<f64>() / self.reference.len() as f64
-    }
-
-    /// The batches it is measured on, for timing too.
-    pub fn batches(&self) -> &[Batch] {
-        &self.batches
-    }
-
-    /// The learning rate it is measured at.
-    pub fn lr(&self) -> f64 {
-        self.lr
     }
 
     /// Puts weights, moments and counts of the point into a session of any precision.
