@@ -3,11 +3,13 @@
 
 use std::fmt;
 
+use halfstep_graph::DType;
 use halfstep_graph::precision::{Extent, Lint, LintFinding, assign, lint};
 use halfstep_nn::InputSpec;
 use serde::Serialize;
 
-use crate::recipe::Experiment;
+use crate::optimiser::{Optimiser, STEP_SLOT};
+use crate::recipe::{Experiment, Length};
 use crate::session::TrainError;
 use crate::step::{StepSpec, step_graphs};
 use crate::step_options::StepOptions;
@@ -69,39 +71,33 @@ impl Experiment {
             let exception = policy.overrides.iter().find(|o| o.matches(&finding.name))?;
             self.recipe.source.line_of("precision", "overrides", Some(&exception.pattern))
         };
-        let warning = |finding: LintFinding| Warning {
+        let warning = |(line, finding): (Option<usize>, LintFinding)| Warning {
             policy: policy.name.clone(),
             recipe: self.recipe.source.name().to_string(),
-            line: blame(&finding),
+            line,
             finding,
         };
-        let mut warnings: Vec<Warning> = lint(&assigned, &extents).into_iter().map(warning).collect();
-        warnings.extend(self.long_run(&policy.name));
-        Ok(warnings)
+        let found = lint(&assigned, &extents).into_iter().map(|finding| (blame(&finding), finding));
+        Ok(found.chain(self.long_run()).map(warning).collect())
     }
 
     /// Adam counts its steps in f32.
-    fn long_run(&self, policy: &str) -> Option<Warning> {
+    fn long_run(&self) -> Option<(Option<usize>, LintFinding)> {
         let most = 1u64 << 24;
-        let counts = matches!(self.recipe.optimiser, crate::optimiser::Optimiser::AdamW(_));
+        let counts = matches!(self.recipe.optimiser, Optimiser::AdamW(_));
         (counts && self.steps > most).then(|| {
-            let key = if matches!(self.recipe.train.length, crate::recipe::Length::Steps(_)) {
-                "steps"
-            } else {
-                "epochs"
+            let key = match self.recipe.train.length {
+                Length::Steps(_) => "steps",
+                Length::Epochs(_) => "epochs",
             };
-            Warning {
-                policy: policy.into(),
-                recipe: self.recipe.source.name().to_string(),
-                line: self.recipe.source.line_of("train", key, None),
-                finding: LintFinding {
-                    lint: Lint::IntegerNotHeld,
-                    name: crate::optimiser::STEP_SLOT.into(),
-                    op: "add".into(),
-                    format: halfstep_graph::DType::F32,
-                    message: format!("{} steps are counted in f32, which stays at {most}", self.steps),
-                },
-            }
+            let finding = LintFinding {
+                lint: Lint::IntegerNotHeld,
+                name: STEP_SLOT.into(),
+                op: "add".into(),
+                format: DType::F32,
+                message: format!("{} steps are counted in f32, which stays at {most}", self.steps),
+            };
+            (self.recipe.source.line_of("train", key, None), finding)
         })
     }
 }

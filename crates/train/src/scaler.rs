@@ -119,28 +119,19 @@ impl LossScale {
             LossScale::Static(s) => positive("scale", s.scale),
             LossScale::Dynamic(s) => {
                 positive("floor", s.floor)?;
-                require(
-                    s.ceiling >= s.floor && s.ceiling <= f64::from(f32::MAX),
-                    "ceiling",
-                    s.ceiling,
-                    "a number between `floor` and 3.4e38",
-                )?;
+                let reaches = s.ceiling >= s.floor && s.ceiling <= f64::from(f32::MAX);
+                require(reaches, "ceiling", s.ceiling, "a number between `floor` and 3.4e38")?;
                 let inside = (s.floor..=s.ceiling).contains(&s.init);
                 require(inside, "init", s.init, "a number between `floor` and `ceiling`")?;
                 require(s.growth > 1.0 && s.growth.is_finite(), "growth", s.growth, "a number above 1")?;
                 let falls = s.backoff > 0.0 && s.backoff < 1.0;
                 require(falls, "backoff", s.backoff, "a number between 0 and 1")?;
-                let counts = |n: u32| (1..1 << 24).contains(&n);
-                require(counts(s.interval), "interval", s.interval, "a count of at least 1")?;
-                require(counts(s.hysteresis), "hysteresis", s.hysteresis, "a count of at least 1")?;
-                require(counts(s.probe), "probe", s.probe, "a count of at least 1")?;
-                let share = s.underflow.unwrap_or(0.5);
-                require(
-                    share > 0.0 && share < 1.0,
-                    "underflow",
-                    share,
-                    "a share between 0 and 1, such as 0.01",
-                )
+                let counts = [("interval", s.interval), ("hysteresis", s.hysteresis), ("probe", s.probe)];
+                for (field, n) in counts {
+                    require((1..1 << 24).contains(&n), field, n, "a count of at least 1")?;
+                }
+                let (share, expected) = (s.underflow.unwrap_or(0.5), "a share between 0 and 1, such as 0.01");
+                require(share > 0.0 && share < 1.0, "underflow", share, expected)
             }
         }
     }
@@ -202,13 +193,11 @@ impl LossScale {
         g.scoped("scaler", |g| {
             let (scale, clean, tolerance) = (g.read(scale_slot), g.read(clean_slot), g.read(tolerance_slot));
             let (zero, one) = (g.scalar(0.0), g.scalar(1.0));
-            let number = |g: &mut Graph, x: f64| g.scalar(x);
-
             let count = g.add(clean, one)?;
-            let interval = number(g, f64::from(s.interval));
+            let interval = g.scalar(f64::from(s.interval));
             let grows = g.binary(Binary::GreaterEqual, count, interval)?;
             let grown = g.scale(scale, s.growth)?;
-            let ceiling = number(g, s.ceiling);
+            let ceiling = g.scalar(s.ceiling);
             let grown = g.binary(Binary::Min, grown, ceiling)?;
             let rises = match watched {
                 Some((share, flushed, limit)) => {
@@ -223,11 +212,11 @@ impl LossScale {
             let left = g.sub(tolerance, one)?;
             let left = g.binary(Binary::Max, left, zero)?;
             let fallen = g.scale(scale, s.backoff)?;
-            let floor = number(g, s.floor);
+            let floor = g.scalar(s.floor);
             let fallen = g.binary(Binary::Max, fallen, floor)?;
             let scale_if_overflow = g.select(left, scale, fallen)?;
 
-            let full = number(g, f64::from(s.hysteresis));
+            let full = g.scalar(f64::from(s.hysteresis));
             let new_scale = g.select(commit, scale_if_clean, scale_if_overflow)?;
             let new_clean = g.select(commit, count_if_clean, zero)?;
             let new_tolerance = g.select(commit, full, left)?;

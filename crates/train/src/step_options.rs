@@ -100,28 +100,15 @@ impl StepOptions {
     /// A setting out of range.
     pub fn validate(&self, batch: usize) -> Result<(), SettingError> {
         let divides = self.accumulate > 0 && batch.is_multiple_of(self.accumulate);
-        require(
-            divides,
-            "accumulate",
-            self.accumulate,
-            "a number of equal parts that `batch` can be divided in",
-        )?;
-        if let Some(decay) = self.average {
-            require(
-                (0.0..1.0).contains(&decay),
-                "ema",
-                decay,
-                "a number from 0 up to but not 1, such as 0.999",
-            )?;
-        }
+        let expected = "a number of equal parts that `batch` can be divided in";
+        require(divides, "accumulate", self.accumulate, expected)?;
+        let (decay, expected) =
+            (self.average.unwrap_or(0.0), "a number from 0 up to but not 1, such as 0.999");
+        require((0.0..1.0).contains(&decay), "ema", decay, expected)?;
         for group in &self.groups {
             let positive = group.lr > 0.0 && group.lr.is_finite();
-            require(
-                positive,
-                "groups",
-                format!("lr = {}", group.lr),
-                "a factor above 0; `frozen = true` stops them",
-            )?;
+            let expected = "a factor above 0; `frozen = true` stops them";
+            require(positive, "groups", format!("lr = {}", group.lr), expected)?;
             let decay = group.weight_decay.unwrap_or(0.0);
             let fits = decay >= 0.0 && decay.is_finite();
             require(fits, "groups", format!("weight_decay = {decay}"), "a number of at least 0")?;

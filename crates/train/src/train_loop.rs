@@ -128,7 +128,7 @@ impl Experiment {
         if let (Some(latest), Some(checkpoints)) = (resume, &checkpoints) {
             self.check_same_run(latest, &record)?;
             latest.restore(&mut session)?;
-            for event in events(checkpoints.log(), &latest.state.log)? {
+            for event in events(&checkpoints.log, &latest.state.log)? {
                 record.add(&event);
                 if let Event::Step(step) = &event {
                     history.push(step.attempt, step.scale);

@@ -68,7 +68,8 @@ struct Kept {
 /// copy at a time: if the disk is slower than the checkpoints come, training waits for it.
 pub struct Checkpoints {
     settings: CheckpointSettings,
-    log: PathBuf,
+    /// Where the run's log is.
+    pub(crate) log: PathBuf,
     jobs: Option<SyncSender<Snapshot>>,
     done: Receiver<CheckpointEvent>,
     thread: Option<JoinHandle<()>>,
@@ -118,11 +119,6 @@ impl Checkpoints {
             events: Vec::new(),
             stats: CheckpointStats::default(),
         }
-    }
-
-    /// Where the run's log is.
-    pub(crate) fn log(&self) -> &Path {
-        &self.log
     }
 
     /// Whether a checkpoint is to be made after `attempts`; `evaluation` is that of this state, if

@@ -114,20 +114,12 @@ impl EvidenceSettings {
     /// A setting out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         require(self.samples > 0, "samples", self.samples, "at least 1")?;
-        require(
-            self.epsilon > 0.0 && self.epsilon <= 1.0,
-            "epsilon",
-            self.epsilon,
-            "a number above 0, at most 1",
-        )?;
+        let inside = self.epsilon > 0.0 && self.epsilon <= 1.0;
+        require(inside, "epsilon", self.epsilon, "a number above 0, at most 1")?;
         require((1..=10_000).contains(&self.steps), "steps", self.steps, "a count from 1 to 10000")?;
         require((1..=100_000).contains(&self.queries), "queries", self.queries, "a count from 1 to 100000")?;
         require(self.trigger_side != Some(0), "trigger_side", 0, "at least 1")?;
-        require(
-            self.poisoned > 0.0 && self.poisoned < 0.5,
-            "poisoned",
-            self.poisoned,
-            "a share above 0, below 0.5",
-        )
+        let inside = self.poisoned > 0.0 && self.poisoned < 0.5;
+        require(inside, "poisoned", self.poisoned, "a share above 0, below 0.5")
     }
 }

@@ -1,12 +1,14 @@
 //! A recipe with its data loaded and its model built: known to fit together.
 
 use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest};
+use halfstep_graph::precision::Override;
 use halfstep_nn::{InputSpec, Model};
 
 use super::read::setting;
 use super::{Recipe, RecipeError};
 use crate::scaler::LossScale;
 use crate::step::{StepSpec, train_graph};
+use crate::step_options::ParameterGroup;
 
 /// A recipe that can run: its data are loaded, its model is built, its sizes fit.
 pub struct Experiment {
@@ -73,29 +75,25 @@ impl Recipe {
         let graph = graph.map_err(|e| {
             self.source.wrong("model", None, &format!("the model cannot be built: {e}"), "here")
         })?;
-        for exception in &self.precision.overrides {
-            if !graph.nodes.iter().any(|n| exception.matches(&n.name)) {
-                let pattern = &exception.pattern;
-                let mut names: Vec<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
-                names.dedup();
-                let message = format!("the override `{pattern}` matches no part of the model");
-                let error = self.source.wrong("precision", Some("overrides"), &message, "here");
-                let near = nearest(pattern, names).map(|n| format!("did you mean `{n}`? "));
-                let help = "`halfstep explain --stage graph` prints the names";
-                return Err(error.help(near.unwrap_or_default() + help));
-            }
+        let unmatched = |section, key, message: String, pattern: &str, names: &[&str]| {
+            let near = nearest(pattern, names.iter().copied()).map(|n| format!("did you mean `{n}`? "));
+            let help = near.unwrap_or_default() + "`halfstep explain --stage graph` prints the names";
+            Err(self.source.wrong(section, Some(key), &message, "here").help(help))
+        };
+        let mut parts: Vec<&str> = graph.nodes.iter().map(|n| n.name.as_str()).collect();
+        parts.dedup();
+        let excepts_none = |e: &&Override| !parts.iter().any(|name| e.matches(name));
+        if let Some(Override { pattern, .. }) = self.precision.overrides.iter().find(excepts_none) {
+            let message = format!("the override `{pattern}` matches no part of the model");
+            return unmatched("precision", "overrides", message, pattern, &parts);
         }
-        for group in &self.train.options.groups {
-            let weights: Vec<&str> = graph.weights().map(|slot| graph.slot(slot).name.as_str()).collect();
-            if !weights.iter().any(|name| group.matches(name)) {
-                let message = format!("the group `{}` matches no parameter of the model", group.pattern);
-                let near = nearest(&group.pattern, weights).map(|n| format!("did you mean `{n}`? "));
-                let help = near.unwrap_or_default() + "`halfstep explain --stage graph` prints the names";
-                return Err(self.source.wrong("train", Some("groups"), &message, "here").help(help));
-            }
+        let weights: Vec<&str> = graph.weights().map(|slot| graph.slot(slot).name.as_str()).collect();
+        let holds_none = |g: &&ParameterGroup| !weights.iter().any(|name| g.matches(name));
+        if let Some(ParameterGroup { pattern, .. }) = self.train.options.groups.iter().find(holds_none) {
+            let message = format!("the group `{pattern}` matches no parameter of the model");
+            return unmatched("train", "groups", message, pattern, &weights);
         }
-        let is_frozen = |slot| self.train.options.is_frozen(&graph.slot(slot).name);
-        if graph.weights().all(is_frozen) {
+        if weights.iter().all(|name| self.train.options.is_frozen(name)) {
             let message = "every parameter is frozen: there is nothing to train";
             return Err(self.source.wrong("train", Some("groups"), message, "here"));
         }
