@@ -17,7 +17,8 @@ pub(crate) struct Loader {
     empty: SyncSender<Batch>,
     /// What [`Loader::peek`] has seen.
     ahead: Option<Result<Batch, DataError>>,
-    waited: Duration,
+    /// Time spent waiting in [`Loader::next`].
+    pub waited: Duration,
 }
 
 impl Loader {
@@ -78,10 +79,5 @@ impl Loader {
     pub fn give_back(&self, batch: Batch) {
         // After the last batch nobody needs it.
         let _ = self.empty.try_send(batch);
-    }
-
-    /// Time spent waiting in [`Loader::next`].
-    pub fn waited(&self) -> Duration {
-        self.waited
     }
 }

@@ -30,7 +30,6 @@ pub fn step_stages(
     input: &InputSpec,
     policy: &Policy,
     spec: &SessionSpec,
-    expose_gradients: bool,
     target: &dyn Target,
 ) -> Result<StepStages, TrainError> {
     target.supports(policy)?;
@@ -41,13 +40,13 @@ pub fn step_stages(
     if ranks > 1 && policy.narrow.is_some_and(|narrow| narrow.sees_whole_tensors()) {
         return Err(TrainError::ScaleOfAPart { policy: policy.name.clone(), ranks });
     }
-    let graphs = share_graphs(model, input, spec, expose_gradients, target)?;
+    let graphs = share_graphs(model, input, spec, target)?;
     let StepGraphs { train, apply } = graphs.keep_state(policy);
     let train = stages_within(train, policy, target, spec.memory_budget).map_err(|cause| {
         // The largest smaller batch that fits, if one does and the search itself does not fail.
         let parts = spec.options.accumulate.max(1) * target.ranks();
         let fits = |size| {
-            let spec = SessionSpec { batch: size * parts, ..spec.clone() };
+            let spec = SessionSpec { batch: size * parts, expose_gradients: false, ..spec.clone() };
             let needed = needed(model, input, policy, &spec, Recompute::Allowed, target)?;
             Ok::<bool, TrainError>(needed <= cause.budget)
         };
@@ -64,7 +63,6 @@ fn share_graphs(
     model: &dyn Model,
     input: &InputSpec,
     spec: &SessionSpec,
-    expose_gradients: bool,
     target: &dyn Target,
 ) -> Result<StepGraphs, GraphError> {
     let step = StepSpec {
@@ -74,7 +72,7 @@ fn share_graphs(
         optimiser: &spec.optimiser,
         scaling: &spec.scaling,
         clip: spec.clip,
-        expose_gradients,
+        expose_gradients: spec.expose_gradients,
     };
     step_graphs(&step, &spec.options, target.ranks())
 }
@@ -100,7 +98,7 @@ pub fn needed(
     recompute: Recompute,
     target: &dyn Target,
 ) -> Result<usize, TrainError> {
-    let graph = share_graphs(model, input, spec, false, target)?.keep_state(policy).train;
+    let graph = share_graphs(model, input, spec, target)?.keep_state(policy).train;
     let (assigned, _) = assigned(&graph, policy);
     Ok(match recompute {
         Recompute::Not => halfstep_graph::plan(halfstep_graph::fuse(&assigned), target).footprint.total(),

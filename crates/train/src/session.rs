@@ -51,6 +51,9 @@ pub struct SessionSpec {
     pub memory_budget: Option<ByteSize>,
     /// What a step does besides.
     pub options: StepOptions,
+    /// Whether the gradients of every step are readable by [`Session::gradient`]: for tests and
+    /// diagnosis.
+    pub expose_gradients: bool,
 }
 
 impl SessionSpec {
@@ -65,6 +68,7 @@ impl SessionSpec {
             skip_limit: 8,
             memory_budget: None,
             options: StepOptions::default(),
+            expose_gradients: false,
         }
     }
 
@@ -139,37 +143,11 @@ impl<'a> Session<'a> {
         policy: &Policy,
         spec: &SessionSpec,
     ) -> Result<Session<'a>, TrainError> {
-        Session::with_options(engine, model, input, policy, spec, false)
-    }
-
-    /// [`Session::new`], with the gradients of every step readable by [`Session::gradient`]: for
-    /// tests and diagnosis.
-    ///
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn with_gradients(
-        engine: &'a dyn Engine,
-        model: &'a dyn Model,
-        input: &InputSpec,
-        policy: &Policy,
-        spec: &SessionSpec,
-    ) -> Result<Session<'a>, TrainError> {
-        Session::with_options(engine, model, input, policy, spec, true)
-    }
-
-    fn with_options(
-        engine: &'a dyn Engine,
-        model: &'a dyn Model,
-        input: &InputSpec,
-        policy: &Policy,
-        spec: &SessionSpec,
-        expose_gradients: bool,
-    ) -> Result<Session<'a>, TrainError> {
         spec.validate()?;
         check_state(policy)?;
         let start = Instant::now();
         let target = engine.target();
-        let StepStages { train, apply } = step_stages(model, input, policy, spec, expose_gradients, target)?;
+        let StepStages { train, apply } = step_stages(model, input, policy, spec, target)?;
         let Stages { assigned, mut precision, recomputation, plan, .. } = train;
         if let Some(apply) = &apply {
             precision.entries.extend(apply.precision.entries.iter().cloned());
@@ -216,8 +194,8 @@ impl<'a> Session<'a> {
         first..first + size
     }
 
-    /// The gradient of a weight in the last step, unscaled: only of a session made by
-    /// [`Session::with_gradients`].
+    /// The gradient of a weight in the last step, unscaled: only of a session whose spec
+    /// exposes gradients.
     ///
     /// # Errors
     /// No such weight, or gradients are not readable.

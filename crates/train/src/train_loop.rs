@@ -21,6 +21,7 @@ use crate::ranks::{BatchSums, gather_in_turns, several, share, together};
 use crate::recipe::{Experiment, Length};
 use crate::run_log::events;
 use crate::scaler::LossScale;
+use crate::schedule::Schedule;
 use crate::session::{Session, SessionSpec, StepReport, TrainError};
 
 /// How often a run is evaluated when its recipe does not say.
@@ -50,6 +51,7 @@ impl Experiment {
             skip_limit: self.recipe.train.skip_limit,
             memory_budget: self.recipe.train.memory_budget,
             options: self.recipe.train.options.clone(),
+            expose_gradients: false,
         };
         Ok((policy, spec))
     }
@@ -187,27 +189,20 @@ impl Experiment {
     /// An error unless a checkpoint is of this experiment.
     fn check_same_run(&self, latest: &Latest, record: &RunRecord) -> Result<(), CheckpointError> {
         let state = &latest.state;
-        let differs = |what: &str, there: &str, here: &str| {
-            Err(latest.of_other_run(format!("{what} was {there}, now it is {here}")))
-        };
-        if state.policy != record.policy {
-            return differs("its precision", &state.policy, &record.policy);
+        let scheduled = |schedule: &Schedule, total: u64| format!("{schedule:?} over {total} steps");
+        let there = scheduled(&state.schedule.schedule, state.schedule.total);
+        let facts = [
+            ("its precision", state.policy.clone(), record.policy.clone()),
+            ("its seed", state.seed.to_string(), record.seed.to_string()),
+            ("the fingerprint of its data", state.data.fingerprint.clone(), self.info.fingerprint.clone()),
+            ("its schedule", there, scheduled(&self.recipe.schedule, self.steps)),
+        ];
+        match facts.into_iter().find(|(_, there, here)| there != here) {
+            Some((what, there, here)) => {
+                Err(latest.of_other_run(format!("{what} was {there}, now it is {here}")))
+            }
+            None => Ok(()),
         }
-        if state.seed != record.seed {
-            return differs("its seed", &state.seed.to_string(), &record.seed.to_string());
-        }
-        if state.data.fingerprint != self.info.fingerprint {
-            return differs("the fingerprint of its data", &state.data.fingerprint, &self.info.fingerprint);
-        }
-        if (&state.schedule.schedule, state.schedule.total) != (&self.recipe.schedule, self.steps) {
-            let there = format!("{:?} over {} steps", state.schedule.schedule, state.schedule.total);
-            return differs(
-                "its schedule",
-                &there,
-                &format!("{:?} over {} steps", self.recipe.schedule, self.steps),
-            );
-        }
-        Ok(())
     }
 }
 
@@ -293,7 +288,7 @@ impl Running<'_> {
                     Stepped::Done(proceed) => proceed,
                     Stepped::Diverged(reason) => return Ok(Outcome::Diverged { reason }),
                 };
-                record.data_seconds = loader.waited().as_secs_f64();
+                record.data_seconds = loader.waited.as_secs_f64();
                 if proceed == Proceed::Stop {
                     return self.stop(session, record, checkpoints);
                 }

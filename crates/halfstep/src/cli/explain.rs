@@ -60,7 +60,7 @@ fn all_stages(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Res
     let (policy, spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
     // Of a batch in parts, one part: the end of the step is the update alone.
-    Ok(step_stages(model, input, &policy, &spec, false, engine.target())?.train)
+    Ok(step_stages(model, input, &policy, &spec, engine.target())?.train)
 }
 
 fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) -> Result<ExitCode, Failure> {

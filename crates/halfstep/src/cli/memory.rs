@@ -41,7 +41,7 @@ fn need(
     spec.options.accumulate = parts;
     spec.memory_budget = budget.or(spec.memory_budget);
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
-    let StepStages { train, apply } = step_stages(model, input, &policy, &spec, false, engine.target())?;
+    let StepStages { train, apply } = step_stages(model, input, &policy, &spec, engine.target())?;
     let plan = train.plan;
     let besides_state = |held: Footprint| held.total() - held.state;
     let end = apply.map_or(0, |stages| besides_state(stages.plan.footprint));

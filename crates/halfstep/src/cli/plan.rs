@@ -133,7 +133,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let (policy, spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     let (model, input, target) = (experiment.model.as_ref(), &experiment.input, engine.target());
     let precision = policy.name.clone();
-    let step = match step_stages(model, input, &policy, &spec, false, target) {
+    let step = match step_stages(model, input, &policy, &spec, target) {
         Ok(step) => step.train,
         Err(problem @ TrainError::Budget { .. }) => {
             return Ok(Planned { precision, problem: Some(problem.to_string()), ..Planned::default() });

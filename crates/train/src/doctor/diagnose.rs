@@ -93,15 +93,7 @@ fn largest_of(dtype: DType) -> f64 {
     dtype.format().map_or(f64::INFINITY, |f| f.info().max_finite)
 }
 
-fn smallest_of(dtype: DType) -> f64 {
-    dtype.format().map_or(0.0, |f| f.info().min_subnormal)
-}
-
 impl Doctor<'_, '_, '_> {
-    fn compile(&self, scale: f64) -> Result<Observed, TrainError> {
-        Observed::compile(self.session, self.session.policy(), scale)
-    }
-
     fn run(&self, observed: &mut Observed, weights: Weights) -> Result<(), TrainError> {
         observed.run(self.session, weights, &self.batch, self.part)
     }
@@ -114,7 +106,7 @@ impl Doctor<'_, '_, '_> {
         if let Some(cause) = self.bad_state()? {
             return Ok((None, cause));
         }
-        let mut low = self.compile(self.scale)?;
+        let mut low = Observed::compile(self.session, self.scale)?;
         let parts = self.session.spec().options.accumulate;
         let mut broken = None;
         for part in 0..parts {
@@ -179,7 +171,7 @@ impl Doctor<'_, '_, '_> {
             phase,
             format,
             largest: largest_of(format),
-            smallest: smallest_of(format),
+            smallest: format.format().map_or(0.0, |f| f.info().min_subnormal),
             found_largest: found.map(|r| r.largest),
             found_smallest: found.and_then(|r| r.smallest),
             bad,
@@ -320,7 +312,7 @@ impl Doctor<'_, '_, '_> {
         tried.retain(|s| *s >= 1.0 && *s < self.scale);
         tried.dedup();
         for scale in tried {
-            let mut again = self.compile(scale)?;
+            let mut again = Observed::compile(self.session, scale)?;
             self.run(&mut again, Weights::Present)?;
             if first_broken(&again)?.is_none() {
                 return Ok(Some(scale));
@@ -356,7 +348,7 @@ impl Doctor<'_, '_, '_> {
         let mut without = x.to_vec();
         without[sample * elements..(sample + 1) * elements].fill(0.0);
         let batch = Replayed { x: HostSlice::F32(&without), ..self.batch };
-        let mut again = self.compile(self.scale)?;
+        let mut again = Observed::compile(self.session, self.scale)?;
         again.run(self.session, Weights::Present, &batch, self.part)?;
         if first_broken(&again)?.is_some() {
             return Ok(None);
@@ -532,7 +524,7 @@ impl Doctor<'_, '_, '_> {
         if !keeps.is_finite() || keeps <= self.scale {
             return Ok(None);
         }
-        let mut again = self.compile(keeps)?;
+        let mut again = Observed::compile(self.session, keeps)?;
         self.run(&mut again, Weights::Present)?;
         let nonzero = Range::of(&again.read(value)?).nonzero;
         let before = Range::of(&low.read(value)?).nonzero;
@@ -570,7 +562,7 @@ fn constant_operand(observed: &Observed, value: ValueId, is_bad: impl Fn(f64) ->
 /// # Errors
 /// The engine has no memory for the replays; a batch of another size.
 pub(crate) fn flushed(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<f64, TrainError> {
-    let mut low = Observed::compile(session, session.policy(), scale)?;
+    let mut low = Observed::compile(session, scale)?;
     let mut reference = Observed::reference(session, scale)?;
     low.run(session, Weights::Present, batch, 0)?;
     reference.run(session, Weights::Present, batch, 0)?;

@@ -45,13 +45,12 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The step of `session`, or of a part of its batch, as it would be under `policy` at this loss
-    /// scale.
+    /// The step of `session`, or of a part of its batch, as it is at this loss scale.
     ///
     /// # Errors
     /// The engine has no memory for it.
-    pub fn compile(session: &Session<'_>, policy: &Policy, scale: f64) -> Result<Observed, TrainError> {
-        Observed::of(step_graph(session, scale)?, session, policy)
+    pub fn compile(session: &Session<'_>, scale: f64) -> Result<Observed, TrainError> {
+        Observed::of(step_graph(session, scale)?, session, session.policy())
     }
 
     /// The step in f32 throughout, also where the model itself asks for another format.
@@ -68,8 +67,7 @@ impl Observed {
                 graph.values[node.outputs[0].0 as usize].ty.dtype = DType::F32;
             }
         }
-        let fp32 = Policy::fp32();
-        Observed::of(graph, session, &fp32)
+        Observed::of(graph, session, &Policy::fp32())
     }
 
     fn of(graph: Graph, session: &Session<'_>, policy: &Policy) -> Result<Observed, TrainError> {

@@ -160,7 +160,7 @@ impl Sampler {
     ) -> Result<Sample, TrainError> {
         let observed = match &mut self.observed {
             Some((of, observed)) if *of == scale => observed,
-            other => &mut other.insert((scale, Observed::compile(session, session.policy(), scale)?)).1,
+            other => &mut other.insert((scale, Observed::compile(session, scale)?)).1,
         };
         observed.run(session, Weights::Present, batch, 0)?;
         let mut values = Vec::with_capacity(observed.values.len());
@@ -178,7 +178,7 @@ impl Sampler {
 /// # Errors
 /// The engine has no memory for the replay; a batch of another size.
 pub(super) fn in_f32(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Sample, TrainError> {
-    let stored = Observed::compile(session, session.policy(), scale)?;
+    let stored = Observed::compile(session, scale)?;
     let mut reference = Observed::reference(session, scale)?;
     reference.run(session, Weights::Present, batch, 0)?;
     let counterparts = stored.counterparts(&reference);

@@ -196,12 +196,12 @@ pub fn tune(
     if named.low.is_none() {
         return Err(TuneError::NothingLow(spec.policy));
     }
-    let search = Search { experiment, engine, named, named_spec };
-    let (mut units, loss) = search.measure(&spec, on_progress)?;
+    let search = Search { experiment, engine, spec: &spec, named, named_spec };
+    let (mut units, loss) = search.measure(on_progress)?;
     let harm = |u: &UnitReport| u.harm.unwrap_or(f64::INFINITY);
     let items: Vec<Item> = units.iter().map(|u| Item { gain: u.gain, harm: harm(u) }).collect();
 
-    let mut tried = search.first_trial(&spec, &units, &items, loss, on_progress)?;
+    let mut tried = search.first_trial(&units, &items, loss, on_progress)?;
     let mut budget = spec.max_loss_increase * loss;
     let mut lowered = Vec::new();
     for _ in 0..ROUNDS {
@@ -212,7 +212,7 @@ pub fn tune(
         lowered = next;
         budget /= 2.0;
         let plan = search.lowering(&units, &lowered);
-        if search.try_plan(&spec, "search", plan, &mut tried, on_progress)? {
+        if search.try_plan(plan, &mut tried, on_progress)? {
             break;
         }
     }
@@ -234,29 +234,27 @@ pub fn tune(
 struct Search<'a> {
     experiment: &'a Experiment,
     engine: &'a dyn Engine,
+    spec: &'a TuneSpec,
     /// The policy as the recipe has it.
     named: Policy,
     named_spec: SessionSpec,
 }
 
 impl Search<'_> {
-    fn fp32(&self) -> Result<TrialCandidate, TuneError> {
+    fn fp32(&self) -> TrialCandidate {
         let spec = SessionSpec { scaling: LossScale::Off, ..self.named_spec.clone() };
-        Ok(TrialCandidate { policy: Policy::named("fp32")?, spec })
+        TrialCandidate { policy: Policy::fp32(), spec }
     }
 
     fn session(&self, policy: &Policy, spec: &SessionSpec) -> Result<Session<'_>, TrainError> {
         let Search { experiment, engine, .. } = self;
-        Session::with_gradients(*engine, experiment.model.as_ref(), &experiment.input, policy, spec)
+        let spec = SessionSpec { expose_gradients: true, ..spec.clone() };
+        Session::new(*engine, experiment.model.as_ref(), &experiment.input, policy, &spec)
     }
 
     /// Gain and harm of every contraction, and the loss where they were measured.
-    fn measure(
-        &self,
-        spec: &TuneSpec,
-        on_progress: &mut OnProgress<'_>,
-    ) -> Result<(Vec<UnitReport>, f64), TuneError> {
-        let fp32 = self.fp32()?;
+    fn measure(&self, on_progress: &mut OnProgress<'_>) -> Result<(Vec<UnitReport>, f64), TuneError> {
+        let (fp32, spec) = (self.fp32(), self.spec);
         let mut reference = self.session(&fp32.policy, &fp32.spec)?;
         let names = units::units(&reference.plan().graph, &self.named);
         if names.is_empty() {
@@ -343,24 +341,23 @@ impl Search<'_> {
         let Search { experiment, engine, .. } = self;
         let TrialCandidate { policy, spec } = candidate;
         let model = experiment.model.as_ref();
-        let stages = step_stages(model, &experiment.input, policy, spec, false, engine.target())?;
+        let stages = step_stages(model, &experiment.input, policy, spec, engine.target())?;
         Ok(stages.train.plan.footprint.total() as f64)
     }
 
     /// fp32 and the plans one would try by hand.
     fn first_trial(
         &self,
-        spec: &TuneSpec,
         units: &[UnitReport],
         items: &[Item],
         loss: f64,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Vec<Tried>, TuneError> {
-        let mut low = self.named.clone();
+        let (mut low, spec) = (self.named.clone(), self.spec);
         low.overrides.push(Override { pattern: "*".into(), rule: Rule::Low });
         let greedy = solve::greedy(items, spec.max_loss_increase * loss);
         let named = [
-            ("fp32".to_string(), self.fp32()?),
+            ("fp32".to_string(), self.fp32()),
             (spec.policy.clone(), self.candidate(self.named.clone())),
             ("everything low".into(), self.candidate(low)),
             ("greedy".into(), self.lowering(units, &greedy)),
@@ -380,8 +377,6 @@ impl Search<'_> {
     /// Whether a plan is within the limits, tried beside fp32 unless it was tried before.
     fn try_plan(
         &self,
-        spec: &TuneSpec,
-        name: &str,
         plan: TrialCandidate,
         tried: &mut Vec<Tried>,
         on_progress: &mut OnProgress<'_>,
@@ -391,14 +386,14 @@ impl Search<'_> {
             Some(outcome) => outcome,
             None => {
                 // In a round of its own, beside fp32.
-                let pair = [self.fp32()?, plan.clone()];
+                let (pair, spec) = ([self.fp32(), plan.clone()], self.spec);
                 let mut outcomes =
                     trials(self.experiment, self.engine, &pair, (spec.steps, spec.seeds), on_progress)?;
                 outcomes.remove(1)
             }
         };
-        let within = spec.allows(&outcome);
-        tried.push(Tried { name: name.into(), policy: plan.policy, within, outcome });
+        let within = self.spec.allows(&outcome);
+        tried.push(Tried { name: "search".into(), policy: plan.policy, within, outcome });
         Ok(within)
     }
 }

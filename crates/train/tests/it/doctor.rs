@@ -438,12 +438,12 @@ fn the_observed_step_is_the_step() {
         for policy in Policy::NAMES {
             let policy = Policy::named(policy).unwrap();
             let scaling = LossScale::Static(StaticScale { scale: 256.0 });
-            let spec = SessionSpec { scaling, ..SessionSpec::new(&policy, BATCH, 3) };
+            let spec = SessionSpec { scaling, expose_gradients: true, ..SessionSpec::new(&policy, BATCH, 3) };
             let model = gpt();
-            let mut session = Session::with_gradients(&*engine, &*model, &TOKENS, &policy, &spec).unwrap();
+            let mut session = Session::new(&*engine, &*model, &TOKENS, &policy, &spec).unwrap();
             let tokens: Vec<i32> = (0..BATCH as i32 * 8).map(|i| (i * 7) % 16).collect();
             let x = HostSlice::I32(&tokens);
-            let mut observed = Observed::compile(&session, &policy, 256.0).unwrap();
+            let mut observed = Observed::compile(&session, 256.0).unwrap();
             observed.run(&session, Weights::Present, &Replayed { x, y: &tokens, attempt: 0 }, 0).unwrap();
             let report = session.step(x, &tokens, 1e-3).unwrap();
             assert_eq!(observed.loss().unwrap().to_bits(), report.loss.to_bits(), "{}", engine.name());

@@ -46,9 +46,10 @@ fn train(engine: &dyn Engine, policy: &str, scaling: LossScale) -> Outcome {
     let spec = SessionSpec {
         optimiser: Optimiser::Sgd(Sgd { momentum: 0.0, ..Sgd::default() }),
         scaling,
+        expose_gradients: true,
         ..SessionSpec::new(&policy, BATCH, 1)
     };
-    let mut session = Session::with_gradients(engine, &Faint, &INPUT, &policy, &spec).unwrap();
+    let mut session = Session::new(engine, &Faint, &INPUT, &policy, &spec).unwrap();
     let before = session.download("layer.weight").unwrap();
     let report = session.step(HostSlice::F32(&samples()), &TARGETS, 2f64.powi(20)).unwrap();
     assert!(report.committed);

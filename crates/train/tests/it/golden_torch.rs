@@ -34,7 +34,8 @@ fn spec(golden: &Golden) -> SessionSpec {
 
 fn session<'a>(golden: &'a Golden, engine: &'a dyn Engine) -> Session<'a> {
     let policy = Policy::named("fp32").unwrap();
-    let made = Session::with_gradients(engine, &*golden.model, &golden.input, &policy, &spec(golden));
+    let spec = SessionSpec { expose_gradients: true, ..spec(golden) };
+    let made = Session::new(engine, &*golden.model, &golden.input, &policy, &spec);
     let mut session = made.unwrap();
     golden.upload(&mut session);
     session

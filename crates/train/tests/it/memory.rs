@@ -205,7 +205,7 @@ fn low_precision_trains_a_batch_that_fp32_cannot_fit() {
         assert!(session.footprint().unwrap().total() <= budget);
         // The same batch in fp32 is refused, with or without recomputation allowed.
         let strict = SessionSpec { memory_budget: Some(ByteSize(budget)), ..spec(&fp32, low) };
-        let refused = step_stages(&*model, &case.input, &fp32, &strict, false, engine.target());
+        let refused = step_stages(&*model, &case.input, &fp32, &strict, engine.target());
         let refused = match recompute {
             Recompute::Allowed => refused.is_err(),
             Recompute::Not => {

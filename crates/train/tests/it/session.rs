@@ -199,8 +199,9 @@ fn sgd_follows_its_formula() {
 }
 
 fn sgd_on(engine: &dyn Engine, model: &dyn Model, sgd: &Sgd) {
-    let spec = SessionSpec { optimiser: Optimiser::Sgd(sgd.clone()), ..SessionSpec::new(&fp32(), 4, 3) };
-    let mut session = Session::with_gradients(engine, model, &FEATURES, &fp32(), &spec).unwrap();
+    let optimiser = Optimiser::Sgd(sgd.clone());
+    let spec = SessionSpec { optimiser, expose_gradients: true, ..SessionSpec::new(&fp32(), 4, 3) };
+    let mut session = Session::new(engine, model, &FEATURES, &fp32(), &spec).unwrap();
     let lr = f64::from(sgd.lr as f32);
     for (name, decay) in [("layers.0.weight", sgd.weight_decay), ("layers.1.bias", 0.0)] {
         let read = |session: &Session<'_>, slot: &str| session.download(slot).unwrap().f32().to_vec();

@@ -59,7 +59,7 @@ fn a_policy_names_every_type_that_its_programs_store() {
     let (model, engine) = (model(), InterpreterEngine { rounding: Rounding::Stored });
     for policy in policies() {
         let spec = SessionSpec::new(&policy, 8, 0);
-        let stages = step_stages(model.as_ref(), &INPUT, &policy, &spec, false, &engine).unwrap();
+        let stages = step_stages(model.as_ref(), &INPUT, &policy, &spec, &engine).unwrap();
         let graph = stages.train.plan.graph;
         let values = graph.values.iter().map(|v| v.ty.dtype);
         let mut found: BTreeSet<DType> = values.chain(graph.slots.iter().map(|s| s.ty.dtype)).collect();
@@ -75,7 +75,7 @@ fn what_an_engine_cannot_store_is_refused_before_it_is_planned() {
     let model = model();
     for policy in policies() {
         let spec = SessionSpec::new(&policy, 8, 0);
-        let found = step_stages(model.as_ref(), &INPUT, &policy, &spec, false, &F32Only);
+        let found = step_stages(model.as_ref(), &INPUT, &policy, &spec, &F32Only);
         if policy.dtypes().len() == 1 {
             assert!(found.is_ok(), "{policy:?}");
             continue;

@@ -62,8 +62,7 @@ fn a_plan_saves_what_it_says_and_keeps_to_the_limit() {
         let policy =
             halfstep_graph::precision::Policy { overrides: tried.policy.overrides.clone(), ..policy };
         let model = experiment.model.as_ref();
-        let stages =
-            step_stages(model, &experiment.input, &policy, &session, false, engine.target()).unwrap();
+        let stages = step_stages(model, &experiment.input, &policy, &session, engine.target()).unwrap();
         assert_eq!(tried.outcome.bytes, stages.train.plan.footprint.total(), "{}", tried.name);
     }
 }
