@@ -89,7 +89,7 @@ impl RunResult {
 
     /// The last evaluation, of a run that finished.
     pub fn finished(&self) -> Option<&EvaluationMetrics> {
-        self.record.last_evaluation().filter(|_| self.record.outcome == Outcome::Finished)
+        self.record.evaluations.last().filter(|_| self.record.outcome == Outcome::Finished)
     }
 
     /// Loss scale at the end, where one is used.

@@ -157,7 +157,7 @@ fn train(
     if asked.1 {
         return Err(StressError::Stopped);
     }
-    let accuracy = run.record.last_evaluation().map_or(f64::NAN, |e| e.accuracy);
+    let accuracy = run.record.evaluations.last().map_or(f64::NAN, |e| e.accuracy);
     let (policy, weights) = (run.session.policy().clone(), Weights::of(&run.session)?);
     let trained = vec![Trained { policy, seed, weights }];
     Ok(Outcome { trained, accuracy, seconds: start.elapsed().as_secs_f64() })

@@ -199,11 +199,6 @@ impl RunRecord {
             Event::Evaluation(evaluation) => self.evaluations.push(evaluation.clone()),
         }
     }
-
-    /// The last evaluation.
-    pub fn last_evaluation(&self) -> Option<&EvaluationMetrics> {
-        self.evaluations.last()
-    }
 }
 
 /// Exponential moving average of losses, and a count of skipped steps, for showing.

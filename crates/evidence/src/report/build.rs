@@ -288,7 +288,7 @@ fn floor(c: &Comparison) -> Section {
 fn runs(c: &Comparison) -> Section {
     let none = || "–".to_string();
     let row = |r: &RunResult| {
-        let last = r.record.last_evaluation();
+        let last = r.record.evaluations.last();
         let outcome = match &r.record.outcome {
             Outcome::Finished if r.cached => "finished, from the cache".into(),
             Outcome::Finished => "finished".into(),

@@ -498,7 +498,7 @@ fn show(study: &Study, several: bool) {
 }
 
 fn one_line(run: &RunResult) -> String {
-    let accuracy = run.record.last_evaluation().map_or("–".into(), |e| units::percent(e.accuracy, None));
+    let accuracy = run.record.evaluations.last().map_or("–".into(), |e| units::percent(e.accuracy, None));
     let step = run.record.median_ms().map_or("–".into(), units::milliseconds);
     let wall = units::seconds(run.record.wall_seconds);
     let skipped =

@@ -157,7 +157,11 @@ fn measures(asked: &[String]) -> Result<Vec<Measure>, Failure> {
     }
     let one = |name: &String| {
         Measure::from_name(name).ok_or_else(|| {
-            Failure::unknown(format!("there is no measure `{name}`"), name, &Measure::ALL.map(Measure::name))
+            Failure::unknown(
+                format!("there is no measure `{name}`"),
+                name,
+                &Measure::NAMED.map(|(_, name)| name),
+            )
         })
     };
     asked.iter().map(one).collect()

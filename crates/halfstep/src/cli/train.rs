@@ -106,7 +106,7 @@ fn printed(training: &Training<'_>, trained: &Trained<'_>, run: &Path, resumed_f
         "steps": record.losses.len(),
         "skipped": record.skipped,
         "train_loss": record.final_train_loss(),
-        "test": record.last_evaluation(),
+        "test": record.evaluations.last(),
         "median_ms": record.median_ms(),
         "arena_bytes": record.arena_bytes,
         "wall_seconds": record.wall_seconds,

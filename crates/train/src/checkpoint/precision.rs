@@ -131,15 +131,6 @@ impl From<SlotKind> for TensorKind {
     }
 }
 
-/// What contractions multiply under `policy`, whose low format is `low`.
-fn compute(policy: &Policy, low: DType) -> Compute {
-    match (policy.split, policy.narrow) {
-        (Some(split), _) => Compute::Split(split),
-        (None, Some(narrow)) => Compute::Codes(narrow.forward),
-        (None, None) => Compute::Format(low),
-    }
-}
-
 impl PrecisionManifest {
     /// The manifest of a checkpoint of `session`; `file` names the file a slot is saved in.
     pub fn of(
@@ -165,14 +156,13 @@ impl PrecisionManifest {
             policy: session.policy().clone(),
             formats: Formats {
                 storage: low,
-                compute: compute(session.policy(), low),
-                accumulation: DType::F32,
-                master: match state.weights {
-                    WeightFormat::F32 => DType::F32,
-                    WeightFormat::Bf16 | WeightFormat::Bf16Stochastic | WeightFormat::Bf16Kahan => {
-                        DType::Bf16
-                    }
+                compute: match (session.policy().split, session.policy().narrow) {
+                    (Some(split), _) => Compute::Split(split),
+                    (None, Some(narrow)) => Compute::Codes(narrow.forward),
+                    (None, None) => Compute::Format(low),
                 },
+                accumulation: DType::F32,
+                master: if state.weights == WeightFormat::F32 { DType::F32 } else { DType::Bf16 },
                 moments: match state.moments {
                     MomentFormat::F32 => DType::F32,
                     MomentFormat::Bf16 => DType::Bf16,

@@ -28,40 +28,31 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// All, in the order of tables.
-    pub const ALL: [Measure; 8] = [
-        Measure::Mismatch,
-        Measure::Groups,
-        Measure::Ladder,
-        Measure::Foreign,
-        Measure::Corruptions,
-        Measure::Attacks,
-        Measure::Trigger,
-        Measure::Backdoor,
+    /// All, with their names in a recipe and on the command line, in the order of tables.
+    pub const NAMED: [(Measure, &'static str); 8] = [
+        (Measure::Mismatch, "mismatch"),
+        (Measure::Groups, "groups"),
+        (Measure::Ladder, "ladder"),
+        (Measure::Foreign, "foreign"),
+        (Measure::Corruptions, "corruptions"),
+        (Measure::Attacks, "attacks"),
+        (Measure::Trigger, "trigger"),
+        (Measure::Backdoor, "backdoor"),
     ];
 
-    /// Its name in a recipe and on the command line.
+    /// Its name.
     pub fn name(self) -> &'static str {
-        match self {
-            Measure::Mismatch => "mismatch",
-            Measure::Groups => "groups",
-            Measure::Ladder => "ladder",
-            Measure::Foreign => "foreign",
-            Measure::Corruptions => "corruptions",
-            Measure::Attacks => "attacks",
-            Measure::Trigger => "trigger",
-            Measure::Backdoor => "backdoor",
-        }
+        Measure::NAMED.iter().find(|(measure, _)| *measure == self).map_or("", |(_, name)| name)
     }
 
     /// The measure of a name.
     pub fn from_name(name: &str) -> Option<Measure> {
-        Measure::ALL.into_iter().find(|m| m.name() == name)
+        Measure::NAMED.into_iter().find(|(_, n)| *n == name).map(|(measure, _)| measure)
     }
 
     /// Those that train nothing.
     pub fn usual() -> Vec<Measure> {
-        Measure::ALL.into_iter().filter(|m| *m != Measure::Backdoor).collect()
+        Measure::NAMED.map(|(m, _)| m).into_iter().filter(|m| *m != Measure::Backdoor).collect()
     }
 }
 
