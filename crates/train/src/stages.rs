@@ -44,10 +44,7 @@ pub fn stages_within(
     budget: Option<ByteSize>,
 ) -> Result<Stages, BudgetError> {
     let (assigned, precision) = assigned(&graph, policy);
-    let recomputed = match budget {
-        Some(budget) => recompute(&assigned, target, budget.0)?,
-        None => None,
-    };
+    let recomputed = budget.map(|budget| recompute(&assigned, target, budget.0)).transpose()?.flatten();
     let (assigned, recomputation) = match recomputed {
         Some((again, recomputation)) => (again, Some(recomputation)),
         None => (assigned, None),

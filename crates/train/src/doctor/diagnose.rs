@@ -99,9 +99,8 @@ impl Doctor<'_, '_, '_> {
     }
 
     fn examine(&mut self) -> Result<(Option<Finding>, Cause), TrainError> {
-        if let Some(cause) = self.bad_input() {
-            let finding = self.input_finding(1);
-            return Ok((Some(finding), cause));
+        if let Some(found) = self.bad_input() {
+            return Ok(found);
         }
         if let Some(cause) = self.bad_state()? {
             return Ok((None, cause));
@@ -131,26 +130,18 @@ impl Doctor<'_, '_, '_> {
     }
 
     /// A number of the batch that is not finite.
-    fn bad_input(&mut self) -> Option<Cause> {
+    fn bad_input(&mut self) -> Option<(Option<Finding>, Cause)> {
         let HostSlice::F32(x) = self.batch.x else { return None };
         let at = x.iter().position(|v| !v.is_finite())?;
-        let bad = x.iter().filter(|v| !v.is_finite()).count();
+        let Range { not_finite: bad, count, .. } = Range::of(x);
         self.evidence.push(format!("the batch itself has {bad} numbers that are NaN or infinite"));
-        Some(self.input_at(at, x[at]))
+        let finding = self.finding_of("x", "input", Phase::Forward, DType::F32, None, bad, count);
+        Some((Some(finding), self.input_at(at, x[at])))
     }
 
     fn input_at(&self, at: usize, value: f32) -> Cause {
         let elements = self.session.input().elements();
         Cause::BadInput { sample: at / elements, element: at % elements, value: format!("{value:?}") }
-    }
-
-    fn input_finding(&self, bad: u64) -> Finding {
-        let HostSlice::F32(x) = self.batch.x else {
-            return self.finding_of("x", "input", Phase::Forward, DType::I32, None, 0, 0);
-        };
-        let range = Range::of(x);
-        let bad = bad.max(range.not_finite);
-        self.finding_of("x", "input", Phase::Forward, DType::F32, None, bad, range.count)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a finding")]
