@@ -89,45 +89,24 @@ pub struct StoredTensor {
     pub name: String,
     /// The file.
     pub file: String,
-    /// What it is.
-    pub kind: TensorKind,
+    /// What it is, as the schema lists: `weight`, which is the master copy, `moment`, `scaler` and
+    /// so on.
+    pub kind: String,
     /// Its sizes.
     pub shape: Vec<usize>,
     /// How it is stored in the file.
     pub storage: DType,
 }
 
-/// What a tensor of a checkpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TensorKind {
-    /// A trained parameter: the master copy.
-    Weight,
-    /// A running average of weights or gradients.
-    Moment,
-    /// What rounding has left over of a weight.
-    Compensation,
-    /// A running statistic of the data.
-    Statistic,
-    /// State of the loss scaler.
-    Scaler,
-    /// The scale of a value in eight bits, or the magnitudes it is derived from.
-    Scale,
-    /// A count of steps.
-    Counter,
-}
-
-impl From<SlotKind> for TensorKind {
-    fn from(kind: SlotKind) -> TensorKind {
-        match kind {
-            SlotKind::Weight { .. } => TensorKind::Weight,
-            SlotKind::Moment => TensorKind::Moment,
-            SlotKind::Compensation => TensorKind::Compensation,
-            SlotKind::Statistic => TensorKind::Statistic,
-            SlotKind::Scaler => TensorKind::Scaler,
-            SlotKind::Scale => TensorKind::Scale,
-            SlotKind::Counter => TensorKind::Counter,
-        }
+fn kind_of(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::Weight { .. } => "weight",
+        SlotKind::Moment => "moment",
+        SlotKind::Compensation => "compensation",
+        SlotKind::Statistic => "statistic",
+        SlotKind::Scaler => "scaler",
+        SlotKind::Scale => "scale",
+        SlotKind::Counter => "counter",
     }
 }
 
@@ -144,7 +123,7 @@ impl PrecisionManifest {
         let stored = |slot: &halfstep_graph::Slot| StoredTensor {
             name: slot.name.clone(),
             file: file(slot.kind).into(),
-            kind: slot.kind.into(),
+            kind: kind_of(slot.kind).into(),
             shape: slot.ty.shape.to_vec(),
             // Floating-point values leave an engine as f32, and are saved as they come.
             storage: if slot.ty.dtype.is_float() { DType::F32 } else { DType::I32 },
