@@ -82,11 +82,8 @@ pub struct Probe<'a> {
     input: &'a InputSpec,
     policy: Policy,
     state: State,
-    predict: Programs,
-    features: Programs,
-    layers: Programs,
+    programs: Programs,
     layer_names: Vec<String>,
-    gradient: Programs,
 }
 
 impl<'a> Probe<'a> {
@@ -116,11 +113,8 @@ impl<'a> Probe<'a> {
             input,
             policy: policy.clone(),
             state,
-            predict: Programs::new(),
-            features: Programs::new(),
-            layers: Programs::new(),
+            programs: Programs::new(),
             layer_names: Vec::new(),
-            gradient: Programs::new(),
         })
     }
 
@@ -135,7 +129,7 @@ impl<'a> Probe<'a> {
     /// `x` is not whole samples; an index out of range; not enough memory.
     pub fn logits(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = batch_of(self.input, x, None)?;
-        let program = compiled(&mut self.predict, batch, || {
+        let program = compiled(&mut self.programs, ("predict", batch), || {
             let graph = predict_graph(self.model, self.input, batch)?;
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;
@@ -149,7 +143,7 @@ impl<'a> Probe<'a> {
     /// As [`Probe::logits`]; a model without a matrix product.
     pub fn features(&mut self, x: HostSlice<'_>) -> Result<Features, TrainError> {
         let batch = batch_of(self.input, x, None)?;
-        let program = compiled(&mut self.features, batch, || {
+        let program = compiled(&mut self.programs, ("features", batch), || {
             let graph = predict_graph(self.model, self.input, batch)?;
             let (mut assigned, _) = assign(&graph, &self.policy);
             let last = assigned.nodes.iter().rev().find(|n| matches!(n.op, Op::MatMul { .. }));
@@ -172,7 +166,7 @@ impl<'a> Probe<'a> {
     /// As [`Probe::logits`].
     pub fn layers(&mut self, x: HostSlice<'_>) -> Result<Vec<LayerValues>, TrainError> {
         let batch = batch_of(self.input, x, None)?;
-        let program = compiled(&mut self.layers, batch, || {
+        let program = compiled(&mut self.programs, ("layers", batch), || {
             let graph = predict_graph(self.model, self.input, batch)?;
             // Outputs are added when every value has its type: what is looked at does not change
             // how it is rounded.
@@ -201,7 +195,7 @@ impl<'a> Probe<'a> {
     /// As [`Probe::logits`]; a model of tokens; a cotangent of another size.
     pub fn input_gradient(&mut self, x: &[f32], cotangent: &[f32]) -> Result<Vec<f32>, TrainError> {
         let batch = batch_of(self.input, HostSlice::F32(x), None)?;
-        let program = compiled(&mut self.gradient, batch, || {
+        let program = compiled(&mut self.programs, ("gradient", batch), || {
             let graph = gradient_graph(self.model, self.input, batch)?;
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;

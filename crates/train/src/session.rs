@@ -116,8 +116,8 @@ pub struct Session<'a> {
     train: Box<dyn Program>,
     /// The end of a step whose batch is worked through in parts.
     apply: Option<Box<dyn Program>>,
-    eval: Programs,
-    predict: Programs,
+    /// Those that only read the state.
+    programs: Programs,
     plan: Plan,
     precision: PrecisionPlan,
     recomputation: Option<Recomputation>,
@@ -174,8 +174,7 @@ impl<'a> Session<'a> {
             state,
             train,
             apply,
-            eval: Programs::new(),
-            predict: Programs::new(),
+            programs: Programs::new(),
             plan,
             precision,
             recomputation,
@@ -321,7 +320,7 @@ impl<'a> Session<'a> {
 
     /// Bytes of scratch memory of the largest program compiled so far.
     pub fn arena_bytes(&self) -> usize {
-        let others = self.eval.values().chain(self.predict.values()).map(|p| p.arena_bytes());
+        let others = self.programs.values().map(|p| p.arena_bytes());
         let others = others.chain(self.apply.iter().map(|p| p.arena_bytes()));
         others.fold(self.train.arena_bytes(), usize::max)
     }

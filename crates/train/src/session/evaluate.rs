@@ -27,16 +27,16 @@ pub struct Evaluation {
     pub correct: usize,
 }
 
-/// Programs by the size of the batches that they are for.
-pub(crate) type Programs = BTreeMap<usize, Box<dyn Program>>;
+/// Programs by what they compute and the size of the batches that they are for.
+pub(crate) type Programs = BTreeMap<(&'static str, usize), Box<dyn Program>>;
 
-/// The program for this batch size, made by `make` if it is the first of its size.
-pub(crate) fn compiled(
-    programs: &mut Programs,
-    batch: usize,
+/// The program for this purpose and batch size, made by `make` if it is the first of them.
+pub(crate) fn compiled<'p>(
+    programs: &'p mut Programs,
+    purpose: (&'static str, usize),
     make: impl FnOnce() -> Result<Box<dyn Program>, TrainError>,
-) -> Result<&mut Box<dyn Program>, TrainError> {
-    Ok(match programs.entry(batch) {
+) -> Result<&'p mut Box<dyn Program>, TrainError> {
+    Ok(match programs.entry(purpose) {
         Entry::Occupied(there) => there.into_mut(),
         Entry::Vacant(place) => place.insert(make()?),
     })
@@ -61,7 +61,7 @@ impl Session<'_> {
     /// `x` and `y` do not make up whole samples; an index out of range; not enough memory.
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
         let batch = batch_of(&self.input, x, Some(y))?;
-        let program = compiled(&mut self.eval, batch, || {
+        let program = compiled(&mut self.programs, ("eval", batch), || {
             let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;
@@ -80,7 +80,7 @@ impl Session<'_> {
     /// `x` does not make up whole samples; an index out of range; not enough memory.
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
         let batch = batch_of(&self.input, x, None)?;
-        let program = compiled(&mut self.predict, batch, || {
+        let program = compiled(&mut self.programs, ("predict", batch), || {
             let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
             Ok(compile(self.engine, graph, &self.policy, &self.state)?)
         })?;
