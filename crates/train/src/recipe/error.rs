@@ -45,19 +45,9 @@ impl RecipeError {
         self
     }
 
-    /// What is wrong, in one sentence.
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
     /// The bytes of the text to look at.
     pub fn span(&self) -> Option<Range<usize>> {
         self.0.place.as_ref().map(|(span, _)| span.clone())
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&str> {
-        self.0.help.as_deref()
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use halfstep_graph::{MomentFormat, WeightFormat};
+use miette::Diagnostic;
 
 use super::*;
 
@@ -43,7 +44,7 @@ fn mistake(from: &str, to: &str) -> (String, String, Option<String>) {
     assert_ne!(text, GOOD, "`{from}` is not in the recipe");
     let error = parse(&text).and_then(Recipe::prepare).err().unwrap_or_else(|| panic!("`{to}` was accepted"));
     let place = error.span().map_or(String::new(), |span| text[span].to_string());
-    (error.message().to_string(), place, error.hint().map(String::from))
+    (error.to_string(), place, Diagnostic::help(&error).map(|help| help.to_string()))
 }
 
 #[test]
@@ -265,7 +266,7 @@ fn mistakes_in_arms_are_pointed_at() {
         let error = checked.err().unwrap_or_else(|| panic!("`{to}` was accepted"));
         let found = error.span().map_or("", |span| &text[span]);
         assert_eq!(found, place, "{to}: {error}");
-        assert!(error.message().contains(says), "{to}: {error}");
+        assert!(error.to_string().contains(says), "{to}: {error}");
     }
 }
 
@@ -341,6 +342,6 @@ fn an_arm_has_of_precision_only_what_policies_have() {
         let error = parse(&text).err().unwrap_or_else(|| panic!("`{to}` was accepted"));
         let found = error.span().map_or("", |span| &text[span]);
         assert_eq!(found, place, "{to}: {error}");
-        assert!(error.message().contains(says), "{to}: {error}");
+        assert!(error.to_string().contains(says), "{to}: {error}");
     }
 }

@@ -425,7 +425,7 @@ fn recipe(precision: &str) -> Result<Recipe, String> {
                 [train]\nsteps = 1\nbatch = 4\n";
     Recipe::parse("test.toml", &format!("{rest}{precision}"), Path::new(".")).map_err(|e| {
         assert!(e.span().is_some(), "{e} shows no line");
-        format!("{e}; {}", e.hint().unwrap_or_default())
+        format!("{e}; {}", miette::Diagnostic::help(&e).map(|help| help.to_string()).unwrap_or_default())
     })
 }
 
