@@ -35,12 +35,9 @@ pub fn run(args: Numbers) -> Result<ExitCode, Failure> {
 }
 
 /// Writes a picture, if one is asked for.
-fn draw(
-    path: Option<&Path>,
-    svg: impl FnOnce() -> Result<String, picture::DrawError>,
-) -> Result<(), Failure> {
+fn draw(path: Option<&Path>, svg: impl FnOnce() -> picture::Drawn) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    let svg = svg().map_err(|e| Failure::failed(e.to_string()))?;
+    let svg = svg().map_err(|e| Failure::failed(format!("the picture cannot be drawn: {e}")))?;
     Ok(write_whole(path, svg.as_bytes())?)
 }
 

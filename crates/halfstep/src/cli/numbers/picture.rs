@@ -7,15 +7,8 @@ use plotters::prelude::*;
 
 use super::brief;
 
-/// Why a picture could not be drawn.
-#[derive(Debug)]
-pub struct DrawError(String);
-
-impl std::fmt::Display for DrawError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the picture cannot be drawn: {}", self.0)
-    }
-}
+/// A picture, or why it could not be drawn.
+pub type Drawn = Result<String, Box<dyn std::error::Error>>;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -35,15 +28,20 @@ fn font(size: i32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&TEXT)
 }
 
+/// The style of a name in the colour of this index.
+fn named(i: usize) -> TextStyle<'static> {
+    ("sans-serif", 14).into_font().color(&colour(i))
+}
+
 fn finished(
     height: u32,
     draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Outcome,
-) -> Result<String, DrawError> {
+) -> Drawn {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        draw(&area).map_err(|e| DrawError(e.to_string()))?;
-        area.present().map_err(|e| DrawError(e.to_string()))?;
+        draw(&area)?;
+        area.present()?;
     }
     let RGBColor(r, g, b) = TEXT;
     let svg = svg.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), "\"currentColor\"");
@@ -56,7 +54,7 @@ fn finished(
 }
 
 /// Significant bits of each format over the magnitude.
-pub fn formats(formats: &[Format]) -> Result<String, DrawError> {
+pub fn formats(formats: &[Format]) -> Drawn {
     let least = |f: Format| f.info().min_subnormal.log2() as i32;
     let low = formats.iter().map(|&f| least(f)).min().unwrap_or(0) - 6;
     let high = formats.iter().map(|&f| f.max_exponent()).max().unwrap_or(0) + 6;
@@ -91,20 +89,19 @@ pub fn formats(formats: &[Format]) -> Result<String, DrawError> {
             line.push((end, 0.0));
             chart.draw_series(LineSeries::new(line, colour(i).stroke_width(2)))?;
             let (x, y) = chart.backend_coord(&(end, f64::from(bits(format.max_exponent()))));
-            let style = ("sans-serif", 14).into_font().color(&colour(i));
-            area.draw(&Text::new(format.name(), (x + 5, y - 7), style))?;
+            area.draw(&Text::new(format.name(), (x + 5, y - 7), named(i)))?;
         }
         Ok(())
     })
 }
 
 /// The numbers of each format around `given`, and the one it becomes. `given` is finite.
-pub fn neighbours(given: f64, formats: &[Format]) -> Result<String, DrawError> {
+pub fn neighbours(given: f64, formats: &[Format]) -> Drawn {
     let stored = |f: Format| Stored::new(f, given, Rounding::NearestEven, Overflow::NonFinite);
     // Wide enough for the neighbours of the coarsest format that has the number in its range.
     let step = formats.iter().filter(|&&f| holds(f, given)).map(|&f| ulp(f, given)).fold(0.0, f64::max);
     if step == 0.0 {
-        return Err(DrawError(format!("none of the formats holds {}", brief(given))));
+        return Err(format!("none of the formats holds {}", brief(given)).into());
     }
     let reach = 1.6 * step;
     let (low, high) = (given - reach, given + reach);
@@ -130,8 +127,7 @@ pub fn neighbours(given: f64, formats: &[Format]) -> Result<String, DrawError> {
             let middle = (rows - i) as f64 - 0.5;
             let (bottom, top) = (middle - 0.3, middle + 0.3);
             let (x, y) = chart.backend_coord(&(low, middle));
-            let style = ("sans-serif", 14).into_font().color(&colour(i));
-            area.draw(&Text::new(format.name(), (x - 76, y - 8), style))?;
+            area.draw(&Text::new(format.name(), (x - 76, y - 8), named(i)))?;
             let s = stored(format);
             if !holds(format, given) {
                 let (x, y) = chart.backend_coord(&(given, middle));
@@ -248,7 +244,7 @@ pub struct SumCurve<'a> {
 }
 
 /// Magnitudes of sums over the number of terms.
-pub fn sums(term: f64, count: u64, axes: Axes, sums: &[SumCurve<'_>]) -> Result<String, DrawError> {
+pub fn sums(term: f64, count: u64, axes: Axes, sums: &[SumCurve<'_>]) -> Drawn {
     let shown = |(_, y): &(f64, f64)| y.is_finite() && *y < 1e300;
     let curve = |s: &SumCurve<'_>| -> Vec<(f64, f64)> {
         let places = s.points.iter().map(|&(n, y)| (axes.place(n as f64), axes.place(y)));
@@ -294,8 +290,7 @@ pub fn sums(term: f64, count: u64, axes: Axes, sums: &[SumCurve<'_>]) -> Result<
             let (x, at) = chart.backend_coord(&(end, y));
             let at = (at - 8).max(free);
             free = at + 16;
-            let style = ("sans-serif", 14).into_font().color(&colour(sums[i].colour));
-            area.draw(&Text::new(sums[i].name.clone(), (x + 8, at), style))?;
+            area.draw(&Text::new(sums[i].name.clone(), (x + 8, at), named(sums[i].colour)))?;
         }
         Ok(())
     })
