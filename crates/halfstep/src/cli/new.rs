@@ -174,7 +174,7 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
     let data = toml::to_string(&Only { data: spec }).map_err(unwritable)?;
     let mut text = String::new();
     let mut comment = |line: &str| {
-        for part in wrap(line, 96) {
+        for part in textwrap::wrap(line, output::wrapped(96)) {
             text.push_str(&format!("# {part}\n"));
         }
     };
@@ -261,24 +261,6 @@ fn describe(inspection: &Inspection) -> Vec<String> {
     }
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines
-            .last_mut()
-            .filter(|l| l.is_empty() || l.chars().count() + 1 + word.chars().count() <= width);
-        match last {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines.push(word.to_string()),
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,10 +281,5 @@ mod tests {
     fn names_are_fit_for_folders() {
         assert_eq!(plain("My Photos (2024)"), "my-photos--2024");
         assert_eq!(plain("..."), "data");
-    }
-
-    #[test]
-    fn long_comments_are_wrapped() {
-        assert_eq!(wrap("aa bb cc", 5), ["aa bb", "cc"]);
     }
 }

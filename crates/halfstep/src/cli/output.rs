@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
+use textwrap::core::display_width;
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 use super::colour;
 use super::failure::Failure;
@@ -96,11 +98,12 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 /// not count as width.
 pub fn layout(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widest = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| width(cell)).max().unwrap_or(0);
+    let widest =
+        |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| display_width(cell)).max().unwrap_or(0);
     let columns: Vec<(usize, bool)> = (0..count).map(|c| (widest(c), right(c))).collect();
     let line = |row: &Vec<String>| {
         let padded = row.iter().zip(&columns).map(|(cell, &(wide, right))| {
-            let gap = " ".repeat(wide - width(cell));
+            let gap = " ".repeat(wide - display_width(cell));
             if right { format!("{gap}{cell}") } else { format!("{cell}{gap}") }
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
@@ -108,34 +111,17 @@ pub fn layout(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> Vec<String
     rows.iter().map(line).collect()
 }
 
-/// Characters that a terminal shows: all but those of colours, which begin with an escape and end
-/// with `m`.
-fn width(text: &str) -> usize {
-    let (mut visible, mut escape) = (0, false);
-    for c in text.chars() {
-        match c {
-            '\x1b' => escape = true,
-            'm' if escape => escape = false,
-            _ if !escape => visible += 1,
-            _ => {}
-        }
-    }
-    visible
+/// Lines of so many columns, broken at spaces alone.
+pub fn wrapped(columns: usize) -> Options<'static> {
+    Options::new(columns)
+        .wrap_algorithm(WrapAlgorithm::FirstFit)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .break_words(false)
 }
 
 /// Sentences as a list, wrapped to 100 columns.
 pub fn bullets(sentences: &[String]) -> String {
-    let mut out = String::new();
-    for sentence in sentences {
-        let mut line = String::from("·");
-        for word in sentence.split(' ') {
-            if line.chars().count() + 1 + word.chars().count() > 100 {
-                out += &format!("{line}\n");
-                line = " ".into();
-            }
-            line += &format!(" {word}");
-        }
-        out += &format!("{line}\n");
-    }
-    out
+    let options = wrapped(100).initial_indent("· ").subsequent_indent("  ");
+    sentences.iter().map(|sentence| textwrap::fill(sentence, &options) + "\n").collect()
 }
