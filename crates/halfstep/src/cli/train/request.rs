@@ -34,39 +34,30 @@ impl Request {
             Some(path) => Some(changed(prepare::recipe(Some(path))?, args)?),
             None => None,
         };
-        let there = match (&args.resume, &args.out, &given) {
-            (None, _, Some(_)) => None,
-            (Some(Some(_)), Some(_), _) => {
-                return Err(Failure::asked(
-                    "--resume and --out name two run directories",
-                    "give --resume RUN or --out DIR, not both",
-                ));
-            }
-            (Some(Some(run)), None, _) => Some(run.clone()),
-            (Some(None), Some(out), _) if out.join(run_dir::RECIPE).exists() => Some(out.clone()),
-            (Some(None), None, Some(recipe)) => latest(recipe)?,
-            (Some(None), Some(_), Some(_)) => None,
-            (_, _, None) => {
-                return Err(Failure::asked(
-                    "--resume names no run, and no recipe is given",
-                    "give --resume RUN, or a recipe whose latest run is to be resumed",
-                ));
-            }
+        let resume = |path: &Path, given: Option<Recipe>| {
+            let (dir, recipe) = open(path)?;
+            same(path, &recipe, given.as_ref(), args)?;
+            Ok(Request { recipe, destination: Destination::Resume(dir) })
         };
-        match (there, given) {
-            (Some(path), given) => {
-                let (dir, recipe) = open(&path)?;
-                same(&path, &recipe, given.as_ref(), args)?;
-                Ok(Request { recipe, destination: Destination::Resume(dir) })
+        match (&args.resume, &args.out, given) {
+            (Some(Some(_)), Some(_), _) => Err(Failure::asked(
+                "--resume and --out name two run directories",
+                "give --resume RUN or --out DIR, not both",
+            )),
+            (Some(Some(run)), None, given) => resume(run, given),
+            (Some(None), Some(out), given) if out.join(run_dir::RECIPE).exists() => resume(out, given),
+            (_, _, None) => Err(Failure::asked(
+                "--resume names no run, and no recipe is given",
+                "give --resume RUN, or a recipe whose latest run is to be resumed",
+            )),
+            (None, out, Some(recipe)) => Ok(Request { recipe, destination: Destination::New(out.clone()) }),
+            (Some(None), Some(out), Some(recipe)) => {
+                Ok(Request { recipe, destination: Destination::Over(out.clone()) })
             }
-            (None, Some(recipe)) => {
-                let destination = match (&args.resume, &args.out) {
-                    (Some(_), Some(out)) => Destination::Over(out.clone()),
-                    (_, out) => Destination::New(out.clone()),
-                };
-                Ok(Request { recipe, destination })
-            }
-            (None, None) => Err(Failure::asked("no recipe is named", "")),
+            (Some(None), None, Some(recipe)) => match latest(&recipe)? {
+                Some(run) => resume(&run, Some(recipe)),
+                None => Ok(Request { recipe, destination: Destination::New(None) }),
+            },
         }
     }
 }
