@@ -152,14 +152,16 @@ pub fn make(
 
 /// The run's directory, once no other process has it.
 fn lock(place: &Path, experiment: &Experiment) -> Result<RunDir, Failure> {
+    let resolved = experiment.recipe.resolved()?;
     loop {
-        match directory(place, experiment) {
-            Ok(dir) => return Ok(dir),
-            Err(Opening::Busy) if !interrupt::asked() => std::thread::sleep(Duration::from_millis(200)),
-            Err(Opening::Busy) => {
+        match directory(place, experiment, &resolved) {
+            Err(RunDirError::Busy { .. }) if !interrupt::asked() => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(RunDirError::Busy { .. }) => {
                 return Err(Failure::failed("interrupted while another process made this run"));
             }
-            Err(Opening::Failed(e)) => return Err(e),
+            opened => return Ok(opened?),
         }
     }
 }
@@ -214,24 +216,14 @@ fn predict(
     Ok(logits.inference)
 }
 
-enum Opening {
-    Busy,
-    Failed(Failure),
-}
-
 /// The run's directory, locked: a new one, or that of a run to resume.
-fn directory(place: &Path, experiment: &Experiment) -> Result<RunDir, Opening> {
-    let failed = |e: RunDirError| match e {
-        RunDirError::Busy { .. } => Opening::Busy,
-        e => Opening::Failed(e.into()),
-    };
+fn directory(place: &Path, experiment: &Experiment, resolved: &str) -> Result<RunDir, RunDirError> {
     if place.join(run_dir::RECIPE).is_file() {
-        return RunDir::resume(place).map_err(failed);
+        return RunDir::resume(place);
     }
-    let resolved = experiment.recipe.resolved().map_err(|e| Opening::Failed(e.into()))?;
-    let dir = RunDir::create_over(place).map_err(failed)?;
-    dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing).map_err(failed)?;
-    dir.write(run_dir::RECIPE, resolved.as_bytes()).map_err(failed)?;
+    let dir = RunDir::create_over(place)?;
+    dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing)?;
+    dir.write(run_dir::RECIPE, resolved.as_bytes())?;
     Ok(dir)
 }
 
