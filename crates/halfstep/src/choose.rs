@@ -80,19 +80,12 @@ impl EngineRequest {
     }
 }
 
-/// The ranks of which an engine is one.
-enum Ranks {
-    Alone,
-    Joined(Arc<Communicator>),
-    Planned(NonZeroUsize),
-}
-
 /// An engine.
 ///
 /// # Errors
 /// The device cannot be used.
 pub fn engine(request: EngineRequest) -> Result<Box<dyn Engine>, DeviceError> {
-    made(request, Ranks::Alone)
+    Ok(Box::new(cpu(request)?))
 }
 
 /// [`engine`], as one of several ranks that share each training step.
@@ -103,7 +96,7 @@ pub fn engine_of_rank(
     request: EngineRequest,
     ranks: Arc<Communicator>,
 ) -> Result<Box<dyn Engine>, DeviceError> {
-    made(request, Ranks::Joined(ranks))
+    Ok(Box::new(cpu(request)?.with_communicator(ranks)))
 }
 
 /// [`engine`], whose plans are those of one of so many ranks: to look at, not to run.
@@ -111,19 +104,12 @@ pub fn engine_of_rank(
 /// # Errors
 /// As there.
 pub fn planning_engine(request: EngineRequest, ranks: NonZeroUsize) -> Result<Box<dyn Engine>, DeviceError> {
-    made(request, Ranks::Planned(ranks))
+    Ok(Box::new(cpu(request)?.planning_for(ranks)))
 }
 
-fn made(request: EngineRequest, ranks: Ranks) -> Result<Box<dyn Engine>, DeviceError> {
+fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
     match request.device {
-        DeviceRequest::Auto | DeviceRequest::Cpu => {
-            let engine = CpuEngine::new(Isa::from_env()?, request.threads());
-            Ok(Box::new(match ranks {
-                Ranks::Alone => engine,
-                Ranks::Joined(communicator) => engine.with_communicator(communicator),
-                Ranks::Planned(ranks) => engine.planning_for(ranks),
-            }))
-        }
+        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(CpuEngine::new(Isa::from_env()?, request.threads())),
     }
 }
 
