@@ -1,5 +1,6 @@
 //! `halfstep new`: a recipe for a person's own data.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +9,6 @@ use halfstep::data::{ColumnKind, DataSpec, Found, InputShape, Inspection, inspec
 use halfstep::evidence::units;
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::write_whole;
-use serde::Serialize;
 
 use super::args::New;
 use super::failure::Failure;
@@ -85,7 +85,6 @@ struct Plan {
     model: String,
     length: String,
     batch: usize,
-    lr: f64,
     warmup: u64,
     clip: bool,
 }
@@ -99,7 +98,7 @@ impl Plan {
             InputShape::Features { .. } => 32,
             InputShape::Tokens { .. } => 16,
         };
-        let batch = largest_power_of_two((train / 8).clamp(1, most));
+        let batch = 1 << (train / 8).clamp(1, most).ilog2();
         let per_epoch = (train / batch).max(1);
         let epochs = |steps: usize| format!("epochs = {}", steps.div_ceil(per_epoch).clamp(3, 20));
         match input {
@@ -117,27 +116,23 @@ impl Plan {
                         ),
                     ),
                 };
-                Plan { kind, model, length: epochs(600), batch, lr: 1e-3, warmup: 50, clip: false }
+                Plan { kind, model, length: epochs(600), batch, warmup: 50, clip: false }
             }
             InputShape::Features { .. } => {
                 let hidden = if train < 5000 { "[64, 32]" } else { "[128, 64]" };
                 let model = format!(
                     "hidden = {hidden}            # widths of the hidden layers; [] is a linear model"
                 );
-                Plan { kind: "mlp", model, length: epochs(400), batch, lr: 1e-3, warmup: 50, clip: false }
+                Plan { kind: "mlp", model, length: epochs(400), batch, warmup: 50, clip: false }
             }
             InputShape::Tokens { .. } => {
                 let model = "width = 128                  # numbers per token\nlayers = 4\nheads = 4\n\
                              dropout = 0.1                # of a short text, against learning it by heart";
                 let length = "steps = 1000".to_string();
-                Plan { kind: "gpt", model: model.into(), length, batch, lr: 1e-3, warmup: 100, clip: true }
+                Plan { kind: "gpt", model: model.into(), length, batch, warmup: 100, clip: true }
             }
         }
     }
-}
-
-fn largest_power_of_two(n: usize) -> usize {
-    1 << n.ilog2()
 }
 
 /// What a key of `[data]` means, in few words.
@@ -165,13 +160,9 @@ fn meaning(key: &str) -> &'static str {
 }
 
 fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> Result<String, Failure> {
-    #[derive(Serialize)]
-    struct Only {
-        data: DataSpec,
-    }
     let unwritable =
         |e: toml::ser::Error| Failure::failed(format!("the recipe cannot be written as TOML: {e}"));
-    let data = toml::to_string(&Only { data: spec }).map_err(unwritable)?;
+    let data = toml::to_string(&BTreeMap::from([("data", spec)])).map_err(unwritable)?;
     let mut text = String::new();
     let mut comment = |line: &str| {
         for part in textwrap::wrap(line, output::wrapped(96)) {
@@ -193,12 +184,12 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
             None => writeln!(text, "{line}"),
         };
     }
-    let Plan { kind, model, length, batch, lr, warmup, clip } = plan;
+    let Plan { kind, model, length, batch, warmup, clip } = plan;
     let clip = if *clip { "clip = 1.0                   # largest norm of the gradients\n" } else { "" };
     let _ = write!(
         text,
         "\n[model]\nkind = \"{kind}\"\n{model}\n\n\
-         [optimiser]\nkind = \"adamw\"\nlr = {lr}\n\n\
+         [optimiser]\nkind = \"adamw\"\nlr = 0.001\n\n\
          [schedule]\nkind = \"cosine\"\nwarmup = {warmup}                  # steps over which the learning rate rises\n\n\
          [train]\n{length}\nbatch = {batch}\n{clip}\n\
          [precision]\npolicy = \"bf16\"              # what `halfstep train` uses: fp32, bf16, fp16, fp8 and others\n\n\
