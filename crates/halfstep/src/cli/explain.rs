@@ -19,9 +19,7 @@ use super::{output, prepare};
 /// Runs the command.
 pub fn run(args: Explain, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = prepare::recipe(args.recipe.as_deref())?;
-    if let Some(name) = &args.precision {
-        prepare::known_precision(name)?;
-    }
+    prepare::known_precisions(&args.precision)?;
     let engine = halfstep::planning_engine(request, args.ranks)?;
     let experiment = prepare::prepare(recipe)?;
     if args.stage == Some(Stage::Graph) {

@@ -12,9 +12,7 @@ use super::{output, prepare};
 /// Runs the command.
 pub fn run(args: Lint) -> Result<ExitCode, Failure> {
     let recipe = prepare::recipe(args.recipe.as_deref())?;
-    if let Some(name) = &args.precision {
-        prepare::known_precision(name)?;
-    }
+    prepare::known_precisions(&args.precision)?;
     let experiment = prepare::prepare(recipe)?;
     let policies = match args.precision {
         Some(name) => vec![name],

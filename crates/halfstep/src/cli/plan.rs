@@ -87,9 +87,7 @@ enum Member {
 /// Runs the command.
 pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
     let mut recipe = prepare::recipe(args.recipe.as_deref())?;
-    for name in args.precision.iter().flatten() {
-        prepare::known_precision(name)?;
-    }
+    prepare::known_precisions(args.precision.iter().flatten())?;
     recipe.train.memory_budget = args.memory_budget.or(recipe.train.memory_budget);
     let engine = halfstep::engine(request)?;
     let spinner = progress::spinner("loading data");

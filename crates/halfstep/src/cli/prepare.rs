@@ -30,6 +30,11 @@ pub fn known_precision(name: &str) -> Result<(), Failure> {
     Err(Failure::unknown(format!("there is no precision `{name}`"), name, &Policy::NAMES))
 }
 
+/// An error unless there are precisions of all these names.
+pub fn known_precisions<'n>(names: impl IntoIterator<Item = &'n String>) -> Result<(), Failure> {
+    names.into_iter().try_for_each(|name| known_precision(name))
+}
+
 /// An error unless the engine runs these precisions as the recipe has them.
 pub fn check_supported(
     experiment: &Experiment,

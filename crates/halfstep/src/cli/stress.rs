@@ -32,7 +32,7 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
     settings(&args, &mut recipe)?;
     let measures = measures(&args.measures)?;
     if let Some(precisions) = &args.precisions {
-        precisions.iter().try_for_each(|p| prepare::known_precision(p))?;
+        prepare::known_precisions(precisions)?;
         recipe.precision.policies = precisions.clone();
     }
     let trained = trained(&args.runs, engine.as_ref())?;

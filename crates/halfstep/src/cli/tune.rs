@@ -29,13 +29,8 @@ struct Printed<'a> {
 pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
     output::may_write(&args.output, args.force)?;
     let recipe = prepare::recipe(args.recipe.as_deref())?;
-    let policy = match &args.precision {
-        Some(name) => {
-            prepare::known_precision(name)?;
-            name.clone()
-        }
-        None => recipe.precision.policy.clone(),
-    };
+    prepare::known_precisions(&args.precision)?;
+    let policy = args.precision.unwrap_or_else(|| recipe.precision.policy.clone());
     let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
     prepare::check_supported(&experiment, engine.as_ref(), &["fp32".into(), policy.clone()])?;
