@@ -24,7 +24,7 @@ use halfstep::EngineRequest;
 use halfstep::evidence::report::Picture;
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::{
-    Assessment, Comparison, Protocol, Report, RunResult, Setup, Study, Verdict, Way, table, units,
+    Assessment, Comparison, Report, RunResult, Setup, Study, Verdict, Way, table, units,
 };
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
@@ -48,7 +48,6 @@ const LOGITS_FOLDER: &str = "logits";
 struct Arm {
     name: String,
     experiment: Experiment,
-    protocol: Protocol,
     /// Its run directory; none of a plan.
     dir: Option<RunDir>,
 }
@@ -215,16 +214,12 @@ fn directories(
     engine: &dyn Engine,
     out: Option<&PathBuf>,
 ) -> Result<(RunDir, Vec<Arm>), Failure> {
-    let arm = |name: String, experiment: Experiment, dir: RunDir| -> Result<Arm, Failure> {
-        let protocol = protocol::of(&experiment.recipe)?;
-        Ok(Arm { name, experiment, protocol, dir: Some(dir) })
-    };
     protocol::of(&recipe)?;
     if recipe.ablation.is_empty() {
         let (name, experiment) = (recipe.name.clone(), prepare::prepare(recipe)?);
         let policies = experiment.recipe.precision.policies.clone();
         let (dir, _) = new_run::run_dir(&experiment, engine, &policies, out)?;
-        return Ok((dir.clone(), vec![arm(name, experiment, dir)?]));
+        return Ok((dir.clone(), vec![Arm { name, experiment, dir: Some(dir) }]));
     }
     let resolved = recipe.resolved()?;
     let mut prepared = Vec::new();
@@ -240,7 +235,7 @@ fn directories(
         let policies = experiment.recipe.precision.policies.clone();
         let path = top.file(&name);
         let (dir, _) = new_run::run_dir(&experiment, engine, &policies, Some(&path))?;
-        arms.push(arm(name, experiment, dir)?);
+        arms.push(Arm { name, experiment, dir: Some(dir) });
     }
     top.write(run_dir::RECIPE, resolved.as_bytes())?;
     Ok((top, arms))
@@ -464,7 +459,7 @@ fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
         seeds: (0..recipe.compare.seeds).map(|i| recipe.seed.wrapping_add(i)).collect(),
         policies: recipe.precision.policies.clone(),
         reference: recipe.compare.reference.clone(),
-        protocol: arm.protocol.clone(),
+        protocol: protocol::of(recipe)?,
         rates: protocol::rates(recipe),
         targets_measured: one_run::measured_samples(experiment).len() * per_sample,
         targets: experiment.data.test.len() * per_sample,

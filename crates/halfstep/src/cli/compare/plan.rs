@@ -164,11 +164,10 @@ fn planned(
             }
         }
     }
-    let protocol = protocol::of(recipe)?;
     let mut candidates = policies.clone();
     candidates.retain(|p| *p != recipe.compare.reference);
     let precisions = precisions(&experiment, &policies, engine, request, &there)?;
-    let arm = Arm { name, experiment, protocol, dir: None };
+    let arm = Arm { name, experiment, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
     let measured = assessments(&setup, &there, request.threads())?;

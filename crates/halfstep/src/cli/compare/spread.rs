@@ -11,7 +11,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::Recipe;
 
 use super::cache::Cache;
-use super::{Arm, Common, obtain, protocol, recipes_of_arms, setup};
+use super::{Arm, Common, obtain, recipes_of_arms, setup};
 use crate::cli::args::Compare;
 use crate::cli::failure::Failure;
 use crate::cli::output::Messages;
@@ -41,8 +41,7 @@ pub fn help(
     let common = Common { engine, cache: &cache, request, jobs, ranks, messages: Messages::Quiet };
     for (name, recipe) in recipes_of_arms(recipe) {
         let experiment = prepare::prepare(recipe)?;
-        let protocol = protocol::of(&experiment.recipe)?;
-        let arm = Arm { name, experiment, protocol, dir: None };
+        let arm = Arm { name, experiment, dir: None };
         let setup = setup(&arm, engine)?;
         obtain(&arm, &setup, &common)?;
         if stops(ranks)? {
