@@ -205,15 +205,15 @@ fn predict(
     session: &mut Session<'_>,
     record: &mut RunRecord,
 ) -> Result<Inference, Failure> {
-    let logits = Measured::of(session, experiment)?;
-    if logits.values.iter().all(|x| x.is_finite()) {
-        let bytes = to_safetensors(&logits.values, experiment.info.outputs, &logits.labels, record.seed);
+    let (values, labels, inference) = measured(session, experiment)?;
+    if values.iter().all(|x| x.is_finite()) {
+        let bytes = to_safetensors(&values, experiment.info.outputs, &labels, record.seed);
         dir.write(LOGITS, &bytes.map_err(|e| Failure::failed(e.to_string()))?)?;
     } else {
         let reason = "the trained model gives outputs that are not finite".to_string();
         record.outcome = Outcome::Diverged { reason };
     }
-    Ok(logits.inference)
+    Ok(inference)
 }
 
 /// The run's directory, locked: a new one, or that of a run to resume.
@@ -300,33 +300,28 @@ impl Ledger {
     }
 }
 
-/// Logits of the test data.
-struct Measured {
-    values: Vec<f32>,
-    labels: Vec<u32>,
-    inference: Inference,
-}
-
-impl Measured {
-    fn of(session: &mut Session<'_>, experiment: &Experiment) -> Result<Measured, Failure> {
-        let (part, batch) = (&experiment.data.test, experiment.evaluation_batch());
-        let samples = measured_samples(experiment);
-        let (per_sample, classes) = (experiment.info.input.labels_per_sample(), experiment.info.outputs);
-        let mut buffers = Batch::new(part.input(), batch);
-        let (mut values, mut labels, mut seconds) = (Vec::new(), Vec::new(), 0.0);
-        let mut indices = vec![0; batch];
-        for chunk in samples.chunks(batch) {
-            // The last batch is filled up with its first sample, which is not counted again.
-            indices.fill(chunk[0]);
-            indices[..chunk.len()].copy_from_slice(chunk);
-            part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
-            let begun = Instant::now();
-            let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
-            seconds += begun.elapsed().as_secs_f64();
-            let rows = chunk.len() * per_sample;
-            values.extend_from_slice(&evaluation.logits[..rows * classes]);
-            labels.extend(buffers.labels[..rows].iter().map(|&l| l as u32));
-        }
-        Ok(Measured { values, labels, inference: Inference { samples: samples.len(), seconds } })
+/// Logits of the test data, the labels of their rows, and what they took.
+fn measured(
+    session: &mut Session<'_>,
+    experiment: &Experiment,
+) -> Result<(Vec<f32>, Vec<u32>, Inference), Failure> {
+    let (part, batch) = (&experiment.data.test, experiment.evaluation_batch());
+    let samples = measured_samples(experiment);
+    let (per_sample, classes) = (experiment.info.input.labels_per_sample(), experiment.info.outputs);
+    let mut buffers = Batch::new(part.input(), batch);
+    let (mut values, mut labels, mut seconds) = (Vec::new(), Vec::new(), 0.0);
+    let mut indices = vec![0; batch];
+    for chunk in samples.chunks(batch) {
+        // The last batch is filled up with its first sample, which is not counted again.
+        indices.fill(chunk[0]);
+        indices[..chunk.len()].copy_from_slice(chunk);
+        part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
+        let begun = Instant::now();
+        let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
+        seconds += begun.elapsed().as_secs_f64();
+        let rows = chunk.len() * per_sample;
+        values.extend_from_slice(&evaluation.logits[..rows * classes]);
+        labels.extend(buffers.labels[..rows].iter().map(|&l| l as u32));
     }
+    Ok((values, labels, Inference { samples: samples.len(), seconds }))
 }
