@@ -8,7 +8,6 @@ use halfstep::train::checkpoint::Latest;
 use halfstep::train::doctor::{Diagnosis, Sample, ValueRange};
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
-use serde::Serialize;
 
 use super::args::Doctor;
 use super::failure::{FAILED, Failure, INTERRUPTED};
@@ -17,15 +16,6 @@ use super::{interrupt, numerics, output, prepare, progress};
 
 /// Rows of the table unless all are asked for.
 const ROWS: usize = 12;
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed<'a> {
-    steps: u64,
-    failed: bool,
-    diagnosis: &'a Diagnosis,
-    sample: &'a Sample,
-}
 
 /// Runs the command.
 pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
@@ -61,12 +51,7 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     let found = experiment.examine(engine.as_ref(), &policy, seed, latest.as_ref(), args.steps, &mut told)?;
     bar.finish_and_clear();
     if args.json {
-        output::json(&Printed {
-            steps: found.steps,
-            failed: found.failed,
-            diagnosis: &found.diagnosis,
-            sample: &found.sample,
-        })?;
+        output::json(&found)?;
     } else {
         output::line(&match found.failed {
             true => format!("The run fails at step {}.", units::count(found.steps)),

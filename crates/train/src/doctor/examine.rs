@@ -2,6 +2,7 @@
 
 use halfstep_data::{Batch, Sampler as Order};
 use halfstep_graph::engine::Engine;
+use serde::Serialize;
 
 use super::diagnose::diagnose;
 use super::diagnosis::{Cause, Diagnosis};
@@ -13,6 +14,7 @@ use crate::session::TrainError;
 use crate::train_loop::RunError;
 
 /// What an examination found.
+#[derive(Serialize)]
 pub struct Examination {
     /// What is wrong with the last step, if anything is.
     pub diagnosis: Diagnosis,
