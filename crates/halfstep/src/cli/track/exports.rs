@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
-use halfstep::train::run_dir::{self, RunDir, RunDirError};
+use halfstep::train::run_dir::{self, RunDir};
 use halfstep_track::exporter::{Keep, Notes, Service};
 use halfstep_track::now;
 
@@ -30,20 +30,19 @@ pub struct LogExport {
     pub keep: Keep,
 }
 
-/// The notes of an earlier exporter, unless they are of another server; and those that were of
-/// another.
+/// The notes of an earlier exporter.
+fn before(dir: &RunDir, file: &str) -> Option<Notes> {
+    dir.read_json(file).ok()
+}
+
+/// The notes of an earlier exporter to this server, or new ones.
 fn notes(dir: &RunDir, file: &str, url: &str) -> Notes {
-    let there: Result<Notes, RunDirError> = dir.read_json(file);
-    match there {
-        Ok(notes) if notes.url == url => notes,
-        _ => Notes::new(url),
-    }
+    before(dir, file).filter(|notes| notes.url == url).unwrap_or_else(|| Notes::new(url))
 }
 
 /// The URL of the server that the run was sent to before.
 pub fn url(dir: &RunDir, file: &str) -> Option<String> {
-    let there: Result<Notes, RunDirError> = dir.read_json(file);
-    there.ok().map(|notes| notes.url)
+    before(dir, file).map(|notes| notes.url)
 }
 
 fn keep(dir: &RunDir, file: &'static str) -> Keep {

@@ -152,16 +152,16 @@ impl Tracking {
     /// After the run: waits a little for what is on its way. `outcome` is none where the run
     /// failed.
     pub fn finish(mut self, policy: &str, outcome: Option<&Outcome>) -> Vec<(&'static str, Delivered)> {
-        let ending = ending(outcome);
-        let _ = policy;
+        let (ending, error) = match outcome {
+            Some(Outcome::Finished) => (Ending::Finished, None),
+            Some(Outcome::Interrupted) => (Ending::Stopped, None),
+            Some(Outcome::Diverged { reason }) => (Ending::Failed, Some(reason.clone())),
+            None => (Ending::Failed, Some("the run failed".into())),
+        };
+        let _: (&str, &Option<String>) = (policy, &error);
         #[cfg(feature = "otel")]
         self.span(|spans| {
             use halfstep_track::span::Attribute;
-            let error = match outcome {
-                Some(Outcome::Diverged { reason }) => Some(reason.clone()),
-                None => Some("the run failed".into()),
-                Some(Outcome::Finished | Outcome::Interrupted) => None,
-            };
             spans.run(vec![("precision".into(), Attribute::Text(policy.into()))], error)
         });
         let time = now();
@@ -169,14 +169,6 @@ impl Tracking {
             .drain(..)
             .map(|(name, exporter)| (name, exporter.finish(ending, time, PATIENCE)))
             .collect()
-    }
-}
-
-fn ending(outcome: Option<&Outcome>) -> Ending {
-    match outcome {
-        Some(Outcome::Finished) => Ending::Finished,
-        Some(Outcome::Interrupted) => Ending::Stopped,
-        Some(Outcome::Diverged { .. }) | None => Ending::Failed,
     }
 }
 
