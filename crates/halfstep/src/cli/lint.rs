@@ -17,12 +17,9 @@ pub fn run(args: Lint) -> Result<ExitCode, Failure> {
     let policies = match args.precision {
         Some(name) => vec![name],
         None => {
-            let mut all = experiment.recipe.precision.policies.clone();
-            let own = &experiment.recipe.precision.policy;
-            if !all.contains(own) {
-                all.push(own.clone());
-            }
-            all
+            let precision = &experiment.recipe.precision;
+            let own = (!precision.policies.contains(&precision.policy)).then_some(&precision.policy);
+            precision.policies.iter().chain(own).cloned().collect()
         }
     };
     let warnings = warnings(&experiment, &policies)?;
@@ -43,9 +40,6 @@ pub fn warn(experiment: &Experiment, policies: &[String]) -> Result<(), Failure>
 }
 
 fn warnings(experiment: &Experiment, policies: &[String]) -> Result<Vec<Warning>, Failure> {
-    let mut all = Vec::new();
-    for policy in policies {
-        all.extend(experiment.lint(policy)?);
-    }
-    Ok(all)
+    let all = policies.iter().map(|policy| experiment.lint(policy));
+    Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
 }
