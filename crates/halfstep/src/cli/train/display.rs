@@ -11,10 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Messages;
 use crate::cli::progress::bar;
 #[cfg(feature = "tui")]
-use crate::cli::{
-    prepare,
-    tui::{Board, Tui},
-};
+use crate::cli::{prepare, tui::Tui};
 
 /// The display of a run while it trains.
 pub struct Display {
@@ -22,7 +19,7 @@ pub struct Display {
     /// The progress bar; hidden while a dashboard is shown.
     pub bar: ProgressBar,
     #[cfg(feature = "tui")]
-    dashboard: Option<(Board, Tui)>,
+    dashboard: Option<Tui>,
 }
 
 impl Display {
@@ -46,7 +43,7 @@ impl Display {
             let title = format!("{}  {model}  {}", experiment.recipe.name, training.policy);
             let tui = Tui::begin(title, experiment, step)?;
             bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-            Some((tui.board(), tui))
+            Some(tui)
         } else {
             None
         };
@@ -64,8 +61,8 @@ impl Display {
     pub fn warn(&self, text: &str) {
         let text = format!("warning: {text}");
         #[cfg(feature = "tui")]
-        if let Some((board, _)) = &self.dashboard {
-            board.lock().note = Some(text);
+        if let Some(tui) = &self.dashboard {
+            tui.figures().note = Some(text);
             return;
         }
         self.bar.suspend(|| eprintln!("{text}"));
@@ -75,16 +72,16 @@ impl Display {
     pub fn step(&self, metrics: &StepMetrics) {
         let _ = metrics;
         #[cfg(feature = "tui")]
-        if let Some((board, _)) = &self.dashboard {
-            board.lock().step(metrics);
+        if let Some(tui) = &self.dashboard {
+            tui.figures().step(metrics);
         }
     }
 
     /// Shows an evaluation.
     pub fn evaluation(&self, metrics: &EvaluationMetrics) {
         #[cfg(feature = "tui")]
-        if let Some((board, _)) = &self.dashboard {
-            return board.lock().evaluation(metrics);
+        if let Some(tui) = &self.dashboard {
+            return tui.figures().evaluation(metrics);
         }
         let text = format!(
             "step {:>6}   test loss {:.4}   test accuracy {}",
@@ -98,8 +95,8 @@ impl Display {
     /// Shows a checkpoint.
     pub fn checkpoint(&self, event: &CheckpointEvent) {
         #[cfg(feature = "tui")]
-        if let (Some((board, _)), CheckpointEvent::Written { name, bytes, .. }) = (&self.dashboard, event) {
-            board.lock().checkpoint(name, *bytes);
+        if let (Some(tui), CheckpointEvent::Written { name, bytes, .. }) = (&self.dashboard, event) {
+            tui.figures().checkpoint(name, *bytes);
         }
         if let CheckpointEvent::Failed { error, .. } = event {
             self.warn(&format!("{error}; training goes on, and earlier checkpoints are unchanged"));

@@ -10,20 +10,16 @@ const POINTS: usize = 512;
 const CHECKPOINTS: usize = 3;
 
 /// A curve of at most [`POINTS`] points. When it is full, each two neighbours become their mean.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Curve {
     points: Vec<(f64, f64)>,
-    /// Measurements in a point.
-    each: u64,
+    /// Logarithm to base 2 of the measurements in a point.
+    halvings: u32,
     /// Sums of step and value of the next point, and how many are in it.
     next: (f64, f64, u64),
 }
 
 impl Curve {
-    fn new() -> Curve {
-        Curve { points: Vec::new(), each: 1, next: (0.0, 0.0, 0) }
-    }
-
     /// Adds a value; one that is not finite is left out.
     fn push(&mut self, step: u64, value: f64) {
         if !value.is_finite() {
@@ -31,7 +27,7 @@ impl Curve {
         }
         let (x, y, n) = (self.next.0 + step as f64, self.next.1 + value, self.next.2 + 1);
         self.next = (x, y, n);
-        if n < self.each {
+        if n < 1 << self.halvings {
             return;
         }
         self.points.push((x / n as f64, y / n as f64));
@@ -39,7 +35,7 @@ impl Curve {
         if self.points.len() >= POINTS {
             let mean = |two: &[(f64, f64)]| ((two[0].0 + two[1].0) / 2.0, (two[0].1 + two[1].1) / 2.0);
             self.points = self.points.chunks_exact(2).map(mean).collect();
-            self.each *= 2;
+            self.halvings += 1;
         }
     }
 
@@ -93,9 +89,9 @@ impl Figures {
             first,
             batch,
             began: Instant::now(),
-            train: Curve::new(),
-            test: Curve::new(),
-            scales: Curve::new(),
+            train: Curve::default(),
+            test: Curve::default(),
+            scales: Curve::default(),
             running: RunningLoss::default(),
             last: None,
             evaluation: None,
@@ -148,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_curve_keeps_its_shape_in_bounded_memory() {
-        let mut curve = Curve::new();
+        let mut curve = Curve::default();
         (0..1_000_000).for_each(|step| curve.push(step, 2.0 * step as f64));
         curve.push(0, f64::NAN);
         assert!(curve.points().len() < POINTS && curve.points().len() >= POINTS / 2);

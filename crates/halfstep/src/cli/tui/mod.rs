@@ -30,20 +30,9 @@ pub fn check() -> Result<(), Failure> {
     ))
 }
 
-/// What is to be shown, shared with the thread that shows it.
-#[derive(Clone)]
-pub struct Board(Arc<Mutex<Figures>>);
-
-impl Board {
-    /// What is shown.
-    pub fn lock(&self) -> MutexGuard<'_, Figures> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A dashboard that has the terminal until it is dropped.
 pub struct Tui {
-    board: Board,
+    figures: Arc<Mutex<Figures>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,17 +44,17 @@ impl Tui {
     /// The terminal does not let itself be drawn on.
     pub fn begin(title: String, experiment: &Experiment, step: u64) -> Result<Tui, Failure> {
         let recipe = &experiment.recipe;
-        let board =
-            Board(Arc::new(Mutex::new(Figures::new(title, experiment.steps, step, recipe.train.batch))));
+        let figures = Figures::new(title, experiment.steps, step, recipe.train.batch);
+        let figures = Arc::new(Mutex::new(figures));
         let failed = |e: std::io::Error| Failure::failed(format!("the terminal cannot be drawn on: {e}"));
         let mut terminal = ratatui::try_init().map_err(failed)?;
         interrupt::quiet(true);
         let over = Arc::new(AtomicBool::new(false));
-        let (shown, ended) = (board.clone(), over.clone());
+        let (shown, ended) = (figures.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::SeqCst) {
                 {
-                    let mut figures = shown.lock();
+                    let mut figures = lock(&shown);
                     figures.memory = machine::rss_bytes();
                     figures.stopping = interrupt::asked();
                     // A terminal that is gone is no reason to stop training.
@@ -79,13 +68,17 @@ impl Tui {
                 }
             }
         });
-        Ok(Tui { board, over, thread: Some(thread) })
+        Ok(Tui { figures, over, thread: Some(thread) })
     }
 
-    /// Where to tell what is to be shown.
-    pub fn board(&self) -> Board {
-        self.board.clone()
+    /// What is to be shown.
+    pub fn figures(&self) -> MutexGuard<'_, Figures> {
+        lock(&self.figures)
     }
+}
+
+fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
+    figures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `q` and Ctrl-C stop as the signal does; a second Ctrl-C at once.
