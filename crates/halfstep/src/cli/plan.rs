@@ -15,6 +15,7 @@ use halfstep::train::session::TrainError;
 use halfstep::train::stages::stages;
 use halfstep::train::step::{eval_graph, snapshot_bytes};
 use serde::Serialize;
+use serde_json::json;
 
 use super::args::{Largest, Plan};
 use super::failure::{ASKED, Failure};
@@ -22,18 +23,6 @@ use super::{output, prepare, progress};
 
 /// Lines of what is in the arena when it is fullest.
 const RESIDENTS: usize = 8;
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed {
-    recipe: String,
-    engine: String,
-    batch: usize,
-    memory_budget: Option<usize>,
-    plans: Vec<Planned>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    largest: Option<Found>,
-}
 
 /// The plan of one precision.
 #[derive(Default, Serialize)]
@@ -90,10 +79,7 @@ pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
     prepare::known_precisions(args.precision.iter().flatten())?;
     recipe.train.memory_budget = args.memory_budget.or(recipe.train.memory_budget);
     let engine = halfstep::engine(request)?;
-    let spinner = progress::spinner("loading data");
-    let experiment = recipe.prepare();
-    spinner.finish_and_clear();
-    let experiment = experiment?;
+    let experiment = progress::during("loading data", || recipe.prepare())?;
     let policies = args.precision.unwrap_or_else(|| experiment.recipe.precision.policies.clone());
 
     let spinner = progress::spinner("planning");
@@ -111,18 +97,20 @@ pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
     spinner.finish_and_clear();
 
     let fits = plans.iter().any(|p| p.step.is_some());
-    let printed = Printed {
-        recipe: experiment.recipe.name.clone(),
-        engine: engine.name(),
-        batch: experiment.recipe.train.batch,
-        memory_budget: experiment.recipe.train.memory_budget.map(|b| b.0),
-        plans,
-        largest,
-    };
     if args.json {
-        output::json(&printed)?
+        let mut printed = json!({
+            "recipe": experiment.recipe.name,
+            "engine": engine.name(),
+            "batch": experiment.recipe.train.batch,
+            "memory_budget": experiment.recipe.train.memory_budget.map(|b| b.0),
+            "plans": plans,
+        });
+        if let Some(largest) = largest {
+            printed["largest"] = json!(largest);
+        }
+        output::json(&printed)?;
     } else {
-        show(&printed, &experiment)?
+        show(&plans, largest.as_ref(), engine.as_ref(), &experiment)?;
     }
     Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(ASKED) })
 }
@@ -211,19 +199,25 @@ fn search(
     Ok(Found { budget: budget.0, recompute: recompute == Recompute::Allowed, rows })
 }
 
-fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
+fn show(
+    plans: &[Planned],
+    largest: Option<&Found>,
+    engine: &dyn Engine,
+    experiment: &Experiment,
+) -> Result<(), Failure> {
+    let train = &experiment.recipe.train;
     let mut about = prepare::about(experiment)?;
-    about.extend([("batch", printed.batch.to_string()), ("planned for", printed.engine.clone())]);
-    if let Some(budget) = printed.memory_budget {
-        about.push(("memory budget", units::bytes(budget)));
+    about.extend([("batch", train.batch.to_string()), ("planned for", engine.name())]);
+    if let Some(budget) = train.memory_budget {
+        about.push(("memory budget", units::bytes(budget.0)));
     }
     output::raw(&output::fields(&about));
-    let fitting: Vec<&Planned> = printed.plans.iter().filter(|p| p.step.is_some()).collect();
+    let fitting: Vec<&Planned> = plans.iter().filter(|p| p.step.is_some()).collect();
     if !fitting.is_empty() {
         output::line(&format!("\n{}", output::bold("Bytes of a training step when its arena is fullest")));
         output::raw(&table(&fitting));
     }
-    for plan in &printed.plans {
+    for plan in plans {
         if let Some(problem) = &plan.problem {
             output::line(&format!("\n{}", output::bold(&plan.precision)));
             output::raw(&output::bullets(std::slice::from_ref(problem)));
@@ -244,7 +238,7 @@ fn show(printed: &Printed, experiment: &Experiment) -> Result<(), Failure> {
             ));
         }
     }
-    if let Some(found) = &printed.largest {
+    if let Some(found) = largest {
         show_found(found, experiment);
     }
     Ok(())
