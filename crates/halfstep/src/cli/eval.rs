@@ -20,12 +20,9 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let data = halfstep::data::load(&opened.recipe.data, &opened.recipe.base)?;
     opened.check_data(&data.info())?;
     let mut session = opened.session(engine.as_ref())?;
-    let spinner = progress::spinner("evaluating");
     let train = &opened.recipe.train;
     let batch = (train.batch / train.options.accumulate.max(1)).min(data.test.len());
-    let result = evaluate(&mut session, &data.test, batch);
-    spinner.finish_and_clear();
-    let result = result?;
+    let result = progress::during("evaluating", || evaluate(&mut session, &data.test, batch))?;
     if args.json {
         output::json(&json!({
             "checkpoint": opened.checkpoint,

@@ -22,10 +22,7 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     };
     let (path, recipe_path) = (absolute(&args.path)?, absolute(&args.output)?);
     let folder = recipe_path.parent().unwrap_or(Path::new("/"));
-    let spinner = progress::spinner("looking at the data");
-    let inspection = inspect(&path);
-    spinner.finish_and_clear();
-    let inspection = inspection?;
+    let inspection = progress::during("looking at the data", || inspect(&path))?;
     let mut spec = inspection.spec_relative_to(folder);
     if let Some(target) = args.target {
         retarget(&mut spec, &inspection, target)?;

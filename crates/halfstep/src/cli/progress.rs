@@ -39,6 +39,14 @@ pub fn spinner(label: &str) -> ProgressBar {
     spinner
 }
 
+/// What `work` gives, with a spinner as long as it lasts.
+pub fn during<T>(label: &str, work: impl FnOnce() -> T) -> T {
+    let spinner = spinner(label);
+    let result = work();
+    spinner.finish_and_clear();
+    result
+}
+
 /// Callbacks that move a bar and write the log of a run.
 pub struct LogCallbacks<'a, 'd> {
     bar: ProgressBar,

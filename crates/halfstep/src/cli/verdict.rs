@@ -20,9 +20,8 @@ pub const NO_VERDICT: u8 = 3;
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
 pub fn run(args: Asked, threads: NonZeroUsize) -> Result<ExitCode, Failure> {
     let protocol = protocol(&args)?;
-    let spinner = progress::spinner("measuring");
-    let result = assess_files(&args.baseline, &args.candidate, protocol, threads);
-    spinner.finish_and_clear();
+    let result =
+        progress::during("measuring", || assess_files(&args.baseline, &args.candidate, protocol, threads));
     let assessment = result.map_err(|e| Failure::asked(e.to_string(), ""))?;
     if args.json {
         output::json(&assessment)?;
