@@ -32,7 +32,7 @@ pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
     let mut session = opened.session(engine.as_ref())?;
     let graph = predict_graph(opened.model.as_ref(), &opened.manifest.input, BATCH);
     let graph = graph.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
-    let (graph, _) = assign(&graph, opened.policy());
+    let (graph, _) = assign(&graph, &opened.policy);
     let notes = [
         ("halfstep.precision", opened.precision().to_string()),
         ("halfstep.checkpoint", opened.checkpoint.clone()),

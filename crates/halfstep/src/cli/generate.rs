@@ -28,7 +28,7 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
     let engine = halfstep::engine(request)?;
     let mut session = opened.session(engine.as_ref())?;
     interrupt::listen();
-    let (length, vocabulary) = (text.sequence(), opened.outputs());
+    let (length, vocabulary) = (text.sequence(), opened.outputs);
     let random = Philox::new(args.seed);
     let mut shown = Shown::default();
     shown.show(&text.decode(&tokens)?);

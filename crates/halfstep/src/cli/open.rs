@@ -30,7 +30,10 @@ pub struct Opened {
     pub model: Box<dyn Model>,
     /// The checkpoint's name.
     pub checkpoint: String,
-    policy: Policy,
+    /// Number of classes or tokens.
+    pub outputs: usize,
+    /// The precision policy that will be computed with.
+    pub policy: Policy,
     dir: RunDir,
 }
 
@@ -42,7 +45,10 @@ impl Opened {
         let preprocessing: Preprocessing = dir.read_json(run_dir::PREPROCESSING)?;
         let checkpoint = checkpoint_name(&dir, &recipe, chosen.checkpoint.as_deref())?;
         let manifest = checkpoint::manifest(&dir.checkpoint(&checkpoint))?;
-        let outputs = outputs(&manifest.input, &preprocessing);
+        let outputs = match manifest.input {
+            InputSpec::Tokens { vocab, .. } => vocab,
+            InputSpec::Features { .. } | InputSpec::Image { .. } => preprocessing.classes().len(),
+        };
         let model = recipe.model.build(&manifest.input, outputs);
         let model = model.map_err(|e| Failure::failed(format!("{}: {e}", dir.path().display())))?;
         let policy = match &chosen.precision {
@@ -53,7 +59,7 @@ impl Opened {
             }
         };
         let policy = policy.reading_f32_weights();
-        Ok(Opened { recipe, preprocessing, manifest, model, checkpoint, policy, dir })
+        Ok(Opened { recipe, preprocessing, manifest, model, checkpoint, outputs, policy, dir })
     }
 
     /// A session with the checkpoint's weights.
@@ -67,26 +73,15 @@ impl Opened {
         Ok(session)
     }
 
-    /// The precision policy that will be computed with.
-    #[cfg(feature = "onnx")]
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
     /// The precision that will be computed in.
     pub fn precision(&self) -> &str {
         &self.policy.name
     }
 
-    /// Number of classes or tokens.
-    pub fn outputs(&self) -> usize {
-        outputs(&self.manifest.input, &self.preprocessing)
-    }
-
     /// An error unless the recipe's data are of the shape the model was trained on.
     pub fn check_data(&self, info: &DatasetInfo) -> Result<(), Failure> {
         let now = halfstep::train::recipe::input_spec(info.input, info.outputs);
-        if now == self.manifest.input && info.outputs == self.outputs() {
+        if now == self.manifest.input && info.outputs == self.outputs {
             return Ok(());
         }
         let message = format!(
@@ -95,13 +90,6 @@ impl Opened {
             self.manifest.input.describe()
         );
         Err(Failure::asked(message, "the data of the recipe have changed since the run"))
-    }
-}
-
-fn outputs(input: &InputSpec, preprocessing: &Preprocessing) -> usize {
-    match *input {
-        InputSpec::Tokens { vocab, .. } => vocab,
-        InputSpec::Features { .. } | InputSpec::Image { .. } => preprocessing.classes().len(),
     }
 }
 

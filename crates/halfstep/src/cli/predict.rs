@@ -151,7 +151,7 @@ fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCod
     let mut session = opened.session(engine)?;
     let mut scores = Vec::new();
     for (input, bytes, tokens) in inputs {
-        let loss = score(&mut session, &tokens, text.sequence(), opened.outputs())?;
+        let loss = score(&mut session, &tokens, text.sequence(), opened.outputs)?;
         let predicted = tokens.len() - 1;
         let bits_per_byte = loss * predicted as f64 / std::f64::consts::LN_2 / bytes as f64;
         scores.push(Score { input, tokens: tokens.len(), loss, bits_per_byte });
