@@ -21,20 +21,16 @@ pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure>
         || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
     let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 40).ok_or_else(too_large);
     let (a_count, b_count, c_count) = (elements(m, k)?, elements(k, n)?, elements(m, n)?);
-    let operand_bytes = match args.precision {
-        Precision::Bf16 | Precision::Fp16 => 2,
-        Precision::Fp32 | Precision::Bf16x3 | Precision::Bf16x6 => 4,
+    let (format, operand_bytes) = match args.precision {
+        Precision::Fp32 => (ProductFormat::F32, 4),
+        Precision::Bf16 => (ProductFormat::Bf16, 2),
+        Precision::Fp16 => (ProductFormat::F16, 2),
+        Precision::Bf16x3 => (ProductFormat::Split(Split::Bf16x3), 4),
+        Precision::Bf16x6 => (ProductFormat::Split(Split::Bf16x6), 4),
     };
     machine::check_memory("this product", (a_count + b_count) * operand_bytes + c_count * 4)?;
     let threads = request.threads();
     let isa = Isa::from_env()?;
-    let format = match args.precision {
-        Precision::Fp32 => ProductFormat::F32,
-        Precision::Bf16 => ProductFormat::Bf16,
-        Precision::Fp16 => ProductFormat::F16,
-        Precision::Bf16x3 => ProductFormat::Split(Split::Bf16x3),
-        Precision::Bf16x6 => ProductFormat::Split(Split::Bf16x6),
-    };
     let mut product = random_product(isa, threads, format, [m, n, k]);
     let mut times = times(args.seconds, || {
         product();
