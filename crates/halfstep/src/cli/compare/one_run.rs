@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use halfstep::data::{Batch, Draw};
 use halfstep::evidence::logits::to_safetensors;
@@ -16,6 +16,7 @@ use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::scaler::LossScale;
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Keeping, Run};
+use halfstep_track::now;
 use indicatif::MultiProgress;
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +132,7 @@ pub fn make(
         spent,
         attempts: ledger.attempts.len(),
         inference,
-        ended: now().as_secs(),
+        ended: now() as u64,
     };
     let mut cached = CachedRun { format: FORMAT, run: result, files: Default::default() };
     if record.outcome != Outcome::Interrupted {
@@ -258,10 +259,6 @@ fn without_log(record: &RunRecord) -> RunRecord {
     }
 }
 
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// What the attempts at a run cost, kept in its folder: a killed attempt is charged too.
 struct Ledger {
     attempts: Vec<Attempt>,
@@ -278,7 +275,7 @@ impl Ledger {
             let last = last.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             killed.seconds = Some((last.as_secs_f64() - killed.began).max(0.0));
         }
-        attempts.push(Attempt { began: now().as_secs_f64(), seconds: None, threads, joules: None });
+        attempts.push(Attempt { began: now(), seconds: None, threads, joules: None });
         dir.write_json(ATTEMPTS, &attempts)?;
         Ok(Ledger { attempts, begun: Instant::now(), meter: Meter::start() })
     }
