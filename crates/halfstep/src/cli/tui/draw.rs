@@ -87,11 +87,7 @@ fn numbers(figures: &Figures) -> Vec<Line<'_>> {
     let none = || "–".to_string();
     let item =
         |label: &'static str, value: String| [Span::from(label).dim(), Span::from(format!(" {value}   "))];
-    let last = figures.last.as_ref();
-    let scale = last.map_or(none(), |s| units::scale(f64::from(s.scale)));
-    let rate = format!("{} samples/s", units::three(figures.throughput()));
-    let memory = figures.memory.map_or(none(), units::bytes);
-    let test = figures.evaluation.as_ref();
+    let (last, test) = (figures.last.as_ref(), figures.evaluation.as_ref());
     let checkpoints = match figures.checkpoints.as_slice() {
         [] => "none yet".to_string(),
         // All are of one size, and three of them share a line of 80.
@@ -100,28 +96,19 @@ fn numbers(figures: &Figures) -> Vec<Line<'_>> {
             format!("{} ({})", names.join(", "), units::bytes(*bytes as usize))
         }
     };
-    let train = figures.running.value().map_or(none(), |loss| format!("{loss:.4}"));
-    vec![
-        Line::from_iter(
-            [
-                item("train loss", train),
-                item("test loss", test.map_or(none(), |e| format!("{:.4}", e.loss))),
-                item("accuracy", test.map_or(none(), |e| units::percent(e.accuracy, None))),
-                item("lr", last.map_or(none(), |s| format!("{:.2e}", s.lr))),
-            ]
-            .concat(),
-        ),
-        Line::from_iter(
-            [
-                item("speed", rate),
-                item("scale", scale),
-                item("skipped", figures.running.skipped.to_string()),
-                item("memory", memory),
-            ]
-            .concat(),
-        ),
-        Line::from_iter(item("checkpoints", checkpoints)),
-    ]
+    let losses = [
+        item("train loss", figures.running.value().map_or(none(), |loss| format!("{loss:.4}"))),
+        item("test loss", test.map_or(none(), |e| format!("{:.4}", e.loss))),
+        item("accuracy", test.map_or(none(), |e| units::percent(e.accuracy, None))),
+        item("lr", last.map_or(none(), |s| format!("{:.2e}", s.lr))),
+    ];
+    let state = [
+        item("speed", format!("{} samples/s", units::three(figures.throughput()))),
+        item("scale", last.map_or(none(), |s| units::scale(f64::from(s.scale)))),
+        item("skipped", figures.running.skipped.to_string()),
+        item("memory", figures.memory.map_or(none(), units::bytes)),
+    ];
+    [losses.concat(), state.concat(), item("checkpoints", checkpoints).to_vec()].map(Line::from).to_vec()
 }
 
 #[cfg(test)]
