@@ -214,12 +214,10 @@ fn describe(inspection: &Inspection) -> Vec<String> {
             } else {
                 format!("{}×{} to {}×{}", smallest.0, smallest.1, greatest.0, greatest.1)
             };
-            let colour = if *gray == 0 {
-                "colour"
-            } else if *gray >= all {
-                "gray"
-            } else {
-                "gray and colour"
+            let colour = match *gray {
+                0 => "colour",
+                gray if gray >= all => "gray",
+                _ => "gray and colour",
             };
             let test = test_images.map_or_else(String::new, |n| format!(" and {} test images", count(n)));
             vec![

@@ -175,11 +175,8 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
     e.queries = args.queries.unwrap_or(e.queries);
     if let Some(path) = &args.foreign {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let is_idx = std::fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|e| e.file_name().to_string_lossy().contains("images"));
+        let is_images = |e: std::fs::DirEntry| e.file_name().to_string_lossy().contains("images");
+        let is_idx = std::fs::read_dir(path).is_ok_and(|folder| folder.flatten().any(is_images));
         let (limits, options) = (Limits::default(), ImageOptions::default());
         e.foreign = Some(if is_idx {
             let files = IdxFiles::Folder { path: absolute, split: None };
