@@ -72,7 +72,12 @@ pub fn may_write(path: &Path, force: bool) -> Result<(), Failure> {
 
 /// A heading on stdout.
 pub fn bold(text: &str) -> String {
-    if colour::on_stdout() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
+    styled(1, text)
+}
+
+/// Text in a style of ANSI, where stdout takes colours.
+pub fn styled(style: u8, text: &str) -> String {
+    if colour::on_stdout() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// Pairs of label and value, aligned.

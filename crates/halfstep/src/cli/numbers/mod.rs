@@ -15,7 +15,7 @@ use halfstep::float::Format;
 use halfstep::train::run_dir::write_whole;
 
 use super::failure::Failure;
-use super::{colour, output};
+use super::output::{self, styled};
 use args::Numbers;
 
 /// Runs the command.
@@ -61,18 +61,13 @@ fn rough(x: f64) -> String {
     }
 }
 
-/// Text of a colour, where stdout takes colours.
-fn coloured(colour: u8, text: &str) -> String {
-    if colour::on_stdout() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_string() }
-}
-
 /// The bits of a code, sign, exponent and mantissa apart and in red, green and blue.
 fn bits(format: Format, code: u32) -> String {
     let info = format.info();
     let text = format!("{code:0width$b}", width = info.bits as usize);
     let (sign, rest) = text.split_at(1);
     let (exponent, mantissa) = rest.split_at(info.exponent_bits as usize);
-    format!("{} {} {}", coloured(31, sign), coloured(32, exponent), coloured(34, mantissa))
+    format!("{} {} {}", styled(31, sign), styled(32, exponent), styled(34, mantissa))
 }
 
 /// Rows of cells, aligned under a heading in bold.
