@@ -72,7 +72,9 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     let (top, arms) = directories(recipe, engine.as_ref(), args.out.as_ref())?;
     interrupt::listen();
     let folder = cache_folder(&args, &top, messages);
-    spread::lead(ranks, &folder)?;
+    if let Some(ranks) = ranks {
+        ranks.broadcast(folder.to_string_lossy().into_owned().into_bytes())?;
+    }
     let cache = Cache::at(folder, engine.identity())?;
 
     let start = Instant::now();
@@ -289,7 +291,8 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
         messages
             .say(&format!("{there} of {} runs were made before and are taken from the cache.", tasks.len()));
     }
-    let is_mine = |i: usize| found[i].is_none() && ranks::is_mine(ranks, i);
+    // Each rank does runs of its own.
+    let is_mine = |i: usize| found[i].is_none() && ranks.is_none_or(|ranks| i % ranks.size() == ranks.rank());
     let pending: Vec<&Task> = (0..tasks.len()).filter(|&i| is_mine(i)).map(|i| &tasks[i]).collect();
     if let Some(first) = pending.first() {
         // Ranks are side by side already.

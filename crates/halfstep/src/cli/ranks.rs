@@ -96,14 +96,6 @@ pub fn agree(
     Ok(())
 }
 
-/// Tells the other ranks which recipe is trained.
-pub fn lead(ranks: Option<&Arc<Communicator>>, recipe: &Recipe) -> Result<(), Failure> {
-    if let Some(ranks) = ranks.filter(|r| r.size() > 1) {
-        ranks.broadcast(recipe.resolved()?.into_bytes())?;
-    }
-    Ok(())
-}
-
 /// Takes part in the training that rank 0 leads.
 pub fn follow(ranks: &Arc<Communicator>, request: EngineRequest) -> Result<ExitCode, Failure> {
     let text = ranks.broadcast(Vec::new())?;
@@ -133,9 +125,4 @@ impl Callbacks for Follower {
     fn proceed(&self) -> Proceed {
         if interrupt::asked() { Proceed::Stop } else { Proceed::Continue }
     }
-}
-
-/// Whether the run of this number is one of this rank's, where each rank does runs of its own.
-pub fn is_mine(ranks: Option<&Arc<Communicator>>, run: usize) -> bool {
-    ranks.is_none_or(|ranks| run % ranks.size() == ranks.rank())
 }

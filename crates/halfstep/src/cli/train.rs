@@ -63,7 +63,9 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
         super::tui::check()?;
     }
     let engine = ranks::engine(request, ranks.as_ref())?;
-    ranks::lead(ranks.as_ref(), &recipe)?;
+    if let Some(ranks) = ranks.as_ref().filter(|r| r.size() > 1) {
+        ranks.broadcast(recipe.resolved()?.into_bytes())?;
+    }
     let experiment = prepare::prepare(recipe)?;
     ranks::agree(ranks.as_ref(), &experiment, engine.as_ref(), &policy)?;
     let training = Training { experiment: &experiment, engine: engine.as_ref(), policy: &policy, seed };

@@ -17,14 +17,6 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Messages;
 use crate::cli::{interrupt, prepare};
 
-/// Tells the other ranks where the cache is.
-pub fn lead(ranks: Option<&Arc<Communicator>>, folder: &std::path::Path) -> Result<(), Failure> {
-    if let Some(ranks) = ranks {
-        ranks.broadcast(folder.to_string_lossy().into_owned().into_bytes())?;
-    }
-    Ok(())
-}
-
 /// Makes this rank's runs of every arm.
 pub fn help(
     args: &Compare,
