@@ -28,15 +28,6 @@ const LOOKED_FOR: u64 = 32;
 /// Ratios of spread to margin that are shown where nothing is known of the spread.
 const RATIOS: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Printed {
-    recipe: String,
-    power: f64,
-    clean_runs_for_max_divergence: Option<u64>,
-    arms: Vec<Planned>,
-}
-
 #[derive(Serialize)]
 struct Planned {
     arm: String,
@@ -118,16 +109,16 @@ pub fn run(
         let experiment = prepare::prepare(recipe)?;
         arms.push(planned(name, experiment, cache.as_ref(), engine, request, sd)?);
     }
-    let printed = Printed {
-        recipe: name,
-        power,
-        clean_runs_for_max_divergence: most.and_then(halfstep::evidence::exact::clean_runs_needed),
-        arms,
-    };
+    let clean_runs = most.and_then(halfstep::evidence::exact::clean_runs_needed);
     if args.json {
-        output::json(&printed)?
+        output::json(&serde_json::json!({
+            "recipe": name,
+            "power": power,
+            "clean_runs_for_max_divergence": clean_runs,
+            "arms": arms,
+        }))?;
     } else {
-        show(&printed)
+        show(&arms, power, clean_runs);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -282,12 +273,12 @@ fn precisions(
     Ok(all)
 }
 
-fn show(printed: &Printed) {
-    for arm in &printed.arms {
+fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
+    for arm in arms {
         output::line(&output::bold(&format!(
             "{}: seeds for a chance of {:.0} % to pass without any difference",
             arm.arm,
-            printed.power * 100.0
+            power * 100.0
         )));
         let mut rows = Vec::new();
         for c in &arm.candidates {
@@ -311,7 +302,7 @@ fn show(printed: &Printed) {
         let heading = " | margin | spread of differences (SD) | from | seeds";
         output::raw(&output::columns(&output::headed(heading, rows)));
         if arm.candidates.iter().flat_map(|c| &c.metrics).any(|r| r.source == Source::Assumed) {
-            let of = |ratio: &f64| Some(format!("{} at {ratio}", seeds_needed(*ratio, printed.power)?));
+            let of = |ratio: &f64| Some(format!("{} at {ratio}", seeds_needed(*ratio, power)?));
             let list: Vec<String> = RATIOS.iter().filter_map(of).collect();
             output::line(&format!(
                 "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made first tell.",
@@ -335,7 +326,7 @@ fn show(printed: &Printed) {
         }
         output::line("");
     }
-    if let Some(n) = printed.clean_runs_for_max_divergence {
+    if let Some(n) = clean_runs {
         output::line(&format!("`max_divergence` takes {n} clean runs of each precision to show."));
     }
 }
