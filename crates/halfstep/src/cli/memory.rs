@@ -67,8 +67,7 @@ pub fn check(
 /// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does
 /// not say how much is free, they do.
 pub fn fits(experiment: &Experiment, engine: &dyn Engine, policy: &str, runs: usize) -> bool {
-    let parts = experiment.recipe.train.options.accumulate;
-    let need = need(experiment, engine, policy, parts, true, None).map_or(usize::MAX, Need::total);
+    let need = total(experiment, engine, policy).unwrap_or(usize::MAX);
     engine.free_memory().is_none_or(|free| need.saturating_mul(runs) <= free.bytes / 10 * 9)
 }
 

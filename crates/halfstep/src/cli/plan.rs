@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
-use halfstep::graph::{ByteSize, Footprint, MemoryReport, Purpose, Resident};
+use halfstep::graph::{ByteSize, MemoryReport, Purpose, Resident};
 use halfstep::nn::ModelSpec;
 use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
 use halfstep::train::recipe::Experiment;
@@ -128,6 +128,13 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     };
     let graph = eval_graph(model, input, spec.batch).map_err(TrainError::from)?;
     let evaluation = stages(graph, &policy, target).plan.footprint;
+    // A second program over the same state adds constants and outputs of its own, and what it
+    // needs more of what is shared.
+    let held = step.plan.footprint;
+    let added = evaluation.constants
+        + evaluation.outputs
+        + evaluation.arena.saturating_sub(held.arena)
+        + evaluation.scratch.saturating_sub(held.scratch);
     let recomputation = step.recomputation.as_ref().map(|r| Recomputed {
         bytes_without: r.without.total(),
         values: r.dropped.len(),
@@ -139,21 +146,12 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     Ok(Planned {
         precision,
         total_bytes: Some(report.footprint.total()),
-        evaluation_bytes: Some(added(&report.footprint, &evaluation)),
+        evaluation_bytes: Some(added),
         checkpoint_bytes: Some(checkpoint),
         recomputation,
         problem: None,
         step: Some(report),
     })
-}
-
-/// What a second program over the same state adds: constants and outputs of its own, and what it
-/// needs more of what is shared.
-fn added(step: &Footprint, evaluation: &Footprint) -> usize {
-    evaluation.constants
-        + evaluation.outputs
-        + evaluation.arena.saturating_sub(step.arena)
-        + evaluation.scratch.saturating_sub(step.scratch)
 }
 
 fn search(

@@ -72,13 +72,8 @@ pub fn case(args: &BenchStep) -> Result<Case, Failure> {
             refuse(&gpt_only, "mlp")?;
             refuse(&[("width", args.width)], "mlp")?;
             let model = ModelSpec::Mlp(MlpSpec { hidden: vec![1024, 1024] });
-            Case {
-                name: "mlp",
-                model,
-                input: InputSpec::Features { width: 784 },
-                outputs: 10,
-                batch: or(args.batch, 256),
-            }
+            let input = InputSpec::Features { width: 784 };
+            Case { name: "mlp", model, input, outputs: 10, batch: or(args.batch, 256) }
         }
         BenchModel::Resnet18 => {
             refuse(&gpt_only, "resnet18")?;

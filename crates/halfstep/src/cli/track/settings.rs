@@ -39,7 +39,7 @@ impl Trackers {
                 Some(url) if !built || check_url(field, &url).is_err() => {
                     eprintln!(
                         "warning: {variable} is ignored: this build of halfstep cannot send to `{}`",
-                        without_user(&url)
+                        url.rsplit('@').next().unwrap_or(&url)
                     );
                     None
                 }
@@ -54,9 +54,4 @@ impl Trackers {
         let experiment = args.experiment.clone().or_else(|| recipe.experiment.clone()).or_else(name);
         Ok(Trackers { mlflow, experiment, otlp })
     }
-}
-
-/// A URL without what may be a password.
-fn without_user(url: &str) -> &str {
-    url.rsplit('@').next().unwrap_or(url)
 }
