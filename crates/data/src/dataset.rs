@@ -202,8 +202,8 @@ impl Part {
         }
     }
 
-    /// Writes the samples of `indices`, in their order, to buffers made by [`Batch::new`] for as many:
-    /// B inputs and B labels (of text B·T next tokens). Allocates nothing.
+    /// Writes the samples of `indices`, in their order, to buffers made by [`Batch::new`] for as
+    /// many: B inputs and B labels (of text B·T next tokens). Allocates nothing.
     ///
     /// # Errors
     /// An index of no sample, or a buffer of another length or kind; then nothing is written.
