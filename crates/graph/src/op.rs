@@ -489,14 +489,14 @@ impl Op {
             Op::LayerNorm { eps } | Op::BatchNormPart(BatchNormPart::Apply { eps }) => format!("eps {eps}"),
             Op::BatchNormPart(BatchNormPart::Dx { rows }) => format!("rows {rows}"),
             Op::AllReduceStart { over } => format!("over {over}"),
-            Op::AllReduceWait { factor: 1.0, .. } => String::new(),
-            Op::AllReduceWait { factor, .. } => format!("factor {factor}"),
+            Op::AllReduceWait { factor, .. } if *factor != 1.0 => format!("factor {factor}"),
             Op::MatMul { ta, tb } => match (ta, tb) {
-                (false, false) => String::new(),
-                (true, false) => "aᵀ".into(),
-                (false, true) => "bᵀ".into(),
-                (true, true) => "aᵀ, bᵀ".into(),
-            },
+                (false, false) => "",
+                (true, false) => "aᵀ",
+                (false, true) => "bᵀ",
+                (true, true) => "aᵀ, bᵀ",
+            }
+            .into(),
             Op::Conv2d(g)
             | Op::Conv2dGradInput { geometry: g, .. }
             | Op::Conv2dGradWeight { geometry: g, .. } => {
@@ -513,20 +513,7 @@ impl Op {
                 format!("β₁ {}, β₂ {}, eps {}, decay {}{kept}", s.beta1, s.beta2, s.eps, s.weight_decay)
             }
             Op::Sgd(s) => format!("momentum {}, decay {}{}", s.momentum, s.weight_decay, s.kept.attribute()),
-            Op::Unary(_)
-            | Op::Binary(_)
-            | Op::Select
-            | Op::Broadcast { .. }
-            | Op::Reshape { .. }
-            | Op::Gather
-            | Op::ScatterAdd { .. }
-            | Op::ArgMax
-            | Op::Softmax
-            | Op::LayerNormGrad
-            | Op::BatchNormPart(BatchNormPart::Mean | BatchNormPart::Variance | BatchNormPart::Sums)
-            | Op::CrossEntropy
-            | Op::CrossEntropyGrad
-            | Op::GlobalNorm => String::new(),
+            _ => String::new(),
         }
     }
 }
