@@ -463,21 +463,36 @@ impl<'a> Rewrite<'a> {
 
     /// Adds the old node unchanged.
     pub fn copy(&mut self, node: &Node) {
-        let types = node.outputs.iter().map(|&o| self.old.value(o).ty.clone()).collect();
         let inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.get(v)).collect();
-        self.replace(node, node.op.clone(), &inputs, types);
+        self.with_inputs(node, &inputs);
     }
 
     /// Adds a node in the place of an old one, with the same results in other types or another operation.
     pub fn replace(&mut self, node: &Node, op: Op, inputs: &[ValueId], types: Vec<ValueType>) {
+        let outputs = self.push(node, op, inputs, types);
+        node.outputs.iter().zip(outputs).for_each(|(&old, new)| self.set(old, new));
+    }
+
+    /// As [`Rewrite::replace`] with the operation and the types of `node`.
+    pub fn with_inputs(&mut self, node: &Node, inputs: &[ValueId]) {
+        self.replace(node, node.op.clone(), inputs, self.types(node));
+    }
+
+    /// Adds `op` in the phase of `node` and with its name, split and reasons; the old values stay.
+    pub fn push(&mut self, node: &Node, op: Op, inputs: &[ValueId], types: Vec<ValueType>) -> Vec<ValueId> {
         let outputs = self.new.in_phase(node.phase, |g| g.push_typed(op, inputs, node.name.clone(), types));
         if let Some(added) = self.new.nodes.last_mut() {
             added.split = node.split;
         }
         for (&old, &new) in node.outputs.iter().zip(&outputs) {
             self.new.values[new.0 as usize].reason = self.old.value(old).reason;
-            self.set(old, new);
         }
+        outputs
+    }
+
+    /// The types of the results of an old node.
+    pub fn types(&self, node: &Node) -> Vec<ValueType> {
+        node.outputs.iter().map(|&o| self.old.value(o).ty.clone()).collect()
     }
 
     pub fn finish(mut self) -> Graph {

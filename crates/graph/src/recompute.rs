@@ -333,7 +333,7 @@ impl<'a> Forward<'a> {
                 let known = |v: ValueId| is_there(v) || again[v.0 as usize].is_some();
                 for source in self.sources(input, &known) {
                     let source = &graph.nodes[source];
-                    repeat(graph, &mut rewrite, source, &is_there, &mut again);
+                    repeat(&mut rewrite, source, &is_there, &mut again);
                     nodes += usize::from(!matches!(source.op, Op::Reshape { .. }));
                     extra += work(graph, source);
                 }
@@ -342,8 +342,7 @@ impl<'a> Forward<'a> {
                 again[v.0 as usize].filter(|_| !is_there(*v)).unwrap_or_else(|| rewrite.get(*v))
             };
             let inputs: Vec<ValueId> = node.inputs.iter().map(get).collect();
-            let types = node.outputs.iter().map(|&o| graph.value(o).ty.clone()).collect();
-            rewrite.replace(node, node.op.clone(), &inputs, types);
+            rewrite.with_inputs(node, &inputs);
         }
         Applied { graph: rewrite.finish(), nodes, work: extra }
     }
@@ -351,7 +350,6 @@ impl<'a> Forward<'a> {
 
 /// Adds a second copy of `node`, whose operands are there or have been added already.
 fn repeat(
-    graph: &Graph,
     rewrite: &mut Rewrite<'_>,
     node: &Node,
     is_there: &dyn Fn(ValueId) -> bool,
@@ -362,16 +360,8 @@ fn repeat(
         _ => rewrite.get(*v),
     };
     let inputs: Vec<ValueId> = node.inputs.iter().map(get).collect();
-    let types = node.outputs.iter().map(|&o| graph.value(o).ty.clone()).collect();
-    let outputs = rewrite
-        .new
-        .in_phase(node.phase, |g| g.push_typed(node.op.clone(), &inputs, node.name.clone(), types));
-    let made = rewrite.new.value(outputs[0]).node;
-    rewrite.new.nodes[made.0 as usize].split = node.split;
-    for (&old, &new) in node.outputs.iter().zip(&outputs) {
-        rewrite.new.values[new.0 as usize].reason = graph.value(old).reason;
-        again[old.0 as usize] = Some(new);
-    }
+    let outputs = rewrite.push(node, node.op.clone(), &inputs, rewrite.types(node));
+    node.outputs.iter().zip(outputs).for_each(|(old, new)| again[old.0 as usize] = Some(new));
 }
 
 /// Where to cut the forward pass into `segments`: after which nodes. Near each of the places that

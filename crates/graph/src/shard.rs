@@ -88,14 +88,13 @@ impl Pass<'_> {
     fn visit(&mut self, node: &Node) -> Result<(), GraphError> {
         match &node.op {
             Op::BatchNormPart(part) => self.batch_norm_part(node, *part)?,
-            op => {
+            _ => {
                 let mut inputs = Vec::new();
                 for &v in &node.inputs {
                     let total = node.phase == Phase::Update && self.is_shared(v);
                     inputs.push(if total { self.total(v)? } else { self.rewrite.get(v) });
                 }
-                let types = node.outputs.iter().map(|&o| self.graph.value(o).ty.clone()).collect();
-                self.rewrite.replace(node, op.clone(), &inputs, types);
+                self.rewrite.with_inputs(node, &inputs);
             }
         }
         for &output in &node.outputs {
@@ -238,8 +237,7 @@ impl Pass<'_> {
                 *input = self.whole.get(v).copied().unwrap_or(*input);
             }
         }
-        let types = node.outputs.iter().map(|&o| self.graph.value(o).ty.clone()).collect();
-        self.rewrite.replace(node, Op::BatchNormPart(part), &inputs, types);
+        self.rewrite.replace(node, Op::BatchNormPart(part), &inputs, self.rewrite.types(node));
         let here: Vec<ValueId> = node.outputs.iter().map(|&v| self.rewrite.get(v)).collect();
         match part {
             BatchNormPart::Mean | BatchNormPart::Variance => {
