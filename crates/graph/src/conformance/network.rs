@@ -65,6 +65,11 @@ pub(super) fn training_step() -> Graph {
 
 pub(super) const TARGET: [i32; 4] = [1, 6, 0, 3];
 
+/// The inputs of [`training_step`].
+pub(super) fn step_inputs(x: &[f32]) -> [(&str, HostSlice<'_>); 3] {
+    [("x", HostSlice::F32(x)), ("target", HostSlice::I32(&TARGET)), ("lr", HostSlice::F32(&[0.05]))]
+}
+
 pub(super) fn upload_start(state: &mut State) {
     for (i, name) in ["w", "b"].into_iter().enumerate() {
         let slot = state.position(name).expect("a slot");

@@ -1,7 +1,7 @@
 //! The part that checks what an engine does with state: it begins with zeros, is copied in and out,
 //! belongs to every program that uses it, and stays as it is when a call fails.
 
-use super::network::{TARGET, download_all, training_step, upload_start};
+use super::network::{download_all, step_inputs, training_step, upload_start};
 use super::{compile, numbers};
 use crate::engine::{Engine, EngineError, HostSlice};
 use crate::graph::{Graph, Init, SlotKind};
@@ -53,8 +53,7 @@ fn programs_share_state(engine: &dyn Engine) {
     let mut reader = engine.compile(&plan(g, engine.target()), &state).expect("a program");
 
     let x = numbers(3, &[4, 5].into());
-    let inputs =
-        [("x", HostSlice::F32(&x)), ("target", HostSlice::I32(&TARGET)), ("lr", HostSlice::F32(&[0.05]))];
+    let inputs = step_inputs(&x);
     for _ in 0..2 {
         program.run(&mut state, &inputs).expect("a step");
         let written = download_all(&state);
@@ -70,19 +69,17 @@ fn programs_share_state(engine: &dyn Engine) {
 
 fn bad_calls_change_nothing(engine: &dyn Engine) {
     let step = training_step();
-    let (_, mut state, mut program) = compile(engine, &step, &Policy::named("fp32").expect("fp32"));
+    let (_, mut state, mut program) = compile(engine, &step, &Policy::fp32());
     upload_start(&mut state);
     let before = download_all(&state);
     let x = numbers(3, &[4, 5].into());
-    let inputs = |x: &'static [f32], t: &'static [i32]| {
-        [("x", HostSlice::F32(x)), ("target", HostSlice::I32(t)), ("lr", HostSlice::F32(&[0.1]))]
-    };
-    let x: &'static [f32] = Box::leak(x.into_boxed_slice());
-    let missing = program.run(&mut state, &inputs(x, &TARGET)[..2]);
+    let missing = program.run(&mut state, &step_inputs(&x)[..2]);
     assert!(matches!(missing, Err(EngineError::Unknown { what: "input", .. })), "{missing:?}");
-    let short = program.run(&mut state, &inputs(&x[1..], &TARGET));
+    let short = program.run(&mut state, &step_inputs(&x[1..]));
     assert!(matches!(short, Err(EngineError::Size { found: 19, .. })), "{short:?}");
-    let outside = program.run(&mut state, &inputs(x, &[1, 2, 7, 0]));
+    let mut inputs = step_inputs(&x);
+    inputs[1].1 = HostSlice::I32(&[1, 2, 7, 0]);
+    let outside = program.run(&mut state, &inputs);
     assert!(matches!(outside, Err(EngineError::Index { index: 7, count: 7, .. })), "{outside:?}");
     assert!(matches!(program.read("nothing"), Err(EngineError::Unknown { what: "output", .. })));
     assert!(matches!(state.upload("nothing", HostSlice::F32(&[])), Err(EngineError::Unknown { .. })));

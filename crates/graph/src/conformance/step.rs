@@ -1,6 +1,6 @@
 //! The part that compares whole training steps with the f64 interpreter.
 
-use super::network::{TARGET, download_all, training_step, upload_start};
+use super::network::{TARGET, download_all, step_inputs, training_step, upload_start};
 use super::{compile, numbers, supported, tensor, tensors_of};
 use crate::engine::{Engine, HostSlice, State, output_id};
 use crate::graph::{Graph, Init, SlotKind, ValueId, When};
@@ -23,7 +23,7 @@ pub fn step(engine: &dyn Engine) -> Vec<String> {
 
 fn a_training_step_agrees(engine: &dyn Engine) {
     let step = training_step();
-    let (graph, mut state, mut program) = compile(engine, &step, &Policy::named("fp32").expect("fp32"));
+    let (graph, mut state, mut program) = compile(engine, &step, &Policy::fp32());
     upload_start(&mut state);
     let x = numbers(3, &[4, 5].into());
     let announced = numbers(4, &[4, 5].into());
@@ -32,8 +32,7 @@ fn a_training_step_agrees(engine: &dyn Engine) {
     let mut scalars = [0.0; 2];
     let mut slots = tensors_of(&state);
     for turn in 1..=5 {
-        let inputs =
-            [("x", HostSlice::F32(&x)), ("target", HostSlice::I32(&TARGET)), ("lr", HostSlice::F32(&[0.05]))];
+        let inputs = step_inputs(&x);
         // What was announced is a hint: the step computes with what it is given.
         program.prefetch(&[("x", HostSlice::F32(&announced))]);
         program.run(&mut state, &inputs).expect("a step");
@@ -66,8 +65,7 @@ fn a_step_that_does_not_commit_changes_nothing(engine: &dyn Engine) {
     let mut bad = good.clone();
     bad[7] = f32::NAN;
     let mut run = |x: &[f32], state: &mut State| {
-        let inputs =
-            [("x", HostSlice::F32(x)), ("target", HostSlice::I32(&TARGET)), ("lr", HostSlice::F32(&[0.05]))];
+        let inputs = step_inputs(x);
         program.run(state, &inputs).expect("a step");
     };
     run(&good, &mut state);
