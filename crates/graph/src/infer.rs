@@ -39,19 +39,16 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
         Op::Quantise(q) => quantise(q, x),
         Op::Broadcast { shape } => {
             arity(x, 1)?;
-            if x[0].shape.broadcast(shape).as_ref() != Some(shape) {
-                return Err(format!("{} does not broadcast to {shape}", x[0].shape));
-            }
+            let fits = x[0].shape.broadcast(shape).as_ref() == Some(shape);
+            ensure(fits, || format!("{} does not broadcast to {shape}", x[0].shape))?;
             one(shape.clone())
         }
         Op::Dropout { rate, .. } => {
             arity(x, 2)?;
             floats(&x[..1])?;
-            if !(0.0..1.0).contains(rate) {
-                return Err(format!("the rate is {rate}; expected at least 0 and below 1"));
-            }
-            expect_shape("the key", x[1], &Shape::from([4]))?;
-            integers("the key", x[1])?;
+            let is_share = (0.0..1.0).contains(rate);
+            ensure(is_share, || format!("the rate is {rate}; expected at least 0 and below 1"))?;
+            key(x[1])?;
             one(x[0].shape.clone())
         }
         Op::Reshape { shape } => {
@@ -78,9 +75,8 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
         Op::Slice { axis, start, end } => {
             arity(x, 1)?;
             let size = axis_size(x[0], *axis)?;
-            if start >= end || *end > size {
-                return Err(format!("{start}..{end} is not a range within 0..{size}"));
-            }
+            let is_within = start < end && *end <= size;
+            ensure(is_within, || format!("{start}..{end} is not a range within 0..{size}"))?;
             same(with_size(&x[0].shape, *axis, end - start), x[0])
         }
         Op::Pad { axis, before, after } => {
@@ -169,9 +165,7 @@ pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String>
             rank("x", x[0], 4)?;
             rank("w", x[1], 4)?;
             let (s, w) = (&x[0].shape, &x[1].shape);
-            if s[3] != w[3] {
-                return Err(format!("x has {} channels, w expects {}", s[3], w[3]));
-            }
+            ensure(s[3] == w[3], || format!("x has {} channels, w expects {}", s[3], w[3]))?;
             if let Some(bias) = x.get(2) {
                 expect_shape("the bias", bias, &Shape::from([w[0]]))?;
             }
@@ -245,9 +239,7 @@ fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
         expect_shape("the scale", x[1], &Shape::scalar())?;
     }
     if q.draws.is_some() {
-        let key = x[scales + 1];
-        expect_shape("the key", key, &Shape::from([4]))?;
-        integers("the key", key)?;
+        key(x[scales + 1])?;
     }
     match q.blocks {
         Blocks::Mx { axis, .. } | Blocks::Nvfp4 { axis } | Blocks::Row128 { axis } => {
@@ -274,20 +266,15 @@ fn update(x: &[&ValueType], moments: usize, scalars: usize, kept: Kept) -> Resul
     let draws = kept.formats.draws();
     arity(x, state.len() + 1 + scalars + usize::from(draws))?;
     for (i, (&found, expected)) in x.iter().zip(&state).enumerate() {
-        if found != expected {
-            return Err(format!("tensor {i} of the state must be {expected}, found {found}"));
-        }
+        ensure(found == expected, || format!("tensor {i} of the state must be {expected}, found {found}"))?;
     }
     expect_shape("the gradient", x[state.len()], &shape)?;
     let (last, rest) = x[state.len() + 1..].split_last().expect("the arity was checked");
-    let (rest, key) = rest.split_at(scalars - 1);
+    let (rest, keys) = rest.split_at(scalars - 1);
     for operand in rest.iter().chain([last]) {
         expect_shape("a scalar operand", operand, &Shape::scalar())?;
     }
-    for key in key {
-        expect_shape("the key", key, &Shape::from([4]))?;
-        integers("the key", key)?;
-    }
+    keys.iter().try_for_each(|t| key(t))?;
     Ok(state)
 }
 
@@ -376,9 +363,7 @@ fn attention_shapes(heads: usize, x: &[&ValueType]) -> Result<(Shape, Shape), St
 }
 
 fn pooled(shape: &Shape, window: usize, stride: usize) -> Result<Shape, String> {
-    if shape.len() != 4 {
-        return Err(format!("expected [N,H,W,C], found {shape}"));
-    }
+    ensure(shape.len() == 4, || format!("expected [N,H,W,C], found {shape}"))?;
     let (height, width) =
         conv_output(ConvGeometry { stride, pad: 0 }, (shape[1], shape[2]), (window, window))?;
     Ok(Shape::from([shape[0], height, width, shape[3]]))
@@ -401,39 +386,39 @@ fn conv_output(
     }
 }
 
+fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(problem()) }
+}
+
 fn arity(x: &[&ValueType], expected: usize) -> Result<(), String> {
-    if x.len() == expected { Ok(()) } else { Err(format!("expected {expected} operands, found {}", x.len())) }
+    ensure(x.len() == expected, || format!("expected {expected} operands, found {}", x.len()))
 }
 
 fn floats(x: &[&ValueType]) -> Result<(), String> {
-    match x.iter().find(|t| !t.dtype.is_float()) {
-        None => Ok(()),
-        Some(t) => Err(format!("expected numbers, found {t}")),
-    }
+    x.iter().try_for_each(|t| ensure(t.dtype.is_float(), || format!("expected numbers, found {t}")))
 }
 
 fn integers(what: &str, t: &ValueType) -> Result<(), String> {
-    if t.dtype == DType::I32 { Ok(()) } else { Err(format!("{what} must be i32, found {t}")) }
+    ensure(t.dtype == DType::I32, || format!("{what} must be i32, found {t}"))
+}
+
+fn key(t: &ValueType) -> Result<(), String> {
+    expect_shape("the key", t, &Shape::from([4]))?;
+    integers("the key", t)
 }
 
 fn rank(what: &str, t: &ValueType, expected: usize) -> Result<(), String> {
-    if t.shape.len() == expected {
-        Ok(())
-    } else {
-        Err(format!("{what} must have {expected} dimensions, found {}", t.shape))
-    }
+    ensure(t.shape.len() == expected, || format!("{what} must have {expected} dimensions, found {}", t.shape))
 }
 
 fn at_least_rank(what: &str, t: &ValueType, least: usize) -> Result<(), String> {
-    if t.shape.len() >= least {
-        Ok(())
-    } else {
-        Err(format!("{what} must have at least {least} dimensions, found {}", t.shape))
-    }
+    ensure(t.shape.len() >= least, || {
+        format!("{what} must have at least {least} dimensions, found {}", t.shape)
+    })
 }
 
 fn expect_shape(what: &str, t: &ValueType, expected: &Shape) -> Result<(), String> {
-    if &t.shape == expected { Ok(()) } else { Err(format!("{what}: expected {expected}, found {}", t.shape)) }
+    ensure(&t.shape == expected, || format!("{what}: expected {expected}, found {}", t.shape))
 }
 
 fn axis_size(t: &ValueType, axis: usize) -> Result<usize, String> {

@@ -134,7 +134,7 @@ impl Plan {
         }
         let made = |v: ValueId| step_of[graph.value(v).node.0 as usize] <= fullest;
         let live = self.blocks.iter().filter(|b| b.is_live_at(fullest));
-        let residents: Vec<Resident> = live.map(|b| resident(graph, b, made)).collect();
+        let mut residents: Vec<Resident> = live.map(|b| resident(graph, b, made)).collect();
 
         let mut bytes = [0; Purpose::ALL.len()];
         let mut add = |purpose: Purpose, n: usize| {
@@ -164,7 +164,6 @@ impl Plan {
         add(Purpose::ConstantsAndOutputs, self.footprint.constants + self.footprint.outputs);
         add(Purpose::Scratch, self.footprint.scratch);
 
-        let mut residents = residents;
         residents.sort_by_key(|r| std::cmp::Reverse(r.bytes));
         MemoryReport {
             footprint: self.footprint,

@@ -141,13 +141,9 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
             Op::Const { .. } => places[o] = Some(Place::Constant),
             // All inputs are there before the first step.
             Op::Input { .. } => {
-                blocks.push(Block {
-                    bytes: size(&graph, node.outputs[0], target),
-                    first: 0,
-                    last: last_use[o],
-                    offset: 0,
-                    content: Content::Values(vec![node.outputs[0]]),
-                });
+                let bytes = size(&graph, node.outputs[0], target);
+                let content = Content::Values(vec![node.outputs[0]]);
+                blocks.push(Block { bytes, first: 0, last: last_use[o], offset: 0, content });
                 block_of[o] = Some(blocks.len() - 1);
             }
             _ => {}
@@ -166,18 +162,16 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
             }
             // A block that was just taken over lasts longer than this step, unless nobody reads
             // what is in it.
+            let bytes = size(&graph, output, target);
             let taken = |b: usize| step.writes.iter().any(|w| block_of[w.0 as usize] == Some(b));
             let shared = step
                 .reads
                 .iter()
                 .filter(|&&v| may_overwrite(&graph, &uses, step, v, output))
                 .filter_map(|v| block_of[v.0 as usize])
-                .find(|&b| {
-                    blocks[b].last == i && blocks[b].bytes == size(&graph, output, target) && !taken(b)
-                });
+                .find(|&b| blocks[b].last == i && blocks[b].bytes == bytes && !taken(b));
             let block = shared.unwrap_or_else(|| {
                 let content = Content::Values(Vec::new());
-                let bytes = size(&graph, output, target);
                 blocks.push(Block { bytes, first: i, last: i, offset: 0, content });
                 blocks.len() - 1
             });
@@ -371,15 +365,13 @@ fn first_fit(blocks: &[Block], order: &[usize]) -> (usize, Vec<usize>) {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state_bytes();
+        let StateBytes { weights, moments, other } = state;
         writeln!(
             f,
-            "arena {} bytes ({} alive at the peak); state {} bytes: weights {}, moments {}, other {}",
+            "arena {} bytes ({} alive at the peak); state {} bytes: weights {weights}, moments {moments}, other {other}",
             self.arena_bytes,
             self.live_bytes,
-            state.total(),
-            state.weights,
-            state.moments,
-            state.other
+            state.total()
         )?;
         for (i, value) in self.graph.values.iter().enumerate() {
             let node = self.graph.node(value.node);

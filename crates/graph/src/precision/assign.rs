@@ -82,8 +82,7 @@ impl Assign<'_> {
         let split = self.policy.split.filter(|_| contraction && rule == Rule::Low);
         let inputs = if contraction {
             let operands = match node.op {
-                Op::AttentionGrad(_) => inputs.len(),
-                Op::Attention(_) => inputs.len(),
+                Op::Attention(_) | Op::AttentionGrad(_) => inputs.len(),
                 // A bias is added to the f32 accumulator.
                 _ => 2,
             };
