@@ -416,36 +416,6 @@ impl Op {
             Op::Reduce { kind, .. } => format!("reduce_{kind:?}").to_lowercase(),
             Op::Pool { kind, .. } => format!("pool_{kind:?}").to_lowercase(),
             Op::PoolGrad { kind, .. } => format!("pool_{kind:?}_grad").to_lowercase(),
-            Op::Input { .. } => "input".into(),
-            Op::Read { .. } => "read".into(),
-            Op::Const { .. } => "const".into(),
-            Op::Select => "select".into(),
-            Op::Cast { .. } => "cast".into(),
-            Op::Quantise(_) => "quantise".into(),
-            Op::Broadcast { .. } => "broadcast".into(),
-            Op::Dropout { .. } => "dropout".into(),
-            Op::Reshape { .. } => "reshape".into(),
-            Op::Permute { .. } => "permute".into(),
-            Op::Slice { .. } => "slice".into(),
-            Op::Pad { .. } => "pad".into(),
-            Op::Concat { .. } => "concat".into(),
-            Op::Gather => "gather".into(),
-            Op::ScatterAdd { .. } => "scatter_add".into(),
-            Op::ArgMax => "argmax".into(),
-            Op::Softmax => "softmax".into(),
-            Op::LayerNorm { .. } => "layer_norm".into(),
-            Op::LayerNormGrad => "layer_norm_grad".into(),
-            Op::CrossEntropy => "cross_entropy".into(),
-            Op::CrossEntropyGrad => "cross_entropy_grad".into(),
-            Op::GlobalNorm => "global_norm".into(),
-            Op::MatMul { .. } => "matmul".into(),
-            Op::Conv2d(_) => "conv2d".into(),
-            Op::Conv2dGradInput { .. } => "conv2d_grad_input".into(),
-            Op::Conv2dGradWeight { .. } => "conv2d_grad_weight".into(),
-            Op::Attention(_) => "attention".into(),
-            Op::AttentionGrad(_) => "attention_grad".into(),
-            Op::AdamW(_) => "adamw".into(),
-            Op::Sgd(_) => "sgd".into(),
             Op::BatchNormPart(part) => match part {
                 BatchNormPart::Mean => "batch_norm_mean",
                 BatchNormPart::Variance => "batch_norm_variance",
@@ -454,8 +424,10 @@ impl Op {
                 BatchNormPart::Dx { .. } => "batch_norm_grad",
             }
             .into(),
-            Op::AllReduceStart { .. } => "all_reduce_start".into(),
-            Op::AllReduceWait { .. } => "all_reduce_wait".into(),
+            Op::ArgMax => "argmax".into(),
+            Op::MatMul { .. } => "matmul".into(),
+            Op::AdamW(_) => "adamw".into(),
+            other => snake_case(&format!("{other:?}")),
         }
     }
 
@@ -516,6 +488,18 @@ impl Op {
             _ => String::new(),
         }
     }
+}
+
+/// The name at the start of a value's debug text, as `layer_norm` of `LayerNorm { … }`.
+fn snake_case(debug: &str) -> String {
+    let mut name = String::new();
+    for c in debug.chars().take_while(char::is_ascii_alphanumeric) {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
 }
 
 impl fmt::Display for Quantise {
