@@ -192,32 +192,11 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
                 let class = classes.get(label as usize).cloned().unwrap_or_else(|| label.to_string());
                 return Err(DataError::UnseenLabel { what: labels.display().to_string(), class });
             }
-            check_same_size(&set, &test, &spec.options, &train_files.0, &images)?;
+            folder::check_alike(&spec.options, (&train_files.0, set.shape()), (&images, test.shape()))?;
             (set, test)
         }
     };
     images(train, test, classes, &spec.options, spec.limits)
-}
-
-/// Train and test images must be alike, unless the options make them so.
-fn check_same_size(
-    train: &ImageSet,
-    test: &ImageSet,
-    options: &ImageOptions,
-    train_path: &Path,
-    test_path: &Path,
-) -> Result<(), DataError> {
-    if options.channels.is_none() && train.channels != test.channels {
-        let (gray, colour) =
-            if train.channels == 1 { (train_path, test_path) } else { (test_path, train_path) };
-        return Err(DataError::MixedChannels { gray: gray.to_owned(), colour: colour.to_owned() });
-    }
-    let (first_size, other_size) = ((train.height, train.width), (test.height, test.width));
-    if options.resize.is_none() && first_size != other_size {
-        let (first, other) = (train_path.to_owned(), test_path.to_owned());
-        return Err(DataError::MixedSizes { first, first_size, other, other_size });
-    }
-    Ok(())
 }
 
 fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
@@ -257,7 +236,7 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
         (TestFrom::Files(_), Some((test_root, listing))) => {
             let test =
                 listing.load(&spec.options, |class| known(class).ok_or_else(|| unseen(class, &test_root)))?;
-            check_same_size(&set, &test, &spec.options, &root, &test_root)?;
+            folder::check_alike(&spec.options, (&root, set.shape()), (&test_root, test.shape()))?;
             (set, test)
         }
         (TestFrom::Files(test), None) => return Err(files::missing(&base.join(&test.path), "folder")),

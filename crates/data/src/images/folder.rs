@@ -102,31 +102,19 @@ impl Listing {
                 None => raw,
             })
         })?;
-        join(&samples, raws)
+        join(&samples, raws, options)
     }
 }
 
-fn join(samples: &[(&Path, u32)], raws: Vec<Raw>) -> Result<ImageSet, DataError> {
+fn join(samples: &[(&Path, u32)], raws: Vec<Raw>, options: &ImageOptions) -> Result<ImageSet, DataError> {
     let Some(first) = raws.first() else {
         return Err(DataError::Empty { what: "image folder".to_owned(), unit: "image" });
     };
     let (height, width, channels) = (first.height, first.width, first.channels);
     let mut pixels = Vec::with_capacity(raws.len() * height * width * channels);
     for (raw, (path, _)) in raws.iter().zip(samples) {
-        let first_path = samples[0].0;
-        if raw.channels != channels {
-            let (gray, colour) =
-                if channels == Channels::Gray.count() { (first_path, *path) } else { (*path, first_path) };
-            return Err(DataError::MixedChannels { gray: gray.to_owned(), colour: colour.to_owned() });
-        }
-        if (raw.height, raw.width) != (height, width) {
-            return Err(DataError::MixedSizes {
-                first: first_path.to_owned(),
-                first_size: (height, width),
-                other: path.to_path_buf(),
-                other_size: (raw.height, raw.width),
-            });
-        }
+        let own = (raw.height, raw.width, raw.channels);
+        check_alike(options, (samples[0].0, (height, width, channels)), (path, own))?;
         pixels.extend_from_slice(&raw.pixels);
     }
     Ok(ImageSet {
@@ -136,6 +124,26 @@ fn join(samples: &[(&Path, u32)], raws: Vec<Raw>) -> Result<ImageSet, DataError>
         pixels,
         labels: samples.iter().map(|(_, label)| *label).collect(),
     })
+}
+
+/// Refuses images of other sizes or channels (height, width, channels) than the first, unless the
+/// options make them alike.
+pub(crate) fn check_alike(
+    options: &ImageOptions,
+    (first, (height, width, channels)): (&Path, (usize, usize, usize)),
+    (other, own): (&Path, (usize, usize, usize)),
+) -> Result<(), DataError> {
+    let (first, other) = (first.to_owned(), other.to_owned());
+    if options.channels.is_none() && own.2 != channels {
+        let first_is_gray = channels == Channels::Gray.count();
+        let (gray, colour) = if first_is_gray { (first, other) } else { (other, first) };
+        return Err(DataError::MixedChannels { gray, colour });
+    }
+    let (first_size, other_size) = ((height, width), (own.0, own.1));
+    if options.resize.is_none() && first_size != other_size {
+        return Err(DataError::MixedSizes { first, first_size, other, other_size });
+    }
+    Ok(())
 }
 
 /// `f` of every item, in order, on all processors. The error, if any, is that of the first item
