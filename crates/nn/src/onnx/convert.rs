@@ -207,13 +207,7 @@ impl<'a> Converter<'a> {
             DType::U8 => x.iter().map(|&v| v as u8).collect(),
             DType::F32 | DType::I32 => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
-        let dims = slot.ty.shape.iter().map(|&s| s as i64).collect();
-        self.initializers.push(TensorProto {
-            dims,
-            data_type: data_type(dtype) as i32,
-            name: slot.name.clone(),
-            raw_data: bytes,
-        });
+        self.initializers.push(TensorProto::new(&slot.name, &slot.ty.shape, data_type(dtype), bytes));
         self.alias(value, slot.name.clone());
         if alike {
             casts.into_iter().for_each(|(cast, _)| self.alias(cast, slot.name.clone()));
@@ -233,13 +227,7 @@ impl<'a> Converter<'a> {
 
     fn initializer(&mut self, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> String {
         let name = self.fresh("", "constant");
-        let dims = shape.iter().map(|&s| s as i64).collect();
-        self.initializers.push(TensorProto {
-            dims,
-            data_type: data_type as i32,
-            name: name.clone(),
-            raw_data,
-        });
+        self.initializers.push(TensorProto::new(&name, shape, data_type, raw_data));
         name
     }
 

@@ -100,8 +100,7 @@ pub fn tensor(name: &str, shape: &[usize], values: &HostTensor) -> Vec<u8> {
         HostTensor::F32(x) => (DataType::Float, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
         HostTensor::I32(x) => (DataType::Int32, x.iter().flat_map(|v| v.to_le_bytes()).collect()),
     };
-    let dims = shape.iter().map(|&s| s as i64).collect();
-    TensorProto { dims, data_type: data_type as i32, name: name.into(), raw_data }.encode_to_vec()
+    TensorProto::new(name, shape, data_type, raw_data).encode_to_vec()
 }
 
 /// The type of an input or output as callers see it: numbers in f32, the first dimension open.

@@ -119,6 +119,14 @@ pub struct TensorProto {
     pub raw_data: Vec<u8>,
 }
 
+impl TensorProto {
+    /// A tensor of this shape, whose elements are `raw_data` in little-endian order.
+    pub fn new(name: &str, shape: &[usize], data_type: DataType, raw_data: Vec<u8>) -> TensorProto {
+        let dims = shape.iter().map(|&size| size as i64).collect();
+        TensorProto { dims, data_type: data_type as i32, name: name.into(), raw_data }
+    }
+}
+
 /// An input or output.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {
