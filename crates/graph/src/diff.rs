@@ -246,13 +246,11 @@ impl Vjp<'_> {
             Op::Select => {
                 let zero = self.number(0.0);
                 let mut parts = vec![None; 3];
-                if self.wanted[1] {
-                    let part = self.one(Op::Select, &[x[0], dy, zero])?;
-                    parts[1] = Some(self.unbroadcast(part, x[1])?);
-                }
-                if self.wanted[2] {
-                    let part = self.one(Op::Select, &[x[0], zero, dy])?;
-                    parts[2] = Some(self.unbroadcast(part, x[2])?);
+                for (i, chosen) in [(1, [x[0], dy, zero]), (2, [x[0], zero, dy])] {
+                    if self.wanted[i] {
+                        let part = self.one(Op::Select, &chosen)?;
+                        parts[i] = Some(self.unbroadcast(part, x[i])?);
+                    }
                 }
                 Ok(parts)
             }

@@ -27,9 +27,6 @@ impl Target for Unfused<'_> {
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
         self.0.target().workspace_bytes(graph, node)
     }
-    fn fuses(&self, _: &Graph, _: &Group) -> bool {
-        false
-    }
     fn checks_indices(&self) -> bool {
         self.0.target().checks_indices()
     }
