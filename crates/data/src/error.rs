@@ -102,22 +102,6 @@ pub enum DataError {
         labels: usize,
     },
 
-    /// A label that names no class.
-    #[error(
-        "{}: sample {index} has class index {label}, but there are {classes} classes (indices 0 to {})",
-        path.display(), classes - 1
-    )]
-    LabelOutOfRange {
-        /// File of labels.
-        path: PathBuf,
-        /// Sample, counted from 0.
-        index: usize,
-        /// The class index found.
-        label: u32,
-        /// Number of classes.
-        classes: usize,
-    },
-
     /// The test data contain a class that the train data do not, so that no model could learn it.
     #[error("{what}: class `{class}` is in the test data but never in the train data")]
     UnseenLabel {

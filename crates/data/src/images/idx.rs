@@ -119,15 +119,10 @@ pub(crate) fn read(images: &Path, labels: &Path) -> Result<ImageSet, DataError> 
 
 /// Every label must name a class.
 pub(crate) fn check_labels(set: &ImageSet, classes: usize, path: &Path) -> Result<(), DataError> {
-    match set.labels.iter().position(|&label| label as usize >= classes) {
-        Some(index) => Err(DataError::LabelOutOfRange {
-            path: path.to_owned(),
-            index,
-            label: set.labels[index],
-            classes,
-        }),
-        None => Ok(()),
-    }
+    let Some(index) = set.labels.iter().position(|&label| label as usize >= classes) else { return Ok(()) };
+    let (label, last) = (set.labels[index], classes - 1);
+    let problem = format!("class index {label}, but there are {classes} classes (indices 0 to {last})");
+    Err(DataError::unusable(path, format!("sample {index} has {problem}")))
 }
 
 /// One file of a folder under any of the names it may have: `train-images-idx3-ubyte`,
