@@ -205,13 +205,14 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
     let least = if matches!(spec.test, TestFrom::Split(_)) { 2 } else { 1 };
     listing.check(&root, least)?;
     let classes: Vec<String> = listing.classes.keys().cloned().collect();
-    let known = |class: &str| classes.iter().position(|c| c == class).map(|i| i as u32);
-    let unseen = |class: &str, root: &Path| DataError::UnseenLabel {
-        what: root.display().to_string(),
-        class: class.to_owned(),
+    let label_of = |class: &str, root: &Path| {
+        let (what, known) = (root.display().to_string(), classes.iter().position(|c| c == class));
+        let unseen = || DataError::UnseenLabel { what, class: class.to_owned() };
+        known.map(|i| i as u32).ok_or_else(unseen)
     };
     // Names are checked before any image is decoded.
-    let test_listing = match &spec.test {
+    let test = match &spec.test {
+        TestFrom::Split(split) => TestFrom::Split(*split),
         TestFrom::Files(test) => {
             let root = base.join(&test.path);
             let listing = folder::list(&root)?;
@@ -221,25 +222,20 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
                     unit: "image in a class folder",
                 });
             }
-            let stranger =
-                listing.classes.iter().find(|(class, images)| !images.is_empty() && known(class).is_none());
-            if let Some((class, _)) = stranger {
-                return Err(unseen(class, &root));
+            for (class, _) in listing.classes.iter().filter(|(_, images)| !images.is_empty()) {
+                label_of(class, &root)?;
             }
-            Some((root, listing))
+            TestFrom::Files((root, listing))
         }
-        TestFrom::Split(_) => None,
     };
-    let set = listing.load(&spec.options, |class| known(class).ok_or_else(|| unseen(class, &root)))?;
-    let (train, test) = match (&spec.test, test_listing) {
-        (TestFrom::Split(split), _) => split_images(&set, &classes, *split)?,
-        (TestFrom::Files(_), Some((test_root, listing))) => {
-            let test =
-                listing.load(&spec.options, |class| known(class).ok_or_else(|| unseen(class, &test_root)))?;
+    let set = listing.load(&spec.options, |class| label_of(class, &root))?;
+    let (train, test) = match test {
+        TestFrom::Split(split) => split_images(&set, &classes, split)?,
+        TestFrom::Files((test_root, listing)) => {
+            let test = listing.load(&spec.options, |class| label_of(class, &test_root))?;
             folder::check_alike(&spec.options, (&root, set.shape()), (&test_root, test.shape()))?;
             (set, test)
         }
-        (TestFrom::Files(test), None) => return Err(files::missing(&base.join(&test.path), "folder")),
     };
     images(train, test, classes, &spec.options, spec.limits)
 }
