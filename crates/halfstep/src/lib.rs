@@ -37,7 +37,7 @@
 //! let engine = halfstep::engine(EngineRequest::default())?;
 //! for precision in ["fp32", "bf16"] {
 //!     let run = experiment.run(engine.as_ref(), precision, 0, &mut Unwatched)?;
-//!     println!("{precision}: {:?}", run.record.last_evaluation());
+//!     println!("{precision}: {:?}", run.record.evaluations.last());
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
