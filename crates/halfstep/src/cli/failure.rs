@@ -72,7 +72,7 @@ impl Failure {
 
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
-        let colour = super::colour::on_stderr();
+        let colour = super::colour::on(&std::io::stderr());
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
         let mut text = String::new();

@@ -58,10 +58,8 @@ pub fn check(
     policies: &[String],
     checkpoints: bool,
 ) -> Result<(), Failure> {
-    match engine.free_memory() {
-        Some(free) => check_within(&free, experiment, engine, policies, checkpoints),
-        None => Ok(()),
-    }
+    let Some(free) = engine.free_memory() else { return Ok(()) };
+    check_within(&free, experiment, engine, policies, checkpoints)
 }
 
 /// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does

@@ -77,7 +77,7 @@ pub fn bold(text: &str) -> String {
 
 /// Text in a style of ANSI, where stdout takes colours.
 pub fn styled(style: u8, text: &str) -> String {
-    if colour::on_stdout() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
+    if colour::on(&std::io::stdout()) { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// Pairs of label and value, aligned.

@@ -126,7 +126,14 @@ pub fn make(
         id: task.id.clone(),
         cached: false,
         scaled: session.spec().scaling != LossScale::Off,
-        record: without_log(&record),
+        // Without what its log tells.
+        record: RunRecord {
+            losses: Vec::new(),
+            step_ms: Vec::new(),
+            evaluations: Vec::new(),
+            skipped: 0,
+            ..record.clone()
+        },
         peak_rss_bytes: if alone { machine::peak_rss_bytes() } else { None },
         way: way.clone(),
         spent,
@@ -247,16 +254,6 @@ fn remove_checkpoints(dir: &RunDir) -> Result<(), Failure> {
         removed.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
     }
     Ok(())
-}
-
-fn without_log(record: &RunRecord) -> RunRecord {
-    RunRecord {
-        losses: Vec::new(),
-        step_ms: Vec::new(),
-        evaluations: Vec::new(),
-        skipped: 0,
-        ..record.clone()
-    }
 }
 
 /// What the attempts at a run cost, kept in its folder: a killed attempt is charged too.
