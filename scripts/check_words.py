@@ -2,13 +2,9 @@
 """Checks the language of the repository: words that docs/glossary.md replaces, and the width of comments.
 
     scripts/check_words.py            # exits with 1 if something is found
-    scripts/check_words.py --all      # also what stands in the files of scripts/words_to_convert.txt
 
 In the tables of the glossary, the words between backticks in the column "not" are rejected in Rust, Markdown, templates,
 recipes and scripts, in any case and also across line breaks. Comment lines have at most 100 columns.
-
-Files and folders named in scripts/words_to_convert.txt are not yet converted. One in which nothing is found any more must
-be removed from that list, so it only gets shorter.
 """
 
 import re
@@ -18,7 +14,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 GLOSSARY = "docs/glossary.md"
-TO_CONVERT = "scripts/words_to_convert.txt"
 COLUMNS = 100
 # Where words are checked, and the pattern of a comment line where comments are.
 WORDS_IN = {".rs", ".md", ".toml", ".py", ".sh", ".jinja"}
@@ -64,27 +59,15 @@ def findings(path, words):
 
 
 def main():
-    everything = sys.argv[1:] == ["--all"]
-    if sys.argv[1:] and not everything:
-        sys.exit(__doc__)
     words = banned()
     if not words:
         sys.exit("%s has no table with a column \"not\"" % GLOSSARY)
     words = pattern(words)
     files = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True)
-    files = [f for f in files.stdout.splitlines() if (ROOT / f).is_file() and f not in (TO_CONVERT, "scripts/check_words.py")]
+    files = [f for f in files.stdout.splitlines() if (ROOT / f).is_file() and f != "scripts/check_words.py"]
     files = [f for f in files if Path(f).suffix in WORDS_IN or f == ".ci/run"]
-    listed = (ROOT / TO_CONVERT).read_text().split() if (ROOT / TO_CONVERT).exists() else []
-    faults, left = [], dict.fromkeys(listed, 0)
-    for file in files:
-        found = findings(file, words)
-        entries = [entry for entry in listed if file == entry or file.startswith(entry.rstrip("/") + "/")]
-        for entry in entries:
-            left[entry] += len(found)
-        if not entries or everything:
-            faults += ["%s:%d: %s" % (file, line, what) for line, what in found]
-    faults += ["%s: nothing is found in %s any more; remove the line" % (TO_CONVERT, e) for e in listed if not left[e]]
-    print("\n".join(faults) or "words and comments: %d files; not yet converted: %s" % (len(files), left or "none"))
+    faults = ["%s:%d: %s" % (file, line, what) for file in files for line, what in findings(file, words)]
+    print("\n".join(faults) or "words and comments: nothing in %d files" % len(files))
     sys.exit(1 if faults else 0)
 
 

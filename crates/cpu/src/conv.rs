@@ -1,10 +1,11 @@
-//! Two-dimensional convolution and its gradients as matrix products whose operands are never written out: packing
-//! reads the windows straight from the image (implicit im2col).
+//! Two-dimensional convolution and its gradients as matrix products whose operands are never
+//! written out: packing reads the windows straight from the image (implicit im2col).
 //!
-//! Activations are NHWC, weights O·KH·KW·C, all dense. `y[n,i,j,o] = Σ x[n, i·s + u − p, j·s + v − p, c] · w[o,u,v,c]`
-//! over u, v, c, with stride s, padding p and zeros outside the image. Formats, rounding and error bounds are those
-//! of [`crate::gemm`]; the number of terms K is KH·KW·C forward, at most ⌈KH/s⌉·⌈KW/s⌉·O for the gradient with respect
-//! to the input, and N·OH·OW for the gradient with respect to the weights.
+//! Activations are NHWC, weights O·KH·KW·C, all dense. `y[n,i,j,o] = Σ x[n, i·s + u − p, j·s + v −
+//! p, c] · w[o,u,v,c]` over u, v, c, with stride s, padding p and zeros outside the image. Formats,
+//! rounding and error bounds are those of [`crate::gemm`]; the number of terms K is KH·KW·C
+//! forward, at most ⌈KH/s⌉·⌈KW/s⌉·O for the gradient with respect to the input, and N·OH·OW for the
+//! gradient with respect to the weights.
 
 use crate::elements::{Dst, Src};
 use crate::gemm::{
@@ -55,8 +56,8 @@ impl ConvPass {
     }
 }
 
-/// One phase of the gradient with respect to the input: the pixels whose row and column leave the same remainders
-/// when divided by the stride meet the same taps.
+/// One phase of the gradient with respect to the input: the pixels whose row and column leave the
+/// same remainders when divided by the stride meet the same taps.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
     /// First pixel.
@@ -196,7 +197,8 @@ impl Conv2d {
         Extents { batches: 1, m: self.out_channels, n: self.taps() * self.channels, k: self.images * oh * ow }
     }
 
-    /// Bytes of scratch that a pass uses with `threads` threads, `in_strips` if an epilogue takes its results.
+    /// Bytes of scratch that a pass uses with `threads` threads, `in_strips` if an epilogue takes
+    /// its results.
     ///
     /// # Errors
     /// As [`Conv2d::output`].

@@ -42,14 +42,15 @@ impl CpuEngine {
 
     /// The same engine as one of these ranks, for plans and programs made from now on.
     ///
-    /// Ranks in one process each need an engine from [`CpuEngine::new`]: clones share working memory
-    /// that a run holds, and would wait for each other forever.
+    /// Ranks in one process each need an engine from [`CpuEngine::new`]: clones share working
+    /// memory that a run holds, and would wait for each other forever.
     #[must_use]
     pub fn with_communicator(self, communicator: Arc<Communicator>) -> CpuEngine {
         CpuEngine { planned_ranks: communicator.size(), communicator: Some(communicator), ..self }
     }
 
-    /// The same engine, whose plans are those of one of so many ranks. There is nobody to run them with.
+    /// The same engine, whose plans are those of one of so many ranks. There is nobody to run them
+    /// with.
     #[must_use]
     pub fn planning_for(self, ranks: NonZeroUsize) -> CpuEngine {
         CpuEngine { planned_ranks: ranks.get(), communicator: None, ..self }

@@ -33,7 +33,8 @@ pub(crate) struct CpuProgram {
     steps: Vec<Step>,
     /// Staged values that are not yet where they belong: from, to, when.
     writes: Vec<(Span, Span, When)>,
-    /// Results that callers read, which outlive the run: from, to, by position in the graph's outputs.
+    /// Results that callers read, which outlive the run: from, to, by position in the graph's
+    /// outputs.
     outputs: Vec<(Span, Span)>,
     output_region: Region,
     constants: Region,

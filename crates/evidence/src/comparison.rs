@@ -55,15 +55,17 @@ pub struct Setup {
 pub struct Candidate {
     /// Its name.
     pub policy: String,
-    /// What follows over all. Inconclusive with fewer than two pairs, which say nothing of training, and while a stated seed
-    /// has not ended in both: a verdict is of the seeds that were stated, not of those that came first. Divergence alone can
-    /// decide where no seed was finished in both.
+    /// What follows over all. Inconclusive with fewer than two pairs, which say nothing of
+    /// training, and while a stated seed has not ended in both: a verdict is of the seeds that were
+    /// stated, not of those that came first. Divergence alone can decide where no seed was finished
+    /// in both.
     pub verdict: Verdict,
     /// Seeds that were finished in both.
     pub pairs: usize,
     /// Stated seeds that have not ended in both, because the comparison was interrupted.
     pub missing: usize,
-    /// Accuracy on all test data over the seeds that both finished; differences are precision − reference.
+    /// Accuracy on all test data over the seeds that both finished; differences are precision −
+    /// reference.
     pub accuracy: Option<Paired>,
     /// Every metric, from the logits of the test data.
     pub assessment: Option<Assessment>,
@@ -117,7 +119,8 @@ pub struct PolicyRow {
 pub struct Comparison {
     /// What was set up before.
     pub setup: Setup,
-    /// How the runs ran whose times stand in the rows: runs taken from a cache may have run another way.
+    /// How the runs ran whose times stand in the rows: runs taken from a cache may have run another
+    /// way.
     pub timed: Way,
     /// One row per precision that has runs, in order.
     pub rows: Vec<PolicyRow>,
@@ -183,8 +186,8 @@ impl Comparison {
         self.rows.iter().find(|r| r.policy == policy)
     }
 
-    /// What is still needed for a candidate that nothing is yet known of: seeds in all, by the metric that scatters most, or
-    /// the clean runs that a limit of divergence takes.
+    /// What is still needed for a candidate that nothing is yet known of: seeds in all, by the
+    /// metric that scatters most, or the clean runs that a limit of divergence takes.
     pub fn seeds_needed(&self, candidate: &Candidate) -> Option<usize> {
         let assessment = candidate.assessment.as_ref()?;
         let open = assessment.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive));
@@ -270,8 +273,8 @@ fn row(
     }
 }
 
-/// Time and memory, said as they are: what was gained, and what it costs. Within 5 % counts as equal: about the scatter of
-/// step times on a shared machine.
+/// Time and memory, said as they are: what was gained, and what it costs. Within 5 % counts as
+/// equal: about the scatter of step times on a shared machine.
 pub(crate) fn gained(row: &PolicyRow, base: &PolicyRow) -> (Vec<String>, Vec<String>) {
     let (mut better, mut worse) = (Vec::new(), Vec::new());
     match row.speed_ratio {

@@ -92,7 +92,8 @@ pub struct SeedMeasures {
     /// Sums of differences by bucket of examples, for the bootstrap.
     #[serde(skip)]
     pub sums: SeedSums,
-    /// Moments of the differences, in the order of [`crate::metric::OF_EXAMPLES`]; flips only with a floor.
+    /// Moments of the differences, in the order of [`crate::metric::OF_EXAMPLES`]; flips only with
+    /// a floor.
     #[serde(skip)]
     pub examples: Vec<Moments>,
 }

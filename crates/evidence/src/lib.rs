@@ -1,8 +1,10 @@
-//! Whether a low-precision model is as good as the reference: statistics over paired seeds, a table, a report.
+//! Whether a low-precision model is as good as the reference: statistics over paired seeds, a
+//! table, a report.
 //!
-//! [`assess`] takes logits of any framework, one pair of files per seed, and comes to a verdict; `docs/verdict.md` says how.
-//! [`Comparison::new`] takes what runs measured; a [`Study`] of one or several says what follows in plain words;
-//! [`table::lines`] lays the numbers out for the terminal, and a [`Report`] for HTML, Markdown and JSON alike.
+//! [`assess`] takes logits of any framework, one pair of files per seed, and comes to a verdict;
+//! `docs/verdict.md` says how. [`Comparison::new`] takes what runs measured; a [`Study`] of one or
+//! several says what follows in plain words; [`table::lines`] lays the numbers out for the
+//! terminal, and a [`Report`] for HTML, Markdown and JSON alike.
 
 #![forbid(unsafe_code)]
 

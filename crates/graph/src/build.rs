@@ -91,7 +91,8 @@ impl Graph {
     /// a where c ≠ 0, else b.
     ///
     /// # Errors
-    /// If `a` and `b` are not of floating-point numbers, or the operands do not broadcast to one shape.
+    /// If `a` and `b` are not of floating-point numbers, or the operands do not broadcast to one
+    /// shape.
     pub fn select(&mut self, c: ValueId, a: ValueId, b: ValueId) -> Result<ValueId> {
         self.one(Op::Select, &[c, a, b])
     }
@@ -128,10 +129,12 @@ impl Graph {
         self.unary(Unary::Gelu, x)
     }
 
-    /// Zeroes elements with probability `rate`; `key` is `i32[4]` (seed and attempt), `id` stable in the model.
+    /// Zeroes elements with probability `rate`; `key` is `i32[4]` (seed and attempt), `id` stable
+    /// in the model.
     ///
     /// # Errors
-    /// If `x` is not of floating-point numbers, the rate is not in [0, 1), or `key` is not `i32[4]`.
+    /// If `x` is not of floating-point numbers, the rate is not in [0, 1), or `key` is not
+    /// `i32[4]`.
     pub fn dropout(&mut self, x: ValueId, key: ValueId, rate: f64, id: u32) -> Result<ValueId> {
         self.one(Op::Dropout { rate, id }, &[x, key])
     }
@@ -231,10 +234,12 @@ impl Graph {
         self.one(Op::LayerNorm { eps }, &[x, gamma, beta])
     }
 
-    /// Batch norm by the batch's statistics over all but the last dimension: (y, mean, biased variance).
+    /// Batch norm by the batch's statistics over all but the last dimension: (y, mean, biased
+    /// variance).
     ///
     /// # Errors
-    /// If `x` has fewer than two dimensions, or `gamma` and `beta` are not as long as the last dimension of `x`.
+    /// If `x` has fewer than two dimensions, or `gamma` and `beta` are not as long as the last
+    /// dimension of `x`.
     pub fn batch_norm(
         &mut self,
         x: ValueId,
@@ -249,7 +254,8 @@ impl Graph {
         Ok((y, mean, var))
     }
 
-    /// `log Σ exp(logits) − logits[target]`, one number per row of `logits[R, V]`; `target` is `i32[R]`.
+    /// `log Σ exp(logits) − logits[target]`, one number per row of `logits[R, V]`; `target` is
+    /// `i32[R]`.
     ///
     /// # Errors
     /// If `logits` does not have two dimensions, or `target` is not `i32[R]`.
@@ -268,8 +274,8 @@ impl Graph {
     /// Matrix product of the last two dimensions, with either operand stored transposed.
     ///
     /// # Errors
-    /// If the operands are not of floating-point numbers, have fewer than two or different numbers of
-    /// dimensions, or do not agree in the inner and the leading ones.
+    /// If the operands are not of floating-point numbers, have fewer than two or different numbers
+    /// of dimensions, or do not agree in the inner and the leading ones.
     pub fn matmul(&mut self, a: ValueId, b: ValueId, ta: bool, tb: bool) -> Result<ValueId> {
         self.one(Op::MatMul { ta, tb }, &[a, b])
     }
@@ -277,7 +283,8 @@ impl Graph {
     /// Convolution of `x[N,H,W,C]` with `w[O,KH,KW,C]`.
     ///
     /// # Errors
-    /// If `x` or `w` does not have four dimensions, their channels differ, or the window does not fit.
+    /// If `x` or `w` does not have four dimensions, their channels differ, or the window does not
+    /// fit.
     pub fn conv2d(&mut self, x: ValueId, w: ValueId, geometry: ConvGeometry) -> Result<ValueId> {
         self.one(Op::Conv2d(geometry), &[x, w])
     }
@@ -285,8 +292,8 @@ impl Graph {
     /// Attention of packed `qkv[B,T,3·W]`: `[B,T,W]`.
     ///
     /// # Errors
-    /// If `qkv` is not of floating-point numbers or does not have three dimensions, or its width is not
-    /// three times a multiple of the heads.
+    /// If `qkv` is not of floating-point numbers or does not have three dimensions, or its width is
+    /// not three times a multiple of the heads.
     pub fn attention(&mut self, qkv: ValueId, spec: AttentionSpec) -> Result<ValueId> {
         self.one(Op::Attention(spec), &[qkv])
     }

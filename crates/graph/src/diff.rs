@@ -1,7 +1,8 @@
 //! Reverse-mode differentiation as a pass: adds the nodes that compute gradients.
 //!
-//! Each operation's vector-Jacobian product is built from the same closed set of operations, so most derivatives can
-//! be differentiated again. A derivative carries the name of what it differentiates: name patterns hold for both.
+//! Each operation's vector-Jacobian product is built from the same closed set of operations, so
+//! most derivatives can be differentiated again. A derivative carries the name of what it
+//! differentiates: name patterns hold for both.
 
 use crate::dtype::{Shape, ValueType};
 use crate::graph::{Graph, GraphError, Node, NodeId, Phase, ValueId};
@@ -9,10 +10,11 @@ use crate::op::{BatchNormPart, Binary, Op, PoolKind, ReduceKind, SlotId, Unary};
 
 type Result<T> = std::result::Result<T, GraphError>;
 
-/// Adds nodes computing d(seed·loss)/d(slot) for each slot of `wrt`, and returns those values in order.
+/// Adds nodes computing d(seed·loss)/d(slot) for each slot of `wrt`, and returns those values in
+/// order.
 ///
-/// `loss` and `seed` are scalars; `seed` is the loss scale, so loss scaling is part of the program. A slot the loss does
-/// not depend on has a zero gradient.
+/// `loss` and `seed` are scalars; `seed` is the loss scale, so loss scaling is part of the program.
+/// A slot the loss does not depend on has a zero gradient.
 ///
 /// # Errors
 /// `loss` is not a scalar, or it passes through an operation without a derivative.
@@ -21,8 +23,8 @@ pub fn differentiate(g: &mut Graph, loss: ValueId, seed: ValueId, wrt: &[SlotId]
     gradients(g, loss, seed, &reads)
 }
 
-/// The same with respect to values, such as inputs, in place of slots. They are no weight gradients: a policy with a low
-/// format may store them low.
+/// The same with respect to values, such as inputs, in place of slots. They are no weight
+/// gradients: a policy with a low format may store them low.
 ///
 /// # Errors
 /// As [`differentiate`].
@@ -220,8 +222,9 @@ impl Vjp<'_> {
         self.one(Op::MatMul { ta, tb }, &[a, b])
     }
 
-    /// The first two operands of a product in the order in which their gradients are best made: each gradient reads the
-    /// other operand, which may be free afterwards, so the larger one is freed before the second gradient needs room.
+    /// The first two operands of a product in the order in which their gradients are best made:
+    /// each gradient reads the other operand, which may be free afterwards, so the larger one is
+    /// freed before the second gradient needs room.
     fn larger_last(&self) -> impl Iterator<Item = usize> + use<> {
         let [a, b] = [0, 1].map(|i| self.g.shape(self.node.inputs[i]).count());
         if a >= b { [1, 0].into_iter() } else { [0, 1].into_iter() }
@@ -514,7 +517,8 @@ impl Vjp<'_> {
         Ok(parts)
     }
 
-    /// The gradient of max or min by its first operand: all of it where that one was chosen. On a tie, the first is.
+    /// The gradient of max or min by its first operand: all of it where that one was chosen. On a
+    /// tie, the first is.
     fn chosen_part(&mut self, f: Binary, a: ValueId, b: ValueId) -> Result<ValueId> {
         let (first, second) = if f == Binary::Max { (a, b) } else { (b, a) };
         let mask = self.binary(Binary::GreaterEqual, first, second)?;

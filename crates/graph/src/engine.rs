@@ -211,8 +211,9 @@ pub trait Program: Send {
     /// # Errors
     /// No output of that name.
     fn read(&self, output: &str) -> Result<HostTensor, EngineError>;
-    /// Outputs of the last run that are one number each, in this order and as f32, without allocating.
-    /// Both slices have the same length. Waits for the run to end, where it is still under way.
+    /// Outputs of the last run that are one number each, in this order and as f32, without
+    /// allocating. Both slices have the same length. Waits for the run to end, where it is still
+    /// under way.
     ///
     /// # Errors
     /// An id that is not of this program's graph; an output of another type; the device failed.

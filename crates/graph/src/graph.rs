@@ -1,4 +1,5 @@
-//! The graph: values in static single assignment, the nodes that make them, and the state they read and write.
+//! The graph: values in static single assignment, the nodes that make them, and the state they read
+//! and write.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +41,13 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Results.
     pub outputs: Vec<ValueId>,
-    /// Where in the model it stands, like `blocks.0.attn.qkv`; a derivative has the name of what it differentiates.
+    /// Where in the model it stands, like `blocks.0.attn.qkv`; a derivative has the name of what it
+    /// differentiates.
     pub name: String,
     /// Which part of the step it belongs to.
     pub phase: Phase,
-    /// For a contraction of f32 operands: how they may be split into bf16 terms. None: multiplied as they are stored.
+    /// For a contraction of f32 operands: how they may be split into bf16 terms. None: multiplied
+    /// as they are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
 }
@@ -64,7 +67,8 @@ pub struct Value {
     pub reason: Option<Reason>,
 }
 
-/// The first value of a slot. Draws are keyed by seed and slot name, so adding a slot changes no other.
+/// The first value of a slot. Draws are keyed by seed and slot name, so adding a slot changes no
+/// other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Init {
@@ -180,7 +184,8 @@ pub struct Graph {
     pub outputs: Vec<(String, ValueId)>,
     /// State changes, staged and written at the end of a step.
     pub writes: Vec<Write>,
-    /// The scalar that decides whether [`When::Committed`] writes happen: not zero. Absent means they always do.
+    /// The scalar that decides whether [`When::Committed`] writes happen: not zero. Absent means
+    /// they always do.
     pub commit: Option<ValueId>,
     #[serde(skip)]
     scope: Vec<String>,
@@ -406,7 +411,8 @@ impl Graph {
         outputs.chain(self.writes.iter().map(|w| w.value)).chain(self.commit)
     }
 
-    /// The same program without nodes whose results nobody needs. Inputs are kept: the caller provides them.
+    /// The same program without nodes whose results nobody needs. Inputs are kept: the caller
+    /// provides them.
     pub fn without_dead_nodes(&self) -> Graph {
         let mut live = vec![false; self.values.len()];
         for root in self.live_out() {
@@ -467,7 +473,8 @@ impl<'a> Rewrite<'a> {
         self.with_inputs(node, &inputs);
     }
 
-    /// Adds a node in the place of an old one, with the same results in other types or another operation.
+    /// Adds a node in the place of an old one, with the same results in other types or another
+    /// operation.
     pub fn replace(&mut self, node: &Node, op: Op, inputs: &[ValueId], types: Vec<ValueType>) {
         let outputs = self.push(node, op, inputs, types);
         node.outputs.iter().zip(outputs).for_each(|(&old, new)| self.set(old, new));

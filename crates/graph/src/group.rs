@@ -2,8 +2,8 @@
 //!
 //! A group is a chain of elementwise operations over tensors of one size, behind at most one other
 //! operation, its
-//! *anchor*, whose first result the chain continues: `matmul` then `gelu`, `layer_norm_grad` then `add` and `cast`.
-//! What else holds together is for the [`Target`](crate::engine::Target) to say.
+//! *anchor*, whose first result the chain continues: `matmul` then `gelu`, `layer_norm_grad` then
+//! `add` and `cast`. What else forms a group is for the [`Target`](crate::engine::Target) to say.
 
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::op::{Blocks, Op, Quantise};

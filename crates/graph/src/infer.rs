@@ -6,7 +6,8 @@ use crate::dtype::{DType, Shape, ValueType};
 use crate::op::{BatchNormPart, Blocks, ConvGeometry, Op, Quantise};
 use crate::state_formats::Kept;
 
-/// Result types of `op` for these operand types. New float results are f32 until a precision plan says otherwise.
+/// Result types of `op` for these operand types. New float results are f32 until a precision plan
+/// says otherwise.
 pub(crate) fn infer(op: &Op, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
     let one = |shape: Shape| Ok(vec![ValueType::f32(shape)]);
     let same = |shape: Shape, like: &ValueType| Ok(vec![ValueType { shape, dtype: like.dtype }]);
@@ -259,7 +260,8 @@ fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
     Ok(vec![ValueType { shape: x[0].shape.clone(), dtype }])
 }
 
-/// The tensors of a parameter and its moments, then the gradient, then scalars, before the last of which a key may stand.
+/// The tensors of a parameter and its moments, then the gradient, then scalars, before the last of
+/// which a key may stand.
 fn update(x: &[&ValueType], moments: usize, scalars: usize, kept: Kept) -> Result<Vec<ValueType>, String> {
     let shape = x.first().map(|p| p.shape.clone()).unwrap_or_default();
     let state = kept.formats.types(&shape, moments);

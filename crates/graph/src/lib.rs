@@ -1,8 +1,10 @@
-//! The graph: operations, differentiation, precision assignment, memory plan and the f64 reference interpreter.
+//! The graph: operations, differentiation, precision assignment, memory plan and the f64 reference
+//! interpreter.
 //!
 //! A model and its loss are written once into a [`Graph`]. Everything after that is a pass over it:
-//! [`differentiate`], [`shard()`] where several ranks share the work, [`precision::assign`], [`recompute()`] where a budget asks for it, [`fuse()`], [`group()`], [`plan()`];
-//! then an [`engine::Engine`] compiles the plan.
+//! [`differentiate`], [`shard()`] where several ranks share the work, [`precision::assign`],
+//! [`recompute()`] where a budget asks for it, [`fuse()`], [`group()`], [`plan()`]; then an
+//! [`engine::Engine`] compiles the plan.
 
 #![forbid(unsafe_code)]
 

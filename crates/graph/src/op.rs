@@ -1,8 +1,9 @@
 //! The closed set of primitive operations.
 //!
-//! Adding one means one arm here and one in each table: shape rule (`infer`), derivative (`diff`), precision class
-//! (`precision::class`), f64 meaning (`interp`). None of those matches has a wildcard, so the compiler names what is missing.
-//! All arithmetic is defined on real numbers; how it is rounded is the precision plan's business.
+//! Adding one means one arm here and one in each table: shape rule (`infer`), derivative (`diff`),
+//! precision class (`precision::class`), f64 meaning (`interp`). None of those matches has a
+//! wildcard, so the compiler names what is missing. All arithmetic is defined on real numbers; how
+//! it is rounded is the precision plan's business.
 
 use std::fmt;
 
@@ -81,23 +82,26 @@ pub enum PoolKind {
     Mean,
 }
 
-/// The steps of a batch normalisation (Ioffe and Szegedy 2015), forward and backward. Where a batch is spread over ranks, sums over
-/// ranks stand between them.
+/// The steps of a batch normalisation (Ioffe and Szegedy 2015), forward and backward. Where a batch
+/// is spread over ranks, sums over ranks stand between them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum BatchNormPart {
     /// `(x[…, C]) -> (mean[C])`: of the rows here.
     Mean,
-    /// `(x[…, C], mean[C]) -> (var[C])`: mean of (x − mean)² over the rows here; the mean may be over more of them.
+    /// `(x[…, C], mean[C]) -> (var[C])`: mean of (x − mean)² over the rows here; the mean may be
+    /// over more of them.
     Variance,
-    /// `(x[…, C], γ[C], β[C], mean[C], var[C]) -> (y, rstd[C])`: y = (x − mean)·rstd·γ + β with rstd = 1/√(var + eps). The
-    /// derivative takes mean and biased variance to be those of x.
+    /// `(x[…, C], γ[C], β[C], mean[C], var[C]) -> (y, rstd[C])`: y = (x − mean)·rstd·γ + β with
+    /// rstd = 1/√(var + eps). The derivative takes mean and biased variance to be those of x.
     Apply {
         /// Added to the variance.
         eps: f64,
     },
-    /// `(x[…, C], mean[C], rstd[C], dy) -> (dγ[C], dβ[C])`: sums over the rows here of dy·x̂, with x̂ = (x − mean)·rstd, and of dy.
+    /// `(x[…, C], mean[C], rstd[C], dy) -> (dγ[C], dβ[C])`: sums over the rows here of dy·x̂, with
+    /// x̂ = (x − mean)·rstd, and of dy.
     Sums,
-    /// `(x[…, C], γ[C], mean[C], rstd[C], dy, dγ[C], dβ[C]) -> (dx)`: dx = γ·rstd·(dy − (dβ + x̂·dγ)/rows), with sums over `rows` rows.
+    /// `(x[…, C], γ[C], mean[C], rstd[C], dy, dγ[C], dβ[C]) -> (dx)`: dx = γ·rstd·(dy − (dβ +
+    /// x̂·dγ)/rows), with sums over `rows` rows.
     Dx {
         /// Rows of the whole batch.
         rows: usize,
@@ -133,9 +137,11 @@ pub struct AttentionSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "blocks", rename_all = "kebab-case")]
 pub enum Blocks {
-    /// One factor for the whole tensor, the second operand, which the reader of the codes divides out again.
+    /// One factor for the whole tensor, the second operand, which the reader of the codes divides
+    /// out again.
     Tensor {
-        /// What becomes of finite numbers beyond the largest. NaN and infinities always become NaN: a fault is not hidden.
+        /// What becomes of finite numbers beyond the largest. NaN and infinities always become NaN:
+        /// a fault is not hidden.
         #[serde(rename = "beyond")]
         overflow: Overflow,
     },
@@ -146,8 +152,8 @@ pub enum Blocks {
         /// How the power of two comes from the largest magnitude.
         scale: ScaleRule,
     },
-    /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, the second operand, which
-    /// the reader multiplies with.
+    /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, the
+    /// second operand, which the reader multiplies with.
     Nvfp4 {
         /// The axis.
         axis: usize,
@@ -168,21 +174,23 @@ pub struct Quantise {
     pub format: Format,
     /// What they are scaled by.
     pub blocks: Blocks,
-    /// Rounded stochastically with draws of this number, where there is one: see [`halfstep_float::Draws`]. Else to nearest
-    /// even.
+    /// Rounded stochastically with draws of this number, where there is one: see
+    /// [`halfstep_float::Draws`]. Else to nearest even.
     pub draws: Option<u32>,
 }
 
 impl Quantise {
-    /// The number of the first element's draw, for the sample that the words of a step's key end in: parts of a batch draw
-    /// different numbers.
+    /// The number of the first element's draw, for the sample that the words of a step's key end
+    /// in: parts of a batch draw different numbers.
     pub fn first_draw(first_sample: u32) -> u64 {
-        // Elements in the low 34 bits: four share a block of the generator, whose counter has two words for them.
+        // Elements in the low 34 bits: four share a block of the generator, whose counter has two
+        // words for them.
         u64::from(first_sample) << 34
     }
 }
 
-/// AdamW's constants (Loshchilov and Hutter 2019, as torch writes it). The learning rate is an operand.
+/// AdamW's constants (Loshchilov and Hutter 2019, as torch writes it). The learning rate is an
+/// operand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the field's")]
 pub struct AdamWSpec {
@@ -240,26 +248,27 @@ pub enum Op {
         /// The new element type.
         to: DType,
     },
-    /// `(x) -> (y)`, `(x, scale) -> (y)`, and `key[4]` as last operand where rounding draws: elements as codes of 8 or 4
-    /// bits stand for them.
+    /// `(x) -> (y)`, `(x, scale) -> (y)`, and `key[4]` as last operand where rounding draws:
+    /// elements as codes of 8 or 4 bits stand for them.
     ///
-    /// With [`Blocks::Tensor`] the codes of x·scale, the product rounded to f32, stored in a byte each. In blocks, x as
-    /// code and block scale say (for NVFP4 without the scale of the tensor): those numbers are exact in bf16, down to
-    /// 2^-133. A block with a NaN or an infinity is NaN.
+    /// With [`Blocks::Tensor`] the codes of x·scale, the product rounded to f32, stored in a byte
+    /// each. In blocks, x as code and block scale say (for NVFP4 without the scale of the tensor):
+    /// those numbers are exact in bf16, down to 2^-133. A block with a NaN or an infinity is NaN.
     ///
-    /// Draws are keyed by (seed, attempt, number, first sample, element). In blocks, elements are numbered along the axis, or
-    /// square by square with room for 128 × 128 each.
+    /// Draws are keyed by (seed, attempt, number, first sample, element). In blocks, elements are
+    /// numbered along the axis, or square by square with room for 128 × 128 each.
     Quantise(Quantise),
     /// `(x) -> (y)`: stretches `x` to a shape it broadcasts to.
     Broadcast {
         /// The new shape.
         shape: Shape,
     },
-    /// `(x, key[4]) -> (y)`: zeroes elements with probability `rate` and divides the others by 1 − rate.
+    /// `(x, key[4]) -> (y)`: zeroes elements with probability `rate` and divides the others by 1 −
+    /// rate.
     ///
-    /// The draw is keyed by (seed, attempt, `id`, sample, element in the sample), where a sample is one row along the
-    /// first dimension. `key` holds the seed (low word first), the attempt and the number of the first sample. The
-    /// derivative is the same operation on the gradient.
+    /// The draw is keyed by (seed, attempt, `id`, sample, element in the sample), where a sample is
+    /// one row along the first dimension. `key` holds the seed (low word first), the attempt and
+    /// the number of the first sample. The derivative is the same operation on the gradient.
     Dropout {
         /// Probability of zero, below 1.
         rate: f64,
@@ -332,7 +341,8 @@ pub enum Op {
     CrossEntropyGrad,
     /// `(x…) -> (norm)`: √Σx² over all operands; not finite if any element is not.
     GlobalNorm,
-    /// `(a, b) -> (c)` or `(a, b, bias[n]) -> (c)`: matrix product of the last two dimensions; leading ones agree.
+    /// `(a, b) -> (c)` or `(a, b, bias[n]) -> (c)`: matrix product of the last two dimensions;
+    /// leading ones agree.
     MatMul {
         /// Whether a is stored transposed, `[…, k, m]`.
         ta: bool,
@@ -357,7 +367,8 @@ pub enum Op {
     },
     /// `(qkv[B,T,3·W]) -> (out[B,T,W], lse[B,H,T])`, or `(q, k, v)` of `[B,T,W]` each.
     ///
-    /// softmax(q·kᵀ/√D)·v by heads of D = W / heads; the log-sum-exp is saved for the derivative (Dao et al. 2022).
+    /// softmax(q·kᵀ/√D)·v by heads of D = W / heads; the log-sum-exp is saved for the derivative
+    /// (Dao et al. 2022).
     Attention(AttentionSpec),
     /// `(qkv, out, lse, dout) -> (dqkv)`, or `(q, k, v, out, lse, dout) -> (dq, dk, dv)`.
     AttentionGrad(AttentionSpec),
@@ -381,24 +392,30 @@ pub enum Op {
     },
     /// `(p, m, v, grad, lr, grad_scale, step, commit) -> (p, m, v)`; the last four are scalars.
     ///
-    /// `grad · grad_scale` is the gradient used; `step` counts from 1; where `commit` is zero nothing changes.
+    /// `grad · grad_scale` is the gradient used; `step` counts from 1; where `commit` is zero
+    /// nothing changes.
     ///
-    /// Where state is [`Kept`] in fewer bytes, p, m and v are each the tensors that [`crate::StateFormats::types`] lists, and
-    /// where their rounding draws, `key[4]` stands before `commit`.
+    /// Where state is [`Kept`] in fewer bytes, p, m and v are each the tensors that
+    /// [`crate::StateFormats::types`] lists, and where their rounding draws, `key[4]` stands before
+    /// `commit`.
     AdamW(AdamWSpec),
-    /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars. Kept as with
-    /// [`Op::AdamW`].
+    /// `(p, momentum, grad, lr, grad_scale, commit) -> (p, momentum)`; the last three are scalars.
+    /// Kept as with [`Op::AdamW`].
     Sgd(SgdSpec),
-    /// `(x…) -> (flight[n])`: begins the sum over all ranks of these tensors, one after another, and does not wait for it.
+    /// `(x…) -> (flight[n])`: begins the sum over all ranks of these tensors, one after another,
+    /// and does not wait for it.
     ///
-    /// The result lies with the ranks' exchange, not with the program; only [`Op::AllReduceWait`] reads it.
+    /// The result lies with the ranks' exchange, not with the program; only [`Op::AllReduceWait`]
+    /// reads it.
     AllReduceStart {
-        /// The format that contributions travel in, and their sum on its way back: each is rounded to it.
+        /// The format that contributions travel in, and their sum on its way back: each is rounded
+        /// to it.
         over: DType,
     },
     /// `(flight) -> (y…)`: the sum over ranks, once it is there, times `factor`, in f32.
     ///
-    /// Contributions are added in f32 in the order of ranks: the same bits on every rank and in every run.
+    /// Contributions are added in f32 in the order of ranks: the same bits on every rank and in
+    /// every run.
     AllReduceWait {
         /// The shapes of the tensors.
         shapes: Vec<Shape>,
@@ -431,7 +448,8 @@ impl Op {
         }
     }
 
-    /// Whether the operation moves elements without computing: operands and result are stored alike.
+    /// Whether the operation moves elements without computing: operands and result are stored
+    /// alike.
     pub fn is_movement(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,13 @@
 //! The pass that lets several ranks share a step, each with its part of the batch.
 //!
-//! Every rank runs the same program over its own samples and holds all state. What the samples of all ranks have to say
-//! is summed up: gradients and loss at the border to the update, and the statistics of batch norms where they stand. So
-//! state, norm, predicate and update have the same bits on every rank.
+//! Every rank runs the same program over its own samples and holds all state. What the samples of
+//! all ranks have to say is summed up: gradients and loss at the border to the update, and the
+//! statistics of batch norms where they stand. So state, norm, predicate and update have the same
+//! bits on every rank.
 //!
-//! Gradients travel in buckets. A bucket's sum begins where the last of its gradients is made and is waited for where the
-//! update first reads one, so that it goes on beside the rest of the backward pass (Li et al. 2020, "PyTorch Distributed").
+//! Gradients travel in buckets. A bucket's sum begins where the last of its gradients is made and
+//! is waited for where the update first reads one, so that it goes on beside the rest of the
+//! backward pass (Li et al. 2020, "PyTorch Distributed").
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,8 +15,9 @@ use crate::dtype::{DType, Shape, ValueType};
 use crate::graph::{Graph, GraphError, Init, Node, Phase, Rewrite, SlotKind, ValueId, When};
 use crate::op::{BatchNormPart, Binary, Op};
 
-/// Begins the name of the slot with what rounding has left of a gradient; the weight's name follows. Each rank has its own,
-/// and a run that is resumed begins with none: it forgets less than one rounding of one gradient.
+/// Begins the name of the slot with what rounding has left of a gradient; the weight's name
+/// follows. Each rank has its own, and a run that is resumed begins with none: it forgets less than
+/// one rounding of one gradient.
 pub const RESIDUAL: &str = "residual.";
 
 /// How gradients are rounded to bf16 before they travel.
@@ -33,10 +36,11 @@ pub struct Shard<'a> {
     pub sums: &'a [ValueId],
     /// Values of which the update and the caller read the mean over ranks. f32.
     pub means: &'a [ValueId],
-    /// Where sums travel in bf16: with error feedback (Karimireddy et al. 2019, "Error feedback fixes SignSGD and other
-    /// gradient compression schemes"). What rounding takes from a contribution is added to the next one. The sum on its
-    /// way back is rounded too, by at most 2^-8 of itself, which needs no feedback: it goes to zero with the sum. None:
-    /// they travel in f32.
+    /// Where sums travel in bf16: with error feedback (Karimireddy et al. 2019, "Error feedback
+    /// fixes SignSGD and other gradient compression schemes"). What rounding takes from a
+    /// contribution is added to the next one. The sum on its way back is rounded too, by at most
+    /// 2^-8 of itself, which needs no feedback: it goes to zero with the sum. None: they travel in
+    /// f32.
     pub bf16: Option<Residuals>,
     /// Bytes of gradients that begin a sum.
     pub bucket_bytes: usize,
@@ -111,8 +115,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether a rank has its own part of `v`. A constant is the same everywhere: the gradient of what the loss does not
-    /// depend on.
+    /// Whether a rank has its own part of `v`. A constant is the same everywhere: the gradient of
+    /// what the loss does not depend on.
     fn is_shared(&self, v: ValueId) -> bool {
         let constant = || matches!(self.graph.node(self.graph.value(v).node).op, Op::Const { .. });
         self.means.contains(&v) || (self.sums.contains(&v) && !constant())
@@ -226,8 +230,9 @@ impl Pass<'_> {
         })
     }
 
-    /// Statistics are means over ranks: that of their means, then that of their variances about it, which is as accurate as in one
-    /// process. dx needs the sums dγ and dβ over the whole batch; as gradients they stay this rank's part, like any other.
+    /// Statistics are means over ranks: that of their means, then that of their variances about it,
+    /// which is as accurate as in one process. dx needs the sums dγ and dβ over the whole batch; as
+    /// gradients they stay this rank's part, like any other.
     fn batch_norm_part(&mut self, node: &Node, part: BatchNormPart) -> Result<(), GraphError> {
         let mut inputs: Vec<ValueId> = node.inputs.iter().map(|&v| self.rewrite.get(v)).collect();
         let mut part = part;

@@ -18,7 +18,8 @@ pub trait Target {
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
-    /// Whether it can run these nodes as one step, with the same bits as one by one. A single node it always can.
+    /// Whether it can run these nodes as one step, with the same bits as one by one. A single node
+    /// it always can.
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {
         false
     }
@@ -31,8 +32,8 @@ pub trait Target {
     fn stores(&self, _dtype: DType) -> bool {
         true
     }
-    /// Asks whether plans of this policy can be run: unless the engine says otherwise, where it stores every type that the
-    /// policy uses.
+    /// Asks whether plans of this policy can be run: unless the engine says otherwise, where it
+    /// stores every type that the policy uses.
     ///
     /// # Errors
     /// They cannot; says why.
@@ -46,7 +47,8 @@ pub trait Target {
             }),
         }
     }
-    /// Bytes that a step needs while it runs of the working memory outside the arena that an engine's programs share.
+    /// Bytes that a step needs while it runs of the working memory outside the arena that an
+    /// engine's programs share.
     fn scratch_bytes(&self, _graph: &Graph, _step: &Group) -> usize {
         0
     }

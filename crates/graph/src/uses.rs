@@ -3,8 +3,8 @@
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::op::Op;
 
-/// For each value its home, and for each home its readers. A reshape names the memory of its operand: that operand is
-/// its home, and what reads the one reads the other.
+/// For each value its home, and for each home its readers. A reshape names the memory of its
+/// operand: that operand is its home, and what reads the one reads the other.
 pub(crate) struct Uses {
     home: Vec<ValueId>,
     readers: Vec<Vec<NodeId>>,

@@ -1,4 +1,4 @@
-//! Who looks on while a model trains, and why a run could not be carried out.
+//! What a caller learns of a run while it trains, and why a run could not be carried out.
 
 use halfstep_data::DataError;
 use halfstep_graph::communicator::CommunicatorError;
@@ -49,7 +49,7 @@ pub enum Proceed {
     Stop,
 }
 
-/// Who looks on while a model trains.
+/// What the training loop notifies its caller through.
 pub trait Callbacks {
     /// After every step.
     ///
@@ -61,7 +61,8 @@ pub trait Callbacks {
     /// # Errors
     /// What was measured cannot be kept; the run ends.
     fn evaluation(&mut self, metrics: &EvaluationMetrics, session: &Session<'_>) -> Result<(), RunError>;
-    /// Asked between the batches of an evaluation. One that is broken off is done when the run goes on.
+    /// Asked between the batches of an evaluation. One that is broken off is done when the run goes
+    /// on.
     fn proceed(&self) -> Proceed {
         Proceed::Continue
     }
@@ -87,7 +88,7 @@ pub trait Callbacks {
     }
 }
 
-/// Looks on and keeps nothing.
+/// Callbacks that do nothing.
 pub struct Unwatched;
 
 impl Callbacks for Unwatched {

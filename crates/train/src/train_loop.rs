@@ -70,8 +70,8 @@ impl Experiment {
         Ok(Session::new(engine, self.model.as_ref(), &self.input, &policy, &spec)?)
     }
 
-    /// Steps between evaluations: as the recipe says, or about a dozen times in a run, at ends of epochs if it is counted
-    /// in epochs.
+    /// Steps between evaluations: as the recipe says, or about a dozen times in a run, at ends of
+    /// epochs if it is counted in epochs.
     pub fn evaluate_every(&self) -> u64 {
         match (self.recipe.train.evaluate_every, self.recipe.train.length) {
             (Some(steps), _) => steps,
@@ -80,10 +80,12 @@ impl Experiment {
         }
     }
 
-    /// Trains in one precision with one seed, from the first step to the last, and keeps no checkpoints.
+    /// Trains in one precision with one seed, from the first step to the last, and keeps no
+    /// checkpoints.
     ///
-    /// The batches depend on the seed and the number of steps tried alone, so that runs of several precisions with one
-    /// seed see the same. The time of a step is that of the program; drawing the batch is not in it.
+    /// The batches depend on the seed and the number of steps tried alone, so that runs of several
+    /// precisions with one seed see the same. The time of a step is that of the program; drawing
+    /// the batch is not in it.
     ///
     /// # Errors
     /// As [`RunError`] lists. A run that diverges ends with [`Outcome::Diverged`] in its record.
@@ -97,13 +99,15 @@ impl Experiment {
         self.run_with(engine, policy, seed, callbacks, Keeping::default())
     }
 
-    /// [`Experiment::run`] with checkpoints, or from one: then the run goes on bit for bit as if it had never stopped.
+    /// [`Experiment::run`] with checkpoints, or from one: then the run goes on bit for bit as if it
+    /// had never stopped.
     ///
-    /// A run that is stopped ends with a checkpoint of its last step. When this returns, all checkpoints are written, or
-    /// the watcher knows of those that could not be.
+    /// A run that is stopped ends with a checkpoint of its last step. When this returns, all
+    /// checkpoints are written, or the watcher knows of those that could not be.
     ///
-    /// On several ranks, all carry out the run together: the state that rank 0 begins with is everyone's, whoever stops
-    /// stops all, and all have the same session in the end. Only rank 0 is given checkpoints to keep.
+    /// On several ranks, all carry out the run together: the state that rank 0 begins with is
+    /// everyone's, whoever stops stops all, and all have the same session in the end. Only rank 0
+    /// is given checkpoints to keep.
     ///
     /// # Errors
     /// As there; the checkpoint is of another run.
@@ -157,8 +161,8 @@ impl Experiment {
             sampler: Sampler::default(),
         };
         record.outcome = running.steps(&mut session, &mut record, checkpoints.as_deref_mut())?;
-        // An evaluation of the last state, unless the run goes on later. A model that diverged has the weights of its last
-        // good step.
+        // An evaluation of the last state, unless the run goes on later. A model that diverged has
+        // the weights of its last good step.
         let goes_on = record.outcome == Outcome::Interrupted && kept;
         if !goes_on && record.evaluations.last().is_none_or(|e| e.attempt != session.progress().attempts) {
             running.evaluate(&mut session, &mut record)?;
@@ -177,7 +181,8 @@ impl Experiment {
         self.recipe.train.batch / self.recipe.train.options.accumulate.max(1)
     }
 
-    /// Whether so many of the last evaluations as the recipe has patience for were no better than the best before them.
+    /// Whether so many of the last evaluations as the recipe has patience for were no better than
+    /// the best before them.
     fn out_of_patience(&self, evaluations: &[EvaluationMetrics]) -> bool {
         let Some(patience) = self.recipe.train.patience else { return false };
         let by = self.recipe.checkpoint.metric;
@@ -213,7 +218,8 @@ pub struct Keeping<'c> {
     pub checkpoints: Option<&'c mut Checkpoints>,
     /// The checkpoint to begin with; needs `checkpoints`, whose directory has the log.
     pub resume: Option<&'c Latest>,
-    /// The weights to begin with, where there is no checkpoint yet, in place of those that are drawn.
+    /// The weights to begin with, where there is no checkpoint yet, in place of those that are
+    /// drawn.
     pub start: Option<&'c Path>,
 }
 
@@ -259,7 +265,8 @@ impl Running<'_> {
             loop {
                 let attempts = session.progress().attempts;
                 let ends = attempts >= experiment.steps;
-                // Here and not after the step: a run that was stopped between the two goes on with the evaluation.
+                // Here and not after the step: a run that was stopped between the two resumes with
+                // the evaluation.
                 let mut ends = ends;
                 let due = attempts > 0 && (attempts.is_multiple_of(every) || ends);
                 let evaluated =
@@ -430,8 +437,8 @@ pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<
     metrics.ok_or(RunError::Unfinished)
 }
 
-/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result. Ranks take turns at the
-/// batches.
+/// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result.
+/// Ranks take turns at the batches.
 fn evaluate_while(
     session: &mut Session<'_>,
     part: &Part,

@@ -161,7 +161,8 @@ proptest! {
     }
 }
 
-/// The first layer of a network on 28 × 28 images: three taps by one channel, and a K long enough to be split.
+/// The first layer of a network on 28 × 28 images: three taps by one channel, and a K long enough
+/// to be split.
 #[test]
 fn weight_gradient_of_a_first_layer() {
     let conv = Conv2d {

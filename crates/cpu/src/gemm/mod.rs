@@ -1,14 +1,14 @@
 //! Matrix products: C = A·B in f32, bf16 or f16 with f32 accumulation, on every instruction set.
 //!
-//! Blocking follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008), and BLIS:
-//! operands are packed into panels, which also brings every layout and storage format to one form. Products of 16-bit
-//! operands are exact and sums are f32, as on a tensor core: by tiles where the processor has them, otherwise by
-//! converting to f32 (exactly) while packing.
+//! Blocking follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication"
+//! (2008), and BLIS: operands are packed into panels, which also brings every layout and storage
+//! format to one form. Products of 16-bit operands are exact and sums are f32, as on a tensor core:
+//! by tiles where the processor has them, otherwise by converting to f32 (exactly) while packing.
 //!
 //! For C = A·B with K terms the error of an element before the output's own rounding is at most
-//! γ_K · Σ|a||b| with γ_K = K·u / (1 − K·u), u = 2^-24 (Higham, "Accuracy and Stability", §3.1), whatever the order of
-//! summation; with tiles see [`ProductFormat::Bf16`]. The order depends on shape, formats and instruction set, never on the
-//! number of threads.
+//! γ_K · Σ|a||b| with γ_K = K·u / (1 − K·u), u = 2^-24 (Higham, "Accuracy and Stability", §3.1),
+//! whatever the order of summation; with tiles see [`ProductFormat::Bf16`]. The order depends on
+//! shape, formats and instruction set, never on the number of threads.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -66,15 +66,17 @@ pub struct Ctx<'a> {
 pub enum ProductFormat {
     /// f32 multiply-add.
     F32,
-    /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes subnormal sums to zero,
-    /// so on it the error bound of an element carries K · 2^-126 · (1 + max|a| + max|b|) more.
+    /// Exact products of bf16 operands. AMX treats operands below 2^-126 as zero and flushes
+    /// subnormal sums to zero, so on it the error bound of an element carries K · 2^-126 · (1 +
+    /// max|a| + max|b|) more.
     Bf16,
-    /// Exact products of f16 operands; on AMX without f16 tiles by four products of bf16 parts, 4·K terms in the sum
-    /// instead of K.
+    /// Exact products of f16 operands; on AMX without f16 tiles by four products of bf16 parts, 4·K
+    /// terms in the sum instead of K.
     F16,
-    /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by products of bf16 terms: 3·K or 6·K
-    /// terms in the sum, and as many times the underflow of [`ProductFormat::Bf16`]; a partial sum within 2^-7 of f32's maximum may
-    /// overflow. Elsewhere as [`ProductFormat::F32`].
+    /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by
+    /// products of bf16 terms: 3·K or 6·K terms in the sum, and as many times the underflow of
+    /// [`ProductFormat::Bf16`]; a partial sum within 2^-7 of f32's maximum may overflow. Elsewhere
+    /// as [`ProductFormat::F32`].
     Split(Split),
 }
 
@@ -118,7 +120,8 @@ impl Layout {
         Layout { batch_strides: strides, ..self }
     }
 
-    /// The number of elements that the slice must have, or `None` where that overflows; 0 for an empty matrix.
+    /// The number of elements that the slice must have, or `None` where that overflows; 0 for an
+    /// empty matrix.
     fn span(&self, batch: [usize; 2]) -> Option<usize> {
         let dims = [
             (batch[0], self.batch_strides[0]),
@@ -132,7 +135,8 @@ impl Layout {
         dims.iter().try_fold(1usize, |last, (n, stride)| last.checked_add((n - 1).checked_mul(*stride)?))
     }
 
-    /// Whether no two index tuples name the same element (sufficient: each stride spans the dimensions below it).
+    /// Whether no two index tuples name the same element (sufficient: each stride spans the
+    /// dimensions below it).
     fn is_injective(&self, batch: [usize; 2]) -> bool {
         let mut dims = [
             (self.batch_strides[0], batch[0]),
@@ -154,8 +158,8 @@ impl Layout {
 /// An operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    /// The elements: of the compute format; or f32, which is rounded to the compute format on the way; or for bf16 8-bit
-    /// codes, whose values bf16 holds exactly.
+    /// The elements: of the compute format; or f32, which is rounded to the compute format on the
+    /// way; or for bf16 8-bit codes, whose values bf16 holds exactly.
     pub data: Src<'a>,
     /// Where they lie.
     pub layout: Layout,
@@ -272,7 +276,8 @@ pub(crate) fn check_equal(what: &'static str, expected: usize, found: usize) -> 
     if expected == found { Ok(()) } else { Err(KernelError::Shape { what, expected, found }) }
 }
 
-/// The dimension that lies along memory makes the runs; where neither does, one is as good as the other.
+/// The dimension that lies along memory makes the runs; where neither does, one is as good as the
+/// other.
 fn along(outer_stride: usize, k_stride: usize) -> Along {
     if k_stride <= outer_stride { Along::K } else { Along::Outer }
 }
@@ -290,11 +295,12 @@ fn source(data: Src<'_>, outer_stride: usize, k_stride: usize) -> Source<'_> {
 /// Computes the product. An `epilogue` is given it block by block, in f32: C is not written then,
 /// its layout says which elements of the whole a block has.
 ///
-/// Nothing is allocated once `ctx.scratch` has [`bytes`]. Results do not depend on the number of threads.
+/// Nothing is allocated once `ctx.scratch` has [`bytes`]. Results do not depend on the number of
+/// threads.
 ///
 /// # Errors
-/// If shapes disagree, a slice is too short for its layout, storage and compute format do not go together, or the
-/// output's layout overlaps itself; nothing is written then.
+/// If shapes disagree, a slice is too short for its layout, storage and compute format do not go
+/// together, or the output's layout overlaps itself; nothing is written then.
 pub(crate) fn gemm(
     ctx: &mut Ctx<'_>,
     args: GemmArgs<'_>,
@@ -352,8 +358,8 @@ fn packing(batch: [usize; 2], strides: [usize; 2]) -> Packing {
     if same { Packing::Once } else { Packing::PerJob }
 }
 
-/// Runs `$body` with `$micro_kernel` bound to what multiplies packed tiles for an instruction set and a compute format, or
-/// `$other` where there is none.
+/// Runs `$body` with `$micro_kernel` bound to what multiplies packed tiles for an instruction set
+/// and a compute format, or `$other` where there is none.
 macro_rules! with_tiles {
     ($isa:expr, $compute:expr, $micro_kernel:ident => $body:expr, else $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
@@ -381,7 +387,8 @@ macro_rules! with_tiles {
 }
 pub(crate) use with_tiles;
 
-/// Runs `$body` with `$micro_kernel` bound to the micro-kernel for an instruction set and a compute format.
+/// Runs `$body` with `$micro_kernel` bound to the micro-kernel for an instruction set and a compute
+/// format.
 macro_rules! with_micro_kernel {
     ($isa:expr, $compute:expr, $micro_kernel:ident => $body:expr) => {
         with_tiles!($isa, $compute, $micro_kernel => $body, else {
@@ -416,7 +423,8 @@ pub(crate) fn execute(ctx: &mut Ctx<'_>, problem: &Problem<'_>, extents: Extents
     });
 }
 
-/// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is that for f32.
+/// Operations that the micro-kernel for bf16 operands did from the first-level cache; 0 where it is
+/// that for f32.
 pub(crate) fn bf16_peak(isa: Isa) -> f64 {
     with_tiles!(isa, ProductFormat::Bf16, micro_kernel => micro_kernel::peak(micro_kernel), else 0.0)
 }

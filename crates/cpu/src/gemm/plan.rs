@@ -1,8 +1,8 @@
 //! Blocking: how one product is cut into jobs, and what memory they need.
 //!
-//! What decides the order of summation of an output element (the k blocks and the split of K) depends on the shape
-//! and the instruction set alone. The grid of jobs may also depend on the number of threads: that changes who
-//! computes an element, not how.
+//! What decides the order of summation of an output element (the k blocks and the split of K)
+//! depends on the shape and the instruction set alone. The grid of jobs may also depend on the
+//! number of threads: that changes who computes an element, not how.
 
 use super::micro_kernel::{MicroKernel, panel_units};
 use super::scratch::whole_lines;
@@ -41,7 +41,8 @@ pub(crate) struct Operands {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub extents: Extents,
-    /// K of a part; K is cut into parts whose sums are added at the end where the output is small and K long.
+    /// K of a part; K is cut into parts whose sums are added at the end where the output is small
+    /// and K long.
     pub part: usize,
     pub parts: usize,
     /// k of a block inside a part.
@@ -55,8 +56,8 @@ pub(crate) struct Plan {
     pub pack_b: Packing,
     /// Outer indices that one chunk packs of an operand packed once.
     pub pack_width: usize,
-    /// Bytes of the regions, each in whole cache lines: A and B packed once; sums of the parts; and for each worker
-    /// its block of A, its block of B, and its sums.
+    /// Bytes of the regions, each in whole cache lines: A and B packed once; sums of the parts; and
+    /// for each worker its block of A, its block of B, and its sums.
     pub shared_a: usize,
     pub shared_b: usize,
     pub sums: usize,
@@ -73,8 +74,8 @@ pub(crate) struct Plan {
 const SHARED_LIMIT: usize = 48 << 20;
 /// The largest room for the sums of parts, in f32.
 const SUMS_LIMIT: usize = 8 << 20;
-/// Elements of a block that an epilogue takes: few enough for the second-level cache beside packed operands, enough
-/// to make little of the cost of starting.
+/// Elements of a block that an epilogue takes: few enough for the second-level cache beside packed
+/// operands, enough to make little of the cost of starting.
 const STRIP: usize = 24 << 10;
 /// Parts wanted in all, and the shortest.
 const PARTS_WANTED: usize = 32;
@@ -105,7 +106,8 @@ impl Plan {
         };
         let mut columns = even(n, resident_columns, M::NR);
         let once = operands.b == Packing::Once && parts == 1 && m > M::MC && whole_b <= SHARED_LIMIT;
-        // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many rows as it can.
+        // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many
+        // rows as it can.
         let (mut rows, rows_min) = match once {
             true => (even(m, M::MC, M::MR), (M::MC / 2).next_multiple_of(M::MR).max(M::MR)),
             false => (even(m, if parts > 1 { 512 } else { 1024 }, M::MR), M::MC),
@@ -121,8 +123,9 @@ impl Plan {
             }
         }
         let (row_jobs, column_jobs) = (m.div_ceil(rows), n.div_ceil(columns));
-        // Tiles outrun the packing of A: do it once, in wide chunks, where each strip would be packed several times or
-        // is read across its lines. (Vector micro-kernels take longer for the products than packing can matter.)
+        // Tiles outrun the packing of A: do it once, in wide chunks, where each strip would be
+        // packed several times or is read across its lines. (Vector micro-kernels take longer for
+        // the products than packing can matter.)
         let a_once = M::RESIDENT_B > 0
             && operands.a == Packing::Once
             && once
@@ -182,8 +185,8 @@ fn even(whole: usize, limit: usize, step: usize) -> usize {
     whole.div_ceil(pieces).next_multiple_of(step).max(step)
 }
 
-/// The number of parts of K and their length, for products with too few outputs to keep all threads busy, such as the
-/// weight gradient of a convolution.
+/// The number of parts of K and their length, for products with too few outputs to keep all threads
+/// busy, such as the weight gradient of a convolution.
 fn split_k(extents: Extents) -> (usize, usize) {
     let Extents { batches, m, n, k } = extents;
     let tiles = batches * m.div_ceil(96).max(1) * n.div_ceil(512).max(1);

@@ -41,13 +41,15 @@ struct Regions {
     workers: *mut u8,
 }
 
-// SAFETY: the regions come from an exclusive borrow of the scratch memory that outlives the computation. B is written
-// in disjoint chunks before it is read; sums and workers' regions belong to one job or worker at a time.
+// SAFETY: the regions come from an exclusive borrow of the scratch memory that outlives the
+// computation. B is written in disjoint chunks before it is read; sums and workers' regions belong
+// to one job or worker at a time.
 unsafe impl Sync for Regions {}
 // SAFETY: as above.
 unsafe impl Send for Regions {}
 
-/// Computes `problem` as `plan` says, which was made for the same micro-kernel and no more threads than the pool has.
+/// Computes `problem` as `plan` says, which was made for the same micro-kernel and no more threads
+/// than the pool has.
 pub(crate) fn run<M: MicroKernel>(micro_kernel: M, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
     let micro_kernel = micro_kernel.for_left(&problem.a, problem.compute, plan.extents.k);
     let base = ctx.scratch.take(plan.bytes(ctx.pool.threads()));
@@ -229,11 +231,13 @@ impl<'a> Strip<'a> {
     /// Runs the epilogue.
     ///
     /// # Safety
-    /// All blocks of the strip are stored in it, and no other strip at the same time has one of its elements.
+    /// All blocks of the strip are stored in it, and no other strip at the same time has one of its
+    /// elements.
     #[inline(never)]
     unsafe fn finish(&self) {
         let ((row, rows), (column, columns)) = (self.rows, self.columns);
-        // SAFETY: the plan gave the strip this much room, and it is filled. The caller vouches for the rest.
+        // SAFETY: the plan gave the strip this much room, and it is filled. The caller vouches for
+        // the rest.
         unsafe {
             let results = std::slice::from_raw_parts(self.memory, rows * columns);
             self.epilogue.apply(results, rows, columns, &|r| self.whole.row(row + r) + column);
@@ -265,7 +269,8 @@ fn pack_shared<M: MicroKernel, const IS_A: bool>(
     let k = block * plan.kc..((block + 1) * plan.kc).min(plan.extents.k);
     let outer = group * plan.pack_width..((group + 1) * plan.pack_width).min(whole);
     let at = shared_offset::<M>(whole, panel, k.clone(), outer.start);
-    // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the same.
+    // SAFETY: the plan gave this block of panels room at this place, and no other chunk has the
+    // same.
     let to = unsafe {
         let start = region.cast::<M::Unit>().add(at);
         std::slice::from_raw_parts_mut(start, outer.len().div_ceil(panel) * panel_units::<M>(panel, k.len()))
@@ -274,8 +279,8 @@ fn pack_shared<M: MicroKernel, const IS_A: bool>(
     pack::<M, IS_A>(micro_kernel, Piece { source, outer, k }, problem.compute, to);
 }
 
-/// Where the panel that begins at `outer` begins in the k block `k` of an operand packed once, in units. `whole` is
-/// the operand's outer extent and `panel` the width of its panels.
+/// Where the panel that begins at `outer` begins in the k block `k` of an operand packed once, in
+/// units. `whole` is the operand's outer extent and `panel` the width of its panels.
 #[inline(always)]
 fn shared_offset<M: MicroKernel>(whole: usize, panel: usize, k: Range<usize>, outer: usize) -> usize {
     // All blocks before are whole, and a whole block has a multiple of every micro-kernel's step.
@@ -315,8 +320,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
         let (a, b, sink) = problem.batch(batch);
         let panels = columns.len().div_ceil(M::NR);
         let tile = M::MR * M::NR;
-        // SAFETY: the region of this worker, then the parts of it, all inside what the plan asked for; a job's sums
-        // lie in its own place where K is split.
+        // SAFETY: the region of this worker, then the parts of it, all inside what the plan asked
+        // for; a job's sums lie in its own place where K is split.
         let (packed_a, packed_b, sums) = unsafe {
             let own = regions.workers.add(worker * plan.worker_bytes());
             let sums: *mut f32 = match plan.parts {
@@ -336,7 +341,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                         ((row + M::MR).min(rows.end), (column + M::NR).min(columns.end));
                     let block =
                         Finished { sums, rows: (row, row_end - row), columns: (column, column_end - column) };
-                    // SAFETY: one tile of sums of this worker; the block lies inside the output and in no other job.
+                    // SAFETY: one tile of sums of this worker; the block lies inside the output and
+                    // in no other job.
                     unsafe {
                         std::slice::from_raw_parts_mut(sums, tile).fill(0.0);
                         match problem.epilogue {
@@ -411,7 +417,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                             let column1 = columns.start + column * M::NR;
                             let at = match keep_sums {
                                 true => (row1 - rows.start) / M::MR * panels + column,
-                                // Two places in turn: one block is stored while the next is computed.
+                                // Two places in turn: one block is stored while the next is
+                                // computed.
                                 false => {
                                     turn = (turn + 1) % TURNS;
                                     turn
@@ -426,8 +433,9 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                             let block = strip.as_ref().map_or(block, |strip| strip.place(block));
                             let (a, b) =
                                 (a_block.wrapping_add(row * a_panel), b_block.wrapping_add(column * b_panel));
-                            // SAFETY: whole packed panels; sums for every tile of the job, or for two of which the
-                            // other one is pending; the block lies inside the output and in no other job.
+                            // SAFETY: whole packed panels; sums for every tile of the job, or for
+                            // two of which the other one is pending; the block lies inside the
+                            // output and in no other job.
                             unsafe {
                                 if !M::BETWEEN {
                                     micro_kernel.tile(packed_k, a, b, acc, !first);
@@ -452,7 +460,8 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                         }
                     }
                     if let Some(strip) = &strip {
-                        // SAFETY: with the pending one, all blocks of the strip are stored; no other job has them.
+                        // SAFETY: with the pending one, all blocks of the strip are stored; no
+                        // other job has them.
                         unsafe {
                             if let Some(block) = pending.take() {
                                 store(micro_kernel, to, block);
@@ -510,7 +519,8 @@ impl<M: MicroKernel> Kernel for AddParts<'_, M> {
             });
             for column in block_panels {
                 let at = (tile_row * panels + column) * tile;
-                // SAFETY: this tile in the sums of each part; all jobs are done, and no other chunk has this tile.
+                // SAFETY: this tile in the sums of each part; all jobs are done, and no other chunk
+                // has this tile.
                 unsafe {
                     let sum = std::slice::from_raw_parts_mut(regions.sums.add(job * job_sums + at), tile);
                     for part in 1..plan.parts {

@@ -15,8 +15,8 @@ use crate::isa::Isa;
 use crate::memory::{Span, View, ViewMut};
 use crate::pool::Pool;
 
-/// The format a contraction's operands are multiplied in: their own, which the precision plan made the same, or the
-/// split that it asks for.
+/// The format a contraction's operands are multiplied in: their own, which the precision plan made
+/// the same, or the split that it asks for.
 pub(super) fn compute(graph: &Graph, node: &Node) -> ProductFormat {
     let packed = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_)) && is_packed(node);
     let [a, b] = [0, if packed { 0 } else { 1 }].map(|i| graph.dtype(node.inputs[i]));

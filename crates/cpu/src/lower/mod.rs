@@ -1,4 +1,5 @@
-//! From a node to a step: which kernel runs it, over which memory, with everything prepared that can be.
+//! From a node to a step: which kernel runs it, over which memory, with everything prepared that
+//! can be.
 
 mod collective;
 mod contract;

@@ -1,8 +1,8 @@
 //! Dropout with a mask that depends on its key alone.
 //!
-//! Four neighbouring elements of a sample share one Philox4x32-10 block whose key is the seed and whose counter is
-//! (operation, attempt, sample, block), so the mask is the same however the work is divided, and the backward pass
-//! draws it again instead of storing it.
+//! Four neighbouring elements of a sample share one Philox4x32-10 block whose key is the seed and
+//! whose counter is (operation, attempt, sample, block), so the mask is the same however the work
+//! is divided, and the backward pass draws it again instead of storing it.
 
 use halfstep_float::Philox;
 
@@ -23,7 +23,8 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    /// The mask of dropout number `op` with this rate, at least 0 and below 1, over samples of `per_sample` elements.
+    /// The mask of dropout number `op` with this rate, at least 0 and below 1, over samples of
+    /// `per_sample` elements.
     #[inline(always)]
     pub(crate) fn new(rate: f32, key: Key, op: u32, per_sample: usize) -> Mask {
         Mask {

@@ -1,5 +1,5 @@
-//! Chains of elementwise operations, interpreted a tile at a time: each tile passes through the whole chain while it
-//! is in the first-level cache, so a fused chain reads and writes memory once.
+//! Chains of elementwise operations, interpreted a tile at a time: each tile passes through the
+//! whole chain while it is in the first-level cache, so a fused chain reads and writes memory once.
 
 mod chain;
 mod run;
@@ -48,7 +48,8 @@ pub enum Pattern {
         /// Length of the rows.
         inner: usize,
     },
-    /// Any broadcast: `i` is split into coordinates of `shape`, which are multiplied with `strides`.
+    /// Any broadcast: `i` is split into coordinates of `shape`, which are multiplied with
+    /// `strides`.
     Strided {
         /// Dimensions that count, at the front of the arrays.
         rank: usize,
@@ -97,7 +98,8 @@ pub enum TileOp {
     Binary(Binary, Value, Value),
     /// The second where the first is not zero, else the third.
     Select(Value, Value, Value),
-    /// The codes of a value times a factor, as [`halfstep_graph::Blocks::Tensor`] says; the program's key where it draws.
+    /// The codes of a value times a factor, as [`halfstep_graph::Blocks::Tensor`] says; the
+    /// program's key where it draws.
     Quantise(super::quantise::Codes, Value, Value),
     /// [`halfstep_graph::Op::Dropout`] of a value, with the program's key.
     Dropout {
@@ -210,8 +212,9 @@ impl TileProgram {
     /// Checks a program and gives its values places.
     ///
     /// # Errors
-    /// If an operand is used before it is defined, there are more than [`MAX_INPUTS`] inputs, [`MAX_OUTPUTS`] outputs
-    /// or 65,535 operations, or more than 16 values are alive at once: such a chain must be cut in two.
+    /// If an operand is used before it is defined, there are more than [`MAX_INPUTS`] inputs,
+    /// [`MAX_OUTPUTS`] outputs or 65,535 operations, or more than 16 values are alive at once: such
+    /// a chain must be cut in two.
     pub fn new(
         inputs: Vec<Operand>,
         ops: Vec<TileOp>,
@@ -251,10 +254,12 @@ impl TileProgram {
         Ok(TileProgram { inputs, ops, outputs, places, registers })
     }
 
-    /// Computes all outputs, each of `len` elements; `key` is that of dropouts and of codes that are rounded by draws.
+    /// Computes all outputs, each of `len` elements; `key` is that of dropouts and of codes that
+    /// are rounded by draws.
     ///
     /// # Errors
-    /// If an operand or result has another length or storage than the program says, or a key is missing.
+    /// If an operand or result has another length or storage than the program says, or a key is
+    /// missing.
     pub fn run_keyed(
         &self,
         isa: Isa,
@@ -283,7 +288,8 @@ impl TileProgram {
         Ok(())
     }
 
-    /// Whether these operands and results are what the program works on; operand `own` is not looked at.
+    /// Whether these operands and results are what the program works on; operand `own` is not
+    /// looked at.
     fn check(
         &self,
         len: usize,
@@ -329,8 +335,8 @@ impl TileProgram {
 
 /// Gives every value a place; `None` if the registers do not suffice.
 ///
-/// An f32 operand of the result's shape is read where it lies, and a value is computed right where an f32 output lies
-/// when nothing reads that output's old contents afterwards.
+/// An f32 operand of the result's shape is read where it lies, and a value is computed right where
+/// an f32 output lies when nothing reads that output's old contents afterwards.
 fn place(inputs: &[Operand], ops: &[TileOp], outputs: &[Output]) -> Option<Vec<Place>> {
     let mut last_use = vec![0; ops.len()];
     for (i, op) in ops.iter().enumerate() {

@@ -1,10 +1,12 @@
-//! Kernels that work through tensors row by row or tile by tile: everything but products of matrices.
+//! Kernels that work through tensors row by row or tile by tile: everything but products of
+//! matrices.
 //!
-//! Every kernel is a struct of named arguments with a `run` method. Tensors are dense and row-major, and floats may be
-//! stored as f32, bf16 or f16 ([`storage`]): a kernel converts a tile that fits in the first-level cache to f32,
-//! computes in f32 and rounds once when it stores. Work is divided by the shape alone and every sum has a fixed order,
-//! so the bits of a result do not depend on the number of threads. Nothing allocates; what a kernel needs besides its
-//! operands is given as `scratch`, whose contents do not matter.
+//! Every kernel is a struct of named arguments with a `run` method. Tensors are dense and
+//! row-major, and floats may be stored as f32, bf16 or f16 ([`storage`]): a kernel converts a tile
+//! that fits in the first-level cache to f32, computes in f32 and rounds once when it stores. Work
+//! is divided by the shape alone and every sum has a fixed order, so the bits of a result do not
+//! depend on the number of threads. Nothing allocates; what a kernel needs besides its operands is
+//! given as `scratch`, whose contents do not matter.
 
 pub mod argmax;
 mod body;

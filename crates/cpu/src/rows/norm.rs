@@ -1,5 +1,5 @@
-//! Layer normalisation (Ba, Kiros and Hinton 2016) and batch normalisation (Ioffe and Szegedy 2015) over the last
-//! dimension of `[rows, cols]`, forward and backward.
+//! Layer normalisation (Ba, Kiros and Hinton 2016) and batch normalisation (Ioffe and Szegedy 2015)
+//! over the last dimension of `[rows, cols]`, forward and backward.
 //!
 //! Variances are computed in two passes: the mean first, then the squared distances from it.
 

@@ -1,5 +1,5 @@
-//! Codes of 8 and 4 bits: of a whole tensor by one factor, and in blocks with scales of their own. The arithmetic of a
-//! block is `halfstep_float`'s.
+//! Codes of 8 and 4 bits: of a whole tensor by one factor, and in blocks with scales of their own.
+//! The arithmetic of a block is `halfstep_float`'s.
 
 use halfstep_float::blocks::{BlockShape, F32Scale, Fp8Blocks, Mx, Nvfp4, ScaleRule};
 use halfstep_float::{Draws, E8m0, Format, Overflow, SliceRounding, round_f32};
@@ -24,7 +24,8 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// The values of the codes of `xs`·`scale`; `start` is the place of the first element in its tensor.
+    /// The values of the codes of `xs`·`scale`; `start` is the place of the first element in its
+    /// tensor.
     #[inline(always)]
     pub(crate) fn of<C: Caps>(self, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
         codes::<C>(self, key, start, xs, scale, to);
@@ -173,8 +174,8 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The values of the codes of rows of `width` elements that share their scales, in place of the numbers: one block, or
-    /// a square.
+    /// The values of the codes of rows of `width` elements that share their scales, in place of the
+    /// numbers: one block, or a square.
     #[inline(always)]
     fn code<C: Caps>(&self, values: &mut [f32], width: usize, codes: &mut [u8], first: usize) {
         let rounding = rounding(self.key, self.draws, first);
@@ -202,7 +203,8 @@ fn block_body(
     width: usize,
     codes: &mut [u8],
 ) {
-    // A macro, because a closure that is called more than once is not inlined, and then not compiled for vectors.
+    // A macro, because a closure that is called more than once is not inlined, and then not
+    // compiled for vectors.
     macro_rules! coded {
         ($form:expr, $scale:expr) => {
             $form.and_then(|form| {

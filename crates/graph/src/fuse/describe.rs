@@ -94,9 +94,9 @@ impl Group {
     }
 }
 
-/// Arithmetic of a node. A multiply-add counts as two operations; every function of a number (an exponential, a
-/// comparison, a rounding) as one; norms, softmax, losses and optimisers by the functions in their formulas. A causal
-/// attention is counted as what lies below the diagonal.
+/// Arithmetic of a node. A multiply-add counts as two operations; every function of a number (an
+/// exponential, a comparison, a rounding) as one; norms, softmax, losses and optimisers by the
+/// functions in their formulas. A causal attention is counted as what lies below the diagonal.
 pub fn flops(graph: &Graph, node: &Node) -> u64 {
     let inputs = |i: usize| graph.shape(node.inputs[i]);
     let count = |i: usize| inputs(i).count() as u64;

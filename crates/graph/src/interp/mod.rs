@@ -1,8 +1,8 @@
 //! The f64 reference interpreter: what every operation means, and the oracle for every kernel.
 //!
-//! Slow and simple on purpose. With [`Rounding::None`] it computes on real numbers as well as f64 can, to measure total
-//! error. With [`Rounding::Stored`] each result is rounded to the type the plan stores it in, so that only the order of
-//! sums tells a kernel from the oracle.
+//! Slow and simple on purpose. With [`Rounding::None`] it computes on real numbers as well as f64
+//! can, to measure total error. With [`Rounding::Stored`] each result is rounded to the type the
+//! plan stores it in, so that only the order of sums tells a kernel from the oracle.
 
 mod contract;
 mod engine;
@@ -91,7 +91,8 @@ impl Tensor {
 
 /// All values of `graph` for these slots and inputs, by value id.
 ///
-/// `slots[i]` is slot `i` of the graph; `inputs` are found by name. A sum over ranks is one over this one.
+/// `slots[i]` is slot `i` of the graph; `inputs` are found by name. A sum over ranks is one over
+/// this one.
 ///
 /// # Errors
 /// An input that is missing or of another shape; an index out of range.
@@ -275,7 +276,8 @@ fn index(i: f64, rows: usize, node: &Node) -> Result<usize, EngineError> {
     Err(EngineError::Index { at: node.name.clone(), index: i as i64, count: rows })
 }
 
-/// `x` with another size along one axis; `from` says which element comes to a place, or none for zero.
+/// `x` with another size along one axis; `from` says which element comes to a place, or none for
+/// zero.
 fn moved(x: &Tensor, axis: usize, size: usize, from: impl Fn(usize) -> Option<usize>) -> Tensor {
     let mut shape = x.shape.to_vec();
     shape[axis] = size;

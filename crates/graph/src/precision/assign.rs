@@ -1,7 +1,8 @@
 //! The pass that assigns precision.
 //!
-//! Contractions read copies rounded to the low format. A copy is made once per value, however many contractions read it;
-//! where every reader of a value takes the low format, no f32 copy is stored at all.
+//! Contractions read copies rounded to the low format. A copy is made once per value, however many
+//! contractions read it; where every reader of a value takes the low format, no f32 copy is stored
+//! at all.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,8 @@ use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::{BatchNormPart, Op};
 use crate::reason::Reason;
 
-/// The same program with storage types assigned and casts inserted, and the plan that says what was done and why.
+/// The same program with storage types assigned and casts inserted, and the plan that says what was
+/// done and why.
 pub fn assign(graph: &Graph, policy: &Policy) -> (Graph, PrecisionPlan) {
     let graph = &keep_state(graph, policy);
     let quantiser = policy.narrow.map(|narrow| Quantiser::new(narrow, graph));
@@ -136,8 +138,9 @@ impl Assign<'_> {
         self.push(&Node { split, ..node.clone() }, &inputs, types, &reasons);
     }
 
-    /// Moves elements of a bf16 weight. Another shape of all of it is still the weight; a part becomes f32, so that what
-    /// follows, such as the activations behind an embedding, is stored as it is behind an f32 weight.
+    /// Moves elements of a bf16 weight. Another shape of all of it is still the weight; a part
+    /// becomes f32, so that what follows, such as the activations behind an embedding, is stored as
+    /// it is behind an f32 weight.
     fn move_weight(&mut self, node: &Node, inputs: &[ValueId]) {
         let shape = |v| self.rewrite.old_value(v).ty.shape.clone();
         let types = node.outputs.iter().map(|&v| ValueType { shape: shape(v), dtype: DType::Bf16 }).collect();
@@ -170,8 +173,8 @@ impl Assign<'_> {
         }
     }
 
-    /// The widest type of the operands that have as many elements as the result: a vector added to every row does not
-    /// widen the rows.
+    /// The widest type of the operands that have as many elements as the result: a vector added to
+    /// every row does not widen the rows.
     fn widest(&self, node: &Node, old: &Graph, inputs: &[ValueId]) -> DType {
         let new = &self.rewrite.new;
         let count = old.shape(node.outputs[0]).count();
@@ -194,8 +197,8 @@ fn is_low_weight(graph: &Graph, v: ValueId) -> bool {
 /// Copies by what they are copies of and their type.
 type Casts = HashMap<(ValueId, DType), ValueId>;
 
-/// `v` in type `to`, through a copy made once. A copy of a reshaped or permuted value is a reshaped or permuted copy, so
-/// that the rounding can move to where the value is made.
+/// `v` in type `to`, through a copy made once. A copy of a reshaped or permuted value is a reshaped
+/// or permuted copy, so that the rounding can move to where the value is made.
 fn cast(rewrite: &mut Rewrite<'_>, casts: &mut Casts, v: ValueId, to: DType, for_node: &Node) -> ValueId {
     let from = rewrite.new.dtype(v);
     if from == to || !from.is_float() {
@@ -223,7 +226,8 @@ fn cast(rewrite: &mut Rewrite<'_>, casts: &mut Casts, v: ValueId, to: DType, for
     copy
 }
 
-/// Whether result `i` is a statistic, a loss or a sum over rows: kept in f32 whatever an override says.
+/// Whether result `i` is a statistic, a loss or a sum over rows: kept in f32 whatever an override
+/// says.
 fn is_statistic(node: &Node, i: usize) -> bool {
     match node.op {
         Op::CrossEntropy => true,
@@ -239,7 +243,8 @@ fn is_log_sum_exp(node: &Node, i: usize) -> bool {
     matches!(node.op, Op::AttentionGrad(_)) && i == node.inputs.len() - 2
 }
 
-/// Where every reader of an f32 value is a cast to one type, stores it in that type and drops the casts.
+/// Where every reader of an f32 value is a cast to one type, stores it in that type and drops the
+/// casts.
 fn round_where_made(graph: &Graph) -> Graph {
     let users = graph.users();
     let mut is_live_out = vec![false; graph.values.len()];

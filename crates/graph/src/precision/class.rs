@@ -7,9 +7,11 @@ use crate::op::{Op, ReduceKind, Unary};
 pub enum Class {
     /// Products with long sums: operands in low precision, accumulated in f32.
     Contraction,
-    /// Statistics, exponentials, long sums: computed in f32, read from whatever their operands are stored in.
+    /// Statistics, exponentials, long sums: computed in f32, read from whatever their operands are
+    /// stored in.
     Full,
-    /// Norms and their derivatives: statistics and arithmetic in f32, rows stored like the widest operand.
+    /// Norms and their derivatives: statistics and arithmetic in f32, rows stored like the widest
+    /// operand.
     Normalise,
     /// Element by element, or moving elements: stored like the widest operand.
     Follow,

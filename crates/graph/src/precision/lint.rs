@@ -18,7 +18,8 @@ pub enum Lint {
     ConstantBeyondRange,
     /// A constant, such as the eps of a norm, becomes zero in the format it is stored in.
     RoundsToZero,
-    /// Positions or indices are stored as numbers of a format whose mantissa does not hold them all.
+    /// Positions or indices are stored as numbers of a format whose mantissa does not hold them
+    /// all.
     PositionsBeyondMantissa,
     /// A whole number is stored in a format that only has its neighbours.
     IntegerNotHeld,
@@ -61,7 +62,8 @@ pub struct Extent<'a> {
     pub largest: u64,
 }
 
-/// What is wrong with an assigned graph, in execution order; of what is wrong in the same way at the same place, the first.
+/// What is wrong with an assigned graph, in execution order; of what is wrong in the same way at
+/// the same place, the first.
 ///
 /// `extents` says of integer inputs how large they can be; of others nothing is assumed.
 pub fn lint(graph: &Graph, extents: &[Extent<'_>]) -> Vec<LintFinding> {
@@ -116,7 +118,8 @@ fn constants(graph: &Graph, node: &Node) -> Option<LintFinding> {
     {
         return Some(finding(node, Lint::RoundsToZero, DType::F32, format!("eps {eps:e} is zero in f32")));
     }
-    // In other operations a constant is an operand in f32, and only the result is stored in the format.
+    // In other operations a constant is an operand in f32, and only the result is stored in the
+    // format.
     let is_part_of_result = matches!(
         node.op,
         Op::Select
@@ -201,8 +204,8 @@ fn largest_index(graph: &Graph, mut v: ValueId, extents: &[Extent<'_>]) -> Optio
     }
 }
 
-/// A sum that is longer than its accumulator, f32, has whole numbers: in the worst order, terms of one size and sign no longer
-/// change it (Higham 2002, section 4.2).
+/// A sum that is longer than its accumulator, f32, has whole numbers: in the worst order, terms of
+/// one size and sign no longer change it (Higham 2002, section 4.2).
 fn sum(graph: &Graph, node: &Node) -> Option<LintFinding> {
     let shape = |i: usize| graph.shape(node.inputs[i]);
     let terms = match &node.op {

@@ -1,4 +1,5 @@
-//! Twenty planted faults, each attributed to the operation and the cause; and models without a fault, in which none is found.
+//! Twenty planted faults, each attributed to the operation and the cause; and models without a
+//! fault, in which none is found.
 
 use crate::common;
 use std::num::NonZeroUsize;
@@ -154,7 +155,8 @@ fn own_norm(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
     linear("last", 16, CLASSES).forward(g, x)
 }
 
-/// Attention by hand over eight positions, in which the mask hides all others from the first, and itself.
+/// Attention by hand over eight positions, in which the mask hides all others from the first, and
+/// itself.
 fn own_mask(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
     let x = linear("first", 12, 16).forward(g, x)?;
     let scores = g.scoped("scores", |g| g.matmul(x, x, false, true))?;
@@ -375,7 +377,8 @@ fn planted() -> Vec<Planted> {
     ]
 }
 
-/// The instruction set that every processor has, so that an explosion takes the same course on each.
+/// The instruction set that every processor has, so that an explosion takes the same course on
+/// each.
 fn portable() -> CpuEngine {
     CpuEngine::new(Isa::new(Level::Portable).unwrap(), NonZeroUsize::new(2).unwrap())
 }
@@ -423,7 +426,8 @@ fn in_a_model_without_a_fault_none_is_found() {
     for policy in Policy::NAMES {
         let models = [(mlp(), FEATURES), (cnn(), IMAGES), (resnet(), IMAGES), (gpt(), TOKENS)];
         for (model, input) in models {
-            // A scale that suits fp16; the first that dynamic scaling tries may be too high by design.
+            // A scale that suits fp16; the first that dynamic scaling tries may be too high by
+            // design.
             let case = Case::new(model, input.clone(), policy).after(3, adamw(1e-3)).scale(256.0);
             let d = case.diagnosis(&engine);
             assert_eq!(d.cause, Cause::Nothing, "{policy} {input:?}:\n{d}");
@@ -431,7 +435,8 @@ fn in_a_model_without_a_fault_none_is_found() {
     }
 }
 
-/// What the doctor observes is the step itself, to the bit: the same loss, and the same gradients' norm.
+/// What the doctor observes is the step itself, to the bit: the same loss, and the same gradients'
+/// norm.
 #[test]
 fn the_observed_step_is_the_step() {
     for engine in common::engines() {

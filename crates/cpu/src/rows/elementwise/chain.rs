@@ -1,5 +1,5 @@
-//! A program that continues another kernel's result: applied to each part of it while that is in cache, so that the
-//! result itself need not reach memory.
+//! A program that continues another kernel's result: applied to each part of it while that is in
+//! cache, so that the result itself need not reach memory.
 
 use super::run::{Chunk, Parts};
 use super::{MAX_INPUTS, MAX_OUTPUTS, TileProgram};
@@ -30,12 +30,13 @@ impl std::fmt::Debug for Chain<'_> {
 }
 
 impl<'a> Chain<'a> {
-    /// The program `program` over `len` elements, whose operand `own` is an f32 operand of the same shape that
-    /// [`Chain::apply`] will give. What `inputs` says in that place is not looked at, nor are outputs that the program
-    /// does not have.
+    /// The program `program` over `len` elements, whose operand `own` is an f32 operand of the same
+    /// shape that [`Chain::apply`] will give. What `inputs` says in that place is not looked at,
+    /// nor are outputs that the program does not have.
     ///
     /// # Errors
-    /// If an operand or result has another length or storage than the program says, or a dropout has no key.
+    /// If an operand or result has another length or storage than the program says, or a dropout
+    /// has no key.
     pub(crate) fn new(
         isa: Isa,
         program: &'a TileProgram,

@@ -35,7 +35,8 @@ pub(super) struct Chunk<'a> {
 struct Registers([MaybeUninit<[f32; TILE]>; REGISTERS]);
 
 impl Registers {
-    /// The first `count`, set to zero: most programs need few, and clearing all takes as long as a short chain.
+    /// The first `count`, set to zero: most programs need few, and clearing all takes as long as a
+    /// short chain.
     #[inline(always)]
     fn take(&mut self, count: usize) -> &mut [[f32; TILE]] {
         let used = &mut self.0[..count];
@@ -55,7 +56,8 @@ struct Tile {
     len: usize,
 }
 
-/// Everything a value of the current tile can be read from: registers (without the one being written), inputs, outputs.
+/// Everything a value of the current tile can be read from: registers (without the one being
+/// written), inputs, outputs.
 struct Sources<'a> {
     below: &'a [[f32; TILE]],
     above: &'a [[f32; TILE]],
@@ -85,8 +87,8 @@ impl<'a> Sources<'a> {
                 _ => &[],
             },
             Place::Output(n) => match &outputs[usize::from(n)] {
-                // SAFETY: this chunk alone uses this range, and the operation being computed writes another place:
-                // each output holds one value.
+                // SAFETY: this chunk alone uses this range, and the operation being computed writes
+                // another place: each output holds one value.
                 Some(SharedDst::F32(s)) => unsafe { s.part_ref(start..start + len) },
                 _ => &[],
             },
@@ -172,7 +174,8 @@ impl Chunk<'_> {
                 }
                 TileOp::Previous(n) => {
                     if let Some(output) = &self.outputs[n] {
-                        // SAFETY: chunks are disjoint, and `dst` is a register: `place` says so for this op.
+                        // SAFETY: chunks are disjoint, and `dst` is a register: `place` says so for
+                        // this op.
                         let old = unsafe { output.part(start..start + len) };
                         old.as_src().load::<C>(0, dst);
                     }

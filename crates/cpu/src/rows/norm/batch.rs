@@ -1,5 +1,6 @@
-//! Batch normalisation: y = (x − mean)·rstd·γ + β with each column's mean and biased variance, and its derivative. With
-//! x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows − x̂·dγ/rows).
+//! Batch normalisation: y = (x − mean)·rstd·γ + β with each column's mean and biased variance, and
+//! its derivative. With x̂ = (x − mean)·rstd: dβ = Σ dy, dγ = Σ dy·x̂, dx = γ·rstd·(dy − dβ/rows −
+//! x̂·dγ/rows).
 
 use super::{check_block, check_columns, repeat, view_or_ones};
 use crate::gemm::BlockEpilogue;

@@ -266,8 +266,8 @@ fn patterns_are_the_cheapest() {
     assert!(Access::broadcast(&[1, 3], &[3]).is_none());
 }
 
-/// y = round(gelu(x + bias)) · scale + y, and a mask of y's sign besides: registers, constants, in-place results and
-/// results used again.
+/// y = round(gelu(x + bias)) · scale + y, and a mask of y's sign besides: registers, constants,
+/// in-place results and results used again.
 #[test]
 fn a_chain_is_its_operations_one_after_another() {
     let (rows, cols) = (37, 301);

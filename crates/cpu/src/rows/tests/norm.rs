@@ -14,8 +14,8 @@ fn moments(x: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     (mean, x.map(|x| (x - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// Relative error of rstd: half of the variance's (squares and sum, and the mean's own error, which enters squared),
-/// and a rounding.
+/// Relative error of rstd: half of the variance's (squares and sum, and the mean's own error, which
+/// enters squared), and a rounding.
 fn rstd_error(mean_error: f64, rstd: f64) -> f64 {
     0.5 * (sum_error() + 3.0 * U) + (mean_error * rstd).powi(2) + 2.0 * U
 }
