@@ -1,7 +1,7 @@
 //! Which instruction set the kernels use, and how one body of plain Rust is compiled once for each.
 //!
 //! An [`Isa`] value is proof that this processor runs the set: it can be had only through the
-//! constructors here, which check. That is what makes [`Isa::run`] safe to call.
+//! constructors here, which check. That is what makes `Isa::run` safe to call.
 
 use std::fmt;
 

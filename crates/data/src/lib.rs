@@ -2,8 +2,8 @@
 //!
 //! [`DataSpec`] is the `[data]` section of a recipe; [`load`] turns it into a [`Dataset`]: train
 //! and test samples and the [`Preprocessing`] that is stored with the model. [`Sampler`] says which
-//! samples make up which batch, [`Part::fill`] lays them out for a program, and [`inspect`] looks
-//! at a person's own files and suggests a `DataSpec` for them.
+//! samples make up which batch, [`Part::fill_batch`] lays them out for a program, and [`inspect`]
+//! looks at a person's own files and suggests a `DataSpec` for them.
 //!
 //! Values are plain: this crate knows nothing of graphs, models or processors. Images are
 //! `[B, height, width, channels]` floats, table rows `[B, F]` floats, windows of text `[B, T]`

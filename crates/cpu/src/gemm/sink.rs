@@ -97,8 +97,8 @@ impl Sink<'_> {
                 let bias = self.bias.map(|b| &b[column0..column0 + columns]);
                 match self.target {
                     Destination::F32(to) => store_row(acc, bias, to.add(at), |x| x),
-                    Destination::Bf16(to) => store_row(acc, bias, to.add(at), |x| bf16_from_f32(x)),
-                    Destination::F16(to) => store_row(acc, bias, to.add(at), |x| f16_from_f32(x)),
+                    Destination::Bf16(to) => store_row(acc, bias, to.add(at), bf16_from_f32),
+                    Destination::F16(to) => store_row(acc, bias, to.add(at), f16_from_f32),
                 }
             }
         }

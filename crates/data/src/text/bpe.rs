@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn text() -> &'static str {
-        let crate::bundled::Text { train, .. } = crate::bundled::shakespeare().unwrap();
+        let (train, _) = crate::bundled::shakespeare().unwrap();
         Box::leak(train[..200_000].to_owned().into_boxed_str())
     }
 
