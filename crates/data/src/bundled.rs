@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
 use crate::files;
-use crate::images::ImageSet;
 use crate::images::idx::{self, Pair};
+use crate::images::{ImageSet, Pixels};
 use crate::spec::CsvFormat;
 use crate::table::read::{self, Cells};
 
@@ -78,7 +78,7 @@ impl File {
         if found != self.sha256 {
             return Err(DataError::Checksum { name: self.name, expected: self.sha256, found });
         }
-        idx::unpack(self.bytes, Path::new(self.name)).map(std::borrow::Cow::into_owned)
+        idx::unpack(self.bytes, Path::new(self.name), u64::MAX).map(std::borrow::Cow::into_owned)
     }
 
     fn text(&self) -> Result<String, DataError> {
@@ -135,7 +135,7 @@ pub(crate) fn digits() -> Result<(ImageSet, Vec<String>), DataError> {
             _ => return Err(damaged()),
         }
     }
-    let set = ImageSet { height: 8, width: 8, channels: 1, pixels, labels };
+    let set = ImageSet { height: 8, width: 8, channels: 1, pixels: Pixels::Bits8(pixels), labels };
     Ok((set, (0..10).map(|digit| digit.to_string()).collect()))
 }
 
@@ -175,7 +175,8 @@ mod tests {
         let (set, _) = digits().unwrap();
         assert_eq!(set.labels.len(), 1797);
         assert_eq!(counts(&set.labels), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
-        assert_eq!((set.pixels.iter().min(), set.pixels.iter().max()), (Some(&0), Some(&255)));
+        let pixels = set.pixels.bytes();
+        assert_eq!((pixels.iter().min(), pixels.iter().max()), (Some(&0), Some(&255)));
     }
 
     #[test]

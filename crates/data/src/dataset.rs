@@ -22,6 +22,8 @@ pub struct Dataset {
     pub test: Part,
     /// What new inputs need to be prepared alike.
     pub preprocessing: Preprocessing,
+    /// What was left out of the files or looks odd in them, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The samples of one part.
@@ -270,7 +272,7 @@ impl Part {
         // Shape and count first, so that no two different sets give one stream of bytes.
         hash.update(format!("{:?} {:?} {}\n", self.role, self.input(), self.len()));
         match &self.samples {
-            Samples::Images(images) => hash.update(&images.set.pixels),
+            Samples::Images(images) => hash.update(images.set.pixels.bytes()),
             Samples::Table(table) => table.features.iter().for_each(|f| hash.update(f.to_le_bytes())),
             Samples::Text(text) => text.tokens().iter().for_each(|t| hash.update(t.to_le_bytes())),
         }

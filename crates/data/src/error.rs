@@ -176,7 +176,19 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// The format.
-        format: String,
+        format: &'static str,
+    },
+
+    /// Several files of a folder that cannot be used.
+    #[error(
+        "{first}. {} other file(s) cannot be used either: {}; convert, replace or remove them",
+        others.len(), list_paths(others)
+    )]
+    Several {
+        /// What is wrong with the first.
+        first: Box<DataError>,
+        /// The others.
+        others: Vec<PathBuf>,
     },
 
     /// Gray and colour images in one set.
@@ -370,6 +382,10 @@ impl DataError {
         DataError::Read { path: path.to_owned(), source }
     }
 
+    pub(crate) fn several(first: DataError, others: Vec<PathBuf>) -> Self {
+        DataError::Several { first: Box::new(first), others }
+    }
+
     pub(crate) fn unusable(path: &Path, reason: impl Into<String>) -> Self {
         DataError::Unusable { path: path.to_owned(), reason: reason.into() }
     }
@@ -380,6 +396,15 @@ fn list(names: &[String]) -> String {
     let mut text = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}
+
+fn list_paths(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = paths.iter().take(SHOWN).map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text += &format!(" and {} more", paths.len() - SHOWN);
     }
     text
 }

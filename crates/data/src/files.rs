@@ -1,6 +1,6 @@
 //! Reading files with errors that name them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::DataError;
 use crate::nearest::nearest;
@@ -30,23 +30,6 @@ pub(crate) fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, DataError> {
         let line = 1 + e.as_bytes()[..offset].iter().filter(|&&b| b == b'\n').count();
         DataError::NotUtf8 { path: path.to_owned(), offset, line }
     })
-}
-
-/// The entries of a folder in the order of their names, hidden ones left out.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let failed = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => missing(folder, "folder"),
-        _ => DataError::read(folder, e),
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 /// The error for a path that does not exist, with the most similar name in its folder.

@@ -1,18 +1,25 @@
-//! Sets of images of one size, as bytes, and how they become normalised floats.
+//! Sets of images of one size, as stored, and how they become normalised floats.
 
 pub(crate) mod augment;
 pub(crate) mod decode;
 pub(crate) mod folder;
 pub(crate) mod idx;
+pub(crate) mod kind;
+pub(crate) mod layout;
+mod orientation;
 pub(crate) mod pixels;
+pub(crate) mod remarks;
+pub(crate) mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::spec::{Channels, ImageOptions, Normalise};
 use augment::View;
+pub use pixels::Pixels;
+use pixels::{Level, Raw, each_depth};
 
 /// N labelled images of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,24 +30,33 @@ pub struct ImageSet {
     pub width: usize,
     /// 1 (gray) or 3 (red, green, blue).
     pub channels: usize,
-    /// `[N, height, width, channels]`, row-major, 0..=255.
-    pub pixels: Vec<u8>,
+    /// `[N, height, width, channels]`, row-major.
+    pub pixels: Pixels,
     /// `[N]`, class indices.
     pub labels: Vec<u32>,
 }
 
 impl ImageSet {
-    /// Bytes of one image.
+    /// Values of one image.
     pub fn image_len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
-    /// The bytes of one image, `[height, width, channels]`.
+    /// The values of one image in 8 bits, `[height, width, channels]`; of 16 bits the upper 8.
     ///
     /// # Panics
     /// If `index` is not less than the number of labels.
-    pub fn image(&self, index: usize) -> &[u8] {
-        &self.pixels[index * self.image_len()..][..self.image_len()]
+    pub fn image_in_8_bits(&self, index: usize) -> Vec<u8> {
+        match self.image(index).pixels {
+            Pixels::Bits8(values) => values,
+            Pixels::Bits16(values) => values.iter().map(|&v| (v >> 8) as u8).collect(),
+        }
+    }
+
+    fn image(&self, index: usize) -> Raw {
+        let place = index * self.image_len()..(index + 1) * self.image_len();
+        let pixels = each_depth!(&self.pixels, values => values[place].to_vec());
+        Raw { height: self.height, width: self.width, channels: self.channels, pixels }
     }
 
     /// Height, width and channels.
@@ -53,8 +69,11 @@ impl ImageSet {
     /// # Panics
     /// If a place is not less than the number of labels.
     pub fn select(&self, indices: &[u32]) -> ImageSet {
-        let mut pixels = Vec::with_capacity(indices.len() * self.image_len());
-        indices.iter().for_each(|&i| pixels.extend_from_slice(self.image(i as usize)));
+        let length = self.image_len();
+        let pixels = each_depth!(&self.pixels, values => {
+            let images = indices.iter().map(|&i| &values[i as usize * length..][..length]);
+            images.flatten().copied().collect()
+        });
         let labels = indices.iter().map(|&i| self.labels[i as usize]).collect();
         ImageSet { pixels, labels, ..*self }
     }
@@ -66,25 +85,31 @@ impl ImageSet {
         if (height, width, channels) == (self.height, self.width, self.channels) {
             return self;
         }
-        let mut pixels = Vec::with_capacity(self.labels.len() * height * width * channels);
-        for index in 0..self.labels.len() {
-            let raw = pixels::Raw {
-                height: self.height,
-                width: self.width,
-                channels: self.channels,
-                pixels: self.image(index).to_vec(),
-            };
-            pixels.extend(raw.with_channels(channels).resized(height, width).pixels);
-        }
-        ImageSet { height, width, channels, pixels, labels: self.labels }
+        let images = (0..self.labels.len())
+            .map(|index| self.image(index).with_channels(channels).resized(height, width).pixels)
+            .collect();
+        ImageSet { height, width, channels, pixels: joined(images), labels: self.labels }
     }
+}
+
+/// The values of one image after another; all in 16 bits if one has them.
+fn joined(images: Vec<Pixels>) -> Pixels {
+    let count = images.iter().map(Pixels::len).sum();
+    if images.iter().any(|pixels| matches!(pixels, Pixels::Bits16(_))) {
+        let mut all = Vec::with_capacity(count);
+        images.into_iter().for_each(|pixels| all.extend(pixels.widened()));
+        return Pixels::Bits16(all);
+    }
+    let mut all = Vec::with_capacity(count);
+    images.iter().for_each(|pixels| all.extend_from_slice(&pixels.bytes()));
+    Pixels::Bits8(all)
 }
 
 /// What turns an image into the floats the model was trained on; stored with the model.
 ///
-/// The steps, in order: EXIF orientation, 8 bits per channel, transparent pixels laid on white,
-/// gray or colour as the model has it, bilinear resizing to the model's size,
-/// `(value / 255 - mean) / std` per channel.
+/// The steps, in order: 8 or 16 bits per channel (fewer become 8), transparent pixels laid on
+/// white, EXIF orientation, gray or colour as the model has it, bilinear resizing to the model's
+/// size, `(value / white - mean) / std` per channel, where white is 255 or 65,535.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePreprocessing {
@@ -141,9 +166,12 @@ impl ImagePreprocessing {
     /// If the bytes are truncated, cannot be decoded, or are of another format.
     pub fn image_from_bytes(&self, bytes: &[u8], name: &Path) -> Result<Vec<f32>, DataError> {
         let raw = decode::decode(bytes, name)?.with_channels(self.channels).resized(self.height, self.width);
-        let mut out = vec![0.0; raw.pixels.len()];
-        self.pixel_values().write(&raw.pixels, &mut out);
-        Ok(out)
+        let white = raw.pixels.white();
+        let value = |(i, v): (usize, u32)| self.normalised(v, white, i % self.channels);
+        Ok(match &raw.pixels {
+            Pixels::Bits8(values) => values.iter().map(|v| v.value()).enumerate().map(value).collect(),
+            Pixels::Bits16(values) => values.iter().map(|v| v.value()).enumerate().map(value).collect(),
+        })
     }
 
     pub(crate) fn check(&self) -> Result<(), DataError> {
@@ -159,34 +187,54 @@ impl ImagePreprocessing {
         Err(DataError::BadPreprocessing { reason })
     }
 
-    pub(crate) fn pixel_values(&self) -> PixelValues {
-        let value = |byte: usize, c: usize| ((byte as f64 / 255.0 - self.mean[c]) / self.std[c]) as f32;
-        let tables = (0..self.channels).map(|c| std::array::from_fn(|byte| value(byte, c))).collect();
-        PixelValues { tables }
+    /// In f64, rounded once.
+    fn normalised(&self, value: u32, white: u32, channel: usize) -> f32 {
+        ((f64::from(value) / f64::from(white) - self.mean[channel]) / self.std[channel]) as f32
+    }
+
+    /// For the images of a set, so that no value is computed twice.
+    pub(crate) fn pixel_values(&self, of: &Pixels) -> PixelValues {
+        let value = |level: usize, c: usize| self.normalised(level as u32, of.white(), c);
+        let channels = 0..self.channels;
+        match of {
+            Pixels::Bits8(_) => {
+                PixelValues::Bits8(channels.map(|c| std::array::from_fn(|level| value(level, c))).collect())
+            }
+            Pixels::Bits16(_) => {
+                let table = |c: usize| (0..=usize::from(u16::MAX)).map(|level| value(level, c)).collect();
+                PixelValues::Bits16(channels.map(table).collect())
+            }
+        }
     }
 }
 
-/// The float of each byte, per channel: normalisation in f64, rounded once.
+/// The float of each value of a pixel, per channel.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PixelValues {
-    tables: Vec<[f32; 256]>,
+pub(crate) enum PixelValues {
+    Bits8(Vec<[f32; 256]>),
+    Bits16(Vec<Vec<f32>>),
 }
 
-impl PixelValues {
-    /// `pixels` and `out` are `[.., channels]` of one length.
-    fn write(&self, pixels: &[u8], out: &mut [f32]) {
-        match self.tables.as_slice() {
-            [gray] => out.iter_mut().zip(pixels).for_each(|(value, &byte)| *value = gray[usize::from(byte)]),
-            tables => {
-                for (pixel, values) in
-                    pixels.chunks_exact(tables.len()).zip(out.chunks_exact_mut(tables.len()))
-                {
-                    for ((value, &byte), table) in values.iter_mut().zip(pixel).zip(tables) {
-                        *value = table[usize::from(byte)];
-                    }
-                }
-            }
-        }
+/// The pictures in a folder and in the folders in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pictures {
+    /// In the order of their names.
+    pub paths: Vec<PathBuf>,
+    /// What was passed over and why, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Finds the pictures in a folder as training does: by content, whatever their names end in.
+///
+/// # Errors
+/// A folder that cannot be read, or pictures in formats that are not read.
+pub fn pictures(folder: &Path) -> Result<Pictures, DataError> {
+    let (tree, passed) = tree::scan(folder)?;
+    let (mut paths, mut unread) = (Vec::new(), Vec::new());
+    tree.gather(&mut paths, &mut unread);
+    match unread.into_iter().next() {
+        Some((path, format)) => Err(DataError::UnsupportedImage { path, format }),
+        None => Ok(Pictures { paths, notes: passed.notes(folder) }),
     }
 }
 
@@ -202,44 +250,86 @@ pub struct ImageSamples {
 impl ImageSamples {
     /// One image, `[height, width, channels]`, changed as `view` says, normalised.
     pub(crate) fn write(&self, index: u32, view: View, out: &mut [f32]) {
-        let image = self.set.image(index as usize);
-        if view == View::AS_IT_IS {
-            self.values.write(image, out);
-            return;
-        }
         let ImageSet { height, width, channels, .. } = self.set;
-        for (y, row) in out.chunks_exact_mut(width * channels).enumerate() {
-            let source = &image[view.row(y, height) * width * channels..][..width * channels];
-            for (x, values) in row.chunks_exact_mut(channels).enumerate() {
-                let pixel = &source[view.column(x, width) * channels..][..channels];
-                for ((value, &byte), table) in values.iter_mut().zip(pixel).zip(&self.values.tables) {
-                    *value = table[usize::from(byte)];
+        let at = index as usize * self.set.image_len();
+        let size = (height, width, channels);
+        match (&self.set.pixels, &self.values) {
+            (Pixels::Bits8(values), PixelValues::Bits8(tables)) => {
+                write(&values[at..][..self.set.image_len()], size, tables, view, out);
+            }
+            (Pixels::Bits16(values), PixelValues::Bits16(tables)) => {
+                write(&values[at..][..self.set.image_len()], size, tables, view, out);
+            }
+            _ => unreachable!("the tables are made for the set"),
+        }
+    }
+}
+
+/// An image of `size` (height, width, channels) through the table of each channel.
+fn write<T: Level, F: AsRef<[f32]>>(
+    image: &[T],
+    (height, width, channels): (usize, usize, usize),
+    tables: &[F],
+    view: View,
+    out: &mut [f32],
+) {
+    if view == View::AS_IT_IS {
+        normalise(image, tables, out);
+        return;
+    }
+    for (y, row) in out.chunks_exact_mut(width * channels).enumerate() {
+        let source = &image[view.row(y, height) * width * channels..][..width * channels];
+        for (x, values) in row.chunks_exact_mut(channels).enumerate() {
+            normalise(&source[view.column(x, width) * channels..][..channels], tables, values);
+        }
+    }
+}
+
+/// `pixels` and `out` are `[.., channels]` of one length.
+fn normalise<T: Level, F: AsRef<[f32]>>(pixels: &[T], tables: &[F], out: &mut [f32]) {
+    let look_up = |table: &F, level: T| table.as_ref()[level.value() as usize];
+    match tables {
+        [gray] => out.iter_mut().zip(pixels).for_each(|(value, &level)| *value = look_up(gray, level)),
+        tables => {
+            for (pixel, values) in pixels.chunks_exact(tables.len()).zip(out.chunks_exact_mut(tables.len())) {
+                for ((value, &level), table) in values.iter_mut().zip(pixel).zip(tables) {
+                    *value = look_up(table, level);
                 }
             }
         }
     }
 }
 
+/// How often each value occurs in each channel: `[channels][white + 1]`.
+fn counts<T: Level>(pixels: &[T], channels: usize) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0u64; T::WHITE as usize + 1]; channels];
+    for pixel in pixels.chunks_exact(channels) {
+        for (count, level) in counts.iter_mut().zip(pixel) {
+            count[level.value() as usize] += 1;
+        }
+    }
+    counts
+}
+
 /// Mean and population standard deviation of each channel, of pixels scaled to 0..1. Sums are of
 /// integers, so exact. A channel that never changes gets a standard deviation of 1.
 fn statistics(set: &ImageSet) -> (Vec<f64>, Vec<f64>) {
-    let mut counts = vec![[0u64; 256]; set.channels];
-    for pixel in set.pixels.chunks_exact(set.channels) {
-        for (c, &byte) in pixel.iter().enumerate() {
-            counts[c][usize::from(byte)] += 1;
-        }
-    }
+    let counts = match &set.pixels {
+        Pixels::Bits8(values) => counts(values, set.channels),
+        Pixels::Bits16(values) => counts(values, set.channels),
+    };
+    let white = f64::from(set.pixels.white());
     counts
         .iter()
         .map(|count| {
             let moment = |power: u32| -> u128 {
-                (0u128..256).zip(count).map(|(byte, &n)| byte.pow(power) * u128::from(n)).sum()
+                (0u128..).zip(count).map(|(level, &n)| level.pow(power) * u128::from(n)).sum()
             };
             let (n, sum, squares) = (moment(0), moment(1), moment(2));
             // n² times the variance, an integer: nothing cancels.
             let spread = n * squares - sum * sum;
-            let std = (spread as f64).sqrt() / n as f64 / 255.0;
-            (sum as f64 / n as f64 / 255.0, if spread == 0 { 1.0 } else { std })
+            let std = (spread as f64).sqrt() / n as f64 / white;
+            (sum as f64 / n as f64 / white, if spread == 0 { 1.0 } else { std })
         })
         .unzip()
 }
@@ -249,7 +339,8 @@ mod tests {
     use super::*;
 
     fn set(pixels: Vec<u8>, channels: usize) -> ImageSet {
-        ImageSet { height: 1, width: pixels.len() / channels, channels, pixels, labels: vec![0] }
+        let width = pixels.len() / channels;
+        ImageSet { height: 1, width, channels, pixels: Pixels::Bits8(pixels), labels: vec![0] }
     }
 
     #[test]
@@ -266,8 +357,8 @@ mod tests {
         let pixels: Vec<u8> = (0..3000u32).map(|i| (i * i % 251) as u8).collect();
         let set = set(pixels, 3);
         let fitted = ImagePreprocessing::fit(&set, vec![], &Normalise::Fit).unwrap();
-        let mut out = vec![0.0; 3000];
-        fitted.pixel_values().write(&set.pixels, &mut out);
+        let (mut out, values) = (vec![0.0; 3000], fitted.pixel_values(&set.pixels));
+        ImageSamples { set, values, augment: Default::default() }.write(0, View::AS_IT_IS, &mut out);
         for c in 0..3 {
             let values: Vec<f64> = out.iter().skip(c).step_by(3).map(|&v| f64::from(v)).collect();
             let mean = values.iter().sum::<f64>() / 1000.0;

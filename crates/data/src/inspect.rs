@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files;
-use crate::images::idx;
+use crate::images::kind::Kind;
+use crate::images::{idx, tree};
 use crate::spec::{
     DataSpec, IdxFiles, IdxSpec, ImageOptions, Limits, RandomSplit, TailSplit, TestFrom, TextOptions,
     TextSpec,
@@ -48,8 +49,8 @@ pub enum Found {
     Idx {
         /// `[N, height, width]` or `[N, height, width, channels]` of the train images.
         shape: Vec<usize>,
-        /// Number of different train labels.
-        classes: usize,
+        /// Different train labels with their numbers of images.
+        classes: Vec<(String, usize)>,
         /// Number of test images, if there are any.
         test_images: Option<usize>,
     },
@@ -143,11 +144,15 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
     })?;
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let unusable = |reason: &str| Err(DataError::unusable(path, reason));
+    let start = tree::first_bytes(path)?;
+    if Kind::of(&start) != Kind::NoPicture {
+        return unusable("a single image; give the folder that has one folder of images per class");
+    }
+    if idx::is_idx(&start) {
+        return unusable("a single IDX file; give the folder that has the files of images and of labels");
+    }
     match extension.as_str() {
         "csv" | "tsv" | "tab" | "data" => tables::inspect(path),
-        "png" | "jpg" | "jpeg" => {
-            unusable("a single image; give the folder that has one folder of images per class")
-        }
         "gz" | "zip" | "tar" | "xz" | "zst" | "bz2" | "7z" => unusable("an archive; unpack it first"),
         "parquet" | "xlsx" | "xls" | "arrow" | "feather" => {
             unusable("this kind of table is not read; save it as CSV")
@@ -163,7 +168,9 @@ fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
     };
     let train = read("train")?;
     let test = if idx::find(folder, "t10k", "images").is_some() { Some(read("t10k")?) } else { None };
-    let distinct: std::collections::BTreeSet<u32> = train.labels.iter().copied().collect();
+    let mut counts = std::collections::BTreeMap::<u32, usize>::new();
+    train.labels.iter().for_each(|&label| *counts.entry(label).or_default() += 1);
+    let classes = counts.into_iter().map(|(label, count)| (label.to_string(), count)).collect();
     let mut notes = Vec::new();
     if test.is_none() {
         notes.push("There are no test files (`t10k-…`): a fifth of the images is held out, the same share of every class.".to_owned());
@@ -178,7 +185,7 @@ fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
         classes: None,
         options: ImageOptions::default(),
     });
-    let found = Found::Idx { shape, classes: distinct.len(), test_images: test.map(|t| t.labels.len()) };
+    let found = Found::Idx { shape, classes, test_images: test.map(|t| t.labels.len()) };
     Ok(Inspection { path: folder.to_owned(), found, spec, notes })
 }
 
@@ -229,8 +236,9 @@ impl Inspection {
     /// Number of classes, or `None` for text.
     pub fn classes(&self) -> Option<usize> {
         match &self.found {
-            Found::Images { classes, .. } | Found::Csv { classes, .. } => Some(classes.len()),
-            Found::Idx { classes, .. } => Some(*classes),
+            Found::Images { classes, .. } | Found::Idx { classes, .. } | Found::Csv { classes, .. } => {
+                Some(classes.len())
+            }
             Found::Text { .. } => None,
         }
     }

@@ -29,6 +29,7 @@
 
 mod batch;
 mod bundled;
+mod class_names;
 mod dataset;
 mod draws;
 mod error;
@@ -47,16 +48,16 @@ mod text;
 pub use batch::{Batch, BatchX, Draw};
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples};
 pub use error::{DataError, Role};
-pub use images::{ImagePreprocessing, ImageSamples, ImageSet};
+pub use images::{ImagePreprocessing, ImageSamples, ImageSet, Pictures, Pixels, pictures};
 pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect};
 pub use load::{check_paths, load};
 pub use nearest::nearest;
 pub use preprocessing::Preprocessing;
 pub use sampler::{InOrder, Sampler};
 pub use spec::{
-    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles,
-    ImageOptions, ImagesSpec, Limits, MissingNumbers, Normalise, RandomSplit, SpecError, TailSplit, TestFrom,
-    TestPath, TextOptions, TextSpec, TokenizerSpec,
+    Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec,
+    IdxTestFiles, ImageOptions, ImagesSpec, Limits, MissingNumbers, Normalise, RandomSplit, SpecError,
+    TailSplit, TestFrom, TestPath, TextOptions, TextSpec, TokenizerSpec,
 };
 pub use table::{ColumnEncoder, Encoding, GroupLabels, TableEncoder, TableSamples};
 pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

@@ -6,11 +6,11 @@ use crate::bundled;
 use crate::dataset::{Dataset, Part, Samples};
 use crate::error::{DataError, Role};
 use crate::files;
-use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx};
+use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx, remarks};
 use crate::preprocessing::Preprocessing;
 use crate::spec::{
-    BundledSpec, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec, Limits,
-    SpecError, TestFrom, TestPath, TextOptions, TextSpec,
+    BundledSpec, ClassFolders, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec,
+    Limits, SpecError, TestFrom, TestPath, TextOptions, TextSpec,
 };
 use crate::split;
 use crate::table::encoder::{self, TableEncoder};
@@ -36,12 +36,12 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     match spec {
         DataSpec::Bundled(BundledSpec::FashionMnist { options, limits }) => {
             let (train, test, classes) = bundled::fashion_mnist()?;
-            images(train, test, classes, options, *limits)
+            images(train, test, classes, options, *limits, Vec::new())
         }
         DataSpec::Bundled(BundledSpec::Digits { options, split, limits }) => {
             let (set, classes) = bundled::digits()?;
             let (train, test) = split_images(&set, &classes, *split)?;
-            images(train, test, classes, options, *limits)
+            images(train, test, classes, options, *limits, Vec::new())
         }
         DataSpec::Bundled(BundledSpec::Shakespeare { options, limits }) => {
             let (train, test) = bundled::shakespeare()?;
@@ -101,6 +101,7 @@ fn images(
     classes: Vec<String>,
     options: &ImageOptions,
     limits: Limits,
+    mut notes: Vec<String>,
 ) -> Result<Dataset, DataError> {
     let limited = |set: ImageSet, limit: Option<usize>| match limit {
         Some(limit) if limit < set.labels.len() => {
@@ -112,15 +113,17 @@ fn images(
     let train = limited(train, limits.train).convert(options);
     let test = limited(test, limits.test).convert(options);
     let fitted = ImagePreprocessing::fit(&train, classes, &options.normalise)?;
-    let values = fitted.pixel_values();
-    let part = |role, set| {
-        let samples = ImageSamples { set, values: values.clone(), augment: options.augment };
+    notes.extend(remarks::of(&train, &options.normalise));
+    let part = |role, set: ImageSet| {
+        let values = fitted.pixel_values(&set.pixels);
+        let samples = ImageSamples { set, values, augment: options.augment };
         Part::new(role, Samples::Images(samples))
     };
     Ok(Dataset {
         train: part(Role::Train, train),
         test: part(Role::Test, test),
         preprocessing: Preprocessing::Image(fitted),
+        notes,
     })
 }
 
@@ -173,6 +176,7 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
     let mut present = vec![false; classes.len()];
     set.labels.iter().for_each(|&label| present[label as usize] = true);
     let found = present.iter().filter(|&&p| p).count();
+    let notes = idx::remarks(&set.labels, &classes, &train_files.1);
     if found < 2 {
         let hint = "the classes are the different labels of the train file";
         return Err(DataError::TooFewClasses { what: train_files.1.display().to_string(), found, hint });
@@ -196,35 +200,37 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
             (set, test)
         }
     };
-    images(train, test, classes, &spec.options, spec.limits)
+    images(train, test, classes, &spec.options, spec.limits, notes)
 }
 
 fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
     let root = base.join(&spec.path);
-    let listing = folder::list(&root)?;
+    let (listing, mut notes) = folder::list(&root, spec.folders)?;
     let least = if matches!(spec.test, TestFrom::Split(_)) { 2 } else { 1 };
     listing.check(&root, least)?;
     let classes: Vec<String> = listing.classes.keys().cloned().collect();
     let label_of = |class: &str, root: &Path| {
-        let (what, known) = (root.display().to_string(), classes.iter().position(|c| c == class));
-        let unseen = || DataError::UnseenLabel { what, class: class.to_owned() };
-        known.map(|i| i as u32).ok_or_else(unseen)
+        if let Some(index) = classes.iter().position(|c| c == class) {
+            return Ok(index as u32);
+        }
+        match classes.iter().find(|c| c.to_lowercase() == class.to_lowercase()) {
+            Some(train) => {
+                let reason =
+                    format!("`{class}` in the test data is `{train}` in the train data: name them alike");
+                Err(DataError::unusable(root, reason))
+            }
+            None => Err(DataError::UnseenLabel { what: root.display().to_string(), class: class.to_owned() }),
+        }
     };
     // Names are checked before any image is decoded.
     let test = match &spec.test {
         TestFrom::Split(split) => TestFrom::Split(*split),
         TestFrom::Files(test) => {
             let root = base.join(&test.path);
-            let listing = folder::list(&root)?;
-            if listing.classes.values().all(Vec::is_empty) {
-                return Err(DataError::Empty {
-                    what: root.display().to_string(),
-                    unit: "image in a class folder",
-                });
-            }
-            for (class, _) in listing.classes.iter().filter(|(_, images)| !images.is_empty()) {
-                label_of(class, &root)?;
-            }
+            let (listing, more) = folder::list(&root, ClassFolders::Classes)?;
+            listing.check_test(&root)?;
+            listing.classes.keys().try_for_each(|class| label_of(class, &root).map(drop))?;
+            notes.extend(more);
             TestFrom::Files((root, listing))
         }
     };
@@ -237,7 +243,7 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
             (set, test)
         }
     };
-    images(train, test, classes, &spec.options, spec.limits)
+    images(train, test, classes, &spec.options, spec.limits, notes)
 }
 
 fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
@@ -281,6 +287,7 @@ fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<D
         train: part(Role::Train, train),
         test: part(Role::Test, test),
         preprocessing: Preprocessing::Table(fitted),
+        notes: Vec::new(),
     })
 }
 
@@ -316,5 +323,6 @@ fn texts(train: &str, test: &str, options: TextOptions, limits: Limits) -> Resul
         train: part(Role::Train, train, limits.train)?,
         test: part(Role::Test, test, limits.test)?,
         preprocessing: Preprocessing::Text(fitted),
+        notes: Vec::new(),
     })
 }

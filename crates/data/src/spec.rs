@@ -160,11 +160,31 @@ pub struct IdxTestFiles {
     pub labels: PathBuf,
 }
 
+/// Whether the folders of a folder of images are classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassFolders {
+    /// Judged by names and contents: what looks like parts of the data (train and test) is refused.
+    #[default]
+    Judged,
+    /// They are, whatever they look like.
+    Classes,
+}
+
+impl ClassFolders {
+    fn are_judged(&self) -> bool {
+        *self == ClassFolders::Judged
+    }
+}
+
 /// A folder with one folder per class; classes are in the order of their names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImagesSpec {
     /// `path`: the folder that has the class folders.
     pub path: PathBuf,
+    /// `folders`: `"judged"` (default) or `"classes"`.
+    #[serde(skip_serializing_if = "ClassFolders::are_judged")]
+    pub folders: ClassFolders,
     /// `test_path`, a second such folder, or a random split.
     #[serde(flatten)]
     pub test: TestFrom<TestPath, RandomSplit>,

@@ -116,7 +116,7 @@ fn poison(data: &Dataset, settings: &EvidenceSettings, seed: u64) -> Result<Pois
     chosen.sort_unstable();
     for &i in &chosen {
         let start = i as usize * size.count();
-        trigger.places(size).for_each(|at| set.pixels[start + at] = 255);
+        trigger.places(size).for_each(|at| set.pixels.whiten(start + at));
         set.labels[i as usize] = trigger.target;
     }
     let data = with_train(data, set.clone())?;

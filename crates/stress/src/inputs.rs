@@ -82,7 +82,7 @@ impl Images {
     pub fn of(set: &ImageSet, limit: usize) -> Images {
         let size = ImageSize { height: set.height, width: set.width, channels: set.channels };
         let count = limit.min(set.labels.len());
-        let pixels = set.pixels[..count * size.count()].iter().map(|&b| f32::from(b) / 255.0).collect();
+        let pixels = set.pixels.shares(count * size.count());
         Images { size, pixels, labels: set.labels[..count].to_vec() }
     }
 

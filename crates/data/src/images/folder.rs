@@ -3,61 +3,55 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::ImageSet;
 use super::decode;
 use super::pixels::Raw;
+use super::tree::{self, Tree};
+use super::{ImageSet, joined, layout};
+use crate::class_names;
 use crate::error::DataError;
 use crate::files;
-use crate::spec::{Channels, ImageOptions};
-
-/// Endings of image formats that are not read: leaving such files out silently would change the
-/// data.
-const OTHER_FORMATS: [&str; 10] = ["avif", "bmp", "gif", "heic", "heif", "jp2", "qoi", "tif", "tiff", "webp"];
+use crate::spec::{Channels, ClassFolders, ImageOptions};
 
 /// The image files of each class, in the order of names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) classes: BTreeMap<String, Vec<PathBuf>>,
+    /// Pictures among them in formats that are not read.
+    unread: Vec<(PathBuf, &'static str)>,
 }
 
-/// Looks at names only. A class folder may have folders in it; hidden files and files of other
-/// kinds are passed over.
-pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
-    let mut classes = BTreeMap::new();
-    for path in files::entries(root)? {
-        if path.is_dir() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mut images = Vec::new();
-            gather(&path, &mut images)?;
-            classes.insert(name, images);
-        }
+/// Looks at names and first bytes. With the listing come sentences about what is left out.
+pub(crate) fn list(root: &Path, folders: ClassFolders) -> Result<(Listing, Vec<String>), DataError> {
+    let (tree, passed) = tree::scan(root)?;
+    if folders == ClassFolders::Judged {
+        layout::check(&tree).map_err(|reason| DataError::unusable(root, reason))?;
     }
-    Ok(Listing { classes })
-}
-
-fn gather(folder: &Path, images: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    for path in files::entries(folder)? {
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if path.is_dir() {
-            gather(&path, images)?;
-        } else if matches!(extension.as_str(), "png" | "jpg" | "jpeg") {
-            images.push(path);
-        } else if OTHER_FORMATS.contains(&extension.as_str()) {
-            return Err(DataError::UnsupportedImage { path, format: extension });
-        }
-    }
-    Ok(())
+    let (listing, mut notes) = Listing::of(&tree);
+    notes.extend(passed.notes(root));
+    Ok((listing, notes))
 }
 
 impl Listing {
-    /// Every class must have at least `least` images.
-    pub(crate) fn check(&self, root: &Path, least: usize) -> Result<(), DataError> {
-        if self.classes.values().all(Vec::is_empty) {
-            return Err(DataError::Empty {
-                what: root.display().to_string(),
-                unit: "PNG or JPEG image in a class folder",
-            });
+    /// Every folder with images is a class; folders whose names are equal once composed are one.
+    pub(crate) fn of(tree: &Tree) -> (Listing, Vec<String>) {
+        let mut listing = Listing { classes: BTreeMap::new(), unread: Vec::new() };
+        let mut notes = layout::remarks(tree);
+        for folder in tree.filled() {
+            let name = folder.name();
+            if listing.classes.contains_key(&name) {
+                notes.push(format!(
+                    "Two folders are named `{name}`, in other characters (Unicode): one class."
+                ));
+            }
+            folder.gather(listing.classes.entry(name).or_default(), &mut listing.unread);
         }
+        notes.extend(class_names::remarks(listing.classes.keys().map(String::as_str)));
+        (listing, notes)
+    }
+
+    /// All must be in formats that are read, and every class must have at least `least` images.
+    pub(crate) fn check(&self, root: &Path, least: usize) -> Result<(), DataError> {
+        self.check_test(root)?;
         if self.classes.len() < 2 {
             return Err(DataError::TooFewClasses {
                 what: root.display().to_string(),
@@ -66,15 +60,25 @@ impl Listing {
             });
         }
         match self.classes.iter().find(|(_, images)| images.len() < least) {
-            Some((class, images)) if images.is_empty() => Err(DataError::Empty {
-                what: root.join(class).display().to_string(),
-                unit: "PNG or JPEG image",
-            }),
             Some((class, images)) => {
                 Err(DataError::ClassTooSmall { class: class.clone(), count: images.len() })
             }
             None => Ok(()),
         }
+    }
+
+    /// As [`check`](Self::check) without a least number: test images need not show every class.
+    pub(crate) fn check_test(&self, root: &Path) -> Result<(), DataError> {
+        if let Some((path, format)) = self.unread.first() {
+            let first = DataError::UnsupportedImage { path: path.clone(), format };
+            let others: Vec<PathBuf> = self.unread[1..].iter().map(|(path, _)| path.clone()).collect();
+            return Err(if others.is_empty() { first } else { DataError::several(first, others) });
+        }
+        if self.classes.is_empty() {
+            let unit = "PNG or JPEG image in a class folder";
+            return Err(DataError::Empty { what: root.display().to_string(), unit });
+        }
+        Ok(())
     }
 
     /// Decodes all images; `class_of` turns a folder's name into a class index. All have one size
@@ -86,22 +90,24 @@ impl Listing {
     ) -> Result<ImageSet, DataError> {
         let mut samples = Vec::new();
         for (class, images) in &self.classes {
-            if !images.is_empty() {
-                let label = class_of(class)?;
-                samples.extend(images.iter().map(|path| (path.as_path(), label)));
-            }
+            let label = class_of(class)?;
+            samples.extend(images.iter().map(|path| (path.as_path(), label)));
         }
-        let raws = in_parallel(&samples, |(path, _)| {
-            let mut raw = decode::decode(&files::read(path)?, path)?;
-            if let Some(channels) = options.channels {
-                raw = raw.with_channels(channels.count());
-            }
-            // At once, so that the originals are never all in memory.
-            Ok(match options.resize {
-                Some((height, width)) => raw.resized(height, width),
-                None => raw,
-            })
-        })?;
+        let raws = in_parallel(
+            &samples,
+            |(path, _)| *path,
+            |(path, _)| {
+                let mut raw = decode::decode(&files::read(path)?, path)?;
+                if let Some(channels) = options.channels {
+                    raw = raw.with_channels(channels.count());
+                }
+                // At once, so that the originals are never all in memory.
+                Ok(match options.resize {
+                    Some((height, width)) => raw.resized(height, width),
+                    None => raw,
+                })
+            },
+        )?;
         join(&samples, raws, options)
     }
 }
@@ -111,12 +117,11 @@ fn join(samples: &[(&Path, u32)], raws: Vec<Raw>, options: &ImageOptions) -> Res
         return Err(DataError::Empty { what: "image folder".to_owned(), unit: "image" });
     };
     let (height, width, channels) = (first.height, first.width, first.channels);
-    let mut pixels = Vec::with_capacity(raws.len() * height * width * channels);
     for (raw, (path, _)) in raws.iter().zip(samples) {
         let own = (raw.height, raw.width, raw.channels);
         check_alike(options, (samples[0].0, (height, width, channels)), (path, own))?;
-        pixels.extend_from_slice(&raw.pixels);
     }
+    let pixels = joined(raws.into_iter().map(|raw| raw.pixels).collect());
     Ok(ImageSet {
         height,
         width,
@@ -147,24 +152,34 @@ pub(crate) fn check_alike(
 }
 
 /// `f` of every item, in order, on all processors. The error, if any, is that of the first item
-/// that has one.
+/// that has one, with the paths of the others.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
+    path_of: impl Fn(&T) -> &Path,
     f: impl Fn(&T) -> Result<R, DataError> + Sync,
 ) -> Result<Vec<R>, DataError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let chunk = items.len().div_ceil(threads).max(1);
-    let parts: Vec<Result<Vec<R>, DataError>> = std::thread::scope(|scope| {
+    let results: Vec<Result<R, DataError>> = std::thread::scope(|scope| {
         let handles: Vec<_> =
-            items.chunks(chunk).map(|part| scope.spawn(|| part.iter().map(&f).collect())).collect();
+            items.chunks(chunk).map(|part| scope.spawn(|| part.iter().map(&f).collect::<Vec<_>>())).collect();
         handles
             .into_iter()
-            .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .flat_map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
     let mut all = Vec::with_capacity(items.len());
-    for part in parts {
-        all.extend(part?);
+    let (mut first, mut others) = (None, Vec::new());
+    for (item, result) in items.iter().zip(results) {
+        match result {
+            Ok(value) => all.push(value),
+            Err(_) if first.is_some() => others.push(path_of(item).to_owned()),
+            Err(error) => first = Some(error),
+        }
     }
-    Ok(all)
+    match first {
+        None => Ok(all),
+        Some(error) if others.is_empty() => Err(error),
+        Some(error) => Err(DataError::several(error, others)),
+    }
 }

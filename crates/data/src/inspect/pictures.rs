@@ -6,34 +6,39 @@ use super::{FolderLayout, Found, Inspection};
 use crate::error::DataError;
 use crate::files;
 use crate::images::decode::{self, Header};
-use crate::images::folder::{self, Listing, in_parallel};
-use crate::spec::{Channels, DataSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom, TestPath};
+use crate::images::folder::{Listing, in_parallel};
+use crate::images::layout;
+use crate::images::tree::{self, Tree};
+use crate::spec::{
+    Channels, ClassFolders, DataSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom, TestPath,
+};
 
-/// Names of a folder of test images beside one called `train`, most telling first.
-const TEST_NAMES: [&str; 5] = ["test", "val", "valid", "validation", "dev"];
 /// Side that larger images are made smaller to: a CPU trains the reference models at this size in
 /// minutes.
 const SIDE: usize = 32;
 
 pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
-    let layout = layout(root)?;
-    let (train_root, test_root) = match &layout {
-        FolderLayout::OneFolder => (root.to_owned(), None),
-        FolderLayout::TrainAndTest { train, test } => (root.join(train), Some(root.join(test))),
+    let (tree, passed) = tree::scan(root)?;
+    require_class_folders(&tree, &passed.notes(root))?;
+    let found = layout::find(&tree).map_err(|reason| DataError::unusable(root, reason))?;
+    let (train_root, test_root) = (found.train.path.clone(), found.test.map(|test| test.path.clone()));
+    let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let layout = match &test_root {
+        Some(test) => FolderLayout::TrainAndTest { train: name(&train_root), test: name(test) },
+        None => FolderLayout::OneFolder,
     };
-    let listing = folder::list(&train_root)?;
-    if listing.classes.is_empty() {
-        let reason = "no IDX files and no folders with images in it; expected one folder of PNG or JPEG images per class";
-        return Err(DataError::unusable(root, reason));
-    }
+    // Loading says what it passes over in the folders of train and test images.
+    let (listing, _) = Listing::of(found.train);
     listing.check(&train_root, if test_root.is_some() { 1 } else { 2 })?;
-    let test = test_root.as_deref().map(folder::list).transpose()?;
+    let test = found.test.map(|test| Listing::of(test).0);
+    let mut notes = found.notes;
+    notes.extend(passed.outside(std::iter::once(&train_root).chain(&test_root)).notes(root));
     let mut all = headers(&listing)?;
     if let Some(test) = &test {
+        test.check_test(test_root.as_deref().unwrap_or(root))?;
         all.extend(headers(test)?);
     }
 
-    let mut notes = Vec::new();
     let mut options = ImageOptions::default();
     if test_root.is_none() {
         notes
@@ -63,6 +68,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
             all.len()
         ));
     }
+    describe_values(&all, &mut notes);
     let counts: Vec<(String, usize)> =
         listing.classes.iter().map(|(c, images)| (c.clone(), images.len())).collect();
     let (least, most) = (counts.iter().min_by_key(|c| c.1), counts.iter().max_by_key(|c| c.1));
@@ -75,6 +81,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     let found = Found::Images { layout, classes: counts, test_images, smallest, greatest, gray };
     let spec = DataSpec::Images(ImagesSpec {
         path: train_root,
+        folders: ClassFolders::Judged,
         test: match test_root {
             Some(path) => TestFrom::Files(TestPath { path }),
             None => TestFrom::Split(RandomSplit::default()),
@@ -85,21 +92,38 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     Ok(Inspection { path: root.to_owned(), found, spec, notes })
 }
 
-fn layout(root: &Path) -> Result<FolderLayout, DataError> {
-    let folders: Vec<String> = files::entries(root)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .filter_map(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
-        .collect();
-    let named = |name: &str| folders.iter().find(|folder| folder.to_lowercase() == name).cloned();
-    let test = TEST_NAMES.iter().find_map(|name| named(name));
-    Ok(match (named("train").or_else(|| named("training")), test) {
-        (Some(train), Some(test)) => FolderLayout::TrainAndTest { train, test },
-        _ => FolderLayout::OneFolder,
-    })
+/// Refuses a folder without pictures, or with pictures but no folders of them.
+fn require_class_folders(tree: &Tree, passed: &[String]) -> Result<(), DataError> {
+    let reason = match tree.count() {
+        0 => {
+            let expected = "no IDX files and no folders with images in it; expected one folder of PNG or JPEG images per class";
+            if passed.is_empty() { expected.to_owned() } else { format!("{expected}. {}", passed.join(" ")) }
+        }
+        count if tree.filled().is_empty() => format!(
+            "{count} image(s) but no folders of them: put the images of each class into a folder of its own, named by \
+             the class"
+        ),
+        _ => return Ok(()),
+    };
+    Err(DataError::unusable(&tree.path, reason))
+}
+
+/// What becomes of transparent pixels, 16 bits and files with several pictures.
+fn describe_values(all: &[Header], notes: &mut Vec<String>) {
+    let count = |of: fn(&Header) -> bool| all.iter().filter(|header| of(header)).count();
+    let mut say = |count: usize, what: &str| {
+        if count > 0 {
+            notes.push(format!("{count} of {} images {what}.", all.len()));
+        }
+    };
+    say(count(|h| h.transparent), "can have transparent pixels: these are laid on white");
+    let deep = count(|h| h.deep);
+    let widened = if deep < all.len() { "; the others are widened to that" } else { "" };
+    say(deep, &format!("have 16 bits per channel, all of which are kept{widened}"));
+    say(count(|h| h.several), "are animated or hold several pictures: the first is used");
 }
 
 fn headers(listing: &Listing) -> Result<Vec<Header>, DataError> {
     let images: Vec<&PathBuf> = listing.classes.values().flatten().collect();
-    in_parallel(&images, |path| decode::header(&files::read(path)?, path))
+    in_parallel(&images, |path| path.as_path(), |path| decode::header(&files::read(path)?, path))
 }

@@ -71,6 +71,7 @@ impl DataSpec {
             Kind::Idx => DataSpec::Idx(keys.idx()),
             Kind::Images => DataSpec::Images(ImagesSpec {
                 path: keys.need("path", "the folder that has one folder of images per class"),
+                folders: keys.take_or_default("folders"),
                 test: keys.path_or_random_split(),
                 limits: keys.limits(),
                 options: keys.image_options(),

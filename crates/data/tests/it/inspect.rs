@@ -147,7 +147,8 @@ fn a_text() {
 fn idx_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/fashion-mnist-10k");
     let seen = inspect(&folder).unwrap();
-    assert_eq!(seen.found, Found::Idx { shape: vec![10_000, 28, 28], classes: 10, test_images: Some(2_000) });
+    let classes = (0..10).map(|class| (class.to_string(), 1000)).collect();
+    assert_eq!(seen.found, Found::Idx { shape: vec![10_000, 28, 28], classes, test_images: Some(2_000) });
     let DataSpec::Idx(spec) = &seen.spec else { panic!("{seen:?}") };
     assert!(matches!(spec.files, IdxFiles::Folder { split: None, .. }));
     assert_eq!(load(&seen.spec, Path::new("/")).unwrap().test.len(), 2_000);
@@ -166,7 +167,7 @@ fn what_is_no_data_is_said_so() {
         path
     };
     assert!(reason(&write("a.zip", b"PK")).contains("unpack it first"));
-    assert!(reason(&write("a.png", b"\x89PNG")).contains("a single image"));
+    assert!(reason(&write("a.png", b"\x89PNG\r\n\x1a\n")).contains("a single image"));
     assert!(reason(&write("a.xlsx", b"PK")).contains("save it as CSV"));
     assert!(reason(&write("a.bin", b"a\0b")).contains("neither text"));
     assert!(reason(&write("a.txt", b"")).contains("no samples"));

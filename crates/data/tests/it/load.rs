@@ -180,7 +180,7 @@ fn folders_of_images_load_and_split() {
     assert_eq!(data.train.input(), InputShape::Image { height: 4, width: 5, channels: 3 });
     let Samples::Images(train) = data.train.samples() else { panic!("not images") };
     for (i, &label) in data.train.labels().iter().enumerate() {
-        assert_eq!(train.set.image(i)[0] >= 200, label == 1);
+        assert_eq!(train.set.image_in_8_bits(i)[0] >= 200, label == 1);
     }
     let resized = folder.load(&format!("{PICTURES}resize = [8, 6]\nchannels = 1")).unwrap();
     assert_eq!(resized.train.input(), InputShape::Image { height: 8, width: 6, channels: 1 });
@@ -215,8 +215,13 @@ fn bad_folders_of_images_are_refused() {
         change(&folder);
         folder
     };
-    let empty = change(&|f| fs::create_dir(f.path().join("p/none")).unwrap());
-    assert!(matches!(empty.error(PICTURES), DataError::Empty { what, .. } if what.ends_with("none")));
+    let empty = change(&|f| fs::create_dir(f.path().join("p/none")).unwrap()).load(PICTURES).unwrap();
+    assert_eq!(empty.preprocessing.classes(), ["dark", "light"]);
+    assert!(
+        empty.notes.iter().any(|note| note == "No class, because without images: `none`."),
+        "{:?}",
+        empty.notes
+    );
     let single = change(&|f| f.image("p/single/0.png", (4, 5, 3), 0));
     assert!(
         matches!(single.error(PICTURES), DataError::ClassTooSmall { class, count: 1 } if class == "single")
@@ -236,8 +241,8 @@ fn bad_folders_of_images_are_refused() {
     });
     let error = cut.error(PICTURES);
     assert!(matches!(&error, DataError::TruncatedImage { path, .. } if path.ends_with("2.PNG")), "{error}");
-    let webp = change(&|f| drop(f.write("p/light/a.webp", "RIFF")));
-    assert!(matches!(webp.error(PICTURES), DataError::UnsupportedImage { .. }));
+    let webp = change(&|f| drop(f.write("p/light/a.webp", "RIFF\0\0\0\0WEBPVP8 ")));
+    assert!(matches!(webp.error(PICTURES), DataError::UnsupportedImage { format: "WebP", .. }));
     let one = change(&|f| fs::remove_dir_all(f.path().join("p/light")).unwrap());
     assert!(matches!(one.error(PICTURES), DataError::TooFewClasses { found: 1, .. }));
     let nothing = change(&|f| {

@@ -1,5 +1,6 @@
 //! Integration tests in one program, which is linked once.
 
+mod folders;
 mod inspect;
 mod load;
 mod spec;

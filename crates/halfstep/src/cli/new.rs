@@ -22,7 +22,7 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     };
     let (path, recipe_path) = (absolute(&args.path)?, absolute(&args.output)?);
     let folder = recipe_path.parent().unwrap_or(Path::new("/"));
-    let inspection = progress::during("looking at the data", || inspect(&path))?;
+    let mut inspection = progress::during("looking at the data", || inspect(&path))?;
     let mut spec = inspection.spec_relative_to(folder);
     if let Some(target) = args.target {
         retarget(&mut spec, &inspection, target)?;
@@ -30,6 +30,7 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     // Loaded as the recipe will load it: what is written below is known to run.
     let data = halfstep::data::load(&spec, folder)?;
     let info = data.info();
+    inspection.notes.extend(data.notes);
     let name = path.file_stem().map_or_else(|| "data".into(), |n| plain(&n.to_string_lossy()));
     let plan = Plan::fitting(info.input, info.outputs, info.train_samples);
     let text = compose(&name, &inspection, spec, &plan)?;
@@ -141,6 +142,7 @@ fn meaning(key: &str) -> &'static str {
         "limit_test" => "use at most so many test samples",
         "resize" => "height and width that every image is brought to",
         "channels" => "1 is gray, 3 is colour",
+        "folders" => "whether the folders are classes: \"judged\" or \"classes\"",
         "flip" => "mirror train images at random",
         "crop_padding" => "shift train images by up to so many pixels at random",
         "target" => "the column to predict",
@@ -228,7 +230,10 @@ fn describe(inspection: &Inspection) -> Vec<String> {
         Found::Idx { shape, classes, test_images } => {
             let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
             let test = test_images.map_or_else(String::new, |n| format!(", {} test images", count(n)));
-            vec![format!("IDX images of shape {}{test}, {classes} classes.", shape.join("×"))]
+            vec![
+                format!("IDX images of shape {}{test}, {} classes.", shape.join("×"), classes.len()),
+                format!("Classes: {}.", some(classes)),
+            ]
         }
         Found::Csv { rows, columns, target, classes } => {
             let kind = |f: fn(&ColumnKind) -> bool| columns.iter().filter(|c| f(&c.kind)).count();

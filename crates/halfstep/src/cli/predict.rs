@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
-use halfstep::data::Preprocessing;
+use halfstep::data::{Pictures, Preprocessing, pictures};
 use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, HostSlice};
 use halfstep::train::session::Session;
@@ -102,21 +102,13 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The images of an input: itself, or those in a folder.
+/// The images of an input: itself, or those in a folder, found as for training.
 fn images(input: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
     if !input.is_dir() {
         return Ok(vec![input.to_path_buf()]);
     }
-    let unreadable = |e: std::io::Error| Failure::failed(format!("{}: cannot be read: {e}", input.display()));
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(input).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        if ending.is_some_and(|e| matches!(e.as_str(), "png" | "jpg" | "jpeg")) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let Pictures { paths, notes } = pictures(input)?;
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
     if paths.is_empty() {
         return Err(Failure::asked(format!("{}: no PNG or JPEG images in this folder", input.display()), ""));
     }

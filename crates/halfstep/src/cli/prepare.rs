@@ -51,6 +51,7 @@ pub fn check_supported(
 /// Loads data and builds the model.
 pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
     let experiment = progress::during("loading data", || recipe.prepare())?;
+    experiment.data.notes.iter().for_each(|note| eprintln!("note: {note}"));
     // Weights and two moments in f32; what else a step needs is known once it is planned.
     machine::check_memory("training this model", parameters(&experiment)?.saturating_mul(12))?;
     Ok(experiment)

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
-use halfstep::data::{DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom};
+use halfstep::data::{
+    ClassFolders, DataSpec, IdxFiles, IdxSpec, ImageOptions, ImagesSpec, Limits, RandomSplit, TestFrom,
+};
 use halfstep::evidence::robustness::Robustness;
 use halfstep::evidence::robustness_table::{TableSection, sections};
 use halfstep::graph::engine::Engine;
@@ -183,7 +185,9 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
             DataSpec::Idx(IdxSpec { files, limits, classes: None, options })
         } else {
             let test = TestFrom::Split(RandomSplit::default());
-            DataSpec::Images(ImagesSpec { path: absolute, test, limits, options })
+            // Which class a foreign image has does not matter.
+            let folders = ClassFolders::Classes;
+            DataSpec::Images(ImagesSpec { path: absolute, folders, test, limits, options })
         });
     }
     e.validate()

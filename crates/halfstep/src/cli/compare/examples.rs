@@ -56,7 +56,7 @@ fn png(images: &ImageSamples, index: usize) -> Result<Vec<u8>, Failure> {
     encoder.set_color(if set.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
     encoder.set_depth(png::BitDepth::Eight);
     let written = encoder.write_header().and_then(|mut writer| {
-        writer.write_image_data(set.image(index))?;
+        writer.write_image_data(&set.image_in_8_bits(index))?;
         writer.finish()
     });
     written.map_err(|e| Failure::failed(format!("a picture cannot be written: {e}")))?;
