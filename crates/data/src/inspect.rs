@@ -183,6 +183,7 @@ fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
         files: IdxFiles::Folder { path: folder.to_owned(), split: test.is_none().then(RandomSplit::default) },
         limits: Limits::default(),
         classes: None,
+        ignore_labels: Vec::new(),
         options: ImageOptions::default(),
     });
     let found = Found::Idx { shape, classes, test_images: test.map(|t| t.labels.len()) };

@@ -167,7 +167,22 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
             ((base.join(images), base.join(labels)), test)
         }
     };
-    let set = idx::read(&train_files.0, &train_files.1)?;
+    let mut notes = Vec::new();
+    let mut read = |images: &Path, labels: &Path| {
+        let set = idx::read(images, labels)?;
+        if spec.ignore_labels.is_empty() {
+            return Ok(set);
+        }
+        let kept = |&i: &u32| !spec.ignore_labels.contains(&set.labels[i as usize]);
+        let kept: Vec<u32> = (0..set.labels.len() as u32).filter(kept).collect();
+        let left_out = set.labels.len() - kept.len();
+        notes.push(format!("{}: {left_out} image(s) left out by `ignore_labels`.", images.display()));
+        match kept.is_empty() {
+            true => Err(DataError::Empty { what: images.display().to_string(), unit: "image" }),
+            false => Ok(set.select(&kept)),
+        }
+    };
+    let set = read(&train_files.0, &train_files.1)?;
     let classes = match &spec.classes {
         Some(names) => names.clone(),
         None => (0..=set.labels.iter().copied().max().unwrap_or(0)).map(|class| class.to_string()).collect(),
@@ -176,15 +191,21 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
     let mut present = vec![false; classes.len()];
     set.labels.iter().for_each(|&label| present[label as usize] = true);
     let found = present.iter().filter(|&&p| p).count();
-    let notes = idx::remarks(&set.labels, &classes, &train_files.1);
+    let remarks = idx::remarks(&set.labels, &classes, &train_files.1);
     if found < 2 {
         let hint = "the classes are the different labels of the train file";
         return Err(DataError::TooFewClasses { what: train_files.1.display().to_string(), found, hint });
     }
     let (train, test) = match test {
-        TestFrom::Split(split) => split_images(&set, &classes, split)?,
+        TestFrom::Split(split) => split_images(&set, &classes, split).map_err(|error| match error {
+            // What the label is like says more than that there is one.
+            DataError::ClassTooSmall { .. } if !remarks.is_empty() => {
+                DataError::unusable(&train_files.1, format!("{error}. {}", remarks.join(" ")))
+            }
+            other => other,
+        })?,
         TestFrom::Files((images, labels)) => {
-            let test = idx::read(&images, &labels)?;
+            let test = read(&images, &labels)?;
             // With names given, an index beyond them is out of range; without, it is a class never
             // seen.
             if spec.classes.is_some() {
@@ -200,6 +221,7 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
             (set, test)
         }
     };
+    notes.extend(remarks);
     images(train, test, classes, &spec.options, spec.limits, notes)
 }
 

@@ -118,6 +118,10 @@ pub struct IdxSpec {
     /// the greatest train label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
+    /// `ignore_labels`: images with these labels are left out, such as 255 where it marks images
+    /// without a class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_labels: Vec<u32>,
     /// How images are made into numbers.
     #[serde(flatten)]
     pub options: ImageOptions,

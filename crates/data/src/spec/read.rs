@@ -246,7 +246,13 @@ impl<'i> Keys<'i> {
             self.require(classes.len() >= 2, "classes", few);
             self.distinct(classes, "classes");
         }
-        IdxSpec { files, limits: self.limits(), classes, options: self.image_options() }
+        IdxSpec {
+            files,
+            limits: self.limits(),
+            classes,
+            ignore_labels: self.take_or_default("ignore_labels"),
+            options: self.image_options(),
+        }
     }
 
     /// Two files, each of which needs the other.
