@@ -246,3 +246,39 @@ fn damage_and_other_formats_are_named() {
     let error = decode(&bytes, Path::new("a.png")).unwrap_err();
     assert!(matches!(error, DataError::BadImage { .. }), "{error}");
 }
+
+#[test]
+fn a_transparent_colour_of_16_bits_is_matched_in_all_of_them() {
+    use png::{BitDepth, ColorType};
+    let gray = png_of(2, BitDepth::Sixteen, ColorType::Grayscale, &[0x12, 0x34, 0x12, 0x35]);
+    let keyed = with_chunk(&gray, *b"tRNS", &[0x12, 0x34]);
+    assert_eq!(decode(&keyed, Path::new("a")).unwrap().pixels, Pixels::Bits16(vec![0xFFFF, 0x1235]));
+    let colour = png_of(2, BitDepth::Sixteen, ColorType::Rgb, &[0, 1, 0, 2, 0, 3, 0, 1, 0, 2, 0, 4]);
+    let keyed = with_chunk(&colour, *b"tRNS", &[0, 1, 0, 2, 0, 3]);
+    let white = [0xFFFF; 3].into_iter().chain([1, 2, 4]).collect();
+    assert_eq!(decode(&keyed, Path::new("a")).unwrap().pixels, Pixels::Bits16(white));
+    let bit = png_of(2, BitDepth::One, ColorType::Grayscale, &[0b0100_0000]);
+    let keyed = with_chunk(&bit, *b"tRNS", &[0, 0]);
+    assert_eq!(bytes_of(&decode(&keyed, Path::new("a")).unwrap()), [255, 255], "black is transparent");
+}
+
+#[test]
+fn jpegs_of_other_processes_are_errors() {
+    let pixels: Vec<u8> = (0..64 * 64u32).map(|i| (i * 7919 % 256) as u8).collect();
+    for progressive in [false, true] {
+        let mut whole = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut whole, 90);
+        encoder.set_progressive(progressive);
+        encoder.encode(&pixels, 64, 64, jpeg_encoder::ColorType::Luma).unwrap();
+        decode(&whole, Path::new("a.jpg")).unwrap();
+        let marker = if progressive { 0xC2 } else { 0xC0 };
+        let frame = whole.windows(2).position(|two| two == [0xFF, marker]).unwrap();
+        // 12 bits a value; lossless; hierarchical; arithmetic coding (ITU-T T.81, table B.1).
+        for (at, value) in [(4, 12), (1, 0xC3), (1, 0xC5), (1, 0xC9), (1, 0xCA)] {
+            let mut other = whole.clone();
+            other[frame + at] = value;
+            let other = decode(&other, Path::new("a.jpg")).map(|_| "decoded");
+            assert!(matches!(other, Err(DataError::BadImage { .. })), "{at} {value:x}: {other:?}");
+        }
+    }
+}
