@@ -150,7 +150,7 @@ impl ImagePreprocessing {
         })
     }
 
-    /// Reads a PNG or JPEG file of any size: `[height, width, channels]`, normalised.
+    /// Reads a PNG, JPEG or PNM file of any size: `[height, width, channels]`, normalised.
     ///
     /// # Errors
     /// A missing, truncated or undecodable file, or another format.

@@ -1,7 +1,9 @@
-//! From the bytes of a PNG or JPEG file to pixels.
+//! From the bytes of a PNG, JPEG or PNM file to pixels.
 //!
 //! The decoders are used directly: the `image` crate around them needs colour management that takes
 //! longer to compile than the rest of this crate.
+
+mod pnm;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -38,6 +40,7 @@ pub(crate) struct Header {
 enum Format {
     Png,
     Jpeg,
+    Pnm,
 }
 
 type Jpeg<'a> = JpegDecoder<ZCursor<&'a [u8]>>;
@@ -64,6 +67,7 @@ impl<'a> File<'a> {
         match Kind::of(&self.bytes[..self.bytes.len().min(LOOKED_AT)]) {
             Kind::Png => Ok(Format::Png),
             Kind::Jpeg => Ok(Format::Jpeg),
+            Kind::Pnm => Ok(Format::Pnm),
             Kind::Other(format) => Err(DataError::UnsupportedImage { path: self.path.to_owned(), format }),
             Kind::NoPicture if self.bytes.len() < 16 => Err(self.truncated(Some(16))),
             Kind::NoPicture => Err(self.bad(kind::looks_like(self.bytes))),
@@ -76,6 +80,8 @@ impl<'a> File<'a> {
         match format {
             Format::Png => self.check_png(),
             Format::Jpeg => self.check_jpeg().map(drop),
+            // Its decoder asks for every value.
+            Format::Pnm => Ok(()),
         }
     }
 
@@ -177,6 +183,7 @@ pub(crate) fn header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
             let (_, header, orientation) = file.jpeg()?;
             (header, orientation)
         }
+        Format::Pnm => (pnm::decode(file)?.0, Orientation::AS_STORED),
     };
     Ok(match orientation.swaps_sides() {
         true => Header { height: header.width, width: header.height, ..header },
@@ -224,6 +231,10 @@ pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
             let options = decoder.options().jpeg_set_out_colorspace(target);
             decoder.set_options(options);
             (header, orientation, Pixels::Bits8(decoder.decode().map_err(|e| file.bad(e))?))
+        }
+        Format::Pnm => {
+            let (header, pixels) = pnm::decode(file)?;
+            (header, Orientation::AS_STORED, pixels)
         }
     };
     let Header { height, width, channels, .. } = header;

@@ -10,6 +10,8 @@ pub(crate) const LOOKED_AT: usize = 256;
 pub(crate) enum Kind {
     Png,
     Jpeg,
+    /// PBM, PGM or PPM.
+    Pnm,
     /// A picture in a format that is not read, by its name.
     Other(&'static str),
     /// No picture, as far as its first bytes say.
@@ -18,9 +20,9 @@ pub(crate) enum Kind {
 
 /// Endings of names that promise a picture: with other content such a file is a damaged picture,
 /// not one of other files.
-const ENDINGS: [&str; 22] = [
+const ENDINGS: [&str; 23] = [
     "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "jfif", "jp2", "jpe", "jpeg", "jpg", "jxl", "mpo",
-    "pgm", "png", "pnm", "ppm", "qoi", "tif", "tiff", "webp",
+    "pbm", "pgm", "png", "pnm", "ppm", "qoi", "tif", "tiff", "webp",
 ];
 
 /// Whether a file's name ends like that of a picture.
@@ -67,10 +69,15 @@ impl Kind {
             [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xFF, 0x4F, 0xFF, 0x51, ..] => {
                 Kind::Other("JPEG 2000")
             }
-            [b'P', b'1'..=b'7' | b'F' | b'f', b' ' | b'\t' | b'\n' | b'\r', next, ..]
+            [b'P', number, b' ' | b'\t' | b'\n' | b'\r', next, ..]
                 if next.is_ascii_digit() || matches!(next, b'#' | b'W' | b'\n') =>
             {
-                Kind::Other("PNM")
+                match number {
+                    b'1'..=b'6' => Kind::Pnm,
+                    b'7' => Kind::Other("PAM"),
+                    b'F' | b'f' => Kind::Other("PFM"),
+                    _ => Kind::NoPicture,
+                }
             }
             [b'q', b'o', b'i', b'f', ..] => Kind::Other("QOI"),
             [0, 0, 1, 0, 1..=64, 0, ..] => Kind::Other("ICO"),
@@ -124,7 +131,7 @@ pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
     } else if bytes.iter().take(LOOKED_AT).all(|&byte| byte == 0) {
         "it begins with zeros, as files do whose copying was cut off"
     } else {
-        "neither PNG nor JPEG by its first bytes"
+        "neither PNG, JPEG nor PNM by its first bytes"
     }
 }
 
@@ -145,9 +152,9 @@ mod tests {
             (b"\0\0\0\x18ftypheic\0\0\0\0", Kind::Other("HEIF")),
             (b"\0\0\0\x1cftypavif\0\0\0\0", Kind::Other("AVIF")),
             (b"\0\0\0\x0cJXL \r\n\x87\n", Kind::Other("JPEG XL")),
-            (b"P5\n# made by hand\n", Kind::Other("PNM")),
-            (b"P3 2 2 255 ", Kind::Other("PNM")),
-            (b"P7\nWIDTH 2", Kind::Other("PNM")),
+            (b"P5\n# made by hand\n", Kind::Pnm),
+            (b"P3 2 2 255 ", Kind::Pnm),
+            (b"P7\nWIDTH 2", Kind::Other("PAM")),
             (b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0", Kind::Other("BMP")),
             (b"\0\0\x01\0\x01\0", Kind::Other("ICO")),
             (b"<?xml version='1.0'?>\n<svg xmlns=''>", Kind::Other("SVG")),
@@ -173,7 +180,7 @@ mod tests {
             (&[0; 40], "zeros"),
             (b"PK\x03\x04", "archive"),
             (b"{\"error\": 404}", "JSON"),
-            (b"hello", "neither PNG nor JPEG"),
+            (b"hello", "neither PNG"),
         ] {
             assert!(looks_like(bytes).contains(word), "{}", bytes.escape_ascii());
         }

@@ -62,7 +62,7 @@ const HIDDEN_BY_PROGRAMS: [&str; 20] = [
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tree {
     pub(crate) path: PathBuf,
-    /// PNG and JPEG files, and files that are named as pictures but are none, in the order of
+    /// PNG, JPEG and PNM files, and files that are named as pictures but are none, in the order of
     /// their names.
     pub(crate) images: Vec<PathBuf>,
     /// Pictures in formats that are not read.
@@ -195,7 +195,7 @@ fn walk(folder: &Path, above: &mut Vec<PathBuf>, passed: &mut PassedOver) -> Res
             }
         } else if kind.is_ok_and(|kind| kind.is_file()) {
             match Kind::of(&first_bytes(&path)?) {
-                Kind::Png | Kind::Jpeg => tree.images.push(path),
+                Kind::Png | Kind::Jpeg | Kind::Pnm => tree.images.push(path),
                 Kind::Other(format) => tree.unread.push((path, format)),
                 Kind::NoPicture if kind::is_named_as_picture(&path) => tree.images.push(path),
                 Kind::NoPicture => passed.no_pictures.push(path),

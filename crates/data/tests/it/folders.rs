@@ -473,6 +473,22 @@ fn images_of_16_bits_keep_them() {
 }
 
 #[test]
+fn gray_maps_are_scaled_by_their_greatest_value() {
+    let folder = Folder(TempDir::new().unwrap());
+    for i in 0..6 {
+        folder.write(&format!("low/{i}.pgm"), format!("P2\n# 12 bits\n2 1\n4095\n{} 100\n", 100 + i));
+        folder
+            .write(&format!("high/{i}.PGM"), [b"P5 2 1 4095\n".as_slice(), &[0x0F, 0xFF, 0x0F, i]].concat());
+    }
+    let (seen, data) = folder.seen();
+    assert!(seen.notes.iter().any(|n| n.contains("12 of 12 images have 16 bits")), "{:?}", seen.notes);
+    let Samples::Images(train) = data.train.samples() else { panic!() };
+    assert!(matches!(&train.set.pixels, Pixels::Bits16(v) if v.contains(&65_535) && v.contains(&1600)));
+    folder.write("low/9.pam", "P7\nWIDTH 1\n");
+    assert!(folder.refusal().contains("PAM images are not read; convert them to PNG or JPEG"));
+}
+
+#[test]
 fn images_of_8_bits_beside_those_of_16_are_widened() {
     let folder = deep(1000, 40_000);
     folder.write("low/a.png", gray(10));
