@@ -22,6 +22,7 @@ ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
+    ("evidence", "report", ("build", "curves")),
     ("nn", "", ("models", "spec")),
     ("train", "", ("callbacks", "checkpoint", "doctor", "memory", "session")),
 ]

@@ -10,6 +10,7 @@ use crate::images::augment::View;
 use crate::images::{ImageSamples, ImageSet};
 use crate::preprocessing::Preprocessing;
 use crate::sampler::check_batch;
+use crate::split;
 use crate::table::TableSamples;
 use crate::text::TextSamples;
 
@@ -18,11 +19,14 @@ use crate::text::TextSamples;
 pub struct Dataset {
     /// What the model is fitted on.
     pub train: Part,
+    /// What one model is chosen from several by, such as the best step of a run; none where nothing
+    /// is chosen.
+    pub validation: Option<Part>,
     /// What it is judged by.
     pub test: Part,
     /// What new inputs need to be prepared alike.
     pub preprocessing: Preprocessing,
-    /// What was left out or assumed in reading the files, or looks odd in them, one sentence each.
+    /// What was left out of the files or looks odd in them, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -130,6 +134,7 @@ impl Dataset {
         };
         let mut hash = Sha256::new();
         self.train.hash(&mut hash);
+        self.validation.iter().for_each(|part| part.hash(&mut hash));
         self.test.hash(&mut hash);
         DatasetInfo {
             input: self.train.input(),
@@ -138,6 +143,52 @@ impl Dataset {
             test_samples: self.test.len(),
             fingerprint: bundled::hex(&hash.finalize()),
         }
+    }
+}
+
+impl Dataset {
+    /// The same data with a fraction of the train samples, of every class alike (of a text, its
+    /// end), set aside to choose by. Where there are validation samples already, nothing changes.
+    ///
+    /// # Errors
+    /// There are too few samples for that.
+    pub fn with_validation(self, fraction: f64) -> Result<Dataset, DataError> {
+        if self.validation.is_some() {
+            return Ok(self);
+        }
+        let classes = self.preprocessing.classes().len();
+        let of_labels = || {
+            let parts = split::validation(self.train.labels(), classes, fraction);
+            let none = parts.test.is_empty() || parts.train.is_empty();
+            let count = self.train.len();
+            if none { Err(DataError::NoValidation { count, fraction }) } else { Ok(parts) }
+        };
+        let (train, validation) = match &self.train.samples {
+            Samples::Images(images) => {
+                let parts = of_labels()?;
+                let of = |indices: &[u32]| ImageSamples {
+                    set: images.set.select(indices),
+                    values: images.values.clone(),
+                    augment: images.augment,
+                };
+                (Samples::Images(of(&parts.train)), Samples::Images(of(&parts.test)))
+            }
+            Samples::Table(table) => {
+                let parts = of_labels()?;
+                (Samples::Table(table.select(&parts.train)), Samples::Table(table.select(&parts.test)))
+            }
+            Samples::Text(text) => {
+                let (train, validation) = text.split_end(fraction, Role::Train)?;
+                (Samples::Text(train), Samples::Text(validation))
+            }
+        };
+        let validation = Some(Part::new(Role::Validation, validation));
+        Ok(Dataset { train: Part::new(Role::Train, train), validation, ..self })
+    }
+
+    /// The samples that models are chosen by: where none were set aside, those they are judged by.
+    pub fn choosing(&self) -> &Part {
+        self.validation.as_ref().unwrap_or(&self.test)
     }
 }
 
@@ -268,6 +319,34 @@ impl Part {
         self.input().labels_per_sample()
     }
 
+    /// SHA-256, in hexadecimal, of its samples as [`DatasetInfo::fingerprint`] takes them.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        self.hash(&mut hash);
+        bundled::hex(&hash.finalize())
+    }
+
+    /// [`sample_hash`] of every sample, sorted: which samples there are, in whatever order. Of text
+    /// none, for its windows begin anywhere.
+    ///
+    /// # Errors
+    /// None of a part that was loaded.
+    pub fn sample_hashes(&self) -> Result<Vec<u64>, DataError> {
+        let mut hashes = Vec::new();
+        if let Samples::Text(_) = self.samples {
+            return Ok(hashes);
+        }
+        let mut batch = Batch::new(self.input(), 1);
+        for index in 0..self.len() as u32 {
+            self.fill_batch(&[index], Draw::AsIs, &mut batch)?;
+            if let BatchX::F32 { data, .. } = &batch.x {
+                hashes.push(sample_hash(data));
+            }
+        }
+        hashes.sort_unstable();
+        Ok(hashes)
+    }
+
     fn hash(&self, hash: &mut Sha256) {
         // Shape and count first, so that no two different sets give one stream of bytes.
         hash.update(format!("{:?} {:?} {}\n", self.role, self.input(), self.len()));
@@ -278,4 +357,18 @@ impl Part {
         }
         self.labels().iter().for_each(|label| hash.update(label.to_le_bytes()));
     }
+}
+
+/// The first 8 bytes of the SHA-256 of a sample as a model is given it, without its class. Two
+/// different ones of n samples have the same with a chance of about n² / 2^65.
+pub fn sample_hash(x: &[f32]) -> u64 {
+    let mut hash = Sha256::new();
+    let mut bytes = [0; 4096];
+    for values in x.chunks(bytes.len() / 4) {
+        for (place, value) in bytes.chunks_exact_mut(4).zip(values) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+        hash.update(&bytes[..4 * values.len()]);
+    }
+    hash.finalize().iter().take(8).fold(0, |word, &byte| word << 8 | u64::from(byte))
 }

@@ -14,6 +14,7 @@ pub(crate) enum DrawPurpose {
     Limit = 3,
     Augment = 4,
     Window = 5,
+    Validation = 6,
 }
 
 /// The draws that belong to one (seed, purpose, epoch, index).

@@ -11,6 +11,8 @@ use crate::spec::SpecError;
 pub enum Role {
     /// The samples the model is fitted on.
     Train,
+    /// The samples by which a model is chosen from several.
+    Validation,
     /// The held-out samples.
     Test,
 }
@@ -19,6 +21,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Role::Train => "train",
+            Role::Validation => "validation",
             Role::Test => "test",
         })
     }
@@ -51,6 +54,18 @@ pub enum DataError {
         path: PathBuf,
         /// The reason.
         source: std::io::Error,
+    },
+
+    /// So few train samples that none can be set aside to choose by.
+    #[error(
+        "{fraction} of {count} train samples is none that could be set aside to choose models by; expected more \
+         samples, a larger `validation_fraction`, or a recipe that chooses nothing (no `patience`, no `keep_best`)"
+    )]
+    NoValidation {
+        /// Train samples there are.
+        count: usize,
+        /// Share of them that was asked for.
+        fraction: f64,
     },
 
     /// There is nothing to learn from.
@@ -261,10 +276,7 @@ pub enum DataError {
     },
 
     /// Text that is not UTF-8.
-    #[error(
-        "{}: not UTF-8 text: byte {offset} (line {line}) is invalid; save the file as UTF-8, or say what it is, such \
-         as `encoding = \"windows-1252\"` for text of older Windows programs", path.display()
-    )]
+    #[error("{}: not UTF-8 text: byte {offset} (line {line}) is invalid; save the file as UTF-8", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -272,30 +284,6 @@ pub enum DataError {
         offset: usize,
         /// Its line, counted from 1.
         line: usize,
-    },
-
-    /// Text whose encoding shows but is not said.
-    #[error(
-        "{}: it looks like text in {looks_like} without a byte-order mark; save the file as UTF-8, or write \
-         `encoding = \"{looks_like}\"`", path.display()
-    )]
-    Encoding {
-        /// The file.
-        path: PathBuf,
-        /// The encoding.
-        looks_like: &'static str,
-    },
-
-    /// A column of numbers or dates that can be read in two ways, or not at all.
-    #[error(
-        "column `{column}`: {reason}; or leave it out with `ignore = [\"{column}\"]`, or take its cells as texts with \
-         `categorical = [\"{column}\"]`"
-    )]
-    OpenColumn {
-        /// The column.
-        column: String,
-        /// What is open, and what to write.
-        reason: String,
     },
 
     /// A text that does not fill one window.

@@ -39,6 +39,26 @@ pub(crate) fn stratified(
     Ok(parts)
 }
 
+/// Takes a fraction of the samples, rounded, out of the others to choose models by: `test` of the
+/// result. Every class keeps at least one sample to train on.
+pub(crate) fn validation(labels: &[u32], classes: usize, fraction: f64) -> SplitParts {
+    let members = members(labels, classes);
+    let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
+    let wanted = (labels.len() as f64 * fraction).round() as usize;
+    let shares = apportion(&sizes, wanted, 0);
+    let mut parts = SplitParts { train: Vec::new(), test: Vec::new() };
+    for (class, (mut samples, share)) in members.into_iter().zip(shares).enumerate() {
+        // The choice belongs to the data, not to the run: its seed is fixed.
+        Stream::new(0, DrawPurpose::Validation, 0, class as u32).shuffle(&mut samples);
+        let share = share.min(samples.len().saturating_sub(1));
+        parts.test.extend(&samples[..share]);
+        parts.train.extend(&samples[share..]);
+    }
+    parts.train.sort_unstable();
+    parts.test.sort_unstable();
+    parts
+}
+
 /// At most `limit` of the samples, in file order; of every class at least one if there is room.
 pub(crate) fn limited(labels: &[u32], classes: usize, limit: usize) -> Vec<u32> {
     if labels.len() <= limit {
@@ -134,6 +154,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn validation_samples_are_of_every_class_that_has_enough() {
+        let labels: Vec<u32> = (0..1001).map(|i| if i == 1000 { 5 } else { i % 5 }).collect();
+        let parts = validation(&labels, 6, 0.1);
+        assert_eq!((parts.train.len(), parts.test.len()), (901, 100));
+        let of_class = |class: u32| parts.test.iter().filter(|&&i| labels[i as usize] == class).count();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(of_class), [20, 20, 20, 20, 20, 0], "the only one is trained on");
+        let mut all = [parts.train.clone(), parts.test.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..1001).collect::<Vec<u32>>());
+        assert_eq!(validation(&labels, 6, 0.1), parts);
+        assert_eq!(validation(&[0, 0, 1], 2, 0.01).test, [0u32; 0]);
     }
 
     #[test]

@@ -1,17 +1,13 @@
 //! Tables: rows of floats made from the columns of a CSV file.
 
-pub(crate) mod classes;
 pub(crate) mod column;
 pub(crate) mod encoder;
 pub(crate) mod groups;
-pub(crate) mod looks;
-pub(crate) mod notation;
 pub(crate) mod read;
 
 pub use column::{ColumnEncoder, Encoding};
-pub use encoder::{TableEncoder, TableRows};
+pub use encoder::TableEncoder;
 pub use groups::GroupLabels;
-pub use notation::{DateOrder, Notation};
 
 /// N rows of features with a class each.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +23,20 @@ pub struct TableSamples {
 }
 
 impl TableSamples {
+    /// The rows at these places, in this order.
+    pub(crate) fn select(&self, indices: &[u32]) -> TableSamples {
+        let group = |group: &GroupLabels| GroupLabels {
+            column: group.column.clone(),
+            values: indices.iter().map(|&i| group.values[i as usize].clone()).collect(),
+        };
+        TableSamples {
+            width: self.width,
+            features: indices.iter().flat_map(|&i| self.row(i)).copied().collect(),
+            labels: indices.iter().map(|&i| self.labels[i as usize]).collect(),
+            groups: self.groups.iter().map(group).collect(),
+        }
+    }
+
     pub(crate) fn row(&self, index: u32) -> &[f32] {
         &self.features[index as usize * self.width..][..self.width]
     }

@@ -5,7 +5,6 @@ mod bpe;
 #[cfg(not(feature = "bpe"))]
 #[path = "text/no_bpe.rs"]
 mod bpe;
-pub(crate) mod corpus;
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +121,22 @@ impl TextSamples {
             tokens.truncate(windows.saturating_mul(sequence).saturating_add(1));
         }
         Ok(TextSamples { tokens, sequence })
+    }
+
+    /// Cuts off the end: about a fraction of the tokens, but at least one window.
+    ///
+    /// # Errors
+    /// What is left of it is shorter than a window.
+    pub(crate) fn split_end(&self, fraction: f64, role: Role) -> Result<(Self, Self), DataError> {
+        let least = self.sequence + 1;
+        let end = ((self.tokens.len() as f64 * fraction).round() as usize).max(least);
+        let kept = self.tokens.len().saturating_sub(end);
+        if kept < least {
+            return Err(DataError::TextTooShort { role, tokens: kept, needed: least });
+        }
+        let (kept, end) = self.tokens.split_at(kept);
+        let part = |tokens: &[u32]| TextSamples { tokens: tokens.to_vec(), sequence: self.sequence };
+        Ok((part(kept), part(end)))
     }
 
     /// All tokens, in order.

@@ -20,8 +20,6 @@ pub struct Setup {
     pub data: String,
     /// Fingerprint of the data.
     pub fingerprint: String,
-    /// Names of the classes; none of text.
-    pub classes: Vec<String>,
     /// Trained numbers of the model.
     pub parameters: usize,
     /// Steps of a run.
@@ -330,7 +328,7 @@ pub(crate) mod tests {
                 outcome: Outcome::Finished,
                 losses: losses.collect(),
                 step_ms: vec![ms as f32],
-                evaluations: vec![EvaluationMetrics { attempt: 200, loss: 0.4, accuracy }],
+                evaluations: vec![EvaluationMetrics { attempt: 200, loss: 0.4, accuracy, validation: None }],
                 skipped: 0,
                 last_scale: 65536.0,
                 batch: 64,

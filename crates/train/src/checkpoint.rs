@@ -7,6 +7,7 @@
 mod checksums;
 mod keeper;
 pub mod precision;
+mod seal;
 mod snapshot;
 mod tensors;
 
@@ -32,10 +33,11 @@ use crate::step::AVERAGE;
 
 /// The key of our entry in the file's metadata. One entry only: safetensors writes several in no
 /// fixed order, and the same run must give the same bytes.
-const KEY: &str = "halfstep";
+pub(crate) const KEY: &str = "halfstep";
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of the program that wrote it.
     pub version: String,
@@ -48,6 +50,10 @@ pub struct Manifest {
     pub seed: u64,
     /// Counts of the run.
     pub progress: Progress,
+    /// Of a file outside the folder of a checkpoint, whose manifest has its checksum: the SHA-256
+    /// of the file with zeros in place of these digits. Older versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl Manifest {
@@ -58,6 +64,7 @@ impl Manifest {
             input: session.input().clone(),
             seed: session.spec().seed,
             progress: session.progress(),
+            sha256: None,
         }
     }
 }
@@ -120,10 +127,11 @@ pub fn serialised(session: &Session<'_>, path: &Path) -> Result<Vec<u8>, Checkpo
         .map(|(slot, values)| tensors::Tensor { name: &slot.name, shape: &slot.ty.shape, values })
         .collect();
     let mut bytes = Vec::new();
-    serde_json::to_string(&Manifest::of(session))
+    serde_json::to_string(&Manifest { sha256: Some(seal::ZEROS.into()), ..Manifest::of(session) })
         .map_err(std::io::Error::from)
         .and_then(|about| tensors::write(&mut bytes, &tensors, (KEY, &about)))
         .map_err(run_dir::failed(path))?;
+    seal::set(&mut bytes);
     Ok(bytes)
 }
 
@@ -134,10 +142,16 @@ pub fn serialised(session: &Session<'_>, path: &Path) -> Result<Vec<u8>, Checkpo
 pub fn manifest(path: &Path) -> Result<Manifest, CheckpointError> {
     let bytes = read(path)?;
     let damaged = run_dir::damaged(path);
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let manifest = own_manifest(&bytes).map_err(&damaged)?;
+    Ok(manifest.ok_or_else(|| damaged(format!("it has no `{KEY}` entry in its metadata")))?)
+}
+
+/// The manifest in a safetensors file; none where another program wrote it.
+fn own_manifest(bytes: &[u8]) -> Result<Option<Manifest>, String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let json = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
-    let json = json.ok_or_else(|| damaged(format!("it has no `{KEY}` entry in its metadata")))?;
-    Ok(serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?)
+    json.map(|json| serde_json::from_str(json).map_err(|e| format!("its `{KEY}` entry makes no sense: {e}")))
+        .transpose()
 }
 
 /// Puts a checkpoint's values into the slots of a session. Slots the file lacks stay as they are,
@@ -218,8 +232,8 @@ pub(crate) fn belongs_to_model(kind: SlotKind) -> bool {
     matches!(kind, SlotKind::Weight { .. } | SlotKind::Statistic)
 }
 
-/// The bytes of a file, which are compared with its checksum if it lies in the folder of a
-/// checkpoint.
+/// The bytes of a file, which are compared with its checksum: in the folder of a checkpoint that of
+/// the folder's manifest, else the file's own if this program wrote it.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.
@@ -231,7 +245,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
         let sums = Checksums::read(folder).map_err(damaged)?;
         return sums.read_file(folder, name).map_err(damaged);
     }
-    Ok(run_dir::read(path)?)
+    let bytes = run_dir::read(path)?;
+    seal::check(&bytes).map_err(run_dir::damaged(path))?;
+    Ok(bytes)
 }
 
 /// Input values as an engine takes them.

@@ -3,22 +3,26 @@
 //! A map says how each is called in the model. All of a file is accounted for before anything is
 //! taken from it.
 
+mod layout;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use halfstep_float::{f32_from_bf16, f32_from_f16};
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::{Shape, Slot};
+use halfstep_nn::InputSpec;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::belongs_to_model;
+use self::layout::Layouts;
+use crate::checkpoint::{KEY, belongs_to_model};
 use crate::session::{Session, TrainError};
 use crate::step::AVERAGE;
 
 /// A rule of a map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRule {
     /// Name of tensors in the file; `{word}` stands for anything without a dot.
@@ -26,9 +30,17 @@ pub struct ImportRule {
     /// Name in the model, with what the words stood for in their place. Several names take equal
     /// parts of the first dimension.
     pub to: Targets,
-    /// Whether the two dimensions change places.
+    /// Whether the two dimensions change places. Of a square matrix it must be written if no other
+    /// matrix of the file shows how they lie.
     #[serde(default)]
-    pub transpose: bool,
+    pub transpose: Option<bool>,
+    /// The sizes to take the tensor's values in, in place of its own.
+    #[serde(default)]
+    pub view: Option<Vec<usize>>,
+    /// Which of its dimensions comes first, second and so on in the model: `[0, 2, 3, 1]` for
+    /// kernels of PyTorch, `[out, in, height, width]`.
+    #[serde(default)]
+    pub permute: Option<Vec<usize>>,
     /// Whether a longer tensor's first rows are taken, as many as the model has.
     #[serde(default)]
     pub first_rows: bool,
@@ -42,6 +54,12 @@ pub enum Targets {
     One(String),
     /// Equal parts of it.
     Parts(Vec<String>),
+}
+
+impl Default for Targets {
+    fn default() -> Targets {
+        Targets::Parts(Vec::new())
+    }
 }
 
 /// How tensors of a file are called in a model.
@@ -65,7 +83,7 @@ impl NameMap {
         let words = (1..=8).map(|n| {
             let name: Vec<String> = (0..n).map(|i| format!("{{{i}}}")).collect();
             let name = name.join(".");
-            ImportRule { from: name.clone(), to: Targets::One(name), transpose: false, first_rows: false }
+            ImportRule { from: name.clone(), to: Targets::One(name), ..ImportRule::default() }
         });
         NameMap { rules: words.collect(), ..NameMap::default() }
     }
@@ -140,7 +158,7 @@ pub struct ImportReport {
     pub missing: Vec<String>,
     /// The file has it, the model has not.
     pub unexpected: Vec<String>,
-    /// Of another shape or type, or twice and different.
+    /// Of another shape or type, not finite, of a layout that is not known, or twice and different.
     pub misfits: Vec<Misfit>,
     /// Left out, as the map says.
     pub ignored: Vec<String>,
@@ -174,13 +192,22 @@ impl fmt::Display for ImportReport {
 /// Values for slots, by their names.
 pub type Values = BTreeMap<String, Vec<f32>>;
 
-/// Reads a safetensors file for a model's slots. The values are all that the model needs if, and
-/// only if, the report fits.
+/// Reads a safetensors file for the slots of a model that takes `input`. The values are all that
+/// the model needs if, and only if, the report fits.
 ///
 /// # Errors
 /// It is no safetensors file.
-pub fn read(slots: &[Slot], file: &[u8], map: &NameMap) -> Result<(Values, ImportReport), String> {
+pub fn read(
+    slots: &[Slot],
+    input: &InputSpec,
+    file: &[u8],
+    map: &NameMap,
+) -> Result<(Values, ImportReport), String> {
+    let (_, metadata) = SafeTensors::read_metadata(file).map_err(|e| e.to_string())?;
+    // What this program wrote lies as the model has it.
+    let ours = metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY));
     let file = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
+    let mut layouts = Layouts::of(slots, input);
     let wanted: BTreeMap<&str, &Shape> =
         slots.iter().filter(|s| belongs_to_model(s.kind)).map(|s| (s.name.as_str(), &s.ty.shape)).collect();
     let (mut values, mut report) = (Values::new(), ImportReport::default());
@@ -217,11 +244,15 @@ pub fn read(slots: &[Slot], file: &[u8], map: &NameMap) -> Result<(Values, Impor
                         continue;
                     }
                     let shape = wanted[to.as_str()].to_vec();
+                    layouts.see((full, to), rule, (tensor.shape(), &shape));
                     report.taken.push(Taken { from: full.clone(), to: to.clone(), shape, how });
                     values.insert(to.clone(), new);
                 }
             }
         }
+    }
+    if !ours {
+        report.misfits.extend(layouts.ambiguous());
     }
     let claimed = |name: &str| values.contains_key(name) || report.misfits.iter().any(|m| m.to == name);
     let missing: Vec<String> = wanted.keys().filter(|n| !claimed(n)).map(|n| n.to_string()).collect();
@@ -237,20 +268,11 @@ fn taken(
     expected: &Shape,
 ) -> Result<(Vec<f32>, Vec<String>), String> {
     let mut how = Vec::new();
-    let mut values = widened(tensor)?;
+    let values = widened(tensor)?;
     if tensor.dtype() != Dtype::F32 {
         how.push(format!("converted from {:?}", tensor.dtype()));
     }
-    let mut shape = tensor.shape().to_vec();
-    if rule.transpose {
-        let [rows, columns] = shape[..] else {
-            return Err(format!("it is {shape:?}; only matrices can be transposed"));
-        };
-        values =
-            (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c)).map(|at| values[at]).collect();
-        shape = vec![columns, rows];
-        how.push("transposed".into());
-    }
+    let (mut values, mut shape) = laid_out((values, tensor.shape()), rule, expected, &mut how)?;
     if parts > 1 {
         let rows = shape.first().copied().unwrap_or(0);
         if !rows.is_multiple_of(parts) {
@@ -270,24 +292,77 @@ fn taken(
         how.push(format!("the first {wanted} of {there} rows"));
     }
     if shape[..] != expected[..] {
-        return Err(format!("it is {shape:?}, expected {:?}", &expected[..]));
+        return Err(format!(
+            "it is {shape:?}, expected {:?}{}",
+            &expected[..],
+            layout::advice(&shape, expected)
+        ));
     }
     Ok((values, how))
 }
 
-/// The values as f32. Those of f16 and bf16 are exact, those of f64 are rounded.
+/// Values and sizes with the dimensions in the order that the rule says.
+fn laid_out(
+    (values, shape): (Vec<f32>, &[usize]),
+    rule: &ImportRule,
+    expected: &Shape,
+    how: &mut Vec<String>,
+) -> Result<(Vec<f32>, Vec<usize>), String> {
+    let shape = match &rule.view {
+        Some(view) if view.iter().product::<usize>() == values.len() => view.clone(),
+        Some(view) => return Err(format!("it is {shape:?}, which cannot be taken as {view:?}")),
+        None => shape.to_vec(),
+    };
+    let order = match (&rule.permute, rule.transpose) {
+        (Some(_), Some(true)) => return Err("its rule has both `permute` and `transpose`".into()),
+        (Some(order), _) => order.clone(),
+        (None, Some(true)) if shape.len() == 2 => vec![1, 0],
+        (None, Some(true)) => return Err(format!("it is {shape:?}; only matrices can be transposed")),
+        (None, _) => (0..shape.len()).collect(),
+    };
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..shape.len()) {
+        let sizes = shape.len();
+        return Err(format!(
+            "it is {shape:?}, and `permute = {order:?}` is no order of its {sizes} dimensions"
+        ));
+    }
+    let (values, mut shape) = if order.is_sorted() {
+        (values, shape)
+    } else {
+        how.push(if order == [1, 0] { "transposed".into() } else { format!("permuted by {order:?}") });
+        layout::permuted(&values, &shape, &order)
+    };
+    if rule.view.is_some() && !expected.is_empty() && shape.len() > expected.len() {
+        let rest = shape.split_off(expected.len());
+        let last = expected.len() - 1;
+        shape[last] *= rest.iter().product::<usize>();
+    }
+    Ok((values, shape))
+}
+
+/// The values as f32, all of them finite. Those of f16 and bf16 are exact, those of f64 are
+/// rounded.
 fn widened(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     let two = || data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    Ok(match tensor.dtype() {
+    let eight = |b: &[u8]| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+    let values: Vec<f32> = match tensor.dtype() {
         Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F64 => {
-            let eight = |b: &[u8]| [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
-            data.chunks_exact(8).map(|b| f64::from_le_bytes(eight(b)) as f32).collect()
-        }
+        Dtype::F64 => data.chunks_exact(8).map(|b| eight(b) as f32).collect(),
         Dtype::F16 => two().map(f32_from_f16).collect(),
         Dtype::BF16 => two().map(f32_from_bf16).collect(),
         other => return Err(format!("it holds {other:?}, no numbers that a model is made of")),
+    };
+    let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(values) };
+    let element = layout::index(at, tensor.shape());
+    Err(match tensor.dtype() {
+        Dtype::F64 if eight(&data[8 * at..]).is_finite() => {
+            let value = eight(&data[8 * at..]);
+            format!("its element {element:?} is {value:e}, which is beyond f32 ({:e})", f32::MAX)
+        }
+        _ => format!("its element {element:?} is {}; a model takes finite numbers alone", values[at]),
     })
 }
 

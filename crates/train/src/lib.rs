@@ -59,6 +59,7 @@ mod ranks;
 pub mod recipe;
 pub mod run_dir;
 pub mod run_log;
+pub mod samples;
 pub mod scaler;
 pub mod schedule;
 pub mod session;

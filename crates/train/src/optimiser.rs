@@ -5,7 +5,7 @@ use halfstep_graph::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{SettingError, require};
+use crate::setting::{SettingError, positive_in_f32, require};
 use crate::step_options::StepOptions;
 
 /// AdamW (Loshchilov and Hutter 2019) with torch's defaults.
@@ -72,6 +72,8 @@ pub(crate) struct UpdateInputs {
     pub lr: ValueId,
     /// What gradients are multiplied with: clipping over loss scale.
     pub grad_scale: ValueId,
+    /// The number of the step if it commits, for Adam's bias correction.
+    pub step: Option<ValueId>,
     /// Not zero if the step commits.
     pub commit: ValueId,
 }
@@ -93,17 +95,19 @@ impl Optimiser {
     /// # Errors
     /// A constant out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
-        let rate = |lr: f64| require(lr > 0.0 && lr.is_finite(), "lr", lr, "a number above 0");
+        let rate = |lr: f64| require(positive_in_f32(lr), "lr", lr, "a number above 1e-45 and below 3.4e38");
         let fraction =
             |field, x: f64| require((0.0..1.0).contains(&x), field, x, "a number from 0 up to but not 1");
-        let decay = |x: f64| require(x >= 0.0 && x.is_finite(), "weight_decay", x, "a number of at least 0");
+        let decay = |x: f64| {
+            let fits = x >= 0.0 && (x as f32).is_finite();
+            require(fits, "weight_decay", x, "a number of at least 0 and below 3.4e38")
+        };
         match self {
             Optimiser::AdamW(o) => {
                 rate(o.lr)?;
                 fraction("beta1", o.beta1)?;
                 fraction("beta2", o.beta2)?;
-                // In f32, as the update is computed: 1e-50 would be zero, and 0/0 not a number.
-                require((o.eps as f32) > 0.0 && o.eps.is_finite(), "eps", o.eps, "a number above 1e-45")?;
+                require(positive_in_f32(o.eps), "eps", o.eps, "a number above 1e-45 and below 3.4e38")?;
                 decay(o.weight_decay)
             }
             Optimiser::Sgd(o) => {
@@ -124,12 +128,9 @@ impl Optimiser {
         inputs: &UpdateInputs,
         options: &StepOptions,
     ) -> Result<(), GraphError> {
-        let &UpdateInputs { lr: full_lr, grad_scale, commit } = inputs;
+        let &UpdateInputs { lr: full_lr, grad_scale, step, commit } = inputs;
         let mut rates: Vec<(f64, ValueId)> = vec![(1.0, full_lr)];
-        let step = match self {
-            Optimiser::AdamW(_) => Some(count_step(g)?),
-            Optimiser::Sgd(_) => None,
-        };
+        let step = step.filter(|_| matches!(self, Optimiser::AdamW(_)));
         for &(slot, gradient) in gradients {
             let (name, ty) = (g.slot(slot).name.clone(), g.slot(slot).ty.clone());
             let decays = matches!(g.slot(slot).kind, SlotKind::Weight { decay: true });
@@ -187,14 +188,14 @@ impl Optimiser {
     }
 }
 
-/// Name of the slot that counts committed steps, for Adam's bias correction.
+/// Name of the slot that counts committed steps, for Adam's bias correction and moving averages.
 pub const STEP_SLOT: &str = "optimiser.step";
 
 /// The number of this step if it commits, counting from 1.
 ///
 /// Kept in f32, which counts to 2^24 and then stays: by then the bias correction is 1 in f32 for
 /// any β ≤ 1 − 2^-19.
-fn count_step(g: &mut Graph) -> Result<ValueId, GraphError> {
+pub(crate) fn count_step(g: &mut Graph) -> Result<ValueId, GraphError> {
     let ty = ValueType::f32(halfstep_graph::Shape::scalar());
     let slot = g.add_slot(STEP_SLOT, ty, SlotKind::Counter, Init::Constant(0.0))?;
     g.scoped(STEP_SLOT, |g| {
@@ -219,7 +220,12 @@ mod tests {
         assert_eq!(Optimiser::Sgd(Sgd::default()).validate(), Ok(()));
         let adamw = AdamW::default;
         assert_eq!(bad(Optimiser::AdamW(AdamW { lr: 0.0, ..adamw() })), "lr");
-        assert_eq!(bad(Optimiser::AdamW(AdamW { lr: f64::NAN, ..adamw() })), "lr");
+        for lr in [f64::NAN, f64::INFINITY, 1e39, 1e-50] {
+            assert_eq!(bad(Optimiser::AdamW(AdamW { lr, ..adamw() })), "lr");
+            assert_eq!(bad(Optimiser::Sgd(Sgd { lr, ..Sgd::default() })), "lr");
+        }
+        assert_eq!(bad(Optimiser::AdamW(AdamW { eps: 1e39, ..adamw() })), "eps");
+        assert_eq!(bad(Optimiser::Sgd(Sgd { weight_decay: 1e39, ..Sgd::default() })), "weight_decay");
         assert_eq!(bad(Optimiser::AdamW(AdamW { beta1: 1.0, ..adamw() })), "beta1");
         assert_eq!(bad(Optimiser::AdamW(AdamW { beta2: -0.1, ..adamw() })), "beta2");
         assert_eq!(bad(Optimiser::AdamW(AdamW { eps: 1e-50, ..adamw() })), "eps");

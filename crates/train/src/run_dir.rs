@@ -18,6 +18,8 @@ pub const PLAN: &str = "plan.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// What new inputs need to be prepared alike.
 pub const PREPROCESSING: &str = "preprocessing.json";
+/// Which samples were trained on, and which held out.
+pub const SAMPLES: &str = "samples.safetensors";
 /// What made the directory.
 pub const RUN: &str = "run.json";
 /// Folder of weights.
@@ -242,7 +244,7 @@ impl RunDir {
     pub fn create_over_on(files: Arc<dyn Files>, path: &Path) -> Result<RunDir, RunDirError> {
         std::fs::create_dir_all(path).map_err(failed(path))?;
         let ours = |name: &str| {
-            [LOCK, RUN, PLAN, METRICS, PREPROCESSING, CHECKPOINTS].contains(&name)
+            [LOCK, RUN, PLAN, METRICS, PREPROCESSING, SAMPLES, CHECKPOINTS].contains(&name)
                 || name.starts_with(files::UNFINISHED)
         };
         let names = || -> io::Result<Vec<PathBuf>> {

@@ -8,7 +8,7 @@ use halfstep_graph::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{SettingError, require};
+use crate::setting::{SettingError, positive_in_f32, require};
 
 /// Name of the slot that holds the scale.
 pub const SCALE_SLOT: &str = "scaler.scale";
@@ -113,7 +113,8 @@ impl LossScale {
     /// # Errors
     /// A constant out of range, or limits that contradict each other.
     pub fn validate(&self) -> Result<(), SettingError> {
-        let positive = |field, x: f64| require(x > 0.0 && x.is_finite(), field, x, "a number above 0");
+        let positive =
+            |field, x: f64| require(positive_in_f32(x), field, x, "a number above 1e-45 and below 3.4e38");
         match self {
             LossScale::Off => Ok(()),
             LossScale::Static(s) => positive("scale", s.scale),
@@ -123,7 +124,8 @@ impl LossScale {
                 require(reaches, "ceiling", s.ceiling, "a number between `floor` and 3.4e38")?;
                 let inside = (s.floor..=s.ceiling).contains(&s.init);
                 require(inside, "init", s.init, "a number between `floor` and `ceiling`")?;
-                require(s.growth > 1.0 && s.growth.is_finite(), "growth", s.growth, "a number above 1")?;
+                let grows = s.growth > 1.0 && positive_in_f32(s.growth);
+                require(grows, "growth", s.growth, "a number above 1 and below 3.4e38")?;
                 let falls = s.backoff > 0.0 && s.backoff < 1.0;
                 require(falls, "backoff", s.backoff, "a number between 0 and 1")?;
                 let counts = [("interval", s.interval), ("hysteresis", s.hysteresis), ("probe", s.probe)];

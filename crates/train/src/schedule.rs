@@ -122,6 +122,21 @@ impl Schedule {
         }
     }
 
+    /// Its kind, as recipes write it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Schedule::Constant(_) => Self::KINDS[0],
+            Schedule::Linear(_) => Self::KINDS[1],
+            Schedule::Cosine(_) => Self::KINDS[2],
+            Schedule::OneCycle(_) => Self::KINDS[3],
+        }
+    }
+
+    /// Whether the rate of a step depends on how many there are.
+    pub fn depends_on_length(&self) -> bool {
+        !matches!(self, Schedule::Constant(_))
+    }
+
     fn warmup(&self) -> u64 {
         match self {
             Schedule::Constant(c) => c.warmup,

@@ -24,7 +24,7 @@ use crate::metrics::Cause;
 use crate::optimiser::Optimiser;
 use crate::recipe::check_state;
 use crate::scaler::LossScale;
-use crate::setting::{SettingError, require};
+use crate::setting::{SettingError, positive_in_f32, require};
 use crate::stages::{FOUND, Stages};
 use crate::step::{AVERAGE, is_lasting, snapshot_bytes};
 use crate::step_options::StepOptions;
@@ -83,9 +83,12 @@ impl SessionSpec {
         require(self.batch > 0, "batch", self.batch, "at least 1")?;
         require(self.skip_limit > 0, "skip_limit", self.skip_limit, "at least 1")?;
         match self.clip {
-            Some(clip) => require(clip > 0.0 && clip.is_finite(), "clip", clip, "a number above 0"),
-            None => Ok(()),
+            Some(clip) => {
+                require(positive_in_f32(clip), "clip", clip, "a number above 1e-45 and below 3.4e38")?;
+            }
+            None => {}
         }
+        self.options.check_rates(self.optimiser.lr())
     }
 }
 

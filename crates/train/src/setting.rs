@@ -21,3 +21,9 @@ pub(crate) fn require(
 ) -> Result<(), SettingError> {
     if good { Ok(()) } else { Err(SettingError { field, found: found.to_string(), expected }) }
 }
+
+/// Whether a number above 0 is one in f32 too, in which steps are computed: 1e39 would be infinite,
+/// and 1e-50 zero.
+pub(crate) fn positive_in_f32(x: f64) -> bool {
+    (x as f32) > 0.0 && (x as f32).is_finite()
+}

@@ -7,7 +7,7 @@ use halfstep_graph::{
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
-use crate::optimiser::{Optimiser, UpdateInputs};
+use crate::optimiser::{Optimiser, UpdateInputs, count_step};
 use crate::scaler::{LossScale, Scale};
 use crate::step_options::{Reduce, StepOptions};
 
@@ -39,9 +39,9 @@ pub struct StepSpec<'a> {
 /// `scale` (used in this step).
 ///
 /// The step commits if the global norm of the scaled gradients is finite, and new running
-/// statistics are, whatever the precision. Otherwise weights, moments, statistics and the step
-/// count stay as they were and only the scaler's state changes. Clipping is min(1, clip / (norm +
-/// 1e-6)) as in torch's `clip_grad_norm_`, of unscaled gradients.
+/// statistics and moments are, whatever the precision. Otherwise weights, moments, statistics and
+/// the step count stay as they were and only the scaler's state changes. Clipping is min(1, clip /
+/// (norm + 1e-6)) as in torch's `clip_grad_norm_`, of unscaled gradients.
 ///
 /// # Errors
 /// The model does not take this input, or cannot be differentiated.
@@ -156,7 +156,8 @@ fn backward(
     ranks: usize,
     (batch, input): (usize, &str),
 ) -> Result<Backward, GraphError> {
-    let ctx = Context::train().on_ranks(ranks);
+    let frozen = |name: &str| options.is_frozen(name);
+    let ctx = Context::train().on_ranks(ranks).freezing(&frozen);
     let (x, y) = inputs(g, spec.input, batch);
     ctx.key(g);
     let input = g.input(input, ValueType::f32(Shape::scalar()));
@@ -276,11 +277,16 @@ fn update(
                 None => scaled_norm,
             };
             let grad_scale = gradient_factor(g, norm, scale.reciprocal, spec.clip)?;
+            let commit = moments_stay_finite(g, (scaled_norm, grad_scale), commit)?;
             Ok::<_, GraphError>((commit, norm, grad_scale))
         })?;
-        spec.optimiser.update(g, pairs, &UpdateInputs { lr, grad_scale, commit }, options)?;
-        if let Some(decay) = options.average {
-            average(g, pairs, decay)?;
+        let step = match (spec.optimiser, options.average) {
+            (Optimiser::Sgd(_), None) => None,
+            (Optimiser::AdamW(_), _) | (_, Some(_)) => Some(count_step(g)?),
+        };
+        spec.optimiser.update(g, pairs, &UpdateInputs { lr, grad_scale, step, commit }, options)?;
+        if let (Some(decay), Some(step)) = (options.average, step) {
+            average(g, pairs, decay, step)?;
         }
         spec.scaling.update(g, commit)?;
         g.commit = Some(commit);
@@ -297,9 +303,20 @@ fn update(
     })
 }
 
-/// Moves every average towards its new weight. It is an f32 number that moves by a small part of a
-/// difference: the sum is kept in f32, as weights are.
-fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(), GraphError> {
+/// Moves every average towards its new weight, at the step of this number, counted from 1. It is an
+/// f32 number that moves by a small part of a difference: the sum is kept in f32, as weights are.
+///
+/// The decay is min(decay, n / (n + 9)), as TensorFlow's `ExponentialMovingAverage` has it with
+/// `num_updates` = n − 1: at first an average over few steps, in which the weights that were drawn
+/// have no say.
+fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64, step: ValueId) -> Result<(), GraphError> {
+    let new_part = g.scoped("average", |g| {
+        let nine = g.scalar(9.0);
+        let steps = g.add(step, nine)?;
+        let of_start = g.div(nine, steps)?;
+        let least = g.scalar(1.0 - decay);
+        g.binary(Binary::Max, of_start, least)
+    })?;
     for &(slot, _) in pairs {
         let weight = g.slot(slot).clone();
         let Some(new) = g.writes.iter().find(|w| w.slot == slot).map(|w| w.value) else { continue };
@@ -308,7 +325,7 @@ fn average(g: &mut Graph, pairs: &[(SlotId, ValueId)], decay: f64) -> Result<(),
         let moved = g.scoped(&weight.name, |g| {
             let before = g.read(slot);
             let way = g.sub(new, before)?;
-            let part = g.scale(way, 1.0 - decay)?;
+            let part = g.mul(way, new_part)?;
             g.add(before, part)
         })?;
         g.write(slot, moved, When::Committed);
@@ -394,6 +411,25 @@ fn all_finite(g: &mut Graph, scaled_norm: ValueId) -> Result<ValueId, GraphError
     let norm = g.global_norm(&statistics)?;
     let statistics = g.unary(Unary::IsFinite, norm)?;
     g.mul(gradients, statistics)
+}
+
+/// Largest norm of the gradients, as the update takes them, of a step that commits: the root of
+/// half of f32's largest number. A moment of AdamW is a mean, with weights of sum 1, of the moment
+/// before and a gradient or its square, so that none is ever above that half; the sum that SGD
+/// keeps is at most this over 1 − momentum.
+pub const NORM_LIMIT: f64 = 1.304_38e19;
+
+/// `commit`, but 0 where a moment could leave f32's range: known from the norm, without a look at
+/// the moments.
+fn moments_stay_finite(
+    g: &mut Graph,
+    (scaled_norm, grad_scale): (ValueId, ValueId),
+    commit: ValueId,
+) -> Result<ValueId, GraphError> {
+    let norm = g.mul(scaled_norm, grad_scale)?;
+    let limit = g.scalar(NORM_LIMIT);
+    let fits = g.binary(Binary::GreaterEqual, limit, norm)?;
+    g.mul(commit, fits)
 }
 
 /// What the optimiser multiplies gradients with: clipping over loss scale.

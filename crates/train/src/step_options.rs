@@ -4,7 +4,7 @@
 use halfstep_graph::precision::{Override, Rule};
 use serde::{Deserialize, Serialize};
 
-use crate::setting::{SettingError, require};
+use crate::setting::{SettingError, positive_in_f32, require};
 
 /// What a step may do besides.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,8 +14,9 @@ pub struct StepOptions {
     #[serde(skip_serializing_if = "is_one")]
     pub accumulate: usize,
     /// Decay of an exponential moving average of the weights, which evaluation then uses: after
-    /// every step that commits, average ← decay · average + (1 − decay) · weight (Polyak and
-    /// Juditsky 1992 with a window). None keeps no average.
+    /// every step that commits, average ← d · average + (1 − d) · weight (Polyak and Juditsky 1992
+    /// with a window), where d = min(decay, n / (n + 9)) in the n-th such step. None keeps no
+    /// average.
     #[serde(rename = "ema", skip_serializing_if = "Option::is_none")]
     pub average: Option<f64>,
     /// Parameters that are treated in another way. The first group that a name matches holds.
@@ -94,6 +95,18 @@ impl StepOptions {
         self.group(name).is_some_and(|group| group.frozen)
     }
 
+    /// Whether the rate of every group is a number above 0 in f32, in which it is computed from the
+    /// optimiser's.
+    ///
+    /// # Errors
+    /// A factor out of range.
+    pub fn check_rates(&self, lr: f64) -> Result<(), SettingError> {
+        let beyond = self.groups.iter().find(|group| !positive_in_f32(lr * group.lr));
+        let found = beyond.map_or(0.0, |group| group.lr);
+        let expected = "a factor with which the optimiser's `lr` is above 1e-45 and below 3.4e38";
+        require(beyond.is_none(), "groups", format!("lr = {found}"), expected)
+    }
+
     /// Whether the settings make sense for batches of `batch`.
     ///
     /// # Errors
@@ -106,11 +119,11 @@ impl StepOptions {
             (self.average.unwrap_or(0.0), "a number from 0 up to but not 1, such as 0.999");
         require((0.0..1.0).contains(&decay), "ema", decay, expected)?;
         for group in &self.groups {
-            let positive = group.lr > 0.0 && group.lr.is_finite();
-            let expected = "a factor above 0; `frozen = true` stops them";
+            let positive = positive_in_f32(group.lr);
+            let expected = "a factor above 0 and below 3.4e38; `frozen = true` stops them";
             require(positive, "groups", format!("lr = {}", group.lr), expected)?;
             let decay = group.weight_decay.unwrap_or(0.0);
-            let fits = decay >= 0.0 && decay.is_finite();
+            let fits = decay >= 0.0 && (decay as f32).is_finite();
             require(fits, "groups", format!("weight_decay = {decay}"), "a number of at least 0")?;
         }
         Ok(())

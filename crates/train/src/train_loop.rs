@@ -16,7 +16,7 @@ use crate::checkpoint::{
 };
 use crate::doctor::{Replayed, Sampler, diagnose, scale_of};
 use crate::loader::Loader;
-use crate::metrics::{EvaluationMetrics, Event, Outcome, RunRecord, StepMetrics};
+use crate::metrics::{EvaluationMetrics, Event, Measured, Outcome, RunRecord, StepMetrics};
 use crate::ranks::{BatchSums, gather_in_turns, several, share, together};
 use crate::recipe::{Experiment, Length};
 use crate::run_log::events;
@@ -167,6 +167,11 @@ impl Experiment {
         if !goes_on && record.evaluations.last().is_none_or(|e| e.attempt != session.progress().attempts) {
             running.evaluate(&mut session, &mut record)?;
         }
+        if record.outcome == Outcome::Finished
+            && let Some(reason) = running.ends_broken(&session, &record)
+        {
+            record.outcome = Outcome::Diverged { reason };
+        }
         if let Some(checkpoints) = checkpoints {
             for event in checkpoints.settle() {
                 running.callbacks.checkpoint(&event);
@@ -194,7 +199,12 @@ impl Experiment {
     /// An error unless a checkpoint is of this experiment.
     fn check_same_run(&self, latest: &Latest, record: &RunRecord) -> Result<(), CheckpointError> {
         let state = &latest.state;
-        let scheduled = |schedule: &Schedule, total: u64| format!("{schedule:?} over {total} steps");
+        let scheduled = |schedule: &Schedule, total: u64| {
+            let text = toml::to_string(schedule).unwrap_or_default();
+            let over =
+                if schedule.depends_on_length() { format!(" over {total} steps") } else { String::new() };
+            format!("`{}`{over}", text.trim_end().replace('\n', ", "))
+        };
         let there = scheduled(&state.schedule.schedule, state.schedule.total);
         let facts = [
             ("its precision", state.policy.clone(), record.policy.clone()),
@@ -378,14 +388,40 @@ impl Running<'_> {
 
     fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
         let batch = self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Communicator::size));
-        let part = &self.experiment.data.test;
-        let Some(metrics) = evaluate_while(session, part, batch, self.ranks, &|| self.callbacks.proceed())?
-        else {
-            return Ok(Proceed::Stop);
-        };
+        let data = &self.experiment.data;
+        let mut measured = Vec::new();
+        for part in [&data.test].into_iter().chain(&data.validation) {
+            let proceed = || self.callbacks.proceed();
+            let Some(of_part) = evaluate_while(session, part, batch, self.ranks, &proceed)? else {
+                return Ok(Proceed::Stop);
+            };
+            measured.push(of_part);
+        }
+        let metrics = metrics_of(session, measured[0], measured.get(1).copied());
         self.callbacks.evaluation(&metrics, session)?;
         record.add(&Event::Evaluation(metrics));
         Ok(Proceed::Continue)
+    }
+
+    /// What is wrong with a run that has done all its steps, but ends with a loss that is no
+    /// number, or in steps that changed nothing and that a lower loss scale could not have cured.
+    fn ends_broken(&self, session: &Session<'_>, record: &RunRecord) -> Option<String> {
+        let (progress, last) = (session.progress(), record.evaluations.last());
+        let committed = progress.committed;
+        if let Some(e) = last.filter(|e| !e.loss.is_finite()) {
+            return Some(format!(
+                "the run has diverged: after its last step the loss on the test data is {} ({committed} of {} steps \
+                 committed); lower the learning rate, or clip the gradients",
+                e.loss, progress.attempts
+            ));
+        }
+        (progress.hopeless_skips > 0).then(|| {
+            format!(
+                "the run has diverged: its last {} steps changed nothing, because loss or gradients were not finite \
+                 ({committed} of {} steps committed); the weights are those before",
+                progress.hopeless_skips, progress.attempts
+            )
+        })
     }
 
     fn wall_seconds(&self) -> f64 {
@@ -432,9 +468,14 @@ enum Stepped {
 /// # Errors
 /// The engine failed.
 pub fn evaluate(session: &mut Session<'_>, part: &Part, batch: usize) -> Result<EvaluationMetrics, RunError> {
-    let metrics = evaluate_while(session, part, batch, None, &|| Proceed::Continue)?;
+    let measured = evaluate_while(session, part, batch, None, &|| Proceed::Continue)?;
     // It is never told to stop.
-    metrics.ok_or(RunError::Unfinished)
+    Ok(metrics_of(session, measured.ok_or(RunError::Unfinished)?, None))
+}
+
+fn metrics_of(session: &Session<'_>, test: Measured, validation: Option<Measured>) -> EvaluationMetrics {
+    let Measured { loss, accuracy } = test;
+    EvaluationMetrics { attempt: session.progress().attempts, loss, accuracy, validation }
 }
 
 /// [`evaluate`], broken off between two batches when `proceed` says so: then there is no result.
@@ -445,7 +486,7 @@ fn evaluate_while(
     batch: usize,
     ranks: Option<&Communicator>,
     proceed: &dyn Fn() -> Proceed,
-) -> Result<Option<EvaluationMetrics>, RunError> {
+) -> Result<Option<Measured>, RunError> {
     let order = InOrder::new(part.len(), batch)?;
     let mut buffers = Batch::new(part.input(), batch);
     let mut indices = vec![0; batch];
@@ -475,6 +516,5 @@ fn evaluate_while(
         correct += sum.correct;
         rows += sum.rows;
     }
-    let attempt = session.progress().attempts;
-    Ok(Some(EvaluationMetrics { attempt, loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 }))
+    Ok(Some(Measured { loss: loss / rows as f64, accuracy: correct as f64 / rows as f64 }))
 }

@@ -4,4 +4,3 @@ mod folders;
 mod inspect;
 mod load;
 mod spec;
-mod tables;

@@ -1,6 +1,5 @@
 //! Integration tests in one program, which is linked once.
 
-mod classes;
 mod golden;
 mod planted;
 mod robustness;

@@ -78,8 +78,8 @@ fn describe(input: &InputSpec) -> String {
 /// The first test samples and the logits this program gives them, as ONNX lays out tests of a
 /// model.
 fn test_data(opened: &Opened, session: &mut Session<'_>, folder: &Path) -> Result<(), Failure> {
-    let data = halfstep::data::load(&opened.recipe.data, &opened.recipe.base)?;
-    opened.check_data(&data.info())?;
+    let data = opened.recipe.load()?;
+    opened.check_data(&data)?;
     let count = TESTED.min(data.test.len());
     let mut batch = Batch::new(data.test.input(), count);
     let indices: Vec<u32> = (0..count as u32).collect();

@@ -49,7 +49,7 @@ pub fn run(args: Import, request: EngineRequest) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(ASKED));
     }
     let info = RunInfo {
-        command: "import".into(),
+        command: new_run::IMPORT.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         from: Some(args.file.display().to_string()),
     };
@@ -94,7 +94,7 @@ fn map(asked: Option<&str>) -> Result<NameMap, Failure> {
 /// Puts the weights of a file into a session if all of them have their place, else none.
 fn put(session: &mut Session<'_>, file: &Path, map: &NameMap) -> Result<ImportReport, Failure> {
     let bytes = checkpoint::read(file)?;
-    let (values, report) = import::read(session.slots(), &bytes, map)
+    let (values, report) = import::read(session.slots(), session.input(), &bytes, map)
         .map_err(|e| Failure::asked(format!("{} is not a safetensors file: {e}", file.display()), ""))?;
     if report.fits() {
         import::put(session, &values)?;
@@ -105,9 +105,11 @@ fn put(session: &mut Session<'_>, file: &Path, map: &NameMap) -> Result<ImportRe
 fn does_not_fit(file: &Path, report: &ImportReport) -> Failure {
     let (missing, unexpected, misfits) =
         (report.missing.len(), report.unexpected.len(), report.misfits.len());
+    let first = report.misfits.first();
+    let first = first.map_or_else(String::new, |m| format!(" (`{}`: {})", m.from, m.reason));
     let message = format!(
-        "{}: does not fit the model of the recipe: {missing} tensors are missing, {unexpected} are unexpected, {misfits} are \
-         of another shape; nothing was imported",
+        "{}: does not fit the model of the recipe: {missing} tensors are missing, {unexpected} are unexpected, {misfits} do \
+         not fit{first}; nothing was imported",
         file.display()
     );
     Failure::asked(

@@ -8,10 +8,14 @@ use halfstep::graph::{MemoryReport, StateBytes};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 use halfstep::train::run_log::Lines;
+use halfstep::train::samples::RunSamples;
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::{lint, memory, prepare};
+
+/// The command that makes a run directory without a run.
+pub const IMPORT: &str = "import";
 
 /// Folder of the run directories for which no path is given.
 pub const RUNS: &str = "runs";
@@ -82,6 +86,10 @@ pub fn begin(
     }
     let resolved = experiment.recipe.resolved()?;
     let dir = make()?;
+    // Nothing is known of what imported weights were trained on.
+    if info.as_ref().is_none_or(|info| info.command != IMPORT) {
+        RunSamples::of(&experiment.data, dir.path())?.write(&dir)?;
+    }
     dir.write_json(run_dir::PREPROCESSING, &experiment.data.preprocessing)?;
     dir.write_json(run_dir::PLAN, &plans)?;
     if let Some(info) = info {

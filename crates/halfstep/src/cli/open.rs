@@ -2,17 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use halfstep::data::{DatasetInfo, Preprocessing};
+use halfstep::data::{Dataset, Preprocessing};
+use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::nn::{InputSpec, Model};
 use halfstep::train::checkpoint::{self, Manifest};
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
+use halfstep::train::samples::{HeldOut, RunSamples};
 use halfstep::train::session::{Session, SessionSpec};
 
 use super::args::Chosen;
 use super::failure::Failure;
+use super::moved::recipe_of;
+use super::output::Messages;
 use super::prepare;
 
 /// Name of the model that a run of `train` ends with.
@@ -41,7 +45,7 @@ impl Opened {
     /// Opens what the arguments name.
     pub fn open(chosen: &Chosen) -> Result<Opened, Failure> {
         let dir = RunDir::open(&chosen.run)?;
-        let recipe = Recipe::read(&dir.file(run_dir::RECIPE))?;
+        let recipe = recipe_of(&dir)?;
         let preprocessing: Preprocessing = dir.read_json(run_dir::PREPROCESSING)?;
         let checkpoint = checkpoint_name(&dir, &recipe, chosen.checkpoint.as_deref())?;
         let manifest = checkpoint::manifest(&dir.checkpoint(&checkpoint))?;
@@ -78,18 +82,54 @@ impl Opened {
         &self.policy.name
     }
 
-    /// An error unless the recipe's data are of the shape the model was trained on.
-    pub fn check_data(&self, info: &DatasetInfo) -> Result<(), Failure> {
+    /// An error unless the recipe's data are of the shape the model was trained on, and their test
+    /// samples were not trained on. What cannot be known is said.
+    pub fn check_data(&self, data: &Dataset) -> Result<(), Failure> {
+        let info = data.info();
         let now = halfstep::train::recipe::input_spec(info.input, info.outputs);
-        if now == self.manifest.input && info.outputs == self.outputs {
-            return Ok(());
+        if now != self.manifest.input || info.outputs != self.outputs {
+            let message = format!(
+                "the data are now {}; the model was trained on {}",
+                now.describe(),
+                self.manifest.input.describe()
+            );
+            return Err(Failure::asked(message, "the data of the recipe have changed since the run"));
         }
-        let message = format!(
-            "the data are now {}; the model was trained on {}",
-            now.describe(),
-            self.manifest.input.describe()
-        );
-        Err(Failure::asked(message, "the data of the recipe have changed since the run"))
+        let run = self.dir.path().display();
+        let Some(samples) = RunSamples::read(&self.dir)? else {
+            Messages::Stderr.say(&format!(
+                "warning: {run} does not say which samples its model was trained on (it was made by an older version, or its \
+                 weights were imported): whether test samples are among them cannot be checked"
+            ));
+            return Ok(());
+        };
+        let count = units::count(data.test.len() as u64);
+        match samples.held_out(data)? {
+            HeldOut::Same => Ok(()),
+            HeldOut::Others => {
+                Messages::Stderr.say(&format!(
+                    "warning: the test data have changed since {run}: {count} samples are measured, none of which its model was \
+                     trained on"
+                ));
+                Ok(())
+            }
+            HeldOut::TrainedOn(known) => Err(Failure::asked(
+                format!(
+                    "{run}: the test data have changed since the run, and its model was trained on {} of their {count} \
+                     samples",
+                    units::count(known as u64)
+                ),
+                "take the samples that were trained on out of the test data, or put back the data of the run",
+            )),
+            HeldOut::Changed => Err(Failure::asked(
+                format!(
+                    "{run}: the data have changed since the run, so that samples its model was trained on could be \
+                     measured as test samples; nothing is measured"
+                ),
+                "put back the data of the run, or train anew on the data as they are; `halfstep predict` takes samples \
+                 that were never trained on from a file of their own",
+            )),
+        }
     }
 }
 

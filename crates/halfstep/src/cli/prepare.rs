@@ -9,6 +9,7 @@ use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::recipe::{Experiment, Recipe};
 
 use super::failure::Failure;
+use super::output::Messages;
 use super::{machine, progress};
 
 /// The recipe that `compare` runs when none is named.
@@ -54,7 +55,30 @@ pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
     experiment.data.notes.iter().for_each(|note| eprintln!("note: {note}"));
     // Weights and two moments in f32; what else a step needs is known once it is planned.
     machine::check_memory("training this model", parameters(&experiment)?.saturating_mul(12))?;
+    if let Some(few) = few_to_choose_by(&experiment) {
+        Messages::Stderr.say(&format!("warning: {few}"));
+    }
     Ok(experiment)
+}
+
+/// Targets below which what is chosen by them is chosen largely by chance: an accuracy of 100
+/// answers is known to about ± 10 points.
+const FEW: usize = 100;
+
+/// What is to be said of validation data that are too few.
+fn few_to_choose_by(experiment: &Experiment) -> Option<String> {
+    let part = experiment.data.validation.as_ref()?;
+    let targets = part.len() * experiment.info.input.labels_per_sample();
+    (targets < FEW).then(|| {
+        // Half the width of a 95 % interval, for an accuracy of one half.
+        let points = 98.0 / (targets as f64).sqrt();
+        format!(
+            "models are chosen by {targets} validation samples, whose accuracy is known to about ± {points:.0} points: \
+             what is chosen is chosen largely by chance. Set aside more of the {} train samples with \
+             `validation_fraction`, or choose nothing (no `patience`, no `keep_best`)",
+            units::count((experiment.info.train_samples + part.len()) as u64)
+        )
+    })
 }
 
 /// The model in words.
@@ -99,7 +123,10 @@ pub fn describe_data(experiment: &Experiment) -> String {
     };
     let info = &experiment.info;
     let (train, test) = (units::count(info.train_samples as u64), units::count(info.test_samples as u64));
-    format!("{name} ({train} train, {test} test samples; {})", describe_sample(&experiment.input))
+    let validation = experiment.data.validation.as_ref();
+    let validation = validation
+        .map_or_else(String::new, |part| format!("{} validation, ", units::count(part.len() as u64)));
+    format!("{name} ({train} train, {validation}{test} test samples; {})", describe_sample(&experiment.input))
 }
 
 fn file_name(path: &Path) -> String {

@@ -15,11 +15,12 @@ use halfstep::graph::precision::Policy;
 use halfstep::stress::{StressError, Subject, Trained, backdoor, stress};
 use halfstep::train::probe::Weights;
 use halfstep::train::recipe::{Experiment, Measure, Recipe};
-use halfstep::train::run_dir::{RECIPE, RunDir, pretty, write_whole};
+use halfstep::train::run_dir::{RunDir, pretty, write_whole};
 use halfstep::train::train_loop::Proceed;
 
 use super::args::{Chosen, Stress};
 use super::failure::{Failure, INTERRUPTED};
+use super::moved::recipe_of;
 use super::open::Opened;
 use super::{interrupt, output, prepare, progress, report};
 
@@ -30,7 +31,7 @@ pub const ROBUSTNESS: &str = "robustness.json";
 pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
     let engine = halfstep::engine(request)?;
     let first = RunDir::open(&args.runs[0])?;
-    let mut recipe = Recipe::read(&first.file(RECIPE))?;
+    let mut recipe = recipe_of(&first)?;
     settings(&args, &mut recipe)?;
     let measures = measures(&args.measures)?;
     if let Some(precisions) = &args.precisions {
@@ -39,7 +40,10 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
     }
     let trained = trained(&args.runs, engine.as_ref())?;
     let experiment = prepare::prepare(recipe)?;
-    Opened::open(&chosen(&args.runs[0], None))?.check_data(&experiment.info)?;
+    // Of every run: another may have been trained on what the first held out.
+    for run in &args.runs {
+        Opened::open(&chosen(run, None))?.check_data(&experiment.data)?;
+    }
     interrupt::listen();
     let measured = measure(
         experiment,
@@ -182,7 +186,7 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
         let (limits, options) = (Limits::default(), ImageOptions::default());
         e.foreign = Some(if is_idx {
             let files = IdxFiles::Folder { path: absolute, split: None };
-            DataSpec::Idx(IdxSpec { files, limits, classes: None, ignore_labels: Vec::new(), options })
+            DataSpec::Idx(IdxSpec { files, limits, classes: None, options })
         } else {
             let test = TestFrom::Split(RandomSplit::default());
             // Which class a foreign image has does not matter.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::units as format;
-use halfstep::train::recipe::PlanFile;
+use halfstep::train::recipe::{PlanFile, VALIDATION_FRACTION};
 use halfstep::train::run_dir::write_whole;
 use halfstep::train::train_loop::Proceed;
 use halfstep::train::tune::{Doing, Objective, Tried, TuneError, TuneSpec, Tuned, UnitReport, tune};
@@ -28,7 +28,9 @@ struct Printed<'a> {
 /// Runs the command.
 pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
     output::may_write(&args.output, args.force)?;
-    let recipe = prepare::recipe(args.recipe.as_deref())?;
+    let mut recipe = prepare::recipe(args.recipe.as_deref())?;
+    // A plan is chosen: by data that judge nothing afterwards.
+    recipe.train.validation_fraction.get_or_insert(VALIDATION_FRACTION);
     prepare::known_precisions(&args.precision)?;
     let policy = args.precision.unwrap_or_else(|| recipe.precision.policy.clone());
     let engine = halfstep::engine(request)?;
@@ -99,7 +101,7 @@ fn comment(recipe: &str, tuned: &Tuned, best: &Tried) -> String {
     format!(
         "A precision plan for {recipe}, found by halfstep {} on {}.\n\
          The plan `{}`, against fp32 over {} steps with {}: a step takes {} of its time and {},\n\
-         the test loss is {} ({} at worst). A short training is no verdict: `halfstep compare` gives one.",
+         the validation loss is {} ({} at worst). A short training is no verdict: `halfstep compare` gives one.",
         env!("CARGO_PKG_VERSION"),
         tuned.engine,
         best.name,
@@ -136,7 +138,7 @@ fn show(tuned: &Tuned) {
             note.into(),
         ]
     };
-    let heading = "plan | step | of fp32's time | at most | memory | test loss | worst seed | ";
+    let heading = "plan | step | of fp32's time | at most | memory | validation loss | worst seed | ";
     let rows = output::headed(heading, tuned.tried.iter().enumerate().map(row));
     output::raw(&format!("\n{}\n{}\n", output::bold("Tried side by side"), output::columns(&rows)));
 }
@@ -165,7 +167,7 @@ fn conclusion(tuned: &Tuned, best: Option<&Tried>) -> String {
     let spec = &tuned.spec;
     match best {
         Some(best) => format!(
-            "The best within the limits is `{}`: {} of fp32's time, {} where fp32 needs {}, test loss {}.",
+            "The best within the limits is `{}`: {} of fp32's time, {} where fp32 needs {}, validation loss {}.",
             best.name,
             ratio(best.outcome.time),
             format::bytes(best.outcome.bytes),

@@ -6,6 +6,8 @@ mod common;
 mod bad_input;
 mod compare;
 mod doctor;
+mod held_out;
+mod import;
 mod numbers;
 mod plan;
 mod recipe_errors;

@@ -244,9 +244,9 @@ fn what_cannot_be_resumed_is_refused() {
     place.write("recipe.toml", TINY);
     place.ok(&["train", "recipe.toml", "--out", "run"]);
     let before = left(&place, "run");
-    place.write("other.toml", TINY.replace("epochs = 2", "epochs = 3"));
+    place.write("other.toml", TINY.replace("epochs = 2", "epochs = 1"));
     let stderr = place.fails(2, &["train", "other.toml", "--resume", "run"]);
-    assert!(stderr.contains("`epochs = 2` is now `epochs = 3`"), "{stderr}");
+    assert!(stderr.contains("`epochs = 2` is now `epochs = 1`") && stderr.contains("--from"), "{stderr}");
     let stderr = place.fails(2, &["train", "--resume", "run", "--precision", "fp32"]);
     assert!(stderr.contains("another recipe"), "{stderr}");
     let stderr = place.fails(2, &["train", "--resume", "nowhere"]);
@@ -301,4 +301,105 @@ fn training_outlives_a_checkpoint_that_cannot_be_written() {
     assert!(script(1_000_000, "--resume run").status.success());
     place.ok(&["train", "recipe.toml", "--out", "straight"]);
     assert!(left(&place, "run") == left(&place, "straight"));
+}
+
+/// With a constant rate, twelve steps and then twelve more are the first 24 steps of a longer run.
+#[test]
+fn a_finished_run_is_trained_longer_where_the_schedule_allows_it() {
+    let place = Place::new();
+    let warm = TINY.replace("[train]", "[schedule]\nkind = \"constant\"\nwarmup = 5\n[train]\nema = 0.9");
+    place.write("short.toml", &warm);
+    // The name of a recipe is that of its file, and decides nothing of a run.
+    let longer = warm.replace("epochs = 2", "epochs = 4").replace("name = \"tiny\"\n", "");
+    place.write("longer.toml", &longer);
+    place.ok(&["train", "short.toml", "--out", "run"]);
+    place.ok(&["train", "longer.toml", "--resume", "--out", "run"]);
+    place.ok(&["train", "longer.toml", "--out", "straight"]);
+    let model =
+        |run: &str| std::fs::read(place.path(&format!("{run}/checkpoints/final.safetensors"))).unwrap();
+    assert!(model("run") == model("straight"), "the longer run is another");
+    // From then on it is the longer run.
+    place.ok(&["train", "--resume", "run"]);
+    assert!(model("run") == model("straight"));
+    let stderr = place.fails(2, &["train", "short.toml", "--resume", "run"]);
+    assert!(stderr.contains("`epochs = 4` is now `epochs = 2`"), "{stderr}");
+
+    // In place, without a path: the latest run of the recipe goes on.
+    place.ok(&["train", "short.toml"]);
+    place.write("short.toml", warm.replace("epochs = 2", "epochs = 3"));
+    place.ok(&["train", "short.toml", "--resume"]);
+    assert!(!place.path("runs/tiny-2").exists());
+
+    let cosine = |epochs: &str| warm.replace("constant", "cosine").replace("epochs = 2", epochs);
+    place.write("cosine.toml", cosine("epochs = 2"));
+    place.ok(&["train", "cosine.toml", "--out", "falls"]);
+    place.write("cosine.toml", cosine("epochs = 4"));
+    let stderr = place.fails(2, &["train", "cosine.toml", "--resume", "falls"]);
+    let flat = stderr.replace(['│', '\n'], " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("\"cosine\"") && flat.contains("`halfstep train RECIPE --from falls`"), "{flat}");
+    place.ok(&["train", "cosine.toml", "--from", "falls", "--out", "anew"]);
+}
+
+#[test]
+fn a_flipped_bit_of_the_final_model_is_refused_wherever_it_is() {
+    let place = Place::new();
+    place.write("recipe.toml", TINY);
+    place.ok(&["train", "recipe.toml", "--out", "run"]);
+    let file = place.path("run/checkpoints/final.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let seal = bytes.windows(6).position(|w| w == b"sha256").unwrap();
+    let weight = |from_end: usize| bytes.len() - from_end;
+    for (at, bit) in [
+        (0, 0),
+        (9, 3),
+        (seal, 1),
+        (seal + 20, 0),
+        (header + 7, 1),
+        (header + 8, 0),
+        (weight(1), 7),
+        (weight(400), 2),
+    ] {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << bit;
+        std::fs::write(&file, flipped).unwrap();
+        for command in [&["eval", "run"][..], &["train", "recipe.toml", "--from", "run", "--out", "next"]] {
+            let output = place.run(command);
+            let code = output.status.code().unwrap();
+            assert!(code == 1 || code == 2, "bit {bit} of byte {at}: {}", both(&output));
+            let said = both(&output).replace(['│', '\n', ' '], "");
+            assert!(said.contains("final.safetensors"), "bit {bit} of byte {at}: {said}");
+            assert!(!place.path("next/recipe.toml").exists());
+        }
+    }
+    std::fs::write(&file, bytes).unwrap();
+    place.ok(&["eval", "run"]);
+}
+
+#[test]
+fn a_run_that_ends_in_what_is_no_number_does_not_end_well() {
+    let place = Place::new();
+    for (name, rate) in [("huge", "1e38"), ("large", "1e30")] {
+        let rate = format!("[optimiser]\nkind = \"sgd\"\nlr = {rate}\n[precision]\npolicy = \"fp32\"\n");
+        place.write("recipe.toml", TINY.replace("epochs = 2", "steps = 6") + &rate);
+        let stderr = place.fails(1, &["train", "recipe.toml", "--out", name]);
+        assert!(stderr.contains("the run has diverged"), "{stderr}");
+    }
+    for wrong in ["lr = 1e39", "lr = 1e-50", "lr = 1e38\nweight_decay = 1e39"] {
+        place.write("recipe.toml", TINY.to_string() + "[optimiser]\nkind = \"sgd\"\n" + wrong + "\n");
+        let stderr = place.fails(2, &["train", "recipe.toml", "--out", "none"]);
+        assert!(stderr.contains("3.4e38") && !place.path("none").exists(), "{stderr}");
+    }
+}
+
+#[test]
+fn a_warm_up_longer_than_the_run_says_what_to_change() {
+    let place = Place::new();
+    let recipe = TINY.replace("[train]", "[schedule]\nkind = \"cosine\"\nwarmup = 100\n[train]");
+    place.write("recipe.toml", recipe.replace("epochs = 2", "steps = 40"));
+    let stderr = place.fails(2, &["train", "recipe.toml"]);
+    assert!(
+        stderr.contains("the run has 40 steps: lower `warmup`") && stderr.contains("`steps`"),
+        "{stderr}"
+    );
 }

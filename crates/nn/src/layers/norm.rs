@@ -44,6 +44,9 @@ impl LayerNorm {
 /// As torch: running ← (1 − momentum)·running + momentum·batch, where the running variance takes
 /// the unbiased batch variance and the normalisation the biased one. The running statistics are
 /// part of the step's transaction.
+///
+/// A norm whose weight and bias are frozen normalises with its running statistics in training too,
+/// and they stay as they are, as in Keras (`trainable = False`): what is frozen is one function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNorm {
     name: String,
@@ -72,9 +75,10 @@ impl BatchNorm {
             };
             let running_mean = statistic("running_mean", 0.0)?;
             let running_var = statistic("running_var", 1.0)?;
+            let frozen = ["weight", "bias"].iter().all(|name| ctx.is_frozen(&g.path(name)));
             match ctx.mode {
-                Mode::Train => train(g, x, (gamma, beta), (running_mean, running_var), ctx.ranks),
-                Mode::Eval => {
+                Mode::Train if !frozen => train(g, x, (gamma, beta), (running_mean, running_var), ctx.ranks),
+                Mode::Train | Mode::Eval => {
                     let (mean, var) = (g.read(running_mean), g.read(running_var));
                     eval(g, x, [gamma, beta, mean, var])
                 }

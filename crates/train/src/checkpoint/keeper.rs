@@ -133,7 +133,8 @@ impl Checkpoints {
         let is_best = evaluation.filter(better).cloned();
         let wanted = match self.settings.every {
             Some(every) => {
-                attempts.is_multiple_of(every) || (is_best.is_some() && self.settings.keep_best > 0)
+                attempts.is_multiple_of(every)
+                    || (is_best.is_some() && self.settings.keep_best.unwrap_or(0) > 0)
             }
             // Training does not wait for a slow disk unless the recipe says how often.
             None => evaluation.is_some() && !self.in_flight,
@@ -297,7 +298,7 @@ impl Writer {
             self.kept.iter().filter_map(|k| Some((k.evaluation.as_ref()?, k.attempts))).collect();
         // Of two equally good ones the earlier.
         judged.sort_by(|a, b| by.compare(a.0, b.0).then(a.1.cmp(&b.1)));
-        let best = judged.iter().take(self.settings.keep_best).map(|&(_, attempts)| attempts);
+        let best = judged.iter().take(self.settings.keep_best.unwrap_or(0)).map(|&(_, attempts)| attempts);
         last.chain(best).collect()
     }
 }
@@ -306,6 +307,7 @@ impl BestBy {
     /// Less if `a` is better than `b`. A loss that is not a number is the worst.
     pub(crate) fn compare(self, a: &EvaluationMetrics, b: &EvaluationMetrics) -> Ordering {
         let worst_if_nan = |x: f64| if x.is_nan() { f64::INFINITY } else { x };
+        let (a, b) = (a.choosing(), b.choosing());
         match self {
             BestBy::Loss => worst_if_nan(a.loss).total_cmp(&worst_if_nan(b.loss)),
             BestBy::Accuracy => worst_if_nan(-a.accuracy).total_cmp(&worst_if_nan(-b.accuracy)),

@@ -45,7 +45,7 @@ impl Recipe {
     /// warm-up longer than the run, an override that matches nothing; with the line that is to
     /// blame.
     pub fn prepare(self) -> Result<Experiment, RecipeError> {
-        let data = load(&self.data, &self.base).map_err(|e| self.in_data(&e))?;
+        let data = self.load()?;
         let info = data.info();
         let input = input_spec(info.input, info.outputs);
         let batch = self.train.batch;
@@ -58,7 +58,16 @@ impl Recipe {
             let message = format!("a run of {steps} steps is longer than epochs can be counted");
             return Err(self.source.wrong("train", None, &message, "expected fewer epochs or steps"));
         }
-        self.schedule.validate(steps).map_err(|e| setting("schedule", &e, &self.source))?;
+        self.schedule.validate(steps).map_err(|e| {
+            let error = setting("schedule", &e, &self.source);
+            match e.field {
+                "warmup" => error.help(format!(
+                    "the run has {steps} steps: lower `warmup` to at most that, or raise `{}` of [train]",
+                    self.train.length.key()
+                )),
+                _ => error,
+            }
+        })?;
         let model = self.model.build(&input, info.outputs).map_err(|e| {
             let key = e.field();
             self.source.wrong("model", key, &e.to_string(), "does not fit").help(e.hint())
@@ -98,6 +107,19 @@ impl Recipe {
             return Err(self.source.wrong("train", Some("groups"), message, "here"));
         }
         Ok(Experiment { recipe: self, data, info, input, model, steps_per_epoch, steps })
+    }
+
+    /// Loads the data, with what is set aside to choose by.
+    ///
+    /// # Errors
+    /// Data that cannot be used; too few to choose by.
+    pub fn load(&self) -> Result<Dataset, RecipeError> {
+        let data = load(&self.data, &self.base).map_err(|e| self.in_data(&e))?;
+        let Some(fraction) = self.train.validation_fraction else { return Ok(data) };
+        data.with_validation(fraction).map_err(|e| {
+            let key = Some("validation_fraction");
+            self.source.wrong("train", key, &e.to_string(), "too few for what is chosen")
+        })
     }
 
     /// A mistake in the data, at the key that names the file or column it is about.

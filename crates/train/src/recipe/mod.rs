@@ -45,7 +45,7 @@ pub use policy::PolicySettings;
 pub(crate) use policy::check_state;
 pub use settings::{
     BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
-    PrecisionSettings, TrackSettings, TrainSettings, check_url,
+    PrecisionSettings, TrackSettings, TrainSettings, VALIDATION_FRACTION, check_url,
 };
 
 use crate::optimiser::Optimiser;

@@ -16,14 +16,14 @@ use super::evidence::EvidenceSettings;
 use super::policy::PolicySettings;
 use super::settings::{
     CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, PrecisionSettings,
-    PrecisionTable, TrackSettings, TrainSettings, TrainTable,
+    PrecisionTable, TrackSettings, TrainSettings, TrainTable, VALIDATION_FRACTION,
 };
 use super::source::RecipeText;
 use super::{Recipe, SECTIONS};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
-use crate::setting::SettingError;
+use crate::setting::{SettingError, positive_in_f32};
 use crate::step_options::StepOptions;
 
 /// A section that is being read: its table, less what was taken out.
@@ -124,8 +124,10 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
     let model = model(required("model", "it says what to train, such as kind = \"cnn\"")?)?;
     let train = train(required("train", "it says how long, such as epochs = 3 and batch = 64")?, source)?;
     let optimiser = section("optimiser").map_or(Ok(Optimiser::default()), |s| optimiser(s, source))?;
+    train.options.check_rates(optimiser.lr()).map_err(|e| setting("train", &e, source))?;
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
     let checkpoint = settings(section("checkpoint"), CheckpointSettings::validate, source)?;
+    let (train, checkpoint) = choosing(train, checkpoint);
     let doctor = settings(section("doctor"), DoctorSettings::validate, source)?;
     let track = settings(section("track"), TrackSettings::validate, source)?;
     let precision =
@@ -167,6 +169,18 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
         base: base.to_path_buf(),
         source: source.clone(),
     })
+}
+
+/// What is chosen needs data to choose by, and where there are such, the best checkpoint is kept.
+fn choosing(
+    mut train: TrainSettings,
+    mut checkpoint: CheckpointSettings,
+) -> (TrainSettings, CheckpointSettings) {
+    if checkpoint.keep_best.is_some_and(|best| best > 0) {
+        train.validation_fraction.get_or_insert(VALIDATION_FRACTION);
+    }
+    checkpoint.keep_best.get_or_insert(usize::from(train.validation_fraction.is_some()));
+    (train, checkpoint)
 }
 
 /// A section of settings; where it is not written, what they are by default.
@@ -266,14 +280,31 @@ fn train(section: Section<'_>, source: &RecipeText) -> Result<TrainSettings, Rec
     if let Some((key, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
         return wrong(Some(key), &format!("`{key}` is 0"), "expected at least 1");
     }
-    if t.clip.is_some_and(|c| !(c > 0.0 && c.is_finite())) {
-        return wrong(Some("clip"), "`clip` is not a number above 0", "leave it out for no clipping");
+    if t.clip.is_some_and(|c| !positive_in_f32(c)) {
+        let message = "`clip` is not a number above 1e-45 and below 3.4e38";
+        return wrong(Some("clip"), message, "leave it out for no clipping");
+    }
+    let inside = |x: f64| x > 0.0 && x < 1.0;
+    if t.validation_fraction.is_some_and(|x| !inside(x)) {
+        let message = "`validation_fraction` is not between 0 and 1, both excluded";
+        return wrong(Some("validation_fraction"), message, "leave it out where nothing is chosen");
     }
     let TrainTable { batch, clip, evaluate_every, patience, memory_budget, ema, groups, reduce, .. } = t;
+    let validation_fraction = t.validation_fraction.or(patience.map(|_| VALIDATION_FRACTION));
     let (skip_limit, accumulate) = (t.skip_limit.unwrap_or(25), t.accumulate.unwrap_or(1));
     let options = StepOptions { accumulate, average: ema, groups, reduce };
     options.validate(batch).map_err(|e| setting("train", &e, source))?;
-    Ok(TrainSettings { length, batch, clip, skip_limit, evaluate_every, patience, memory_budget, options })
+    Ok(TrainSettings {
+        length,
+        batch,
+        clip,
+        skip_limit,
+        evaluate_every,
+        patience,
+        validation_fraction,
+        memory_budget,
+        options,
+    })
 }
 
 fn precision(mut section: Section<'_>, source: &RecipeText) -> Result<PrecisionSettings, RecipeError> {

@@ -11,6 +11,9 @@ use crate::scaler::LossScale;
 use crate::setting::{SettingError, require};
 use crate::step_options::{ParameterGroup, Reduce, StepOptions};
 
+/// Share of the train samples that are set aside to choose by, if the recipe does not say.
+pub const VALIDATION_FRACTION: f64 = 0.1;
+
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,6 +25,14 @@ pub enum Length {
 }
 
 impl Length {
+    /// What recipes call it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Length::Epochs(_) => "epochs",
+            Length::Steps(_) => "steps",
+        }
+    }
+
     /// Steps of a run with so many in an epoch.
     pub fn steps(self, per_epoch: u64) -> u64 {
         match self {
@@ -55,6 +66,10 @@ pub struct TrainSettings {
     /// `patience`: evaluations in a row without a better one, by the metric of `[checkpoint]`, that
     /// end the run early.
     pub patience: Option<u64>,
+    /// `validation_fraction`: share of the train samples that are set aside to choose by, where
+    /// something is chosen: by `patience`, or by `keep_best` of `[checkpoint]`. Absent, nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_fraction: Option<f64>,
     /// `accumulate`, `ema`, `groups` and `reduce`.
     #[serde(flatten)]
     pub options: StepOptions,
@@ -72,6 +87,7 @@ pub(crate) struct TrainTable {
     pub evaluate_every: Option<u64>,
     pub memory_budget: Option<ByteSize>,
     pub patience: Option<u64>,
+    pub validation_fraction: Option<f64>,
     pub accumulate: Option<usize>,
     pub ema: Option<f64>,
     #[serde(default)]
@@ -84,10 +100,10 @@ pub(crate) struct TrainTable {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BestBy {
-    /// A lower test loss.
+    /// A lower loss on the validation data.
     #[default]
     Loss,
-    /// A higher test accuracy.
+    /// A higher accuracy on the validation data.
     Accuracy,
 }
 
@@ -102,15 +118,16 @@ pub struct CheckpointSettings {
     pub minutes: f64,
     /// How many of the latest are kept.
     pub keep_last: usize,
-    /// How many of the best are kept besides.
-    pub keep_best: usize,
+    /// How many of the best are kept besides: by validation data, which are set aside for that.
+    /// Absent, 1 where there are such data for another reason, else 0.
+    pub keep_best: Option<usize>,
     /// What is best.
     pub metric: BestBy,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> CheckpointSettings {
-        CheckpointSettings { every: None, minutes: 10.0, keep_last: 2, keep_best: 1, metric: BestBy::Loss }
+        CheckpointSettings { every: None, minutes: 10.0, keep_last: 2, keep_best: None, metric: BestBy::Loss }
     }
 }
 

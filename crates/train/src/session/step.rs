@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cause, Session, TrainError};
 use crate::doctor::{self, Replayed};
 use crate::scaler::FLUSHED_SLOT;
+use crate::step::NORM_LIMIT;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,8 +17,8 @@ pub struct StepReport {
     pub loss: f32,
     /// Global norm of the unscaled gradients, before clipping.
     pub grad_norm: f32,
-    /// Whether the step changed the model; if not, a gradient or a running statistic was not
-    /// finite.
+    /// Whether the step changed the model; if not, a gradient, a running statistic or a moment was
+    /// not finite.
     pub committed: bool,
     /// The loss scale used.
     pub scale: f32,
@@ -215,9 +216,11 @@ impl Session<'_> {
                 return Ok(Cause::Weights);
             }
         }
+        let clipped = f64::from(report.grad_norm).min(self.spec.clip.unwrap_or(f64::INFINITY));
         Ok(match (report.loss.is_finite(), report.grad_norm.is_finite()) {
             (false, _) => Cause::Forward,
             (true, false) => Cause::Backward,
+            (true, true) if clipped > NORM_LIMIT => Cause::Moments,
             (true, true) => Cause::Statistics,
         })
     }

@@ -28,7 +28,7 @@ pub struct TrialCandidate {
 /// What came of it, against the first candidate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrialOutcome {
-    /// Test loss after the last step, of each seed; none for a run that diverged.
+    /// Validation loss after the last step, of each seed; none for a run that diverged.
     pub losses: Vec<Option<f64>>,
     /// Mean over seeds of loss ÷ the first's loss − 1; infinite if a run diverged.
     pub loss_increase: f64,
@@ -108,7 +108,7 @@ pub fn trials(
         for (session, seen) in sessions.iter_mut().zip(&mut seen) {
             let loss = match session {
                 Some(session) => {
-                    let (part, batch) = (&experiment.data.test, experiment.evaluation_batch());
+                    let (part, batch) = (experiment.data.choosing(), experiment.evaluation_batch());
                     Some(evaluate(session, part, batch)?.loss).filter(|loss| loss.is_finite())
                 }
                 None => None,

@@ -14,6 +14,7 @@ use halfstep_train::checkpoint::precision::SCHEMA;
 use halfstep_train::checkpoint::{Latest, MANIFEST, OPTIMISER, PRECISION, STATE};
 use halfstep_train::files::Disk;
 use halfstep_train::metrics::Outcome;
+use halfstep_train::recipe::Recipe;
 use halfstep_train::run_dir::{CHECKPOINTS, MODEL, RunDir};
 
 const DIGITS: &str = r#"
@@ -173,7 +174,7 @@ fn the_policy_keeps_the_last_and_the_best() {
     let evaluations: Vec<(u64, f64)> = log(&path)
         .iter()
         .filter(|l| l["event"] == "evaluation")
-        .map(|l| (l["attempt"].as_u64().unwrap(), l["loss"].as_f64().unwrap()))
+        .map(|l| (l["attempt"].as_u64().unwrap(), l["validation"]["loss"].as_f64().unwrap()))
         .collect();
     assert_eq!(evaluations.iter().map(|e| e.0).collect::<Vec<_>>(), [4, 8, 12]);
     let best = evaluations.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
@@ -181,6 +182,55 @@ fn the_policy_keeps_the_last_and_the_best() {
     expected.sort();
     expected.dedup();
     assert_eq!(RunDir::open(&path).unwrap().checkpoints(), expected);
+}
+
+/// Where nothing is chosen nothing is set aside; where something is, the test samples are the same.
+#[test]
+fn what_is_chosen_is_chosen_by_samples_that_are_neither_trained_on_nor_reported() {
+    let none = experiment(DIGITS);
+    assert!(none.data.validation.is_none() && none.recipe.checkpoint.keep_best == Some(0));
+    let hashes = |part: &halfstep_data::Part| part.sample_hashes().unwrap();
+    for choosing in [
+        DIGITS.replace("steps = 12", "steps = 12\npatience = 3"),
+        DIGITS.replace("keep_best = 0", "keep_best = 2"),
+        DIGITS.replace("steps = 12", "steps = 12\nvalidation_fraction = 0.25"),
+    ] {
+        let experiment = experiment(&choosing);
+        let data = &experiment.data;
+        let validation = data.validation.as_ref().unwrap();
+        let expected = if choosing.contains("0.25") { 16 } else { 6 };
+        assert_eq!((data.train.len(), validation.len()), (64 - expected, expected));
+        assert_eq!(hashes(&data.test), hashes(&none.data.test));
+        let mut both = [hashes(&data.train), hashes(validation)].concat();
+        both.sort_unstable();
+        assert_eq!(both, hashes(&none.data.train), "each train sample is in one of the two");
+        // What is written down says the same again.
+        let again = experiment.recipe.resolved().unwrap();
+        let again = Recipe::parse("again.toml", &again, Path::new(".")).unwrap();
+        assert_eq!(again.train, experiment.recipe.train);
+        assert_eq!(again.checkpoint, experiment.recipe.checkpoint);
+    }
+    // Of a text the end, and nothing of it in a window of the train text.
+    let text = experiment(&TEXT.replace("steps = 14", "steps = 14\npatience = 9"));
+    let tokens = |part: &halfstep_data::Part| match part.samples() {
+        halfstep_data::Samples::Text(text) => text.tokens().to_vec(),
+        _ => panic!("no text"),
+    };
+    let (train, validation) = (tokens(&text.data.train), tokens(text.data.validation.as_ref().unwrap()));
+    assert_eq!([train, validation].concat(), tokens(&experiment(TEXT).data.train));
+}
+
+/// The same run, judged by other test data, ends at the same step.
+#[test]
+fn test_data_end_no_run() {
+    let engine = cpu();
+    let recipe = DIGITS.replace("steps = 12", "steps = 60\npatience = 1");
+    let ended = |limit: &str| {
+        let experiment = experiment(&recipe.replace("limit_test = 20", limit));
+        let folder = place();
+        run_well(&experiment, &*engine, "fp32", &folder.path().join("run"), Stop::Never).losses
+    };
+    assert_eq!(ended("limit_test = 20"), ended("limit_test = 9"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn random_gpt2_weights_give_torchs_logits() {
     let tokens: Vec<i32> = file.tensor("golden.tokens").unwrap().data().chunks_exact(4).map(four).collect();
 
     let model = gpt2();
-    let (values, report) = read(&slots(), &bytes, &map()).unwrap();
+    let (values, report) = read(&slots(), &INPUT, &bytes, &map()).unwrap();
     assert!(report.fits(), "{report}");
     assert!(report.taken.iter().any(|t| t.how == ["transposed"]));
     let positions = report.taken.iter().find(|t| t.to == "pos.weight").unwrap();
@@ -115,24 +115,23 @@ fn everything_that_does_not_fit_is_listed() {
         head.1[0] ^= 1;
         tensors.insert("lm_head.weight".into(), head);
     });
-    let (_, report) = read(&slots(), &bytes, &map()).unwrap();
+    let (_, report) = read(&slots(), &INPUT, &bytes, &map()).unwrap();
     assert!(!report.fits());
     assert_eq!(report.missing, ["blocks.1.ln2.bias"]);
     assert_eq!(report.unexpected, ["h.2.ln_1.bias", "something"]);
     let misfits: Vec<_> = report.misfits.iter().map(|m| (m.to.as_str(), m.reason.as_str())).collect();
     let other = "another tensor of the file is for the same place, with other values";
-    assert_eq!(
-        misfits,
-        [("blocks.0.qkv.weight", "it is [16, 48], expected [48, 16]"), ("tok.weight", other)]
-    );
+    let turned = "it is [16, 48], expected [48, 16]; the other way round it fits: write `transpose = true` in its rule \
+                  of a map";
+    assert_eq!(misfits, [("blocks.0.qkv.weight", turned), ("tok.weight", other)]);
     // A tied head that is equal is no mistake, nor is a prefix.
     let bytes = changed(|tensors| {
         tensors.insert("lm_head.weight".into(), tensors["wte.weight"].clone());
         let all = std::mem::take(tensors);
         tensors.extend(all.into_iter().map(|(name, t)| (format!("transformer.{name}"), t)));
     });
-    assert!(read(&slots(), &bytes, &map()).unwrap().1.fits());
-    assert!(read(&slots(), b"no safetensors", &map()).is_err());
+    assert!(read(&slots(), &INPUT, &bytes, &map()).unwrap().1.fits());
+    assert!(read(&slots(), &INPUT, b"no safetensors", &map()).is_err());
 }
 
 #[test]
@@ -148,8 +147,143 @@ fn one_tensor_may_be_several() {
         let ty = halfstep_graph::ValueType::f32(halfstep_graph::Shape::from([2]));
         Slot { name: name.into(), ty, ..bias.clone() }
     });
-    let (values, report) = read(&two, &bytes, &map).unwrap();
+    let (values, report) = read(&two, &INPUT, &bytes, &map).unwrap();
     assert!(report.fits(), "{report}");
     assert_eq!((&values["x.a"][..], &values["x.b"][..]), (&[1.0, 2.0][..], &[3.0, 4.0][..]));
     assert_eq!(report.taken[1].how, ["part 2 of 2"]);
+}
+
+/// A colour CNN whose only kernel, `[4, 3, 3, 3]`, has the same sizes in each order; its stage ends
+/// in 2×2 pixels of 4 channels, the columns of a `[4, 16]`; the head is `[2, 4]`.
+const PHOTO: InputSpec = InputSpec::Image { height: 4, width: 4, channels: 3 };
+
+fn photo_slots(channels: Vec<usize>) -> Vec<Slot> {
+    let model = ModelSpec::Cnn(halfstep_nn::CnnSpec { channels, hidden: 4 }).build(&PHOTO, 2).unwrap();
+    let mut g = Graph::new();
+    let x = g.input("x", PHOTO.value_type(2));
+    model.forward(&mut g, x, &Context::eval()).unwrap();
+    g.slots
+}
+
+/// A file of these tensors, whose elements are their places.
+fn file(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, shape)| {
+            (0..shape.iter().product::<usize>()).flat_map(|i| (i as f32).to_le_bytes()).collect()
+        })
+        .collect();
+    let views = tensors.iter().zip(&data).map(|((name, shape), data)| {
+        (name.to_string(), TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+const PHOTO_FILE: [(&str, &[usize]); 6] = [
+    ("convs.0.weight", &[4, 3, 3, 3]),
+    ("convs.0.bias", &[4]),
+    ("hidden.weight", &[4, 16]),
+    ("hidden.bias", &[4]),
+    ("head.weight", &[2, 4]),
+    ("head.bias", &[2]),
+];
+
+#[test]
+fn a_layout_that_nothing_shows_is_refused_and_a_map_says_it() {
+    let slots = photo_slots(vec![4]);
+    let (_, report) = read(&slots, &PHOTO, &file(&PHOTO_FILE), &NameMap::same_names()).unwrap();
+    let refused: Vec<&str> = report.misfits.iter().map(|m| m.to.as_str()).collect();
+    assert_eq!(refused, ["convs.0.weight", "hidden.weight"], "{report}");
+    assert!(report.misfits[0].reason.contains("`permute = [0, 2, 3, 1]` (PyTorch)"), "{report}");
+    assert!(report.misfits[1].reason.contains("`view = [4, 4, 2, 2]`"), "{report}");
+
+    let rules = |kernel: &str, hidden: &str| {
+        let text = format!(
+            "[[tensor]]\nfrom = \"convs.0.weight\"\nto = \"convs.0.weight\"\npermute = {kernel}\n\
+             [[tensor]]\nfrom = \"hidden.weight\"\nto = \"hidden.weight\"\n{hidden}\n\
+             [[tensor]]\nfrom = \"{{a}}.{{b}}\"\nto = \"{{a}}.{{b}}\"\n\
+             [[tensor]]\nfrom = \"{{a}}.{{b}}.{{c}}\"\nto = \"{{a}}.{{b}}.{{c}}\"\n"
+        );
+        NameMap::parse(&text).unwrap()
+    };
+    let torch = rules("[0, 2, 3, 1]", "view = [4, 4, 2, 2]\npermute = [0, 2, 3, 1]");
+    let (values, report) = read(&slots, &PHOTO, &file(&PHOTO_FILE), &torch).unwrap();
+    assert!(report.fits(), "{report}");
+    // Row o, pixel (h, w), channel c, of [o, c, h, w].
+    let place = |o: usize, h: usize, w: usize, c: usize| ((o * 4 + c) * 2 + h) * 2 + w;
+    let hidden = &values["hidden.weight"];
+    for (o, p, c) in (0..4).flat_map(|o| (0..4).flat_map(move |p| (0..4).map(move |c| (o, p, c)))) {
+        assert_eq!(hidden[(o * 4 + p) * 4 + c], place(o, p / 2, p % 2, c) as f32);
+    }
+    // Channel 1 of the first pixel of the first kernel.
+    assert_eq!(values["convs.0.weight"][1], 9.0);
+    let as_it_is = rules("[0, 1, 2, 3]", "permute = [0, 1]");
+    let (values, report) = read(&slots, &PHOTO, &file(&PHOTO_FILE), &as_it_is).unwrap();
+    assert!(report.fits(), "{report}");
+    assert_eq!(values["convs.0.weight"][1], 1.0);
+    for wrong in ["[0, 1, 2]", "[0, 1, 2, 2]", "[1, 2, 3, 4]"] {
+        let map = rules(wrong, "permute = [0, 1]");
+        assert!(!read(&slots, &PHOTO, &file(&PHOTO_FILE), &map).unwrap().1.fits(), "{wrong}");
+    }
+}
+
+/// `[4, 3, 3, 3]` again, beside a second kernel that fits in one order only.
+#[test]
+fn another_kernel_shows_how_a_file_lies() {
+    let slots = photo_slots(vec![4, 8]);
+    let mut tensors = PHOTO_FILE.to_vec();
+    tensors[2].1 = &[4, 8];
+    tensors.extend([("convs.1.weight", &[8, 3, 3, 4][..]), ("convs.1.bias", &[8][..])]);
+    let (_, report) = read(&slots, &PHOTO, &file(&tensors), &NameMap::same_names()).unwrap();
+    assert!(report.fits(), "{report}");
+    tensors[6].1 = &[8, 4, 3, 3];
+    let (_, report) = read(&slots, &PHOTO, &file(&tensors), &NameMap::same_names()).unwrap();
+    let misfit = report.misfits.iter().find(|m| m.to == "convs.1.weight").unwrap();
+    assert!(misfit.reason.contains("the order of PyTorch, it fits"), "{report}");
+}
+
+#[test]
+fn a_square_matrix_alone_says_nothing_of_its_order() {
+    let input = InputSpec::Features { width: 5 };
+    let slots_of = |hidden: Vec<usize>| {
+        let model = ModelSpec::Mlp(halfstep_nn::MlpSpec { hidden }).build(&input, 5).unwrap();
+        let mut g = Graph::new();
+        let x = g.input("x", input.value_type(2));
+        model.forward(&mut g, x, &Context::eval()).unwrap();
+        g.slots
+    };
+    let linear = [("layers.0.weight", &[5, 5][..]), ("layers.0.bias", &[5][..])];
+    let (_, report) = read(&slots_of(vec![]), &input, &file(&linear), &NameMap::same_names()).unwrap();
+    assert!(!report.fits() && report.misfits[0].reason.contains("`transpose = true` (Keras)"), "{report}");
+    let mut deeper = linear.to_vec();
+    deeper.extend([("layers.1.weight", &[7, 5][..]), ("layers.1.bias", &[7][..])]);
+    deeper.extend([("layers.2.weight", &[5, 7][..]), ("layers.2.bias", &[5][..])]);
+    let (_, report) = read(&slots_of(vec![5, 7]), &input, &file(&deeper), &NameMap::same_names()).unwrap();
+    assert!(report.fits(), "{report}");
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_with_their_element() {
+    let slots = photo_slots(vec![4]);
+    let with = |dtype, bytes: Vec<u8>| {
+        let view = TensorView::new(dtype, vec![2, 4], &bytes).unwrap();
+        let file = safetensors::serialize([("head.weight", view)], None).unwrap();
+        read(&slots, &PHOTO, &file, &NameMap::same_names()).unwrap().1.misfits.remove(0).reason
+    };
+    let f32s = |bad: f32| {
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, bad, 7.0].iter().flat_map(|v: &f32| v.to_le_bytes()).collect()
+    };
+    for (bad, named) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+        let reason = with(safetensors::Dtype::F32, f32s(bad));
+        assert!(reason.starts_with(&format!("its element [1, 2] is {named};")), "{reason}");
+    }
+    let f64s = |bad: f64| {
+        [0.0, bad, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0].iter().flat_map(|v: &f64| v.to_le_bytes()).collect()
+    };
+    let reason = with(safetensors::Dtype::F64, f64s(-1e300));
+    assert!(reason.starts_with("its element [0, 1] is -1e300, which is beyond f32"), "{reason}");
+    assert!(with(safetensors::Dtype::F64, f64s(f64::NAN)).contains("[0, 1] is NaN"));
+    let halves = |bad: u16| [0u16, 0, 0, 0, 0, 0, 0, bad].iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert!(with(safetensors::Dtype::F16, halves(0x7c00)).contains("[1, 3] is inf"));
+    assert!(with(safetensors::Dtype::BF16, halves(0x7fc0)).contains("[1, 3] is NaN"));
 }

@@ -342,3 +342,44 @@ fn divergence_in_f32_and_bf16_is_reported() {
         }
     }
 }
+
+/// Logits in proportion to the inputs, so that gradients are as large as those and the loss is
+/// finite.
+struct Line;
+
+impl Model for Line {
+    fn forward(&self, g: &mut Graph, x: ValueId, _: &Context) -> Result<ValueId, GraphError> {
+        Linear::new("last", WIDTH, 3).forward(g, x)
+    }
+}
+
+/// The square of such gradients is beyond f32, and so is what an optimiser keeps of it.
+#[test]
+fn a_step_whose_moments_would_not_be_finite_does_not_commit() {
+    for (engine, name) in common::engines().iter().flat_map(|e| ["fp32", "bf16"].map(|name| (e, name))) {
+        let policy = Policy::named(name).unwrap();
+        for optimiser in [Optimiser::default(), Optimiser::Sgd(Sgd::default())] {
+            for (size, clip, commits) in
+                [(2e19, None, false), (1e30, None, false), (1e30, Some(1.0), true), (1e18, None, true)]
+            {
+                let optimiser = optimiser.clone();
+                let spec = SessionSpec { optimiser, clip, ..SessionSpec::new(&policy, BATCH, 1) };
+                let mut session = Session::new(&**engine, &Line, &INPUT, &policy, &spec).unwrap();
+                assert!(step(&mut session, 0).unwrap());
+                let before = bits(&session);
+                let (x, y) = batch(1);
+                let x: Vec<f32> = x.iter().map(|x| x * size).collect();
+                // So low that a step that commits does not spoil the weights.
+                let report = session.step(HostSlice::F32(&x), &y, 1e-30).unwrap();
+                let what = format!("{size:e} with clip {clip:?} in {name} on {}", engine.name());
+                assert!(report.loss.is_finite() && report.grad_norm.is_finite(), "{what}: {report:?}");
+                assert_eq!(report.committed, commits, "{what}: {report:?}");
+                assert_eq!(report.cause, (!commits).then_some(Cause::Moments), "{what}");
+                assert_eq!(bits(&session) == before, !commits, "{what}");
+                for (slot, bits) in bits(&session) {
+                    assert!(bits.iter().all(|&b| f32::from_bits(b).is_finite()), "{what}: {slot}");
+                }
+            }
+        }
+    }
+}

@@ -26,7 +26,7 @@ pub struct Tune {
     /// What to save
     #[arg(long, default_value = "time")]
     pub objective: Save,
-    /// Greatest rise of the test loss over fp32's in a short training
+    /// Greatest rise of the validation loss over fp32's in a short training
     #[arg(long, default_value = "1%", value_parser = crate::cli::share::parse, value_name = "SHARE")]
     pub max_loss_increase: f64,
     /// Greatest rise of a step's time over fp32's, with 95 % confidence

@@ -83,8 +83,11 @@ impl Display {
         if let Some(tui) = &self.dashboard {
             return tui.figures().evaluation(metrics);
         }
+        let validation = metrics.validation.map_or_else(String::new, |v| {
+            format!("   validation loss {:.4}   accuracy {}", v.loss, units::percent(v.accuracy, None))
+        });
         let text = format!(
-            "step {:>6}   test loss {:.4}   test accuracy {}",
+            "step {:>6}   test loss {:.4}   test accuracy {}{validation}",
             metrics.attempt,
             metrics.loss,
             units::percent(metrics.accuracy, None)

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use halfstep::train::recipe::{PlanFile, Recipe, RecipeError, TrackSettings};
+use halfstep::train::recipe::{Length, PlanFile, Recipe, RecipeError, TrackSettings};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
 use crate::cli::args::Train;
 use crate::cli::failure::Failure;
+use crate::cli::moved::recipe_of;
 use crate::cli::{new_run, prepare};
 
 /// What the arguments of `train` ask for.
@@ -35,8 +36,17 @@ impl Request {
             None => None,
         };
         let resume = |path: &Path, given: Option<Recipe>| {
-            let (dir, recipe) = open(path)?;
-            same(path, &recipe, given.as_ref(), args)?;
+            let (dir, mut there) = open(path)?;
+            let mut asked = match given {
+                Some(recipe) => recipe,
+                None => changed(there.clone(), args)?,
+            };
+            // An older version set no validation data aside, and kept the best by the test data.
+            if !dir.file(run_dir::SAMPLES).is_file() {
+                (there.train.validation_fraction, asked.train.validation_fraction) = (None, None);
+                asked.checkpoint.keep_best = there.checkpoint.keep_best;
+            }
+            let recipe = resumed(path, &dir, there, &asked)?;
             Ok(Request { recipe, destination: Destination::Resume(dir) })
         };
         match (&args.resume, &args.out, given) {
@@ -91,55 +101,111 @@ fn open(path: &Path) -> Result<(RunDir, Recipe), Failure> {
         }
     }
     let dir = RunDir::resume(path)?;
-    let recipe = Recipe::read(&dir.file(run_dir::RECIPE))?;
+    let recipe = recipe_of(&dir)?;
     Ok((dir, recipe))
 }
 
-/// An error if the arguments ask for another run than the one in the directory.
-fn same(path: &Path, there: &Recipe, given: Option<&Recipe>, args: &Train) -> Result<(), Failure> {
-    let asked = match given {
-        Some(recipe) => what_decides(recipe)?,
-        None => what_decides(&changed(there.clone(), args)?)?,
-    };
-    let there = what_decides(there)?;
-    if asked == there {
-        return Ok(());
+/// What a recipe is to the run in a directory.
+enum Relation {
+    Same,
+    /// The same run, for longer.
+    Longer(Length),
+    /// The same for longer, but the rates of the steps so far depend on the length.
+    OtherRates,
+    Other {
+        differs: String,
+    },
+}
+
+impl Relation {
+    fn of(there: &Recipe, asked: &Recipe) -> Result<Relation, RecipeError> {
+        let (was, now) = (what_decides(there)?, what_decides(asked)?);
+        if was == now {
+            return Ok(Relation::Same);
+        }
+        let length = asked.train.length;
+        let longer = match (there.train.length, length) {
+            (Length::Steps(was), Length::Steps(now)) | (Length::Epochs(was), Length::Epochs(now)) => {
+                now > was
+            }
+            (Length::Steps(_), Length::Epochs(_)) | (Length::Epochs(_), Length::Steps(_)) => false,
+        };
+        if longer && what_decides(&lengthened(there, length))? == now {
+            let depends = there.schedule.depends_on_length();
+            return Ok(if depends { Relation::OtherRates } else { Relation::Longer(length) });
+        }
+        let line = |text: &str, of: &str| -> Option<String> {
+            text.lines().find(|line| !of.lines().any(|other| other == *line)).map(str::to_string)
+        };
+        let differs = match (line(&was, &now), line(&now, &was)) {
+            (Some(was), Some(now)) => format!("`{was}` is now `{now}`"),
+            (Some(was), None) => format!("`{was}` is missing now"),
+            (None, Some(now)) => format!("`{now}` is new"),
+            (None, None) => "its sections are in another order".into(),
+        };
+        Ok(Relation::Other { differs })
     }
-    let lines = |text: &str, of: &str| -> Option<String> {
-        text.lines().find(|line| !of.lines().any(|other| other == *line)).map(str::to_string)
-    };
-    let (was, now) = (lines(&there, &asked), lines(&asked, &there));
-    let differs = match (was, now) {
-        (Some(was), Some(now)) => format!("`{was}` is now `{now}`"),
-        (Some(was), None) => format!("`{was}` is missing now"),
-        (None, Some(now)) => format!("`{now}` is new"),
-        (None, None) => "its sections are in another order".into(),
-    };
-    let message = format!("{}: the run was begun by another recipe: {differs}", path.display());
-    Err(Failure::asked(
-        message,
-        "leave the recipe out to resume the run as it was, or leave --resume out to begin a new run",
-    ))
+}
+
+fn lengthened(recipe: &Recipe, length: Length) -> Recipe {
+    let mut recipe = recipe.clone();
+    recipe.train.length = length;
+    recipe
+}
+
+/// The recipe to resume the run in a directory by, which may ask for more steps; an error if the
+/// arguments ask for another run.
+fn resumed(path: &Path, dir: &RunDir, there: Recipe, asked: &Recipe) -> Result<Recipe, Failure> {
+    let run = path.display();
+    match Relation::of(&there, asked)? {
+        Relation::Same => Ok(there),
+        Relation::Longer(length) => {
+            // As it is in the directory, where paths may be those before it was moved.
+            let kept = Recipe::read(&dir.file(run_dir::RECIPE))?;
+            dir.write(run_dir::RECIPE, lengthened(&kept, length).resolved()?.as_bytes())?;
+            Ok(lengthened(&there, length))
+        }
+        Relation::OtherRates => Err(Failure::asked(
+            format!(
+                "{run}: cannot be resumed for longer: with the schedule \"{}\" the rate of every step, also of those \
+                 that were done, depends on the length of the run",
+                there.schedule.kind()
+            ),
+            format!("begin a new run with its weights: `halfstep train RECIPE --from {run}`"),
+        )),
+        Relation::Other { differs } => Err(Failure::asked(
+            format!("{run}: the run was begun by another recipe: {differs}"),
+            format!(
+                "leave the recipe out to resume the run as it was, or leave --resume out to begin a new run, with \
+                 `--from {run}` with its weights"
+            ),
+        )),
+    }
 }
 
 /// The resolved recipe less what decides nothing of the run.
 fn what_decides(recipe: &Recipe) -> Result<String, RecipeError> {
     let mut recipe = recipe.clone();
     recipe.track = TrackSettings::default();
+    recipe.name.clear();
     recipe.resolved()
 }
 
 /// The latest run of a recipe, by its number.
 fn latest(recipe: &Recipe) -> Result<Option<PathBuf>, Failure> {
-    let resolved = what_decides(recipe)?;
     let prefix = format!("{}-", recipe.name);
     let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse::<u64>().ok();
     let entries = std::fs::read_dir(new_run::RUNS).into_iter().flatten().flatten().map(|e| e.path());
     let mut runs: Vec<(u64, PathBuf)> = entries.filter_map(|p| Some((number(&p)?, p))).collect();
     runs.sort();
-    let is_it = |path: &PathBuf| {
-        let there = Recipe::read(&path.join(run_dir::RECIPE)).ok().and_then(|r| what_decides(&r).ok());
-        there.as_ref() == Some(&resolved) && path.join(run_dir::RUN).is_file()
+    let relation = |path: &PathBuf| {
+        let there = Recipe::read(&path.join(run_dir::RECIPE)).ok()?;
+        path.join(run_dir::RUN).is_file().then(|| Relation::of(&there, recipe).ok()).flatten()
     };
-    Ok(runs.into_iter().rev().map(|(_, path)| path).find(is_it))
+    runs.reverse();
+    let same = runs.iter().find(|(_, path)| matches!(relation(path), Some(Relation::Same)));
+    let longer = |(_, path): &&(u64, PathBuf)| {
+        matches!(relation(path), Some(Relation::Longer(_) | Relation::OtherRates))
+    };
+    Ok(same.or_else(|| runs.iter().find(longer)).map(|(_, path)| path.clone()))
 }

@@ -137,7 +137,7 @@ mod tests {
         }
         for attempt in [0, 100, 200, 300, 400] {
             let loss = 4.2 / (1.0 + attempt as f64 / 50.0);
-            figures.evaluation(&EvaluationMetrics { attempt, loss, accuracy: 0.875 });
+            figures.evaluation(&EvaluationMetrics { attempt, loss, accuracy: 0.875, validation: None });
         }
         (1..6).for_each(|n| figures.checkpoint(&format!("step-000{n}00"), 1_500_000));
         figures.memory = Some(123_000_000);
