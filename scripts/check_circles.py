@@ -24,7 +24,7 @@ ALLOWED = [
     ("evidence", "", ("assessment", "findings")),
     ("evidence", "report", ("build", "curves")),
     ("nn", "", ("models", "spec")),
-    ("train", "", ("callbacks", "checkpoint", "doctor", "memory", "session")),
+    ("train", "", ("checkpoint", "doctor", "memory", "session")),
 ]
 
 ITEM = re.compile(r"\b(?:fn|struct|enum|union|trait|type|const|static|mod|macro_rules!)\s+(?:mut\s+)?(\w+)")

@@ -7,6 +7,7 @@ use halfstep_graph::precision::PolicyError;
 use crate::checkpoint::{CheckpointError, CheckpointEvent};
 use crate::doctor::{Diagnosis, Sample};
 use crate::metrics::{EvaluationMetrics, StepMetrics};
+use crate::recipe::RecipeError;
 use crate::run_dir::RunDirError;
 use crate::run_log::LogPosition;
 use crate::session::{Session, TrainError};
@@ -29,6 +30,9 @@ pub enum RunError {
     /// A checkpoint could not be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A changed recipe does not make a run.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// Ranks could not exchange something.
     #[error(transparent)]
     Communicator(#[from] CommunicatorError),

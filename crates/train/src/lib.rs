@@ -44,8 +44,10 @@
 #![forbid(unsafe_code)]
 
 pub mod callbacks;
+pub mod change;
 pub mod checkpoint;
 pub mod doctor;
+pub mod examination;
 pub mod files;
 pub mod import;
 pub mod init;

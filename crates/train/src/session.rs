@@ -4,6 +4,7 @@ mod error;
 mod evaluate;
 mod step;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use halfstep_graph::engine::{Engine, HostSlice, HostTensor, Program, State};
@@ -131,6 +132,8 @@ pub struct Session<'a> {
     checks: InputChecks,
     /// The attempt whose outputs the training program has; none before the first.
     last_run: Option<u64>,
+    /// The file of the weights that the run began with; none where they were drawn.
+    start: Option<PathBuf>,
     compile_time: Duration,
 }
 
@@ -185,6 +188,7 @@ impl<'a> Session<'a> {
             reported,
             checks,
             last_run: None,
+            start: None,
             compile_time,
         })
     }
@@ -270,6 +274,17 @@ impl<'a> Session<'a> {
     pub fn restore_progress(&mut self, progress: Progress) {
         self.progress = progress;
         self.last_run = None;
+    }
+
+    /// Notes that the run began with the weights of this file, and not with drawn ones: what
+    /// training made of the weights is measured from them.
+    pub(crate) fn began_with(&mut self, file: &Path) {
+        self.start = Some(file.to_path_buf());
+    }
+
+    /// The file of the weights that the run began with; none where they were drawn.
+    pub(crate) fn start(&self) -> Option<&Path> {
+        self.start.as_deref()
     }
 
     /// What it computes with.

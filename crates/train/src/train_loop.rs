@@ -121,6 +121,9 @@ impl Experiment {
     ) -> Result<Run<'a>, RunError> {
         let Keeping { mut checkpoints, resume, start } = keeping;
         let mut session = self.session(engine, policy, seed)?;
+        if let Some(path) = start {
+            session.began_with(path);
+        }
         let mut record = RunRecord {
             policy: policy.to_string(),
             seed,
@@ -360,6 +363,9 @@ impl Running<'_> {
             Ok(_) | Err(_) => None,
         };
         let mut diagnosis = failed_at.map(|scale| diagnose(session, &replayed, f64::from(scale)));
+        // A scale that falls by itself is no fault.
+        diagnosis = diagnosis
+            .filter(|d| !d.as_ref().is_ok_and(|d| result.is_ok() && d.recovers(&session.spec().scaling)));
         if let Some(Ok(diagnosis)) = &mut diagnosis {
             experiment.locate(diagnosis)?;
             self.callbacks.diagnosed(diagnosis)?;

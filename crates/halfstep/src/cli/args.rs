@@ -55,7 +55,8 @@ pub enum Command {
     Explain(Explain),
     /// Show how much memory a step needs in each precision, and what fits a number of bytes
     Plan(Plan),
-    /// Repeat the step at which training fails, and report which value failed first and why
+    /// Find out why a recipe or a run does not train: which value or setting is to blame, and what
+    /// helps
     Doctor(Doctor),
     /// Warn of numerical problems that a recipe will have in its formats, before any step
     Lint(Lint),
@@ -285,7 +286,7 @@ pub struct Plan {
 
 /// `doctor`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 no step failed, 1 one did.")]
+#[command(after_help = "Exit codes: 0 nothing found, 1 a step failed or the model does not learn.")]
 pub struct Doctor {
     /// Recipe, or run directory
     #[arg(value_name = "RECIPE|RUN")]
@@ -296,9 +297,13 @@ pub struct Doctor {
     /// Seed, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Train for at most N steps to find one that fails; if none does, examine the next one
+    /// Train for at most N steps to find one that fails, and see what the model has learnt by then
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub steps: u64,
+    /// Try every fix, for as many steps as --steps says; else a few, for at most twice the steps
+    /// that were seen
+    #[arg(long)]
+    pub thorough: bool,
     /// Repeat the failed step of a run that was diagnosed, from its last checkpoint
     #[arg(long)]
     pub again: bool,

@@ -1,16 +1,18 @@
-//! `halfstep doctor`: which value of a step broke, and why.
+//! `halfstep doctor`: why a run fails or does not learn, and what helps.
 
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::train::checkpoint::Latest;
-use halfstep::train::doctor::{Diagnosis, Sample, ValueRange};
+use halfstep::train::doctor::{Cause, Diagnosis, Sample, ValueRange};
+use halfstep::train::examination::{Examination, Examined};
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
 
 use super::args::Doctor;
 use super::failure::{FAILED, Failure, INTERRUPTED};
+use super::import::IMPORTED;
 use super::numerics::DIAGNOSES;
 use super::{interrupt, numerics, output, prepare, progress};
 
@@ -20,16 +22,19 @@ const ROWS: usize = 12;
 /// Runs the command.
 pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     let is_run = args.target.is_dir();
-    let (mut recipe, latest) = match is_run {
+    let (mut recipe, latest, start) = match is_run {
         true => {
             let dir = RunDir::open(&args.target)?;
             if !args.again && stored(&dir, args.json)? {
                 return Ok(ExitCode::from(FAILED));
             }
             let (latest, _) = Latest::find(&dir);
-            (Recipe::read(&dir.file(run_dir::RECIPE))?, latest)
+            // What `train --from` began with, or `import` has made.
+            let starts = [run_dir::START, IMPORTED].map(|name| dir.checkpoint(name));
+            let start = starts.into_iter().find(|path| path.is_file());
+            (Recipe::read(&dir.file(run_dir::RECIPE))?, latest, start)
         }
-        false => (prepare::recipe(Some(&args.target))?, None),
+        false => (prepare::recipe(Some(&args.target))?, None, None),
     };
     if let Some(name) = args.precision {
         prepare::known_precision(&name)?;
@@ -37,29 +42,38 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     }
     recipe.seed = args.seed.unwrap_or(recipe.seed);
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
-    // A checkpoint of another precision or seed is of another run.
-    let latest = latest.filter(|l| l.state.policy == policy && l.state.seed == seed);
     let engine = halfstep::engine(request)?;
     let experiment = prepare::prepare(recipe)?;
+    // A checkpoint of another precision or seed is of another run; behind that of the last step
+    // there is nothing to see.
+    let latest = latest.filter(|l| l.state.policy == policy && l.state.seed == seed);
+    let latest = latest.filter(|l| l.state.progress.attempts < experiment.steps);
     interrupt::listen();
     let bar = progress::bar(&policy, args.steps.min(experiment.steps));
-    let mut first = None;
-    let mut told = |attempt: u64| {
-        bar.set_position(attempt - *first.get_or_insert(attempt));
+    let mut told = |what: &str, step: u64| {
+        if step == 0 {
+            bar.set_message(what.to_string());
+        }
+        bar.set_position(step);
         !interrupt::asked()
     };
-    let found = experiment.examine(engine.as_ref(), &policy, seed, latest.as_ref(), args.steps, &mut told)?;
+    let examined = Examined {
+        engine: engine.as_ref(),
+        policy: &policy,
+        seed,
+        from: latest.as_ref(),
+        start: start.as_deref(),
+        steps: args.steps,
+        thorough: args.thorough,
+    };
+    let found = experiment.examine(&examined, &mut told)?;
     bar.finish_and_clear();
     if args.json {
         output::json(&found)?;
     } else {
-        output::line(&match found.failed {
-            true => format!("The run fails at step {}.", units::count(found.steps)),
-            false => {
-                format!("No step failed up to step {}; this is the step after it.", units::count(found.steps))
-            }
-        });
+        output::line(&headline(&found));
         output::raw(&found.diagnosis.to_string());
+        found.warnings.iter().for_each(|warning| output::line(&format!("warning: {warning}")));
         output::raw(&format!("\n{}", table(&found.sample, args.all)));
     }
     if let Some(out) = &args.out {
@@ -70,7 +84,19 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     if interrupt::asked() {
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    Ok(if found.failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(if found.is_bad() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Whether a step fails, in a sentence.
+fn headline(found: &Examination) -> String {
+    let steps = units::count(found.steps);
+    match (found.failed, &found.diagnosis.cause) {
+        (true, _) => format!("The run fails at step {steps}."),
+        (false, Cause::Nothing) => {
+            format!("No step failed up to step {steps}, and nothing is wrong with what was seen.")
+        }
+        (false, _) => format!("No step failed up to step {steps}, but something is wrong."),
+    }
 }
 
 /// Prints what was found when the run failed, if it did.

@@ -20,7 +20,7 @@ use super::open::latest_checkpoint;
 use super::{new_run, output, prepare};
 
 /// Name of the model in the run directory.
-const IMPORTED: &str = "imported";
+pub const IMPORTED: &str = "imported";
 
 /// Prints what `--json` asks for.
 fn print_json(run_directory: Option<String>, report: &ImportReport) -> Result<(), Failure> {

@@ -40,6 +40,9 @@ pub fn warn(experiment: &Experiment, policies: &[String]) -> Result<(), Failure>
 }
 
 fn warnings(experiment: &Experiment, policies: &[String]) -> Result<Vec<Warning>, Failure> {
-    let all = policies.iter().map(|policy| experiment.lint(policy));
-    Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
+    let mut all = experiment.lint_settings()?;
+    for policy in policies {
+        all.extend(experiment.lint(policy)?);
+    }
+    Ok(all)
 }

@@ -20,7 +20,9 @@ fn the_doctor_explains_a_recipe_that_does_not_train() {
     let text = both(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("cause: the weights have exploded") && text.contains("a lower learning rate"),
+        text.contains("cause: `lr = 5000.0` in [optimiser] is too high: the weights have exploded")
+            && text.contains("try: `lr = ")
+            && text.contains("tried on a copy"),
         "{text}"
     );
     for file in ["doctor.json", "numerics.jsonl", "numerics.html"] {
@@ -43,7 +45,9 @@ fn a_run_that_fails_leaves_a_diagnosis_which_doctor_prints_and_repeats() {
     assert_eq!(again["failed"], true);
     // The last checkpoint may lie behind the first diagnosis; the next failure is then the one that
     // ended the run.
-    assert!(stored.as_array().unwrap().contains(&again["diagnosis"]), "{again} is none of {stored}");
+    let same =
+        |d: &serde_json::Value| ["attempt", "finding", "cause"].iter().all(|k| d[k] == again["diagnosis"][k]);
+    assert!(stored.as_array().unwrap().iter().any(same), "{again} is none of {stored}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use halfstep_graph::precision::Scaling;
 use halfstep_graph::{Blocks, Op, Quantise, ValueId};
 
-use super::diagnose::{Doctor, LOST, Range};
 use super::diagnosis::{Cause, CodeCast, Finding};
 use super::observe::Observed;
+use super::replays::{Doctor, LOST, Range};
 use crate::session::TrainError;
 
 /// How far beyond the room its scale leaves a tensor may reach. Under delayed scaling the largest
@@ -107,6 +107,24 @@ impl Doctor<'_, '_, '_> {
         let amax = range.largest;
         let too_wide = Cause::TooWide { smallest: range.smallest.unwrap_or(0.0), largest: amax };
         let scaling = self.session.policy().narrow.map(|n| n.scaling);
+        let zero = info.min_subnormal / 2.0;
+        let lost = |scale: f64| {
+            let lost = held.iter().filter(|v| **v != 0.0 && f64::from(v.abs()) * scale <= zero).count();
+            lost as f64 >= LOST * range.nonzero as f64
+        };
+        if let Some(Scaling::Delayed { margin, .. } | Scaling::Current { margin }) = scaling
+            && scale.is_some()
+            && lost(info.max_finite / (f64::from(margin).exp2() * amax))
+            && !lost(info.max_finite / amax)
+        {
+            return Ok(Some(Cause::Setting {
+                section: format!("precision.{}", self.session.policy().name),
+                key: "margin".into(),
+                why: format!(
+                    "it leaves {margin} powers of two free above the largest magnitude, and what is small becomes zero"
+                ),
+            }));
+        }
         let (Some(scale), Some(Scaling::Delayed { history: steps, margin, .. })) = (scale, scaling) else {
             return Ok(Some(too_wide));
         };
@@ -130,10 +148,7 @@ impl Doctor<'_, '_, '_> {
             }
             return Ok(Some(stale));
         }
-        let zero = info.min_subnormal / 2.0;
-        let lost = held.iter().filter(|v| **v != 0.0 && f64::from(v.abs()) * fits <= zero).count();
-        let is_wide = lost as f64 >= LOST * range.nonzero as f64;
-        Ok(Some(if is_wide { too_wide } else { stale }))
+        Ok(Some(if lost(fits) { too_wide } else { stale }))
     }
 
     /// The magnitudes above zero that the scale of the step was made of, as far as they are not

@@ -5,6 +5,10 @@ use std::fmt;
 use halfstep_graph::{DType, Phase};
 use serde::{Deserialize, Serialize};
 
+use super::fix::Fix;
+use super::text::{pass, percent, short};
+use crate::scaler::LossScale;
+
 /// The first value that left the range of its format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
@@ -74,6 +78,48 @@ pub enum Cause {
         /// Its name.
         slot: String,
     },
+    /// State held what it cannot be before the step: a negative mean of squares.
+    ImpossibleState {
+        /// Its name.
+        slot: String,
+        /// The least of its numbers.
+        value: f64,
+        /// What it is.
+        what: String,
+    },
+    /// A setting of the recipe keeps the model from learning.
+    Setting {
+        /// Its section.
+        section: String,
+        /// Its key.
+        key: String,
+        /// What it does.
+        why: String,
+    },
+    /// A weight that the run was given is of another size than training can do with.
+    Outsized {
+        /// Its name.
+        slot: String,
+        /// Its root mean square, over that of the weight that a run would begin with.
+        times: f64,
+        /// What follows from it, if it was seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// A layer puts out zeros for every sample.
+    DeadLayer {
+        /// The operation whose result is zero.
+        layer: String,
+    },
+    /// The model does not learn, and no cause was found.
+    DoesNotLearn {
+        /// Mean loss of training samples after the last step.
+        loss: f64,
+        /// That of the constant predictor.
+        constant: f64,
+        /// That of the same run in f32; none where it was not made.
+        fp32: Option<f64>,
+    },
     /// A constant of the model is beyond its format's range, or rounds to zero in it.
     Constant {
         /// The constant.
@@ -128,14 +174,17 @@ pub enum Cause {
     },
     /// Training made the weights so large that the loss is worse than it was at the beginning.
     ExplodedWeights {
-        /// The weight whose largest element grew most.
+        /// The setting of the optimiser that made the updates large, as it is written.
+        setting: String,
+        /// The weight that grew most.
         slot: String,
-        /// By what factor.
+        /// By what factor, as root mean square.
         grown: f64,
     },
     /// The same value is not finite in f32 either: no format helps.
     NotFiniteInF32,
-    /// The operands are in range; rounded to their format, they no longer tell apart what f32 does.
+    /// The operands are in range; rounded to their format, they no longer differ where they do in
+    /// f32, and the difference cancels.
     Rounding,
     /// No value left its range.
     Nothing,
@@ -161,32 +210,7 @@ pub struct Diagnosis {
     /// What each replay showed.
     pub evidence: Vec<String>,
     /// What would fix it, the likeliest first.
-    pub fixes: Vec<String>,
-}
-
-/// A number with few digits.
-pub(super) fn short(x: f64) -> String {
-    match x.abs() {
-        a if a != 0.0 && !(1e-3..1e5).contains(&a) => format!("{x:.3e}"),
-        a if a >= 100.0 => format!("{x:.0}"),
-        _ => format!("{}", (x * 1e4).round() / 1e4),
-    }
-}
-
-/// "forward pass" and so on.
-pub(super) fn pass(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward pass",
-        Phase::Backward => "backward pass",
-        Phase::Update => "update",
-    }
-}
-
-fn percent(share: f64) -> String {
-    match share * 100.0 {
-        p if p > 0.0 && p < 0.1 => "less than 0.1 %".into(),
-        p => format!("{} %", (p * 10.0).round() / 10.0),
-    }
+    pub fixes: Vec<Fix>,
 }
 
 impl fmt::Display for CodeCast {
@@ -238,16 +262,46 @@ impl Cause {
                 format!("bad input: sample {sample} of the batch holds {value} (element {element})")
             }
             Cause::BadState { slot } => format!("`{slot}` held NaN or infinity before the step"),
+            Cause::ImpossibleState { slot, value, what } => {
+                format!("`{slot}` held {} before the step, and {what} cannot be negative", short(*value))
+            }
+            Cause::Setting { section, key, why } => format!("`{key}` in [{section}]: {why}"),
+            Cause::Outsized { slot, times, why } => {
+                let size = match *times {
+                    0.0 => "is all zero".to_string(),
+                    t if t.is_infinite() => "is not zero, as that of a run without given weights".into(),
+                    t => format!("is {} times as large as that of a run without given weights", short(t)),
+                };
+                let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+                format!("`{slot}` of the weights that the run began with {size}{why}")
+            }
+            Cause::DeadLayer { layer } => {
+                format!("`{layer}` is zero for every sample: no gradient passes it, and it stays so")
+            }
+            Cause::DoesNotLearn { loss, constant, fp32 } => {
+                let fp32 = match fp32 {
+                    Some(fp32) => format!(", that of the same run in f32 {}", short(*fp32)),
+                    None => String::new(),
+                };
+                format!(
+                    "the model does not learn, and every value was in range: the loss of training samples is {}, that of the \
+                     constant predictor {}{fp32}",
+                    short(*loss),
+                    short(*constant)
+                )
+            }
             Cause::Constant { value } => {
                 format!("the constant {value:e} of the model does not fit the format it is stored in")
             }
             Cause::ScaleTooHigh { scale, fits } => {
                 let (scale, fits) = (short(*scale), short(*fits));
-                format!("the loss scale {scale} is too high; at {fits} the step is finite")
+                format!("`loss_scale`: the loss scale {scale} is too high; at {fits} the step is finite")
             }
             Cause::ScaleTooLow { scale, keeps } => {
                 let (scale, keeps) = (short(*scale), short(*keeps));
-                format!("the loss scale {scale} is too low: gradients become zero; at {keeps} they do not")
+                format!(
+                    "`loss_scale`: the loss scale {scale} is too low, and gradients become zero; at {keeps} they do not"
+                )
             }
             Cause::OutOfRange => "the operation's result is out of range of its format; f32 holds it".into(),
             Cause::Underflow => "the operation's result is too small for its format; f32 holds it".into(),
@@ -270,20 +324,30 @@ impl Cause {
                 let (from, to) = (short(*smallest), short(*largest));
                 format!("magnitudes from {from} to {to} lie further apart than one scale and its format hold")
             }
-            Cause::ExplodedWeights { slot, grown } => format!(
-                "the weights have exploded: `{slot}` is {} times as large as at the beginning",
+            Cause::ExplodedWeights { setting, slot, grown } => format!(
+                "`{setting}` in [optimiser] is too high: the weights have exploded, and `{slot}` is {} times as large as \
+                 when the run began",
                 short(*grown)
             ),
             Cause::NotFiniteInF32 => "it is not finite in f32 either: no format helps".into(),
             Cause::Rounding => {
-                "its operands are in range, but rounded to their format they no longer differ".into()
+                "cancellation: its operands are in range, but rounded to their format they no longer differ"
+                    .into()
             }
-            Cause::Nothing => "every value was in range".into(),
+            Cause::Nothing => "none was found".into(),
         }
     }
 }
 
 impl Diagnosis {
+    /// Whether the step fails by a loss scale that goes on falling until it fits.
+    pub(crate) fn recovers(&self, scaling: &LossScale) -> bool {
+        match &self.cause {
+            Cause::ScaleTooHigh { scale, .. } => scaling.can_fall(*scale as f32),
+            _ => false,
+        }
+    }
+
     /// What was found, in one sentence.
     pub fn sentence(&self) -> String {
         match &self.finding {

@@ -1,10 +1,12 @@
-//! Fixes for what was found.
+//! Fixes for what was found in a step, as keys of a recipe where there are such.
 
 use halfstep_graph::DType;
-use halfstep_graph::precision::Scaling;
+use halfstep_graph::precision::{Override, Policy, Scaling};
 
-use super::diagnose::Doctor;
 use super::diagnosis::{Cause, CodeCast, Finding};
+use super::fix::Fix;
+use super::replays::Doctor;
+use crate::change::{Change, toml_number};
 use crate::scaler::DynamicScale;
 
 /// Steps of a history that outlast what usual swings take.
@@ -12,88 +14,115 @@ const LONG: usize = 1024;
 /// Steps of a history that soon forgets.
 const SOON: usize = 16;
 
+/// `overrides` with these parts of the model by this rule, before those that the policy has.
+fn overrides(policy: &Policy, names: &[String], rule: &str) -> Change {
+    let own = names.iter().map(|name| (name.clone(), rule.to_string()));
+    let rule_of = |o: &Override| format!("{:?}", o.rule).to_lowercase();
+    let all = own.chain(policy.overrides.iter().map(|o| (o.pattern.clone(), rule_of(o))));
+    let list: Vec<String> =
+        all.map(|(pattern, rule)| format!("{{ pattern = \"{pattern}\", rule = \"{rule}\" }}")).collect();
+    Change::set("precision", "overrides", format!("[{}]", list.join(", ")))
+}
+
 impl Doctor<'_, '_, '_> {
     /// What would fix it.
-    pub(super) fn fixes(&self, finding: Option<&Finding>, cause: &Cause) -> Vec<String> {
-        // The copy of a weight is made for its layer, which is what a pattern names.
-        let copied = |f: &Finding| {
-            let is_weight = f.op == "cast" && self.session.slots().iter().any(|s| s.name == f.name);
-            let layer = f.name.rsplit_once('.').filter(|_| is_weight).map(|(layer, _)| layer.to_string());
-            layer.unwrap_or_else(|| f.name.clone())
-        };
+    pub(super) fn fixes(&self, finding: Option<&Finding>, cause: &Cause) -> Vec<Fix> {
+        let policy = self.session.policy();
         let cast = finding.and_then(|f| f.cast.as_ref());
-        let name = match cast {
-            Some(cast) => cast.layer.clone(),
-            None => finding.map(copied).unwrap_or_default(),
+        let names = match cast {
+            Some(cast) => vec![cast.layer.clone()],
+            None => self.asking.clone(),
         };
         let wide = || {
-            format!(
-                "keep it in f32: `overrides = [{{ pattern = \"{name}\", rule = \"f32\" }}]` in [precision]"
-            )
+            let change = overrides(policy, &names, "f32");
+            (!names.is_empty() && policy.low.is_some())
+                .then(|| Fix::of(vec![change], "what asks for the format is kept in f32"))
         };
-        let lr = self.session.spec().optimiser.lr();
-        let rate = || {
-            format!("a lower learning rate: `lr = {:e}` in [optimiser], a tenth of the present", lr / 10.0)
-        };
-        let clip = || "clip the gradients: `clip = 1.0` in [train]".to_string();
-        let is_f16 = self.session.policy().low == Some(DType::F16);
         let mut fixes = match cause {
             Cause::StaleScale { .. } | Cause::ShortHistory { .. } | Cause::TooWide { .. } => {
                 return self.cast_fixes(cast, cause);
             }
-            Cause::BadInput { sample, .. } => {
-                vec![format!("look at sample {sample} of the batch: clean or normalise the data")]
+            Cause::BadInput { sample, .. } => vec![Fix::advice(format!(
+                "look at sample {sample} of the batch: clean or normalise the data"
+            ))],
+            Cause::BadState { slot } | Cause::ImpossibleState { slot, .. } => {
+                vec![Fix::anew(vec![slot.clone()])]
             }
-            Cause::BadState { slot } => vec![format!("start from another checkpoint: `{slot}` is spoilt")],
-            Cause::Constant { value } => vec![
-                format!(
+            Cause::Constant { value } => {
+                let advice = Fix::advice(format!(
                     "a constant that fits the format in place of {value:e}: −1e4 masks as well as −1e9 does"
-                ),
-                wide(),
-            ],
-            Cause::ScaleTooHigh { fits, .. } => vec![format!(
-                "`loss_scale = {{ kind = \"dynamic\", init = {:?} }}` in [precision]: it finds its scale itself",
-                // Where dynamic scaling usually begins, if that is lower.
-                fits.min(DynamicScale::default().init)
-            )],
-            Cause::ScaleTooLow { keeps, .. } => vec![
-                format!(
-                    "`loss_scale = {{ kind = \"dynamic\", init = {keeps:?}, ceiling = {:?} }}` in [precision]",
-                    keeps.max(DynamicScale::default().ceiling)
-                ),
-                "and `underflow = 0.01` there, which raises the scale when gradients become zero".into(),
-            ],
-            Cause::OutOfRange | Cause::Underflow | Cause::Rounding => vec![wide()],
-            Cause::ExplodedWeights { .. } => {
-                let mut fixes = vec![rate()];
-                fixes.extend(self.session.spec().clip.is_none().then(clip));
-                fixes.push("a warm-up: `warmup` in [schedule]".into());
-                fixes
+                ));
+                std::iter::once(advice).chain(wide()).collect()
             }
-            Cause::NotFiniteInF32 => vec![
-                format!(
-                    "change the model or the data so that {} of {name} stays finite",
-                    finding.map_or("it", |f| &f.op)
-                ),
-                "normalise the inputs".into(),
-            ],
-            Cause::Nothing => Vec::new(),
+            Cause::ScaleTooHigh { fits, .. } => {
+                vec![scale_fix(
+                    *fits,
+                    "the largest at which this step is finite, from where it finds its own",
+                )]
+            }
+            Cause::ScaleTooLow { keeps, .. } => {
+                vec![scale_fix(
+                    *keeps,
+                    "which keeps the gradients of this step, and finds its own from there",
+                )]
+            }
+            Cause::OutOfRange | Cause::Underflow | Cause::Rounding => wide().into_iter().collect(),
+            Cause::ExplodedWeights { setting, .. } => self.smaller_updates(setting),
+            Cause::NotFiniteInF32 => {
+                let (op, name) = finding.map_or(("it", "the model"), |f| (f.op.as_str(), f.name.as_str()));
+                vec![Fix::advice(format!("change the model or the data so that {op} of {name} stays finite"))]
+            }
+            Cause::Setting { section, key, .. } if key == "margin" => {
+                vec![Fix::of(vec![Change::set(section, key, "0")], "the whole range is used")]
+            }
+            Cause::Setting { .. }
+            | Cause::Outsized { .. }
+            | Cause::DeadLayer { .. }
+            | Cause::DoesNotLearn { .. }
+            | Cause::Nothing => Vec::new(),
         };
-        if is_f16
-            && matches!(cause, Cause::OutOfRange | Cause::ScaleTooHigh { .. } | Cause::ScaleTooLow { .. })
-        {
-            fixes.push("train in bf16, which has f32's range".into());
+        let by_range =
+            matches!(cause, Cause::OutOfRange | Cause::ScaleTooHigh { .. } | Cause::ScaleTooLow { .. });
+        if policy.low == Some(DType::F16) && by_range {
+            fixes.push(Fix::of(vec![Change::set("precision", "policy", "\"bf16\"")], "it has f32's range"));
+        }
+        fixes
+    }
+
+    /// What makes the updates smaller, where this setting makes them too large.
+    fn smaller_updates(&self, setting: &str) -> Vec<Fix> {
+        let key = setting.split(' ').next().unwrap_or("lr");
+        let lr = self.session.spec().optimiser.lr();
+        let rate = Fix::of(
+            vec![Change::set("optimiser", "lr", toml_number(lr / 10.0))],
+            "a lower learning rate, a tenth of the present",
+        );
+        let own = match key {
+            "weight_decay" => Some(Change::set("optimiser", key, "0.01")),
+            "momentum" => Some(Change::set("optimiser", key, "0.9")),
+            _ => None,
+        };
+        let mut fixes: Vec<Fix> =
+            own.map(|change| Fix::of(vec![change], "a usual value")).into_iter().collect();
+        fixes.push(rate);
+        if self.session.spec().clip.is_none() {
+            let clip = Change::set("train", "clip", "1.0");
+            fixes.push(Fix::of(vec![clip], "gradients are clipped"));
         }
         fixes
     }
 
     /// What would fix a cast to codes, whose scale does not fit.
-    fn cast_fixes(&self, cast: Option<&CodeCast>, cause: &Cause) -> Vec<String> {
+    fn cast_fixes(&self, cast: Option<&CodeCast>, cause: &Cause) -> Vec<Fix> {
         let policy = self.session.policy();
-        let section = format!("[precision.{}]", policy.name);
+        let section = format!("precision.{}", policy.name);
+        let in_section =
+            |key: &str, value: String, why: &str| Fix::of(vec![Change::set(&section, key, value)], why);
+        let policy_of = |name: &str, why: &str| {
+            Fix::of(vec![Change::set("precision", "policy", format!("\"{name}\""))], why)
+        };
         let mut fixes = Vec::new();
-        let current =
-            "scale each tensor by what it holds: `policy = \"fp8-current\"` in [precision]".to_string();
+        let current = policy_of("fp8-current", "each tensor is scaled by what it holds");
         let history = match policy.narrow.map(|n| n.scaling) {
             Some(Scaling::Delayed { history, .. }) => history,
             _ => 0,
@@ -102,36 +131,43 @@ impl Doctor<'_, '_, '_> {
             Cause::StaleScale { recorded: Some(recorded), amax, .. } if amax < recorded => {
                 fixes.push(current);
                 if history > SOON {
-                    fixes.push(format!("a history that forgets sooner: `history = {SOON}` in {section}"));
+                    fixes.push(in_section("history", SOON.to_string(), "a history that forgets sooner"));
                 }
             }
             Cause::StaleScale { recorded, amax, .. } => {
                 fixes.push(current);
                 let room = recorded.map_or(0.0, |recorded| (amax / recorded).log2().ceil());
                 if (1.0..=8.0).contains(&room) {
-                    fixes.push(format!("leave room above the largest: `margin = {room}` in {section}"));
+                    fixes.push(in_section("margin", room.to_string(), "room above the largest"));
                 }
             }
             Cause::ShortHistory { .. } => {
                 if history < LONG {
-                    fixes.push(format!("a longer history: `history = {LONG}` in {section}"));
+                    fixes.push(in_section("history", LONG.to_string(), "a longer history"));
                 }
                 fixes.push(current);
             }
             _ if policy.narrow.is_some_and(|n| !n.in_blocks()) => {
-                fixes.push("scales for blocks of a tensor: `policy = \"mxfp8\"` in [precision]".into());
+                fixes.push(policy_of("mxfp8", "blocks of a tensor have scales of their own"));
             }
             _ if cast.is_some_and(|c| c.codes == "float4_e2m1fn") => {
-                fixes.push("eight bits: `policy = \"mxfp8\"` in [precision]".into());
+                fixes.push(policy_of("mxfp8", "eight bits"));
             }
             _ => {}
         }
         if let Some(cast) = cast {
-            fixes.push(format!(
-                "keep the layer in bf16: `overrides = [{{ pattern = \"{}\", rule = \"bf16\" }}]` in [precision]",
-                cast.layer
-            ));
+            let change = overrides(policy, std::slice::from_ref(&cast.layer), "bf16");
+            fixes.push(Fix::of(vec![change], "the layer is kept in bf16"));
         }
         fixes
     }
+}
+
+/// Dynamic scaling that begins here.
+fn scale_fix(init: f64, why: &str) -> Fix {
+    let default = DynamicScale::default();
+    let floor = if init < default.floor { format!(", floor = {init:?}") } else { String::new() };
+    let ceiling = if init > default.ceiling { format!(", ceiling = {init:?}") } else { String::new() };
+    let value = format!("{{ kind = \"dynamic\", init = {init:?}{floor}{ceiling} }}");
+    Fix::of(vec![Change::set("precision", "loss_scale", value)], why)
 }

@@ -8,19 +8,32 @@
 mod casts;
 mod diagnose;
 mod diagnosis;
-mod examine;
+mod exploded;
+mod first;
+mod fix;
 mod fixes;
+mod locate;
+mod lost;
 mod observe;
+mod overrides;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod replays;
 mod sample;
+mod scale;
+mod state;
+mod text;
 
 pub use diagnose::diagnose;
-pub(crate) use diagnose::flushed;
 pub use diagnosis::{Cause, CodeCast, Diagnosis, Finding};
-pub use examine::Examination;
+pub use first::FirstWeights;
+pub(crate) use first::{Moved, rms};
+pub use fix::{Fix, Trial};
 pub use observe::{Observed, Replayed, Weights};
 #[cfg(feature = "parquet")]
 pub use parquet::parquet;
-pub(crate) use sample::scale_of;
 pub use sample::{FormatShares, Sample, Sampler, ValueRange};
+pub(crate) use sample::{in_f32, scale_of};
+pub(crate) use scale::flushed;
+pub(crate) use state::spoilt_state;
+pub(crate) use text::short;

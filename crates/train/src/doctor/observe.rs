@@ -8,7 +8,7 @@ use halfstep_graph::precision::{Policy, Reason, assign};
 use halfstep_graph::{DType, Graph, Node, Op, Phase, SlotId, ValueId, fuse, plan};
 use halfstep_nn::KEY_INPUT;
 
-use crate::init::initial_values;
+use super::first::FirstWeights;
 use crate::scaler::{LossScale, StaticScale};
 use crate::session::{Session, TrainError, key};
 use crate::step::{StepSpec, step_graphs};
@@ -26,12 +26,12 @@ pub struct Replayed<'b> {
 }
 
 /// With which weights a step is repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weights {
+#[derive(Clone, Copy)]
+pub enum Weights<'w> {
     /// Those the session has.
     Present,
     /// Those the run began with.
-    First,
+    First(&'w FirstWeights),
 }
 
 /// A compiled step whose every value can be read.
@@ -50,7 +50,16 @@ impl Observed {
     /// # Errors
     /// The engine has no memory for it.
     pub fn compile(session: &Session<'_>, scale: f64) -> Result<Observed, TrainError> {
-        Observed::of(step_graph(session, scale)?, session, session.policy())
+        Observed::compile_with(session, scale, session.policy())
+    }
+
+    /// The same step under another policy of the same low format.
+    pub(super) fn compile_with(
+        session: &Session<'_>,
+        scale: f64,
+        policy: &Policy,
+    ) -> Result<Observed, TrainError> {
+        Observed::of(step_graph(session, scale)?, session, policy)
     }
 
     /// The step in f32 throughout, also where the model itself asks for another format.
@@ -115,14 +124,14 @@ impl Observed {
     pub fn run(
         &mut self,
         session: &Session<'_>,
-        weights: Weights,
+        weights: &Weights<'_>,
         batch: &Replayed<'_>,
         part: usize,
     ) -> Result<(), TrainError> {
         for slot in self.graph.slots.clone() {
             let values = match weights {
                 Weights::Present => session.download_before(&slot.name, batch.attempt)?,
-                Weights::First => HostTensor::F32(initial_values(&slot, session.spec().seed)),
+                Weights::First(first) => HostTensor::F32(first.values(&slot)),
             };
             self.state.upload(&slot.name, values.as_slice())?;
         }

@@ -162,7 +162,7 @@ impl Sampler {
             Some((of, observed)) if *of == scale => observed,
             other => &mut other.insert((scale, Observed::compile(session, scale)?)).1,
         };
-        observed.run(session, Weights::Present, batch, 0)?;
+        observed.run(session, &Weights::Present, batch, 0)?;
         let mut values = Vec::with_capacity(observed.values.len());
         for &value in &observed.values {
             values.push(ValueRange::of(observed, value, &observed.read(value)?));
@@ -177,10 +177,10 @@ impl Sampler {
 ///
 /// # Errors
 /// The engine has no memory for the replay; a batch of another size.
-pub(super) fn in_f32(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Sample, TrainError> {
+pub(crate) fn in_f32(session: &Session<'_>, batch: &Replayed<'_>, scale: f64) -> Result<Sample, TrainError> {
     let stored = Observed::compile(session, scale)?;
     let mut reference = Observed::reference(session, scale)?;
-    reference.run(session, Weights::Present, batch, 0)?;
+    reference.run(session, &Weights::Present, batch, 0)?;
     let counterparts = stored.counterparts(&reference);
     let mut values = Vec::with_capacity(stored.values.len());
     for &value in &stored.values {

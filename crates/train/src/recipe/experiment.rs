@@ -1,5 +1,7 @@
 //! A recipe with its data loaded and its model built: known to fit together.
 
+use std::sync::Arc;
+
 use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest};
 use halfstep_graph::precision::Override;
 use halfstep_nn::{InputSpec, Model};
@@ -15,7 +17,7 @@ pub struct Experiment {
     /// The recipe.
     pub recipe: Recipe,
     /// The data.
-    pub data: Dataset,
+    pub data: Arc<Dataset>,
     /// Shapes, counts and fingerprint of the data.
     pub info: DatasetInfo,
     /// The form of a sample.
@@ -47,6 +49,14 @@ impl Recipe {
     pub fn prepare(self) -> Result<Experiment, RecipeError> {
         let data = self.load()?;
         let info = data.info();
+        self.fit(Arc::new(data), info)
+    }
+
+    /// Builds the model for data that are loaded.
+    ///
+    /// # Errors
+    /// As [`Recipe::prepare`], but for those of the data.
+    pub(crate) fn fit(self, data: Arc<Dataset>, info: DatasetInfo) -> Result<Experiment, RecipeError> {
         let input = input_spec(info.input, info.outputs);
         let batch = self.train.batch;
         let steps_per_epoch = info.steps_per_epoch(batch).map_err(|e| {
@@ -155,6 +165,6 @@ impl Experiment {
             .steps_per_epoch(self.recipe.train.batch)
             .map_err(|e| RecipeError::new(e.to_string()))? as u64;
         let steps = self.recipe.train.length.steps(steps_per_epoch);
-        Ok(Experiment { data, info, steps_per_epoch, steps, ..self })
+        Ok(Experiment { data: Arc::new(data), info, steps_per_epoch, steps, ..self })
     }
 }

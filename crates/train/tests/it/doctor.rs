@@ -449,7 +449,7 @@ fn the_observed_step_is_the_step() {
             let tokens: Vec<i32> = (0..BATCH as i32 * 8).map(|i| (i * 7) % 16).collect();
             let x = HostSlice::I32(&tokens);
             let mut observed = Observed::compile(&session, 256.0).unwrap();
-            observed.run(&session, Weights::Present, &Replayed { x, y: &tokens, attempt: 0 }, 0).unwrap();
+            observed.run(&session, &Weights::Present, &Replayed { x, y: &tokens, attempt: 0 }, 0).unwrap();
             let report = session.step(x, &tokens, 1e-3).unwrap();
             assert_eq!(observed.loss().unwrap().to_bits(), report.loss.to_bits(), "{}", engine.name());
             let gradients: Vec<ValueId> = observed

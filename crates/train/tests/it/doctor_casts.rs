@@ -102,7 +102,7 @@ fn is_cast(d: &Diagnosis, layer: &str, operand: &str, codes: &str) {
         "{d}"
     );
     let keeps = format!("pattern = \"{layer}\", rule = \"bf16\"");
-    assert!(d.fixes.last().unwrap().contains(&keeps), "{d}");
+    assert!(d.fixes.last().unwrap().text.contains(&keeps), "{d}");
     assert!(d.sentence().contains(&format!("cast of the {operand} of {layer} to {codes}")), "{d}");
 }
 
@@ -118,7 +118,7 @@ fn a_layer_of_1e5_saturates_the_cast_that_follows() {
     assert!(cast.saturated > 0.9 && cast.amax > 100.0 * E4M3, "{d}");
     let Cause::StaleScale { scale: 1.0, fits, recorded: None, amax } = d.cause else { panic!("{d}") };
     assert_eq!((fits, amax), (E4M3 / cast.amax, cast.amax));
-    assert!(d.fixes[0].contains("fp8-current"), "{d}");
+    assert!(d.fixes[0].text.contains("fp8-current"), "{d}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_tensor_that_outgrows_its_scale_is_named_with_the_scale() {
         assert!(cast.saturated > 0.9, "{d}");
         let stale = Cause::StaleScale { scale: E4M3, fits: E4M3 / 64.0, recorded: Some(1.0), amax: 64.0 };
         assert_eq!(d.cause, stale, "{history} {overflow:?} {done}: {d}");
-        assert!(d.fixes.iter().any(|f| f.contains("`margin = 6` in [precision.fp8]")), "{d}");
+        assert!(d.fixes.iter().any(|f| f.text.contains("`margin = 6` in [precision.fp8]")), "{d}");
     }
 }
 
@@ -148,7 +148,7 @@ fn a_tensor_that_shrinks_below_its_scale_becomes_zero() {
     is_cast(&d, "layers.0", "input", "float8_e4m3fn");
     assert_eq!((cast(&d).saturated, cast(&d).flushed), (0.0, 1.0), "{d}");
     assert!(matches!(d.cause, Cause::StaleScale { recorded: Some(1.0), .. }), "{d}");
-    assert!(d.fixes.iter().any(|f| f.contains("`history = 16` in [precision.fp8]")), "{d}");
+    assert!(d.fixes.iter().any(|f| f.text.contains("`history = 16` in [precision.fp8]")), "{d}");
 }
 
 /// A loss 2^12 times as large has gradients as large, and the forward pass is as it was. The last
@@ -172,7 +172,7 @@ fn a_history_that_forgets_its_own_swings_is_too_short() {
     is_cast(&d, "layers.0", "input", "float8_e4m3fn");
     let short = Cause::ShortHistory { steps: 4, recorded: 1.0, least: 1.0 / 64.0, amax: 32.0 };
     assert_eq!(d.cause, short, "{d}");
-    assert!(d.fixes[0].contains("`history = 1024` in [precision.fp8]"), "{d}");
+    assert!(d.fixes[0].text.contains("`history = 1024` in [precision.fp8]"), "{d}");
     let d = diagnosis(&*mlp(), &delayed(4, Overflow::Saturate), &[1.0; 4], &batch(32.0), false);
     assert!(matches!(d.cause, Cause::StaleScale { .. }), "{d}");
 }
@@ -187,5 +187,5 @@ fn magnitudes_that_no_block_scale_holds_are_too_wide() {
     let cast = cast(&d);
     assert_eq!((cast.scale, cast.flushed), (None, (WIDTH - 1) as f64 / WIDTH as f64), "{d}");
     assert!(matches!(d.cause, Cause::TooWide { largest: 1.0, .. }), "{d}");
-    assert!(d.fixes[0].contains("mxfp8"), "{d}");
+    assert!(d.fixes[0].text.contains("mxfp8"), "{d}");
 }

@@ -2,7 +2,8 @@
 //! sampled, nothing loops.
 
 use crate::common;
-use halfstep_train::doctor::{Cause, Diagnosis, Sample};
+use halfstep_train::doctor::{Cause, Diagnosis, Sample, Trial};
+use halfstep_train::examination::Examined;
 use halfstep_train::metrics::{EvaluationMetrics, Outcome, StepMetrics};
 use halfstep_train::session::Session;
 use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
@@ -49,7 +50,7 @@ fn a_run_that_never_commits_ends_diagnosed_and_its_data_move_on() {
     let engine = &common::engines()[1];
     let run = experiment.run(&**engine, "fp16", 0, &mut told).unwrap();
     let Outcome::Diverged { reason } = &run.record.outcome else { panic!("{:?}", run.record.outcome) };
-    assert!(reason.contains("The doctor: the loss scale 1.000e12 is too high"), "{reason}");
+    assert!(reason.contains("The doctor: `loss_scale`: the loss scale 1.000e12 is too high"), "{reason}");
     assert_eq!((run.session.progress().attempts, run.session.progress().committed), (6, 0));
     // Other batches, the same weights and the same place in the schedule.
     let steps = &told.steps;
@@ -99,11 +100,24 @@ fn an_examination_finds_the_step_a_run_fails_at() {
     let engine = &common::engines()[1];
     let mut told = Told::default();
     experiment.run(&**engine, "fp16", 0, &mut told).unwrap();
-    let examined = experiment.examine(&**engine, "fp16", 0, None, 40, &mut |_| true).unwrap();
+    let asked = |policy, steps| Examined {
+        engine: &**engine,
+        policy,
+        seed: 0,
+        from: None,
+        start: None,
+        steps,
+        thorough: false,
+    };
+    let examined = experiment.examine(&asked("fp16", 40), &mut |_, _| true).unwrap();
     assert!(examined.failed);
-    assert_eq!(examined.diagnosis, told.diagnoses[0]);
-    assert!(matches!(examined.diagnosis.cause, Cause::ExplodedWeights { .. }), "{}", examined.diagnosis);
+    let (found, first) = (&examined.diagnosis, &told.diagnoses[0]);
+    // The examination tries fixes besides, which a run does not.
+    assert_eq!((found.attempt, &found.finding, &found.cause), (first.attempt, &first.finding, &first.cause));
+    assert!(matches!(found.cause, Cause::ExplodedWeights { .. }), "{found}");
+    assert!(first.fixes.iter().all(|fix| matches!(fix.trial, Trial::NotTried { .. })), "{first}");
+    assert!(!matches!(found.fixes[0].trial, Trial::NotTried { .. }), "{found}");
     let well = common::run::experiment(&recipe(""));
-    let examined = well.examine(&**engine, "bf16", 0, None, 15, &mut |_| true).unwrap();
+    let examined = well.examine(&asked("bf16", 15), &mut |_, _| true).unwrap();
     assert_eq!((examined.failed, examined.steps, examined.diagnosis.cause), (false, 15, Cause::Nothing));
 }

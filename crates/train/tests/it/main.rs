@@ -15,6 +15,7 @@ mod low_state;
 mod memory;
 mod models;
 mod narrow;
+mod planted;
 mod ranks;
 mod scaler_torch;
 mod session;

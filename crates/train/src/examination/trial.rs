@@ -1,0 +1,130 @@
+//! Tries fixes on copies of a run.
+
+use std::sync::Arc;
+
+use super::course::{Beginning, Course, Progress};
+use super::probe::{Learning, Learns, Probe};
+use crate::change::{Change, changed};
+use crate::doctor::{Fix, Trial, short};
+use crate::recipe::{Experiment, RecipeError};
+
+/// Steps from which on a copy that does not learn is no proof of a fix, though no step fails.
+const FEW: u64 = 24;
+
+/// The copies that a run's fixes are tried on.
+pub(super) struct Trials<'r, 'p> {
+    pub experiment: &'r Experiment,
+    pub beginning: Beginning<'r>,
+    pub probe: &'r Probe,
+    /// Steps of each copy.
+    pub steps: u64,
+    /// Fixes that are tried at most.
+    pub most: usize,
+    pub progress: Progress<'p>,
+    /// What was tried and did not help.
+    pub evidence: Vec<String>,
+}
+
+/// What a copy came to.
+struct Copy {
+    failed: bool,
+    learning: Learning,
+}
+
+impl Trials<'_, '_> {
+    /// The experiment with these keys changed; data are loaded anew only if they change.
+    pub fn changed(&self, changes: &[Change]) -> Result<Experiment, RecipeError> {
+        let recipe = changed(&self.experiment.recipe, changes)?;
+        if changes.iter().any(|change| change.section == "data") {
+            return recipe.prepare();
+        }
+        recipe.fit(Arc::clone(&self.experiment.data), self.experiment.info.clone())
+    }
+
+    /// A copy with this fix, or why it cannot be made.
+    fn copy(&mut self, fix: &Fix, steps: u64) -> Result<Copy, String> {
+        let experiment = self.changed(&fix.changes).map_err(|e| e.to_string())?;
+        let data = fix.changes.iter().any(|change| change.section == "data");
+        let own = if data { Some(Probe::of(&experiment).map_err(|e| e.to_string())?) } else { None };
+        let probe = own.as_ref().unwrap_or(self.probe);
+        let beginning = Beginning { anew: &fix.anew, ..self.beginning };
+        let course = Course::run(&experiment, &beginning, steps, probe, "trying a fix", self.progress)
+            .map_err(|e| e.to_string())?;
+        if course.stopped {
+            return Err("it was asked to end".into());
+        }
+        Ok(Copy { failed: course.failed, learning: course.learning })
+    }
+
+    /// Tries a fix; whether it helps, which a loss above `most` does not. What is known then stands
+    /// in the fix.
+    pub fn helps(&mut self, fix: &mut Fix, most: Option<f64>) -> bool {
+        if !fix.can_be_tried() {
+            return false;
+        }
+        if self.most == 0 {
+            fix.trial = Trial::NotTried {
+                reason: "enough others were tried; `halfstep doctor --thorough` tries all".into(),
+            };
+            return false;
+        }
+        self.most -= 1;
+        let Copy { failed, learning } = match self.copy(fix, self.steps) {
+            Ok(copy) => copy,
+            Err(e) => {
+                fix.trial = Trial::NotTried { reason: format!("the copy cannot be made: {e}") };
+                return false;
+            }
+        };
+        let Learning { steps, loss, constant, learns, .. } = learning;
+        let enough = most.is_none_or(|most| loss <= most);
+        fix.trial = match learns {
+            Learns::Yes if !failed && enough => Trial::Worked { steps, loss, constant },
+            Learns::Begins if !failed && most.is_none() => Trial::Finite { steps, loss },
+            Learns::No if !failed && loss.is_finite() && steps < FEW && most.is_none() => {
+                Trial::Finite { steps, loss }
+            }
+            _ => {
+                let seen = if failed {
+                    format!("step {steps} fails too")
+                } else {
+                    format!("the loss is {}", short(loss))
+                };
+                self.evidence.push(format!("tried on a copy, and no help: {} ({seen})", fix.text));
+                return false;
+            }
+        };
+        true
+    }
+
+    /// Of alternatives, the one that helps most; none if none does. Each is tried for a quarter of
+    /// the steps, and the best two for all of them.
+    pub fn best(&mut self, fixes: Vec<Fix>, most: Option<f64>) -> Option<Fix> {
+        if self.most == 0 {
+            return None;
+        }
+        self.most -= 1;
+        let mut ranked: Vec<(f64, Fix)> = Vec::new();
+        for fix in fixes {
+            let Ok(Copy { failed: false, learning }) = self.copy(&fix, self.steps.div_ceil(4).max(4)) else {
+                continue;
+            };
+            if learning.loss.is_finite() {
+                ranked.push((learning.loss, fix));
+            }
+        }
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut helped: Option<(f64, Fix)> = None;
+        for (_, mut fix) in ranked.into_iter().take(2) {
+            self.most = self.most.saturating_add(1);
+            let helps = self.helps(&mut fix, most);
+            if let (true, Trial::Worked { loss, .. } | Trial::Finite { loss, .. }) = (helps, &fix.trial) {
+                let loss = *loss;
+                if helped.as_ref().is_none_or(|(least, _)| loss < *least) {
+                    helped = Some((loss, fix));
+                }
+            }
+        }
+        helped.map(|(_, fix)| fix)
+    }
+}
