@@ -14,7 +14,7 @@ use serde::Serialize;
 pub use self::probe::{Learning, Learns};
 use course::{Beginning, Course};
 use probe::{Probe, is_below};
-use suspects::{Suspect, ladder, of_precision, of_state, outsized, suspects};
+use suspects::{Suspect, held_back, ladder, of_precision, of_state, outsized, suspects};
 use trial::Trials;
 
 use crate::callbacks::RunError;
@@ -99,6 +99,7 @@ impl Experiment {
             beginning,
             probe: &probe,
             steps,
+            thorough,
             most: if thorough { usize::MAX } else { TRIALS },
             progress,
             evidence: Vec::new(),
@@ -175,7 +176,7 @@ impl Case<'_, '_> {
             return Ok(());
         }
         if !bad {
-            return self.compare(diagnosis);
+            return if self.by_small_updates(diagnosis)? { Ok(()) } else { self.compare(diagnosis) };
         }
         if self.by_settings(diagnosis) {
             return Ok(());
@@ -210,6 +211,18 @@ impl Case<'_, '_> {
             diagnosis.cause = Cause::DoesNotLearn { loss, constant, fp32 };
         }
         Ok(())
+    }
+
+    /// Of a model that begins to learn: whether a setting that makes nothing of gradients is why it
+    /// has not come further.
+    fn by_small_updates(&mut self, diagnosis: &mut Diagnosis) -> Result<bool, RunError> {
+        let Learning { learns, loss, .. } = self.course.learning;
+        let Some(first) = FirstWeights::of(&self.course.session).filter(|_| learns == Learns::Begins) else {
+            return Ok(false);
+        };
+        let moved = first.moved(&self.course.session)?;
+        let found = held_back(self.own, self.course, &moved)?;
+        Ok(found.into_iter().any(|suspect| self.blame(diagnosis, suspect, Some(loss / HARMED))))
     }
 
     fn warned(&self) -> bool {

@@ -68,8 +68,8 @@ impl Suspect {
 /// Usual learning rates in place of the present one.
 pub(super) fn ladder(optimiser: &Optimiser) -> Vec<Fix> {
     let rates = match optimiser {
-        Optimiser::AdamW(_) => [0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4],
-        Optimiser::Sgd(_) => [0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3],
+        Optimiser::AdamW(_) => [0.02, 0.01, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4],
+        Optimiser::Sgd(_) => [0.2, 0.1, 0.05, 0.02, 0.01, 5e-3, 2e-3, 1e-3],
     };
     let others = rates.into_iter().filter(|rate| (rate / optimiser.lr()).log10().abs() > 0.3);
     let fix = |rate: f64| {
@@ -170,7 +170,7 @@ pub(super) fn suspects(
 }
 
 /// Settings that make nothing of gradients.
-fn held_back(
+pub(super) fn held_back(
     experiment: &Experiment,
     course: &Course<'_>,
     moved: &[Moved],

@@ -20,6 +20,8 @@ pub(super) struct Trials<'r, 'p> {
     pub steps: u64,
     /// Fixes that are tried at most.
     pub most: usize,
+    /// Whether all alternatives are tried for all steps.
+    pub thorough: bool,
     pub progress: Progress<'p>,
     /// What was tried and did not help.
     pub evidence: Vec<String>,
@@ -98,7 +100,7 @@ impl Trials<'_, '_> {
     }
 
     /// Of alternatives, the one that helps most; none if none does. Each is tried for a quarter of
-    /// the steps, and the best two for all of them.
+    /// the steps, and the best two for all of them; or all, to be thorough.
     pub fn best(&mut self, fixes: Vec<Fix>, most: Option<f64>) -> Option<Fix> {
         if self.most == 0 {
             return None;
@@ -106,9 +108,8 @@ impl Trials<'_, '_> {
         self.most -= 1;
         let mut ranked: Vec<(f64, Fix)> = Vec::new();
         for fix in fixes {
-            let Ok(Copy { failed: false, learning }) = self.copy(&fix, self.steps.div_ceil(4).max(4)) else {
-                continue;
-            };
+            let steps = if self.thorough { self.steps } else { self.steps.div_ceil(4).max(4) };
+            let Ok(Copy { failed: false, learning }) = self.copy(&fix, steps) else { continue };
             if learning.loss.is_finite() {
                 ranked.push((learning.loss, fix));
             }

@@ -410,7 +410,14 @@ fn twenty_of_twenty_planted_faults_are_attributed() {
                 };
                 assert_eq!(*sample, planted, "{what}");
             }
-            Cause::ScaleTooHigh { scale, fits } => assert!(*fits >= 1.0 && fits < scale, "{what}: {d}"),
+            // Twice as much would not be finite: it is the largest power of two.
+            Cause::ScaleTooHigh { scale, fits } => {
+                assert!(*fits >= 1.0 && fits < scale && fits.log2().fract() == 0.0, "{what}: {d}");
+                let twice = Case::new(mlp(), FEATURES, "fp16").scale(2.0 * fits).diagnosis(&engine);
+                assert_eq!(kind(&twice.cause), "scale-too-high", "{what}: {d}\n{twice}");
+                let there = Case::new(mlp(), FEATURES, "fp16").scale(*fits).diagnosis(&engine);
+                assert_ne!(kind(&there.cause), "scale-too-high", "{what}: {d}\n{there}");
+            }
             Cause::ScaleTooLow { scale, keeps } => assert!(keeps > scale, "{what}: {d}"),
             _ => {}
         }
@@ -432,6 +439,44 @@ fn in_a_model_without_a_fault_none_is_found() {
             let d = case.diagnosis(&engine);
             assert_eq!(d.cause, Cause::Nothing, "{policy} {input:?}:\n{d}");
         }
+    }
+}
+
+/// x − x·(1 + 2^-15) of roundings to f16, which has 11 bits: the two are equal for nearly every x,
+/// and in f32 their difference is 2^-15·x, far above f16's least number, 2^-24.
+fn difference(g: &mut Graph, x: ValueId) -> Result<ValueId, GraphError> {
+    let x = linear("first", 12, 16).forward(g, x)?;
+    let x = g.scoped("difference", |g| {
+        let more = g.scale(x, 1.0 + 2f64.powi(-15))?;
+        let low = g.push(Op::Cast { to: DType::F16 }, &[x])?[0];
+        let more = g.push(Op::Cast { to: DType::F16 }, &[more])?[0];
+        g.sub(low, more)
+    })?;
+    let x = g.scoped("lift", |g| g.scale(x, 2f64.powi(15)))?;
+    linear("last", 16, CLASSES).forward(g, x)
+}
+
+#[test]
+fn a_difference_of_equal_roundings_is_cancellation_and_no_underflow() {
+    let d = Case::new(made(difference), FEATURES, "fp16").scale(1.0).diagnosis(&portable());
+    let found = d.finding.as_ref().map(|f| (f.op.as_str(), f.name.as_str()));
+    assert_eq!((found, &d.cause), (Some(("sub", "difference")), &Cause::Rounding), "{d}");
+    assert!(d.cause.sentence().starts_with("cancellation"), "{d}");
+}
+
+/// The cast of an activation is named by what makes it; an override of that does not help, and one
+/// of the product that reads it does.
+#[test]
+fn an_override_names_what_asks_for_the_format() {
+    for (case, asks) in [
+        (Case::new(mlp(), FEATURES, "fp16").swollen("layers.1.weight", 1e6), "layers.1"),
+        (Case::new(made(boosted), FEATURES, "fp16"), "last"),
+        (Case::new(gpt(), TOKENS, "fp16").swollen("blocks.0.qkv.weight", 8e5), "blocks.0.qkv"),
+    ] {
+        let d = case.diagnosis(&portable());
+        assert_eq!(d.cause, Cause::OutOfRange, "{d}");
+        assert!(d.fixes[0].text.contains(&format!("pattern = \"{asks}\", rule = \"f32\"")), "{d}");
+        assert!(d.evidence.iter().any(|e| e.ends_with("in f32, every value is finite")), "{d}");
     }
 }
 

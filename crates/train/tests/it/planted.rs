@@ -96,6 +96,7 @@ fn faults() -> Vec<Fault> {
     let mlp = |policy| Parts::new(MLP, ADAMW, policy);
     let cnn = |policy| Parts::new(CNN, ADAMW, policy);
     let falling = Parts { schedule: "kind = \"cosine\"\nwarmup = 5".into(), ..cnn("bf16") };
+    let tiny_eps = |model| Parts::new(model, "kind = \"adamw\"\nlr = 3e-3\neps = 1e-15", "bf16");
     let sgd = |model, policy| Parts::new(model, SGD, policy);
     let optimiser = |text: &'static str| move |p: &mut Parts| p.optimiser = text.into();
     let train = |text: &'static str| move |p: &mut Parts| p.train = text.into();
@@ -210,6 +211,18 @@ fn faults() -> Vec<Fault> {
             "`overrides`",
             &cnn("bf16"),
             precision("policy = \"bf16\"\noverrides = [{ pattern = \"*\", rule = \"f32\" }]"),
+        ),
+        fault(
+            "moments that jump",
+            "`moments`",
+            &tiny_eps(MLP),
+            precision("policy = \"bf16\"\n[precision.bf16]\nmoments = \"int8\""),
+        ),
+        fault(
+            "moments that jump",
+            "`moments`",
+            &tiny_eps("kind = \"cnn\"\nchannels = [8, 8]\nhidden = 160"),
+            precision("policy = \"bf16\"\n[precision.bf16]\nmoments = \"int8\""),
         ),
         fault(
             "margin of a scale",
