@@ -22,7 +22,6 @@ ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
     ("evidence", "", ("assessment", "findings")),
-    ("evidence", "report", ("build", "curves")),
     ("nn", "", ("models", "spec")),
     ("train", "", ("checkpoint", "doctor", "memory", "session")),
 ]

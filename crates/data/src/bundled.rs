@@ -113,7 +113,7 @@ pub(crate) fn shakespeare() -> Result<(String, String), DataError> {
 
 /// Train and test rows.
 pub(crate) fn adult() -> Result<(Cells, Cells), DataError> {
-    let cells = |file: &File| read::parse(&file.text()?, Path::new(file.name), CsvFormat::default());
+    let cells = |file: &File| read::parse(&file.text()?, Path::new(file.name), &CsvFormat::default());
     let [train, test] = &ADULT;
     Ok((cells(train)?, cells(test)?))
 }

@@ -26,7 +26,7 @@ pub struct Dataset {
     pub test: Part,
     /// What new inputs need to be prepared alike.
     pub preprocessing: Preprocessing,
-    /// What was left out of the files or looks odd in them, one sentence each.
+    /// What was left out or assumed in reading the files, or looks odd in them, one sentence each.
     pub notes: Vec<String>,
 }
 

@@ -276,7 +276,10 @@ pub enum DataError {
     },
 
     /// Text that is not UTF-8.
-    #[error("{}: not UTF-8 text: byte {offset} (line {line}) is invalid; save the file as UTF-8", path.display())]
+    #[error(
+        "{}: not UTF-8 text: byte {offset} (line {line}) is invalid; save the file as UTF-8, or say what it is, such \
+         as `encoding = \"windows-1252\"` for text of older Windows programs", path.display()
+    )]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -284,6 +287,30 @@ pub enum DataError {
         offset: usize,
         /// Its line, counted from 1.
         line: usize,
+    },
+
+    /// Text whose encoding shows but is not said.
+    #[error(
+        "{}: it looks like text in {looks_like} without a byte-order mark; save the file as UTF-8, or write \
+         `encoding = \"{looks_like}\"`", path.display()
+    )]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The encoding.
+        looks_like: &'static str,
+    },
+
+    /// A column of numbers or dates that can be read in two ways, or not at all.
+    #[error(
+        "column `{column}`: {reason}; or leave it out with `ignore = [\"{column}\"]`, or take its cells as texts with \
+         `categorical = [\"{column}\"]`"
+    )]
+    OpenColumn {
+        /// The column.
+        column: String,
+        /// What is open, and what to write.
+        reason: String,
     },
 
     /// A text that does not fill one window.

@@ -14,15 +14,6 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     }
 }
 
-/// The whole of a UTF-8 file, without a byte-order mark.
-pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
-    let mut bytes = read(path)?;
-    if bytes.starts_with(b"\xEF\xBB\xBF") {
-        bytes.drain(..3);
-    }
-    utf8(bytes, path)
-}
-
 /// The text of a file's bytes.
 pub(crate) fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, DataError> {
     String::from_utf8(bytes).map_err(|e| {

@@ -2,17 +2,17 @@
 
 mod pictures;
 mod tables;
+mod texts;
 
 use std::path::{Path, PathBuf};
+
+pub use tables::inspect_table;
 
 use crate::error::DataError;
 use crate::files;
 use crate::images::kind::Kind;
 use crate::images::{idx, tree};
-use crate::spec::{
-    DataSpec, IdxFiles, IdxSpec, ImageOptions, Limits, RandomSplit, TailSplit, TestFrom, TextOptions,
-    TextSpec,
-};
+use crate::spec::{DataSpec, IdxFiles, IdxSpec, ImageOptions, Limits, RandomSplit};
 
 /// What was found at a path, and what to do with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,8 +119,10 @@ pub enum ColumnKind {
     /// A different value in (nearly) every row: a name or number of the row, suggested to be
     /// ignored.
     Identifier,
-    /// One value in all rows.
+    /// One value in all rows, or none.
     Constant,
+    /// Numbers or dates that can be read in two ways, or not at all.
+    Open,
     /// What is to be predicted.
     Target,
 }
@@ -134,7 +136,10 @@ pub enum ColumnKind {
 pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
     if path.is_dir() {
         let has_idx = idx::find(path, "train", "images").is_some();
-        return if has_idx { inspect_idx(path) } else { pictures::inspect(path) };
+        if has_idx {
+            return inspect_idx(path);
+        }
+        return pictures::inspect(path).or_else(|error| texts::inspect_folder(path).unwrap_or(Err(error)));
     }
     files::require_file(path).map_err(|error| match error {
         DataError::MissingFile { path, nearest, .. } => {
@@ -152,12 +157,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
         return unusable("a single IDX file; give the folder that has the files of images and of labels");
     }
     match extension.as_str() {
-        "csv" | "tsv" | "tab" | "data" => tables::inspect(path),
+        "csv" | "tsv" | "tab" | "data" => inspect_table(path, None),
         "gz" | "zip" | "tar" | "xz" | "zst" | "bz2" | "7z" => unusable("an archive; unpack it first"),
         "parquet" | "xlsx" | "xls" | "arrow" | "feather" => {
             unusable("this kind of table is not read; save it as CSV")
         }
-        _ => inspect_text(path),
+        _ => texts::inspect(path),
     }
 }
 
@@ -183,41 +188,11 @@ fn inspect_idx(folder: &Path) -> Result<Inspection, DataError> {
         files: IdxFiles::Folder { path: folder.to_owned(), split: test.is_none().then(RandomSplit::default) },
         limits: Limits::default(),
         classes: None,
+        ignore_labels: Vec::new(),
         options: ImageOptions::default(),
     });
     let found = Found::Idx { shape, classes, test_images: test.map(|t| t.labels.len()) };
     Ok(Inspection { path: folder.to_owned(), found, spec, notes })
-}
-
-fn inspect_text(path: &Path) -> Result<Inspection, DataError> {
-    let text = files::read_text(path)?;
-    if text.is_empty() {
-        return Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" });
-    }
-    if text.contains('\0') {
-        let reason = "neither text nor a known kind of data (it has bytes of value 0)";
-        return Err(DataError::unusable(path, reason));
-    }
-    // Four windows must fit into the tenth that is held out, and a line of it may stay with the
-    // train text.
-    let sequence =
-        [256, 128, 64, 32, 16, 8].into_iter().find(|&t| text.len() / 10 > 4 * t + 200).unwrap_or(8);
-    let spec = DataSpec::Text(TextSpec {
-        path: path.to_owned(),
-        test: TestFrom::Split(TailSplit::default()),
-        limits: Limits::default(),
-        options: TextOptions { sequence, ..TextOptions::default() },
-    });
-    let mut notes = vec!["The last tenth of the text is held out; each byte is a token.".to_owned()];
-    if text.len() < 100_000 {
-        let size = text.len();
-        notes.push(format!(
-            "The text is short ({size} bytes): a model will learn it by heart rather than learn from it."
-        ));
-    }
-    let characters = text.chars().collect::<std::collections::BTreeSet<_>>().len();
-    let found = Found::Text { bytes: text.len(), lines: text.lines().count(), characters };
-    Ok(Inspection { path: path.to_owned(), found, spec, notes })
 }
 
 impl Inspection {

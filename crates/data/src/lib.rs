@@ -32,6 +32,7 @@ mod bundled;
 mod class_names;
 mod dataset;
 mod draws;
+mod encoding;
 mod error;
 mod files;
 mod images;
@@ -47,17 +48,21 @@ mod text;
 
 pub use batch::{Batch, BatchX, Draw};
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples, sample_hash};
+pub use encoding::read_text;
 pub use error::{DataError, Role};
 pub use images::{ImagePreprocessing, ImageSamples, ImageSet, Pictures, Pixels, pictures};
-pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect};
+pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect, inspect_table};
 pub use load::{check_paths, load};
 pub use nearest::nearest;
 pub use preprocessing::Preprocessing;
 pub use sampler::{InOrder, Sampler};
 pub use spec::{
-    Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec,
-    IdxTestFiles, ImageOptions, ImagesSpec, Limits, MissingNumbers, Normalise, RandomSplit, SpecError,
-    TailSplit, TestFrom, TestPath, TextOptions, TextSpec, TokenizerSpec,
+    Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, DecimalMark, IdxFiles,
+    IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec, Limits, MissingNumbers, MissingTarget, Normalise,
+    RandomSplit, SpecError, TailSplit, TestFrom, TestPath, TextOptions, TextSpec, TokenizerSpec,
 };
-pub use table::{ColumnEncoder, Encoding, GroupLabels, TableEncoder, TableSamples};
+pub use table::{
+    ColumnEncoder, DateOrder, Encoding, GroupLabels, Notation, TableEncoder, TableRows, TableSamples,
+};
+pub use text::corpus::text_files;
 pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

@@ -10,13 +10,14 @@ use crate::images::{ImagePreprocessing, ImageSamples, ImageSet, folder, idx, rem
 use crate::preprocessing::Preprocessing;
 use crate::spec::{
     BundledSpec, ClassFolders, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec,
-    Limits, SpecError, TestFrom, TestPath, TextOptions, TextSpec,
+    Limits, MissingTarget, SpecError, TestFrom, TestPath, TextOptions, TextSpec,
 };
 use crate::split;
-use crate::table::encoder::{self, TableEncoder};
+use crate::table::classes;
+use crate::table::encoder::TableEncoder;
 use crate::table::groups::Grouping;
 use crate::table::read::{self, Cells};
-use crate::text::{self, TextPreprocessing, TextSamples};
+use crate::text::{self, TextPreprocessing, TextSamples, corpus};
 
 /// Reads, checks, splits and encodes data. Relative paths are taken from `base`, the recipe's
 /// folder. Writes nothing.
@@ -86,6 +87,7 @@ pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
     let is_folder = matches!(spec, DataSpec::Images(_)) || idx_folder.is_some();
     for path in spec.clone().paths_mut() {
         let path = base.join(path);
+        let is_folder = is_folder || (matches!(spec, DataSpec::Text(_)) && path.is_dir());
         if is_folder { files::require_folder(&path)? } else { files::require_file(&path)? }
     }
     if let Some((path, split)) = idx_folder {
@@ -168,7 +170,22 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
             ((base.join(images), base.join(labels)), test)
         }
     };
-    let set = idx::read(&train_files.0, &train_files.1)?;
+    let mut notes = Vec::new();
+    let mut read = |images: &Path, labels: &Path| {
+        let set = idx::read(images, labels)?;
+        if spec.ignore_labels.is_empty() {
+            return Ok(set);
+        }
+        let kept = |&i: &u32| !spec.ignore_labels.contains(&set.labels[i as usize]);
+        let kept: Vec<u32> = (0..set.labels.len() as u32).filter(kept).collect();
+        let left_out = set.labels.len() - kept.len();
+        notes.push(format!("{}: {left_out} image(s) left out by `ignore_labels`.", images.display()));
+        match kept.is_empty() {
+            true => Err(DataError::Empty { what: images.display().to_string(), unit: "image" }),
+            false => Ok(set.select(&kept)),
+        }
+    };
+    let set = read(&train_files.0, &train_files.1)?;
     let classes = match &spec.classes {
         Some(names) => names.clone(),
         None => (0..=set.labels.iter().copied().max().unwrap_or(0)).map(|class| class.to_string()).collect(),
@@ -177,15 +194,21 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
     let mut present = vec![false; classes.len()];
     set.labels.iter().for_each(|&label| present[label as usize] = true);
     let found = present.iter().filter(|&&p| p).count();
-    let notes = idx::remarks(&set.labels, &classes, &train_files.1);
+    let remarks = idx::remarks(&set.labels, &classes, &train_files.1);
     if found < 2 {
         let hint = "the classes are the different labels of the train file";
         return Err(DataError::TooFewClasses { what: train_files.1.display().to_string(), found, hint });
     }
     let (train, test) = match test {
-        TestFrom::Split(split) => split_images(&set, &classes, split)?,
+        TestFrom::Split(split) => split_images(&set, &classes, split).map_err(|error| match error {
+            // What the label is like says more than that there is one.
+            DataError::ClassTooSmall { .. } if !remarks.is_empty() => {
+                DataError::unusable(&train_files.1, format!("{error}. {}", remarks.join(" ")))
+            }
+            other => other,
+        })?,
         TestFrom::Files((images, labels)) => {
-            let test = idx::read(&images, &labels)?;
+            let test = read(&images, &labels)?;
             // With names given, an index beyond them is out of range; without, it is a class never
             // seen.
             if spec.classes.is_some() {
@@ -201,6 +224,7 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
             (set, test)
         }
     };
+    notes.extend(remarks);
     images(train, test, classes, &spec.options, spec.limits, notes)
 }
 
@@ -248,10 +272,17 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
 }
 
 fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
-    let cells = read::read(&base.join(&spec.path), spec.format)?;
+    let read = |path: &Path| {
+        let mut cells = read::read(&base.join(path), &spec.format)?;
+        if spec.missing_target == MissingTarget::Drop {
+            cells.drop_without(cells.column(&spec.target)?);
+        }
+        Ok::<_, DataError>(cells)
+    };
+    let cells = read(&spec.path)?;
     let test = match &spec.test {
         TestFrom::Split(_) => None,
-        TestFrom::Files(test) => Some(read::read(&base.join(&test.path), spec.format)?),
+        TestFrom::Files(test) => Some(read(&test.path)?),
     };
     tables(&cells, test.as_ref(), spec)
 }
@@ -259,15 +290,17 @@ fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {
 /// A table of its own to test on, or a part of the only one, as the specification says.
 fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<Dataset, DataError> {
     let target = cells.column(&spec.target)?;
-    let classes = encoder::classes(cells, target)?;
+    let classes = classes::classes(cells, target)?;
     check_limits(spec.limits, classes.len())?;
-    let labels = encoder::labels(cells, target, &classes)?;
+    let labels = classes::labels(cells, target, &classes)?;
     let limited = |rows: Vec<u32>, labels: &[u32], limit: Option<usize>| {
         let own: Vec<u32> = rows.iter().map(|&row| labels[row as usize]).collect();
         let chosen = limit.map(|limit| split::limited(&own, classes.len(), limit));
         chosen.map(|chosen| chosen.iter().map(|&i| rows[i as usize]).collect()).unwrap_or(rows)
     };
     let every = |count: usize| (0..count as u32).collect::<Vec<u32>>();
+    let mut notes = [&cells.notes[..], test_cells.map_or(&[], |cells| &cells.notes)].concat();
+    notes.extend(classes::remarks(cells, target));
     let test_cells = test_cells.unwrap_or(cells);
     let (train_rows, test_rows) = match &spec.test {
         TestFrom::Split(split) => {
@@ -276,43 +309,47 @@ fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<D
         }
         TestFrom::Files(_) => (every(cells.rows.len()), every(test_cells.rows.len())),
     };
-    let test_labels = encoder::labels(test_cells, test_cells.column(&spec.target)?, &classes)?;
+    let test_labels = classes::labels(test_cells, test_cells.column(&spec.target)?, &classes)?;
     let train_rows = limited(train_rows, &labels, spec.limits.train);
     let test_rows = limited(test_rows, &test_labels, spec.limits.test);
     let fitted = TableEncoder::fit(cells, &train_rows, classes.clone(), spec)?;
+    let encoder = fitted.encoder;
+    notes.extend(fitted.notes);
     let groups = Grouping::fit(cells, &train_rows, &spec.groups)?;
-    let train = fitted.samples(cells, &train_rows, &labels, &groups)?;
-    let test = fitted.samples(test_cells, &test_rows, &test_labels, &groups)?;
+    let train = encoder.samples(cells, &train_rows, &labels, &groups)?;
+    let test = encoder.samples(test_cells, &test_rows, &test_labels, &groups)?;
     let part = |role, samples| Part::new(role, Samples::Table(samples));
     Ok(Dataset {
         train: part(Role::Train, train),
         validation: None,
         test: part(Role::Test, test),
-        preprocessing: Preprocessing::Table(fitted),
-        notes: Vec::new(),
+        preprocessing: Preprocessing::Table(encoder),
+        notes,
     })
 }
 
 fn load_text(spec: &TextSpec, base: &Path) -> Result<Dataset, DataError> {
-    let path = base.join(&spec.path);
-    let content = files::read_text(&path)?;
-    let some = |text: &str, path: &Path| match text.is_empty() {
-        true => Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" }),
-        false => Ok(()),
+    let read = |path: &Path| {
+        let path = base.join(path);
+        let corpus = corpus::read(&path, spec.encoding.as_deref())?;
+        match corpus.text.is_empty() {
+            true => Err(DataError::Empty { what: path.display().to_string(), unit: "byte of text" }),
+            false => Ok(corpus),
+        }
     };
-    some(&content, &path)?;
-    match &spec.test {
+    let train = read(&spec.path)?;
+    let (mut dataset, test_notes) = match &spec.test {
         TestFrom::Split(split) => {
-            let (train, test) = text::split_tail(&content, split.fraction);
-            texts(train, test, spec.options, spec.limits)
+            let (train, test) = text::split_tail(&train.text, split.fraction);
+            (texts(train, test, spec.options, spec.limits)?, Vec::new())
         }
         TestFrom::Files(test) => {
-            let path = base.join(&test.path);
-            let test = files::read_text(&path)?;
-            some(&test, &path)?;
-            texts(&content, &test, spec.options, spec.limits)
+            let test = read(&test.path)?;
+            (texts(&train.text, &test.text, spec.options, spec.limits)?, test.notes)
         }
-    }
+    };
+    dataset.notes = [train.notes, test_notes].concat();
+    Ok(dataset)
 }
 
 fn texts(train: &str, test: &str, options: TextOptions, limits: Limits) -> Result<Dataset, DataError> {

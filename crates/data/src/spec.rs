@@ -21,6 +21,17 @@ pub enum MissingNumbers {
     Mean,
 }
 
+/// What to do with a row whose target is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingTarget {
+    /// Stop and say where it is.
+    #[default]
+    Error,
+    /// Leave the row out.
+    Drop,
+}
+
 /// A `[data]` section that fits together; what each kind of data needs, with defaults filled in.
 /// Every default is written out, so that a stored recipe does not change its meaning when a default
 /// does.
@@ -118,6 +129,10 @@ pub struct IdxSpec {
     /// the greatest train label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
+    /// `ignore_labels`: images with these labels are left out, such as 255 where it marks images
+    /// without a class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_labels: Vec<u32>,
     /// How images are made into numbers.
     #[serde(flatten)]
     pub options: ImageOptions,
@@ -220,6 +235,8 @@ pub struct CsvSpec {
     pub categorical: Vec<String>,
     /// `missing`: what to do with missing numbers.
     pub missing: MissingNumbers,
+    /// `missing_target`: what to do with rows whose target is missing.
+    pub missing_target: MissingTarget,
     /// How the file is cut into cells.
     #[serde(flatten)]
     pub format: CsvFormat,
@@ -239,27 +256,91 @@ impl CsvSpec {
     }
 }
 
-/// How a CSV file is cut into cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a CSV file is cut into cells, and how its cells are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CsvFormat {
     /// `delimiter`: one ASCII character; a comma by default.
     pub delimiter: char,
     /// `header`: whether the first line names the columns (default); else they are called `c1`,
     /// `c2` and so on.
     pub header: bool,
+    /// `decimal`: the mark before decimals; the other one may then part thousands. By default each
+    /// column is read as its cells decide, and one that can be read in two ways is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decimal: Option<DecimalMark>,
+    /// `encoding`: what a file is that is not UTF-8, by a name that browsers know, such as
+    /// `windows-1252`. A byte-order mark goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// `missing_markers`: the cells that count as missing, beside empty ones.
+    #[serde(default = "CsvFormat::first_markers")]
+    pub missing_markers: Vec<String>,
 }
 
 impl Default for CsvFormat {
     fn default() -> Self {
-        CsvFormat { delimiter: ',', header: true }
+        let missing_markers = Self::MISSING_MARKERS.map(str::to_owned).to_vec();
+        CsvFormat { delimiter: ',', header: true, decimal: None, encoding: None, missing_markers }
+    }
+}
+
+impl CsvFormat {
+    /// What programs write for a missing value: R, pandas, SQL, SAS, Excel and people.
+    pub const MISSING_MARKERS: [&'static str; 31] = [
+        "?", "NA", "N/A", "n/a", "n.a.", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "NaT", "null",
+        "NULL", "Null", "None", "nil", "missing", "Missing", "MISSING", "-", "--", ".", "..", "\\N",
+        "#NULL!", "#VALUE!", "#DIV/0!", "#REF!", "#NAME?",
+    ];
+
+    /// The markers of models that were stored before there was a key for them.
+    fn first_markers() -> Vec<String> {
+        vec!["?".to_owned(), "NA".to_owned()]
+    }
+
+    /// Whether a cell says that its value is missing. A marker that is a number stands for every
+    /// way to write it.
+    pub(crate) fn is_missing(&self, cell: &str) -> bool {
+        let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        let number = |text: &str| text.parse::<f64>().ok();
+        let equal = |marker: &String| {
+            marker == cell || number(marker).is_some_and(|a| number(cell).is_some_and(|b| a == b))
+        };
+        // Most cells are numbers, and most markers are not.
+        let may = |marker: &&String| !digit(cell) || digit(marker);
+        cell.is_empty() || self.missing_markers.iter().filter(may).any(equal)
+    }
+}
+
+/// The mark before the decimals of a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecimalMark {
+    /// `3.5`
+    #[default]
+    #[serde(rename = ".")]
+    Point,
+    /// `3,5`
+    #[serde(rename = ",")]
+    Comma,
+}
+
+impl DecimalMark {
+    /// The mark itself and the one that may part thousands beside it.
+    pub(crate) fn and_other(self) -> (char, char) {
+        match self {
+            DecimalMark::Point => ('.', ','),
+            DecimalMark::Comma => (',', '.'),
+        }
     }
 }
 
 /// A text to continue.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextSpec {
-    /// `path`: the file.
+    /// `path`: the file, or a folder of text files.
     pub path: PathBuf,
+    /// `encoding`: what files are that are not UTF-8, as [`CsvFormat::encoding`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
     /// `test_path`, a second text, or the fraction at the end of the first.
     #[serde(flatten)]
     pub test: TestFrom<TestPath, TailSplit>,

@@ -1,13 +1,17 @@
 //! Tables: rows of floats made from the columns of a CSV file.
 
+pub(crate) mod classes;
 pub(crate) mod column;
 pub(crate) mod encoder;
 pub(crate) mod groups;
+pub(crate) mod looks;
+pub(crate) mod notation;
 pub(crate) mod read;
 
 pub use column::{ColumnEncoder, Encoding};
-pub use encoder::TableEncoder;
+pub use encoder::{TableEncoder, TableRows};
 pub use groups::GroupLabels;
+pub use notation::{DateOrder, Notation};
 
 /// N rows of features with a class each.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@ mod bpe;
 #[cfg(not(feature = "bpe"))]
 #[path = "text/no_bpe.rs"]
 mod bpe;
+pub(crate) mod corpus;
 
 use serde::{Deserialize, Serialize};
 

@@ -13,6 +13,7 @@ use crate::measures::GroupRow;
 use crate::metric::Metric;
 use crate::noninferiority::{Margin, MarginTest, Question, holm, over_all};
 use crate::power::seeds_needed;
+use crate::reference::ReferenceCheck;
 use crate::stats::{Paired, Verdict, mean_sd};
 
 /// Groups with fewer samples are shown and do not gate: their accuracy moves by points with one
@@ -161,6 +162,8 @@ pub struct Assessment {
     pub findings: Vec<String>,
     /// What was stated beforehand.
     pub protocol: Protocol,
+    /// Whether the reference is worth comparing with; if not, the verdict is inconclusive.
+    pub reference_check: ReferenceCheck,
     /// Whether pairs were made by the seeds that files name, or by order.
     pub paired_by_seed: bool,
     /// Whether all files hold the same samples.
@@ -298,10 +301,14 @@ pub fn judge(seeds: Vec<SeedMeasures>, protocol: Protocol, by_seed: bool, exampl
         row.p_fail_holm = Some(p);
     }
     let group_flips = group_flips(&seeds);
+    let reference_check = ReferenceCheck::of(&seeds);
+    // That the candidate diverges says something whatever the reference is.
+    let may_judge = reference_check.is_worth_comparing_with() || divergence.verdict == Some(Verdict::Fail);
     let mut assessment = Assessment {
-        verdict: over_all(&tests),
+        verdict: if may_judge { over_all(&tests) } else { Verdict::Inconclusive },
         findings: Vec::new(),
         protocol,
+        reference_check,
         paired_by_seed: by_seed,
         examples,
         rows,

@@ -20,6 +20,8 @@ pub struct Setup {
     pub data: String,
     /// Fingerprint of the data.
     pub fingerprint: String,
+    /// Names of the classes; none of text.
+    pub classes: Vec<String>,
     /// Trained numbers of the model.
     pub parameters: usize,
     /// Steps of a run.

@@ -1,10 +1,9 @@
 //! One pass over the logits of a reference and a candidate, and of another reference for the noise
 //! floor.
 //!
-//! Memory is bounded by the batch: beside it stand labels, group codes, at most
-//! [`temperature::MOST_LOGITS`] logits of each model for the temperature, and sums. The next batch
-//! is read while one is measured; sums are taken in row order, so nothing depends on the number of
-//! threads.
+//! Memory is bounded by the batch: beside it stand labels, group codes, and the sums of each model
+//! ([`ModelSums`]). The next batch is read while one is measured; sums are taken in row order, so
+//! nothing depends on the number of threads.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -17,10 +16,8 @@ use crate::bootstrap::{BUCKETS, SeedSums, bucket};
 use crate::logits::{Logits, LogitsError, Source};
 use crate::measures::agreement::AgreementValues;
 use crate::measures::sample::divergence;
-use crate::measures::{
-    Agreement, GroupColumn, GroupTable, Quality, QualityValues, ReliabilityBin, Sample, Temperature, measure,
-    temperature,
-};
+use crate::measures::{Agreement, GroupColumn, GroupTable, Sample, measure};
+use crate::model::{ModelMeasures, ModelSums};
 
 /// Logits of one file in a batch.
 const BATCH_LOGITS: usize = 1 << 20;
@@ -53,20 +50,6 @@ impl Moments {
         let sd = (self.n > 1).then(|| ((self.squares - n * mean * mean).max(0.0) / (n - 1.0)).sqrt());
         (self.n as usize, mean, sd)
     }
-}
-
-/// What one model's logits say.
-#[derive(Clone, Debug, Serialize)]
-pub struct ModelMeasures {
-    /// File, or what the source calls itself.
-    pub name: String,
-    /// Accuracy to calibration.
-    #[serde(flatten)]
-    pub quality: QualityValues,
-    /// The best single temperature.
-    pub temperature: Temperature,
-    /// The reliability diagram.
-    pub reliability: Vec<ReliabilityBin>,
 }
 
 /// What one pair of models measured.
@@ -195,11 +178,13 @@ pub fn measure_seed(
             let measured = measure_batch(&current, &labels[current.rows.clone()], classes, threads);
             (measured, reading.join().unwrap_or_else(|e| resume_unwind(e)))
         });
-        for (i, m) in current.rows.clone().zip(&measured) {
-            let codes = columns.iter().map(|c| c.codes[i]);
-            totals.push(i as u64, m, codes);
+        for (at, m) in measured.iter().enumerate() {
+            let i = current.rows.start + at;
+            totals.push(i as u64, m, columns.iter().map(|c| c.codes[i]));
+            let logits = at * classes..(at + 1) * classes;
+            totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()]);
+            totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits]);
         }
-        totals.keep_for_temperature(&current, &labels, classes);
         read?;
         std::mem::swap(&mut current, &mut next);
     }
@@ -246,25 +231,16 @@ fn measure_batch(batch: &Batch, labels: &[u32], classes: usize, threads: NonZero
     })
 }
 
-/// Rows kept for the temperature.
-#[derive(Default)]
-struct Kept {
-    reference: Vec<f32>,
-    candidate: Vec<f32>,
-    labels: Vec<u32>,
-}
-
 struct Totals {
     all: u64,
     classes: usize,
-    reference: Quality,
-    candidate: Quality,
+    reference: ModelSums,
+    candidate: ModelSums,
     agreement: Agreement,
     floor: Option<Agreement>,
     groups: Vec<GroupTable>,
     sums: SeedSums,
     examples: Vec<Moments>,
-    kept: Kept,
 }
 
 impl Totals {
@@ -274,21 +250,18 @@ impl Totals {
         Totals {
             all,
             classes,
-            reference: Quality::default(),
-            candidate: Quality::default(),
+            reference: ModelSums::new(all, classes),
+            candidate: ModelSums::new(all, classes),
             agreement: Agreement::default(),
             floor: floor.then(Agreement::default),
             groups: columns.iter().map(GroupTable::new).collect(),
             sums: SeedSums { counts: vec![0.0; buckets], differences: vec![vec![0.0; buckets]; metrics] },
             examples: vec![Moments::default(); metrics],
-            kept: Kept::default(),
         }
     }
 
     fn push(&mut self, row: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
         let (a, b) = (&m.reference, &m.candidate);
-        self.reference.push(a);
-        self.candidate.push(b);
         self.agreement.push(a, b, m.kl);
         if let (Some(floor), Some((other, kl))) = (&mut self.floor, &m.floor) {
             floor.push(a, other, *kl);
@@ -315,38 +288,19 @@ impl Totals {
         }
     }
 
-    fn keep_for_temperature(&mut self, batch: &Batch, labels: &[u32], classes: usize) {
-        let stride = temperature::stride(self.all, classes) as usize;
-        for i in batch.rows.clone().filter(|i| i.is_multiple_of(stride)) {
-            let at = (i - batch.rows.start) * classes..(i - batch.rows.start + 1) * classes;
-            self.kept.reference.extend_from_slice(&batch.reference[at.clone()]);
-            self.kept.candidate.extend_from_slice(&batch.candidate[at]);
-            self.kept.labels.push(labels[i]);
-        }
-    }
-
     fn finish(
         self,
         seed: Option<u64>,
         reference: &str,
         candidate: &str,
     ) -> Result<SeedMeasures, LogitsError> {
-        let Kept { reference: first, candidate: second, labels } = &self.kept;
-        let model = |name: &str, quality: &Quality, kept: &[f32]| {
-            Some(ModelMeasures {
-                name: name.into(),
-                quality: quality.values()?,
-                temperature: temperature::fit(kept, labels, self.classes)?,
-                reliability: quality.calibration.reliability(),
-            })
-        };
         let all = || {
             Some(SeedMeasures {
                 seed,
                 samples: self.all,
                 classes: self.classes,
-                reference: model(reference, &self.reference, first)?,
-                candidate: model(candidate, &self.candidate, second)?,
+                reference: self.reference.measures(reference)?,
+                candidate: self.candidate.measures(candidate)?,
                 agreement: self.agreement.values()?,
                 floor: self.floor.and_then(|f| f.values()),
                 groups: self.groups.clone(),

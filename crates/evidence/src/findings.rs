@@ -9,7 +9,10 @@ use crate::stats::{Verdict, mean_sd};
 
 /// The sentences, most important first.
 pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
-    let mut all = vec![first(a)];
+    let mut headline = first(a);
+    headline.extend(a.reference_check.caveat("the baseline").map(|said| format!(" {said}")));
+    let mut all = vec![headline];
+    all.extend(a.reference_check.why_inconclusive("the baseline"));
     let named: Vec<&MetricRow> = a.rows.iter().filter(|r| r.is_named()).collect();
     all.extend(named.iter().map(|r| failure(a, r)));
     all.extend(causes(a, &named));

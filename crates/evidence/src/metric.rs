@@ -15,6 +15,12 @@ pub enum Metric {
     Accuracy,
     /// Share whose label is among the five likeliest classes.
     Top5,
+    /// Mean recall of the classes that have samples.
+    BalancedAccuracy,
+    /// Mean F1 of the classes that have samples or answers.
+    MacroF1,
+    /// Area under the ROC curve; of more than two classes one-vs-rest, averaged over classes.
+    Auroc,
     /// Mean negative log-likelihood, in nats.
     Nll,
     /// Brier score, 0 to 2.
@@ -35,9 +41,12 @@ pub enum Metric {
 
 impl Metric {
     /// All, in the order of tables.
-    pub const ALL: [Metric; 10] = [
+    pub const ALL: [Metric; 13] = [
         Metric::Accuracy,
         Metric::Top5,
+        Metric::BalancedAccuracy,
+        Metric::MacroF1,
+        Metric::Auroc,
         Metric::Nll,
         Metric::Brier,
         Metric::Ece,
@@ -53,6 +62,9 @@ impl Metric {
         match self {
             Metric::Accuracy => "accuracy",
             Metric::Top5 => "top5",
+            Metric::BalancedAccuracy => "balanced-accuracy",
+            Metric::MacroF1 => "macro-f1",
+            Metric::Auroc => "auroc",
             Metric::Nll => "nll",
             Metric::Brier => "brier",
             Metric::Ece => "ece",
@@ -72,7 +84,12 @@ impl Metric {
     /// Which way is good.
     pub fn better(self) -> Better {
         match self {
-            Metric::Accuracy | Metric::Top5 | Metric::GroupAccuracy => Better::Higher,
+            Metric::Accuracy
+            | Metric::Top5
+            | Metric::BalancedAccuracy
+            | Metric::MacroF1
+            | Metric::Auroc
+            | Metric::GroupAccuracy => Better::Higher,
             _ => Better::Lower,
         }
     }
@@ -104,12 +121,17 @@ impl Metric {
         OF_EXAMPLES.iter().position(|m| *m == self)
     }
 
-    /// (reference, candidate) of a seed; none without a floor where one is needed, and for groups.
+    /// (reference, candidate) of a seed; none without a floor where one is needed, for groups, and
+    /// of the AUROC where all samples have one label.
     pub fn values(self, seed: &SeedMeasures) -> Option<(f64, f64)> {
         let (a, b) = (&seed.reference.quality, &seed.candidate.quality);
+        let classes = (&seed.reference.classes, &seed.candidate.classes);
         Some(match self {
             Metric::Accuracy => (a.accuracy, b.accuracy),
             Metric::Top5 => (a.top_5, b.top_5),
+            Metric::BalancedAccuracy => (classes.0.balanced_accuracy, classes.1.balanced_accuracy),
+            Metric::MacroF1 => (classes.0.macro_f1, classes.1.macro_f1),
+            Metric::Auroc => (seed.reference.auroc?.value, seed.candidate.auroc?.value),
             Metric::Nll => (a.nll, b.nll),
             Metric::Brier => (a.brier, b.brier),
             Metric::Ece => (a.ece, b.ece),

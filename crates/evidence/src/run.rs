@@ -117,7 +117,7 @@ impl Serialize for Summary<'_> {
         let evaluation =
             |e: &EvaluationMetrics| Evaluation { step: e.attempt, loss: e.loss, accuracy: e.accuracy };
         let evaluations: Vec<Evaluation> = record.evaluations.iter().map(evaluation).collect();
-        let mut table = to.serialize_struct("RunResult", 19)?;
+        let mut table = to.serialize_struct("RunResult", 20)?;
         table.serialize_field("policy", &record.policy)?;
         table.serialize_field("seed", &record.seed)?;
         table.serialize_field("id", &run.id)?;
@@ -130,6 +130,7 @@ impl Serialize for Summary<'_> {
         table.serialize_field("outcome", &record.outcome)?;
         table.serialize_field("evaluations", &evaluations)?;
         table.serialize_field("train_loss", &record.final_train_loss())?;
+        table.serialize_field("loss_trend", &record.loss_trend())?;
         table.serialize_field("step_ms", &record.median_ms())?;
         table.serialize_field("wall_seconds", &record.wall_seconds)?;
         table.serialize_field("skipped", &record.skipped)?;

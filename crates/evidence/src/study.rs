@@ -9,6 +9,7 @@ use crate::exact::clean_runs_needed;
 use crate::experiment::SeedMeasures;
 use crate::findings;
 use crate::metric::Metric;
+use crate::reference::loss_still_falling;
 use crate::stats::Verdict;
 use crate::units;
 
@@ -158,9 +159,25 @@ impl Study {
             false => {
                 let text = format!("{}, {over}.", parts.join("; "));
                 // Names of precisions stay as they are.
-                text.strip_prefix("whether").map(|rest| format!("Whether{rest}")).unwrap_or(text)
+                let text = text.strip_prefix("whether").map(|rest| format!("Whether{rest}")).unwrap_or(text);
+                std::iter::once(text).chain(self.about_references()).collect::<Vec<_>>().join(" ")
             }
         }
+    }
+
+    /// What the references are worth, arm by arm, where that limits the answer.
+    fn about_references(&self) -> Vec<String> {
+        let of_arm = |c: &Comparison| {
+            let reference = match self.arms.len() {
+                1 => c.setup.reference.clone(),
+                _ => format!("{} in {}", c.setup.name, c.setup.reference),
+            };
+            let check = c.candidates.iter().find_map(|x| Some(&x.assessment.as_ref()?.reference_check));
+            let worth = check.and_then(|r| r.why_inconclusive(&reference).or_else(|| r.caveat(&reference)));
+            let falling = loss_still_falling(&c.runs, &c.setup.reference, &reference);
+            worth.into_iter().chain(falling).collect::<Vec<_>>()
+        };
+        self.arms.iter().flat_map(of_arm).collect()
     }
 
     fn about(&self, c: &Comparison, candidate: &Candidate, subject: &str, s: &mut Summary) {
@@ -236,6 +253,16 @@ impl Study {
                 format!(
                     "{subject}: `{}` goes on from here; what is finished is not made again.",
                     self.command
+                )
+            }
+            Verdict::Inconclusive
+                if candidate
+                    .assessment
+                    .as_ref()
+                    .is_some_and(|a| !a.reference_check.is_worth_comparing_with()) =>
+            {
+                format!(
+                    "{subject}: more seeds do not settle it. Train until {reference} has learned something, and compare again."
                 )
             }
             Verdict::Inconclusive => match Resolution::of(c, candidate) {

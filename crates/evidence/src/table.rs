@@ -31,6 +31,7 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
             Some(r.against?.lower.map_or_else(|| "needs 2 seeds".into(), units::points))
         }),
     ];
+    quality.extend(by_class(c));
     if c.rows.iter().any(|r| r.finished < r.runs) {
         quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
     }
@@ -62,6 +63,30 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
     }
     groups.push(("Loss scaling".into(), scaling));
     groups
+}
+
+/// What accuracy alone does not show, from the logits of seeds that both finished; nothing of text,
+/// whose classes are tokens.
+fn by_class(c: &Comparison) -> Vec<Vec<String>> {
+    let assessed = |policy: &str| {
+        let of = |x: &&Candidate| x.policy == policy || policy == c.setup.reference;
+        c.candidates.iter().filter(of).find_map(|x| x.assessment.as_ref())
+    };
+    if c.setup.classes.is_empty() || c.candidates.iter().all(|x| x.assessment.is_none()) {
+        return Vec::new();
+    }
+    let of = |metric: Metric| {
+        line(c, metric.name(), &|r| {
+            let row = assessed(&r.policy)?.rows.iter().find(|x| x.metric == metric && x.group.is_none())?;
+            let value = if r.policy == c.setup.reference { row.reference } else { row.candidate };
+            Some(metric.show(value))
+        })
+    };
+    let majority = line(c, "always the majority class", &|r| {
+        let first = assessed(&r.policy)?.seeds.first()?;
+        Some(Metric::Accuracy.show(first.reference.classes.majority_accuracy))
+    });
+    vec![majority, of(Metric::BalancedAccuracy), of(Metric::MacroF1), of(Metric::Auroc)]
 }
 
 /// Metric by metric, and over all.

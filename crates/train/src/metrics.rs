@@ -153,6 +153,62 @@ pub enum Outcome {
     },
 }
 
+/// How the loss moved over the last steps of a run: the line of least squares through the means of
+/// equal stretches of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LossTrend {
+    /// Steps it is of: the last tenth, at least 20 where there are as many.
+    pub steps: usize,
+    /// Change of the line over these steps: below zero, the loss falls.
+    pub change: f64,
+    /// Its standard error, from the scatter of the stretches around the line.
+    pub error: f64,
+}
+
+/// Stretches whose means a [`LossTrend`] is of, at most: neighbouring steps have more in common
+/// than the scatter of distant ones shows.
+const STRETCHES: usize = 20;
+/// Fewest steps that a [`LossTrend`] is of.
+const LEAST_STEPS: usize = 8;
+/// A fall over the last steps below which a loss has settled: half of the harm in NLL that counts
+/// as none unless another margin is stated.
+const SETTLED: f64 = 0.01;
+
+impl LossTrend {
+    fn of(losses: &[f32]) -> Option<LossTrend> {
+        let steps = (losses.len() / 10).max(STRETCHES).min(losses.len());
+        let last = &losses[losses.len() - steps..];
+        if steps < LEAST_STEPS || last.iter().any(|l| !l.is_finite()) {
+            return None;
+        }
+        let count = steps.min(STRETCHES);
+        // Stretches of equal length from the end: fewer steps than there are stretches are left
+        // out.
+        let length = steps / count;
+        let means: Vec<f64> = last[steps - length * count..]
+            .chunks(length)
+            .map(|part| part.iter().map(|&l| f64::from(l)).sum::<f64>() / length as f64)
+            .collect();
+        let n = count as f64;
+        let (x_mean, y_mean) = ((n - 1.0) / 2.0, means.iter().sum::<f64>() / n);
+        let (mut xx, mut xy) = (0.0, 0.0);
+        for (i, y) in means.iter().enumerate() {
+            let x = i as f64 - x_mean;
+            xx += x * x;
+            xy += x * (y - y_mean);
+        }
+        let slope = xy / xx;
+        let residual = |(i, y): (usize, &f64)| (y - y_mean - slope * (i as f64 - x_mean)).powi(2);
+        let variance = means.iter().enumerate().map(residual).sum::<f64>() / (n - 2.0);
+        Some(LossTrend { steps, change: slope * n, error: n * (variance / xx).sqrt() })
+    }
+
+    /// Whether the loss falls still: by more than 0.01, and by more than three standard errors.
+    pub fn is_falling(&self) -> bool {
+        -self.change > SETTLED && -self.change > 3.0 * self.error
+    }
+}
+
 /// Everything measured in a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -197,6 +253,12 @@ impl RunRecord {
         let n = self.losses.len();
         let last = &self.losses[n - n.min((n / 10).max(1))..];
         (n > 0).then(|| last.iter().map(|&l| f64::from(l)).sum::<f64>() / last.len() as f64)
+    }
+
+    /// How the loss moved over the last steps; none of fewer than 8 steps, or if one of these
+    /// losses is not finite.
+    pub fn loss_trend(&self) -> Option<LossTrend> {
+        LossTrend::of(&self.losses)
     }
 
     /// Median time of a step in milliseconds, the first step left out where there are more: it
@@ -281,6 +343,32 @@ mod tests {
         assert_eq!(record(losses, vec![]).final_train_loss(), Some(1.5));
         assert_eq!(record(vec![4.0], vec![]).final_train_loss(), Some(4.0));
         assert_eq!(record(vec![], vec![]).final_train_loss(), None);
+    }
+
+    #[test]
+    fn a_loss_that_still_falls_is_distinguished_from_one_that_has_settled() {
+        // Noise of ±0.05 in turns of three, around a line that falls by 0.001 a step, and around
+        // none.
+        let of = |slope: f32, steps: usize| {
+            let noise = |i: usize| [0.05, -0.05, 0.0][i % 3];
+            let losses = (0..steps).map(|i| 2.0 - slope * i as f32 + noise(i)).collect();
+            record(losses, vec![]).loss_trend().unwrap()
+        };
+        let falling = of(0.001, 1000);
+        assert_eq!(falling.steps, 100);
+        // The stretches are five steps long: the noise of their means is below 0.02, and so that of
+        // the line's change.
+        assert!((falling.change + 0.1).abs() < 0.02 && falling.is_falling(), "{falling:?}");
+        assert!(!of(0.0, 1000).is_falling());
+        // By a hundredth of a nat in a thousand steps: settled.
+        assert!(!of(0.00001, 1000).is_falling());
+        // A short run is judged by its last 20 steps.
+        assert_eq!(of(0.05, 30).steps, 20);
+        assert!(of(0.05, 30).is_falling() && of(0.05, 10).is_falling());
+        assert_eq!(record(vec![1.0; 7], vec![]).loss_trend(), None);
+        let mut losses = vec![1.0; 50];
+        losses[45] = f32::NAN;
+        assert_eq!(record(losses, vec![]).loss_trend(), None);
     }
 
     #[test]

@@ -266,8 +266,8 @@ pub(crate) fn remarks(labels: &[u32], classes: &[String], path: &Path) -> Vec<St
         let first = labels.iter().position(|&label| label as usize == class).unwrap_or(0);
         format!(
             "{name}: only {} of {} labels are {} (the first is that of image {first}, counted from 0), while half of \
-             the classes have {middle} or more: a mistake, or a mark for images without a class? Remove those images \
-             if so.",
+             the classes have {middle} or more: a mistake, or a mark for images without a class? To leave them out, \
+             write `ignore_labels = [{class}]`.",
             counts[class],
             labels.len(),
             classes[class]

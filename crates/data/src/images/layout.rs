@@ -114,10 +114,19 @@ impl<'t> Part<'t> {
         self.named.is_some_and(|named| named.alone)
     }
 
+    /// All its folders are named as those beside it: some archives hold a second copy of all.
+    fn repeats(&self, beside: &BTreeSet<String>) -> bool {
+        self.tree.is_of_folders() && self.inner().is_subset(beside)
+    }
+
     /// Names of its folders, for comparison.
     fn inner(&self) -> BTreeSet<String> {
         inner(self.tree)
     }
+}
+
+fn names(parts: &[Part]) -> BTreeSet<String> {
+    parts.iter().map(|part| part.name.to_lowercase()).collect()
 }
 
 fn inner(tree: &Tree) -> BTreeSet<String> {
@@ -233,7 +242,10 @@ fn judge(tree: &Tree) -> Result<Judged<'_>, String> {
     }
     if let [train] = trains[..] {
         let classes = parts[train].inner();
-        let belongs = |part: &Part| part.is_plainly_named() || !part.inner().is_disjoint(&classes);
+        let beside = names(&parts);
+        let belongs = |part: &Part| {
+            part.is_plainly_named() || !part.inner().is_disjoint(&classes) || part.repeats(&beside)
+        };
         let strangers: Vec<&Part> = parts.iter().filter(|part| !belongs(part)).collect();
         if strangers.is_empty() {
             let train = parts.remove(train);
@@ -253,8 +265,10 @@ fn judge(tree: &Tree) -> Result<Judged<'_>, String> {
 /// Parts without a folder of train data, parts inside classes, and what may be either.
 fn refuse_what_is_unclear(parts: &[Part], shared: Option<BTreeSet<String>>) -> Result<(), String> {
     let all: Vec<&Part> = parts.iter().collect();
-    let plain = |role: Role| parts.iter().any(|part| part.is(role) && part.is_plainly_named());
-    if parts.len() > 1 && plain(Role::Train) && parts.iter().all(Part::is_plainly_named) {
+    // As `train` and `test`, or `trainA`, `trainB`, `testA` and `testB`.
+    let any = |role: Role| parts.iter().any(|part| part.is(role));
+    let train_and_test = any(Role::Train) && (any(Role::Test) || any(Role::Validation));
+    if train_and_test && parts.iter().all(|part| part.named.is_some()) {
         return Err(format!(
             "{} are named as parts of the data but hold images without class folders: put the images of each \
              class into a folder of its own in them, named by the class (which a table of labels may tell), or \
@@ -289,16 +303,17 @@ fn refuse_what_is_unclear(parts: &[Part], shared: Option<BTreeSet<String>>) -> R
             listed(&inner)
         ));
     }
-    let names: BTreeSet<String> = parts.iter().map(|part| part.name.to_lowercase()).collect();
-    let among = |part: &&Part| {
-        part.is_plainly_named() && part.tree.is_of_folders() && !part.inner().is_disjoint(&names)
-    };
+    let beside = names(parts);
+    let among =
+        |part: &&Part| part.repeats(&beside) || part.is_plainly_named() && !part.inner().is_disjoint(&beside);
     match parts.iter().find(among) {
         Some(part) => Err(format!(
-            "`{}` has folders named as the classes beside it: move the classes into a folder of their own and write \
-             `path = …` and `test_path = \"{}\"`",
+            "`{}` has folders named as the classes beside it ({}): if they are test data, move the other classes into \
+             a folder of their own and write `path = …` and `test_path = …`; if they are the same images again, as in \
+             some archives, move them out; if `{}` is a class, write `folders = \"classes\"`",
             part.name,
-            part.tree.path.display()
+            listed(&part.inner()),
+            part.name
         )),
         None => Ok(()),
     }
@@ -332,8 +347,12 @@ fn choose_test<'t>(
         ));
     }
     let test = candidates.first().copied();
+    let beside: BTreeSet<String> = names(others).into_iter().chain([train.name.to_lowercase()]).collect();
     for part in others.iter().filter(|part| test.is_none_or(|test| !std::ptr::eq(test, *part))) {
-        notes.push(left_out(part, usable(part), test));
+        notes.push(match part.repeats(&beside) {
+            true => format!("`{}` is left out: it has the folders beside it again.", part.name),
+            false => left_out(part, usable(part), test),
+        });
     }
     Ok(test.map(|part| unwrapped(part.tree, &classes)))
 }

@@ -1,62 +1,64 @@
 //! Tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod format;
+mod target;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{ColumnKind, ColumnReport, Found, Inspection};
+use crate::encoding;
 use crate::error::DataError;
 use crate::files;
-use crate::spec::{CsvFormat, CsvSpec, DataSpec, MissingNumbers};
-use crate::table::column::{Looks, MAX_CATEGORIES};
-use crate::table::encoder;
-use crate::table::read::{self, Cells, is_missing};
+use crate::spec::{CsvFormat, CsvSpec, DataSpec, DecimalMark, MissingNumbers, MissingTarget};
+use crate::table::classes::{self, value_of};
+use crate::table::column::MAX_CATEGORIES;
+use crate::table::encoder::kept_by;
+use crate::table::looks::{Looks, Numbers};
+use crate::table::read::{self, Cells};
 
-/// Names that a target column is likely to have, likeliest first.
-const TARGET_NAMES: [&str; 12] = [
-    "target",
-    "label",
-    "class",
-    "y",
-    "outcome",
-    "category",
-    "species",
-    "income",
-    "credit",
-    "churn",
-    "survived",
-    "diagnosis",
-];
-
-pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
-    let text = files::read_text(path)?;
-    let format = format(&text, path)?;
-    let cells = read::parse(&text, path, format)?;
+/// Looks at a table; `target` is the column to predict, if the person names one. What loading it
+/// notes ([`Dataset::notes`](crate::Dataset)) is not noted twice.
+///
+/// # Errors
+/// As those of [`inspect`](super::inspect); there is no column `target`.
+pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, DataError> {
     let mut notes = Vec::new();
-    let target = target(&cells, &mut notes)?;
-    let count = |class: &String| cells.rows.iter().filter(|row| row.cells[target] == *class).count();
-    let classes: Vec<(String, usize)> =
-        encoder::classes(&cells, target)?.into_iter().map(|class| (class.clone(), count(&class))).collect();
-    let mut columns: Vec<ColumnReport> = (0..cells.header.len()).map(|at| report(&cells, at)).collect();
-    columns[target].kind = ColumnKind::Target;
-
-    let mut spec = CsvSpec { format, ..CsvSpec::new(path.to_owned(), cells.header[target].clone()) };
-    if !format.header {
-        notes.push(
-            "The first line looks like data, not like names: the columns are called c1, c2 and so on."
-                .to_owned(),
-        );
-    }
-    let named = |kind: ColumnKind| {
-        columns.iter().filter(|c| c.kind == kind).map(|c| c.name.clone()).collect::<Vec<_>>()
+    let (mut cells, format) = open(path, &mut notes)?;
+    let target = match target {
+        Some(name) => cells.column(name)?,
+        None => target::target(&cells, &mut notes)?,
     };
-    let (identifiers, constants) = (named(ColumnKind::Identifier), named(ColumnKind::Constant));
-    if !identifiers.is_empty() {
-        notes.push(format!("Left out, as they only name the rows: {}.", identifiers.join(", ")));
+    let mut spec = CsvSpec { format, ..CsvSpec::new(path.to_owned(), cells.header[target].clone()) };
+    let gaps: Vec<String> =
+        cells.texts(target).filter(|cell| cells.is_missing(cell)).map(str::to_owned).collect();
+    if !gaps.is_empty() {
+        spec.missing_target = MissingTarget::Drop;
+        if let Some(marker) = gaps.iter().find(|gap| !gap.is_empty()) {
+            notes.push(format!(
+                "`{marker}` in the target `{}` is taken as a missing value; if it is a class, leave it out of \
+                 `missing_markers`.",
+                spec.target
+            ));
+        }
+        cells.drop_without(target);
     }
-    if !constants.is_empty() {
-        notes.push(format!("Left out, as they never change: {}.", constants.join(", ")));
+    let classes = classes::classes(&cells, target)?;
+    let labels = classes::labels(&cells, target, &classes)?;
+    let count = |class: usize| labels.iter().filter(|label| **label as usize == class).count();
+    let counted: Vec<(String, usize)> = (0..classes.len()).map(|i| (classes[i].clone(), count(i))).collect();
+
+    let mut columns = Vec::new();
+    for at in 0..cells.header.len() {
+        let (kind, left_out) = if at == target { (ColumnKind::Target, None) } else { kind(&cells, at) };
+        if let Some(why) = left_out {
+            spec.ignore.push(cells.header[at].clone());
+            notes.push(format!("Column `{}` is left out: {why}.", cells.header[at]));
+        }
+        let missing =
+            cells.texts(at).filter(|cell| cells.is_missing(cell) || gap(&cells, at).as_deref() == Some(cell));
+        columns.push(ColumnReport { name: cells.header[at].clone(), missing: missing.count(), kind });
     }
-    spec.ignore = [identifiers, constants].concat();
     let gaps = |c: &&ColumnReport| c.missing > 0 && matches!(c.kind, ColumnKind::Numeric { .. });
     let with_gaps: Vec<String> =
         columns.iter().filter(gaps).map(|c| format!("{} ({})", c.name, c.missing)).collect();
@@ -66,106 +68,131 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
     }
     notes.push("A fifth of the rows is held out for testing, the same share of every class.".to_owned());
     let target = cells.header[target].clone();
-    let found = Found::Csv { rows: cells.rows.len(), columns, target, classes };
+    let found = Found::Csv { rows: cells.rows.len(), columns, target, classes: counted };
     Ok(Inspection { path: path.to_owned(), found, spec: DataSpec::Csv(spec), notes })
 }
 
-/// The delimiter that cuts the first lines into most cells, all into as many; and whether the first
-/// line holds names.
-fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
-    let sample: String = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).take(50).collect();
-    let mut best: Option<(Cells, char)> = None;
-    for delimiter in [',', ';', '\t', '|', ' '] {
-        let headless = CsvFormat { delimiter, header: false };
-        // A quoted cell may go on past the sample; then only the whole file can tell.
-        let parsed = read::parse(&sample, path, headless).or_else(|_| read::parse(text, path, headless));
-        if let Ok(cells) = parsed
-            && cells.header.len() > best.as_ref().map_or(1, |(cells, _)| cells.header.len())
-        {
-            best = Some((cells, delimiter));
-        }
+/// The cells, and how they are written.
+fn open(path: &Path, notes: &mut Vec<String>) -> Result<(Cells, CsvFormat), DataError> {
+    let bytes = files::read(path)?;
+    let encoding = encoding::needed(&bytes);
+    let text = encoding::text(bytes, path, encoding)?;
+    let mut format = CsvFormat { encoding: encoding.map(str::to_owned), ..format::format(&text, path)? };
+    if let Some(name) = encoding {
+        notes.push(format!(
+            "The file is not UTF-8; it is read as {name}. If letters with accents come out wrong, set another `encoding`."
+        ));
     }
-    if let Some((cells, delimiter)) = best {
-        return Ok(CsvFormat { delimiter, header: has_header(&cells) });
+    let mut cells = read::parse(&text, path, &format)?;
+    format.delimiter = cells.format.delimiter;
+    if !format.header {
+        notes.push(
+            "The first line looks like data, not like names: the columns are called c1, c2 and so on."
+                .to_owned(),
+        );
     }
-    // Say what is wrong with it as the most common kind of table.
-    read::parse(text, path, CsvFormat { header: false, ..CsvFormat::default() })?;
-    let reason = "a table of one column; a target and something to predict it from are needed";
-    Err(DataError::unusable(path, reason))
+    format.decimal = format::decimal(&cells);
+    if let Some(decimal) = format.decimal {
+        let (mark, other, example) = match decimal {
+            DecimalMark::Comma => (',', '.', "1,234 is read as 1.234"),
+            DecimalMark::Point => ('.', ',', "1,234 is read as 1234"),
+        };
+        notes.push(format!(
+            "Decimals are taken to stand behind `{mark}`: {example}; if not so, set `decimal = \"{other}\"`."
+        ));
+    }
+    if is_code(&cells) {
+        format.missing_markers.retain(|marker| marker != "NA");
+        notes.push(
+            "`NA` is taken as a value, like the other codes of two capital letters in its column (Namibia is one): \
+             add it to `missing_markers` if it means a missing value."
+                .to_owned(),
+        );
+    }
+    cells.format = format.clone();
+    Ok((cells, format))
 }
 
-/// Names are no numbers, not missing and all different. A line of texts over columns of texts is
-/// taken as names.
-fn has_header(cells: &Cells) -> bool {
-    let first = &cells.rows[0].cells;
-    let distinct: BTreeSet<&String> = first.iter().collect();
-    distinct.len() == first.len()
-        && first.iter().all(|cell| !is_missing(cell) && cell.parse::<f64>().is_err())
-}
-
-/// By name, else the last column if it can be one, else the first, else any.
-fn target(cells: &Cells, notes: &mut Vec<String>) -> Result<usize, DataError> {
-    let named =
-        TARGET_NAMES.iter().find_map(|name| cells.header.iter().position(|h| h.to_lowercase() == *name));
-    if let Some(at) = named.filter(|&at| can_be_target(cells, at)) {
-        return Ok(at);
-    }
-    let last = cells.header.len() - 1;
-    let mut order = [last, 0].into_iter().chain(1..last);
-    let reason = "no column holds classes (a few different values, at least 2, each in at least 2 rows)";
-    let none = || DataError::unusable(&cells.path, reason);
-    let guess = order.find(|&at| can_be_target(cells, at)).ok_or_else(none)?;
-    let name = &cells.header[guess];
-    notes
-        .push(format!("The target is a guess: `{name}`. Set another if you want to predict something else."));
-    Ok(guess)
-}
-
-/// Every class can be split; and a column of numbers with many values is a quantity.
-fn can_be_target(cells: &Cells, at: usize) -> bool {
-    encoder::classes(cells, at).is_ok_and(|classes| {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        cells.rows.iter().for_each(|row| *counts.entry(row.cells[at].as_str()).or_default() += 1);
-        counts.values().all(|&n| n >= 2) && (classes.len() <= 20 || looks(cells, at) == Looks::Categorical)
+/// Whether `NA` stands in a column in which all other texts have two capital letters too, and comes
+/// there as often as they do: at least half as often as the mean of them.
+fn is_code(cells: &Cells) -> bool {
+    (0..cells.header.len()).any(|at| {
+        let own = cells.texts(at).filter(|cell| *cell == "NA").count();
+        let others: Vec<&str> = cells.texts(at).filter(|cell| *cell != "NA" && !cell.is_empty()).collect();
+        let different = others.iter().collect::<BTreeSet<_>>().len();
+        let code = |cell: &&str| cell.len() == 2 && cell.bytes().all(|b| b.is_ascii_uppercase());
+        own > 0 && different > 1 && others.iter().all(code) && own * different * 2 >= others.len()
     })
 }
 
 fn looks(cells: &Cells, at: usize) -> Looks {
-    Looks::of(cells.rows.iter().map(|row| row.cells[at].as_str()))
+    Looks::of(cells.texts(at), &cells.format)
 }
 
-fn report(cells: &Cells, at: usize) -> ColumnReport {
-    let name = cells.header[at].clone();
-    let column: Vec<&str> = cells.rows.iter().map(|row| row.cells[at].as_str()).collect();
-    let missing = column.iter().filter(|cell| is_missing(cell)).count();
-    let distinct = column.iter().collect::<BTreeSet<_>>().len();
-    let looks = looks(cells, at);
-    let kind = if distinct == 1 {
-        ColumnKind::Constant
-    } else if is_identifier(&name, &looks, &column, distinct) {
-        ColumnKind::Identifier
-    } else if looks == Looks::Numeric {
-        let values = column.iter().filter_map(|cell| cell.parse::<f64>().ok());
-        let (min, max) =
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-        ColumnKind::Numeric { min, max }
-    } else {
-        ColumnKind::Categorical { values: distinct }
-    };
-    ColumnReport { name, kind, missing }
-}
-
-fn is_identifier(name: &str, looks: &Looks, column: &[&str], distinct: usize) -> bool {
-    let name = name.to_lowercase();
-    match looks {
-        // Different in every row and called so, or counting up by one.
-        Looks::Numeric if distinct == column.len() && column.len() > 20 => {
-            let numbers: Vec<f64> = column.iter().filter_map(|cell| cell.parse().ok()).collect();
-            let counts_up =
-                numbers.len() == column.len() && numbers.windows(2).all(|pair| pair[1] == pair[0] + 1.0);
-            counts_up || name == "id" || name.ends_with("_id") || name.ends_with(" id") || name == "index"
-        }
-        Looks::Numeric => false,
-        Looks::Categorical => (distinct * 2 > column.len() && distinct > 20) || distinct > MAX_CATEGORIES,
+fn gap(cells: &Cells, at: usize) -> Option<String> {
+    match looks(cells, at) {
+        Looks::Numeric(numbers) => numbers.gap,
+        _ => None,
     }
+}
+
+/// What a column holds; and, if it is left out, why and what keeps it.
+fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
+    let present: Vec<&str> = cells.texts(at).filter(|cell| !cells.is_missing(cell)).collect();
+    let different = present.iter().map(|cell| value_of(cell, &cells.format)).collect::<BTreeSet<_>>().len();
+    let keep = || format!("to use it, take it out of `ignore` and write `{}`", kept_by(cells, at));
+    if present.is_empty() {
+        return (ColumnKind::Constant, Some("it is empty".into()));
+    }
+    if different == 1 && present.len() == cells.rows.len() {
+        return (ColumnKind::Constant, Some(format!("every row has `{}`", present[0])));
+    }
+    if let Some(why) = cells.index(at) {
+        return (ColumnKind::Identifier, Some(format!("{why}; {}", keep())));
+    }
+    match looks(cells, at) {
+        Looks::Open(open) => (ColumnKind::Open, Some(open.reason())),
+        Looks::Numeric(numbers) => match numeric_identifier(cells, at, different) {
+            Some(why) => (ColumnKind::Identifier, Some(format!("{why}; {}", keep()))),
+            None => (range(&present, &numbers), None),
+        },
+        Looks::Categorical if different > MAX_CATEGORIES => {
+            let why = format!("it has {different} different texts, and at most {MAX_CATEGORIES} are encoded");
+            (ColumnKind::Identifier, Some(why))
+        }
+        Looks::Categorical if different * 2 > present.len() && different > 20 => {
+            let rows = present.len();
+            let why = format!(
+                "it has {different} different texts in {rows} rows, too many to learn from; {}",
+                keep()
+            );
+            (ColumnKind::Identifier, Some(why))
+        }
+        Looks::Categorical => {
+            let gaps = usize::from(present.len() < cells.rows.len());
+            (ColumnKind::Categorical { values: different + gaps }, None)
+        }
+    }
+}
+
+/// Why a column of numbers says nothing but which row it is: it goes up by one from row to row, or
+/// is different in every row and called so.
+fn numeric_identifier(cells: &Cells, at: usize, different: usize) -> Option<String> {
+    if cells.rows.len() <= 20 || different < cells.rows.len() {
+        return None;
+    }
+    if cells.counts_up(at) {
+        return Some("it counts the rows".into());
+    }
+    let name = cells.header[at].to_lowercase();
+    let named =
+        name == "id" || name == "index" || ["_id", " id", "-id"].iter().any(|end| name.ends_with(end));
+    named.then(|| "it has another number in every row and is called as identifiers are".into())
+}
+
+fn range(present: &[&str], numbers: &Numbers) -> ColumnKind {
+    let values = present.iter().filter_map(|cell| numbers.notation.read(cell));
+    let (min, max) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    ColumnKind::Numeric { min, max }
 }

@@ -78,7 +78,8 @@ impl DataSpec {
             }),
             Kind::Csv => DataSpec::Csv(keys.csv()),
             Kind::Text => DataSpec::Text(TextSpec {
-                path: keys.need("path", "the text file"),
+                path: keys.need("path", "the text file, or a folder of them"),
+                encoding: keys.encoding(),
                 test: match keys.test_path(&["test_fraction"]) {
                     Some(path) => TestFrom::Files(path),
                     None => {
@@ -246,7 +247,13 @@ impl<'i> Keys<'i> {
             self.require(classes.len() >= 2, "classes", few);
             self.distinct(classes, "classes");
         }
-        IdxSpec { files, limits: self.limits(), classes, options: self.image_options() }
+        IdxSpec {
+            files,
+            limits: self.limits(),
+            classes,
+            ignore_labels: self.take_or_default("ignore_labels"),
+            options: self.image_options(),
+        }
     }
 
     /// Two files, each of which needs the other.
@@ -268,13 +275,18 @@ impl<'i> Keys<'i> {
             numeric: self.take_or_default("numeric"),
             categorical: self.take_or_default("categorical"),
             missing: self.take_or_default("missing"),
+            missing_target: self.take_or_default("missing_target"),
             format: CsvFormat {
                 delimiter: self.take("delimiter").unwrap_or(format.delimiter),
                 header: self.take("header").unwrap_or(format.header),
+                decimal: self.take("decimal"),
+                encoding: self.encoding(),
+                missing_markers: self.take("missing_markers").unwrap_or(format.missing_markers),
             },
             groups: self.group_columns(),
             ordinal: self.take_or_default::<BTreeMap<String, Vec<String>>>("ordinal"),
         };
+        self.distinct(&spec.format.missing_markers, "missing_markers");
         let delimiter = spec.format.delimiter;
         let parts = delimiter.is_ascii() && !matches!(delimiter, '"' | '\n' | '\r');
         let message = || format!("{delimiter:?} is not an ASCII character that can part cells");
@@ -297,6 +309,15 @@ impl<'i> Keys<'i> {
             }
         }
         spec
+    }
+
+    fn encoding(&mut self) -> Option<String> {
+        let name = self.take::<String>("encoding")?;
+        let known = encoding_rs::Encoding::for_label(name.as_bytes()).is_some();
+        let message =
+            || format!("\"{name}\" is no encoding; some are \"windows-1252\", \"utf-16le\", \"shift_jis\"");
+        self.require(known, "encoding", message);
+        Some(name)
     }
 
     fn optional_fraction(&mut self) -> Option<f64> {

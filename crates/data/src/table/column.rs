@@ -1,18 +1,16 @@
 //! One column: numbers or categories, and how its cells become features.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use super::read::{Cells, TableRow, is_missing};
+use super::classes::{value_of, values};
+use super::looks::Numbers;
+use super::notation::Notation;
+use super::read::{Cell, Cells};
 use crate::error::DataError;
 use crate::spec::MissingNumbers;
 
 /// Most categories of a column that are encoded.
 pub(crate) const MAX_CATEGORIES: usize = 1000;
-/// Share of the cells that must be numbers for the others to be taken as mistakes in a column of
-/// numbers.
-const NUMERIC_SHARE: f64 = 0.95;
 
 /// How a column becomes features; fitted on the train rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +34,12 @@ pub enum Encoding {
         std: f64,
         /// What to do with a missing cell; the mean becomes 0.
         missing: MissingNumbers,
+        /// How its numbers are written.
+        #[serde(default, skip_serializing_if = "Notation::is_plain")]
+        written: Notation,
+        /// A text that counts as missing in this column.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gap: Option<String>,
     },
     /// One feature per category, 1 where the cell is that category; a category that was never seen
     /// is all 0.
@@ -57,59 +61,23 @@ pub enum Encoding {
     },
 }
 
-/// What a column looks like by its cells.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Looks {
-    Numeric,
-    Categorical,
-}
-
-impl Looks {
-    /// A column is numeric if at least 95 % of its cells that are not missing read as numbers (NaN
-    /// and infinities too, to be refused with their place later), and there is one.
-    pub(crate) fn of<'a>(cells: impl Iterator<Item = &'a str>) -> Looks {
-        let (mut numbers, mut present) = (0usize, 0usize);
-        for cell in cells.filter(|cell| !is_missing(cell)) {
-            present += 1;
-            numbers += usize::from(cell.parse::<f64>().is_ok());
-        }
-        if present > 0 && numbers as f64 >= NUMERIC_SHARE * present as f64 {
-            Looks::Numeric
-        } else {
-            Looks::Categorical
-        }
-    }
-}
-
-/// Where a cell is, for error messages.
-#[derive(Clone, Copy)]
-pub(crate) struct Cell<'a> {
-    pub(crate) cells: &'a Cells,
-    pub(crate) row: &'a TableRow,
-    pub(crate) column: &'a str,
-}
-
 impl Cell<'_> {
-    fn wrong(self, problem: String) -> DataError {
-        let (path, column) = (self.cells.path.clone(), self.column.to_owned());
-        DataError::Cell { path, line: self.row.line, column, problem }
+    fn missing(self, cell: &str) -> DataError {
+        let what = if cell.is_empty() { String::new() } else { format!(" (`{cell}`)") };
+        self.wrong(format!("value is missing{what}; {MISSING_NUMBER}"))
     }
 
-    pub(crate) fn missing(self, hint: &'static str) -> DataError {
-        self.wrong(format!("value is missing; {hint}"))
-    }
-
-    fn not_finite(self, value: &str) -> DataError {
-        self.wrong(format!("`{value}` is not a finite number; correct or remove the row"))
-    }
-
-    fn number(self, cell: &str) -> Result<f64, DataError> {
-        match cell.parse::<f64>() {
-            Ok(value) if value.is_finite() => Ok(value),
-            Ok(_) => Err(self.not_finite(cell)),
-            Err(_) => Err(self.wrong(format!(
-                "`{cell}` is not a number, and the column is numeric; correct the cell or list the column in \
-                 `categorical`"
+    fn number(self, cell: &str, written: &Notation) -> Result<f64, DataError> {
+        match written.read(cell) {
+            Some(value) if value.is_finite() => Ok(value),
+            Some(_) if cell.contains(|c: char| c.is_ascii_digit()) => {
+                Err(self
+                    .wrong(format!("`{cell}` is greater than every f64 number; correct or remove the row")))
+            }
+            Some(_) => Err(self.wrong(format!("`{cell}` is not a finite number; correct or remove the row"))),
+            None => Err(self.wrong(format!(
+                "`{cell}` is not a number as the others of this column are; correct the cell, name it in \
+                 `missing_markers` if it means a missing value, or list the column in `categorical`"
             ))),
         }
     }
@@ -122,37 +90,40 @@ impl Encoding {
         cells: &Cells,
         at: usize,
         rows: &[u32],
+        Numbers { notation: written, gap }: Numbers,
         missing: MissingNumbers,
     ) -> Result<Self, DataError> {
         let mut values = Vec::with_capacity(rows.len());
         for place in places(cells, at, rows) {
             let cell = &place.row.cells[at];
-            if !is_missing(cell) {
-                values.push(place.number(cell)?);
+            if !cells.is_missing(cell) && gap.as_ref() != Some(cell) {
+                values.push(place.number(cell, &written)?);
             } else if missing == MissingNumbers::Error {
-                return Err(place.missing(MISSING_NUMBER));
+                return Err(place.missing(cell));
             }
         }
         let (mean, std) = mean_and_std(&values);
         if !(mean.is_finite() && std.is_finite()) {
             // Finite numbers whose squares are not: say which is the greatest.
-            let size = |place: &Cell<'_>| place.row.cells[at].parse::<f64>().unwrap_or(0.0).abs();
+            let size = |place: &Cell<'_>| written.read(&place.row.cells[at]).unwrap_or(0.0).abs();
             if let Some(place) = places(cells, at, rows).max_by(|a, b| size(a).total_cmp(&size(b))) {
-                return Err(place.not_finite(&place.row.cells[at]));
+                return Err(place.wrong(format!(
+                    "`{}` is so great that the column has no finite standard deviation; correct or remove the row",
+                    place.row.cells[at]
+                )));
             }
         }
-        Ok(Encoding::Numeric { mean, std, missing })
+        Ok(Encoding::Numeric { mean, std, missing, written, gap })
     }
 
     pub(crate) fn one_hot(cells: &Cells, at: usize, rows: &[u32]) -> Result<Self, DataError> {
-        let own = rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
-        let (gaps, seen): (BTreeSet<&str>, BTreeSet<&str>) = own.partition(|cell| is_missing(cell));
-        if seen.len() > MAX_CATEGORIES {
-            let (column, found) = (cells.header[at].clone(), seen.len());
+        let own = || rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
+        let categories = values(own().filter(|cell| !cells.is_missing(cell)), &cells.format);
+        if categories.len() > MAX_CATEGORIES {
+            let (column, found) = (cells.header[at].clone(), categories.len());
             return Err(DataError::TooManyCategories { column, found, limit: MAX_CATEGORIES });
         }
-        let categories = seen.into_iter().map(str::to_owned).collect();
-        Ok(Encoding::OneHot { categories, missing: !gaps.is_empty() })
+        Ok(Encoding::OneHot { categories, missing: own().any(|cell| cells.is_missing(cell)) })
     }
 
     pub(crate) fn ordinal(
@@ -164,9 +135,9 @@ impl Encoding {
         let mut ranks = Vec::with_capacity(rows.len());
         for place in places(cells, at, rows) {
             let cell = &place.row.cells[at];
-            match order.iter().position(|category| category == cell) {
+            match place_in(order, cell, cells) {
                 Some(rank) => ranks.push(rank as f64),
-                None if is_missing(cell) => {}
+                None if cells.is_missing(cell) => {}
                 None => return Err(place.wrong(format!("`{cell}` is not in the column's `ordinal` list"))),
             }
         }
@@ -186,33 +157,68 @@ impl ColumnEncoder {
 
     /// Appends the features of a cell.
     pub(crate) fn encode(&self, cell: &str, place: Cell<'_>, out: &mut Vec<f32>) -> Result<(), DataError> {
+        let is_missing = place.cells.is_missing(cell);
         match &self.encoding {
-            Encoding::Numeric { missing: MissingNumbers::Mean, .. } if is_missing(cell) => out.push(0.0),
-            Encoding::Numeric { .. } if is_missing(cell) => return Err(place.missing(MISSING_NUMBER)),
-            Encoding::Numeric { mean, std, .. } => {
-                let feature = ((place.number(cell)? - mean) / std) as f32;
+            Encoding::Numeric { mean, std, missing, written, gap } => {
+                if is_missing || gap.as_deref() == Some(cell) {
+                    return match missing {
+                        MissingNumbers::Mean => {
+                            out.push(0.0);
+                            Ok(())
+                        }
+                        MissingNumbers::Error => Err(place.missing(cell)),
+                    };
+                }
+                let feature = ((place.number(cell, written)? - mean) / std) as f32;
                 if !feature.is_finite() {
-                    return Err(place.not_finite(cell));
+                    return Err(place.wrong(format!(
+                        "`{cell}` is too far from the column's train values (mean {mean:.4}, standard deviation \
+                         {std:.4}) to be a feature in f32; correct or remove the row"
+                    )));
                 }
                 out.push(feature);
             }
             Encoding::OneHot { categories, missing } => {
                 let start = out.len();
                 out.resize(start + self.width(), 0.0);
-                let hot = match is_missing(cell) {
+                let hot = match is_missing {
                     true => missing.then_some(categories.len()),
-                    false => categories.binary_search_by(|category| category.as_str().cmp(cell)).ok(),
+                    false => categories
+                        .binary_search_by(|category| category.as_str().cmp(cell))
+                        .ok()
+                        .or_else(|| place_in(categories, cell, place.cells)),
                 };
                 if let Some(hot) = hot {
                     out[start + hot] = 1.0;
                 }
             }
             Encoding::Ordinal { categories, mean, std } => {
-                let rank = categories.iter().position(|category| category == cell);
+                let rank = place_in(categories, cell, place.cells);
                 out.push(rank.map_or(0.0, |rank| ((rank as f64 - mean) / std) as f32));
             }
         }
         Ok(())
+    }
+
+    /// What a person should know of how the column is read: notation, gaps.
+    pub(crate) fn remarks(&self, cells: &Cells, at: usize, rows: &[u32]) -> Vec<String> {
+        let Encoding::Numeric { missing, written, gap, .. } = &self.encoding else { return Vec::new() };
+        let mut notes = Vec::new();
+        let own = || places(cells, at, rows).map(|place| place.row.cells[at].as_str());
+        let marked = |cell: &&str| cell.contains([',', '.']) && written.read(cell).is_some();
+        let example = own().find(marked).or_else(|| own().find(|cell| written.read(cell).is_some()));
+        if let Some(remark) = example.and_then(|example| written.remark(example)) {
+            notes.push(format!("Column `{}` {remark}.", self.name));
+        }
+        if let Some(gap) = gap.as_ref().filter(|_| *missing == MissingNumbers::Mean) {
+            let count = own().filter(|cell| cell == gap).count();
+            notes.push(format!(
+                "Column `{0}` is numeric but for `{gap}` in {count} rows, which counts as missing; \
+                 `categorical = [\"{0}\"]` makes texts of all.",
+                self.name
+            ));
+        }
+        notes
     }
 
     /// Stored numbers that cannot have been fitted.
@@ -226,6 +232,12 @@ impl ColumnEncoder {
         let reason = || format!("encoder of column `{}`", self.name);
         if sound { Ok(()) } else { Err(DataError::BadPreprocessing { reason: reason() }) }
     }
+}
+
+/// The category that a cell holds, however it is spelt.
+fn place_in(categories: &[String], cell: &str, cells: &Cells) -> Option<usize> {
+    let value = value_of(cell, &cells.format);
+    categories.iter().position(|category| value_of(category, &cells.format) == value)
 }
 
 fn places<'a>(cells: &'a Cells, at: usize, rows: &'a [u32]) -> impl Iterator<Item = Cell<'a>> {

@@ -1,19 +1,17 @@
 //! From rows of cells to rows of features, the same way in training and in prediction.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::TableSamples;
-use super::column::{Cell, ColumnEncoder, Encoding, Looks};
+use super::column::{ColumnEncoder, Encoding};
 use super::groups::Grouping;
-use super::read::{self, Cells, TableRow, is_missing};
+use super::looks::{Looks, Marks, Numbers, Open};
+use super::notation::Notation;
+use super::read::{self, Cell, Cells, TableRow, composed};
 use crate::error::DataError;
-use crate::spec::{CsvFormat, CsvSpec};
-
-/// Most classes of a target column.
-pub(crate) const MAX_CLASSES: usize = 1000;
+use crate::spec::{CsvFormat, CsvSpec, DecimalMark};
 
 /// What turns a row of cells into the features the model was trained on; stored with the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,59 +25,60 @@ pub struct TableEncoder {
     columns: Vec<ColumnEncoder>,
 }
 
-/// The classes of a target column in some rows: in numeric order if all are numbers, else in the
-/// order of the names.
-pub(crate) fn classes(cells: &Cells, target: usize) -> Result<Vec<String>, DataError> {
-    let mut seen = BTreeSet::new();
-    for row in &cells.rows {
-        let cell = row.cells[target].as_str();
-        if is_missing(cell) {
-            let place = Cell { cells, row, column: &cells.header[target] };
-            return Err(place.missing("every row needs its target; remove the row"));
-        }
-        seen.insert(cell);
-    }
-    // With fewer than two rows each, values are quantities or names rather than classes.
-    let limit = (cells.rows.len() / 2).clamp(20, MAX_CLASSES);
-    if seen.len() > limit {
-        return Err(DataError::TooManyClasses {
-            column: cells.header[target].clone(),
-            found: seen.len(),
-            limit,
-        });
-    }
-    if seen.len() < 2 {
-        return Err(DataError::TooFewClasses {
-            what: format!("{}, column `{}`", cells.path.display(), cells.header[target]),
-            found: seen.len(),
-            hint: "the classes are the different values of the `target` column",
-        });
-    }
-    let mut classes: Vec<String> = seen.into_iter().map(str::to_owned).collect();
-    let numbers: Option<Vec<f64>> =
-        classes.iter().map(|c| c.parse().ok().filter(|n: &f64| n.is_finite())).collect();
-    if numbers.is_some() {
-        let number = |class: &String| class.parse::<f64>().unwrap_or(0.0);
-        classes.sort_by(|a, b| number(a).total_cmp(&number(b)).then_with(|| a.cmp(b)));
-    }
-    Ok(classes)
+/// A fitted encoder, and what a person should know of the columns.
+pub(crate) struct Fitted {
+    pub(crate) encoder: TableEncoder,
+    pub(crate) notes: Vec<String>,
 }
 
-/// The class index of every row.
-pub(crate) fn labels(cells: &Cells, target: usize, classes: &[String]) -> Result<Vec<u32>, DataError> {
-    let label = |row: &TableRow| {
-        let cell = &row.cells[target];
-        if is_missing(cell) {
-            let place = Cell { cells, row, column: &cells.header[target] };
-            return Err(place.missing("every row needs its target; remove the row"));
+/// The line of a recipe that makes a feature of a column that is left out otherwise.
+pub(crate) fn kept_by(cells: &Cells, at: usize) -> String {
+    let numeric = cells.texts(at).all(|cell| cells.is_missing(cell) || cell.parse::<f64>().is_ok());
+    format!("{} = [\"{}\"]", if numeric { "numeric" } else { "categorical" }, cells.header[at])
+}
+
+/// How a column is read as numbers, if it is one of numbers.
+fn numbers(cells: &Cells, at: usize, rows: &[u32], spec: &CsvSpec) -> Result<Option<Numbers>, DataError> {
+    if cells.listed(at, &spec.categorical) {
+        return Ok(None);
+    }
+    let own = rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
+    match Looks::of(own, &cells.format) {
+        Looks::Numeric(numbers) => Ok(Some(numbers)),
+        Looks::Categorical => Ok(cells.listed(at, &spec.numeric).then(Numbers::default)),
+        Looks::Open(open) => {
+            Err(DataError::OpenColumn { column: cells.header[at].clone(), reason: open.reason() })
         }
-        let index = classes.iter().position(|class| class == cell);
-        index.map(|i| i as u32).ok_or_else(|| DataError::UnseenLabel {
-            what: format!("{}, line {}", cells.path.display(), row.line),
-            class: cell.clone(),
-        })
+    }
+}
+
+/// In a file with decimal commas, points may part thousands: a column in which every point could
+/// do so is not taken for decimals in silence.
+fn check_marks(cells: &Cells, rows: &[u32], columns: &[ColumnEncoder]) -> Result<(), DataError> {
+    let own = |name: &str| {
+        let at = cells.column(name)?;
+        Ok::<_, DataError>(rows.iter().map(move |&row| cells.rows[row as usize].cells[at].as_str()))
     };
-    cells.rows.iter().map(label).collect()
+    let has_commas = |column: &ColumnEncoder| {
+        matches!(
+            &column.encoding,
+            Encoding::Numeric { written: Notation::Number { decimal: DecimalMark::Comma, .. }, .. }
+        )
+    };
+    if cells.format.decimal.is_some() || !columns.iter().any(has_commas) {
+        return Ok(());
+    }
+    for column in columns.iter().filter(|c| matches!(c.encoding, Encoding::Numeric { .. }) && !has_commas(c))
+    {
+        if Looks::marks(own(&column.name)?, &cells.format) == Marks::Open(DecimalMark::Point) {
+            let example = own(&column.name)?.find(|cell| cell.contains('.')).unwrap_or_default().to_owned();
+            return Err(DataError::OpenColumn {
+                column: column.name.clone(),
+                reason: Open::Mark(example).reason(),
+            });
+        }
+    }
+    Ok(())
 }
 
 impl TableEncoder {
@@ -89,34 +88,50 @@ impl TableEncoder {
         rows: &[u32],
         classes: Vec<String>,
         spec: &CsvSpec,
-    ) -> Result<Self, DataError> {
+    ) -> Result<Fitted, DataError> {
         for name in
             spec.ignore.iter().chain(&spec.numeric).chain(&spec.categorical).chain(spec.ordinal.keys())
         {
-            cells.column(name)?;
+            // "The columns without a name" may be none.
+            if !name.is_empty() {
+                cells.column(name)?;
+            }
         }
-        let mut columns = Vec::new();
+        let (mut columns, mut notes) = (Vec::new(), Vec::new());
+        let target = cells.column(&spec.target)?;
         for (at, name) in cells.header.iter().enumerate() {
-            if *name == spec.target || spec.ignore.contains(name) {
+            if at == target || cells.listed(at, &spec.ignore) {
                 continue;
             }
-            let numeric = || {
-                let own = || rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
-                let told = spec.numeric.contains(name);
-                told || (!spec.categorical.contains(name) && Looks::of(own()) == Looks::Numeric)
-            };
+            let told = cells.listed(at, &spec.numeric) || cells.listed(at, &spec.categorical);
+            if let Some(why) = cells.index(at).filter(|_| !told) {
+                let keep = kept_by(cells, at);
+                notes.push(format!("Column `{name}` is left out: {why}; to use it, write `{keep}`."));
+                continue;
+            }
             let encoding = match spec.ordinal.get(name) {
                 Some(order) => Encoding::ordinal(cells, at, rows, order)?,
-                None if numeric() => Encoding::numeric(cells, at, rows, spec.missing)?,
-                None => Encoding::one_hot(cells, at, rows)?,
+                None => match numbers(cells, at, rows, spec)? {
+                    Some(numbers) => Encoding::numeric(cells, at, rows, numbers, spec.missing)?,
+                    None => Encoding::one_hot(cells, at, rows)?,
+                },
             };
-            columns.push(ColumnEncoder { name: name.clone(), encoding });
+            let encoder = ColumnEncoder { name: name.clone(), encoding };
+            notes.extend(encoder.remarks(cells, at, rows));
+            if !told && cells.counts_up(at) {
+                notes.push(format!(
+                    "Column `{name}` counts the rows: if their order says anything of their classes, it gives \
+                     them away; `ignore = [\"{name}\"]` leaves it out."
+                ));
+            }
+            columns.push(encoder);
         }
+        check_marks(cells, rows, &columns)?;
         if columns.iter().all(|column| column.width() == 0) {
-            return Err(DataError::unusable(&cells.path, "no columns but the target and the ignored ones"));
+            return Err(DataError::unusable(&cells.path, "no columns but the target and those left out"));
         }
-        let (format, file_columns, target) = (spec.format, cells.header.len(), spec.target.clone());
-        Ok(TableEncoder { format, file_columns, target, classes, columns })
+        let (format, file_columns, target) = (cells.format.clone(), cells.header.len(), spec.target.clone());
+        Ok(Fitted { encoder: TableEncoder { format, file_columns, target, classes, columns }, notes })
     }
 
     /// Features of a row.
@@ -141,15 +156,24 @@ impl TableEncoder {
         &self.classes
     }
 
-    /// Reads a CSV file to predict from: `[rows, width]`, row-major. Columns are found by name, in
-    /// any order; others, the target among them, are not looked at.
+    /// Reads a CSV file to predict from. Columns are found by name, in any order; others, the
+    /// target among them, are not looked at.
     ///
     /// # Errors
     /// A missing file or column, or a cell that cannot be encoded, with its line.
-    pub fn rows_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
-        let cells = read::read(path, self.format)?;
+    pub fn read_rows(&self, path: &Path) -> Result<TableRows, DataError> {
+        let cells = read::read(path, &self.format)?;
         let rows: Vec<u32> = (0..cells.rows.len() as u32).collect();
-        self.encode(&cells, &rows)
+        let features = self.encode(&cells, &rows)?;
+        Ok(TableRows { features, cells })
+    }
+
+    /// The features of a CSV file to predict from: `[rows, width]`, row-major.
+    ///
+    /// # Errors
+    /// As [`read_rows`](Self::read_rows).
+    pub fn rows_from_path(&self, path: &Path) -> Result<Vec<f32>, DataError> {
+        Ok(self.read_rows(path)?.features)
     }
 
     /// Encodes one record whose cells are in the order of `header`: `[width]`.
@@ -157,13 +181,14 @@ impl TableEncoder {
     /// # Errors
     /// As [`rows_from_path`](Self::rows_from_path), with line 1.
     pub fn row_from_record(&self, header: &[&str], record: &[&str]) -> Result<Vec<f32>, DataError> {
-        let strings = |cells: &[&str]| cells.iter().map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let strings = |cells: &[&str]| cells.iter().map(|cell| composed(cell.trim())).collect::<Vec<_>>();
         let path = Path::new("record").to_owned();
         if header.len() != record.len() {
             return Err(read::ragged_row(&path, 1, header.len(), record.len()));
         }
         let rows = vec![TableRow { line: 1, cells: strings(record) }];
-        self.encode(&Cells { path, header: strings(header), rows }, &[0])
+        let (format, header) = (self.format.clone(), strings(header));
+        self.encode(&Cells { path, format, header, unnamed: vec![], rows, notes: vec![] }, &[0])
     }
 
     pub(crate) fn encode(&self, cells: &Cells, rows: &[u32]) -> Result<Vec<f32>, DataError> {
@@ -226,8 +251,32 @@ impl TableEncoder {
     }
 }
 
+/// Rows to predict from.
+pub struct TableRows {
+    /// `[rows, width]`, row-major.
+    pub features: Vec<f32>,
+    cells: Cells,
+}
+
+impl TableRows {
+    /// The line of the file in which each row starts, counted from 1.
+    pub fn lines(&self) -> impl Iterator<Item = u64> {
+        self.cells.rows.iter().map(|row| row.line)
+    }
+
+    /// The cells of a column, used by the model or not.
+    ///
+    /// # Errors
+    /// The file has no such column.
+    pub fn column(&self, name: &str) -> Result<Vec<&str>, DataError> {
+        let at = self.cells.column(name)?;
+        Ok(self.cells.texts(at).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::classes::classes;
     use super::*;
     use crate::spec::MissingNumbers;
 
@@ -243,9 +292,9 @@ mod tests {
     }
 
     fn fit(content: &str, rows: &[u32], spec: &CsvSpec) -> Result<TableEncoder, DataError> {
-        let cells = read::parse(content, Path::new("people.csv"), spec.format)?;
+        let cells = read::parse(content, Path::new("people.csv"), &spec.format)?;
         let classes = classes(&cells, cells.column(&spec.target)?)?;
-        TableEncoder::fit(&cells, rows, classes, spec)
+        Ok(TableEncoder::fit(&cells, rows, classes, spec)?.encoder)
     }
 
     #[test]
@@ -277,10 +326,9 @@ mod tests {
     fn bad_cells_are_named_with_line_and_column() {
         let error =
             |content: &str, spec: &CsvSpec| fit(content, &[0, 1, 2, 3], spec).unwrap_err().to_string();
-        let nan = error(&PEOPLE.replace("40", "NaN"), &spec(|_| ()));
-        assert_eq!(
-            nan,
-            "people.csv: line 3, column `age`: `NaN` is not a finite number; correct or remove the row"
+        assert!(
+            fit(&PEOPLE.replace("40", "NaN"), &[0, 1, 2, 3], &spec(|_| ())).is_ok(),
+            "NaN is a missing value"
         );
         assert!(error(&PEOPLE.replace("40", "-inf"), &spec(|_| ())).contains("`-inf` is not a finite"));
         assert!(
@@ -329,7 +377,7 @@ mod tests {
         });
         let encoder = fit("1,a,5,x\n3,b,5,x\n", &[0, 1], &spec).unwrap();
         let encode = |text| {
-            let cells = read::parse(text, Path::new("new.csv"), spec.format).unwrap();
+            let cells = read::parse(text, Path::new("new.csv"), &spec.format).unwrap();
             encoder.encode(&cells, &[0])
         };
         assert_eq!(encode("3,?,6,junk").unwrap(), [1.0, 1.0]);

@@ -1,6 +1,6 @@
 //! Columns that divide the rows of a table into groups, for measures by group.
 
-use super::read::{Cells, is_missing};
+use super::read::Cells;
 use crate::error::DataError;
 
 /// Columns of numbers with more different values than this are cut at their quartiles.
@@ -27,7 +27,7 @@ impl Grouping {
             let at = cells.column(name)?;
             let texts = || rows.iter().map(|&r| cells.rows[r as usize].cells[at].as_str());
             let numbers: Option<Vec<f64>> = texts()
-                .filter(|t| !is_missing(t))
+                .filter(|t| !cells.is_missing(t))
                 .map(|t| t.parse().ok().filter(|x: &f64| x.is_finite()))
                 .collect();
             Ok((name.clone(), numbers.and_then(quartiles)))
@@ -39,7 +39,7 @@ impl Grouping {
         let labels = |(name, cuts): &(String, Option<[f64; 3]>)| {
             let at = cells.column(name)?;
             let value = |&row: &u32| match (cells.rows[row as usize].cells[at].as_str(), cuts) {
-                (cell, _) if is_missing(cell) => "(missing)".to_owned(),
+                (cell, _) if cells.is_missing(cell) => "(missing)".to_owned(),
                 (cell, None) => cell.to_owned(),
                 (cell, Some([a, b, c])) => match cell.parse::<f64>() {
                     Ok(x) if x <= *a => format!("Q1 (≤ {a})"),
@@ -78,7 +78,7 @@ mod tests {
         let text = (1..=40).fold("age,sex\n".to_owned(), |t, i| {
             t + &format!("{i},{}\n", if i % 2 == 0 { "f" } else { "?" })
         });
-        let cells = read::parse(&text, Path::new("t.csv"), CsvFormat::default()).unwrap();
+        let cells = read::parse(&text, Path::new("t.csv"), &CsvFormat::default()).unwrap();
         let rows: Vec<u32> = (0..40).collect();
         let names = ["age".to_owned(), "sex".to_owned()];
         let groups = Grouping::fit(&cells, &rows, &names).unwrap().of(&cells, &rows).unwrap();

@@ -1,17 +1,24 @@
 //! CSV files as cells, with the line of each row for error messages.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::class_names::normal;
+use crate::encoding;
 use crate::error::DataError;
-use crate::files;
 use crate::spec::CsvFormat;
 
-/// The cells of a file, trimmed of white space.
+/// The cells of a file, trimmed of white space and in Unicode's normal form C.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cells {
     pub(crate) path: PathBuf,
+    pub(crate) format: CsvFormat,
     pub(crate) header: Vec<String>,
+    /// Columns that have a place in the file but no name; `header` calls them `c1`, `c2` and so on.
+    pub(crate) unnamed: Vec<usize>,
     pub(crate) rows: Vec<TableRow>,
+    /// What was done to make a table of the file, one sentence each.
+    pub(crate) notes: Vec<String>,
 }
 
 /// One row.
@@ -22,19 +29,48 @@ pub(crate) struct TableRow {
     pub(crate) cells: Vec<String>,
 }
 
-/// Whether a cell says that its value is missing: empty, `?` or `NA`.
-pub(crate) fn is_missing(cell: &str) -> bool {
-    matches!(cell, "" | "?" | "NA")
+/// Where a cell is, for error messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Cell<'a> {
+    pub(crate) cells: &'a Cells,
+    pub(crate) row: &'a TableRow,
+    pub(crate) column: &'a str,
+}
+
+impl Cell<'_> {
+    pub(crate) fn wrong(self, problem: String) -> DataError {
+        let (path, column) = (self.cells.path.clone(), self.column.to_owned());
+        DataError::Cell { path, line: self.row.line, column, problem }
+    }
 }
 
 /// Reads a file; blank lines are passed over.
-pub(crate) fn read(path: &Path, format: CsvFormat) -> Result<Cells, DataError> {
-    parse(&files::read_text(path)?, path, format)
+pub(crate) fn read(path: &Path, format: &CsvFormat) -> Result<Cells, DataError> {
+    parse(&encoding::read_declared(path, format.encoding.as_deref())?, path, format)
 }
 
-pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells, DataError> {
+pub(crate) fn parse(text: &str, path: &Path, format: &CsvFormat) -> Result<Cells, DataError> {
+    let (rows, delimiter) = records(text, path, format.delimiter)?;
+    cells(rows, path, &CsvFormat { delimiter, ..format.clone() })
+}
+
+/// The delimiter in a first line `sep=;`, as Excel reads and writes it, and what follows that line.
+pub(crate) fn separator_line(text: &str) -> Option<(char, &str)> {
+    let (first, rest) = text.split_once('\n')?;
+    let mark = first.trim_end_matches('\r').trim_matches('"').strip_prefix("sep=")?;
+    let mut marks = mark.chars();
+    marks.next().filter(|mark| mark.is_ascii() && marks.next().is_none()).map(|mark| (mark, rest))
+}
+
+/// The records of a text, and the delimiter that parts their cells: the one given, unless the first
+/// line says `sep=`.
+pub(crate) fn records(text: &str, path: &Path, delimiter: char) -> Result<(Vec<TableRow>, char), DataError> {
+    let (delimiter, text, before) = match separator_line(text) {
+        Some((mark, rest)) => (mark, rest, 1),
+        None => (delimiter, text, 0),
+    };
     let mut reader = csv::ReaderBuilder::new()
-        .delimiter(format.delimiter as u8)
+        .delimiter(delimiter as u8)
         .has_headers(false)
         .flexible(true)
         .trim(csv::Trim::All)
@@ -45,32 +81,85 @@ pub(crate) fn parse(text: &str, path: &Path, format: CsvFormat) -> Result<Cells,
         let line = record.position().map_or(0, |start| {
             // The parser counts blank lines, and the second half of a CR LF, to the record after
             // them.
-            let before =
+            let blank =
                 text.as_bytes()[start.byte() as usize..].iter().take_while(|b| matches!(b, b'\r' | b'\n'));
-            start.line() + before.filter(|&&b| b == b'\n').count() as u64
+            before + start.line() + blank.filter(|&&b| b == b'\n').count() as u64
         });
         // A line of white space only is one empty cell to the parser.
         if record.iter().any(|cell| !cell.is_empty()) || record.len() > 1 {
-            rows.push(TableRow { line, cells: record.iter().map(str::to_owned).collect() });
+            rows.push(TableRow { line, cells: record.iter().map(composed).collect() });
         }
     }
+    Ok((rows, delimiter))
+}
+
+/// A cell in Unicode's normal form C.
+pub(crate) fn composed(cell: &str) -> String {
+    if cell.is_ascii() { cell.to_owned() } else { normal(cell) }
+}
+
+/// A table of records, the first of which may be its header.
+pub(crate) fn cells(mut rows: Vec<TableRow>, path: &Path, format: &CsvFormat) -> Result<Cells, DataError> {
     let empty = || DataError::Empty { what: path.display().to_string(), unit: "data row" };
     let first = rows.first().ok_or_else(empty)?;
-    let header = if format.header {
-        rows.remove(0).cells
-    } else {
-        (1..=first.cells.len()).map(|i| format!("c{i}")).collect()
+    let mut notes = Vec::new();
+    let mut header = match format.header {
+        true => rows.remove(0).cells,
+        false => (1..=first.cells.len()).map(|i| format!("c{i}")).collect(),
     };
+    if format.header {
+        fit_header(&mut header, &rows);
+    }
+    // Spreadsheets write rows of nothing but delimiters below their data.
+    let all = rows.len();
+    rows.retain(|row| row.cells.iter().any(|cell| !cell.is_empty()));
+    if rows.len() < all {
+        notes.push(format!("{}: {} row(s) of empty cells are left out.", path.display(), all - rows.len()));
+    }
     if rows.is_empty() {
         return Err(empty());
-    }
-    if let Some(twice) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
-        return Err(DataError::unusable(path, format!("two columns are called `{}`", twice.1)));
     }
     if let Some(ragged) = rows.iter().find(|row| row.cells.len() != header.len()) {
         return Err(ragged_row(path, ragged.line, header.len(), ragged.cells.len()));
     }
-    Ok(Cells { path: path.to_owned(), header, rows })
+    while header.last().is_some_and(String::is_empty)
+        && rows.iter().all(|row| row.cells.last().is_some_and(String::is_empty))
+    {
+        header.pop();
+        rows.iter_mut().for_each(|row| drop(row.cells.pop()));
+        notes.push("The last column has neither a name nor values: it is left out.".to_owned());
+    }
+    let unnamed: Vec<usize> = (0..header.len()).filter(|&at| header[at].is_empty()).collect();
+    for &at in &unnamed {
+        let mut name = format!("c{}", at + 1);
+        while header.contains(&name) {
+            name.push('_');
+        }
+        header[at] = name;
+    }
+    if let Some((second, name)) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
+        let first = header.iter().position(|other| other == name).unwrap_or(0);
+        let places = format!("columns {} and {}", first + 1, second + 1);
+        let reason =
+            format!("two columns are called `{name}` ({places}): give one another name in the first line");
+        return Err(DataError::unusable(path, reason));
+    }
+    Ok(Cells { path: path.to_owned(), format: format.clone(), header, unnamed, rows, notes })
+}
+
+/// Rows may all have one cell more than the header: R writes no name over the names of rows, and
+/// others end each line with a delimiter but not the header, or the reverse.
+fn fit_header(header: &mut Vec<String>, rows: &[TableRow]) {
+    let all = |length: usize| rows.iter().all(|row| row.cells.len() == length);
+    if rows.is_empty() {
+        return;
+    }
+    if all(header.len() + 1) {
+        let closed = rows.iter().all(|row| row.cells.last().is_some_and(String::is_empty));
+        header.insert(if closed { header.len() } else { 0 }, String::new());
+    } else if header.last().is_some_and(String::is_empty) && all(header.len() - 1) {
+        header.pop();
+    }
 }
 
 /// A row with more or fewer cells than are expected.
@@ -80,13 +169,75 @@ pub(crate) fn ragged_row(path: &Path, line: u64, expected: usize, found: usize) 
 }
 
 impl Cells {
-    /// Position of a column.
+    /// Position of a column. The empty name is that of the first column without one.
     pub(crate) fn column(&self, name: &str) -> Result<usize, DataError> {
+        if name.is_empty()
+            && let Some(&at) = self.unnamed.first()
+        {
+            return Ok(at);
+        }
         self.header.iter().position(|column| column == name).ok_or_else(|| DataError::UnknownColumn {
             path: self.path.clone(),
             column: name.to_owned(),
             columns: self.header.clone(),
         })
+    }
+
+    /// Whether one of these names is that of a column, or is empty and the column has none.
+    pub(crate) fn listed(&self, at: usize, names: &[String]) -> bool {
+        names.iter().any(|name| *name == self.header[at] || (name.is_empty() && self.unnamed.contains(&at)))
+    }
+
+    pub(crate) fn is_missing(&self, cell: &str) -> bool {
+        self.format.is_missing(cell)
+    }
+
+    /// The cells of a column.
+    pub(crate) fn texts(&self, at: usize) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(move |row| row.cells[at].as_str())
+    }
+
+    /// Why a column is an index that a program wrote beside the data, if it is one: it has no name
+    /// (or the one that pandas gives it then), and its cells only number or name the rows.
+    pub(crate) fn index(&self, at: usize) -> Option<&'static str> {
+        let nameless = self.unnamed.contains(&at) || self.header[at].starts_with("Unnamed: ");
+        let different: BTreeSet<&str> = self.texts(at).collect();
+        if !nameless || different.len() < self.rows.len() || self.rows.len() < 2 {
+            return None;
+        }
+        let whole = |cell: &str| cell.parse::<u64>().is_ok();
+        match (self.texts(at).all(whole), self.texts(at).all(|cell| cell.parse::<f64>().is_err())) {
+            (true, _) => Some("it has no name and another whole number in every row: the number of the row"),
+            (_, true) => Some("it has no name and another text in every row: the name of the row"),
+            _ => None,
+        }
+    }
+
+    /// Whether a column of numbers goes up by one from row to row.
+    pub(crate) fn counts_up(&self, at: usize) -> bool {
+        let numbers: Option<Vec<f64>> = self.texts(at).map(|cell| cell.parse().ok()).collect();
+        self.rows.len() > 2 && numbers.is_some_and(|n| n.windows(2).all(|pair| pair[1] == pair[0] + 1.0))
+    }
+
+    /// Takes out the rows without a target; says how many there were, and where the first.
+    pub(crate) fn drop_without(&mut self, target: usize) {
+        let gone: Vec<(u64, String)> = self
+            .rows
+            .iter()
+            .filter(|row| self.format.is_missing(&row.cells[target]))
+            .map(|row| (row.line, row.cells[target].clone()))
+            .collect();
+        let Some((line, cell)) = gone.first() else { return };
+        let what = if cell.is_empty() { "empty".to_owned() } else { format!("`{cell}`") };
+        self.notes.push(format!(
+            "{}: {} of {} rows are left out because their target `{}` is missing, the first in line {line} ({what}).",
+            self.path.display(),
+            gone.len(),
+            self.rows.len(),
+            self.header[target]
+        ));
+        let format = &self.format;
+        self.rows.retain(|row| !format.is_missing(&row.cells[target]));
     }
 }
 
@@ -95,7 +246,7 @@ mod tests {
     use super::*;
 
     fn text(content: &str, format: CsvFormat) -> Result<Cells, DataError> {
-        parse(content, Path::new("t.csv"), format)
+        parse(content, Path::new("t.csv"), &format)
     }
 
     #[test]
@@ -108,7 +259,7 @@ mod tests {
 
     #[test]
     fn columns_without_header_are_numbered() {
-        let format = CsvFormat { delimiter: ';', header: false };
+        let format = CsvFormat { delimiter: ';', header: false, ..CsvFormat::default() };
         let cells = text("1;x\n2;y", format).unwrap();
         assert_eq!((cells.header, cells.rows.len()), (vec!["c1".to_owned(), "c2".to_owned()], 2));
     }
@@ -120,7 +271,7 @@ mod tests {
             error("a,b\n1,2\n3\n"),
             "t.csv: line 3 has 1 cells, expected 2; check the delimiter and quotes"
         );
-        assert!(error("a,a\n1,2\n").contains("two columns are called `a`"));
+        assert!(error("a,b,a\n1,2,3\n").contains("two columns are called `a` (columns 1 and 3)"));
         assert_eq!(error("a,b\n"), "t.csv: no samples; expected at least one data row");
         assert_eq!(error(""), "t.csv: no samples; expected at least one data row");
         let cells = text("age,income\n1,2\n", CsvFormat::default()).unwrap();
@@ -129,5 +280,51 @@ mod tests {
             unknown,
             "t.csv: no column `incom` (did you mean `income`?); the columns are `age`, `income`"
         );
+    }
+    fn read(content: &str) -> Cells {
+        text(content, CsvFormat::default()).unwrap()
+    }
+
+    #[test]
+    fn lines_are_those_of_the_file() {
+        let lines = |content: &str| read(content).rows.iter().map(|row| row.line).collect::<Vec<_>>();
+        assert_eq!(lines("a,b\n1,\"x\ny\"\n2,z\n"), [2, 4]);
+        assert_eq!(lines("a,b\r\n\r\n1,x\r\n2,z\r\n"), [3, 4]);
+        assert_eq!(lines("sep=,\na,b\n1,x\n"), [3]);
+    }
+
+    #[test]
+    fn a_separator_line_is_obeyed() {
+        let cells = text("sep=;\r\na;b\r\n1,5;x\r\n", CsvFormat::default()).unwrap();
+        assert_eq!((cells.header, cells.format.delimiter), (vec!["a".to_owned(), "b".to_owned()], ';'));
+        assert_eq!(cells.rows[0].cells, ["1,5", "x"]);
+    }
+
+    #[test]
+    fn headers_one_cell_short_or_long_are_fitted() {
+        let r = read("x,kind\n1,0.5,a\n2,0.7,b\n");
+        assert_eq!((r.header.join(" "), &r.unnamed[..]), ("c1 x kind".to_owned(), &[0][..]));
+        assert_eq!(r.column("").unwrap(), 0);
+        assert!(r.index(0).unwrap().contains("whole number"));
+        for closed in [
+            "x,kind\n1,a,\n2,b,\n",
+            "x,kind,\n1,a,\n2,b,\n",
+            "x,kind,\n1,a\n2,b\n",
+            "x,kind,,\n1,a,,\n,,,\n2,b,,\n",
+        ] {
+            let cells = read(closed);
+            assert_eq!((cells.header.join(" "), cells.rows.len()), ("x kind".to_owned(), 2), "{closed}");
+        }
+    }
+
+    #[test]
+    fn an_index_has_no_name_and_no_cell_twice() {
+        let index = |content: &str| read(content).index(0).is_some();
+        assert!(index(",x\n5,1\n2,1\n9,1\n"), "rows of a shuffled table");
+        assert!(index("Unnamed: 0,x\n0,1\n1,1\n"));
+        assert!(index(",x\nMazda,1\nFiat,1\n"));
+        assert!(!index(",x\n7,1\n7,1\n"));
+        assert!(!index(",x\n0.5,1\n0.7,1\n"));
+        assert!(!index("year,x\n2001,1\n2002,1\n"));
     }
 }

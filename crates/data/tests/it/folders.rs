@@ -194,6 +194,23 @@ fn folders_around_the_class_folders_are_looked_through() {
         let error = folder.load("path = '.'").unwrap_err().to_string();
         assert!(error.contains("all images lie in the one folder"), "{error}");
     }
+    // As Kaggle's archive of chest X-rays has them: all of it a second time.
+    let twice = Folder::of(&[
+        ("x/train/a", 6),
+        ("x/train/b", 6),
+        ("x/test/a", 3),
+        ("x/test/b", 3),
+        ("x/x/train/a", 6),
+        ("x/x/train/b", 6),
+        ("x/x/test/a", 3),
+        ("x/x/test/b", 3),
+    ]);
+    let (seen, data) = twice.seen();
+    assert_eq!((data.train.len(), data.test.len()), (12, 6));
+    assert!(
+        seen.notes.contains(&"`x` is left out: it has the folders beside it again.".to_owned()),
+        "{seen:?}"
+    );
     // As Kaggle's archives of Intel's scenes have them.
     let doubled = Folder::of(&[
         ("seg_train/seg_train/sea", 6),
@@ -239,6 +256,14 @@ fn what_stays_unclear_is_refused_with_what_to_write() {
     assert!(loose.refusal().contains("5 image(s) but no folders of them"));
     let among = Folder::of(&[("cat", 5), ("dog", 5), ("test/cat", 2), ("test/dog", 2)]);
     assert!(among.refusal().contains("`test` has folders named as the classes beside it"));
+    let pairs = Folder::of(&[("trainA", 3), ("trainB", 3), ("testA", 2), ("testB", 2)]);
+    assert!(
+        pairs.refusal().contains("`testA`, `testB`, `trainA`, `trainB` are named as parts of the data but")
+    );
+    let again = Folder::of(&[("yes", 5), ("no", 5), ("tumours/yes", 5), ("tumours/no", 5)]);
+    let error = again.refusal();
+    assert!(error.contains("`tumours` has folders named as the classes beside it (`no`, `yes`)"), "{error}");
+    assert_eq!(again.load("path = '.'\nfolders = 'classes'").unwrap().preprocessing.classes().len(), 3);
     let unclear = Folder::of(&[("train/steam", 4), ("train/diesel", 4), ("bus", 4)]);
     assert!(unclear.refusal().contains("`train` may be the train data or a class beside `bus`"));
 }

@@ -170,7 +170,8 @@ fn what_is_no_data_is_said_so() {
     assert!(reason(&write("a.png", b"\x89PNG\r\n\x1a\n")).contains("a single image"));
     assert!(reason(&write("a.xlsx", b"PK")).contains("save it as CSV"));
     assert!(reason(&write("a.bin", b"a\0b")).contains("neither text"));
+    assert!(reason(&write("b.bin", b"\xFF\x01\x02")).contains("neither text"));
     assert!(reason(&write("a.txt", b"")).contains("no samples"));
-    assert!(reason(&write("b.txt", b"\xFF\xFE")).contains("not UTF-8"));
+    assert!(reason(&write("b.txt", b"\xFF\xFE")).contains("no samples"));
     assert!(reason(&write("one.csv", b"a\n1\n2\n")).contains("a table of one column"));
 }

@@ -148,6 +148,29 @@ fn idx_folders_and_files_load_alike_and_split() {
 }
 
 #[test]
+fn stray_labels_are_named_and_can_be_left_out() {
+    let folder = Folder::new();
+    let labels: Vec<u8> = (0..600u32).map(|i| (i % 3) as u8).chain([255]).collect();
+    folder.write("set/train-images-idx3-ubyte", idx(&[601, 1, 2], &[7, 200].repeat(601)));
+    folder.write("set/train-labels-idx1-ubyte", idx(&[601], &labels));
+    let error = folder.error("kind = 'idx'\npath = 'set'\ntest_fraction = 0.2").to_string();
+    assert!(error.contains("only 1 of 601 labels are 255 (the first is that of image 600"), "{error}");
+    assert!(error.contains("`ignore_labels = [255]`"), "{error}");
+    folder.write("set/t10k-images-idx3-ubyte", idx(&[4, 1, 2], &[7, 200].repeat(4)));
+    folder.write("set/t10k-labels-idx1-ubyte", idx(&[4], &[0, 1, 2, 255]));
+    let whole = folder.load("kind = 'idx'\npath = 'set'").unwrap();
+    assert!(
+        whole.notes[0].contains("252 of 256 classes have no train image (3 to 254)"),
+        "{:?}",
+        whole.notes
+    );
+    assert!(whole.notes[1].contains("`ignore_labels = [255]`"), "{:?}", whole.notes);
+    let kept = folder.load("kind = 'idx'\npath = 'set'\nignore_labels = [255]").unwrap();
+    assert_eq!((kept.train.len(), kept.test.len(), kept.info().outputs), (600, 3, 3));
+    assert!(kept.notes[0].contains("1 image(s) left out by `ignore_labels`"), "{:?}", kept.notes);
+}
+
+#[test]
 fn a_cut_gzip_is_refused() {
     let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/fashion-mnist-10k");
     let folder = Folder::new();

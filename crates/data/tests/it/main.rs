@@ -4,3 +4,4 @@ mod folders;
 mod inspect;
 mod load;
 mod spec;
+mod tables;

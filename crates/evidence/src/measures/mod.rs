@@ -8,19 +8,25 @@
 pub mod agreement;
 pub mod attack;
 pub mod calibration;
+pub mod confusion;
+pub mod constant;
 pub mod corruption;
 pub mod detection;
 pub mod features;
 pub mod groups;
 pub mod layers;
+pub mod ranking;
 pub mod sample;
 pub mod temperature;
 
 pub use agreement::Agreement;
 pub use calibration::{Calibration, ReliabilityBin};
+pub use confusion::{ClassScores, ConfusionMatrix};
+pub use constant::BesideConstant;
 pub use features::Mahalanobis;
 pub use groups::{GroupColumn, GroupRow, GroupTable};
 pub use layers::{LayerDivergence, LayerSums};
+pub use ranking::Auroc;
 pub use sample::{Sample, measure, measure_pair};
 pub use temperature::Temperature;
 

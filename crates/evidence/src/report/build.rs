@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::classes::by_class;
 use super::curves::{losses, reliability};
+use super::parts::{assessed, section, strings, table};
 use super::{Answer, Block, Report, Section, Table};
-use crate::assessment::{Assessment, MetricRow};
+use crate::assessment::MetricRow;
 use crate::assessment_table;
 use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
@@ -69,6 +71,7 @@ impl Report {
             of_arm.extend(by_metric(c));
             of_arm.extend(losses(c));
             of_arm.extend(reliability(c));
+            of_arm.extend(by_class(c));
             of_arm.extend(groups(c));
             // Pictures are of the first arm.
             of_arm.extend(examples.take().and_then(worst));
@@ -101,15 +104,6 @@ impl Report {
     }
 }
 
-/// A name as part of a link.
-pub(super) fn id(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
-}
-
-pub(super) fn section(id: &str, title: impl Into<String>, blocks: Vec<Block>) -> Section {
-    Section { id: id.into(), title: title.into(), blocks }
-}
-
 fn about(c: &Comparison) -> String {
     let s = &c.setup;
     let seeds: Vec<String> = s.seeds.iter().map(u64::to_string).collect();
@@ -125,14 +119,6 @@ fn about(c: &Comparison) -> String {
         s.processor,
         s.engine
     )
-}
-
-pub(super) fn table(caption: impl Into<String>, head: Vec<String>, rows: Vec<Vec<String>>) -> Block {
-    Block::Table(Table { caption: caption.into(), head, rows, words: Vec::new() })
-}
-
-pub(super) fn strings<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(String::from).to_vec()
 }
 
 fn verdicts(study: &Study) -> Section {
@@ -219,10 +205,6 @@ fn by_metric(c: &Comparison) -> Option<Section> {
         )));
     }
     (!blocks.is_empty()).then(|| section("metrics", "Verdict by metric", blocks))
-}
-
-pub(super) fn assessed(c: &Comparison) -> impl Iterator<Item = (&Candidate, &Assessment)> {
-    c.candidates.iter().filter_map(|x| Some((x, x.assessment.as_ref()?)))
 }
 
 /// Accuracy and negative flips by group, where the data have groups.

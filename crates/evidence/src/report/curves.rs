@@ -1,11 +1,11 @@
 //! The report's curves: losses over steps, and confidence against accuracy.
 
-use super::build::{assessed, section, strings, table};
 use super::charts::{Chart, ChartSeries};
+use super::parts::{assessed, section, strings, table};
 use super::{Block, Section};
 use crate::comparison::Comparison;
-use crate::experiment::ModelMeasures;
 use crate::measures::ReliabilityBin;
+use crate::model::ModelMeasures;
 use crate::run::RunResult;
 use crate::units;
 

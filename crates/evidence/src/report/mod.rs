@@ -7,7 +7,9 @@
 
 mod build;
 mod charts;
+mod classes;
 mod curves;
+mod parts;
 mod robustness;
 
 use minijinja::syntax::SyntaxConfig;
@@ -118,7 +120,7 @@ pub struct Table {
 impl Section {
     /// Says which arm of an ablation it is about.
     pub fn of_arm(&mut self, arm: &str) {
-        self.id = format!("{}-{}", build::id(arm), self.id);
+        self.id = format!("{}-{}", parts::id(arm), self.id);
         self.title = format!("{arm}: {}", self.title);
     }
 }

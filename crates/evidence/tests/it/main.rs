@@ -1,5 +1,6 @@
 //! Integration tests in one program, which is linked once.
 
+mod classes;
 mod golden;
 mod planted;
 mod robustness;

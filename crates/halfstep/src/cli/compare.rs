@@ -456,6 +456,7 @@ fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
         model: prepare::describe_model(experiment),
         data: prepare::describe_data(experiment),
         fingerprint: experiment.info.fingerprint.clone(),
+        classes: experiment.data.preprocessing.classes().to_vec(),
         parameters: prepare::parameters(experiment)?,
         steps: experiment.steps,
         batch: recipe.train.batch,

@@ -26,6 +26,7 @@ mod numbers;
 mod numerics;
 mod open;
 mod output;
+mod pass;
 mod plan;
 mod predict;
 mod prepare;

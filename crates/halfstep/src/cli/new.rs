@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use halfstep::data::{ColumnKind, DataSpec, Found, InputShape, Inspection, inspect};
+use halfstep::data::{ColumnKind, DataSpec, Found, InputShape, Inspection, inspect, inspect_table};
 use halfstep::evidence::units;
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::write_whole;
@@ -22,18 +22,23 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     };
     let (path, recipe_path) = (absolute(&args.path)?, absolute(&args.output)?);
     let folder = recipe_path.parent().unwrap_or(Path::new("/"));
-    let mut inspection = progress::during("looking at the data", || inspect(&path))?;
-    let mut spec = inspection.spec_relative_to(folder);
-    if let Some(target) = args.target {
-        retarget(&mut spec, &inspection, target)?;
+    let looked_at = |path: &Path| match &args.target {
+        Some(target) if path.is_file() => inspect_table(path, Some(target)),
+        _ => inspect(path),
+    };
+    let mut inspection = progress::during("looking at the data", || looked_at(&path))?;
+    if args.target.is_some() && !matches!(inspection.found, Found::Csv { .. }) {
+        return Err(Failure::asked("--target is for CSV files", "leave it out"));
     }
-    // Loaded as the recipe will load it: what is written below is known to run.
+    let spec = inspection.spec_relative_to(folder);
     let data = halfstep::data::load(&spec, folder)?;
+    let new = data.notes.iter().filter(|note| !inspection.notes.contains(note)).cloned().collect::<Vec<_>>();
+    inspection.notes.extend(new);
     let info = data.info();
-    inspection.notes.extend(data.notes);
     let name = path.file_stem().map_or_else(|| "data".into(), |n| plain(&n.to_string_lossy()));
     let plan = Plan::fitting(info.input, info.outputs, info.train_samples);
     let text = compose(&name, &inspection, spec, &plan)?;
+    // Loaded as `train` will load it: what is written is known to run.
     Recipe::parse(&args.output.display().to_string(), &text, folder)?.prepare()?;
     write_whole(&args.output, text.as_bytes())?;
 
@@ -50,22 +55,6 @@ pub fn run(args: New) -> Result<ExitCode, Failure> {
     ));
     output::line(&format!("Next: halfstep train {0}   or   halfstep compare {0}", args.output.display()));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Makes another column the target.
-fn retarget(spec: &mut DataSpec, inspection: &Inspection, target: String) -> Result<(), Failure> {
-    let (DataSpec::Csv(spec), Found::Csv { columns, .. }) = (spec, &inspection.found) else {
-        return Err(Failure::asked("--target is for CSV files", "leave it out"));
-    };
-    let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
-    if !names.contains(&target.as_str()) {
-        return Err(Failure::unknown(format!("there is no column `{target}`"), &target, &names));
-    }
-    for list in [&mut spec.ignore, &mut spec.numeric, &mut spec.categorical] {
-        list.retain(|n| *n != target);
-    }
-    spec.target = target;
-    Ok(())
 }
 
 /// A name for a folder.
@@ -150,6 +139,10 @@ fn meaning(key: &str) -> &'static str {
         "categorical" => "columns taken as categories though they look like numbers",
         "numeric" => "columns taken as numbers",
         "missing" => "what to do with missing numbers: \"mean\" or \"error\"",
+        "missing_target" => "rows without a target: \"drop\" or \"error\"",
+        "missing_markers" => "cells that count as missing, as empty ones do",
+        "decimal" => "what stands before decimals",
+        "encoding" => "of a file that is not UTF-8",
         "delimiter" => "what parts the cells",
         "header" => "whether the first line names the columns",
         "tokenizer" => "bytes, or \"bpe\" in a build with that feature",
@@ -164,7 +157,9 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
     let data = toml::to_string(&BTreeMap::from([("data", spec)])).map_err(unwritable)?;
     let mut text = String::new();
     let mut comment = |line: &str| {
-        for part in textwrap::wrap(line, output::wrapped(96)) {
+        // TOML allows no control characters in comments, and names may hold any.
+        let line = line.replace(|c: char| c.is_control(), " ");
+        for part in textwrap::wrap(&line, output::wrapped(96)) {
             text.push_str(&format!("# {part}\n"));
         }
     };
@@ -176,8 +171,11 @@ fn compose(name: &str, inspection: &Inspection, spec: DataSpec, plan: &Plan) -> 
         comment(&format!("- {note}"));
     }
     let _ = write!(text, "\nname = \"{name}\"\nseed = 0\n\n");
+    // Names with line ends are written in several lines, which take no remarks.
+    let several_lines = data.contains("\"\"\"") || data.contains("'''");
     for line in data.lines() {
-        let meaning = line.split_once(" = ").map(|(key, _)| meaning(key)).filter(|m| !m.is_empty());
+        let key = line.split_once(" = ").filter(|_| !several_lines).map(|(key, _)| key);
+        let meaning = key.map(meaning).filter(|m| !m.is_empty());
         let _ = match meaning {
             Some(meaning) => writeln!(text, "{line:<28} # {meaning}"),
             None => writeln!(text, "{line}"),

@@ -1,6 +1,6 @@
 //! What is printed: text for people, JSON for programs.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +9,9 @@ use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 use super::colour;
 use super::failure::Failure;
+
+/// Columns of text that is not for a terminal of a known width.
+const COLUMNS: usize = 100;
 
 /// Prints a line to stdout. A reader that has gone away, as `head` does, ends the program quietly.
 pub fn line(text: &str) {
@@ -125,8 +128,13 @@ pub fn wrapped(columns: usize) -> Options<'static> {
         .break_words(false)
 }
 
-/// Sentences as a list, wrapped to 100 columns.
+/// Columns of stdout: those of its terminal, else [`COLUMNS`].
+pub fn width() -> usize {
+    if std::io::stdout().is_terminal() { textwrap::termwidth() } else { COLUMNS }
+}
+
+/// Sentences as a list, wrapped to [`COLUMNS`].
 pub fn bullets(sentences: &[String]) -> String {
-    let options = wrapped(100).initial_indent("· ").subsequent_indent("  ");
+    let options = wrapped(COLUMNS).initial_indent("· ").subsequent_indent("  ");
     sentences.iter().map(|sentence| textwrap::fill(sentence, &options) + "\n").collect()
 }

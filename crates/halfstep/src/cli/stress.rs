@@ -186,7 +186,7 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
         let (limits, options) = (Limits::default(), ImageOptions::default());
         e.foreign = Some(if is_idx {
             let files = IdxFiles::Folder { path: absolute, split: None };
-            DataSpec::Idx(IdxSpec { files, limits, classes: None, options })
+            DataSpec::Idx(IdxSpec { files, limits, classes: None, ignore_labels: Vec::new(), options })
         } else {
             let test = TestFrom::Split(RandomSplit::default());
             // Which class a foreign image has does not matter.

@@ -150,10 +150,43 @@ fn a_table_from_new_to_predict() {
     let classes: Vec<&str> =
         result["predictions"].as_array().unwrap().iter().map(|p| p["class"].as_str().unwrap()).collect();
     assert_eq!(classes, ["no", "yes"]);
+    let first = &result["predictions"][0];
+    assert_eq!((&first["row"], &first["line"]), (&Value::from(1), &Value::from(2)));
+    let sum: f64 = first["top"].as_array().unwrap().iter().map(|t| t["probability"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-12, "the probabilities of all classes, summed in f64: {sum}");
+
+    // More than the model needs, and in a folder.
+    place.write("more/new.csv", "key,pay,age,job\nx7,1200,25,cook\n\"y,8\",1200,58,cook\n");
+    let csv = place.ok(&["predict", "run", "more", "--csv", "--id", "key"]);
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "input,line,key,class,probability,probability of no,probability of yes");
+    assert!(
+        lines[1].starts_with("more/new.csv,2,x7,no,0.") && lines[2].contains(",3,\"y,8\",yes,0."),
+        "{csv}"
+    );
+    let table = place.ok(&["predict", "run", "more/new.csv", "--top", "2", "--id", "key"]);
+    let words: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        (words[0], words[1], words[2], words[5]),
+        ("more/new.csv:2", "key=x7", "no", "yes"),
+        "{table}"
+    );
+    let stderr = place.fails(2, &["predict", "run", "new.csv", "--id", "kye"]);
+    assert!(stderr.contains("no column `kye`"), "{stderr}");
     let stderr = place.fails(2, &["new", "people.csv", "-o", "b.toml", "--target", "jib"]);
     assert!(stderr.contains("did you mean `job`?"), "{stderr}");
     place.ok(&["new", "people.csv", "-o", "b.toml", "--target", "job"]);
     assert!(std::fs::read_to_string(place.path("b.toml")).unwrap().contains("target = \"job\""));
+}
+
+#[test]
+fn names_with_line_ends_make_a_recipe_that_loads() {
+    let place = Place::new();
+    let rows: String = (0..60).map(|i| format!("{}.5,{}\n", i * 7 % 60, ["a", "b"][i % 2])).collect();
+    place.write("odd.csv", format!("\"a = 1\u{1}\",\"what = it\nis\"\n{rows}"));
+    place.ok(&["new", "odd.csv", "-o", "odd.toml"]);
+    let said = place.ok(&["explain", "odd.toml", "--stage", "precision"]);
+    assert!(said.contains("matmul"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What can be written behind the commands that take a trained model.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Which model of a run directory.
@@ -31,9 +32,18 @@ pub struct Eval {
 pub struct Predict {
     #[command(flatten)]
     pub chosen: Chosen,
-    /// Images, CSV files or text files, as the model was trained on
+    /// Images, CSV files or text files, as the model was trained on, or folders of them
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
+    /// Give so many of the likeliest classes [default: 1; with --json and --csv all]
+    #[arg(long, value_name = "K")]
+    pub top: Option<NonZeroUsize>,
+    /// Column of the table to print beside each prediction; may be given several times
+    #[arg(long, value_name = "COLUMN")]
+    pub id: Vec<String>,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

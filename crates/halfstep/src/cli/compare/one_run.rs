@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use halfstep::data::{Batch, Draw};
 use halfstep::evidence::logits::to_safetensors;
 use halfstep::evidence::{Inference, RunResult, Spent, Way};
 use halfstep::graph::engine::Engine;
-use halfstep::train::checkpoint::{self, Checkpoints, Latest, host_slice};
+use halfstep::train::checkpoint::{self, Checkpoints, Latest};
 use halfstep::train::metrics::{Outcome, RunRecord};
 use halfstep::train::recipe::{CheckpointSettings, Experiment};
 use halfstep::train::run_dir::{self, METRICS, RunDir, RunDirError};
@@ -26,7 +25,7 @@ use crate::cli::failure::Failure;
 use crate::cli::numerics::Numerics;
 use crate::cli::output::Messages;
 use crate::cli::progress::{LogCallbacks, bar};
-use crate::cli::{interrupt, machine};
+use crate::cli::{interrupt, machine, pass};
 
 /// Attempts at a run, with what they cost.
 const ATTEMPTS: &str = "attempts.json";
@@ -301,21 +300,11 @@ fn measured(
 ) -> Result<(Vec<f32>, Vec<u32>, Inference), Failure> {
     let (part, batch) = (&experiment.data.test, experiment.evaluation_batch());
     let samples = measured_samples(experiment);
-    let (per_sample, classes) = (experiment.info.input.labels_per_sample(), experiment.info.outputs);
-    let mut buffers = Batch::new(part.input(), batch);
-    let (mut values, mut labels, mut seconds) = (Vec::new(), Vec::new(), 0.0);
-    let mut indices = vec![0; batch];
-    for chunk in samples.chunks(batch) {
-        // The last batch is filled up with its first sample, which is not counted again.
-        indices.fill(chunk[0]);
-        indices[..chunk.len()].copy_from_slice(chunk);
-        part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
-        let begun = Instant::now();
-        let evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
-        seconds += begun.elapsed().as_secs_f64();
-        let rows = chunk.len() * per_sample;
-        values.extend_from_slice(&evaluation.logits[..rows * classes]);
-        labels.extend(buffers.labels[..rows].iter().map(|&l| l as u32));
-    }
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    let time = pass::over(session, part, &samples, batch, &mut |evaluation, own| {
+        values.extend_from_slice(&evaluation.logits);
+        labels.extend(own.iter().map(|&l| l as u32));
+    })?;
+    let seconds = time.as_secs_f64();
     Ok((values, labels, Inference { samples: samples.len(), seconds }))
 }

@@ -1,0 +1,90 @@
+//! What the logits of one model say, from one pass over its samples.
+//!
+//! Memory does not grow with the samples: beside sums by class stand at most
+//! [`temperature::MOST_LOGITS`] logits of evenly spaced rows, for the temperature and the AUROC.
+
+use serde::Serialize;
+
+use crate::measures::constant::LossesByLabel;
+use crate::measures::ranking::auroc;
+use crate::measures::{
+    Auroc, BesideConstant, ClassScores, ConfusionMatrix, Quality, QualityValues, ReliabilityBin, Sample,
+    Temperature, temperature,
+};
+
+/// What one model's logits say.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelMeasures {
+    /// File, or what the source calls itself.
+    pub name: String,
+    /// Accuracy to calibration.
+    #[serde(flatten)]
+    pub quality: QualityValues,
+    /// Balanced accuracy, scores of each class, the confusion matrix.
+    #[serde(flatten)]
+    pub classes: ClassScores,
+    /// Area under the ROC curve; none where all samples have one label.
+    #[serde(flatten)]
+    pub auroc: Option<Auroc>,
+    /// Beside the constant predictor.
+    pub beside_constant: BesideConstant,
+    /// The best single temperature.
+    pub temperature: Temperature,
+    /// The reliability diagram.
+    pub reliability: Vec<ReliabilityBin>,
+}
+
+/// Sums over the samples of one model.
+#[derive(Clone, Debug)]
+pub struct ModelSums {
+    classes: usize,
+    stride: u64,
+    rows: u64,
+    quality: Quality,
+    answers: ConfusionMatrix,
+    losses: LossesByLabel,
+    kept: Vec<f32>,
+    kept_labels: Vec<u32>,
+}
+
+impl ModelSums {
+    /// Without samples yet, for `rows` of them in `classes` classes.
+    pub fn new(rows: u64, classes: usize) -> ModelSums {
+        ModelSums {
+            classes,
+            stride: temperature::stride(rows, classes),
+            rows: 0,
+            quality: Quality::default(),
+            answers: ConfusionMatrix::new(classes),
+            losses: LossesByLabel::new(classes),
+            kept: Vec::new(),
+            kept_labels: Vec::new(),
+        }
+    }
+
+    /// Adds the next sample: its label, what [`crate::measures::measure`] found, and its logits.
+    pub fn push(&mut self, label: u32, sample: &Sample, logits: &[f32]) {
+        self.quality.push(sample);
+        self.answers.push(label, sample.predicted);
+        self.losses.push(label, sample.nll);
+        if self.rows.is_multiple_of(self.stride) {
+            self.kept.extend_from_slice(logits);
+            self.kept_labels.push(label);
+        }
+        self.rows += 1;
+    }
+
+    /// What they come to; none without samples.
+    pub fn measures(&self, name: &str) -> Option<ModelMeasures> {
+        let auroc = auroc(&self.kept, &self.kept_labels, self.classes);
+        Some(ModelMeasures {
+            name: name.into(),
+            quality: self.quality.values()?,
+            classes: self.answers.scores()?,
+            auroc,
+            beside_constant: BesideConstant::of(&self.answers, &self.losses, auroc)?,
+            temperature: temperature::fit(&self.kept, &self.kept_labels, self.classes)?,
+            reliability: self.quality.calibration.reliability(),
+        })
+    }
+}

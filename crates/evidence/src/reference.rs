@@ -1,0 +1,187 @@
+//! Is the reference worth comparing with? A candidate that is as good as a model that learned
+//! nothing is not shown to be good.
+
+use halfstep_train::metrics::Outcome;
+use serde::Serialize;
+
+use crate::experiment::SeedMeasures;
+use crate::model::ModelMeasures;
+use crate::run::RunResult;
+use crate::stats::mean_sd;
+use crate::units;
+
+/// The models of the reference beside the constant predictor: each must be shown better in at least
+/// one of negative log-likelihood, balanced accuracy and AUROC, as
+/// [`crate::measures::BesideConstant`] tests it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReferenceCheck {
+    /// Models.
+    pub models: usize,
+    /// Those that are not shown better, by their names.
+    pub not_shown_better: Vec<String>,
+    /// Those whose loss is not finite.
+    pub not_finite: usize,
+    /// Those whose accuracy is not shown better than that of the most frequent label.
+    pub accuracy_not_shown_better: usize,
+    /// Means over the models, for the sentences.
+    #[serde(skip)]
+    means: Means,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Means {
+    nll: f64,
+    constant_nll: f64,
+    balanced_accuracy: f64,
+    constant_balanced_accuracy: f64,
+    auroc: Option<f64>,
+    accuracy: f64,
+    majority: f64,
+}
+
+impl ReferenceCheck {
+    /// Of the references of all pairs.
+    pub fn of(seeds: &[SeedMeasures]) -> ReferenceCheck {
+        let models: Vec<&ModelMeasures> = seeds.iter().map(|s| &s.reference).collect();
+        let weak = models.iter().filter(|m| !m.beside_constant.shown_better);
+        let mean = |f: &dyn Fn(&ModelMeasures) -> f64| {
+            mean_sd(&models.iter().map(|m| f(m)).collect::<Vec<_>>()).map_or(f64::NAN, |m| m.0)
+        };
+        let areas: Vec<f64> = models.iter().filter_map(|m| Some(m.auroc?.value)).collect();
+        ReferenceCheck {
+            models: models.len(),
+            not_shown_better: weak.map(|m| m.name.clone()).collect(),
+            not_finite: models.iter().filter(|m| !m.quality.nll.is_finite()).count(),
+            accuracy_not_shown_better: models
+                .iter()
+                .filter(|m| !m.beside_constant.is_accuracy_shown_better())
+                .count(),
+            means: Means {
+                nll: mean(&|m| m.quality.nll),
+                constant_nll: mean(&|m| m.beside_constant.constant_nll),
+                balanced_accuracy: mean(&|m| m.classes.balanced_accuracy),
+                constant_balanced_accuracy: mean(&|m| m.beside_constant.constant_balanced_accuracy),
+                auroc: mean_sd(&areas).map(|m| m.0),
+                accuracy: mean(&|m| m.quality.accuracy),
+                majority: mean(&|m| m.classes.majority_accuracy),
+            },
+        }
+    }
+
+    /// Whether every model is shown better than the constant predictor.
+    pub fn is_worth_comparing_with(&self) -> bool {
+        self.not_shown_better.is_empty() && self.not_finite == 0
+    }
+
+    /// Why there is no verdict; none where the reference is worth comparing with. `reference` names
+    /// it, such as `the baseline`.
+    pub fn why_inconclusive(&self, reference: &str) -> Option<String> {
+        if self.is_worth_comparing_with() {
+            return None;
+        }
+        let of = |count: usize| of_models(count, self.models);
+        if self.not_finite > 0 {
+            return Some(format!(
+                "There is no verdict, because the loss of {reference} is not a finite number{}.",
+                of(self.not_finite)
+            ));
+        }
+        let m = &self.means;
+        let share = |x: f64| units::percent(x, None);
+        let auroc = m.auroc.map_or_else(String::new, |a| format!(", AUROC {} (50.00 %)", share(a)));
+        Some(format!(
+            "There is no verdict, because {reference} is not shown better than a constant predictor, which gives every \
+             sample the class frequencies of these labels{}: NLL {:.4} (constant {:.4}), balanced accuracy {} ({}){auroc}. \
+             To be as good as that is no evidence of quality. Train {reference} longer, or look for what is wrong with its \
+             data or recipe, and compare again.",
+            of(self.not_shown_better.len()),
+            m.nll,
+            m.constant_nll,
+            share(m.balanced_accuracy),
+            share(m.constant_balanced_accuracy),
+        ))
+    }
+
+    /// What limits a verdict that there is: accuracy that the most frequent label has too.
+    pub fn caveat(&self, reference: &str) -> Option<String> {
+        if self.accuracy_not_shown_better == 0 || !self.is_worth_comparing_with() {
+            return None;
+        }
+        Some(format!(
+            "The accuracy of {reference}, {}, is not shown better than that of always answering the most frequent class, \
+             {}{}: what it has learned shows in other measures alone.",
+            units::percent(self.means.accuracy, None),
+            units::percent(self.means.majority, None),
+            of_models(self.accuracy_not_shown_better, self.models)
+        ))
+    }
+}
+
+/// That the loss still fell when the runs of a policy, which is called `reference`, ended; none
+/// unless it did in half of those that finished. The rule for one run is
+/// [`halfstep_train::metrics::LossTrend::is_falling`].
+pub fn loss_still_falling(runs: &[RunResult], policy: &str, reference: &str) -> Option<String> {
+    let finished = |r: &&RunResult| r.record.policy == policy && r.record.outcome == Outcome::Finished;
+    let finished = runs.iter().filter(finished);
+    let trends: Vec<_> = finished.filter_map(|r| r.record.loss_trend()).collect();
+    let falling: Vec<_> = trends.iter().filter(|t| t.is_falling()).collect();
+    if falling.is_empty() || 2 * falling.len() < trends.len() {
+        return None;
+    }
+    let fall = falling.iter().map(|t| -t.change).sum::<f64>() / falling.len() as f64;
+    Some(format!(
+        "The train loss of {reference} was still falling when {} of {} runs ended, by {fall:.2} over the last {} steps: \
+         after more steps the answer may be another.",
+        falling.len(),
+        trends.len(),
+        units::count(falling[0].steps as u64)
+    ))
+}
+
+/// ` in 2 of its 5 models`; nothing for the only one.
+fn of_models(count: usize, models: usize) -> String {
+    if models == 1 { String::new() } else { format!(" in {count} of its {models} models") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::experiment::measure_seed;
+    use crate::logits::InMemory;
+
+    /// A reference of two classes, one sample in ten of the second, with logits by the label.
+    fn check(models: &[fn(usize, u32) -> f32]) -> ReferenceCheck {
+        let labels: Vec<u32> = (0..400).map(|i| u32::from(i % 10 == 0)).collect();
+        let measured = models.iter().enumerate().map(|(seed, logit)| {
+            let logits = labels.iter().enumerate().flat_map(|(i, &l)| [0.0, logit(i, l)]).collect();
+            let model = InMemory::new(format!("seed {seed}"), 2, logits, &labels);
+            measure_seed(&model, &model, None, NonZeroUsize::MIN).unwrap()
+        });
+        ReferenceCheck::of(&measured.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_constant_reference_gives_no_verdict_and_a_weak_one_a_caveat() {
+        let constant = |_, _| -9f32.ln();
+        let ranks = |_, l| -4.0 + 2.0 * l as f32;
+        let good = |i: usize, l| (6.0 * l as f32 - 3.0) * if i % 50 == 3 { -1.0 } else { 1.0 };
+        let c = check(&[good, good]);
+        assert!(c.is_worth_comparing_with());
+        assert_eq!((c.why_inconclusive("fp32"), c.caveat("fp32")), (None, None));
+        let c = check(&[good, constant]);
+        assert_eq!(c.not_shown_better, ["seed 1"]);
+        let said = c.why_inconclusive("fp32").unwrap();
+        assert!(said.contains("fp32 is not shown better than a constant predictor"), "{said}");
+        assert!(said.contains("in 1 of its 2 models"), "{said}");
+        // Never answers the rare class, but knows which samples are likelier to be of it.
+        let c = check(&[ranks]);
+        assert_eq!(c.why_inconclusive("the baseline"), None);
+        let said = c.caveat("the baseline").unwrap();
+        assert!(
+            said.contains("the baseline, 90.00 %, is not shown better") && !said.contains("models"),
+            "{said}"
+        );
+    }
+}
