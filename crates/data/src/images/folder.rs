@@ -75,7 +75,7 @@ impl Listing {
             return Err(if others.is_empty() { first } else { DataError::several(first, others) });
         }
         if self.classes.is_empty() {
-            let unit = "PNG or JPEG image in a class folder";
+            let unit = "PNG, JPEG or PNM image in a class folder";
             return Err(DataError::Empty { what: root.display().to_string(), unit });
         }
         Ok(())

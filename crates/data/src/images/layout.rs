@@ -247,7 +247,13 @@ fn judge(tree: &Tree) -> Result<Judged<'_>, String> {
             part.is_plainly_named() || !part.inner().is_disjoint(&classes) || part.repeats(&beside)
         };
         let strangers: Vec<&Part> = parts.iter().filter(|part| !belongs(part)).collect();
-        if strangers.is_empty() {
+        // With train and test data of the same classes, whatever else is there is no class.
+        let is_test = |part: &Part| {
+            let held_out = part.is(Role::Test) || part.is(Role::Validation);
+            held_out && part.is_plainly_named() && !part.inner().is_disjoint(&classes)
+        };
+        let clear = parts[train].is_plainly_named() && parts.iter().any(is_test);
+        if strangers.is_empty() || clear {
             let train = parts.remove(train);
             return Ok(Judged::Parts { train, others: parts });
         }
@@ -334,7 +340,7 @@ fn choose_test<'t>(
     notes: &mut Vec<String>,
 ) -> Result<Option<&'t Tree>, String> {
     let classes = train.inner();
-    let usable = |part: &Part| unwrapped(part.tree, &classes).is_of_folders();
+    let usable = |part: &Part| !inner(unwrapped(part.tree, &classes)).is_disjoint(&classes);
     let of_role = |role: Role| others.iter().filter(move |part| part.is(role) && usable(part)).collect();
     let candidates: Vec<&Part> = match (of_role(Role::Test), of_role(Role::Validation)) {
         (tests, validation) if Vec::is_empty(&tests) => validation,
@@ -359,6 +365,12 @@ fn choose_test<'t>(
 
 fn left_out(part: &Part, usable: bool, test: Option<&Part>) -> String {
     let (name, count, path) = (&part.name, part.tree.count(), part.tree.path.display());
+    if !usable && part.tree.is_of_folders() {
+        let folders = listed(&part.inner());
+        return format!(
+            "`{name}` ({count} images) is left out: its folders ({folders}) are none of the train classes."
+        );
+    }
     if !usable {
         return format!(
             "`{name}` is left out: its {count} image(s) are in no class folders, so that nothing can be measured on \

@@ -96,7 +96,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
 fn require_class_folders(tree: &Tree, passed: &[String]) -> Result<(), DataError> {
     let reason = match tree.count() {
         0 => {
-            let expected = "no IDX files and no folders with images in it; expected one folder of PNG or JPEG images per class";
+            let expected = "no IDX files and no folders with images in it; expected one folder of PNG, JPEG or PNM images per class";
             if passed.is_empty() { expected.to_owned() } else { format!("{expected}. {}", passed.join(" ")) }
         }
         count if tree.filled().is_empty() => format!(

@@ -194,6 +194,29 @@ fn folders_around_the_class_folders_are_looked_through() {
         let error = folder.load("path = '.'").unwrap_err().to_string();
         assert!(error.contains("all images lie in the one folder"), "{error}");
     }
+    // As Tiny ImageNet has them: each class in a folder of its own, test images without classes.
+    let tiny = Folder::of(&[
+        ("tiny/train/n01/images", 6),
+        ("tiny/train/n02/images", 6),
+        ("tiny/val/images", 3),
+        ("tiny/test/images", 3),
+    ]);
+    let (seen, data) = tiny.seen();
+    assert_eq!(
+        (data.preprocessing.classes(), layout(&seen)),
+        (&["n01", "n02"].map(String::from)[..], &FolderLayout::OneFolder)
+    );
+    let said = "`val` (3 images) is left out: its folders (`images`) are none of the train classes.";
+    assert!(seen.notes.iter().any(|note| note == said), "{:?}", seen.notes);
+    // Beside train and test data of the same classes, other pictures are no class.
+    let clear = Folder::of(&[("train/a", 6), ("train/b", 6), ("test/a", 3), ("test/b", 3), ("figures", 2)]);
+    let (seen, data) = clear.seen();
+    assert_eq!((data.train.len(), data.test.len()), (12, 6));
+    assert!(
+        seen.notes.iter().any(|n| n.starts_with("`figures` is left out: its 2 image(s)")),
+        "{:?}",
+        seen.notes
+    );
     // As Kaggle's archive of chest X-rays has them: all of it a second time.
     let twice = Folder::of(&[
         ("x/train/a", 6),

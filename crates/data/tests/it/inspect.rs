@@ -158,7 +158,7 @@ fn idx_files() {
 fn what_is_no_data_is_said_so() {
     let folder = TempDir::new().unwrap();
     let reason = |path: &Path| inspect(path).unwrap_err().to_string();
-    assert!(reason(folder.path()).contains("expected one folder of PNG or JPEG images per class"));
+    assert!(reason(folder.path()).contains("expected one folder of PNG, JPEG or PNM images per class"));
     let missing = folder.path().join("nothing");
     assert!(matches!(inspect(&missing), Err(DataError::MissingFile { expected: "file or folder", .. })));
     let write = |name: &str, content: &[u8]| {

@@ -167,7 +167,10 @@ fn images(input: &Path) -> Result<Vec<PathBuf>, Failure> {
     let Pictures { paths, notes } = pictures(input)?;
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     if paths.is_empty() {
-        return Err(Failure::asked(format!("{}: no PNG or JPEG images in this folder", input.display()), ""));
+        return Err(Failure::asked(
+            format!("{}: no PNG, JPEG or PNM images in this folder", input.display()),
+            "",
+        ));
     }
     Ok(paths)
 }
