@@ -2,6 +2,7 @@
 
 use crate::assessment::{Assessment, GroupFlips, MetricRow, Unit};
 use crate::bootstrap::Examples;
+use crate::group_table::{self, GroupLine};
 use crate::metric::Metric;
 use crate::table::{TableGroup, aligned};
 use crate::units;
@@ -38,6 +39,9 @@ pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
         );
     }
     groups.push(("Accuracy by group".into(), of(&|r| r.group.is_some())));
+    let of_lines = |lines: Vec<GroupLine>| lines.iter().map(beside).collect::<Vec<_>>();
+    groups.push(("Calibration by group (ECE)".into(), of_lines(group_table::calibration(&a.seeds))));
+    groups.push(("Gaps between groups".into(), of_lines(group_table::gaps(&a.seeds))));
     let flips: Vec<Vec<String>> = a.group_flips.iter().take(WORST).map(flips).collect();
     groups.push(("Negative flips by group, the worst first".into(), flips));
     groups.retain(|g| !g.1.is_empty());
@@ -62,6 +66,12 @@ fn files(a: &Assessment) -> String {
     let correlation =
         correlation.map_or_else(String::new, |c| format!("; accuracies of pairs correlate by {c:.2}"));
     format!("{pairs}; {} samples{each}, {} classes{correlation}", units::count(first.samples), first.classes)
+}
+
+/// What is shown beside the verdict and does not gate.
+fn beside(line: &GroupLine) -> Vec<String> {
+    let none = || NONE.to_string();
+    line.cells().into_iter().chain([none(), none(), none()]).collect()
 }
 
 /// Flips of a group beside its floor; they do not gate.

@@ -180,10 +180,11 @@ pub fn measure_seed(
         });
         for (at, m) in measured.iter().enumerate() {
             let i = current.rows.start + at;
-            totals.push(i as u64, m, columns.iter().map(|c| c.codes[i]));
+            let codes = || columns.iter().map(|c| c.codes[i]);
+            totals.push(i as u64, m, codes());
             let logits = at * classes..(at + 1) * classes;
-            totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()]);
-            totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits]);
+            totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()], codes());
+            totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits], codes());
         }
         read?;
         std::mem::swap(&mut current, &mut next);
@@ -250,8 +251,8 @@ impl Totals {
         Totals {
             all,
             classes,
-            reference: ModelSums::new(all, classes),
-            candidate: ModelSums::new(all, classes),
+            reference: ModelSums::new(all, classes, columns),
+            candidate: ModelSums::new(all, classes, columns),
             agreement: Agreement::default(),
             floor: floor.then(Agreement::default),
             groups: columns.iter().map(GroupTable::new).collect(),

@@ -18,6 +18,7 @@ pub mod emissions;
 pub mod exact;
 pub mod experiment;
 mod findings;
+pub mod group_table;
 pub mod heat_map;
 pub mod logits;
 pub mod measures;

@@ -5,11 +5,12 @@
 
 use serde::Serialize;
 
+use crate::measures::by_group::ColumnSums;
 use crate::measures::constant::LossesByLabel;
 use crate::measures::ranking::auroc;
 use crate::measures::{
-    Auroc, BesideConstant, ClassScores, ConfusionMatrix, Quality, QualityValues, ReliabilityBin, Sample,
-    Temperature, temperature,
+    Auroc, BesideConstant, ClassScores, ColumnMeasures, ConfusionMatrix, GroupColumn, Quality, QualityValues,
+    ReliabilityBin, Sample, Temperature, temperature,
 };
 
 /// What one model's logits say.
@@ -32,6 +33,8 @@ pub struct ModelMeasures {
     pub temperature: Temperature,
     /// The reliability diagram.
     pub reliability: Vec<ReliabilityBin>,
+    /// Accuracy, calibration and gaps by group, one entry per column.
+    pub by_group: Vec<ColumnMeasures>,
 }
 
 /// Sums over the samples of one model.
@@ -43,13 +46,14 @@ pub struct ModelSums {
     quality: Quality,
     answers: ConfusionMatrix,
     losses: LossesByLabel,
+    columns: Vec<ColumnSums>,
     kept: Vec<f32>,
     kept_labels: Vec<u32>,
 }
 
 impl ModelSums {
-    /// Without samples yet, for `rows` of them in `classes` classes.
-    pub fn new(rows: u64, classes: usize) -> ModelSums {
+    /// Without samples yet, for `rows` of them in `classes` classes and the groups of `columns`.
+    pub fn new(rows: u64, classes: usize, columns: &[GroupColumn]) -> ModelSums {
         ModelSums {
             classes,
             stride: temperature::stride(rows, classes),
@@ -57,16 +61,21 @@ impl ModelSums {
             quality: Quality::default(),
             answers: ConfusionMatrix::new(classes),
             losses: LossesByLabel::new(classes),
+            columns: columns.iter().map(|c| ColumnSums::new(c, classes)).collect(),
             kept: Vec::new(),
             kept_labels: Vec::new(),
         }
     }
 
-    /// Adds the next sample: its label, what [`crate::measures::measure`] found, and its logits.
-    pub fn push(&mut self, label: u32, sample: &Sample, logits: &[f32]) {
+    /// Adds the next sample: its label, what [`crate::measures::measure`] found, its logits, and
+    /// its group in each column.
+    pub fn push(&mut self, label: u32, sample: &Sample, logits: &[f32], codes: impl Iterator<Item = u32>) {
         self.quality.push(sample);
         self.answers.push(label, sample.predicted);
         self.losses.push(label, sample.nll);
+        for (column, code) in self.columns.iter_mut().zip(codes) {
+            column.push(code, label, sample);
+        }
         if self.rows.is_multiple_of(self.stride) {
             self.kept.extend_from_slice(logits);
             self.kept_labels.push(label);
@@ -85,6 +94,7 @@ impl ModelSums {
             beside_constant: BesideConstant::of(&self.answers, &self.losses, auroc)?,
             temperature: temperature::fit(&self.kept, &self.kept_labels, self.classes)?,
             reliability: self.quality.calibration.reliability(),
+            by_group: self.columns.iter().map(ColumnSums::measures).collect(),
         })
     }
 }

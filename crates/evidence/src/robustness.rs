@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::assessment::{GroupFlips, MetricRow};
+use crate::group_table::GroupLine;
 use crate::measures::LayerDivergence;
 use crate::measures::corruption::{CorruptionKind, SEVERITIES};
 use crate::stats::{Paired, Verdict, mean_sd};
@@ -310,6 +311,10 @@ pub struct GroupComparison {
     pub rows: Vec<MetricRow>,
     /// Negative flips by group, the worst first.
     pub flips: Vec<GroupFlips>,
+    /// Calibration by group.
+    pub calibration: Vec<GroupLine>,
+    /// How far the groups of each column lie apart.
+    pub gaps: Vec<GroupLine>,
 }
 
 /// A measure that means nothing for these data.

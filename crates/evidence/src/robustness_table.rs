@@ -180,6 +180,28 @@ fn groups(r: &Robustness, all: &mut Vec<TableSection>) {
             header: strings(&["group", "samples", &r.baseline, &g.candidate, "difference", "verdict"]),
             rows: rows.collect(),
         });
+        for (title, note, lines) in [
+            (
+                "Calibration by group",
+                "expected calibration error in groups of 30 samples or more",
+                &g.calibration,
+            ),
+            (
+                "Gaps between groups",
+                "of groups of 30 samples or more; parity: how often a class is answered; odds: how often it is found, or \
+                 others are taken for it",
+                &g.gaps,
+            ),
+        ] {
+            if !lines.is_empty() {
+                all.push(TableSection {
+                    title: format!("{title}, {} against {}", g.candidate, r.baseline),
+                    note: note.into(),
+                    header: strings(&["group", &r.baseline, &g.candidate, "difference"]),
+                    rows: lines.iter().map(|line| line.cells().to_vec()).collect(),
+                });
+            }
+        }
         let rows = g.flips.iter().take(WORST).map(|f| {
             vec![
                 format!("{}={}", f.group.column, f.group.value),

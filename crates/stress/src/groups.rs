@@ -4,7 +4,7 @@ use halfstep_data::Samples;
 use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::measures::GroupColumn;
 use halfstep_evidence::robustness::GroupComparison;
-use halfstep_evidence::{Protocol, assess};
+use halfstep_evidence::{Protocol, assess, group_table};
 
 use crate::inputs::Inputs;
 use crate::{StressError, Subject};
@@ -41,6 +41,8 @@ pub(crate) fn measure(
             candidate: candidate.into(),
             rows: assessment.rows.into_iter().filter(|r| r.group.is_some()).collect(),
             flips: assessment.group_flips,
+            calibration: group_table::calibration(&assessment.seeds),
+            gaps: group_table::gaps(&assessment.seeds),
         });
     }
     Ok(comparisons)

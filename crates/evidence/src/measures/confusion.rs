@@ -91,13 +91,13 @@ impl ConfusionMatrix {
     /// Without samples yet, for so many classes.
     pub fn new(classes: usize) -> ConfusionMatrix {
         let cells = if classes <= MOST_CLASSES_COUNTED { classes * classes } else { 0 };
+        ConfusionMatrix { matrix: vec![0; cells], ..ConfusionMatrix::sums_alone(classes) }
+    }
+
+    /// The same without the matrix, in 24 bytes per class.
+    pub fn sums_alone(classes: usize) -> ConfusionMatrix {
         let zeros = vec![0; classes];
-        ConfusionMatrix {
-            matrix: vec![0; cells],
-            labels: zeros.clone(),
-            answers: zeros.clone(),
-            right: zeros,
-        }
+        ConfusionMatrix { matrix: Vec::new(), labels: zeros.clone(), answers: zeros.clone(), right: zeros }
     }
 
     /// Adds a sample; one whose label or answer is no class is ignored.
@@ -122,6 +122,16 @@ impl ConfusionMatrix {
     /// Samples of each label.
     pub fn labels(&self) -> &[u64] {
         &self.labels
+    }
+
+    /// Samples of each answer.
+    pub fn answers(&self) -> &[u64] {
+        &self.answers
+    }
+
+    /// Samples of each label that are answered right.
+    pub fn right(&self) -> &[u64] {
+        &self.right
     }
 
     /// The most frequent label, the first of equals.

@@ -7,11 +7,13 @@
 
 pub mod agreement;
 pub mod attack;
+pub mod by_group;
 pub mod calibration;
 pub mod confusion;
 pub mod constant;
 pub mod corruption;
 pub mod detection;
+pub mod fairness;
 pub mod features;
 pub mod groups;
 pub mod layers;
@@ -20,6 +22,7 @@ pub mod sample;
 pub mod temperature;
 
 pub use agreement::Agreement;
+pub use by_group::ColumnMeasures;
 pub use calibration::{Calibration, ReliabilityBin};
 pub use confusion::{ClassScores, ConfusionMatrix};
 pub use constant::BesideConstant;

@@ -10,6 +10,7 @@ use crate::assessment::MetricRow;
 use crate::assessment_table;
 use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
+use crate::group_table;
 use crate::noninferiority::Question;
 use crate::run::RunResult;
 use crate::study::{Floor, Study};
@@ -216,6 +217,17 @@ fn groups(c: &Comparison) -> Option<Section> {
         if !rows.is_empty() {
             let caption = format!("Accuracy of {} against {} by group", candidate.policy, c.setup.reference);
             blocks.push(table(caption, verdict_head("group", c, candidate), rows));
+        }
+        let (base, policy) = (&c.setup.reference, &candidate.policy);
+        for (caption, lines) in [
+            ("Expected calibration error by group", group_table::calibration(&a.seeds)),
+            ("Gaps between groups", group_table::gaps(&a.seeds)),
+        ] {
+            if !lines.is_empty() {
+                let rows = lines.iter().map(|line| line.cells().to_vec()).collect();
+                let head = strings(["", base, policy, "difference"]);
+                blocks.push(table(format!("{caption}, {policy} against {base}"), head, rows));
+            }
         }
     }
     (!blocks.is_empty()).then(|| section("groups", "By group", blocks))

@@ -1,11 +1,13 @@
 //! `halfstep eval`: a trained model on its test data.
 
 mod classes;
+mod groups;
 
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
-use halfstep::evidence::measures::measure;
+use halfstep::data::Samples;
+use halfstep::evidence::measures::{GroupColumn, measure};
 use halfstep::evidence::model::{ModelMeasures, ModelSums};
 use halfstep::evidence::units;
 use halfstep::nn::InputSpec;
@@ -43,7 +45,13 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let batch = (train.batch / train.options.accumulate.max(1)).min(data.test.len());
     let samples: Vec<u32> = (0..data.test.len() as u32).collect();
     let is_text = matches!(opened.manifest.input, InputSpec::Tokens { .. });
-    let mut sums = (!is_text).then(|| ModelSums::new(samples.len() as u64, opened.outputs));
+    let columns: Vec<GroupColumn> = match data.test.samples() {
+        Samples::Table(table) => {
+            table.groups.iter().map(|g| GroupColumn::new(&g.column, &g.values)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut sums = (!is_text).then(|| ModelSums::new(samples.len() as u64, opened.outputs, &columns));
     let mut measured = Measured::default();
     let mut exps = vec![0.0; opened.outputs];
     progress::during("evaluating", || {
@@ -52,12 +60,14 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
             measured.loss += evaluation.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
             let right = evaluation.predictions.iter().zip(labels).filter(|(p, y)| p == y);
             measured.accuracy += right.count() as f64;
-            measured.targets += labels.len();
             for (row, &label) in evaluation.logits.chunks(opened.outputs).zip(labels) {
+                let sample = measured.targets;
+                measured.targets += 1;
                 let finite = row.iter().all(|x| x.is_finite());
                 measured.not_finite += usize::from(!finite);
                 if let Some(sums) = sums.as_mut().filter(|_| finite) {
-                    sums.push(label as u32, &measure(row, label as u32, &mut exps), row);
+                    let codes = columns.iter().map(|c| c.codes[sample]);
+                    sums.push(label as u32, &measure(row, label as u32, &mut exps), row, codes);
                 }
             }
         })
@@ -147,4 +157,5 @@ fn show(opened: &Opened, samples: usize, is_text: bool, measured: &Measured) {
         ]));
     }
     output::raw(&classes::text(scores, &names, output::width()));
+    output::raw(&groups::text(&m.by_group));
 }

@@ -221,9 +221,10 @@ fn an_ablation_compares_every_model_on_its_data() {
 #[test]
 fn the_exit_code_is_the_verdict_and_margins_are_the_recipes() {
     let place = Place::new();
-    // Margins that nothing can miss.
+    // Margins that nothing can miss, and a reference that has learned something.
     let wide = "margin = 0.9\nmargins = { nll = 5.0, ece = \"90pt\", negative-flips = \"off\" }";
-    place.write("wide.toml", format!("{TINY}{wide}\n"));
+    let longer = TINY.replace("epochs = 2", "epochs = 20");
+    place.write("wide.toml", format!("{longer}{wide}\n"));
     let (code, result) = place.compare_json(&["wide.toml", "--precisions", "fp32,bf16", "--out", "wide"]);
     assert_eq!((code, &result["verdict"]), (0, &Value::from("pass")));
     let rows = result["arms"][0]["candidates"][0]["assessment"]["rows"].as_array().unwrap();
@@ -231,7 +232,7 @@ fn the_exit_code_is_the_verdict_and_margins_are_the_recipes() {
         rows.iter().filter(|r| r["gates"] == true).map(|r| r["metric"].as_str().unwrap()).collect();
     assert_eq!(gates, ["accuracy", "nll", "ece"]);
     // Two runs cannot show that at most 5 % diverge.
-    place.write("clean.toml", format!("{TINY}{wide}\nmax_divergence = 0.05\n"));
+    place.write("clean.toml", format!("{longer}{wide}\nmax_divergence = 0.05\n"));
     let (code, said) = place.compare(&["clean.toml", "--precisions", "fp32,bf16", "--out", "clean"]);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("59 clean runs") && said.contains("--seeds 59"), "{said}");

@@ -6,6 +6,7 @@ mod common;
 mod bad_input;
 mod compare;
 mod doctor;
+mod eval;
 mod held_out;
 mod import;
 mod numbers;
