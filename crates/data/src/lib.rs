@@ -40,6 +40,7 @@ mod inspect;
 mod load;
 mod nearest;
 mod preprocessing;
+mod printable;
 mod sampler;
 mod spec;
 mod split;
@@ -50,11 +51,13 @@ pub use batch::{Batch, BatchX, Draw};
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples, sample_hash};
 pub use encoding::read_text;
 pub use error::{DataError, Role};
+pub use files::{open_file, read_file, read_settings};
 pub use images::{ImagePreprocessing, ImageSamples, ImageSet, Pictures, Pixels, pictures};
 pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect, inspect_table};
 pub use load::{check_paths, load};
 pub use nearest::nearest;
 pub use preprocessing::Preprocessing;
+pub use printable::{is_printable, printable, readable};
 pub use sampler::{InOrder, Sampler};
 pub use spec::{
     Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, DecimalMark, IdxFiles,

@@ -9,6 +9,8 @@ use crate::models::{Cnn, Gpt, Mlp, Resnet18};
 /// Sizes beyond this are taken for mistakes: no dimension of a model that fits a computer's memory
 /// is larger.
 const LARGEST: usize = 1 << 24;
+/// Layers beyond this as well: a program of so many takes longer to put together than to wait for.
+const MOST_LAYERS: usize = 4096;
 
 /// Sizes of an `mlp`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -214,8 +216,13 @@ impl ModelSpec {
             1..=LARGEST => Ok(()),
             _ => Err(wrong(field, found.to_string(), format!("a size from 1 to {LARGEST}"))),
         };
+        let layers = |field, found: usize| match found {
+            0..=MOST_LAYERS => Ok(()),
+            _ => Err(wrong(field, format!("{found} layers"), format!("at most {MOST_LAYERS} of them"))),
+        };
         match (self, input) {
             (ModelSpec::Mlp(spec), InputSpec::Features { .. } | InputSpec::Image { .. }) => {
+                layers("hidden", spec.hidden.len())?;
                 spec.hidden.iter().try_for_each(|&w| size("hidden", w))?;
                 let widths = [&[input.elements()], spec.hidden.as_slice(), &[outputs]].concat();
                 Ok(Box::new(Mlp::new(&widths)))
@@ -237,6 +244,7 @@ impl ModelSpec {
             (ModelSpec::Gpt(spec), &InputSpec::Tokens { length, vocab }) => {
                 size("width", spec.width)?;
                 size("layers", spec.layers)?;
+                layers("layers", spec.layers)?;
                 size("heads", spec.heads)?;
                 if !spec.width.is_multiple_of(spec.heads) {
                     let expected = format!("a divisor of the width, {}", spec.width);

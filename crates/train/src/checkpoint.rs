@@ -5,6 +5,7 @@
 //! it trains by [`Checkpoints`] and found again by [`Latest::find`].
 
 mod checksums;
+mod header;
 mod keeper;
 pub mod precision;
 mod seal;
@@ -21,6 +22,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 pub use checksums::{Checksums, MANIFEST};
+pub use header::{open_safetensors, refuse_duplicates};
 pub use keeper::{CheckpointEvent, CheckpointStats, Checkpoints, Latest, Rejected};
 pub use snapshot::{
     DataPosition, OPTIMISER, PRECISION, RandomState, RunState, STATE, SchedulePosition, attempts_of, name_of,
@@ -179,7 +181,7 @@ fn put(
     let mut found = std::collections::HashMap::new();
     for (path, bytes) in files {
         let damaged = run_dir::damaged(path);
-        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
+        let file = open_safetensors(bytes).map_err(damaged)?;
         found.extend(file.tensors());
     }
     let slots = session.slots().to_vec();

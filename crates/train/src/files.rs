@@ -146,12 +146,17 @@ fn create_unfinished(files: &dyn Files, folder: &Path) -> io::Result<(PathBuf, B
 }
 
 /// Writes a file whole or not at all: an unfinished file in the same folder, flushed to the disk,
-/// then renamed; then the folder is flushed, for the rename itself lasts only from then on.
+/// then renamed; then the folder is flushed, for the rename itself lasts only from then on. A
+/// device or a pipe is written to directly.
 ///
 /// # Errors
 /// The folder is missing or not writable, the disk is full. Then a file that was there is as it
 /// was.
 pub fn write_whole(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A device or a pipe is written to, not replaced by a file.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return File::options().write(true).open(path)?.write_all(bytes);
+    }
     let folder = folder_of(path);
     let (unfinished, mut file) = create_unfinished(files, folder)?;
     let written = file.write_all(bytes).and_then(|()| file.sync()).and_then(|()| {
@@ -202,6 +207,18 @@ mod tests {
         std::fs::write(path.join("inside"), b"x").unwrap();
         write_whole(&Disk, &path, b"text").unwrap_err();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no unfinished file is left");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_stays_a_device() {
+        use std::os::unix::fs::FileTypeExt;
+        let full = write_whole(&Disk, Path::new("/dev/full"), b"text").unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        write_whole(&Disk, Path::new("/dev/null"), b"text").unwrap();
+        for device in ["/dev/full", "/dev/null"] {
+            assert!(std::fs::metadata(device).unwrap().file_type().is_char_device(), "{device}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod layout;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use halfstep_data::printable;
 use halfstep_float::{f32_from_bf16, f32_from_f16};
 use halfstep_graph::engine::HostSlice;
 use halfstep_graph::{Shape, Slot};
@@ -17,7 +18,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use self::layout::Layouts;
-use crate::checkpoint::{KEY, belongs_to_model};
+use crate::checkpoint::{KEY, belongs_to_model, open_safetensors};
 use crate::session::{Session, TrainError};
 use crate::step::AVERAGE;
 
@@ -149,6 +150,9 @@ pub struct Misfit {
     pub reason: String,
 }
 
+/// Tensors of a kind that are shown, the others are counted: a file may have any number of them.
+const SHOWN: usize = 50;
+
 /// What became of each tensor of a file, and of each of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ImportReport {
@@ -173,19 +177,21 @@ impl ImportReport {
 
 impl fmt::Display for ImportReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for name in &self.missing {
-            writeln!(f, "missing     {name}: the model has it, the file has not")?;
-        }
-        for name in &self.unexpected {
-            writeln!(f, "unexpected  {name}: the file has it, the model has not")?;
-        }
-        for m in &self.misfits {
-            writeln!(f, "misfit      {} for {}: {}", m.from, m.to, m.reason)?;
-        }
-        for name in &self.ignored {
-            writeln!(f, "ignored     {name}")?;
-        }
-        Ok(())
+        let mut list = |kind: &str, lines: &mut dyn ExactSizeIterator<Item = String>| {
+            for line in (&mut *lines).take(SHOWN) {
+                writeln!(f, "{kind:<11} {}", printable(&line))?;
+            }
+            match lines.len() {
+                0 => Ok(()),
+                more => writeln!(f, "{kind:<11} … and {more} more"),
+            }
+        };
+        let missing = |name| format!("{name}: the model has it, the file has not");
+        let unexpected = |name| format!("{name}: the file has it, the model has not");
+        list("missing", &mut self.missing.iter().map(missing))?;
+        list("unexpected", &mut self.unexpected.iter().map(unexpected))?;
+        list("misfit", &mut self.misfits.iter().map(|m| format!("{} for {}: {}", m.from, m.to, m.reason)))?;
+        list("ignored", &mut self.ignored.iter().cloned())
     }
 }
 
@@ -206,7 +212,7 @@ pub fn read(
     let (_, metadata) = SafeTensors::read_metadata(file).map_err(|e| e.to_string())?;
     // What this program wrote lies as the model has it.
     let ours = metadata.metadata().as_ref().is_some_and(|m| m.contains_key(KEY));
-    let file = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
+    let file = open_safetensors(file)?;
     let mut layouts = Layouts::of(slots, input);
     let wanted: BTreeMap<&str, &Shape> =
         slots.iter().filter(|s| belongs_to_model(s.kind)).map(|s| (s.name.as_str(), &s.ty.shape)).collect();

@@ -114,7 +114,7 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
 
 /// The bytes of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
-    std::fs::read(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })
+    halfstep_data::read_file(path).map_err(|source| RunDirError::Read { path: path.to_path_buf(), source })
 }
 
 /// Says what is wrong with the content of a file.

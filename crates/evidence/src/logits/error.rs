@@ -93,7 +93,12 @@ pub enum LogitsError {
 
 impl LogitsError {
     pub(super) fn missing(path: &Path, array: &str, names: &[String]) -> LogitsError {
-        let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+        const SHOWN: usize = 20;
+        let found = match names.len() {
+            0 => "nothing".into(),
+            1..=SHOWN => names.join(", "),
+            all => format!("{} … and {} more", names[..SHOWN].join(", "), all - SHOWN),
+        };
         LogitsError::Missing { path: path.into(), array: array.into(), found }
     }
 }

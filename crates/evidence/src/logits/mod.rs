@@ -19,6 +19,8 @@ pub use safetensors::to_safetensors;
 
 use crate::measures::GroupColumn;
 
+/// Most classes: a row of them takes 64 MiB.
+const MOST_CLASSES: usize = 1 << 24;
 /// Prefix of the names of group columns.
 pub const GROUP_PREFIX: &str = "group_";
 
@@ -91,8 +93,8 @@ impl Logits {
         if labels.len() as u64 != rows {
             return Err(table(format!("{rows} rows of logits, but {} labels", labels.len())));
         }
-        if u32::try_from(classes).is_err() {
-            return Err(table(format!("{classes} classes are too many")));
+        if classes > MOST_CLASSES {
+            return Err(table(format!("{classes} classes are too many; at most {MOST_CLASSES} are read")));
         }
         if let Some(g) = groups.iter().find(|g| g.codes.len() as u64 != rows) {
             return Err(table(format!("{rows} rows, but {} values of `{}`", g.codes.len(), g.name)));

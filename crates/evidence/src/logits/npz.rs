@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use halfstep_data::open_file;
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use zip::{CompressionMethod, ZipArchive};
 
@@ -15,18 +16,27 @@ use crate::measures::GroupColumn;
 /// Most bytes of an array's header: numpy's own are below 200.
 const MOST_HEADER: u64 = 1 << 16;
 
+/// Most bytes of an array that is compressed more than a hundredfold: numbers that say anything are
+/// not, and what is read without end helps nobody.
+const MOST_HOLLOW: u64 = 1 << 30;
+/// Most memory for arrays that are held and not streamed, where they are compressed, as
+/// [`Array::held`] counts it: 22 million labels.
+const MOST_HELD: u64 = 1 << 29;
+
 /// An array in the archive, at its first element.
 struct Array {
     header: NpyHeader,
     kind: TypeChar,
     bytes: usize,
+    compressed: bool,
     reader: Box<dyn Read + Send>,
 }
 
 pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
-    let mut archive = ZipArchive::new(BufReader::new(File::open(path).map_err(io)?))
+    let mut left_to_hold = MOST_HELD;
+    let mut archive = ZipArchive::new(BufReader::new(open_file(path).map_err(io)?))
         .map_err(|e| bad(format!("not a whole .npz file: {e}")))?;
     let names: Vec<String> = archive
         .file_names()
@@ -59,15 +69,16 @@ pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
         return Err(bad("`logits` is stored by columns; save np.ascontiguousarray(logits)".into()));
     }
     let labels = array(&mut archive, "labels")?;
-    let labels = ints(labels).map_err(|e| bad(format!("`labels`: {e}")))?;
+    let labels = ints(labels, &mut left_to_hold).map_err(|e| bad(format!("`labels`: {e}")))?;
     let mut groups = Vec::new();
     for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
-        let values =
-            array(&mut archive, name).and_then(|a| texts(a).map_err(|e| bad(format!("`{name}`: {e}"))))?;
+        let values = texts(array(&mut archive, name)?, &mut left_to_hold)
+            .map_err(|e| bad(format!("`{name}`: {e}")))?;
         groups.push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &values));
     }
     let seed = if names.iter().any(|n| n == "seed") {
-        let values = ints(array(&mut archive, "seed")?).map_err(|e| bad(format!("`seed`: {e}")))?;
+        let values =
+            ints(array(&mut archive, "seed")?, &mut left_to_hold).map_err(|e| bad(format!("`seed`: {e}")))?;
         match values.as_slice() {
             [seed] if *seed >= 0 => Some(*seed as u64),
             _ => return Err(bad("`seed` is not one number of 0 or more".into())),
@@ -97,10 +108,16 @@ fn array(archive: &mut ZipArchive<BufReader<File>>, path: &Path, name: &str) -> 
     }
     let (method, size, stored, crc) =
         (entry.compression(), entry.size(), entry.compressed_size(), entry.crc32());
+    if size > MOST_HOLLOW && size / 100 > stored {
+        return Err(format!(
+            "{stored} bytes unpack to {size}: what is above {MOST_HOLLOW} bytes is read if it is compressed \
+             at most a hundredfold"
+        ));
+    }
     let start = entry.data_start().ok_or("its place in the archive is not known")?;
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
+    let mut file = open_file(path).map_err(|e| e.to_string())?;
     file.seek(SeekFrom::Start(start)).map_err(|e| e.to_string())?;
-    let stored = file.take(stored);
+    let (stored, compressed) = (file.take(stored), method != CompressionMethod::Stored);
     let plain: Box<dyn Read + Send> = match method {
         CompressionMethod::Stored => Box::new(stored),
         CompressionMethod::Deflated => Box::new(flate2::read::DeflateDecoder::new(BufReader::new(stored))),
@@ -138,15 +155,31 @@ fn array(archive: &mut ZipArchive<BufReader<File>>, path: &Path, name: &str) -> 
         ));
     }
     let rest = io::Cursor::new(head.split_off(head_length as usize));
-    Ok(Array { kind: plain.type_char(), bytes, header, reader: Box::new(rest.chain(reader)) })
+    let reader = Box::new(rest.chain(reader));
+    Ok(Array { kind: plain.type_char(), bytes, compressed, header, reader })
 }
 
-/// The rest of an array's bytes.
-fn bytes(mut array: Array) -> Result<(Vec<u8>, TypeChar, usize), String> {
+impl Array {
+    /// Bytes of memory to hold it, at most: those of its elements, and for each a text of it.
+    fn held(&self) -> u64 {
+        self.header.shape().iter().fold(self.bytes as u64 + 16, |n, &d| n.saturating_mul(d))
+    }
+}
+
+/// The rest of an array's bytes, for which there is memory left.
+fn bytes(mut array: Array, left_to_hold: &mut u64) -> Result<(Vec<u8>, TypeChar, usize), String> {
     let shape = array.header.shape();
     // [N], a single number, or [N, 1].
     if shape.len() > 2 || (shape.len() == 2 && shape[1] != 1) {
         return Err(format!("shape {shape:?}; expected [samples]"));
+    }
+    if array.compressed {
+        *left_to_hold = left_to_hold.checked_sub(array.held()).ok_or_else(|| {
+            format!(
+                "shape {shape:?} of {} is too large to be held; save large files with np.savez, not compressed",
+                array.header.dtype().descr()
+            )
+        })?;
     }
     let mut all = Vec::new();
     array.reader.read_to_end(&mut all).map_err(|e| e.to_string())?;
@@ -161,16 +194,16 @@ fn integers(bytes: &[u8], kind: TypeChar, size: usize) -> Option<Vec<i64>> {
     }
 }
 
-fn ints(array: Array) -> Result<Vec<i64>, String> {
+fn ints(array: Array, left_to_hold: &mut u64) -> Result<Vec<i64>, String> {
     let found = array.header.dtype().descr();
-    let (all, kind, size) = bytes(array)?;
+    let (all, kind, size) = bytes(array, left_to_hold)?;
     integers(&all, kind, size).ok_or_else(|| format!("type {found}; expected integers"))
 }
 
 /// Integers or strings, as text.
-fn texts(array: Array) -> Result<Vec<String>, String> {
+fn texts(array: Array, left_to_hold: &mut u64) -> Result<Vec<String>, String> {
     let found = array.header.dtype().descr();
-    let (all, kind, size) = bytes(array)?;
+    let (all, kind, size) = bytes(array, left_to_hold)?;
     if let Some(codes) = integers(&all, kind, size) {
         return Ok(codes.iter().map(i64::to_string).collect());
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use halfstep_data::open_file;
 use parquet::basic::LogicalType;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
@@ -34,7 +35,7 @@ pub(super) struct Columns {
 
 pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
-    let file = File::open(path).map_err(|source| LogitsError::Open { path: path.into(), source })?;
+    let file = open_file(path).map_err(|source| LogitsError::Open { path: path.into(), source })?;
     let file = SerializedFileReader::new(file).map_err(|e| bad(format!("not a whole .parquet file: {e}")))?;
     let meta = file.metadata().file_metadata();
     let columns: Vec<String> =

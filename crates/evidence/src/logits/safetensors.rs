@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use halfstep_data::open_file;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
@@ -74,7 +75,7 @@ fn group_column(array: &str, codes: &[i64], names: Option<&String>) -> GroupColu
 pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let io = |source| LogitsError::Open { path: path.into(), source };
     let bad = |message: String| LogitsError::Format { path: path.into(), message };
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = open_file(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     let mut prefix = [0; 8];
     file.read_exact(&mut prefix).map_err(|_| bad("not a safetensors file: it has no header".into()))?;
@@ -86,6 +87,7 @@ pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     file.read_exact(&mut header).map_err(io)?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| bad(format!("its header is broken: {e}")))?;
+    halfstep_train::checkpoint::refuse_duplicates(&header).map_err(bad)?;
     let start = 8 + header_length;
     let expected = start.saturating_add(metadata.data_len() as u64);
     if length != expected {

@@ -130,7 +130,6 @@ pub struct Compare {
 #[derive(Debug, clap::Args)]
 pub struct Train {
     /// Recipe to run
-    #[arg(required_unless_present = "resume")]
     pub recipe: Option<PathBuf>,
     /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
     /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
@@ -322,7 +321,7 @@ pub struct Doctor {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 nothing found, 1 something found.")]
 pub struct Lint {
-    /// Recipe to check [default: the one of `compare`]
+    /// Recipe to check
     pub recipe: Option<PathBuf>,
     /// Precision to check for, in place of all those of the recipe
     #[arg(long, value_name = "NAME")]

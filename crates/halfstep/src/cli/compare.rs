@@ -31,7 +31,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
 use halfstep::train::metrics::Outcome;
-use halfstep::train::recipe::{Experiment, Recipe};
+use halfstep::train::recipe::{Experiment, Recipe, folder_name};
 use halfstep::train::run_dir::{self, RunDir};
 use indicatif::MultiProgress;
 
@@ -68,14 +68,26 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
         return plan::run(&args, recipe, engine.as_ref(), request);
     }
     let messages = Messages::of(args.json);
+    if args.recipe.is_none()
+        && let Some(yours) = prepare::recipes_here().first()
+    {
+        messages.say(&format!(
+            "No recipe is named, so the bundled example is compared; `halfstep compare {}` compares yours.",
+            output::quoted(yours)
+        ));
+    }
     let (name, command) = (recipe.name.clone(), command(&args));
     let (top, arms) = directories(recipe, engine.as_ref(), args.out.as_ref())?;
-    interrupt::listen();
+    interrupt::listen(interrupt::TRAINING);
     let folder = cache_folder(&args, &top, messages);
     if let Some(ranks) = ranks {
         ranks.broadcast(folder.to_string_lossy().into_owned().into_bytes())?;
     }
-    let cache = Cache::at(folder, engine.identity())?;
+    let spare = Some(top.file(UNKEPT)).filter(|spare| ranks.is_none() && *spare != folder);
+    let mut cache = Cache::at(folder, engine.identity())?;
+    if let Some(spare) = spare {
+        cache = cache.with_spare(spare);
+    }
 
     let start = Instant::now();
     let several = arms.len() > 1;
@@ -101,7 +113,7 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     let run_directory = top.path().display().to_string();
     report::write(&top, &run_directory, &study, &report)?;
     let folder = top.file(UNKEPT);
-    if args.no_cache && folder.is_dir() {
+    if (args.no_cache || cache::place().is_some()) && !interrupt::asked() && folder.is_dir() {
         std::fs::remove_dir_all(&folder)
             .map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
     }
@@ -204,7 +216,7 @@ fn asked(args: &Compare) -> Result<Recipe, Failure> {
 /// What to type for the same again, less the number of seeds.
 fn command(args: &Compare) -> String {
     let mut words = vec!["halfstep compare".to_string()];
-    words.extend(args.recipe.as_ref().map(|path| path.display().to_string()));
+    words.extend(args.recipe.as_ref().map(|path| output::quoted(path)));
     words.extend(args.precisions.as_ref().map(|list| format!("--precisions {}", list.join(","))));
     words.join(" ")
 }
@@ -235,7 +247,7 @@ fn directories(
     let mut arms = Vec::new();
     for (name, experiment) in prepared {
         let policies = experiment.recipe.precision.policies.clone();
-        let path = top.file(&name);
+        let path = top.file(&folder_name(&name));
         let (dir, _) = new_run::run_dir(&experiment, engine, &policies, Some(&path))?;
         arms.push(Arm { name, experiment, dir: Some(dir) });
     }

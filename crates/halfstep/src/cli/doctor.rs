@@ -48,7 +48,7 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     // there is nothing to see.
     let latest = latest.filter(|l| l.state.policy == policy && l.state.seed == seed);
     let latest = latest.filter(|l| l.state.progress.attempts < experiment.steps);
-    interrupt::listen();
+    interrupt::listen("Stopping after this step, which will be examined.");
     let bar = progress::bar(&policy, args.steps.min(experiment.steps));
     let mut told = |what: &str, step: u64| {
         if step == 0 {

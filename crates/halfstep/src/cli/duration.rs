@@ -30,8 +30,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         (seconds, smaller_than) = (seconds + number * factor, factor);
         rest = rest[digits..].strip_prefix(|c: char| Some(c) == unit).unwrap_or_default();
     }
+    if smaller_than.is_finite() && seconds == 0.0 {
+        return Err(format!("in `{text}` nothing can be done; write 90s, 30m, 1h30m or 2d"));
+    }
     // A hundred years: more than that cannot be added to every system's clock.
-    if !(seconds > 0.0 && seconds < 3.2e9) {
+    if seconds >= 3.2e9 {
+        return Err(format!("`{text}` is more than a hundred years; leave it out for no end"));
+    }
+    if smaller_than.is_infinite() {
         return Err(expected());
     }
     Ok(Duration::from_secs_f64(seconds))
@@ -54,5 +60,7 @@ mod tests {
         {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        assert!(parse("0s").unwrap_err().contains("nothing can be done"));
+        assert!(parse("").unwrap_err().contains("is no duration"));
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use halfstep::DeviceError;
 use halfstep::cpu::isa::IsaError;
-use halfstep::data::{DataError, nearest};
+use halfstep::data::{DataError, nearest, printable, readable};
 use halfstep::evidence::report::ReportError;
 use halfstep::graph::communicator::CommunicatorError;
 use halfstep::graph::engine_info::UnsupportedPolicy;
@@ -15,6 +15,8 @@ use halfstep::train::run_dir::RunDirError;
 use halfstep::train::session::TrainError;
 use halfstep::train::train_loop::RunError;
 use miette::{GraphicalReportHandler, GraphicalTheme, Report};
+
+use super::stdio;
 
 /// Something is wrong with what was asked: recipe, data, arguments. As clap's own errors.
 pub const ASKED: u8 = 2;
@@ -30,24 +32,47 @@ pub const OUT_OF_TIME: u8 = 75;
 pub struct Failure {
     report: Report,
     code: u8,
+    /// Whether a file of a run could not be written.
+    unwritten: bool,
+}
+
+/// Most characters of a line and most lines of all that is printed: a recipe's line is shown too.
+const LONGEST_LINE: usize = 400;
+const MOST_LINES: usize = 100;
+
+/// A report of which lines that are too long, and lines that are too many, are left out.
+fn cut(report: &str) -> String {
+    let line = |line: &str| match line.char_indices().nth(LONGEST_LINE) {
+        Some((at, _)) => format!("{} … and {} more characters\n", &line[..at], line[at..].chars().count()),
+        None => format!("{line}\n"),
+    };
+    let mut shown: String = report.lines().take(MOST_LINES).map(line).collect();
+    let more = report.lines().count().saturating_sub(MOST_LINES);
+    if more > 0 {
+        shown += &format!("  … and {more} more lines\n");
+    }
+    shown
 }
 
 impl Failure {
+    fn new(message: &str, help: &str, code: u8) -> Failure {
+        let mut diagnostic = miette::MietteDiagnostic::new(readable(message));
+        diagnostic.help = Some(readable(help)).filter(|h| !h.is_empty());
+        Failure { report: Report::new(diagnostic), code, unwritten: false }
+    }
+
     /// A wrong argument.
-    pub fn asked(message: impl Into<String>, help: impl Into<String>) -> Failure {
-        let help = Some(help.into()).filter(|h| !h.is_empty());
-        let mut diagnostic = miette::MietteDiagnostic::new(message);
-        diagnostic.help = help;
-        Failure { report: Report::new(diagnostic), code: ASKED }
+    pub fn asked(message: impl AsRef<str>, help: impl AsRef<str>) -> Failure {
+        Failure::new(message.as_ref(), help.as_ref(), ASKED)
     }
 
     /// Something that failed on the way.
-    pub fn failed(message: impl Into<String>) -> Failure {
-        Failure { report: Report::new(miette::MietteDiagnostic::new(message)), code: FAILED }
+    pub fn failed(message: impl AsRef<str>) -> Failure {
+        Failure::new(message.as_ref(), "", FAILED)
     }
 
     /// A name that is none of `names`; the help shows the nearest of them, and all.
-    pub fn unknown(message: impl Into<String>, name: &str, names: &[&str]) -> Failure {
+    pub fn unknown(message: impl AsRef<str>, name: &str, names: &[&str]) -> Failure {
         let near = nearest(name, names.iter().copied());
         let near = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
         Failure::asked(message, format!("{near}There are {}.", names.join(", ")))
@@ -65,6 +90,16 @@ impl Failure {
         format!("{}\n{help}", self.report)
     }
 
+    /// Whether a file of a run could not be written, which in another place might succeed.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
+    /// The message alone.
+    pub fn message(&self) -> String {
+        self.report.to_string()
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code
@@ -72,21 +107,21 @@ impl Failure {
 
     /// Prints the error to stderr.
     pub fn show(self) -> ExitCode {
-        let colour = super::colour::on(&std::io::stderr());
+        let colour = stdio::colours_on_stderr();
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
         let mut text = String::new();
         if handler.render_report(&mut text, self.report.as_ref()).is_err() {
             text = format!("error: {}", self.report);
         }
-        eprint!("{text}");
+        stdio::err(&cut(&text));
         ExitCode::from(self.code)
     }
 }
 
 impl From<RecipeError> for Failure {
     fn from(e: RecipeError) -> Failure {
-        Failure { report: Report::new(e), code: ASKED }
+        Failure { report: Report::new(e), code: ASKED, unwritten: false }
     }
 }
 
@@ -94,7 +129,8 @@ macro_rules! failures {
     ($($error:ty => $code:expr),* $(,)?) => {
         $(impl From<$error> for Failure {
             fn from(e: $error) -> Failure {
-                Failure { report: Report::new(miette::MietteDiagnostic::new(e.to_string())), code: $code }
+                // Names in it are from files, and none of these messages has lines.
+                Failure::new(&printable(&e.to_string()), "", $code)
             }
         })*
     };
@@ -105,11 +141,24 @@ failures! {
     DeviceError => ASKED,
     PolicyError => ASKED,
     DataError => ASKED,
-    CheckpointError => FAILED,
     ReportError => FAILED,
-    RunDirError => FAILED,
     CommunicatorError => FAILED,
     serde_json::Error => FAILED,
+}
+
+impl From<RunDirError> for Failure {
+    fn from(e: RunDirError) -> Failure {
+        Failure { unwritten: matches!(e, RunDirError::Write { .. }), ..Failure::failed(e.to_string()) }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(e: CheckpointError) -> Failure {
+        match e {
+            CheckpointError::File(e) => e.into(),
+            e => Failure::failed(e.to_string()),
+        }
+    }
 }
 
 impl From<UnsupportedPolicy> for Failure {
@@ -139,6 +188,8 @@ impl From<RunError> for Failure {
     fn from(e: RunError) -> Failure {
         match e {
             RunError::Train(e) => e.into(),
+            RunError::RunDir(e) => e.into(),
+            RunError::Checkpoint(e) => e.into(),
             e => Failure::failed(e.to_string()),
         }
     }

@@ -7,9 +7,9 @@ use halfstep::float::{Philox, unit_f64};
 use halfstep::graph::engine::HostSlice;
 
 use super::args::Generate;
-use super::failure::Failure;
+use super::failure::{Failure, INTERRUPTED};
 use super::open::Opened;
-use super::{interrupt, output};
+use super::{interrupt, stdio};
 
 /// Runs the command.
 pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> {
@@ -27,13 +27,14 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
     }
     let engine = halfstep::engine(request)?;
     let mut session = opened.session(engine.as_ref())?;
-    interrupt::listen();
+    interrupt::listen("Stopping after this token.");
     let (length, vocabulary) = (text.sequence(), opened.outputs);
     let random = Philox::new(args.seed);
     let mut shown = Shown::default();
     shown.show(&text.decode(&tokens)?);
     for i in 0..args.tokens {
-        if interrupt::asked() {
+        // Of a text that nobody reads no more is made.
+        if interrupt::asked() || stdio::is_lost() {
             break;
         }
         let seen = &tokens[tokens.len().saturating_sub(length)..];
@@ -47,7 +48,7 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
         shown.show(&text.decode(&tokens)?);
     }
     shown.finish(&text.decode(&tokens)?);
-    Ok(ExitCode::SUCCESS)
+    Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
 /// How much of the text is printed. Tokens can end inside a character, so the end is held back
@@ -61,13 +62,14 @@ impl Shown {
     fn show(&mut self, text: &str) {
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         if whole.len() > self.bytes {
-            output::raw(&whole[self.bytes..]);
+            // What the model writes is its text, whatever is in it.
+            stdio::out_as_it_is(&whole[self.bytes..]);
             self.bytes = whole.len();
         }
     }
 
     fn finish(self, text: &str) {
-        output::line(text.get(self.bytes..).unwrap_or_default());
+        stdio::out_as_it_is(&format!("{}\n", text.get(self.bytes..).unwrap_or_default()));
     }
 }
 

@@ -80,7 +80,7 @@ fn map(asked: Option<&str>) -> Result<NameMap, Failure> {
     let Some(asked) = asked else { return Ok(NameMap::same_names()) };
     let text = match NameMap::built_in(asked) {
         Some(text) => text.to_string(),
-        None => std::fs::read_to_string(asked).map_err(|e| {
+        None => halfstep::data::read_settings(Path::new(asked)).map_err(|e| {
             Failure::asked(
                 format!("{asked}: the map cannot be read: {e}"),
                 "give a map file, or `gpt2`, which is built in",
@@ -133,7 +133,7 @@ pub fn start(
     let mut session = experiment.session(engine, policy, experiment.recipe.seed)?;
     let report = put(&mut session, &file, &map(asked)?)?;
     if !report.fits() {
-        eprint!("{report}");
+        output::message(report.to_string().trim_end());
         return Err(does_not_fit(&file, &report));
     }
     Ok(checkpoint::serialised(&session, &file)?)

@@ -11,7 +11,7 @@ use super::{output, prepare};
 
 /// Runs the command.
 pub fn run(args: Lint) -> Result<ExitCode, Failure> {
-    let recipe = prepare::recipe(args.recipe.as_deref())?;
+    let recipe = prepare::own_recipe(args.recipe.as_deref(), "lint")?;
     prepare::known_precisions(&args.precision)?;
     let experiment = prepare::prepare(recipe)?;
     let policies = match args.precision {
@@ -35,7 +35,7 @@ pub fn run(args: Lint) -> Result<ExitCode, Failure> {
 
 /// Warns on stderr of what these precisions will do badly.
 pub fn warn(experiment: &Experiment, policies: &[String]) -> Result<(), Failure> {
-    warnings(experiment, policies)?.iter().for_each(|w| eprintln!("warning: {w}"));
+    warnings(experiment, policies)?.iter().for_each(output::warning);
     Ok(())
 }
 

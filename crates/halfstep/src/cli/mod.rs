@@ -3,7 +3,6 @@
 mod args;
 mod bench;
 mod cache;
-mod colour;
 mod compare;
 mod doctor;
 mod duration;
@@ -34,6 +33,7 @@ mod progress;
 mod ranks;
 mod report;
 mod share;
+mod stdio;
 mod stress;
 #[cfg(test)]
 mod test_engine;
@@ -46,7 +46,7 @@ mod verdict;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Bench, Command};
 use failure::Failure;
@@ -57,7 +57,7 @@ const MOST_THREADS: usize = 1024;
 
 /// Runs the program with the arguments it was given.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match parsed() {
         Ok(args) => args,
         Err(e) => return unreadable(&e),
     };
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     match run(args) {
         Ok(code) => {
             ranks::leave(None);
-            code
+            stdio::exit_code(code, if gate { verdict::NO_VERDICT } else { failure::FAILED })
         }
         Err(failure) => {
             let failure = if gate { failure.with_code(verdict::NO_VERDICT) } else { failure };
@@ -78,16 +78,33 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The arguments. A negative number behind an option is its value, not another option.
+fn parsed() -> Result<Args, clap::Error> {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let option = |arg: &clap::Arg| arg.get_action().takes_values() && !arg.is_positional();
+        let numbers = |arg: clap::Arg| if option(&arg) { arg.allow_negative_numbers(true) } else { arg };
+        command.mut_args(numbers).mut_subcommands(with_negative_numbers)
+    }
+    let matches = with_negative_numbers(Args::command()).try_get_matches()?;
+    Args::from_arg_matches(&matches)
+}
+
 /// Arguments that clap cannot read, or a question for help.
 fn unreadable(error: &clap::Error) -> ExitCode {
-    // Nothing can be printed to a terminal that is gone.
-    let _ = error.print();
-    match error.exit_code() {
-        0 => ExitCode::SUCCESS,
-        _ if std::env::args_os().any(|a| a == "verdict" || a == "compare") => {
-            ExitCode::from(verdict::NO_VERDICT)
+    let text = error.render();
+    let gate = std::env::args_os().any(|a| a == "verdict" || a == "compare");
+    let wrong = ExitCode::from(if gate { verdict::NO_VERDICT } else { failure::ASKED });
+    match error.use_stderr() {
+        true => {
+            let colours = stdio::colours_on_stderr();
+            stdio::err(&if colours { text.ansi().to_string() } else { text.to_string() });
+            wrong
         }
-        _ => ExitCode::from(failure::ASKED),
+        false => {
+            let colours = stdio::colours_on_stdout();
+            stdio::out(&if colours { text.ansi().to_string() } else { text.to_string() });
+            stdio::exit_code(ExitCode::SUCCESS, if gate { verdict::NO_VERDICT } else { failure::FAILED })
+        }
     }
 }
 

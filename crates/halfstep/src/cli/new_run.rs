@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::PrecisionPlan;
 use halfstep::graph::{MemoryReport, StateBytes};
-use halfstep::train::recipe::Experiment;
+use halfstep::train::recipe::{Experiment, folder_name};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 use halfstep::train::run_log::Lines;
 use halfstep::train::samples::RunSamples;
@@ -48,11 +48,12 @@ pub fn run_dir(
     begin(experiment, engine, policies, None, || create_run_dir(out, &experiment.recipe.name))
 }
 
-/// Makes a run directory of this path, or of the next free number in [`RUNS`].
+/// Makes a run directory of this path, or of the next free number in [`RUNS`] for a recipe of
+/// that name.
 pub fn create_run_dir(out: Option<&PathBuf>, name: &str) -> Result<RunDir, RunDirError> {
     match out {
         Some(path) => RunDir::create_at(path),
-        None => RunDir::create(Path::new(RUNS), name),
+        None => RunDir::create(Path::new(RUNS), &folder_name(name)),
     }
 }
 

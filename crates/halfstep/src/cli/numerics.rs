@@ -110,7 +110,7 @@ fn show(dir: &RunDir, title: &str, samples: &[Sample]) -> Result<(), RunError> {
     match halfstep::train::doctor::parquet(samples) {
         Ok(bytes) => dir.write(TABLE, &bytes)?,
         // Of numbers in memory, which a full disk cannot hinder; the other forms are there.
-        Err(e) => eprintln!("warning: {TABLE} cannot be made: {e}"),
+        Err(e) => super::output::warning(format!("{TABLE} cannot be made: {e}")),
     }
     Ok(())
 }

@@ -1,34 +1,46 @@
 //! What is printed: text for people, JSON for programs.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use textwrap::core::display_width;
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
-use super::colour;
 use super::failure::Failure;
+use super::stdio;
 
 /// Columns of text that is not for a terminal of a known width.
 const COLUMNS: usize = 100;
 
-/// Prints a line to stdout. A reader that has gone away, as `head` does, ends the program quietly.
+/// Prints a line to stdout.
 pub fn line(text: &str) {
     raw(&format!("{text}\n"));
 }
 
-/// Prints text to stdout as it is.
+/// Prints text to stdout.
 pub fn raw(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
+    stdio::out(text);
+}
+
+/// Prints a line to stderr.
+pub fn message(text: &str) {
+    stdio::err(&format!("{text}\n"));
+}
+
+/// Prints a note to stderr.
+pub fn note(text: impl std::fmt::Display) {
+    message(&format!("note: {text}"));
+}
+
+/// Prints a warning to stderr.
+pub fn warning(text: impl std::fmt::Display) {
+    message(&format!("warning: {text}"));
 }
 
 /// Prints one JSON object to stdout, on one line.
 pub fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    line(&serde_json::to_string(value)?);
+    // JSON has its own escapes.
+    stdio::out_as_it_is(&(serde_json::to_string(value)? + "\n"));
     Ok(())
 }
 
@@ -53,7 +65,7 @@ impl Messages {
     pub fn say(self, text: &str) {
         match self {
             Messages::Stdout => line(text),
-            Messages::Stderr => eprintln!("{text}"),
+            Messages::Stderr => message(text),
             Messages::Quiet => {}
         }
     }
@@ -80,14 +92,29 @@ pub fn bold(text: &str) -> String {
 
 /// Text in a style of ANSI, where stdout takes colours.
 pub fn styled(style: u8, text: &str) -> String {
-    if colour::on(&std::io::stdout()) { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
+    if stdio::colours_on_stdout() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// Pairs of label and value, aligned.
 pub fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let pad = |label: &str| " ".repeat(width - label.chars().count() + 2);
-    pairs.iter().map(|(label, value)| format!("{label}{}{value}\n", pad(label))).collect()
+    pairs.iter().map(|(label, value)| format!("{label}{}{}\n", pad(label), in_one_line(value))).collect()
+}
+
+/// A text whose line ends, which only names from files have, are escaped.
+fn in_one_line(text: &str) -> String {
+    text.replace('\r', "\\r").replace('\n', "\\n")
+}
+
+/// A path as a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// Rows of cells under a heading, the cells of which are parted by ` | `.
@@ -105,6 +132,7 @@ pub fn columns(rows: &[Vec<String>]) -> String {
 /// A line for each row, in aligned columns, those of which `right` holds to the right. Colours do
 /// not count as width.
 pub fn layout(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> Vec<String> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| in_one_line(c)).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest =
         |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| display_width(cell)).max().unwrap_or(0);
@@ -130,11 +158,11 @@ pub fn wrapped(columns: usize) -> Options<'static> {
 
 /// Columns of stdout: those of its terminal, else [`COLUMNS`].
 pub fn width() -> usize {
-    if std::io::stdout().is_terminal() { textwrap::termwidth() } else { COLUMNS }
+    if stdio::stdout_is_terminal() { textwrap::termwidth() } else { COLUMNS }
 }
 
 /// Sentences as a list, wrapped to [`COLUMNS`].
 pub fn bullets(sentences: &[String]) -> String {
     let options = wrapped(COLUMNS).initial_indent("· ").subsequent_indent("  ");
-    sentences.iter().map(|sentence| textwrap::fill(sentence, &options) + "\n").collect()
+    sentences.iter().map(|sentence| textwrap::fill(&in_one_line(sentence), &options) + "\n").collect()
 }

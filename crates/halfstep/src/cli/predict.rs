@@ -165,7 +165,7 @@ fn images(input: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Ok(vec![input.to_path_buf()]);
     }
     let Pictures { paths, notes } = pictures(input)?;
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(output::note);
     if paths.is_empty() {
         return Err(Failure::asked(
             format!("{}: no PNG, JPEG or PNM images in this folder", input.display()),

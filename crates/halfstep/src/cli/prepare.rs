@@ -1,7 +1,8 @@
 //! From a recipe's file to an experiment, and both in words.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use halfstep::data::read_settings;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
@@ -9,8 +10,7 @@ use halfstep::nn::{InputSpec, ModelSpec, parameter_count};
 use halfstep::train::recipe::{Experiment, Recipe};
 
 use super::failure::Failure;
-use super::output::Messages;
-use super::{machine, progress};
+use super::{machine, output, progress};
 
 /// The recipe that `compare` runs when none is named.
 const DEFAULT: &str = include_str!("../../../../recipes/fashion-cnn.toml");
@@ -21,6 +21,37 @@ pub fn recipe(path: Option<&Path>) -> Result<Recipe, Failure> {
         Some(path) => Recipe::read(path)?,
         None => Recipe::parse("fashion-cnn.toml", DEFAULT, Path::new("."))?,
     })
+}
+
+/// Reads the recipe, which a command must be given.
+pub fn own_recipe(path: Option<&Path>, command: &str) -> Result<Recipe, Failure> {
+    if path.is_some() {
+        return recipe(path);
+    }
+    let found = recipes_here();
+    let help = match found.as_slice() {
+        [] => "there is none in this folder; `halfstep new PATH` writes one for your data".into(),
+        [one] => format!("there is one in this folder: halfstep {command} {}", output::quoted(one)),
+        several => {
+            let names: Vec<String> = several.iter().take(20).map(|p| output::quoted(p)).collect();
+            let more = several.len() - names.len();
+            let more = if more > 0 { format!(" … and {more} more") } else { String::new() };
+            format!("there are {} in this folder: {}{more}", several.len(), names.join(", "))
+        }
+    };
+    Err(Failure::asked(format!("`halfstep {command}` needs a recipe"), help))
+}
+
+/// The recipes in this folder, by their names: TOML files with a model.
+pub fn recipes_here() -> Vec<PathBuf> {
+    let is_recipe = |path: &PathBuf| {
+        let has_model = |text: String| text.lines().any(|line| line.trim() == "[model]");
+        path.extension().is_some_and(|e| e == "toml") && read_settings(path).is_ok_and(has_model)
+    };
+    let here = std::fs::read_dir(".").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = here.map(|e| PathBuf::from(e.file_name())).filter(is_recipe).collect();
+    found.sort();
+    found
 }
 
 /// An error unless there is a precision of that name.
@@ -52,11 +83,11 @@ pub fn check_supported(
 /// Loads data and builds the model.
 pub fn prepare(recipe: Recipe) -> Result<Experiment, Failure> {
     let experiment = progress::during("loading data", || recipe.prepare())?;
-    experiment.data.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    experiment.data.notes.iter().for_each(output::note);
     // Weights and two moments in f32; what else a step needs is known once it is planned.
     machine::check_memory("training this model", parameters(&experiment)?.saturating_mul(12))?;
     if let Some(few) = few_to_choose_by(&experiment) {
-        Messages::Stderr.say(&format!("warning: {few}"));
+        output::warning(few);
     }
     Ok(experiment)
 }

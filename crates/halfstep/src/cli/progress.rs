@@ -11,8 +11,8 @@ use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Callbacks, Proceed, RunError};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::interrupt;
 use super::numerics::Numerics;
+use super::{interrupt, output};
 
 /// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in
 /// otherwise.
@@ -108,7 +108,7 @@ impl Callbacks for LogCallbacks<'_, '_> {
 
     fn diagnosed(&mut self, diagnosis: &Diagnosis) -> Result<(), RunError> {
         let text = format!("doctor: step {}: {}", diagnosis.attempt, diagnosis.sentence());
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| output::message(&text));
         self.numerics.diagnosed(diagnosis)
     }
 

@@ -104,7 +104,7 @@ pub fn follow(ranks: &Arc<Communicator>, request: EngineRequest) -> Result<ExitC
     let (policy, seed) = (recipe.precision.policy.clone(), recipe.seed);
     let engine = engine(request, Some(ranks))?;
     let experiment = prepare::prepare(recipe)?;
-    interrupt::listen();
+    interrupt::listen(interrupt::TRAINING);
     agree(Some(ranks), &experiment, engine.as_ref(), &policy)?;
     experiment.run_with(engine.as_ref(), &policy, seed, &mut Follower, Keeping::default())?;
     // How the run ended is for rank 0 to say; a launcher takes another code for a failure and ends

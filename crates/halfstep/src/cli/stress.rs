@@ -44,7 +44,7 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
     for run in &args.runs {
         Opened::open(&chosen(run, None))?.check_data(&experiment.data)?;
     }
-    interrupt::listen();
+    interrupt::listen("Stopping after what is being measured; nothing will be written.");
     let measured = measure(
         experiment,
         engine.as_ref(),

@@ -26,7 +26,7 @@ use super::output::Messages;
 use super::progress::LogCallbacks;
 use super::track::{Trackers, Tracking, delivery_message};
 use super::{import, interrupt, output, prepare, ranks};
-use callbacks::TrainCallbacks;
+use callbacks::{EvaluationTime, TrainCallbacks};
 use directory::{InitialWeights, RunFiles};
 use display::Display;
 use request::Request;
@@ -79,7 +79,7 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     let messages = Messages::of(args.json);
     let mut files = RunFiles::open(destination, &training, initial.as_ref(), messages)?;
     let resumed_from = files.latest.as_ref().map(|latest| latest.state.progress.attempts);
-    interrupt::listen();
+    interrupt::listen(interrupt::TRAINING);
     messages.say(&headline(&training)?);
     let trained = train(&training, &mut files, trackers, &args, deadline)?;
     checkpoint::save(&trained.run.session, &files.dir.checkpoint(FINAL))?;
@@ -164,6 +164,8 @@ fn train<'a>(
         log: LogCallbacks::new(display.bar.clone(), lines, policy, seed, &mut numerics),
         tracking,
         display: &display,
+        evaluation_time: EvaluationTime::new(Instant::now()),
+        evaluate_every: experiment.evaluate_every(),
         deadline,
         checkpoint_error: None,
     };
@@ -172,9 +174,9 @@ fn train<'a>(
     let TrainCallbacks { checkpoint_error, mut tracking, .. } = callbacks;
     numerics.finish()?;
     display.finish();
-    tracking.take_warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    tracking.take_warnings().iter().for_each(output::warning);
     for (name, delivered) in tracking.finish(policy, run.as_ref().ok().map(|run| &run.record.outcome)) {
-        eprintln!("{}", delivery_message(name, &delivered, dir.path()));
+        output::message(&delivery_message(name, &delivered, dir.path()));
     }
     Ok(Trained { run: run?, checkpoints: checkpoints.stats(), checkpoint_error })
 }
@@ -182,7 +184,7 @@ fn train<'a>(
 /// Says how the run ended, and returns the exit code.
 fn end(run: &Run<'_>, args: &Train, dir: &Path, messages: Messages) -> ExitCode {
     let attempts = units::count(run.session.progress().attempts);
-    let resume = format!("`halfstep train --resume {}` continues from there.", dir.display());
+    let resume = format!("`halfstep train --resume {}` continues from there.", output::quoted(dir));
     match &run.record.outcome {
         Outcome::Finished => {
             if let Some(patience) = run.record.out_of_patience {

@@ -51,7 +51,7 @@ pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
     experiment.recipe.schedule.validate(spec.steps).map_err(|e| {
         Failure::asked(format!("the schedule does not fit --steps {}: {e}", spec.steps), "give more steps")
     })?;
-    interrupt::listen();
+    interrupt::listen("Stopping after this step; no plan will be written.");
     if !args.json {
         for (name, value) in prepare::about(&experiment)? {
             output::line(&format!("{name:<8} {value}"));
@@ -88,8 +88,8 @@ pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
         show(&tuned);
         output::line(&conclusion(&tuned, best));
         if best.is_some() {
-            let recipe = args.recipe.as_deref().unwrap_or(Path::new("RECIPE")).display();
-            output::line(&format!("Next: halfstep train {recipe} --plan {}", args.output.display()));
+            let recipe = args.recipe.as_deref().map_or("RECIPE".into(), output::quoted);
+            output::line(&format!("Next: halfstep train {recipe} --plan {}", output::quoted(&args.output)));
         }
     }
     Ok(if best.is_some() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })

@@ -242,6 +242,112 @@ fn a_full_disk() {
 }
 
 #[test]
+fn recipes_may_have_any_name() {
+    let place = Place::new();
+    let recipe = TINY.replace("name = \"tiny\"\n", "").replace("epochs = 2", "steps = 2");
+    for (file, run) in [
+        ("my data.toml", "my-data"),
+        ("日本.toml", "日本"),
+        ("öl.toml", "öl"),
+        ("it's.toml", "it-s"),
+        ("a(1).toml", "a-1"),
+        (".hid.toml", "hid"),
+        ("Überblick, 2. Teil.toml", "Überblick--2.-Teil"),
+    ] {
+        place.write(file, &recipe);
+        let said = place.ok(&["train", file]);
+        assert!(said.contains(&format!("runs/{run}-1")), "{file}: {said}");
+        // The resolved recipe says the same name.
+        let again = place.ok(&["train", file, "--resume"]);
+        assert!(again.contains(&format!("Resuming runs/{run}-1")), "{file}: {again}");
+        place.ok(&["eval", &format!("runs/{run}-1")]);
+    }
+    let arm = |name: &str| {
+        format!("[[ablation]]\nname = \"{name}\"\n[ablation.model]\nkind = \"mlp\"\nhidden = [4]\n")
+    };
+    place.write("arms.toml", recipe.clone() + &arm("größer als") + &arm("2 × 2"));
+    place.compare(&["arms.toml", "--seeds", "1", "--out", "arms"]);
+    assert!(place.path("arms/größer-als/report.html").is_file() || place.path("arms/größer-als").is_dir());
+    place.write("twice.toml", recipe + &arm("a b") + &arm("a-b"));
+    assert!(place.fails(3, &["compare", "twice.toml"]).contains("two arms are named"));
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_done_without() {
+    let place = Place::new();
+    place.write("recipe.toml", TINY);
+    place.write("file", "no folder");
+    let (code, expected) = place.compare_json(&["recipe.toml", "--out", "plain"]);
+    for (variable, value) in
+        [("HALFSTEP_CACHE", "/proc/no/such"), ("HOME", "/proc"), ("XDG_CACHE_HOME", "file")]
+    {
+        let mut command = place.command(&["compare", "recipe.toml", "--json", "--out", variable]);
+        command.env_remove("HALFSTEP_CACHE").env_remove("XDG_CACHE_HOME");
+        let value = if value == "file" { place.path(value).display().to_string() } else { value.into() };
+        let output = command.env(variable, value).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{variable}: {said}");
+        assert_eq!(said.matches("the cache is done without").count(), 1, "{variable}: {said}");
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(result["verdict"], expected["verdict"]);
+        let left = std::fs::read_dir(place.path(variable)).unwrap();
+        assert!(left.flatten().all(|e| e.file_name() != ".runs"), "what was made for the moment is removed");
+    }
+}
+
+/// A cache on a file system that fills up while runs are made.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_that_fills_up_is_done_without() {
+    let place = Place::new();
+    place.write("recipe.toml", TINY);
+    let disk = place.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+        .arg(&disk)
+        .output();
+    if !mount.is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: no small file system can be mounted here");
+        return;
+    }
+    let mut command = place.command(&["compare", "recipe.toml", "--out", "run"]);
+    let output = command.env("HALFSTEP_CACHE", &disk).output().unwrap();
+    std::process::Command::new("umount").arg(&disk).status().unwrap();
+    let text = common::both(&output);
+    assert!((0..=2).contains(&output.status.code().unwrap()), "{text}");
+    assert!(text.contains("disk/runs/") && text.contains("the cache is done without"), "{text}");
+    assert!(place.path("run/report.html").is_file());
+}
+
+#[test]
+fn commands_without_a_recipe_name_those_that_are_there() {
+    let place = Place::new();
+    let said = |command: &str| place.fails(2, &[command]);
+    assert!(said("train").contains("halfstep new PATH"));
+    place.write("my data.toml", TINY);
+    place.write("other.toml", "[package]\n");
+    for command in ["train", "lint"] {
+        let text = said(command);
+        assert!(text.contains("needs a recipe"), "{text}");
+        assert!(text.contains(&format!("halfstep {command} 'my data.toml'")), "{text}");
+    }
+    place.write("b.toml", TINY);
+    assert!(said("train").contains("there are 2 in this folder: b.toml, 'my data.toml'"));
+}
+
+#[test]
+fn a_negative_number_is_the_value_of_its_option() {
+    let place = Place::new();
+    let stderr = place.fails(2, &["generate", "run", "--temperature", "-1"]);
+    assert!(stderr.contains("a temperature of -1 is not possible"), "{stderr}");
+    let stderr = place.fails(2, &["train", "recipe.toml", "--seed", "-3"]);
+    assert!(stderr.contains("invalid value '-3' for '--seed"), "{stderr}");
+    let stderr = place.fails(2, &["train", "recipe.toml", "--max-time", "0s"]);
+    assert!(stderr.contains("in `0s` nothing can be done"), "{stderr}");
+}
+
+#[test]
 fn names_that_do_not_exist() {
     let place = Place::new();
     let stderr = place.fails(3, &["compare", "--precisions", "fp32,bf61"]);

@@ -4,12 +4,16 @@
 mod common;
 
 mod bad_input;
+#[cfg(target_os = "linux")]
+mod bounds;
 mod compare;
 mod doctor;
 mod eval;
 mod held_out;
 mod import;
 mod numbers;
+#[cfg(target_os = "linux")]
+mod output;
 mod plan;
 mod recipe_errors;
 mod resume;

@@ -64,8 +64,8 @@ impl Checksums {
     /// # Errors
     /// What is wrong with them, in words.
     pub fn read(folder: &Path) -> Result<Checksums, String> {
-        let text =
-            std::fs::read(folder.join(MANIFEST)).map_err(|e| format!("`{MANIFEST}` cannot be read: {e}"))?;
+        let text = halfstep_data::read_file(&folder.join(MANIFEST))
+            .map_err(|e| format!("`{MANIFEST}` cannot be read: {e}"))?;
         let sums: Checksums =
             serde_json::from_slice(&text).map_err(|e| format!("`{MANIFEST}` makes no sense: {e}"))?;
         if (sums.format.as_str(), sums.version) != (FORMAT, VERSION) {
@@ -86,7 +86,8 @@ impl Checksums {
     /// What is wrong with it, in words.
     pub fn read_file(&self, folder: &Path, name: &str) -> Result<Vec<u8>, String> {
         let expected = self.files.get(name).ok_or_else(|| format!("`{MANIFEST}` does not name `{name}`"))?;
-        let bytes = std::fs::read(folder.join(name)).map_err(|e| format!("`{name}` cannot be read: {e}"))?;
+        let bytes = halfstep_data::read_file(&folder.join(name))
+            .map_err(|e| format!("`{name}` cannot be read: {e}"))?;
         if bytes.len() as u64 != expected.bytes {
             let (found, expected) = (bytes.len(), expected.bytes);
             return Err(format!("`{name}` has {found} bytes, {expected} were written"));

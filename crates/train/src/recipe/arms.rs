@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use halfstep_data::nearest;
+use halfstep_data::{nearest, printable};
 use halfstep_graph::precision::Policy;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::RecipeError;
-use super::read::{check_names, meant, names_a_folder, read};
+use super::name::{folder_name, is_name};
+use super::read::{check_names, meant, read};
 use super::source::RecipeText;
 use super::{Arm, OF_AN_ARM, Recipe};
 
@@ -55,11 +56,11 @@ fn ablation(root: &mut DeTable<'_>, source: &RecipeText, base: &Path) -> Result<
         };
         let at = name.span();
         let name = name.get_ref().as_str().unwrap_or_default().to_string();
-        if !names_a_folder(&name) {
-            let message = format!("the name `{name}` of an arm cannot name a folder");
-            return wrong(message, at, "expected letters, digits, `-`, `_` and `.`");
+        if !is_name(&name) {
+            let message = format!("the name `{}` of an arm cannot name a folder", printable(&name));
+            return wrong(message, at, "expected a name in one line, without `/` and `\\`");
         }
-        if read_arms.iter().any(|a| a.name == name) {
+        if read_arms.iter().any(|a| folder_name(&a.name) == folder_name(&name)) {
             return wrong(format!("two arms are named `{name}`"), at, "expected a name of its own");
         }
         let mut whole = root.clone();

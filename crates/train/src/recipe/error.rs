@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use halfstep_data::readable;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 /// A mistake in a recipe: what was found, what was expected and, where it is known, the place in
@@ -23,8 +24,9 @@ struct Mistake {
 
 impl RecipeError {
     /// A mistake that no line is to blame for.
-    pub fn new(message: impl Into<String>) -> RecipeError {
-        RecipeError(Box::new(Mistake { message: message.into(), place: None, help: None, source: None }))
+    pub fn new(message: impl AsRef<str>) -> RecipeError {
+        let message = readable(message.as_ref());
+        RecipeError(Box::new(Mistake { message, place: None, help: None, source: None }))
     }
 
     /// Points at bytes `span` of the text, with a few words beside them.
@@ -35,7 +37,7 @@ impl RecipeError {
 
     /// Says what to do.
     pub(crate) fn help(mut self, help: impl Into<String>) -> RecipeError {
-        self.0.help = Some(help.into()).filter(|h| !h.is_empty());
+        self.0.help = Some(readable(&help.into())).filter(|h| !h.is_empty());
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest};
+use halfstep_data::{DataError, Dataset, DatasetInfo, InputShape, load, nearest, printable};
 use halfstep_graph::precision::Override;
 use halfstep_nn::{InputSpec, Model};
 
@@ -147,7 +147,7 @@ impl Recipe {
             // Most mistakes are inside the file; without one, the section is pointed at.
             _ => Some("path"),
         };
-        self.source.wrong("data", key, &e.to_string(), "from here")
+        self.source.wrong("data", key, &printable(&e.to_string()), "from here")
     }
 }
 

@@ -24,6 +24,7 @@ mod arms;
 mod error;
 mod evidence;
 mod experiment;
+mod name;
 mod plan_file;
 mod policy;
 mod read;
@@ -40,6 +41,7 @@ use serde::{Serialize, Serializer};
 pub use error::RecipeError;
 pub use evidence::{EvidenceSettings, Measure};
 pub use experiment::{Experiment, input_spec};
+pub use name::folder_name;
 pub use plan_file::PlanFile;
 pub use policy::PolicySettings;
 pub(crate) use policy::check_state;
@@ -75,7 +77,7 @@ const OF_AN_ARM: [&str; 5] = ["data", "model", "optimiser", "schedule", "train"]
 /// A recipe whose text is valid.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recipe {
-    /// Names the run directory: letters, digits, `-`, `_` and `.`. By default the file's name.
+    /// Names the run directory, as [`folder_name`] says. By default the file's name.
     pub name: String,
     /// Seed of weights, batches, augmentation and dropout.
     pub seed: u64,
@@ -118,7 +120,7 @@ pub struct Recipe {
 /// One arm of an ablation: the recipe with sections of its own.
 #[derive(Clone, Debug)]
 pub struct Arm {
-    /// Its name, as a folder can have it.
+    /// Its name, and that of its folder as [`folder_name`] says.
     pub name: String,
     /// The whole recipe of this arm, without an ablation.
     pub recipe: Recipe,
@@ -145,7 +147,7 @@ impl Recipe {
     /// # Errors
     /// The file cannot be read; what [`Recipe::parse`] finds.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+        let text = halfstep_data::read_settings(path).map_err(|e| unreadable(path, &e))?;
         let base = path.parent().unwrap_or(Path::new("."));
         Recipe::parse(&path.display().to_string(), &text, base)
     }

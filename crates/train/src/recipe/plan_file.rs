@@ -30,7 +30,7 @@ impl PlanFile {
     /// The file cannot be read; text that is not TOML, an unknown key, a policy that does not
     /// exist.
     pub fn read(path: &Path) -> Result<PlanFile, RecipeError> {
-        let text = std::fs::read_to_string(path)
+        let text = halfstep_data::read_settings(path)
             .map_err(|e| unreadable(path, &e).help("`halfstep tune RECIPE` writes a plan file"))?;
         let wrong = |message: String| RecipeError::new(format!("{}: {message}", path.display()));
         let plan: PlanFile = toml::from_str(&text).map_err(|e| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use halfstep_data::{DataSpec, nearest};
+use halfstep_data::{DataSpec, nearest, printable};
 use halfstep_graph::precision::Policy;
 use halfstep_nn::ModelSpec;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::settings::{
     PrecisionTable, TrackSettings, TrainSettings, TrainTable, VALIDATION_FRACTION,
 };
 use super::source::RecipeText;
-use super::{Recipe, SECTIONS};
+use super::{Recipe, SECTIONS, name};
 use crate::optimiser::Optimiser;
 use crate::scaler::LossScale;
 use crate::schedule::Schedule;
@@ -145,11 +145,15 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
     }
     let top: Top = Section { name: String::new(), table: root, span: 0..0 }.deserialise()?;
     let stem = || Path::new(source.name()).file_stem().map(|s| s.to_string_lossy().into_owned());
-    let name = top.name.or_else(stem).unwrap_or_else(|| "recipe".into());
-    if !names_a_folder(&name) {
-        let message = format!("the name `{name}` cannot name a folder");
-        return Err(source.wrong("name", None, &message, "expected letters, digits, `-`, `_` and `.`"));
-    }
+    let name = match top.name {
+        Some(name) if name::is_name(&name) => name,
+        Some(name) => {
+            let message = format!("the name `{}` cannot name a folder", printable(&name));
+            let expected = "expected a name in one line, without `/` and `\\`, that does not begin with `.`";
+            return Err(source.wrong("name", None, &message, expected));
+        }
+        None => name::of_file(&stem().unwrap_or_default()),
+    };
     Ok(Recipe {
         name,
         seed: top.seed,
@@ -194,12 +198,6 @@ fn settings<'i, T: Default + Deserialize<'i>>(
     let settings = section.deserialise()?;
     validate(&settings).map_err(|e| setting(&name, &e, source))?;
     Ok(settings)
-}
-
-/// Whether a folder can have this name on every system.
-pub(super) fn names_a_folder(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }
 
 fn data(section: Section<'_>, source: &RecipeText) -> Result<DataSpec, RecipeError> {

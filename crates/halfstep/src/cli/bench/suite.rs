@@ -196,7 +196,7 @@ fn summary(case: Case, rounds: Vec<StepMeasurement>, roofs: &[Roof]) -> Option<M
 /// Runs the command.
 pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure> {
     check_seconds(args.seconds)?;
-    interrupt::listen();
+    interrupt::listen("Stopping after this case; what was measured will be shown.");
     let (engine, isa) = (halfstep::engine(request)?, Isa::from_env()?);
     for precision in &args.precisions {
         engine.target().supports(&Policy::named(&value_name(precision))?)?;

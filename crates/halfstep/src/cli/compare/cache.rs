@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use halfstep::data::{DataSpec, Preprocessing};
 use halfstep::evidence::RunResult;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cli::failure::Failure;
+use crate::cli::output;
 
 /// The file that says that a run is finished, and what it measured.
 pub const RECORD: &str = "record.json";
@@ -40,6 +42,10 @@ pub const FORMAT: u32 = 2;
 /// A folder of runs.
 pub struct Cache {
     folder: PathBuf,
+    /// Where runs are made that cannot be written to the folder.
+    spare: Option<Box<Cache>>,
+    /// Whether writing to the folder has failed.
+    given_up: AtomicBool,
     /// SHA-256 of this program: another build may compute other bits.
     program: String,
     engine: EngineIdentity,
@@ -128,7 +134,33 @@ impl Cache {
         let own = std::env::current_exe().and_then(|path| Checksum::of(&path));
         let program =
             own.map_err(|e| Failure::failed(format!("this program cannot read itself: {e}")))?.sha256;
-        Ok(Cache { folder: folder.join("runs"), program, engine })
+        let given_up = AtomicBool::new(false);
+        Ok(Cache { folder: folder.join("runs"), spare: None, given_up, program, engine })
+    }
+
+    /// The cache, with another folder for runs that cannot be written to its own.
+    pub fn with_spare(mut self, folder: PathBuf) -> Cache {
+        let (program, engine, given_up) = (self.program.clone(), self.engine.clone(), AtomicBool::new(false));
+        let spare = Cache { folder: folder.join("runs"), spare: None, given_up, program, engine };
+        self.spare = Some(Box::new(spare));
+        self
+    }
+
+    /// The cache that runs are made in: this one until it was given up, then the spare one.
+    pub fn to_write(&self) -> &Cache {
+        self.spare.as_deref().filter(|_| self.given_up.load(Ordering::Relaxed)).unwrap_or(self)
+    }
+
+    /// Gives up writing to this cache after a failure, and returns the spare one, if there is one.
+    pub fn give_up(&self, failure: &Failure) -> Option<&Cache> {
+        let spare = self.spare.as_deref()?;
+        if !self.given_up.swap(true, Ordering::Relaxed) {
+            output::warning(format!(
+                "{}; the cache is done without: runs of this comparison are made in its own folder",
+                failure.message()
+            ));
+        }
+        Some(spare)
     }
 
     /// Names a run by what decides it.
@@ -250,7 +282,8 @@ mod tests {
         let experiment = Recipe::parse("r.toml", RECIPE, Path::new(".")).unwrap().prepare().unwrap();
         let id = |engine: &dyn Engine| {
             let (folder, program) = (PathBuf::from("cache"), "program".to_string());
-            let cache = Cache { folder, program, engine: engine.identity() };
+            let given_up = AtomicBool::new(false);
+            let cache = Cache { folder, spare: None, given_up, program, engine: engine.identity() };
             cache.id(&experiment, "fp32", 0).unwrap()
         };
         let on = |threads| {

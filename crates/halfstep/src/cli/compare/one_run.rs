@@ -94,8 +94,26 @@ fn obtained(cache: &Cache, task: &Task, run: RunResult, cached: bool) -> Obtaine
 }
 
 /// Makes a run, from its latest checkpoint where there is one. Waits while another process makes
-/// the same run.
+/// the same run. What the cache cannot take is made in its spare folder.
 pub fn make(
+    cache: &Cache,
+    experiment: &Experiment,
+    engine: &dyn Engine,
+    task: &Task,
+    way: &Way,
+    bars: &MultiProgress,
+) -> Result<Obtained, Failure> {
+    let first = cache.to_write();
+    match make_in(first, experiment, engine, task, way, bars) {
+        Err(failure) if failure.is_unwritten() && std::ptr::eq(first, cache) => {
+            let spare = bars.suspend(|| cache.give_up(&failure));
+            spare.map_or(Err(failure), |spare| make_in(spare, experiment, engine, task, way, bars))
+        }
+        made => made,
+    }
+}
+
+fn make_in(
     cache: &Cache,
     experiment: &Experiment,
     engine: &dyn Engine,
@@ -239,10 +257,14 @@ fn clear(dir: &RunDir) -> Result<(), Failure> {
     for name in [RECORD, MODEL, LOGITS, METRICS, ATTEMPTS] {
         let path = dir.file(name);
         if path.is_file() {
-            fs::remove_file(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+            fs::remove_file(&path).map_err(|e| unwritten(path, e))?;
         }
     }
     remove_checkpoints(dir)
+}
+
+fn unwritten(path: PathBuf, source: std::io::Error) -> Failure {
+    RunDirError::Write { path, source }.into()
 }
 
 fn remove_checkpoints(dir: &RunDir) -> Result<(), Failure> {
@@ -250,7 +272,7 @@ fn remove_checkpoints(dir: &RunDir) -> Result<(), Failure> {
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        removed.map_err(|e| unwritten(path, e))?;
     }
     Ok(())
 }

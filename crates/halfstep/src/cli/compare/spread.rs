@@ -28,7 +28,7 @@ pub fn help(
     let folder = String::from_utf8(ranks.broadcast(Vec::new())?);
     let folder = folder.map_err(|e| CommunicatorError::Failed(e.to_string()))?;
     let cache = Cache::at(PathBuf::from(folder), engine.identity())?;
-    interrupt::listen();
+    interrupt::listen(interrupt::TRAINING);
     let (jobs, ranks) = (args.jobs, Some(ranks));
     let common = Common { engine, cache: &cache, request, jobs, ranks, messages: Messages::Quiet };
     for (name, recipe) in recipes_of_arms(recipe) {

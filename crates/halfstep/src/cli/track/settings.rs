@@ -4,6 +4,7 @@ use halfstep::train::recipe::{TrackSettings, check_url};
 
 use crate::cli::args::Track;
 use crate::cli::failure::Failure;
+use crate::cli::output;
 
 /// Trackers, by their URLs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +38,10 @@ impl Trackers {
             let there = std::env::var(variable).ok().filter(|url| !url.is_empty());
             Ok(match there {
                 Some(url) if !built || check_url(field, &url).is_err() => {
-                    eprintln!(
-                        "warning: {variable} is ignored: this build of halfstep cannot send to `{}`",
+                    output::warning(format!(
+                        "{variable} is ignored: this build of halfstep cannot send to `{}`",
                         url.rsplit('@').next().unwrap_or(&url)
-                    );
+                    ));
                     None
                 }
                 there => there,

@@ -12,7 +12,7 @@ use super::request::Destination;
 use crate::cli::failure::Failure;
 use crate::cli::open::FINAL;
 use crate::cli::output::Messages;
-use crate::cli::{memory, new_run};
+use crate::cli::{memory, new_run, output};
 
 /// The weights of `--from`.
 pub struct InitialWeights<'a> {
@@ -89,7 +89,7 @@ fn resume(training: &Training<'_>, dir: RunDir, messages: Messages) -> Result<Ru
     memory::check(training.experiment, training.engine, std::slice::from_ref(training.policy), true)?;
     let (latest, rejected) = Latest::find(&dir);
     for bad in rejected {
-        eprintln!("warning: the checkpoint {} cannot be used: {}", bad.name, bad.reason);
+        output::warning(format!("the checkpoint {} cannot be used: {}", bad.name, bad.reason));
     }
     let run = dir.path().display();
     let position = match &latest {
@@ -123,9 +123,9 @@ fn warn_of_changes(training: &Training<'_>, latest: &Latest) {
         ("version", &state.version, env!("CARGO_PKG_VERSION")),
     ] {
         if without_threads(was) != without_threads(is) {
-            eprintln!(
-                "warning: the {what} was {was} and is {is} now: from here on, the last bits of results may differ"
-            );
+            output::warning(format!(
+                "the {what} was {was} and is {is} now: from here on, the last bits of results may differ"
+            ));
         }
     }
 }

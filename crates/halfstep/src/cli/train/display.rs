@@ -1,5 +1,8 @@
 //! Where `train` shows what it does: lines and a progress bar, or the dashboard of `--tui`.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use halfstep::evidence::units;
 use halfstep::train::checkpoint::CheckpointEvent;
 use halfstep::train::metrics::{EvaluationMetrics, StepMetrics};
@@ -8,14 +11,19 @@ use indicatif::ProgressBar;
 use super::Training;
 use crate::cli::args::Train;
 use crate::cli::failure::Failure;
-use crate::cli::output::Messages;
+use crate::cli::output::{self, Messages};
 use crate::cli::progress::bar;
 #[cfg(feature = "tui")]
 use crate::cli::{prepare, tui::Tui};
 
+/// Time until a run without a visible bar says how far it is. It doubles each time.
+const FIRST_LINE: Duration = Duration::from_secs(10);
+
 /// The display of a run while it trains.
 pub struct Display {
     messages: Messages,
+    /// When a run without a visible bar prints its next line, and the time to the one after.
+    next_line: Cell<(Instant, Duration)>,
     /// The progress bar; hidden while a dashboard is shown.
     pub bar: ProgressBar,
     #[cfg(feature = "tui")]
@@ -51,6 +59,7 @@ impl Display {
         let _ = args;
         Ok(Display {
             messages,
+            next_line: Cell::new((Instant::now() + FIRST_LINE, FIRST_LINE)),
             bar,
             #[cfg(feature = "tui")]
             dashboard,
@@ -65,16 +74,24 @@ impl Display {
             tui.figures().note = Some(text);
             return;
         }
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| output::message(&text));
     }
 
     /// Shows a step; the progress bar is moved by the log's callbacks.
     pub fn step(&self, metrics: &StepMetrics) {
-        let _ = metrics;
         #[cfg(feature = "tui")]
         if let Some(tui) = &self.dashboard {
-            tui.figures().step(metrics);
+            return tui.figures().step(metrics);
         }
+        let ((at, wait), now) = (self.next_line.get(), Instant::now());
+        if !self.bar.is_hidden() || now < at {
+            return;
+        }
+        self.next_line.set((now + 2 * wait, 2 * wait));
+        let steps = units::count(self.bar.length().unwrap_or(0));
+        let left = units::seconds(self.bar.eta().as_secs_f64());
+        let (step, loss) = (metrics.attempt, metrics.loss);
+        self.messages.say(&format!("step {step:>6} of {steps}   train loss {loss:.4}   about {left} left"));
     }
 
     /// Shows an evaluation.
@@ -93,6 +110,8 @@ impl Display {
             units::percent(metrics.accuracy, None)
         );
         self.bar.suspend(|| self.messages.say(&text));
+        let (_, wait) = self.next_line.get();
+        self.next_line.set((Instant::now() + wait, wait));
     }
 
     /// Shows a checkpoint.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use halfstep::train::recipe::{Length, PlanFile, Recipe, RecipeError, TrackSettings};
+use halfstep::train::recipe::{Length, PlanFile, Recipe, RecipeError, TrackSettings, folder_name};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
 use crate::cli::args::Train;
@@ -31,9 +31,9 @@ pub enum Destination {
 impl Request {
     /// Reads the recipe, or the one of the run to resume.
     pub fn of(args: &Train) -> Result<Request, Failure> {
-        let given = match &args.recipe {
-            Some(path) => Some(changed(prepare::recipe(Some(path))?, args)?),
-            None => None,
+        let given = match (&args.recipe, &args.resume) {
+            (None, Some(_)) => None,
+            (path, _) => Some(changed(prepare::own_recipe(path.as_deref(), "train")?, args)?),
         };
         let resume = |path: &Path, given: Option<Recipe>| {
             let (dir, mut there) = open(path)?;
@@ -193,7 +193,7 @@ fn what_decides(recipe: &Recipe) -> Result<String, RecipeError> {
 
 /// The latest run of a recipe, by its number.
 fn latest(recipe: &Recipe) -> Result<Option<PathBuf>, Failure> {
-    let prefix = format!("{}-", recipe.name);
+    let prefix = format!("{}-", folder_name(&recipe.name));
     let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse::<u64>().ok();
     let entries = std::fs::read_dir(new_run::RUNS).into_iter().flatten().flatten().map(|e| e.path());
     let mut runs: Vec<(u64, PathBuf)> = entries.filter_map(|p| Some((number(&p)?, p))).collect();

@@ -13,7 +13,7 @@ use halfstep::train::recipe::Experiment;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::failure::{Failure, INTERRUPTED};
-use super::{interrupt, machine};
+use super::{interrupt, machine, stdio};
 use board::Figures;
 
 /// Time between two pictures.
@@ -21,7 +21,7 @@ const FRAME: Duration = Duration::from_millis(200);
 
 /// An error unless there is a terminal to draw on.
 pub fn check() -> Result<(), Failure> {
-    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+    if stdio::stdout_is_terminal() && std::io::stdin().is_terminal() {
         return Ok(());
     }
     Err(Failure::asked(
@@ -91,7 +91,7 @@ fn keys() {
     }
     let again = interrupt::ask();
     if control_c && again {
-        ratatui::restore();
+        let _ = ratatui::try_restore();
         std::process::exit(i32::from(INTERRUPTED));
     }
 }
@@ -102,7 +102,7 @@ impl Drop for Tui {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        ratatui::restore();
+        let _ = ratatui::try_restore();
         interrupt::quiet(false);
     }
 }
