@@ -66,6 +66,11 @@ pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, Da
         spec.missing = MissingNumbers::Mean;
         notes.push(format!("Missing numbers become the mean of their column: {}.", with_gaps.join(", ")));
     }
+    for (at, column) in columns.iter().enumerate() {
+        if matches!(column.kind, ColumnKind::Numeric { .. }) {
+            notes.extend(sentinel(&cells, at));
+        }
+    }
     notes.push("A fifth of the rows is held out for testing, the same share of every class.".to_owned());
     let target = cells.header[target].clone();
     let found = Found::Csv { rows: cells.rows.len(), columns, target, classes: counted };
@@ -140,7 +145,7 @@ fn gap(cells: &Cells, at: usize) -> Option<String> {
 fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
     let present: Vec<&str> = cells.texts(at).filter(|cell| !cells.is_missing(cell)).collect();
     let different = present.iter().map(|cell| value_of(cell, &cells.format)).collect::<BTreeSet<_>>().len();
-    let keep = || format!("to use it, take it out of `ignore` and write `{}`", kept_by(cells, at));
+    let keep = "to use it, take it out of `ignore`";
     if present.is_empty() {
         return (ColumnKind::Constant, Some("it is empty".into()));
     }
@@ -148,12 +153,13 @@ fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
         return (ColumnKind::Constant, Some(format!("every row has `{}`", present[0])));
     }
     if let Some(why) = cells.index(at) {
-        return (ColumnKind::Identifier, Some(format!("{why}; {}", keep())));
+        let why = format!("{why}; {keep} and write `{}`", kept_by(cells, at));
+        return (ColumnKind::Identifier, Some(why));
     }
     match looks(cells, at) {
         Looks::Open(open) => (ColumnKind::Open, Some(open.reason())),
-        Looks::Numeric(numbers) => match numeric_identifier(cells, at, different) {
-            Some(why) => (ColumnKind::Identifier, Some(format!("{why}; {}", keep()))),
+        Looks::Numeric(numbers) => match cells.numbers_rows(at) {
+            Some(why) => (ColumnKind::Identifier, Some(format!("{why}; {keep}"))),
             None => (range(&present, &numbers), None),
         },
         Looks::Categorical if different > MAX_CATEGORIES => {
@@ -162,10 +168,8 @@ fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
         }
         Looks::Categorical if different * 2 > present.len() && different > 20 => {
             let rows = present.len();
-            let why = format!(
-                "it has {different} different texts in {rows} rows, too many to learn from; {}",
-                keep()
-            );
+            let why =
+                format!("it has {different} different texts in {rows} rows, too many to learn from; {keep}");
             (ColumnKind::Identifier, Some(why))
         }
         Looks::Categorical => {
@@ -175,19 +179,21 @@ fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
     }
 }
 
-/// Why a column of numbers says nothing but which row it is: it goes up by one from row to row, or
-/// is different in every row and called so.
-fn numeric_identifier(cells: &Cells, at: usize, different: usize) -> Option<String> {
-    if cells.rows.len() <= 20 || different < cells.rows.len() {
-        return None;
-    }
-    if cells.counts_up(at) {
-        return Some("it counts the rows".into());
-    }
-    let name = cells.header[at].to_lowercase();
-    let named =
-        name == "id" || name == "index" || ["_id", " id", "-id"].iter().any(|end| name.ends_with(end));
-    named.then(|| "it has another number in every row and is called as identifiers are".into())
+/// A remark on a number that may stand for a missing value: -99, -999 and so on, several times,
+/// where no other number is near.
+fn sentinel(cells: &Cells, at: usize) -> Option<String> {
+    let numbers: Vec<f64> = cells.texts(at).filter_map(|cell| cell.parse().ok()).collect();
+    let least = numbers.iter().copied().fold(0.0, f64::min);
+    let count = numbers.iter().filter(|number| **number == least).count();
+    let next = numbers.iter().copied().filter(|number| *number != least).fold(f64::INFINITY, f64::min);
+    let suspect = [-99.0, -999.0, -9999.0, -99999.0].contains(&least) && count > 1 && next > least / 2.0;
+    suspect.then(|| {
+        format!(
+            "Column `{}` has {least} in {count} rows, far from its other numbers: if it means a missing value, add \
+             \"{least}\" to `missing_markers` and write `missing = \"mean\"`.",
+            cells.header[at]
+        )
+    })
 }
 
 fn range(present: &[&str], numbers: &Numbers) -> ColumnKind {

@@ -118,10 +118,10 @@ impl TableEncoder {
             };
             let encoder = ColumnEncoder { name: name.clone(), encoding };
             notes.extend(encoder.remarks(cells, at, rows));
-            if !told && cells.counts_up(at) {
+            if let Some(why) = cells.numbers_rows(at).filter(|_| !told) {
                 notes.push(format!(
-                    "Column `{name}` counts the rows: if their order says anything of their classes, it gives \
-                     them away; `ignore = [\"{name}\"]` leaves it out."
+                    "Column `{name}` is used, but {why}: where the order of the rows says anything of their classes, \
+                     it gives them away; `ignore = [\"{name}\"]` leaves it out."
                 ));
             }
             columns.push(encoder);

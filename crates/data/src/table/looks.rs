@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::notation::{DateOrder, Notation};
+use super::notation::{DateOrder, Notation, has_short_year};
 use crate::spec::{CsvFormat, DecimalMark};
 
 /// Share of the cells that must be numbers for the others to be taken as mistakes in a column of
@@ -11,6 +11,8 @@ const NUMERIC_SHARE: f64 = 0.95;
 /// One cell in so many may be another text, if it is the same one, more than once: a marker of
 /// missing values.
 const MOST_GAPS: usize = 10;
+/// Most different numbers with different units that are taken as categories.
+const MOST_SIZES: usize = 10;
 /// Cells that are tried for what stands before and after their numbers.
 const TRIED: usize = 3;
 
@@ -40,6 +42,8 @@ pub(crate) enum Open {
     Mark(String),
     /// `01/02/2024`: the second of January or the first of February?
     DateOrder(String),
+    /// `01.02.24`: of which century?
+    ShortYear(String),
     /// `12 kg` and `300 g`.
     Units(String, String),
 }
@@ -58,6 +62,11 @@ impl Open {
             Open::DateOrder(example) => format!(
                 "`{example}` can be day, month or month, day: write dates as year-month-day, 2024-02-01"
             ),
+            Open::ShortYear(example) => {
+                format!(
+                    "`{example}` looks like a date with a year of two digits: write four, as in 2024-02-01"
+                )
+            }
             Open::Units(one, other) => format!(
                 "its numbers do not all have the same unit (`{one}` and `{other}`): bring them to one unit"
             ),
@@ -86,7 +95,7 @@ impl Looks {
         if let Some(numbers) = fits(&present, told) {
             return Looks::Numeric(numbers);
         }
-        if first.starts_with(|c: char| c.is_ascii_digit())
+        if first.starts_with(|c: char| c.is_ascii_alphanumeric())
             && let Some(looks) = times(&present)
         {
             return looks;
@@ -147,8 +156,15 @@ fn fits(present: &[&str], notation: Notation) -> Option<Numbers> {
 /// Dates or times of day.
 fn times(present: &[&str]) -> Option<Looks> {
     let date = |order| fits(present, Notation::Date { order });
-    if let Some(numbers) = fits(present, Notation::Time).or_else(|| date(DateOrder::YearMonthDay)) {
+    if !present[0].contains(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let certain = [DateOrder::YearMonthDay, DateOrder::NamedMonth].into_iter().find_map(date);
+    if let Some(numbers) = fits(present, Notation::Time).or(certain) {
         return Some(Looks::Numeric(numbers));
+    }
+    if present.iter().all(|cell| has_short_year(cell)) {
+        return Some(Looks::Open(Open::ShortYear(present[0].to_owned())));
     }
     match (date(DateOrder::DayMonthYear), date(DateOrder::MonthDayYear)) {
         // Points stand in dates where the day comes first.
@@ -173,19 +189,25 @@ fn marked(present: &[&str], format: &CsvFormat, prefix: &str, suffix: &str) -> O
     }
 }
 
-/// Numbers most of which have something behind them, but not the same.
+/// Numbers most of which have a unit behind them, but not the same. A few are taken as categories,
+/// as sizes of packages are.
 fn units(present: &[&str]) -> Option<Open> {
     let different: BTreeSet<&str> = present.iter().copied().collect();
-    if different.len() <= 20 || different.len() * 2 <= present.len() {
+    if different.len() <= MOST_SIZES {
         return None;
     }
-    let parts: Vec<Option<(&str, &str)>> = present.iter().map(|cell| affixes(cell)).collect();
-    let numbers = parts.iter().flatten().count();
-    let with: Vec<usize> = (0..present.len()).filter(|&i| parts[i].is_some_and(|p| p != ("", ""))).collect();
-    let (one, mostly) = (*with.first()?, numbers as f64 >= NUMERIC_SHARE * present.len() as f64);
-    let other = (0..present.len()).find(|&i| parts[i].is_some() && parts[i] != parts[one])?;
-    (mostly && with.len() * 10 > present.len())
-        .then(|| Open::Units(present[one].into(), present[other].into()))
+    let parts: Vec<(&str, &str)> = present.iter().map(|cell| affixes(cell)).collect::<Option<_>>()?;
+    // One letter is more often part of a name (`5a`), and `5th` counts.
+    let is_unit = |suffix: &str| {
+        let short = suffix.chars().count() == 1;
+        (!short || "gmlshWVAkKMBT%°$€£¥".contains(suffix)) && !["st", "nd", "rd", "th"].contains(&suffix)
+    };
+    if !parts.iter().all(|(_, suffix)| suffix.is_empty() || is_unit(suffix)) {
+        return None;
+    }
+    let one = parts.iter().position(|part| *part != ("", ""))?;
+    let other = parts.iter().position(|part| *part != parts[one])?;
+    Some(Open::Units(present[one].into(), present[other].into()))
 }
 
 const CURRENCIES: [&str; 29] = [
@@ -280,6 +302,15 @@ mod tests {
         let cells: Vec<String> = (0..40).map(|i| format!("{i} {}", ["kg", "g"][i % 2])).collect();
         let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
         assert!(matches!(looks(&cells, &CsvFormat::default()), Looks::Open(Open::Units(..))));
+        for names in ["a b c", "st nd rd th"] {
+            let endings: Vec<&str> = names.split(' ').collect();
+            let cells: Vec<String> = (0..40).map(|i| format!("{i}{}", endings[i % endings.len()])).collect();
+            let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+            assert_eq!(looks(&cells, &CsvFormat::default()), Looks::Categorical, "{names}");
+        }
+        assert_eq!(looks(&["500 g", "1 kg", "2 kg"], &CsvFormat::default()), Looks::Categorical);
+        let short = looks(&["01.02.24", "13.12.24"], &CsvFormat::default());
+        assert!(matches!(short, Looks::Open(Open::ShortYear(_))), "{short:?}");
     }
 
     #[test]
@@ -302,6 +333,7 @@ mod tests {
         assert_eq!(order(&["1/2/2024", "1/31/2024"]), Some(DateOrder::MonthDayYear));
         assert_eq!(order(&["1/2/2024", "31/1/2024"]), Some(DateOrder::DayMonthYear));
         assert_eq!(order(&["1.2.2024", "3.4.2024"]), Some(DateOrder::DayMonthYear));
+        assert_eq!(order(&["Jan 5, 2024", "May 12, 2024"]), Some(DateOrder::NamedMonth));
     }
 
     #[test]

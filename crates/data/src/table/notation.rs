@@ -43,6 +43,8 @@ pub enum DateOrder {
     DayMonthYear,
     /// `02/01/2024`
     MonthDayYear,
+    /// `1 Feb 2024` or `February 1, 2024`
+    NamedMonth,
 }
 
 impl Default for Notation {
@@ -74,6 +76,7 @@ impl Notation {
                 let (sign, text) = without(cell, prefix, suffix)?;
                 number(text, *decimal, *thousands).map(|number| sign * number)
             }
+            Notation::Date { order: DateOrder::NamedMonth } => named_month(cell),
             Notation::Date { order } => moment(cell, *order),
             Notation::Time => time_of_day(cell),
         }
@@ -104,8 +107,10 @@ impl Notation {
                     DateOrder::YearMonthDay => "year, month, day",
                     DateOrder::DayMonthYear => "day, month, year",
                     DateOrder::MonthDayYear => "month, day, year",
+                    DateOrder::NamedMonth => "with the month's name",
                 };
-                let days = self.read(example)?;
+                // A millionth of a day is a tenth of a second.
+                let days = (self.read(example)? * 1e6).round() / 1e6;
                 Some(format!("holds dates ({order}) and becomes days since 1970: `{example}` is {days}"))
             }
             Notation::Time => {
@@ -179,14 +184,70 @@ fn moment(cell: &str, order: DateOrder) -> Option<f64> {
         DateOrder::YearMonthDay => (a, b, c),
         DateOrder::DayMonthYear => (c, b, a),
         DateOrder::MonthDayYear => (c, a, b),
+        DateOrder::NamedMonth => return None,
     };
-    let small = |text: &str| (1..=2).contains(&text.len()).then(|| text.parse::<u8>().ok()).flatten();
-    let year: i32 = (year.len() == 4).then(|| year.parse().ok()).flatten()?;
     let month = Month::try_from(small(month)?).ok()?;
+    let seconds = time.map_or(Some(0.0), zoned_time)?;
+    Some(days(year, month, day)? + seconds / 86_400.0)
+}
+
+/// A number of one or two digits.
+fn small(text: &str) -> Option<u8> {
+    (1..=2).contains(&text.len()).then(|| text.parse().ok()).flatten()
+}
+
+/// Days since 1970; the year has four digits.
+fn days(year: &str, month: Month, day: &str) -> Option<f64> {
+    let year: i32 = (year.len() == 4).then(|| year.parse().ok()).flatten()?;
     let date = Date::from_calendar_date(year, month, small(day)?).ok()?;
     let epoch = Date::from_ordinal_date(1970, 1).ok()?;
-    let seconds = time.map_or(Some(0.0), zoned_time)?;
-    Some(f64::from(date.to_julian_day() - epoch.to_julian_day()) + seconds / 86_400.0)
+    Some(f64::from(date.to_julian_day() - epoch.to_julian_day()))
+}
+
+fn named_month(cell: &str) -> Option<f64> {
+    const NAMES: [&str; 12] = [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ];
+    let month = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let at = NAMES.iter().position(|name| word.len() >= 3 && name.starts_with(&word))?;
+        Month::try_from(at as u8 + 1).ok()
+    };
+    let words: Vec<&str> =
+        cell.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let [a, b, year] = words[..] else { return None };
+    match (month(a), month(b)) {
+        (Some(month), None) => days(year, month, b),
+        (None, Some(month)) => days(year, month, a),
+        _ => None,
+    }
+}
+
+/// Whether a cell is a date whose year has two digits, so that its century is open.
+pub(crate) fn has_short_year(cell: &str) -> bool {
+    let date = cell.split([' ', 'T']).next().unwrap_or_default();
+    let mark = date.chars().find(|c| !c.is_ascii_digit()).filter(|c| ['-', '/', '.'].contains(c));
+    let parts = mark.map(|mark| date.split(mark).map(|part| (part.len(), small(part))).collect::<Vec<_>>());
+    let in_year =
+        |limit: u8| move |&(_, n): &(usize, Option<u8>)| n.is_some_and(|n| (1..=limit).contains(&n));
+    parts.is_some_and(|p| {
+        p.len() == 3
+            && p[2].0 == 2
+            && p[2].1.is_some()
+            && p[..2].iter().all(in_year(31))
+            && p[..2].iter().any(in_year(12))
+    })
 }
 
 /// Seconds since midnight in UTC of a time that may have an offset.
@@ -269,7 +330,7 @@ mod tests {
 
     #[test]
     fn dates_and_times_are_numbers() {
-        use DateOrder::{DayMonthYear, MonthDayYear, YearMonthDay};
+        use DateOrder::{DayMonthYear, MonthDayYear, NamedMonth, YearMonthDay};
         let date = |cell: &str, order| Notation::Date { order }.read(cell);
         assert_eq!(date("1970-01-02", YearMonthDay), Some(1.0));
         assert_eq!(date("2024-03-01", YearMonthDay), Some(19_783.0), "after a leap day");
@@ -278,6 +339,11 @@ mod tests {
         assert_eq!(date("1970-01-01T12:00:00Z", YearMonthDay), Some(0.5));
         assert_eq!(date("1970-01-01 13:00:00+01:00", YearMonthDay), Some(0.5));
         assert_eq!(date("1970-01-01 10:00:00-0200", YearMonthDay), Some(0.5));
+        assert_eq!(date("1 Mar 2024", NamedMonth), Some(19_783.0));
+        assert_eq!(date("March 1, 2024", NamedMonth), Some(19_783.0));
+        assert_eq!((date("01-MAR-2024", NamedMonth), date("1 Ma 2024", NamedMonth)), (Some(19_783.0), None));
+        assert!(has_short_year("1.2.24") && has_short_year("12/31/99") && !has_short_year("1.2.2024"));
+        assert!(!has_short_year("1.2.3") && !has_short_year("10.0.12") && !has_short_year("192.168.24"));
         for wrong in
             ["2023-02-29", "2024-13-01", "2024-1", "24-01-01", "2024-01-01x", "é", "2024-01-01 25:00"]
         {

@@ -165,7 +165,10 @@ fn fit_header(header: &mut Vec<String>, rows: &[TableRow]) {
 /// A row with more or fewer cells than are expected.
 pub(crate) fn ragged_row(path: &Path, line: u64, expected: usize, found: usize) -> DataError {
     let problem = format!("line {line} has {found} cells, expected {expected}");
-    DataError::unusable(path, format!("{problem}; check the delimiter and quotes"))
+    // A title or a remark has fewer cells than the rows below it.
+    let above =
+        if found > expected { ", and that nothing stands above the names of the columns" } else { "" };
+    DataError::unusable(path, format!("{problem}; check the delimiter and quotes{above}"))
 }
 
 impl Cells {
@@ -213,10 +216,23 @@ impl Cells {
         }
     }
 
-    /// Whether a column of numbers goes up by one from row to row.
-    pub(crate) fn counts_up(&self, at: usize) -> bool {
-        let numbers: Option<Vec<f64>> = self.texts(at).map(|cell| cell.parse().ok()).collect();
-        self.rows.len() > 2 && numbers.is_some_and(|n| n.windows(2).all(|pair| pair[1] == pair[0] + 1.0))
+    /// Why a column with a name says nothing but which row it is, if it does: its numbers go up by
+    /// one from row to row, or are different in every row and called so.
+    pub(crate) fn numbers_rows(&self, at: usize) -> Option<&'static str> {
+        const NAMES: [&str; 4] = ["id", "index", "level_0", "rownames"];
+        let numbers: Vec<f64> = self.texts(at).map(|cell| cell.parse().ok()).collect::<Option<_>>()?;
+        if numbers.len() <= 20 {
+            return None;
+        }
+        if numbers.windows(2).all(|pair| pair[1] == pair[0] + 1.0) {
+            return Some("it counts the rows");
+        }
+        let different: BTreeSet<&str> = self.texts(at).collect();
+        let name = self.header[at].to_lowercase();
+        let named =
+            NAMES.contains(&name.as_str()) || ["_id", " id", "-id"].iter().any(|end| name.ends_with(end));
+        (named && different.len() == numbers.len())
+            .then_some("it has another number in every row and is called as identifiers are")
     }
 
     /// Takes out the rows without a target; says how many there were, and where the first.

@@ -88,7 +88,8 @@ fn an_index_that_a_program_wrote_is_no_feature() {
     let by_hand = counting.load("target = 'kind'").unwrap();
     assert_eq!(features(&by_hand), ["nr", "petal"]);
     assert!(
-        by_hand.notes[0].contains("`nr` counts the rows") && by_hand.notes[0].contains("ignore = [\"nr\"]")
+        by_hand.notes[0].contains("`nr` is used, but it counts the rows")
+            && by_hand.notes[0].contains("ignore = [\"nr\"]")
     );
     // A measurement without a name is one.
     let middle = Table::new(rows("petal,,kind", |i| format!("{:.3},{},{}", petal(i), i % 3, kind(i))));
@@ -317,6 +318,7 @@ fn dates_and_times_become_numbers() {
         ("{D}.{M}.2024", "holds dates (day, month, year)"),
         ("{M}/{D}/2024", "holds dates (month, day, year)"),
         ("2024-{M}-{D}T12:30:00Z", "holds dates"),
+        ("{D}-Mar-2024", "with the month's name"),
         ("{M}:{D}", "holds times"),
     ] {
         let date = |i: usize| {
@@ -436,7 +438,7 @@ fn what_is_left_out_has_its_reason() {
     );
     for reason in [
         "`code` is left out: it has 60 different texts in 60 rows, too many to learn from; to use it, take it out of \
-         `ignore` and write `categorical = [\"code\"]`",
+         `ignore`",
         "`same` is left out: every row has `7`",
         "`none` is left out: it is empty",
         "`id` is left out: it has another number in every row and is called as identifiers are",
@@ -445,6 +447,17 @@ fn what_is_left_out_has_its_reason() {
     ] {
         assert!(notes.contains(reason), "{reason}\n{notes}");
     }
+    let rooms =
+        Table::new(rows("size,rooms,price", |i| format!("{:.3},{},{:.2}", petal(i), i % 4, petal(i + 5))));
+    let (spec, _, notes) = rooms.suggested();
+    assert!(
+        spec.target == "rooms"
+            && notes.contains("The last column, `price`, is not taken as the target: its 60"),
+        "{notes}"
+    );
+    let gap = |i: usize| if i.is_multiple_of(9) { -999.0 } else { petal(i) };
+    let (_, _, notes) = Table::new(rows("x,kind", |i| format!("{:.3},{}", gap(i), kind(i)))).suggested();
+    assert!(notes.contains("has -999 in 7 rows") && notes.contains("`missing_markers`"), "{notes}");
     let quantities = Table::new(rows("size,price", |i| format!("{:.3},{:.2}", petal(i), petal(i + 5))));
     let error = inspect(&quantities.path()).unwrap_err().to_string();
     assert!(

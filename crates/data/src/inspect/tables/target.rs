@@ -51,6 +51,12 @@ pub(super) fn target(cells: &Cells, notes: &mut Vec<String>) -> Result<usize, Da
         let reason = format!("no column holds classes to predict. {}", reasons.join("; "));
         return Err(DataError::unusable(&cells.path, reason));
     };
+    if guess != last
+        && !named.contains(&last)
+        && let Some(why) = why_no_target(cells, last)
+    {
+        notes.push(format!("The last column, `{}`, is not taken as the target: {why}.", cells.header[last]));
+    }
     let name = &cells.header[guess];
     notes.push(format!("The target is a guess: `{name}`. Choose another with `--target COLUMN`."));
     Ok(guess)
