@@ -55,8 +55,8 @@ pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, Da
             spec.ignore.push(cells.header[at].clone());
             notes.push(format!("Column `{}` is left out: {why}.", cells.header[at]));
         }
-        let missing =
-            cells.texts(at).filter(|cell| cells.is_missing(cell) || gap(&cells, at).as_deref() == Some(cell));
+        let gap = gap(&cells, at);
+        let missing = cells.texts(at).filter(|cell| cells.is_missing(cell) || gap.as_deref() == Some(cell));
         columns.push(ColumnReport { name: cells.header[at].clone(), missing: missing.count(), kind });
     }
     let gaps = |c: &&ColumnReport| c.missing > 0 && matches!(c.kind, ColumnKind::Numeric { .. });

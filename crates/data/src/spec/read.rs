@@ -5,7 +5,7 @@
 //! misspelt name of one that seems to be missing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -303,10 +303,12 @@ impl<'i> Keys<'i> {
         roles.extend(spec.numeric.iter().map(|c| (c, "numeric")));
         roles.extend(spec.categorical.iter().map(|c| (c, "categorical")));
         roles.extend(spec.ordinal.keys().map(|c| (c, "ordinal")));
-        for (i, (column, key)) in roles.iter().enumerate() {
-            if let Some((_, earlier)) = roles[..i].iter().find(|(other, _)| other == column) {
+        let mut first: HashMap<&String, &str> = HashMap::new();
+        for (column, key) in roles {
+            if let Some(earlier) = first.get(column) {
                 self.note(SpecError::at(key, format!("column \"{column}\" is already in `{earlier}`")));
             }
+            first.entry(column).or_insert(key);
         }
         spec
     }
@@ -458,5 +460,6 @@ fn bundled_names() -> String {
 }
 
 fn duplicate(names: &[String]) -> Option<&String> {
-    names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
+    let mut seen = HashSet::new();
+    names.iter().find(|name| !seen.insert(*name))
 }

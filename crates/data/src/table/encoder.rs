@@ -37,15 +37,12 @@ pub(crate) fn kept_by(cells: &Cells, at: usize) -> String {
     format!("{} = [\"{}\"]", if numeric { "numeric" } else { "categorical" }, cells.header[at])
 }
 
-/// How a column is read as numbers, if it is one of numbers.
-fn numbers(cells: &Cells, at: usize, rows: &[u32], spec: &CsvSpec) -> Result<Option<Numbers>, DataError> {
-    if cells.listed(at, &spec.categorical) {
-        return Ok(None);
-    }
+/// How a column is read as numbers, if it is one of numbers or the recipe says so.
+fn numbers(cells: &Cells, at: usize, rows: &[u32], told: bool) -> Result<Option<Numbers>, DataError> {
     let own = rows.iter().map(|&row| cells.rows[row as usize].cells[at].as_str());
     match Looks::of(own, &cells.format) {
         Looks::Numeric(numbers) => Ok(Some(numbers)),
-        Looks::Categorical => Ok(cells.listed(at, &spec.numeric).then(Numbers::default)),
+        Looks::Categorical => Ok(told.then(Numbers::default)),
         Looks::Open(open) => {
             Err(DataError::OpenColumn { column: cells.header[at].clone(), reason: open.reason() })
         }
@@ -89,21 +86,19 @@ impl TableEncoder {
         classes: Vec<String>,
         spec: &CsvSpec,
     ) -> Result<Fitted, DataError> {
-        for name in
-            spec.ignore.iter().chain(&spec.numeric).chain(&spec.categorical).chain(spec.ordinal.keys())
-        {
-            // "The columns without a name" may be none.
-            if !name.is_empty() {
-                cells.column(name)?;
-            }
-        }
+        spec.ordinal.keys().try_for_each(|name| cells.column(name).map(drop))?;
+        let (ignored, numeric, categorical) = (
+            cells.positions(&spec.ignore)?,
+            cells.positions(&spec.numeric)?,
+            cells.positions(&spec.categorical)?,
+        );
         let (mut columns, mut notes) = (Vec::new(), Vec::new());
         let target = cells.column(&spec.target)?;
         for (at, name) in cells.header.iter().enumerate() {
-            if at == target || cells.listed(at, &spec.ignore) {
+            if at == target || ignored.contains(&at) {
                 continue;
             }
-            let told = cells.listed(at, &spec.numeric) || cells.listed(at, &spec.categorical);
+            let told = numeric.contains(&at) || categorical.contains(&at);
             if let Some(why) = cells.index(at).filter(|_| !told) {
                 let keep = kept_by(cells, at);
                 notes.push(format!("Column `{name}` is left out: {why}; to use it, write `{keep}`."));
@@ -111,7 +106,8 @@ impl TableEncoder {
             }
             let encoding = match spec.ordinal.get(name) {
                 Some(order) => Encoding::ordinal(cells, at, rows, order)?,
-                None => match numbers(cells, at, rows, spec)? {
+                None if categorical.contains(&at) => Encoding::one_hot(cells, at, rows)?,
+                None => match numbers(cells, at, rows, numeric.contains(&at))? {
                     Some(numbers) => Encoding::numeric(cells, at, rows, numbers, spec.missing)?,
                     None => Encoding::one_hot(cells, at, rows)?,
                 },
@@ -187,8 +183,7 @@ impl TableEncoder {
             return Err(read::ragged_row(&path, 1, header.len(), record.len()));
         }
         let rows = vec![TableRow { line: 1, cells: strings(record) }];
-        let (format, header) = (self.format.clone(), strings(header));
-        self.encode(&Cells { path, format, header, unnamed: vec![], rows, notes: vec![] }, &[0])
+        self.encode(&Cells::new(&path, &self.format, strings(header), rows, Vec::new())?, &[0])
     }
 
     pub(crate) fn encode(&self, cells: &Cells, rows: &[u32]) -> Result<Vec<f32>, DataError> {

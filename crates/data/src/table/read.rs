@@ -1,6 +1,6 @@
 //! CSV files as cells, with the line of each row for error messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::class_names::normal;
@@ -15,7 +15,9 @@ pub(crate) struct Cells {
     pub(crate) format: CsvFormat,
     pub(crate) header: Vec<String>,
     /// Columns that have a place in the file but no name; `header` calls them `c1`, `c2` and so on.
-    pub(crate) unnamed: Vec<usize>,
+    pub(crate) unnamed: BTreeSet<usize>,
+    /// The place of each name.
+    places: HashMap<String, usize>,
     pub(crate) rows: Vec<TableRow>,
     /// What was done to make a table of the file, one sentence each.
     pub(crate) notes: Vec<String>,
@@ -129,22 +131,7 @@ pub(crate) fn cells(mut rows: Vec<TableRow>, path: &Path, format: &CsvFormat) ->
         rows.iter_mut().for_each(|row| drop(row.cells.pop()));
         notes.push("The last column has neither a name nor values: it is left out.".to_owned());
     }
-    let unnamed: Vec<usize> = (0..header.len()).filter(|&at| header[at].is_empty()).collect();
-    for &at in &unnamed {
-        let mut name = format!("c{}", at + 1);
-        while header.contains(&name) {
-            name.push('_');
-        }
-        header[at] = name;
-    }
-    if let Some((second, name)) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)) {
-        let first = header.iter().position(|other| other == name).unwrap_or(0);
-        let places = format!("columns {} and {}", first + 1, second + 1);
-        let reason =
-            format!("two columns are called `{name}` ({places}): give one another name in the first line");
-        return Err(DataError::unusable(path, reason));
-    }
-    Ok(Cells { path: path.to_owned(), format: format.clone(), header, unnamed, rows, notes })
+    Cells::new(path, format, header, rows, notes)
 }
 
 /// Rows may all have one cell more than the header: R writes no name over the names of rows, and
@@ -172,6 +159,39 @@ pub(crate) fn ragged_row(path: &Path, line: u64, expected: usize, found: usize) 
 }
 
 impl Cells {
+    /// A table whose rows all have as many cells as the header.
+    pub(crate) fn new(
+        path: &Path,
+        format: &CsvFormat,
+        mut header: Vec<String>,
+        rows: Vec<TableRow>,
+        notes: Vec<String>,
+    ) -> Result<Cells, DataError> {
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(header.len());
+        for (at, name) in header.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            if let Some(first) = places.insert(name.clone(), at) {
+                let places = format!("columns {} and {}", first + 1, at + 1);
+                return Err(DataError::unusable(
+                    path,
+                    format!(
+                        "two columns are called `{name}` ({places}): give one another name in the first line"
+                    ),
+                ));
+            }
+        }
+        let unnamed: BTreeSet<usize> = (0..header.len()).filter(|&at| header[at].is_empty()).collect();
+        for &at in &unnamed {
+            let mut name = format!("c{}", at + 1);
+            while places.contains_key(&name) {
+                name.push('_');
+            }
+            places.insert(name.clone(), at);
+            header[at] = name;
+        }
+        let (path, format) = (path.to_owned(), format.clone());
+        Ok(Cells { path, format, header, unnamed, places, rows, notes })
+    }
+
     /// Position of a column. The empty name is that of the first column without one.
     pub(crate) fn column(&self, name: &str) -> Result<usize, DataError> {
         if name.is_empty()
@@ -179,16 +199,23 @@ impl Cells {
         {
             return Ok(at);
         }
-        self.header.iter().position(|column| column == name).ok_or_else(|| DataError::UnknownColumn {
+        self.places.get(name).copied().ok_or_else(|| DataError::UnknownColumn {
             path: self.path.clone(),
             column: name.to_owned(),
             columns: self.header.clone(),
         })
     }
 
-    /// Whether one of these names is that of a column, or is empty and the column has none.
-    pub(crate) fn listed(&self, at: usize, names: &[String]) -> bool {
-        names.iter().any(|name| *name == self.header[at] || (name.is_empty() && self.unnamed.contains(&at)))
+    /// Positions of columns; an empty name is that of all columns without one, if there are any.
+    pub(crate) fn positions(&self, names: &[String]) -> Result<BTreeSet<usize>, DataError> {
+        let mut all = BTreeSet::new();
+        for name in names {
+            match name.as_str() {
+                "" => all.extend(&self.unnamed),
+                name => drop(all.insert(self.column(name)?)),
+            }
+        }
+        Ok(all)
     }
 
     pub(crate) fn is_missing(&self, cell: &str) -> bool {
@@ -319,7 +346,7 @@ mod tests {
     #[test]
     fn headers_one_cell_short_or_long_are_fitted() {
         let r = read("x,kind\n1,0.5,a\n2,0.7,b\n");
-        assert_eq!((r.header.join(" "), &r.unnamed[..]), ("c1 x kind".to_owned(), &[0][..]));
+        assert_eq!((r.header.join(" "), r.unnamed.first()), ("c1 x kind".to_owned(), Some(&0)));
         assert_eq!(r.column("").unwrap(), 0);
         assert!(r.index(0).unwrap().contains("whole number"));
         for closed in [

@@ -1,7 +1,7 @@
 //! How a table is written: what parts its cells, whether its first line holds names, its mark of
 //! decimals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::DataError;
@@ -115,7 +115,7 @@ fn has_header(rows: &[TableRow]) -> bool {
     let counting =
         numbers.is_some_and(|n| n.len() > 1 && n[0] <= 1.0 && n.windows(2).all(|p| p[1] == p[0] + 1.0));
     let texts = first.iter().all(|cell| !format.is_missing(cell) && cell.parse::<f64>().is_err());
-    let different = first.iter().enumerate().all(|(i, cell)| !first[..i].contains(cell));
+    let different = first.iter().collect::<BTreeSet<_>>().len() == first.len();
     match (names, data) {
         (0, 0) if likely > 0 => counting || likely == first.len() || !only_numbers,
         (0, 0) => texts && different,
