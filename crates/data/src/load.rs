@@ -1,6 +1,6 @@
 //! From a [`DataSpec`] to a [`Dataset`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::bundled;
 use crate::dataset::{Dataset, Part, Samples};
@@ -37,12 +37,12 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     match spec {
         DataSpec::Bundled(BundledSpec::FashionMnist { options, limits }) => {
             let (train, test, classes) = bundled::fashion_mnist()?;
-            images(train, test, classes, options, *limits, Vec::new())
+            images(Sets { train, validation: None, test }, classes, options, *limits, Vec::new())
         }
         DataSpec::Bundled(BundledSpec::Digits { options, split, limits }) => {
             let (set, classes) = bundled::digits()?;
             let (train, test) = split_images(&set, &classes, *split)?;
-            images(train, test, classes, options, *limits, Vec::new())
+            images(Sets { train, validation: None, test }, classes, options, *limits, Vec::new())
         }
         DataSpec::Bundled(BundledSpec::Shakespeare { options, limits }) => {
             let (train, test) = bundled::shakespeare()?;
@@ -97,9 +97,15 @@ pub fn check_paths(spec: &DataSpec, base: &Path) -> Result<(), DataError> {
     Ok(())
 }
 
-fn images(
+/// Images that share their size and classes.
+struct Sets {
     train: ImageSet,
+    validation: Option<ImageSet>,
     test: ImageSet,
+}
+
+fn images(
+    Sets { train, validation, test }: Sets,
     classes: Vec<String>,
     options: &ImageOptions,
     limits: Limits,
@@ -123,7 +129,7 @@ fn images(
     };
     Ok(Dataset {
         train: part(Role::Train, train),
-        validation: None,
+        validation: validation.map(|set| part(Role::Validation, set.convert(options))),
         test: part(Role::Test, test),
         preprocessing: Preprocessing::Image(fitted),
         notes,
@@ -225,7 +231,7 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
         }
     };
     notes.extend(remarks);
-    images(train, test, classes, &spec.options, spec.limits, notes)
+    images(Sets { train, validation: None, test }, classes, &spec.options, spec.limits, notes)
 }
 
 fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
@@ -240,35 +246,39 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
         }
         match classes.iter().find(|c| c.to_lowercase() == class.to_lowercase()) {
             Some(train) => {
-                let reason =
-                    format!("`{class}` in the test data is `{train}` in the train data: name them alike");
+                let reason = format!("`{class}` is `{train}` in the train data: name them alike");
                 Err(DataError::unusable(root, reason))
             }
             None => Err(DataError::UnseenLabel { what: root.display().to_string(), class: class.to_owned() }),
         }
     };
     // Names are checked before any image is decoded.
+    let mut held_out = |path: &Path| {
+        let root = base.join(path);
+        let (listing, more) = folder::list(&root, ClassFolders::Classes)?;
+        listing.check_test(&root)?;
+        listing.classes.keys().try_for_each(|class| label_of(class, &root).map(drop))?;
+        notes.extend(more);
+        Ok::<_, DataError>((root, listing))
+    };
     let test = match &spec.test {
         TestFrom::Split(split) => TestFrom::Split(*split),
-        TestFrom::Files(test) => {
-            let root = base.join(&test.path);
-            let (listing, more) = folder::list(&root, ClassFolders::Classes)?;
-            listing.check_test(&root)?;
-            listing.classes.keys().try_for_each(|class| label_of(class, &root).map(drop))?;
-            notes.extend(more);
-            TestFrom::Files((root, listing))
-        }
+        TestFrom::Files(test) => TestFrom::Files(held_out(&test.path)?),
     };
+    let validation = spec.validation_path.as_deref().map(held_out).transpose()?;
     let set = listing.load(&spec.options, |class| label_of(class, &root))?;
+    let (first, shape) = (&root, set.shape());
+    let decoded = |(root, listing): (PathBuf, folder::Listing)| {
+        let set = listing.load(&spec.options, |class| label_of(class, &root))?;
+        folder::check_alike(&spec.options, (first, shape), (&root, set.shape()))?;
+        Ok::<_, DataError>(set)
+    };
+    let validation = validation.map(decoded).transpose()?;
     let (train, test) = match test {
         TestFrom::Split(split) => split_images(&set, &classes, split)?,
-        TestFrom::Files((test_root, listing)) => {
-            let test = listing.load(&spec.options, |class| label_of(class, &test_root))?;
-            folder::check_alike(&spec.options, (&root, set.shape()), (&test_root, test.shape()))?;
-            (set, test)
-        }
+        TestFrom::Files(test) => (set, decoded(test)?),
     };
-    images(train, test, classes, &spec.options, spec.limits, notes)
+    images(Sets { train, validation, test }, classes, &spec.options, spec.limits, notes)
 }
 
 fn load_csv(spec: &CsvSpec, base: &Path) -> Result<Dataset, DataError> {

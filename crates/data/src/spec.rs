@@ -203,6 +203,9 @@ pub struct ImagesSpec {
     /// `test_path`, a second such folder, or a random split.
     #[serde(flatten)]
     pub test: TestFrom<TestPath, RandomSplit>,
+    /// `validation_path`: a third such folder, of the images that models are chosen by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_path: Option<PathBuf>,
     /// How many samples to use.
     #[serde(flatten)]
     pub limits: Limits,
@@ -577,7 +580,9 @@ impl DataSpec {
                 };
                 vec![Some(images), Some(labels), test_images, test_labels]
             }
-            DataSpec::Images(ImagesSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
+            DataSpec::Images(ImagesSpec { path, test, validation_path, .. }) => {
+                vec![Some(path), test.path_mut(), validation_path.as_mut()]
+            }
             DataSpec::Csv(CsvSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
             DataSpec::Text(TextSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
         };

@@ -152,6 +152,8 @@ pub(crate) struct Layout<'t> {
     pub(crate) train: &'t Tree,
     /// The folder of the test classes.
     pub(crate) test: Option<&'t Tree>,
+    /// The folder of the classes to choose models by.
+    pub(crate) validation: Option<&'t Tree>,
     /// What is left out and why, one sentence each.
     pub(crate) notes: Vec<String>,
 }
@@ -170,10 +172,10 @@ pub(crate) fn find(root: &Tree) -> Result<Layout<'_>, String> {
         notes.push(format!("All images lie in `{}`.", shown(&top.path, &root.path)));
     }
     let layout = match judge(top)? {
-        Judged::Classes => Layout { train: top, test: None, notes },
+        Judged::Classes => Layout { train: top, test: None, validation: None, notes },
         Judged::Parts { train, others } => {
-            let test = choose_test(&train, &others, &mut notes)?;
-            Layout { train: train.tree, test, notes }
+            let (test, validation) = held_out(&train, &others, &mut notes)?;
+            Layout { train: train.tree, test, validation, notes }
         }
     };
     // What was found to be class folders may be parts in their turn.
@@ -194,10 +196,12 @@ pub(crate) fn check(root: &Tree) -> Result<(), String> {
             ))
         }
         Judged::Parts { train, others } => {
-            let test = choose_test(&train, &others, &mut Vec::new())?;
+            let (test, validation) = held_out(&train, &others, &mut Vec::new())?;
             let mut keys = format!("path = \"{}\"", train.tree.path.display());
-            if let Some(test) = test {
-                keys += &format!("` and `test_path = \"{}\"", test.path.display());
+            for (key, tree) in [("test_path", test), ("validation_path", validation)] {
+                if let Some(tree) = tree {
+                    keys += &format!("` and `{key} = \"{}\"", tree.path.display());
+                }
             }
             let names: Vec<&Part> = std::iter::once(&train).chain(&others).collect();
             Err(format!("{} are parts of the data, not classes: {}", quoted(&names), write(&keys)))
@@ -333,34 +337,46 @@ fn same_sub_folders(parts: &[Part]) -> Option<BTreeSet<String>> {
     (parts.len() > 1 && parts.iter().all(alike)).then_some(fullest)
 }
 
-/// Test data before validation data; what is left out is said.
-fn choose_test<'t>(
+/// The folders of test and of validation classes; what is left out is said. Without test data the
+/// validation data are those.
+fn held_out<'t>(
     train: &Part<'t>,
     others: &[Part<'t>],
     notes: &mut Vec<String>,
-) -> Result<Option<&'t Tree>, String> {
+) -> Result<(Option<&'t Tree>, Option<&'t Tree>), String> {
     let classes = train.inner();
     let usable = |part: &Part| !inner(unwrapped(part.tree, &classes)).is_disjoint(&classes);
-    let of_role = |role: Role| others.iter().filter(move |part| part.is(role) && usable(part)).collect();
-    let candidates: Vec<&Part> = match (of_role(Role::Test), of_role(Role::Validation)) {
-        (tests, validation) if Vec::is_empty(&tests) => validation,
-        (tests, _) => tests,
-    };
-    if candidates.len() > 1 {
-        let named = quoted(&candidates);
+    let of_role =
+        |role: Role| -> Vec<&Part> { others.iter().filter(|part| part.is(role) && usable(part)).collect() };
+    let (mut tests, mut validation) = (of_role(Role::Test), of_role(Role::Validation));
+    if tests.is_empty() {
+        tests = std::mem::take(&mut validation);
+    }
+    if tests.len() > 1 {
+        let named = quoted(&tests);
         return Err(format!(
             "{named} may each be the test data: write `path` and the one to test on as `test_path`"
         ));
     }
-    let test = candidates.first().copied();
+    let test = tests.first().copied();
+    let validation = if let [only] = validation[..] { Some(only) } else { None };
     let beside: BTreeSet<String> = names(others).into_iter().chain([train.name.to_lowercase()]).collect();
-    for part in others.iter().filter(|part| test.is_none_or(|test| !std::ptr::eq(test, *part))) {
-        notes.push(match part.repeats(&beside) {
-            true => format!("`{}` is left out: it has the folders beside it again.", part.name),
-            false => left_out(part, usable(part), test),
+    let is = |part: &Part, chosen: Option<&Part>| chosen.is_some_and(|chosen| std::ptr::eq(chosen, part));
+    for part in others.iter().filter(|part| !is(part, test)) {
+        notes.push(if is(part, validation) {
+            format!(
+                "`{}` ({} images) is the validation data: where a model is chosen from several, it is chosen by these.",
+                part.name,
+                part.tree.count()
+            )
+        } else if part.repeats(&beside) {
+            format!("`{}` is left out: it has the folders beside it again.", part.name)
+        } else {
+            left_out(part, usable(part), test)
         });
     }
-    Ok(test.map(|part| unwrapped(part.tree, &classes)))
+    let tree = |part: &Part<'t>| unwrapped(part.tree, &classes);
+    Ok((test.map(tree), validation.map(tree)))
 }
 
 fn left_out(part: &Part, usable: bool, test: Option<&Part>) -> String {

@@ -31,12 +31,16 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
     let (listing, _) = Listing::of(found.train);
     listing.check(&train_root, if test_root.is_some() { 1 } else { 2 })?;
     let test = found.test.map(|test| Listing::of(test).0);
+    let validation_root = found.validation.map(|validation| validation.path.clone());
+    let validation = found.validation.map(|validation| Listing::of(validation).0);
     let mut notes = found.notes;
-    notes.extend(passed.outside(std::iter::once(&train_root).chain(&test_root)).notes(root));
+    notes.extend(
+        passed.outside([&train_root].into_iter().chain(&test_root).chain(&validation_root)).notes(root),
+    );
     let mut all = headers(&listing)?;
-    if let Some(test) = &test {
-        test.check_test(test_root.as_deref().unwrap_or(root))?;
-        all.extend(headers(test)?);
+    for (listing, root) in test.iter().zip(&test_root).chain(validation.iter().zip(&validation_root)) {
+        listing.check_test(root)?;
+        all.extend(headers(listing)?);
     }
 
     let mut options = ImageOptions::default();
@@ -86,6 +90,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
             Some(path) => TestFrom::Files(TestPath { path }),
             None => TestFrom::Split(RandomSplit::default()),
         },
+        validation_path: validation_root,
         limits: Limits::default(),
         options,
     });

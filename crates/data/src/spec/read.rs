@@ -73,6 +73,7 @@ impl DataSpec {
                 path: keys.need("path", "the folder that has one folder of images per class"),
                 folders: keys.take_or_default("folders"),
                 test: keys.path_or_random_split(),
+                validation_path: keys.take("validation_path"),
                 limits: keys.limits(),
                 options: keys.image_options(),
             }),

@@ -152,10 +152,19 @@ fn parts_beside_train_and_test_are_left_out_and_named() {
             seen.notes
         );
     };
-    said("`val` (4 images) is left out", "a run has one folder of test images, which is `test`");
+    said("`val` (4 images) is the validation data", "chosen by these");
+    assert_eq!(data.validation.as_ref().map(|part| part.len()), Some(4));
+    let error = folder.load("path = '.'").unwrap_err().to_string();
+    assert!(error.contains("`validation_path = ") && error.contains("/val\"`"), "{error}");
+    let keys = "path = 'train'\ntest_path = 'test'\nvalidation_path = ";
+    let by_hand = folder.load(&format!("{keys}'val'")).unwrap();
+    assert_eq!(by_hand.validation, data.validation);
+    // Nothing more is set aside where validation data are there.
+    assert_eq!(by_hand.with_validation(0.5).unwrap().train.len(), 12);
+    assert!(matches!(folder.load(&format!("{keys}'vla'")), Err(DataError::MissingFile { .. })));
     said("`unlabeled` (2 images) is left out", "no labels");
     said("`spare` (1 images) is left out", "does not say what it is for");
-    said("`val`", &format!("write `test_path = \"{}\"`", folder.join("val").display()));
+    said("`spare`", &format!("write `test_path = \"{}\"`", folder.join("spare").display()));
 
     let unlabelled =
         Folder::of(&[("train/cat", 6), ("train/dog", 6), ("unlabeled/cat", 3), ("unlabeled/dog", 3)]);
@@ -442,7 +451,7 @@ fn names_that_are_equal_once_composed_are_one_class() {
 fn a_class_in_other_case_in_the_test_data_is_named() {
     let error =
         Folder::of(&[("train/Cat", 3), ("train/dog", 3), ("test/cat", 3), ("test/dog", 3)]).seen_error();
-    assert!(error.contains("`cat` in the test data is `Cat` in the train data: name them alike"), "{error}");
+    assert!(error.contains("test: `cat` is `Cat` in the train data: name them alike"), "{error}");
 }
 
 /// Two classes of 16-bit images around these values.

@@ -131,6 +131,7 @@ fn meaning(key: &str) -> &'static str {
         "limit_test" => "use at most so many test samples",
         "resize" => "height and width that every image is brought to",
         "channels" => "1 is gray, 3 is colour",
+        "validation_path" => "images that models are chosen by, where they are",
         "folders" => "whether the folders are classes: \"judged\" or \"classes\"",
         "flip" => "mirror train images at random",
         "crop_padding" => "shift train images by up to so many pixels at random",

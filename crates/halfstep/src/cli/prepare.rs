@@ -98,6 +98,7 @@ const FEW: usize = 100;
 
 /// What is to be said of validation data that are too few.
 fn few_to_choose_by(experiment: &Experiment) -> Option<String> {
+    experiment.recipe.train.validation_fraction?;
     let part = experiment.data.validation.as_ref()?;
     let targets = part.len() * experiment.info.input.labels_per_sample();
     (targets < FEW).then(|| {

@@ -191,7 +191,14 @@ fn settings(args: &Stress, recipe: &mut Recipe) -> Result<(), Failure> {
             let test = TestFrom::Split(RandomSplit::default());
             // Which class a foreign image has does not matter.
             let folders = ClassFolders::Classes;
-            DataSpec::Images(ImagesSpec { path: absolute, folders, test, limits, options })
+            DataSpec::Images(ImagesSpec {
+                path: absolute,
+                folders,
+                test,
+                validation_path: None,
+                limits,
+                options,
+            })
         });
     }
     e.validate()
