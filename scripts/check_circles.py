@@ -21,7 +21,6 @@ from pathlib import Path
 ALLOWED = [
     ("cpu", "attention", ("backward", "forward", "tiles", "unit")),
     ("data", "", ("batch", "dataset", "preprocessing", "sampler", "text")),
-    ("evidence", "", ("assessment", "findings")),
     ("nn", "", ("models", "spec")),
     ("train", "", ("checkpoint", "doctor", "memory", "session")),
 ]

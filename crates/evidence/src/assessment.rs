@@ -1,24 +1,15 @@
-//! From the logits of a reference and a candidate, one file per seed, to a verdict.
-
-use std::num::NonZeroUsize;
+//! What a verdict is made of: what was stated before, what each metric says, what follows.
 
 use serde::Serialize;
 
-use crate::bootstrap::{Examples, Interval, SeedSums, two_level};
-use crate::exact::Divergence;
-use crate::experiment::{SeedMeasures, measure_seed, same_samples};
-use crate::findings;
-use crate::logits::{LogitsError, Source};
-use crate::measures::GroupRow;
+use crate::buckets::TestSets;
+use crate::exact::{Divergence, Excess};
+use crate::experiment::{NoiseFloor, SeedMeasures};
 use crate::metric::Metric;
-use crate::noninferiority::{Margin, MarginTest, Question, holm, over_all};
-use crate::power::seeds_needed;
+use crate::noninferiority::{Claim, Margin, MarginTest, Question};
+use crate::power::Plan;
 use crate::reference::ReferenceCheck;
-use crate::stats::{Paired, Verdict, mean_sd};
-
-/// Groups with fewer samples are shown and do not gate: their accuracy moves by points with one
-/// answer.
-pub const LEAST_GROUP: u64 = 30;
+use crate::stats::{Looks, Paired, Verdict};
 
 /// Chance of passing without a difference that is planned for unless another is stated.
 pub const POWER: f64 = 0.8;
@@ -34,8 +25,18 @@ pub struct Protocol {
     pub asked_for: Vec<Metric>,
     /// What is asked of each.
     pub question: Question,
+    /// Of whom the verdict speaks.
+    pub claim: Claim,
+    /// Looks over which α is divided.
+    pub looks: Looks,
+    /// What changed answers are measured against.
+    pub floor: NoiseFloor,
+    /// Groups that were named, as `column=value`: each is judged, or the verdict is inconclusive.
+    pub groups: Vec<String>,
     /// Candidate runs that diverged and left no logits.
     pub diverged: u64,
+    /// Baseline runs that diverged and left no logits.
+    pub baseline_diverged: u64,
     /// The greatest accepted chance that a candidate run diverges.
     pub max_divergence: Option<f64>,
     /// Chance of passing without a difference that [`MetricRow::seeds_needed`] plans for.
@@ -49,7 +50,12 @@ impl Default for Protocol {
             margins: Metric::ALL.iter().filter_map(|&m| Some((m, m.default_margin()?))).collect(),
             asked_for: Vec::new(),
             question: Question::NonInferiority,
+            claim: Claim::default(),
+            looks: Looks::ONE,
+            floor: NoiseFloor::default(),
+            groups: Vec::new(),
             diverged: 0,
+            baseline_diverged: 0,
             max_divergence: None,
             power: POWER,
         }
@@ -68,7 +74,8 @@ impl Protocol {
         }
     }
 
-    fn margin(&self, metric: Metric) -> Option<Margin> {
+    /// The margin of a metric, if it gates.
+    pub fn margin(&self, metric: Metric) -> Option<Margin> {
         self.margins.iter().find(|(m, _)| *m == metric).map(|(_, margin)| *margin)
     }
 }
@@ -94,6 +101,24 @@ pub struct SampleGroup {
     pub samples: u64,
 }
 
+impl SampleGroup {
+    /// `column=value`.
+    pub fn name(&self) -> String {
+        format!("{}={}", self.column, self.value)
+    }
+}
+
+/// What has a margin and could not be judged by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unjudged {
+    /// `flips`, or `accuracy of region=west`.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+    /// Whether the verdict waits for it: it was asked for, or belongs to what gates.
+    pub gates: bool,
+}
+
 /// One metric, over all samples or in one group.
 #[derive(Clone, Debug, Serialize)]
 pub struct MetricRow {
@@ -109,24 +134,36 @@ pub struct MetricRow {
     pub paired: Paired,
     /// What the pairs are.
     pub unit: Unit,
-    /// Against the margin; none for a metric without one.
+    /// Against the margin, by the claim that was stated; of one pair of models, on examples like
+    /// these. None for a metric without a margin.
     pub test: Option<MarginTest>,
+    /// The same test of other seeds on these samples.
+    pub on_samples: Option<MarginTest>,
+    /// The same test of other seeds on examples like these.
+    pub on_examples: Option<MarginTest>,
     /// Whether the verdict rests on it.
     pub gates: bool,
     /// P value of failing after Holm's adjustment over all that gates.
     pub p_fail_holm: Option<f64>,
-    /// Two-level bootstrap interval of the mean difference, for means over examples.
-    pub bootstrap: Option<Interval>,
+    /// Whether that lies below the level.
+    #[serde(skip)]
+    pub fails_after_holm: bool,
     /// Seeds after which it would pass with chance [`Protocol::power`] if there were no difference,
-    /// from the spread seen.
+    /// on as many examples, from the spread seen.
     pub seeds_needed: Option<usize>,
+    /// Examples (clusters, where the files name them) after which it would after as many seeds, if
+    /// the harm stays what was seen.
+    pub examples_needed: Option<usize>,
+    /// What a plan of more of both rests on; none for one pair.
+    #[serde(skip)]
+    pub plan: Option<Plan>,
 }
 
 impl MetricRow {
     /// `accuracy`, or `accuracy of region=west`.
     pub fn label(&self) -> String {
         match &self.group {
-            Some(g) => format!("accuracy of {}={}", g.column, g.value),
+            Some(g) => format!("accuracy of {}", g.name()),
             None => self.metric.name().into(),
         }
     }
@@ -138,7 +175,7 @@ impl MetricRow {
 
     /// Whether it fails even after Holm's adjustment, and so is named as a cause.
     pub fn is_named(&self) -> bool {
-        self.verdict() == Some(Verdict::Fail) && self.p_fail_holm.is_some_and(|p| p < crate::stats::ALPHA)
+        self.verdict() == Some(Verdict::Fail) && self.fails_after_holm
     }
 }
 
@@ -156,8 +193,12 @@ pub struct GroupFlips {
 /// The whole of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Assessment {
-    /// What follows over all.
+    /// What follows over all, by the claim that was stated.
     pub verdict: Verdict,
+    /// What follows of other seeds on these samples.
+    pub on_samples: Verdict,
+    /// What follows of other seeds on examples like these.
+    pub on_examples: Verdict,
     /// What that means, in sentences.
     pub findings: Vec<String>,
     /// What was stated beforehand.
@@ -167,268 +208,17 @@ pub struct Assessment {
     /// Whether pairs were made by the seeds that files name, or by order.
     pub paired_by_seed: bool,
     /// Whether all files hold the same samples.
-    pub examples: Examples,
+    pub examples: TestSets,
     /// One row per metric and group.
     pub rows: Vec<MetricRow>,
+    /// What has a margin and could not be judged.
+    pub unjudged: Vec<Unjudged>,
     /// Candidate runs that diverged.
     pub divergence: Divergence,
+    /// How much oftener they do than the baseline's.
+    pub divergence_excess: Excess,
     /// Flips by group; the worst first.
     pub group_flips: Vec<GroupFlips>,
     /// What each pair measured.
     pub seeds: Vec<SeedMeasures>,
-}
-
-/// Why there is no assessment.
-#[derive(Debug, thiserror::Error)]
-pub enum AssessmentError {
-    /// A file is bad.
-    #[error(transparent)]
-    Logits(#[from] LogitsError),
-    /// Files do not pair.
-    #[error("{0}")]
-    Pairing(String),
-}
-
-/// Measures all pairs and judges them.
-///
-/// Every baseline file is read twice: with its candidate, and as the other seed of the one before
-/// it.
-///
-/// # Errors
-/// If files do not pair, or one cannot be read.
-pub fn assess(
-    references: &[&dyn Source],
-    candidates: &[&dyn Source],
-    protocol: Protocol,
-    threads: NonZeroUsize,
-) -> Result<Assessment, AssessmentError> {
-    let Pairing { order, by_seed, examples } = pair(references, candidates)?;
-    let mut seeds = Vec::with_capacity(order.len());
-    for (i, &(r, c)) in order.iter().enumerate() {
-        // Around a ring, so that each reference is the other of one: two differences share at most
-        // one run.
-        let other = (order.len() > 1).then(|| references[order[(i + 1) % order.len()].0]);
-        seeds.push(measure_seed(references[r], candidates[c], other, threads)?);
-    }
-    Ok(judge(seeds, protocol, by_seed, examples))
-}
-
-struct Pairing {
-    order: Vec<(usize, usize)>,
-    by_seed: bool,
-    examples: Examples,
-}
-
-fn pair(references: &[&dyn Source], candidates: &[&dyn Source]) -> Result<Pairing, AssessmentError> {
-    let fail = |message: String| Err(AssessmentError::Pairing(message));
-    if references.is_empty() || references.len() != candidates.len() {
-        return fail(format!(
-            "{} baseline files and {} candidate files do not pair; give one of each per seed",
-            references.len(),
-            candidates.len()
-        ));
-    }
-    // Opening reads the headers and labels only.
-    let first = references[0].open()?;
-    let mut examples = Examples::Shared;
-    let mut seeds_of = |sources: &[&dyn Source]| -> Result<Vec<Option<u64>>, AssessmentError> {
-        let mut seeds = Vec::new();
-        for source in sources {
-            let open = source.open()?;
-            if open.classes() != first.classes() {
-                let (name, n) = (open.name(), open.classes());
-                return Err(AssessmentError::Pairing(format!(
-                    "{name} has {n} classes, {} has {}",
-                    first.name(),
-                    first.classes()
-                )));
-            }
-            if same_samples(&first, &open).is_err() {
-                examples = Examples::OfEachSeed;
-            }
-            seeds.push(open.seed());
-        }
-        Ok(seeds)
-    };
-    let (a, b) = (seeds_of(references)?, seeds_of(candidates)?);
-    let known: usize = a.iter().chain(&b).flatten().count();
-    if known == 0 {
-        return Ok(Pairing { order: (0..a.len()).map(|i| (i, i)).collect(), by_seed: false, examples });
-    }
-    if known < a.len() + b.len() {
-        return fail("some files name their seed and some do not; name it in all or in none".into());
-    }
-    let mut order = Vec::new();
-    for (i, seed) in a.iter().enumerate() {
-        let of = |side: &[Option<u64>]| side.iter().filter(|s| *s == seed).count();
-        if of(&a) != 1 {
-            return fail(format!("two baseline files name seed {}", seed.unwrap_or(0)));
-        }
-        match b.iter().position(|s| s == seed) {
-            Some(j) if of(&b) == 1 => order.push((i, j)),
-            _ => {
-                return fail(format!(
-                    "{} has seed {}; there must be one candidate file of that seed",
-                    references[i].name(),
-                    seed.unwrap_or(0)
-                ));
-            }
-        }
-    }
-    Ok(Pairing { order, by_seed: true, examples })
-}
-
-/// Judges measured pairs.
-pub fn judge(seeds: Vec<SeedMeasures>, protocol: Protocol, by_seed: bool, examples: Examples) -> Assessment {
-    let sums: Vec<SeedSums> = seeds.iter().map(|s| s.sums.clone()).collect();
-    let intervals = two_level(&sums, examples, 0);
-    let mut rows: Vec<MetricRow> = Metric::ALL
-        .into_iter()
-        .filter_map(|metric| {
-            let interval = metric.of_examples().and_then(|at| intervals.get(at).copied());
-            row(metric, &seeds, &protocol, interval)
-        })
-        .collect();
-    rows.extend(group_rows(&seeds, &protocol));
-
-    let divergence =
-        Divergence::of(protocol.diverged, seeds.len() as u64 + protocol.diverged, protocol.max_divergence);
-    let mut tests: Vec<(Verdict, Option<f64>)> =
-        rows.iter().filter_map(|r| Some((r.verdict()?, r.test?.p_fail))).collect();
-    tests.extend(divergence.verdict.map(|v| (v, divergence.p_fail)));
-    let p: Vec<f64> = tests.iter().map(|t| t.1.unwrap_or(1.0)).collect();
-    for (row, p) in rows.iter_mut().filter(|r| r.gates).zip(holm(&p)) {
-        row.p_fail_holm = Some(p);
-    }
-    let group_flips = group_flips(&seeds);
-    let reference_check = ReferenceCheck::of(&seeds);
-    // That the candidate diverges says something whatever the reference is.
-    let may_judge = reference_check.is_worth_comparing_with() || divergence.verdict == Some(Verdict::Fail);
-    let mut assessment = Assessment {
-        verdict: if may_judge { over_all(&tests) } else { Verdict::Inconclusive },
-        findings: Vec::new(),
-        protocol,
-        reference_check,
-        paired_by_seed: by_seed,
-        examples,
-        rows,
-        divergence,
-        group_flips,
-        seeds,
-    };
-    assessment.findings = findings::sentences(&assessment);
-    assessment
-}
-
-fn row(
-    metric: Metric,
-    seeds: &[SeedMeasures],
-    protocol: &Protocol,
-    bootstrap: Option<Interval>,
-) -> Option<MetricRow> {
-    let pairs: Option<Vec<(f64, f64)>> = seeds.iter().map(|s| metric.values(s)).collect();
-    let pairs = pairs?;
-    let moments = |s: &SeedMeasures| {
-        let (n, mean, sd) = s.examples.get(metric.of_examples()?)?.values();
-        Some(Paired::from_moments(n, mean, sd))
-    };
-    // One pair of models: its examples are what can be counted.
-    let of_examples = if seeds.len() == 1 { moments(&seeds[0]) } else { None };
-    finish(metric, None, &pairs, of_examples, protocol, bootstrap)
-}
-
-/// A row from (reference, candidate) of each seed, or from the examples of the only one.
-fn finish(
-    metric: Metric,
-    group: Option<SampleGroup>,
-    pairs: &[(f64, f64)],
-    of_examples: Option<Paired>,
-    protocol: &Protocol,
-    bootstrap: Option<Interval>,
-) -> Option<MetricRow> {
-    let mean = |f: fn(&(f64, f64)) -> f64| mean_sd(&pairs.iter().map(f).collect::<Vec<_>>()).map(|m| m.0);
-    let (reference, candidate) = (mean(|p| p.0)?, mean(|p| p.1)?);
-    let (better, question) = (metric.better(), protocol.question);
-    let (paired, unit) = match of_examples {
-        Some(paired) => (paired, Unit::Examples),
-        None => (Paired::of(pairs)?, Unit::Seeds),
-    };
-    let test = protocol.margin(metric).and_then(|margin| match unit {
-        Unit::Examples => MarginTest::of_examples(paired, reference, better, margin, question),
-        Unit::Seeds => MarginTest::of(pairs, better, margin, question),
-    });
-    // With one pair of models, measures that are no means over examples cannot be judged: unless
-    // asked for they are shown.
-    let can_judge = unit == Unit::Examples || pairs.len() > 1 || protocol.asked_for.contains(&metric);
-    let large = group.as_ref().is_none_or(|g| g.samples >= LEAST_GROUP);
-    let spread = test.and_then(|t| t.spread_over_margin()).filter(|_| unit == Unit::Seeds);
-    Some(MetricRow {
-        metric,
-        reference,
-        candidate,
-        paired,
-        unit,
-        gates: test.is_some() && can_judge && large,
-        test,
-        p_fail_holm: None,
-        bootstrap,
-        seeds_needed: spread.and_then(|s| seeds_needed(s, protocol.power)),
-        group,
-    })
-}
-
-/// Every group that all seeds have, with its sums of each.
-fn groups(seeds: &[SeedMeasures]) -> impl Iterator<Item = (SampleGroup, Vec<&GroupRow>)> {
-    let tables = seeds.first().map(|s| s.groups.as_slice()).unwrap_or_default();
-    tables.iter().flat_map(|t| t.values.iter().map(|v| (&t.column, v))).filter_map(|(column, value)| {
-        let of_seeds = seeds.iter().map(|s| {
-            let table = s.groups.iter().find(|t| t.column == *column)?;
-            table.rows.get(table.values.iter().position(|v| v == value)?)
-        });
-        let rows: Vec<&GroupRow> = of_seeds.collect::<Option<_>>()?;
-        let samples = rows[0].reference.values()?.samples;
-        Some((SampleGroup { column: column.clone(), value: value.clone(), samples }, rows))
-    })
-}
-
-fn group_rows(seeds: &[SeedMeasures], protocol: &Protocol) -> Vec<MetricRow> {
-    groups(seeds)
-        .filter_map(|(group, rows)| {
-            let pairs: Option<Vec<(f64, f64)>> = rows
-                .iter()
-                .map(|r| Some((r.reference.values()?.accuracy, r.candidate.values()?.accuracy)))
-                .collect();
-            let of_examples = if let [only] = rows.as_slice() {
-                // Differences of single answers are −1, 0 or 1: their moments follow from the
-                // flips.
-                let a = only.agreement.values()?;
-                let n = a.samples as f64;
-                let mean = a.positive_flips - a.negative_flips;
-                let square = a.positive_flips + a.negative_flips - mean * mean;
-                let sd = (a.samples > 1).then(|| (square.max(0.0) * n / (n - 1.0)).sqrt());
-                Some(Paired::from_moments(a.samples as usize, mean, sd))
-            } else {
-                None
-            };
-            finish(Metric::GroupAccuracy, Some(group), &pairs?, of_examples, protocol, None)
-        })
-        .collect()
-}
-
-fn group_flips(seeds: &[SeedMeasures]) -> Vec<GroupFlips> {
-    let mean = |values: Vec<f64>| mean_sd(&values).map(|m| m.0);
-    let mut all: Vec<GroupFlips> = groups(seeds)
-        .filter_map(|(group, rows)| {
-            let negative =
-                |f: fn(&GroupRow) -> Option<f64>| rows.iter().map(|r| f(r)).collect::<Option<Vec<f64>>>();
-            Some(GroupFlips {
-                group,
-                negative_flips: mean(negative(|r| Some(r.agreement.values()?.negative_flips))?)?,
-                floor: negative(|r| Some(r.floor.values()?.negative_flips)).and_then(mean),
-            })
-        })
-        .collect();
-    let beyond = |g: &GroupFlips| g.negative_flips - g.floor.unwrap_or(0.0);
-    all.sort_by(|a, b| beyond(b).total_cmp(&beyond(a)));
-    all
 }

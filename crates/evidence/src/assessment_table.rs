@@ -1,7 +1,8 @@
 //! An assessment as a table for a terminal.
 
 use crate::assessment::{Assessment, GroupFlips, MetricRow, Unit};
-use crate::bootstrap::Examples;
+use crate::buckets::TestSets;
+use crate::experiment::NoiseFloor;
 use crate::group_table::{self, GroupLine};
 use crate::metric::Metric;
 use crate::table::{TableGroup, aligned};
@@ -10,18 +11,19 @@ use crate::units;
 const NONE: &str = "–";
 /// Groups whose flips are shown.
 const WORST: usize = 3;
-const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "at worst", "margin", "verdict"];
+const HEADINGS: [&str; 7] = ["", "baseline", "candidate", "difference", "95 % bound", "margin", "verdict"];
 
 /// The table, aligned, with a line about the files above it; `bold` decorates headings.
 pub fn text(a: &Assessment, bold: &dyn Fn(&str) -> String) -> String {
     let mut groups: Vec<TableGroup> = Vec::new();
     let of = |f: &dyn Fn(&MetricRow) -> bool| a.rows.iter().filter(|r| f(r)).map(cells).collect::<Vec<_>>();
     groups.push(("Quality".into(), of(&|r| r.group.is_none() && !r.metric.is_beside_floor())));
-    groups.push((
-        "Changed answers, beside those that another seed changes".into(),
-        of(&|r| r.group.is_none() && r.metric.is_beside_floor()),
-    ));
-    if a.seeds.len() == 1 {
+    let changed = match a.protocol.floor {
+        NoiseFloor::OtherSeed => "Changed answers, beside those that another seed changes",
+        NoiseFloor::None => "Changed answers",
+    };
+    groups.push((changed.into(), of(&|r| r.group.is_none() && r.metric.is_beside_floor())));
+    if a.seeds.len() == 1 && a.protocol.floor == NoiseFloor::OtherSeed {
         let v = a.seeds[0].agreement;
         let line = |metric: Metric, value: f64| {
             let mut cells = vec![NONE.to_string(); HEADINGS.len()];
@@ -59,8 +61,8 @@ fn files(a: &Assessment) -> String {
     };
     let each = match (a.seeds.len(), a.examples) {
         (1, _) => "",
-        (_, Examples::Shared) => ", the same in all",
-        (_, Examples::OfEachSeed) => " in the first, others in each",
+        (_, TestSets::Shared) => ", the same in all",
+        (_, TestSets::OfEachSeed) => " in the first, others in each",
     };
     let correlation = a.rows.first().and_then(|r| r.paired.correlation);
     let correlation =

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use crate::assessment::{Assessment, Protocol};
 use crate::cost::{PolicyCost, Rates};
-use crate::exact::{Divergence, clean_runs_needed};
+use crate::exact::{Divergence, Excess, clean_runs_needed};
 use crate::run::{RunResult, Way, summaries};
-use crate::stats::{Paired, Verdict, mean_sd};
+use crate::stats::{ALPHA, Paired, Verdict, mean_sd};
 
 /// What was set up before the runs.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -158,6 +158,12 @@ impl Comparison {
                 let assessment = at.map(|at| assessments.swap_remove(at).1);
                 let most = setup.protocol.max_divergence;
                 let divergence = Divergence::of(row.diverged as u64, row.divergence.runs, most);
+                let base = rows.iter().find(|r| r.policy == setup.reference);
+                let excess = base.map(|base| {
+                    let (d, b) = (row.divergence, base.divergence);
+                    Excess::of(d.diverged, d.runs, b.diverged, b.runs)
+                });
+                let diverges_oftener = excess.is_some_and(|e| e.p_fail < setup.protocol.looks.alpha());
                 let ended = |policy: &str, seed: u64| {
                     let is_it = |r: &&RunResult| r.record.policy == policy && r.record.seed == seed;
                     runs.iter().find(is_it).is_some_and(|r| r.record.outcome != Outcome::Interrupted)
@@ -168,6 +174,7 @@ impl Comparison {
                 let verdict = match (&assessment, divergence.verdict) {
                     (Some(a), _) if pairs > 1 && missing == 0 => a.verdict,
                     (None, Some(Verdict::Fail)) => Verdict::Fail,
+                    (None, _) if diverges_oftener => Verdict::Fail,
                     _ => Verdict::Inconclusive,
                 };
                 Candidate {
@@ -195,8 +202,10 @@ impl Comparison {
         let open = assessment.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive));
         let d = &assessment.divergence;
         let clean = d.max_divergence.filter(|_| d.verdict == Some(Verdict::Inconclusive) && d.diverged == 0);
-        let clean = clean.and_then(clean_runs_needed).map(|n| n as usize);
-        open.filter_map(|r| r.seeds_needed).chain(clean).max()
+        let clean = clean.and_then(|c| clean_runs_needed(c, ALPHA)).map(|n| n as usize);
+        // One that no number of seeds settles on these examples is not settled by more of them.
+        let seeds: Option<Vec<usize>> = open.map(|r| r.seeds_needed).collect();
+        seeds?.into_iter().chain(clean).max()
     }
 }
 

@@ -26,27 +26,10 @@ impl Draws {
         ((u64::from(self.generator.word(self.stream, i)) * n as u64) >> 32) as usize
     }
 
-    /// The four integers of block `i`, as [`Draws::below`] would give one by one.
-    pub(crate) fn four(&self, i: u64, n: usize) -> [usize; 4] {
-        self.block(i).map(|w| ((u64::from(w) * n as u64) >> 32) as usize)
-    }
-
     /// The `i`th standard normal number, by Box and Muller.
     pub(crate) fn normal(&self, i: u64) -> f64 {
         let [a, b, c, d] = self.block(i);
         let radius = (-2.0 * (1.0 - unit_f64(a, b)).ln()).sqrt();
         radius * (std::f64::consts::TAU * unit_f64(c, d)).cos()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn four_are_the_integers_in_order() {
-        let draws = Draws::new(3, 9);
-        let four = draws.four(5, 1000);
-        assert_eq!(four, std::array::from_fn(|i| draws.below(20 + i as u64, 1000)));
     }
 }

@@ -1,7 +1,7 @@
 //! Exact statements about counts: how often runs diverge, and whether flips go both ways alike.
 
 use serde::Serialize;
-use statrs::distribution::{Beta, Binomial, ContinuousCDF, DiscreteCDF};
+use statrs::distribution::{Beta, Binomial, ContinuousCDF, DiscreteCDF, Hypergeometric};
 
 use crate::stats::{CONFIDENCE, Verdict};
 
@@ -48,17 +48,53 @@ impl Divergence {
     }
 }
 
+/// How much oftener candidate runs diverge than the baseline's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Excess {
+    /// Baseline runs begun.
+    pub baseline_runs: u64,
+    /// Baseline runs that diverged.
+    pub baseline_diverged: u64,
+    /// Upper bound, at 95 %, of the candidate's chance to diverge less the baseline's: the
+    /// difference of exact bounds that hold at 97.5 % each (Bonferroni).
+    pub at_most: f64,
+    /// P value of "the candidate diverges no oftener": Fisher's exact test, one-sided. It can fail
+    /// a candidate; that it does not shows nothing.
+    pub p_fail: f64,
+}
+
+impl Excess {
+    /// Of `diverged` of `runs` runs over `baseline_diverged` of `baseline_runs`.
+    pub fn of(diverged: u64, runs: u64, baseline_diverged: u64, baseline_runs: u64) -> Excess {
+        let (diverged, baseline_diverged) = (diverged.min(runs), baseline_diverged.min(baseline_runs));
+        let half = (1.0 - CONFIDENCE) / 2.0;
+        let at_least = 1.0 - upper(baseline_runs - baseline_diverged, baseline_runs, half);
+        let at_least = if baseline_diverged == 0 { 0.0 } else { at_least };
+        let all = diverged + baseline_diverged;
+        let p_fail = match (diverged, Hypergeometric::new(runs + baseline_runs, all, runs)) {
+            (1.., Ok(h)) => h.sf(diverged - 1),
+            _ => 1.0,
+        };
+        let at_most = upper(diverged, runs, half) - at_least;
+        Excess { baseline_runs, baseline_diverged, at_most, p_fail }
+    }
+}
+
 /// One-sided 95 % upper bound of a chance of which `k` of `n` trials were seen: the 0.95 quantile
 /// of Beta(k + 1, n − k), 1 if all were.
 pub fn upper_bound(k: u64, n: u64) -> f64 {
+    upper(k, n, 1.0 - CONFIDENCE)
+}
+
+fn upper(k: u64, n: u64, alpha: f64) -> f64 {
     if k >= n {
         return 1.0;
     }
     if k == 0 {
         // Beta(1, n) in closed form.
-        return -((1.0 - CONFIDENCE).ln() / n as f64).exp_m1();
+        return -(alpha.ln() / n as f64).exp_m1();
     }
-    Beta::new(k as f64 + 1.0, (n - k) as f64).map_or(1.0, |b| b.inverse_cdf(CONFIDENCE))
+    Beta::new(k as f64 + 1.0, (n - k) as f64).map_or(1.0, |b| b.inverse_cdf(1.0 - alpha))
 }
 
 /// One-sided 95 % lower bound: the 0.05 quantile of Beta(k, n − k + 1), 0 if none were.
@@ -69,17 +105,10 @@ pub fn lower_bound(k: u64, n: u64) -> f64 {
     1.0 - upper_bound(n - k.min(n), n)
 }
 
-/// The fewest clean runs after which the upper bound is at most `chance`: 59 for 5 %. None unless 0
-/// < chance < 1.
-pub fn clean_runs_needed(chance: f64) -> Option<u64> {
-    if !(chance > 0.0 && chance < 1.0) {
-        return None;
-    }
-    let mut n = ((1.0 - CONFIDENCE).ln() / (-chance).ln_1p()).floor().max(1.0) as u64;
-    while upper_bound(0, n) > chance {
-        n += 1;
-    }
-    Some(n)
+/// The fewest clean trials after which the upper bound at level `alpha` is at most `chance`: 59 for
+/// 5 % at 0.05, from (1 − chance)^n ≤ `alpha`. None unless 0 < chance < 1.
+pub fn clean_runs_needed(chance: f64, alpha: f64) -> Option<u64> {
+    (chance > 0.0 && chance < 1.0).then(|| (alpha.ln() / (-chance).ln_1p()).ceil().max(1.0) as u64)
 }
 
 /// McNemar's exact test: the two-sided p value of `only_reference` samples right with the reference
@@ -94,10 +123,11 @@ pub fn mcnemar(only_reference: u64, only_candidate: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::ALPHA;
 
     #[test]
     fn fifty_nine_clean_runs_for_five_per_cent() {
-        assert_eq!(clean_runs_needed(0.05), Some(59));
+        assert_eq!(clean_runs_needed(0.05, ALPHA), Some(59));
         assert_eq!(Divergence::of(0, 59, Some(0.05)).verdict, Some(Verdict::Pass));
         assert_eq!(Divergence::of(0, 58, Some(0.05)).verdict, Some(Verdict::Inconclusive));
         let many = Divergence::of(8, 59, Some(0.05));
@@ -122,6 +152,19 @@ mod tests {
             let at = Binomial::new(upper_bound(k, n), n).unwrap().cdf(k);
             assert!((at - 0.05).abs() < 1e-8, "{k} of {n}: {at}");
         }
+    }
+
+    #[test]
+    fn a_candidate_that_diverges_oftener_is_found_and_silence_is_no_bound() {
+        // 5 of 5 against 0 of 5: one of C(10, 5) = 252 ways.
+        let all = Excess::of(5, 5, 0, 5);
+        assert!((all.p_fail - 1.0 / 252.0).abs() < 1e-12 && all.at_most == 1.0);
+        // One of five against none: chance alone does it in half of all cases, and much may hide.
+        let one = Excess::of(1, 5, 0, 5);
+        assert!((one.p_fail - 0.5).abs() < 1e-12 && one.at_most > 0.7, "{one:?}");
+        assert_eq!(Excess::of(0, 5, 0, 5).p_fail, 1.0);
+        // The bound without any is Clopper and Pearson's at 97.5 %.
+        assert!((Excess::of(0, 5, 0, 5).at_most - (1.0 - 0.025f64.powf(0.2))).abs() < 1e-12);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use std::thread;
 
 use serde::Serialize;
 
-use crate::bootstrap::{BUCKETS, SeedSums, bucket};
-use crate::logits::{Logits, LogitsError, Source};
+use crate::buckets::{BUCKETS, BucketSums, bucket};
+use crate::folds::Folds;
+use crate::logits::{CLUSTER, Logits, LogitsError, Source};
 use crate::measures::agreement::AgreementValues;
 use crate::measures::sample::divergence;
 use crate::measures::{Agreement, GroupColumn, GroupTable, Sample, measure};
@@ -25,31 +26,19 @@ const BATCH_LOGITS: usize = 1 << 20;
 const BATCH_ROWS: usize = 1 << 14;
 
 /// Measures of which every example has its own difference, candidate − reference, and which can be
-/// resampled: [`crate::metric::OF_EXAMPLES`]. The last two need a floor.
-pub(crate) const EXAMPLE_MEASURES: usize = 5;
+/// crossed with seeds: [`crate::metric::OF_EXAMPLES`]. The last [`BEYOND_FLOOR`] need a floor.
+pub(crate) const EXAMPLE_MEASURES: usize = 7;
+const BEYOND_FLOOR: usize = 3;
 
-/// Sums of differences and of their squares.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Moments {
-    n: u64,
-    sum: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn push(&mut self, difference: f64) {
-        self.n += 1;
-        self.sum += difference;
-        self.squares += difference * difference;
-    }
-
-    /// Number, mean and sample standard deviation.
-    pub fn values(&self) -> (usize, f64, Option<f64>) {
-        let n = self.n as f64;
-        let mean = self.sum / n;
-        let sd = (self.n > 1).then(|| ((self.squares - n * mean * mean).max(0.0) / (n - 1.0)).sqrt());
-        (self.n as usize, mean, sd)
-    }
+/// What changed answers and divergence are measured against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseFloor {
+    /// What another seed of the reference changes.
+    #[default]
+    OtherSeed,
+    /// Nothing: every changed answer counts. For candidates made of the reference's own weights.
+    None,
 }
 
 /// What one pair of models measured.
@@ -72,13 +61,15 @@ pub struct SeedMeasures {
     /// Sums by group, one table per column.
     #[serde(skip)]
     pub groups: Vec<GroupTable>,
-    /// Sums of differences by bucket of examples, for the bootstrap.
+    /// Units that differ from each other by chance: samples, or clusters where the files name them.
+    pub units: u64,
+    /// Sums of differences by bucket of examples, in the order of [`crate::metric::OF_EXAMPLES`];
+    /// those beyond the floor only with a floor.
     #[serde(skip)]
-    pub sums: SeedSums,
-    /// Moments of the differences, in the order of [`crate::metric::OF_EXAMPLES`]; flips only with
-    /// a floor.
+    pub sums: Vec<BucketSums>,
+    /// Calibration by part of the examples.
     #[serde(skip)]
-    pub examples: Vec<Moments>,
+    pub folds: Folds,
 }
 
 /// Logits of the same rows of all files.
@@ -143,8 +134,8 @@ pub fn same_samples(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
     }
 }
 
-/// Measures a pair in one pass over its files. `other` is the reference of another seed; where it
-/// holds other samples there is no floor.
+/// Measures a pair in one pass over its files. `other` is the reference of another seed, for
+/// [`NoiseFloor::OtherSeed`]; where it holds other samples there is no floor.
 ///
 /// # Errors
 /// A file is bad, or reference and candidate do not hold the same samples or groups.
@@ -152,12 +143,13 @@ pub fn measure_seed(
     reference: &dyn Source,
     candidate: &dyn Source,
     other: Option<&dyn Source>,
+    floor: NoiseFloor,
     threads: NonZeroUsize,
 ) -> Result<SeedMeasures, LogitsError> {
     let mut files = Files {
         reference: reference.open()?,
         candidate: candidate.open()?,
-        other: other.map(|o| o.open()).transpose()?,
+        other: other.filter(|_| floor == NoiseFloor::OtherSeed).map(|o| o.open()).transpose()?,
     };
     same_samples(&files.reference, &files.candidate)?;
     same_groups(&files.reference, &files.candidate)?;
@@ -166,22 +158,26 @@ pub fn measure_seed(
     let classes = files.reference.classes();
     let labels = files.reference.labels().to_vec();
     let columns = files.reference.groups().to_vec();
+    let clusters = files.reference.clusters().cloned();
     let samples = labels.len() as u64;
+    let units = clusters.as_ref().map_or(samples, |c| c.values.len() as u64);
     let rows = (BATCH_LOGITS / classes).clamp(1, BATCH_ROWS);
-    let mut totals = Totals::new(samples, classes, &columns, files.other.is_some());
+    let mut totals =
+        Totals::new(samples, units, classes, &columns, files.other.is_some() || floor == NoiseFloor::None);
 
     let (mut current, mut next) = (Batch::default(), Batch::default());
     files.read(rows, &mut current)?;
     while !current.rows.is_empty() {
         let (measured, read) = thread::scope(|s| {
             let reading = s.spawn(|| files.read(rows, &mut next));
-            let measured = measure_batch(&current, &labels[current.rows.clone()], classes, threads);
+            let measured = measure_batch(&current, &labels[current.rows.clone()], classes, floor, threads);
             (measured, reading.join().unwrap_or_else(|e| resume_unwind(e)))
         });
         for (at, m) in measured.iter().enumerate() {
             let i = current.rows.start + at;
             let codes = || columns.iter().map(|c| c.codes[i]);
-            totals.push(i as u64, m, codes());
+            let unit = clusters.as_ref().map_or(i as u64, |c| u64::from(c.codes[i]));
+            totals.push(unit, m, codes());
             let logits = at * classes..(at + 1) * classes;
             totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()], codes());
             totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits], codes());
@@ -194,16 +190,25 @@ pub fn measure_seed(
 }
 
 fn same_groups(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
+    let wrong = |message: String| Err(LogitsError::Table { name: b.name().into(), message });
     for column in b.groups() {
         if a.groups().iter().any(|c| c.name == column.name && c != column) {
-            let message = format!("group `{}` has other values than in {}", column.name, a.name());
-            return Err(LogitsError::Table { name: b.name().into(), message });
+            return wrong(format!("group `{}` has other values than in {}", column.name, a.name()));
         }
+    }
+    if a.clusters() != b.clusters() {
+        return wrong(format!("`{CLUSTER}` has other values than in {}", a.name()));
     }
     Ok(())
 }
 
-fn measure_batch(batch: &Batch, labels: &[u32], classes: usize, threads: NonZeroUsize) -> Vec<Measured> {
+fn measure_batch(
+    batch: &Batch,
+    labels: &[u32],
+    classes: usize,
+    floor: NoiseFloor,
+    threads: NonZeroUsize,
+) -> Vec<Measured> {
     let share = labels.len().div_ceil(threads.get()).max(1);
     let part = |from: usize| {
         let to = labels.len().min(from + share);
@@ -216,7 +221,10 @@ fn measure_batch(batch: &Batch, labels: &[u32], classes: usize, threads: NonZero
                 let other = batch.other.get(at).map(|o| (o, measure(o, labels[i], &mut exps)));
                 let reference = measure(a, labels[i], &mut exps);
                 let kl = divergence(a, b, &exps, &reference, &candidate);
-                let floor = other.map(|(o, s)| (s, divergence(a, o, &exps, &reference, &s)));
+                let floor = match floor {
+                    NoiseFloor::OtherSeed => other.map(|(o, s)| (s, divergence(a, o, &exps, &reference, &s))),
+                    NoiseFloor::None => Some((reference, 0.0)),
+                };
                 Measured { reference, candidate, kl, floor }
             })
             .collect::<Vec<_>>()
@@ -232,61 +240,59 @@ fn measure_batch(batch: &Batch, labels: &[u32], classes: usize, threads: NonZero
     })
 }
 
+fn one(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
+
 struct Totals {
-    all: u64,
+    units: u64,
     classes: usize,
     reference: ModelSums,
     candidate: ModelSums,
     agreement: Agreement,
     floor: Option<Agreement>,
     groups: Vec<GroupTable>,
-    sums: SeedSums,
-    examples: Vec<Moments>,
+    sums: Vec<BucketSums>,
+    folds: Folds,
 }
 
 impl Totals {
-    fn new(all: u64, classes: usize, columns: &[GroupColumn], floor: bool) -> Totals {
-        let metrics = if floor { EXAMPLE_MEASURES } else { EXAMPLE_MEASURES - 2 };
-        let buckets = BUCKETS.min(all as usize);
+    fn new(samples: u64, units: u64, classes: usize, columns: &[GroupColumn], floor: bool) -> Totals {
+        let metrics = if floor { EXAMPLE_MEASURES } else { EXAMPLE_MEASURES - BEYOND_FLOOR };
+        let buckets = BUCKETS.min(units as usize);
         Totals {
-            all,
+            units,
             classes,
-            reference: ModelSums::new(all, classes, columns),
-            candidate: ModelSums::new(all, classes, columns),
+            reference: ModelSums::new(samples, classes, columns),
+            candidate: ModelSums::new(samples, classes, columns),
             agreement: Agreement::default(),
             floor: floor.then(Agreement::default),
             groups: columns.iter().map(GroupTable::new).collect(),
-            sums: SeedSums { counts: vec![0.0; buckets], differences: vec![vec![0.0; buckets]; metrics] },
-            examples: vec![Moments::default(); metrics],
+            sums: vec![BucketSums::new(buckets); metrics],
+            folds: Folds::default(),
         }
     }
 
-    fn push(&mut self, row: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
+    fn push(&mut self, unit: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
         let (a, b) = (&m.reference, &m.candidate);
         self.agreement.push(a, b, m.kl);
         if let (Some(floor), Some((other, kl))) = (&mut self.floor, &m.floor) {
             floor.push(a, other, *kl);
         }
         for (table, code) in self.groups.iter_mut().zip(codes) {
-            table.push(code, a, b, m.kl, m.floor.as_ref().map(|(s, kl)| (s, *kl)));
+            table.push(code, unit, a, b, m.kl, m.floor.as_ref().map(|(s, kl)| (s, *kl)));
         }
-        let one = |yes: bool| f64::from(u8::from(yes));
-        let flip = |s: &Sample| one(s.predicted != a.predicted);
-        let negative = |s: &Sample| one(a.correct() && !s.correct());
-        let beyond = |f: &dyn Fn(&Sample) -> f64| m.floor.as_ref().map_or(0.0, |(other, _)| f(b) - f(other));
-        let differences = [
-            one(b.correct()) - one(a.correct()),
-            b.nll - a.nll,
-            b.brier - a.brier,
-            beyond(&flip),
-            beyond(&negative),
-        ];
-        let bucket = bucket(row, self.all);
-        self.sums.counts[bucket] += 1.0;
-        for (k, sums) in self.sums.differences.iter_mut().enumerate() {
-            sums[bucket] += differences[k];
-            self.examples[k].push(differences[k]);
+        let bucket = bucket(unit, self.units, BUCKETS);
+        let values = |s: &Sample| [one(s.correct()), one(s.rank < 5), s.nll, s.brier];
+        let quality = values(a).into_iter().zip(values(b));
+        let changed =
+            |s: &Sample, kl: f64| [one(s.predicted != a.predicted), one(a.correct() && !s.correct()), kl];
+        let beyond =
+            m.floor.iter().flat_map(|(other, kl)| changed(other, *kl).into_iter().zip(changed(b, m.kl)));
+        for (sums, (reference, candidate)) in self.sums.iter_mut().zip(quality.chain(beyond)) {
+            sums.push(bucket, reference, candidate - reference);
         }
+        self.folds.push(bucket, (a.confidence, a.correct()), (b.confidence, b.correct()));
     }
 
     fn finish(
@@ -298,15 +304,16 @@ impl Totals {
         let all = || {
             Some(SeedMeasures {
                 seed,
-                samples: self.all,
+                samples: self.agreement.values()?.samples,
                 classes: self.classes,
                 reference: self.reference.measures(reference)?,
                 candidate: self.candidate.measures(candidate)?,
                 agreement: self.agreement.values()?,
                 floor: self.floor.and_then(|f| f.values()),
                 groups: self.groups.clone(),
+                units: self.units,
                 sums: self.sums.clone(),
-                examples: self.examples.clone(),
+                folds: self.folds.clone(),
             })
         };
         all().ok_or_else(|| LogitsError::Table { name: reference.into(), message: "no samples".into() })

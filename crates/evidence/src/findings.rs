@@ -2,10 +2,12 @@
 //! unknown and what would tell.
 
 use crate::assessment::{Assessment, MetricRow, Unit};
-use crate::experiment::SeedMeasures;
+use crate::exact::Excess;
+use crate::experiment::{NoiseFloor, SeedMeasures};
 use crate::metric::Metric;
-use crate::noninferiority::Question;
+use crate::noninferiority::{Claim, Question};
 use crate::stats::{Verdict, mean_sd};
+use crate::units;
 
 /// The sentences, most important first.
 pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
@@ -29,6 +31,7 @@ pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
         ));
     }
     all.extend(unknown(a));
+    all.extend(unjudged(a));
     all.extend(divergence(a));
     if a.rows.iter().any(|r| r.unit == Unit::Examples) {
         all.push(
@@ -43,31 +46,55 @@ pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
 fn first(a: &Assessment) -> String {
     let gates = a.rows.iter().filter(|r| r.gates).count();
     let margins = if gates == 1 { "its margin".into() } else { format!("all {gates} margins") };
-    match (a.verdict, a.protocol.question) {
-        (Verdict::Pass, Question::NonInferiority) => {
+    let samples = units::count(a.seeds.first().map_or(0, |s| s.samples));
+    // A run that diverged left nothing to measure: what is said is said of the others.
+    let subject = match a.divergence.diverged {
+        0 => "the candidate".to_string(),
+        n => format!("the candidate, where it did not diverge ({n} of {} runs did),", a.divergence.runs),
+    };
+    let (is, stays) = match a.protocol.question {
+        Question::NonInferiority => ("as good as", ""),
+        Question::Equivalence => ("equivalent to", ", either way"),
+    };
+    let claim = match a.protocol.claim {
+        Claim::Samples if a.seeds.len() > 1 => Claim::Samples,
+        _ => Claim::Examples,
+    };
+    match (a.verdict, claim) {
+        (Verdict::Pass, _) => {
             let accuracy =
                 a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.gates).and_then(|r| r.test);
             let loses = accuracy.and_then(|t| t.harm_at_most).map_or_else(String::new, |most| {
                 let most = Metric::Accuracy.show_amount(most.max(0.0));
                 format!("; of accuracy it loses {most} at most")
             });
+            let place = match claim {
+                Claim::Examples => "On examples like these".to_string(),
+                Claim::Samples => format!("On these {samples} samples"),
+            };
+            let elsewhere = match claim {
+                Claim::Examples => String::new(),
+                Claim::Samples => format!(" {}", on_new_examples(a)),
+            };
             format!(
-                "The candidate is as good as the baseline: at 95 % confidence it stays within {margins}{loses}."
+                "{place} {subject} is {is} the baseline: at 95 % confidence it stays within {margins}{stays}{loses}.{elsewhere}"
             )
         }
-        (Verdict::Pass, Question::Equivalence) => {
-            format!(
-                "The candidate is equivalent to the baseline: at 95 % confidence it stays within {margins}, either way."
-            )
+        (Verdict::Fail, _) => {
+            let than = match a.protocol.question {
+                Question::NonInferiority => "is worse than the baseline by more than was allowed",
+                Question::Equivalence => "differs from the baseline by more than was allowed",
+            };
+            format!("{} {than}.", capital(&subject))
         }
-        (Verdict::Fail, Question::NonInferiority) => {
-            "The candidate is worse than the baseline by more than was allowed.".into()
-        }
-        (Verdict::Fail, Question::Equivalence) => {
-            "The candidate differs from the baseline by more than was allowed.".into()
-        }
-        (Verdict::Inconclusive, _) if gates == 0 => {
+        (Verdict::Inconclusive, _) if gates == 0 && a.unjudged.iter().all(|u| !u.gates) => {
             "Nothing was judged: no metric has a margin that these files can be held to.".into()
+        }
+        (Verdict::Inconclusive, Claim::Examples) if a.on_samples == Verdict::Pass => {
+            format!(
+                "On these {samples} samples {subject} is {is} the baseline. {} That is no pass.",
+                on_new_examples(a)
+            )
         }
         (Verdict::Inconclusive, _) => {
             "These files cannot tell whether the candidate is as good. That is no pass.".into()
@@ -75,12 +102,63 @@ fn first(a: &Assessment) -> String {
     }
 }
 
+/// What is known of other examples, in a sentence.
+pub(crate) fn on_new_examples(a: &Assessment) -> String {
+    let open = a
+        .rows
+        .iter()
+        .filter(|r| r.gates && r.on_examples.is_some_and(|t| t.verdict == Verdict::Inconclusive));
+    let needed: Option<Vec<usize>> = open.map(|r| r.examples_needed).collect();
+    let most = needed.map(|n| n.into_iter().max());
+    let (units_now, named) = a
+        .seeds
+        .first()
+        .map_or((0, "samples"), |s| (s.units, if s.units < s.samples { "clusters" } else { "samples" }));
+    match (a.on_examples, most) {
+        (Verdict::Pass, _) => "On other samples like these it is too.".into(),
+        (Verdict::Fail, _) => "On other samples like these it is not.".into(),
+        (Verdict::Inconclusive, Some(Some(n))) if n as u64 > units_now => format!(
+            "Whether it is on new ones is not shown yet: that needs about {} {named} (now {}), if the difference stays \
+             what it is.",
+            units::count(n as u64),
+            units::count(units_now)
+        ),
+        (Verdict::Inconclusive, _) => "Whether it is on new ones is not shown yet.".into(),
+    }
+}
+
+/// What has a margin and was not judged, in sentences.
+pub(crate) fn unjudged(a: &Assessment) -> Vec<String> {
+    /// Groups that are named one by one.
+    const NAMED: usize = 8;
+    let (gating, shown): (Vec<_>, Vec<_>) = a.unjudged.iter().partition(|u| u.gates);
+    let mut all: Vec<String> = gating
+        .iter()
+        .map(|u| format!("{}: not judged, so there is no pass: {}.", u.what, u.reason))
+        .collect();
+    if !shown.is_empty() {
+        let list: Vec<String> =
+            shown.iter().take(NAMED).map(|u| format!("{} ({})", u.what, u.reason)).collect();
+        let more = shown.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        all.push(format!("Not judged, and not part of the verdict: {}{more}.", list.join("; ")));
+    }
+    all
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 pub(crate) fn failure(a: &Assessment, row: &MetricRow) -> String {
     let Some(test) = &row.test else { return String::new() };
     let metric = row.metric;
     let least = test.harm_at_least.map_or_else(String::new, |h| metric.show_amount(h.abs()));
     let margin = metric.show_amount(test.margin_mean);
-    let beyond_floor = if metric.is_beside_floor() { " beyond what another seed does" } else { "" };
+    let other_seed = a.protocol.floor == NoiseFloor::OtherSeed;
+    let beyond_floor =
+        if metric.is_beside_floor() && other_seed { " beyond what another seed does" } else { "" };
     if a.protocol.question == Question::Equivalence && test.harm < 0.0 {
         return format!("{}: better by more than its margin of {margin}, which was not wanted.", row.label());
     }
@@ -102,9 +180,13 @@ pub(crate) fn causes(a: &Assessment, named: &[&MetricRow]) -> Vec<String> {
             (share(|s| Some(s.agreement.negative_flips)), share(|s| Some(s.floor?.negative_flips)))
         {
             let same = if accuracy_holds { "Accuracy alone would not show it: " } else { "" };
+            let beside = match a.protocol.floor {
+                NoiseFloor::OtherSeed => format!("; between two seeds of the baseline it is {floor}"),
+                NoiseFloor::None => String::new(),
+            };
             all.push(format!(
-                "{same}{negative} of the answers that the baseline has right the candidate has wrong; between two seeds of \
-                 the baseline it is {floor} (shares of all samples)."
+                "{same}{negative} of the answers that the baseline has right the candidate has wrong{beside} (shares of all \
+                 samples)."
             ));
         }
     }
@@ -167,8 +249,9 @@ pub(crate) fn unknown(a: &Assessment) -> Vec<String> {
             }
         })
         .collect();
-    let seeds = open.iter().filter_map(|r| r.seeds_needed).max();
-    let have = a.seeds.len();
+    let seeds: Option<Vec<usize>> =
+        open.iter().filter(|r| r.unit == Unit::Seeds).map(|r| r.seeds_needed).collect();
+    let (seeds, have) = (seeds.and_then(|all| all.into_iter().max()), a.seeds.len());
     if let Some(n) = seeds.filter(|n| *n > have) {
         all.push(format!(
             "If there is no difference, {n} seeds in all would show it with a chance of {:.0} % for the most scattered of \
@@ -184,25 +267,45 @@ pub(crate) fn unknown(a: &Assessment) -> Vec<String> {
     all
 }
 
-fn divergence(a: &Assessment) -> Option<String> {
-    let d = &a.divergence;
+fn divergence(a: &Assessment) -> Vec<String> {
+    let (d, excess) = (&a.divergence, &a.divergence_excess);
     let most = format!("{:.1} %", d.at_most * 100.0);
     let seen = format!("{} of {} candidate runs diverged", d.diverged, d.runs);
+    let mut all = Vec::new();
     match (d.verdict, d.max_divergence) {
         (Some(verdict), Some(max)) => {
-            let enough = match (verdict, crate::exact::clean_runs_needed(max)) {
+            let enough = match (verdict, crate::exact::clean_runs_needed(max, crate::stats::ALPHA)) {
                 (Verdict::Inconclusive, Some(n)) if d.diverged == 0 => {
                     format!(" {n} clean runs would be enough.")
                 }
                 _ => String::new(),
             };
-            Some(format!(
+            all.push(format!(
                 "Divergence: {}. {seen}: at 95 % confidence the chance is at most {most}, {:.1} % is allowed.{enough}",
                 verdict.name(),
                 max * 100.0
-            ))
+            ));
         }
-        _ if d.diverged > 0 => Some(format!("{seen}; at 95 % confidence the chance is at most {most}.")),
-        _ => None,
+        _ if d.diverged > 0 => all.push(format!("{seen}; at 95 % confidence the chance is at most {most}.")),
+        _ => {}
     }
+    if d.diverged > 0 || excess.baseline_diverged > 0 {
+        all.push(excess_words(excess, a.protocol.looks.alpha()));
+    }
+    all
+}
+
+/// How much oftener the candidate may diverge than the baseline.
+pub(crate) fn excess_words(excess: &Excess, alpha: f64) -> String {
+    let baseline = format!("Of the baseline {} of {} did", excess.baseline_diverged, excess.baseline_runs);
+    let shown = if excess.p_fail < alpha {
+        "the candidate diverges oftener, which chance alone does not explain"
+    } else {
+        "whether the candidate diverges oftener these runs do not show"
+    };
+    format!(
+        "{baseline}: {shown} (Fisher's exact test, p = {:.3}); at 95 % confidence its chance is at most {:.1} points higher.",
+        excess.p_fail,
+        excess.at_most * 100.0
+    )
 }

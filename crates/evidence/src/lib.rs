@@ -8,18 +8,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answers;
+pub mod assess;
 pub mod assessment;
 pub mod assessment_table;
-pub mod bootstrap;
+pub mod buckets;
 pub mod comparison;
 pub mod cost;
+pub mod crossed;
 mod draws;
 pub mod emissions;
 pub mod exact;
 pub mod experiment;
 mod findings;
+pub mod folds;
 pub mod group_table;
 pub mod heat_map;
+pub mod judge;
 pub mod logits;
 pub mod measures;
 pub mod metric;
@@ -38,7 +43,8 @@ pub mod table;
 pub mod units;
 pub mod worst;
 
-pub use assessment::{Assessment, AssessmentError, Protocol, assess};
+pub use assess::{AssessmentError, assess};
+pub use assessment::{Assessment, Protocol};
 pub use comparison::{Candidate, Comparison, PolicyRow, Setup};
 pub use cost::Rates;
 pub use exact::Divergence;

@@ -99,6 +99,14 @@ impl Metric {
         !matches!(self, Metric::Nll | Metric::Brier | Metric::Kl)
     }
 
+    /// Whether it counts answers, so that the difference of an example is −1, 0 or 1.
+    pub fn is_share_of_answers(self) -> bool {
+        matches!(
+            self,
+            Metric::Accuracy | Metric::Top5 | Metric::Flips | Metric::NegativeFlips | Metric::GroupAccuracy
+        )
+    }
+
     /// Whether the reference's value is that of another seed's reference: the noise floor.
     pub fn is_beside_floor(self) -> bool {
         matches!(self, Metric::Flips | Metric::NegativeFlips | Metric::Kl)
@@ -171,9 +179,16 @@ impl Metric {
     }
 }
 
-/// The metrics that are means over examples, in the order of [`SeedMeasures::examples`].
-pub const OF_EXAMPLES: [Metric; EXAMPLE_MEASURES] =
-    [Metric::Accuracy, Metric::Nll, Metric::Brier, Metric::Flips, Metric::NegativeFlips];
+/// The metrics that are means over examples, in the order of [`SeedMeasures::sums`].
+pub const OF_EXAMPLES: [Metric; EXAMPLE_MEASURES] = [
+    Metric::Accuracy,
+    Metric::Top5,
+    Metric::Nll,
+    Metric::Brier,
+    Metric::Flips,
+    Metric::NegativeFlips,
+    Metric::Kl,
+];
 
 /// Reads a margin: `1.0pt` is percentage points, `2%` a share of the baseline's value, a bare
 /// number is in units of the metric. None for `off`: the metric does not gate.

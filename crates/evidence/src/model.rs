@@ -35,6 +35,9 @@ pub struct ModelMeasures {
     pub reliability: Vec<ReliabilityBin>,
     /// Accuracy, calibration and gaps by group, one entry per column.
     pub by_group: Vec<ColumnMeasures>,
+    /// Equal for models that say the same of every sample.
+    #[serde(skip)]
+    pub digest: u64,
 }
 
 /// Sums over the samples of one model.
@@ -49,6 +52,7 @@ pub struct ModelSums {
     columns: Vec<ColumnSums>,
     kept: Vec<f32>,
     kept_labels: Vec<u32>,
+    digest: u64,
 }
 
 impl ModelSums {
@@ -64,6 +68,7 @@ impl ModelSums {
             columns: columns.iter().map(|c| ColumnSums::new(c, classes)).collect(),
             kept: Vec::new(),
             kept_labels: Vec::new(),
+            digest: 0,
         }
     }
 
@@ -80,6 +85,11 @@ impl ModelSums {
             self.kept.extend_from_slice(logits);
             self.kept_labels.push(label);
         }
+        // One step of FNV-1a over a word: others than equal models agree with a chance of about
+        // 2^-64.
+        let word =
+            sample.nll.to_bits() ^ sample.confidence.to_bits().rotate_left(32) ^ u64::from(sample.predicted);
+        self.digest = (self.digest ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
         self.rows += 1;
     }
 
@@ -95,6 +105,7 @@ impl ModelSums {
             temperature: temperature::fit(&self.kept, &self.kept_labels, self.classes)?,
             reliability: self.quality.calibration.reliability(),
             by_group: self.columns.iter().map(ColumnSums::measures).collect(),
+            digest: self.digest,
         })
     }
 }

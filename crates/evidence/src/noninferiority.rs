@@ -1,5 +1,5 @@
-//! Is the candidate worse by less than a margin that was stated beforehand? One-sided paired
-//! t-tests over seeds.
+//! Is the candidate worse by less than a margin that was stated beforehand? One-sided tests over
+//! seeds, and over seeds and examples.
 //!
 //! Everything here is in units of *harm*: a positive number means that the candidate is worse. Of
 //! pairs (reference r, candidate c) and a margin m, the test looks at the excess e = harm(r, c) −
@@ -7,9 +7,13 @@
 //! without either the runs cannot tell. "No significant difference" is never a pass (Schuirmann
 //! 1987; Piaggio et al., CONSORT extension for non-inferiority, JAMA 2012).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::stats::{ALPHA, Paired, Verdict, mean_sd, t_survival, t_upper};
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::answers::ChangedAnswers;
+use crate::crossed::Crossed;
+use crate::stats::{Looks, Verdict, mean_sd, t_survival, t_upper, z_upper};
 
 /// Which way is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,11 +66,33 @@ pub enum Question {
     Equivalence,
 }
 
+/// Of whom a verdict speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// Of other seeds on the samples that were measured.
+    Samples,
+    /// Of other seeds on other examples like these.
+    #[default]
+    Examples,
+}
+
+/// What is asked of one metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked {
+    /// Which way is good.
+    pub better: Better,
+    /// The margin as it was stated.
+    pub margin: Margin,
+    /// Whether better is suspicious too.
+    pub question: Question,
+    /// Looks over which α is divided.
+    pub looks: Looks,
+}
+
 /// One metric of a candidate against the reference, at a margin.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MarginTest {
-    /// The pairs and the interval of candidate − reference, with the pairs' correlation.
-    pub paired: Paired,
     /// Which way is good.
     pub better: Better,
     /// The margin as it was stated.
@@ -77,9 +103,9 @@ pub struct MarginTest {
     pub margin_mean: f64,
     /// Mean harm: how much worse the candidate is.
     pub harm: f64,
-    /// One-sided 95 % upper bound of the mean harm; none for one pair.
+    /// One-sided upper bound of the mean harm, at 95 % over all looks; none for one pair.
     pub harm_at_most: Option<f64>,
-    /// One-sided 95 % lower bound of the mean harm; none for one pair.
+    /// One-sided lower bound of the mean harm, at 95 % over all looks; none for one pair.
     pub harm_at_least: Option<f64>,
     /// P value of "the harm is at least the margin": small means pass. For equivalence the greater
     /// of the two tests'.
@@ -91,100 +117,139 @@ pub struct MarginTest {
     pub verdict: Verdict,
 }
 
+/// So many independent differences that are −1, 0 or 1 each: right answers, changed answers. At a
+/// mean of m their variance is m(1 − m) at least, and where few of them are seen it must not be
+/// taken for less.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnitDifferences {
+    /// Their number.
+    pub count: f64,
+}
+
+impl UnitDifferences {
+    /// The least standard error of their mean where the harm is exactly `margin`, so that losses
+    /// exceed gains by it: √(margin (1 − margin)/count).
+    fn error_at(self, margin: f64) -> f64 {
+        (margin * (1.0 - margin)).max(0.0).sqrt() / self.count.sqrt()
+    }
+}
+
 impl MarginTest {
-    /// Tests pairs of (reference, candidate).
+    /// Tests pairs of (reference, candidate), one for each seed: what it says holds for other seeds
+    /// on these samples. Of `few`, the differences' variance is not taken for less than the one
+    /// that differences of −1, 0 and 1 have at the margin without any gain.
     ///
     /// None without pairs, or if a value is not finite, or if the margin is not a positive finite
     /// number.
-    pub fn of(
-        pairs: &[(f64, f64)],
-        better: Better,
-        margin: Margin,
-        question: Question,
-    ) -> Option<MarginTest> {
-        let (Margin::Absolute(size) | Margin::Relative(size)) = margin;
-        if !(size > 0.0 && size.is_finite()) {
+    pub fn of_seeds(pairs: &[(f64, f64)], asked: Asked, few: Option<UnitDifferences>) -> Option<MarginTest> {
+        let finite = pairs.iter().all(|(r, c)| r.is_finite() && c.is_finite());
+        let harm = |&(r, c): &(f64, f64)| asked.better.harm(c - r);
+        let size = |p: &(f64, f64)| asked.margin.at(p.0);
+        let (mean_harm, _) = mean_sd(&pairs.iter().map(harm).collect::<Vec<_>>())?;
+        let (margin_mean, _) = mean_sd(&pairs.iter().map(size).collect::<Vec<_>>())?;
+        let tail = |sign: f64| {
+            let values: Vec<f64> = pairs.iter().map(|p| sign * harm(p) - size(p)).collect();
+            let (mean, sd) = mean_sd(&values)?;
+            let n = values.len() as f64;
+            let seen = Tail::of_t(mean, sd.map(|sd| sd / n.sqrt()), n - 1.0, asked.looks);
+            Some(match few.filter(|_| sd.is_some()) {
+                Some(few) => seen.or_wider(Tail::of_normal(mean, few.error_at(margin_mean), asked.looks)),
+                None => seen,
+            })
+        };
+        if !finite {
             return None;
         }
-        let paired = Paired::of(pairs)?;
-        let harm = |&(r, c): &(f64, f64)| better.harm(c - r);
-        let margin_mean = pairs.iter().map(|&(r, _)| margin.at(r)).sum::<f64>() / pairs.len() as f64;
-        let excess = Tail::of(pairs.iter().map(|p| harm(p) - margin.at(p.0)))?;
-        // The other side: is the gain less than the margin?
-        let gain = Tail::of(pairs.iter().map(|p| -harm(p) - margin.at(p.0)))?;
-        Some(MarginTest::from_tails(paired, better, (margin, margin_mean), question, excess, gain))
+        MarginTest::new(asked, mean_harm, margin_mean, tail(1.0)?, tail(-1.0)?)
     }
 
-    /// Tests two models by their differences, example by example, from the mean over `paired.pairs`
-    /// examples and its spread: what it says holds for these two models on examples like these, not
-    /// for others trained alike. A relative margin is one of `reference`, taken as known.
+    /// Tests a mean over seeds and examples: what it says holds for other seeds on other examples
+    /// like these; of one pair of models, for these two on other examples. `reference` is the
+    /// baseline's mean, and `harm` the candidate's. `error_of(sign, share)` is the standard error
+    /// of the mean over seeds and examples of sign · harm − share · reference. Of `few`, the
+    /// variance that the losses at the margin have, if they fall on the same examples in every
+    /// seed, is added: a harm that few examples show, or none, has no scatter of its own to be
+    /// seen.
     ///
-    /// None if the margin is not a positive finite number.
+    /// None where there is no standard error, a value is not finite, or the margin is not a
+    /// positive finite number.
     pub fn of_examples(
-        paired: Paired,
+        harm: f64,
         reference: f64,
-        better: Better,
-        margin: Margin,
-        question: Question,
+        asked: Asked,
+        error_of: impl Fn(f64, f64) -> Option<Crossed>,
+        few: Option<UnitDifferences>,
     ) -> Option<MarginTest> {
-        let size = margin.at(reference);
-        if !(size > 0.0 && size.is_finite()) {
-            return None;
-        }
-        let harm = better.harm(paired.mean);
-        let tail = |mean| Tail::from_moments(mean, paired.sd, paired.pairs);
-        let (excess, gain) = (tail(harm - size), tail(-harm - size));
-        Some(MarginTest::from_tails(paired, better, (margin, size), question, excess, gain))
+        let margin = asked.margin.at(reference);
+        let share = match asked.margin {
+            Margin::Absolute(_) => 0.0,
+            Margin::Relative(share) => share,
+        };
+        let tail = |sign: f64| {
+            let mean = sign * harm - margin;
+            let Crossed { error, degrees, .. } = error_of(sign, share)?;
+            // The variance at the margin is known, the scatter seen is estimated: Satterthwaite's
+            // degrees of freedom of their sum.
+            let known = few.map_or(0.0, |few| few.error_at(margin)).powi(2);
+            let (seen, all) = (error.powi(2), error.powi(2) + known);
+            let degrees = if seen > 0.0 { degrees * (all / seen).powi(2) } else { f64::INFINITY };
+            Some(Tail::of_t(mean, Some(all.sqrt()), degrees, asked.looks))
+        };
+        MarginTest::new(asked, harm, margin, tail(1.0)?, tail(-1.0)?)
     }
 
-    fn from_tails(
-        paired: Paired,
-        better: Better,
-        (margin, margin_mean): (Margin, f64),
-        question: Question,
-        excess: Tail,
-        gain: Tail,
-    ) -> MarginTest {
-        let (p_pass, p_fail) = match question {
+    /// Tests two models by the answers that changed between them, at an absolute margin; exactly
+    /// where few did. None if the margin is not a positive finite number.
+    pub fn of_answers(answers: ChangedAnswers, asked: Asked) -> Option<MarginTest> {
+        let margin = asked.margin.at(1.0);
+        let alpha = asked.looks.alpha();
+        let tail = |answers: ChangedAnswers| Tail {
+            at_most: Some(answers.harm_bound_above(alpha) - margin),
+            at_least: Some(answers.harm_bound_below(alpha) - margin),
+            below: Some(answers.p_harm_at_least(margin)),
+            above: Some(answers.p_harm_at_most(margin)),
+        };
+        MarginTest::new(asked, answers.harm(), margin, tail(answers), tail(answers.reversed()))
+    }
+
+    fn new(asked: Asked, harm: f64, margin_mean: f64, excess: Tail, gain: Tail) -> Option<MarginTest> {
+        let (Margin::Absolute(size) | Margin::Relative(size)) = asked.margin;
+        if !(size > 0.0 && size.is_finite() && harm.is_finite() && margin_mean.is_finite()) {
+            return None;
+        }
+        let (p_pass, p_fail) = match asked.question {
             Question::NonInferiority => (excess.below, excess.above),
             Question::Equivalence => (
                 excess.below.zip(gain.below).map(|(a, b)| a.max(b)),
                 excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
             ),
         };
+        let alpha = asked.looks.alpha();
         let verdict = match (p_pass, p_fail) {
-            (Some(p), _) if p < ALPHA => Verdict::Pass,
-            (_, Some(p)) if p < ALPHA => Verdict::Fail,
+            (Some(p), _) if p < alpha => Verdict::Pass,
+            (_, Some(p)) if p < alpha => Verdict::Fail,
             _ => Verdict::Inconclusive,
         };
-        let half = excess.half;
-        let harm = excess.mean + margin_mean;
-        MarginTest {
-            paired,
-            better,
-            margin,
-            question,
+        Some(MarginTest {
+            better: asked.better,
+            margin: asked.margin,
+            question: asked.question,
             margin_mean,
             harm,
-            harm_at_most: half.map(|h| harm + h),
-            harm_at_least: half.map(|h| harm - h),
+            harm_at_most: excess.at_most.map(|e| e + margin_mean),
+            harm_at_least: excess.at_least.map(|e| e + margin_mean),
             p_pass,
             p_fail,
             verdict,
-        }
-    }
-
-    /// Standard deviation of the differences over the margin: what the number of seeds follows from
-    /// ([`crate::power::seeds_needed`]). None for one pair.
-    pub fn spread_over_margin(&self) -> Option<f64> {
-        self.paired.sd.map(|sd| sd / self.margin_mean)
+        })
     }
 }
 
-/// The one-sample t-test of a mean against zero.
+/// What is known of a mean excess: harm, or gain, less the margin.
 struct Tail {
-    mean: f64,
-    half: Option<f64>,
+    /// One-sided bounds of it.
+    at_most: Option<f64>,
+    at_least: Option<f64>,
     /// P value of "the mean is zero or more".
     below: Option<f64>,
     /// P value of "the mean is zero or less".
@@ -192,20 +257,39 @@ struct Tail {
 }
 
 impl Tail {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Tail> {
-        let values: Vec<f64> = values.collect();
-        let (mean, sd) = mean_sd(&values)?;
-        Some(Tail::from_moments(mean, sd, values.len()))
+    /// The one-sample t-test of a mean against zero.
+    fn of_t(mean: f64, error: Option<f64>, degrees: f64, looks: Looks) -> Tail {
+        Tail::symmetric(mean, error, |t| t_survival(t, degrees), t_upper(degrees, looks.alpha()))
     }
 
-    fn from_moments(mean: f64, sd: Option<f64>, n: usize) -> Tail {
-        let error = sd.map(|sd| sd / (n as f64).sqrt());
+    /// The same with a known standard error.
+    fn of_normal(mean: f64, error: f64, looks: Looks) -> Tail {
+        Tail::symmetric(mean, Some(error), |z| Normal::standard().sf(z), z_upper(looks.alpha()))
+    }
+
+    fn symmetric(mean: f64, error: Option<f64>, survival: impl Fn(f64) -> f64, quantile: f64) -> Tail {
         // Without spread the mean is certain: t is infinite, and a mean of exactly zero is on
         // neither side.
-        let p = |sign: f64| {
-            error.map(|e| if e == 0.0 && mean == 0.0 { 1.0 } else { t_survival(sign * mean / e, n - 1) })
-        };
-        Tail { mean, half: error.map(|e| t_upper(n - 1) * e), below: p(-1.0), above: p(1.0) }
+        let p =
+            |sign: f64| error.map(|e| if e == 0.0 && mean == 0.0 { 1.0 } else { survival(sign * mean / e) });
+        let half = error.map(|e| if e == 0.0 { 0.0 } else { quantile * e });
+        Tail {
+            at_most: half.map(|h| mean + h),
+            at_least: half.map(|h| mean - h),
+            below: p(-1.0),
+            above: p(1.0),
+        }
+    }
+
+    /// The more careful of two on each side.
+    fn or_wider(self, other: Tail) -> Tail {
+        let most = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b));
+        Tail {
+            at_most: most(self.at_most, other.at_most),
+            at_least: self.at_least.zip(other.at_least).map(|(a, b)| a.min(b)),
+            below: most(self.below, other.below),
+            above: most(self.above, other.above),
+        }
     }
 }
 
@@ -224,17 +308,26 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// The verdict over all metrics that gate, from each one's verdict and p value of failing.
+/// A test that a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GateTest {
+    /// What it says.
+    pub verdict: Verdict,
+    /// P value of failing; 1 where there is none.
+    pub p_fail: f64,
+}
+
+/// The verdict over all tests that gate, from each one's verdict and p value of failing.
 ///
-/// `pass` needs every metric to pass, each tested at α: an intersection–union test, whose level is
-/// α without any correction (Berger 1982). `fail` needs a metric that fails after Holm's
-/// adjustment, so that a candidate with nothing wrong is failed in at most α of all cases, however
-/// many metrics gate. No metrics: inconclusive.
-pub fn over_all(tests: &[(Verdict, Option<f64>)]) -> Verdict {
-    let p: Vec<f64> = tests.iter().map(|t| t.1.unwrap_or(1.0)).collect();
-    if tests.iter().zip(holm(&p)).any(|(t, p)| t.0 == Verdict::Fail && p < ALPHA) {
+/// `pass` needs every test to pass, each at its level: an intersection–union test, which needs no
+/// correction (Berger 1982). `fail` needs one that fails after Holm's adjustment, so that where
+/// nothing is wrong something is failed in at most α of all cases, however many tests there are. No
+/// tests: inconclusive.
+pub fn over_all(tests: &[GateTest], looks: Looks) -> Verdict {
+    let p: Vec<f64> = tests.iter().map(|t| t.p_fail).collect();
+    if tests.iter().zip(holm(&p)).any(|(t, p)| t.verdict == Verdict::Fail && p < looks.alpha()) {
         Verdict::Fail
-    } else if !tests.is_empty() && tests.iter().all(|t| t.0 == Verdict::Pass) {
+    } else if !tests.is_empty() && tests.iter().all(|t| t.verdict == Verdict::Pass) {
         Verdict::Pass
     } else {
         Verdict::Inconclusive
@@ -245,10 +338,15 @@ pub fn over_all(tests: &[(Verdict, Option<f64>)]) -> Verdict {
 mod tests {
     use super::*;
     use crate::draws::Draws;
-    use crate::power;
+    use crate::power::{Plan, Spread};
+    use crate::stats::ALPHA;
 
     fn test(pairs: &[(f64, f64)], margin: f64) -> MarginTest {
-        MarginTest::of(pairs, Better::Higher, Margin::Absolute(margin), Question::NonInferiority).unwrap()
+        MarginTest::of_seeds(pairs, asked(Margin::Absolute(margin)), None).unwrap()
+    }
+
+    fn asked(margin: Margin) -> Asked {
+        Asked { better: Better::Higher, margin, question: Question::NonInferiority, looks: Looks::ONE }
     }
 
     /// `n` pairs whose difference has mean −`harm` and standard deviation `sd`; experiment number
@@ -284,9 +382,8 @@ mod tests {
         // Equivalence at the margin passes at most as often, and fails at most as often.
         let equivalence = |i| {
             let pairs = experiment(i, 5, 0.01, 0.004);
-            MarginTest::of(&pairs, Better::Higher, Margin::Absolute(0.01), Question::Equivalence)
-                .unwrap()
-                .verdict
+            let asked = Asked { question: Question::Equivalence, ..asked(Margin::Absolute(0.01)) };
+            MarginTest::of_seeds(&pairs, asked, None).unwrap().verdict
         };
         assert!(share(TRIALS, Verdict::Pass, equivalence) < ALPHA + error(ALPHA, TRIALS));
         assert!(share(TRIALS, Verdict::Fail, equivalence) < ALPHA + error(ALPHA, TRIALS));
@@ -296,10 +393,18 @@ mod tests {
     fn without_a_difference_the_power_is_as_planned() {
         const TRIALS: u64 = 5_000;
         for (ratio, goal) in [(0.5, 0.8), (1.0, 0.9), (1.5, 0.8)] {
-            let n = power::seeds_needed(ratio, goal).unwrap();
+            let plan = Plan {
+                spread: Spread::of_seeds(ratio),
+                margin: 1.0,
+                harm: 0.0,
+                answers: false,
+                claim: Claim::Samples,
+                looks: Looks::ONE,
+            };
+            let n = plan.seeds_needed(1.0, goal).unwrap();
             let found =
                 share(TRIALS, Verdict::Pass, |i| test(&experiment(i, n, 0.0, ratio * 0.01), 0.01).verdict);
-            let planned = power::power(n, ratio);
+            let planned = plan.power(n, 1.0);
             assert!(planned >= goal);
             assert!((found - planned).abs() < error(planned, TRIALS), "{ratio}: {found}, planned {planned}");
         }
@@ -310,7 +415,8 @@ mod tests {
         // Losses 2.0 and 4.0; the candidate loses 1 % in each. Margin 2 %: excess −1 % of each.
         let pairs = [(2.0, 2.02), (4.0, 4.04)];
         let of = |share| {
-            MarginTest::of(&pairs, Better::Lower, Margin::Relative(share), Question::NonInferiority).unwrap()
+            let asked = Asked { better: Better::Lower, ..asked(Margin::Relative(share)) };
+            MarginTest::of_seeds(&pairs, asked, None).unwrap()
         };
         let t = of(0.02);
         assert!((t.margin_mean - 0.06).abs() < 1e-12 && (t.harm - 0.03).abs() < 1e-12);
@@ -332,7 +438,7 @@ mod tests {
         assert_eq!((one.verdict, one.p_fail, one.harm_at_most), (Verdict::Inconclusive, None, None));
         for margin in [0.0, -1.0, f64::NAN] {
             let margin = Margin::Absolute(margin);
-            assert_eq!(MarginTest::of(&[(0.9, 0.9)], Better::Higher, margin, Question::NonInferiority), None);
+            assert_eq!(MarginTest::of_seeds(&[(0.9, 0.9)], asked(margin), None), None);
         }
     }
 
@@ -340,8 +446,12 @@ mod tests {
     fn equivalence_does_not_pass_what_is_too_good() {
         let pairs = [(0.80, 0.90), (0.81, 0.911), (0.79, 0.889)];
         assert_eq!(test(&pairs, 0.02).verdict, Verdict::Pass);
-        let t =
-            MarginTest::of(&pairs, Better::Higher, Margin::Absolute(0.02), Question::Equivalence).unwrap();
+        let t = MarginTest::of_seeds(
+            &pairs,
+            Asked { question: Question::Equivalence, ..asked(Margin::Absolute(0.02)) },
+            None,
+        )
+        .unwrap();
         assert_eq!(t.verdict, Verdict::Fail);
     }
 
@@ -362,14 +472,15 @@ mod tests {
             let tests: Vec<_> = (0..6)
                 .map(|m| {
                     let t = test(&experiment(6 * i + m, 6, 0.01, 0.01), 0.01);
-                    (t.verdict, t.p_fail)
+                    GateTest { verdict: t.verdict, p_fail: t.p_fail.unwrap() }
                 })
                 .collect();
-            over_all(&tests)
+            over_all(&tests, Looks::ONE)
         };
         assert!(share(TRIALS, Verdict::Fail, verdict) < ALPHA + error(ALPHA, TRIALS));
-        assert_eq!(over_all(&[]), Verdict::Inconclusive);
-        let mixed = [(Verdict::Pass, Some(0.9)), (Verdict::Fail, Some(0.001))];
-        assert_eq!(over_all(&mixed), Verdict::Fail);
+        assert_eq!(over_all(&[], Looks::ONE), Verdict::Inconclusive);
+        let mixed = [(Verdict::Pass, 0.9), (Verdict::Fail, 0.001)]
+            .map(|(verdict, p_fail)| GateTest { verdict, p_fail });
+        assert_eq!(over_all(&mixed, Looks::ONE), Verdict::Fail);
     }
 }

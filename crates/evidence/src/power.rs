@@ -1,59 +1,168 @@
-//! How many seeds the one-sided paired t-test needs.
+//! How many seeds and samples a test needs.
 
 use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
 use statrs::function::gamma::ln_gamma;
 
-use crate::stats::{ALPHA, t_upper};
+use crate::buckets::BUCKETS;
+use crate::crossed::Components;
+use crate::noninferiority::Claim;
+use crate::stats::{ALPHA, Looks, t_upper, z_upper};
 
 /// More seeds than anyone trains.
 pub const MOST_SEEDS: usize = 10_000;
 
-/// Chance that a candidate without any difference passes with `n` pairs, where `spread_over_margin`
-/// is the standard deviation of the differences over the margin. 0 for fewer than two pairs, 1
-/// without spread.
-///
-/// This is P(T > t(0.95, ν)) for T noncentral t with ν = n − 1 and δ = √n / spread_over_margin.
-/// With S = √(χ²(ν)/ν) it is the mean of Φ(δ − t·S), integrated here over the density of S by
-/// Simpson's rule.
-pub fn power(n: usize, spread_over_margin: f64) -> f64 {
-    if n < 2 || spread_over_margin.is_nan() {
-        return 0.0;
-    }
-    if spread_over_margin <= 0.0 {
-        return 1.0;
-    }
-    let (t, delta) = (t_upper(n - 1), (n as f64).sqrt() / spread_over_margin);
-    let v = (n - 1) as f64;
-    let scale = std::f64::consts::LN_2 + v / 2.0 * (v / 2.0).ln() - ln_gamma(v / 2.0);
-    let normal = Normal::standard();
-    let integrand = |s: f64| {
-        // The density of S: 2 (ν/2)^(ν/2) / Γ(ν/2) · s^(ν−1) · exp(−ν s²/2); s^0 is 1 at zero too.
-        let log_power = if v > 1.0 { (v - 1.0) * s.ln() } else { 0.0 };
-        (scale + log_power - v * s * s / 2.0).exp() * normal.cdf(delta - t * s)
-    };
-    // S has mean about 1 and standard deviation below 1/√(2ν): 12/√ν is 17 deviations beyond.
-    const PANELS: usize = 2000;
-    let width = (1.0 + 12.0 / v.sqrt()) / PANELS as f64;
-    let inner: f64 =
-        (1..PANELS).map(|i| integrand(i as f64 * width) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
-    ((integrand(0.0) + inner + integrand(PANELS as f64 * width)) * width / 3.0).min(1.0)
+/// More examples than anyone measures for a verdict.
+pub const MOST_EXAMPLES: usize = 1 << 30;
+
+/// Variances of a difference between candidate and reference, by what they come from
+/// ([`crate::crossed`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread {
+    /// Of seeds.
+    pub seed: f64,
+    /// Of examples, whatever the seed; 0 of the samples that were measured.
+    pub example: f64,
+    /// Of an example with a seed.
+    pub rest: f64,
 }
 
-/// The fewest seeds with which a candidate without any difference passes with chance `goal`, such
-/// as 0.8. None if [`MOST_SEEDS`] are too few, or for a ratio or goal that means nothing.
-pub fn seeds_needed(spread_over_margin: f64, goal: f64) -> Option<usize> {
-    if !(spread_over_margin >= 0.0 && goal > 0.0 && goal < 1.0)
-        || power(MOST_SEEDS, spread_over_margin) < goal
-    {
+impl Spread {
+    /// From the parts of a mean's variance over `seeds` seeds and `examples` examples.
+    pub fn of(parts: Components, seeds: usize, examples: f64) -> Spread {
+        let s = seeds as f64;
+        Spread {
+            seed: (parts.seeds - parts.rest).max(0.0) * s,
+            example: parts.examples * examples,
+            rest: parts.rest * s * examples,
+        }
+    }
+
+    /// A standard deviation of differences between seeds, as of a measure without examples.
+    pub fn of_seeds(sd: f64) -> Spread {
+        Spread { seed: sd * sd, ..Spread::default() }
+    }
+}
+
+/// A test that is planned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// How the differences scatter.
+    pub spread: Spread,
+    /// The margin, in units of the metric.
+    pub margin: f64,
+    /// The harm that the candidate is thought to do; 0 for one without any difference.
+    pub harm: f64,
+    /// Whether the differences are of single answers, −1, 0 or 1, whose variance at the margin is
+    /// known.
+    pub answers: bool,
+    /// Of what it is to speak.
+    pub claim: Claim,
+    /// Looks over which α is divided.
+    pub looks: Looks,
+}
+
+impl Plan {
+    /// The same with the one-sided 95 % upper bound of the scatter that `pilot` seeds showed: a few
+    /// may by chance have scattered little. None for fewer than two.
+    pub fn at_most(&self, pilot: usize) -> Option<Plan> {
+        let factor = sd_at_most(1.0, pilot)?.powi(2);
+        let Spread { seed, rest, .. } = self.spread;
+        Some(Plan { spread: Spread { seed: seed * factor, rest: rest * factor, ..self.spread }, ..*self })
+    }
+
+    /// Chance that a candidate with that harm passes after `seeds` seeds on `examples` examples. 0
+    /// for fewer than two seeds, 1 without spread.
+    ///
+    /// The mean difference is normal, and the scatter of seeds that the test will see is its true
+    /// variance times χ²(ν)/ν with ν = seeds − 1, independent of the mean: the chance is the mean,
+    /// over S = √(χ²(ν)/ν), of Φ((margin − bound(S))/sd), integrated over the density of S by
+    /// Simpson's rule. Without scatter of examples this is the noncentral t distribution.
+    pub fn power(&self, seeds: usize, examples: f64) -> f64 {
+        let Spread { seed, example, rest } = self.spread;
+        if seeds < 2 || !(seed + example + rest).is_finite() {
+            return 0.0;
+        }
+        let (v, s) = ((seeds - 1) as f64, seeds as f64);
+        let rest = rest / (s * examples);
+        let (of_seeds, of_examples) = (seed / s + rest, example / examples);
+        let sd = (of_seeds + of_examples).sqrt();
+        let alpha = self.looks.alpha();
+        let at_margin = self.answers.then(|| (self.margin * (1.0 - self.margin)).max(0.0));
+        // Of these samples the bound is the wider of two, of others the variances are added.
+        let (least, known) = match (self.claim, at_margin) {
+            (_, None) => (0.0, 0.0),
+            (Claim::Samples, Some(variance)) => (z_upper(alpha) * (variance / (s * examples)).sqrt(), 0.0),
+            (Claim::Examples, Some(variance)) => (0.0, variance / examples),
+        };
+        let fixed = of_examples + known;
+        if sd == 0.0 && fixed == 0.0 {
+            return if least < self.margin - self.harm { 1.0 } else { 0.0 };
+        }
+        // The bound's half width where seeds show a variance `of_seeds` of the mean, with the
+        // degrees of freedom as `Crossed` and `MarginTest` reckon them.
+        let by_seeds_alone = (fixed == 0.0).then(|| t_upper(v, alpha));
+        let half_width = |of_seeds: f64| {
+            let over_examples = of_examples + rest;
+            let parts = of_seeds.powi(2) / v + over_examples.powi(2) / (BUCKETS as f64).min(examples);
+            let all = of_seeds + fixed;
+            let quantile = by_seeds_alone.unwrap_or_else(|| t_upper((all * all / parts).max(v), alpha));
+            (quantile * all.sqrt()).max(least)
+        };
+        if sd == 0.0 {
+            return if half_width(0.0) < self.margin - self.harm { 1.0 } else { 0.0 };
+        }
+        let scale = std::f64::consts::LN_2 + v / 2.0 * (v / 2.0).ln() - ln_gamma(v / 2.0);
+        let normal = Normal::standard();
+        let integrand = |x: f64| {
+            // The density of S: 2 (ν/2)^(ν/2) / Γ(ν/2) · s^(ν−1) · exp(−ν s²/2); s^0 is 1 at zero
+            // too.
+            let log_power = if v > 1.0 { (v - 1.0) * x.ln() } else { 0.0 };
+            let density = (scale + log_power - v * x * x / 2.0).exp();
+            if density < 1e-12 {
+                return 0.0;
+            }
+            density * normal.cdf((self.margin - self.harm - half_width(of_seeds * x * x)) / sd)
+        };
+        // S has mean about 1 and standard deviation below 1/√(2ν): 12/√ν is 17 deviations beyond.
+        // Degrees of freedom that follow S take time; plans need no more than a few digits of them.
+        let panels = if by_seeds_alone.is_some() { 2000 } else { 200 };
+        let width = (1.0 + 12.0 / v.sqrt()) / f64::from(panels);
+        let at = |i: i32| integrand(f64::from(i) * width);
+        let inner: f64 = (1..panels).map(|i| at(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+        ((at(0) + inner + at(panels)) * width / 3.0).min(1.0)
+    }
+
+    /// The fewest seeds on `examples` examples with which such a candidate passes with
+    /// chance `goal`, such as 0.8. None if [`MOST_SEEDS`] are too few.
+    pub fn seeds_needed(&self, examples: f64, goal: f64) -> Option<usize> {
+        least(1, MOST_SEEDS, |seeds| self.power(seeds, examples) >= goal)
+    }
+
+    /// The fewest examples with which it does after `seeds` seeds. None if [`MOST_EXAMPLES`] are
+    /// too few.
+    pub fn examples_needed(&self, seeds: usize, goal: f64) -> Option<usize> {
+        least(1, MOST_EXAMPLES, |examples| self.power(seeds, examples as f64) >= goal)
+    }
+}
+
+/// The least number above `too_few`, at most `most`, for which `enough` holds, which stays true
+/// once it is.
+fn least(mut too_few: usize, most: usize, enough: impl Fn(usize) -> bool) -> Option<usize> {
+    if !enough(most) {
         return None;
     }
-    // Power rises with n: bisection.
-    let (mut too_few, mut enough) = (1, MOST_SEEDS);
-    while enough - too_few > 1 {
-        let middle = (too_few + enough) / 2;
-        if power(middle, spread_over_margin) >= goal { enough = middle } else { too_few = middle }
+    let mut high = most;
+    while high - too_few > 1 {
+        let middle = (too_few + high) / 2;
+        if enough(middle) { high = middle } else { too_few = middle }
     }
-    Some(enough)
+    Some(high)
+}
+
+/// Chance that all of several tests pass, at least, from each one's: whatever they have in common,
+/// no more can be lost than each loses alone (Bonferroni).
+pub fn all_pass_at_least(each: impl IntoIterator<Item = f64>) -> f64 {
+    (1.0 - each.into_iter().map(|p| 1.0 - p).sum::<f64>()).max(0.0)
 }
 
 /// One-sided 95 % upper bound of a standard deviation that was `sd` over `n` values of a normal
@@ -66,6 +175,8 @@ pub fn sd_at_most(sd: f64, n: usize) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::draws::Draws;
     use crate::stats::mean_sd;
@@ -89,26 +200,42 @@ mod tests {
         assert_eq!(sd_at_most(1.0, 1), None);
     }
 
+    fn plan(ratio: f64) -> Plan {
+        Plan {
+            spread: Spread::of_seeds(ratio),
+            margin: 1.0,
+            harm: 0.0,
+            answers: false,
+            claim: Claim::Samples,
+            looks: Looks::ONE,
+        }
+    }
+
     /// The table that the project plans by, from the noncentral t distribution.
     #[test]
     fn the_table_of_seeds() {
         let table = [(0.5, 4, 4), (1.0, 8, 11), (1.5, 16, 21), (2.0, 27, 36), (3.0, 58, 79)];
         for (ratio, at_80, at_90) in table {
-            assert_eq!(
-                (seeds_needed(ratio, 0.8), seeds_needed(ratio, 0.9)),
-                (Some(at_80), Some(at_90)),
-                "{ratio}"
-            );
+            let needed = |goal| plan(ratio).seeds_needed(1.0, goal);
+            assert_eq!((needed(0.8), needed(0.9)), (Some(at_80), Some(at_90)), "{ratio}");
         }
     }
 
     #[test]
     fn limits() {
-        assert_eq!(seeds_needed(0.0, 0.8), Some(2));
-        assert_eq!(seeds_needed(f64::NAN, 0.8), None);
-        assert_eq!(seeds_needed(1e6, 0.8), None);
-        assert_eq!(power(1, 1.0), 0.0);
-        // No chance beyond α without a margin to speak of.
-        assert!((power(10, 1e9) - 0.05).abs() < 1e-6);
+        assert_eq!(plan(0.0).seeds_needed(1.0, 0.8), Some(2));
+        assert_eq!(plan(f64::NAN).seeds_needed(1.0, 0.8), None);
+        assert_eq!(plan(1e6).seeds_needed(1.0, 0.8), None);
+        assert_eq!(plan(1.0).power(1, 1.0), 0.0);
+        // No chance beyond α without a margin to speak of, nor beyond α/2 at one of two looks.
+        assert!((plan(1e9).power(10, 1.0) - 0.05).abs() < 1e-6);
+        let two = Plan { looks: Looks::of(NonZeroU32::new(2).unwrap()), ..plan(1e9) };
+        assert!((two.power(10, 1.0) - 0.025).abs() < 1e-6);
+        // What all seeds do to the same examples no number of seeds takes away.
+        let spread = Spread { example: 100.0, ..Spread::of_seeds(0.1) };
+        let common = Plan { spread, claim: Claim::Examples, ..plan(0.0) };
+        assert_eq!(common.seeds_needed(20.0, 0.8), None);
+        assert!(common.examples_needed(5, 0.8).is_some_and(|n| n > 500 && n < 1000));
+        assert!((all_pass_at_least([0.9, 0.95]) - 0.85).abs() < 1e-12);
     }
 }

@@ -148,6 +148,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
+    use crate::experiment::NoiseFloor;
     use crate::experiment::measure_seed;
     use crate::logits::InMemory;
 
@@ -157,7 +158,7 @@ mod tests {
         let measured = models.iter().enumerate().map(|(seed, logit)| {
             let logits = labels.iter().enumerate().flat_map(|(i, &l)| [0.0, logit(i, l)]).collect();
             let model = InMemory::new(format!("seed {seed}"), 2, logits, &labels);
-            measure_seed(&model, &model, None, NonZeroUsize::MIN).unwrap()
+            measure_seed(&model, &model, None, NoiseFloor::OtherSeed, NonZeroUsize::MIN).unwrap()
         });
         ReferenceCheck::of(&measured.collect::<Vec<_>>())
     }

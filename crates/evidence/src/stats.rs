@@ -1,13 +1,41 @@
 //! Paired comparison of two sets of runs over the same seeds.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// Confidence of every one-sided bound.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Level of every one-sided test: 1 − [`CONFIDENCE`].
 pub const ALPHA: f64 = 0.05;
+
+/// How often one question is looked at: α is divided over the looks, which keeps the chance of any
+/// false answer at most α, also where looks share examples and seeds (Bonferroni).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Looks(NonZeroU32);
+
+impl Looks {
+    /// One look.
+    pub const ONE: Looks = Looks(NonZeroU32::MIN);
+
+    /// So many looks.
+    pub fn of(looks: NonZeroU32) -> Looks {
+        Looks(looks)
+    }
+
+    /// Their number.
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The level of one one-sided test at one look.
+    pub fn alpha(self) -> f64 {
+        ALPHA / f64::from(self.0.get())
+    }
+}
 
 /// Differences between pairs, and how sure they make us.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -68,7 +96,7 @@ impl Paired {
 
     /// The interval from the number of differences, their mean and their standard deviation.
     pub fn from_moments(pairs: usize, mean: f64, sd: Option<f64>) -> Paired {
-        let half = sd.map(|sd| t_upper(pairs.saturating_sub(1)) * sd / (pairs as f64).sqrt());
+        let half = sd.map(|sd| t_upper(pairs.saturating_sub(1) as f64, ALPHA) * sd / (pairs as f64).sqrt());
         Paired {
             pairs,
             mean,
@@ -91,14 +119,29 @@ pub fn mean_sd(values: &[f64]) -> Option<(f64, Option<f64>)> {
     Some((mean, (n > 1).then(|| (squares / (n - 1) as f64).sqrt())))
 }
 
-/// The 95 % quantile of Student's t distribution; infinite without degrees of freedom.
-pub(crate) fn t_upper(degrees: usize) -> f64 {
-    StudentsT::new(0.0, 1.0, degrees as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(CONFIDENCE))
+/// Degrees of freedom from which on Student's distribution is taken for the normal one: quantiles
+/// differ by 1 in 10⁶ there.
+const MANY_DEGREES: f64 = 1e6;
+
+/// The 1 − `alpha` quantile of Student's t distribution; infinite without degrees of freedom.
+pub(crate) fn t_upper(degrees: f64, alpha: f64) -> f64 {
+    if degrees >= MANY_DEGREES {
+        return z_upper(alpha);
+    }
+    StudentsT::new(0.0, 1.0, degrees).map_or(f64::INFINITY, |t| t.inverse_cdf(1.0 - alpha))
 }
 
 /// P(T > t) for Student's t distribution; 1/2 without degrees of freedom.
-pub(crate) fn t_survival(t: f64, degrees: usize) -> f64 {
-    StudentsT::new(0.0, 1.0, degrees as f64).map_or(0.5, |d| d.sf(t))
+pub(crate) fn t_survival(t: f64, degrees: f64) -> f64 {
+    if degrees >= MANY_DEGREES {
+        return Normal::standard().sf(t);
+    }
+    StudentsT::new(0.0, 1.0, degrees).map_or(0.5, |d| d.sf(t))
+}
+
+/// The 1 − `alpha` quantile of the standard normal distribution.
+pub(crate) fn z_upper(alpha: f64) -> f64 {
+    Normal::standard().inverse_cdf(1.0 - alpha)
 }
 
 fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
@@ -121,9 +164,11 @@ mod tests {
     /// 1.3.6.7.2), three decimals.
     #[test]
     fn quantiles_are_those_of_the_table() {
-        for (degrees, quantile) in [(1, 6.314), (2, 2.920), (4, 2.132), (9, 1.833), (30, 1.697)] {
-            assert!((t_upper(degrees) - quantile).abs() <= 0.0005, "{degrees}: {}", t_upper(degrees));
+        for (degrees, quantile) in [(1.0, 6.314), (2.0, 2.920), (4.0, 2.132), (9.0, 1.833), (30.0, 1.697)] {
+            let found = t_upper(degrees, ALPHA);
+            assert!((found - quantile).abs() <= 0.0005, "{degrees}: {found}");
         }
+        assert!((z_upper(ALPHA) - 1.6449).abs() <= 0.00005);
     }
 
     #[test]

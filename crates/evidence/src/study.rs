@@ -5,12 +5,13 @@ use serde::Serialize;
 use crate::assessment::{Assessment, MetricRow};
 use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
 use crate::cost::Amounts;
-use crate::exact::clean_runs_needed;
+use crate::exact::{Excess, clean_runs_needed};
 use crate::experiment::SeedMeasures;
 use crate::findings;
-use crate::metric::Metric;
+use crate::judge::judge_together;
+use crate::noninferiority::Claim;
 use crate::reference::loss_still_falling;
-use crate::stats::Verdict;
+use crate::stats::{ALPHA, Verdict};
 use crate::units;
 
 /// One model in several precisions, or several models: the arms of an ablation.
@@ -100,7 +101,17 @@ impl Resolution {
 
 impl Study {
     /// Sums up the arms. `command` is what was typed.
-    pub fn new(name: String, command: String, arms: Vec<Comparison>) -> Study {
+    pub fn new(name: String, command: String, mut arms: Vec<Comparison>) -> Study {
+        let mut assessments: Vec<_> =
+            arms.iter_mut().flat_map(|c| &mut c.candidates).filter_map(|x| x.assessment.as_mut()).collect();
+        judge_together(&mut assessments);
+        for candidate in arms.iter_mut().flat_map(|c| &mut c.candidates) {
+            // One candidate's failure may be what chance does to one of many.
+            let still_fails = candidate.assessment.as_ref().is_none_or(|a| a.verdict == Verdict::Fail);
+            if candidate.verdict == Verdict::Fail && !still_fails {
+                candidate.verdict = Verdict::Inconclusive;
+            }
+        }
         let verdict = over_all(arms.iter().flat_map(|c| c.candidates.iter().map(|x| x.verdict)));
         let mut study = Study { name, command, verdict, summary: Summary::default(), arms };
         study.summary = study.sum_up();
@@ -123,46 +134,81 @@ impl Study {
     }
 
     fn headline(&self) -> String {
-        let reference = self.arms.first().map_or("", |c| c.setup.reference.as_str());
         let all = || self.arms.iter().flat_map(|c| c.candidates.iter().map(move |x| (c, x)));
-        let named = |verdict: Verdict| {
-            let name = |(c, x): (&Comparison, &Candidate)| match self.arms.len() {
-                1 => x.policy.clone(),
-                _ => format!("{} in {}", c.setup.name, x.policy),
-            };
-            let names: Vec<String> = all().filter(|(_, x)| x.verdict == verdict).map(name).collect();
-            and(&names)
-        };
-        let count = |verdict| all().filter(|(_, x)| x.verdict == verdict).count();
-        let is = |verdict| if count(verdict) == 1 { "is" } else { "are" };
-        let said = |verdict| {
-            let (names, is) = (named(verdict), is(verdict));
-            match verdict {
-                Verdict::Fail => format!("{names} {is} worse than {reference} by more than was allowed"),
-                Verdict::Pass => format!("{names} {is} as good as {reference} within every margin"),
-                Verdict::Inconclusive => {
-                    format!("whether {names} can take the place of {reference} these runs cannot tell")
-                }
-            }
-        };
         let order = [Verdict::Fail, Verdict::Pass, Verdict::Inconclusive];
-        let parts: Vec<String> = order.into_iter().filter(|v| count(*v) > 0).map(said).collect();
-        let seeds = self.arms.first().map_or(0, |c| c.setup.seeds.len());
-        let ended = all().map(|(_, x)| seeds - x.missing.min(seeds)).min().unwrap_or(seeds);
-        let over = match (seeds, ended) {
-            (1, 1) => "over one seed".to_string(),
-            (all, ended) if ended < all => format!("of {all} stated seeds {ended} have ended"),
-            (all, _) => format!("over {all} paired seeds"),
-        };
-        match parts.is_empty() {
-            true => "There is one precision, and so nothing to compare it with.".into(),
-            false => {
-                let text = format!("{}, {over}.", parts.join("; "));
-                // Names of precisions stay as they are.
-                let text = text.strip_prefix("whether").map(|rest| format!("Whether{rest}")).unwrap_or(text);
-                std::iter::once(text).chain(self.about_references()).collect::<Vec<_>>().join(" ")
-            }
+        let parts: Vec<(String, String)> = order
+            .into_iter()
+            .flat_map(|verdict| all().filter(move |(_, x)| x.verdict == verdict))
+            .map(|(c, x)| self.said(c, x))
+            .collect();
+        let mut parts = gathered(parts);
+        if parts.is_empty() {
+            return "There is one precision, and so nothing to compare it with.".into();
         }
+        let pairs = all().map(|(_, x)| x.pairs).min().unwrap_or(0);
+        let stated = self.arms.first().map_or(0, |c| c.setup.seeds.len());
+        let over = match (pairs, stated) {
+            (1, 1) => "over one pair of runs".to_string(),
+            (pairs, stated) if pairs < stated => {
+                format!("over {pairs} of {stated} stated pairs, which is what ended in both")
+            }
+            (pairs, _) => format!("over {pairs} paired seeds"),
+        };
+        if let Some(last) = parts.last_mut() {
+            last.push_str(&format!(", {over}"));
+        }
+        // Names of precisions stay as they are.
+        let text = format!("{}.", parts.join("; "));
+        let text = match ["on ", "whether "].iter().find(|word| text.starts_with(**word)) {
+            Some(word) => text.replacen(&word[..1], &word[..1].to_uppercase(), 1),
+            None => text,
+        };
+        std::iter::once(text).chain(self.about_references()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What follows of one candidate: its name goes where `\u{0}` stands, so that what is said of
+    /// several alike is said once.
+    fn said(&self, c: &Comparison, x: &Candidate) -> (String, String) {
+        let name = match self.arms.len() {
+            1 => x.policy.clone(),
+            _ => format!("{} in {}", c.setup.name, x.policy),
+        };
+        let reference = &c.setup.reference;
+        let diverged = c.row(&x.policy).map_or(0, |r| r.diverged);
+        // Of a run that diverged nothing was measured: what is said is said of the others.
+        let where_ended = match diverged {
+            0 => String::new(),
+            n => format!(" where no run diverged ({n} of {} did)", c.setup.seeds.len()),
+        };
+        let samples = units::count(x.assessment.as_ref().map_or(0, |a| a.seeds[0].samples));
+        let on_samples = x.assessment.as_ref().is_some_and(|a| a.on_samples == Verdict::Pass && x.pairs > 1);
+        let claim = c.setup.protocol.claim;
+        let text = match (x.verdict, claim) {
+            (Verdict::Fail, _) => format!("\u{0} is worse than {reference} by more than was allowed"),
+            (Verdict::Pass, Claim::Examples) => {
+                format!(
+                    "on examples like these \u{0} is as good as {reference} within every margin{where_ended}"
+                )
+            }
+            (Verdict::Pass, Claim::Samples) => {
+                let elsewhere =
+                    x.assessment.as_ref().map_or_else(String::new, |a| lower(&findings::on_new_examples(a)));
+                format!(
+                    "on these {samples} samples \u{0} is as good as {reference} within every margin{where_ended}; {elsewhere}"
+                )
+            }
+            (Verdict::Inconclusive, Claim::Examples) if on_samples && x.missing == 0 => {
+                let elsewhere =
+                    x.assessment.as_ref().map_or_else(String::new, |a| lower(&findings::on_new_examples(a)));
+                format!(
+                    "on these {samples} samples \u{0} is as good as {reference}{where_ended}; {elsewhere}"
+                )
+            }
+            (Verdict::Inconclusive, _) => {
+                format!("whether \u{0} can take the place of {reference} these runs cannot tell")
+            }
+        };
+        (text, name)
     }
 
     /// What the references are worth, arm by arm, where that limits the answer.
@@ -226,20 +272,32 @@ impl Study {
             let at_most = units::percent(d.at_most, None);
             let (diverged, runs) = (row.diverged, d.runs);
             let allowed = c.setup.protocol.max_divergence.map_or(String::new(), |most| {
-                let clean =
-                    clean_runs_needed(most).map_or(String::new(), |n| format!(", which {n} clean runs show"));
+                let clean = clean_runs_needed(most, ALPHA)
+                    .map_or(String::new(), |n| format!(", which {n} clean runs show"));
                 format!(" At most {} is allowed{clean}.", units::percent(most, None))
             });
             s.unknown.push(format!(
                 "{subject}: how often a run diverges. {diverged} of {runs} did; at 95 % confidence the chance is at most \
                  {at_most}.{allowed}"
             ));
+            if let Some(base) = base.filter(|base| row.diverged + base.diverged > 0) {
+                let (d, b) = (row.divergence, base.divergence);
+                let excess = Excess::of(d.diverged, d.runs, b.diverged, b.runs);
+                let words = findings::excess_words(&excess, c.setup.protocol.looks.alpha());
+                s.unknown.push(format!("{subject}: {}", lower(&words) + "."));
+            }
         }
         s.next.push(self.advice(c, candidate, subject));
     }
 
     fn advice(&self, c: &Comparison, candidate: &Candidate, subject: &str) -> String {
         let (policy, reference) = (&candidate.policy, &c.setup.reference);
+        if c.row(reference).is_some_and(|r| r.diverged > 0) {
+            return format!(
+                "{subject}: the reference itself diverges: repair the recipe first (a lower rate, a longer warm-up, \
+                 `halfstep doctor`), then compare again."
+            );
+        }
         match candidate.verdict {
             Verdict::Pass => format!(
                 "{subject}: train in {policy} where what it gains is wanted. The verdict holds for this recipe and these \
@@ -278,9 +336,15 @@ impl Study {
                 None if c.setup.seeds.len() < 2 => {
                     format!("{subject}: take at least two seeds: one has no spread to judge by.")
                 }
-                None => format!(
-                    "{subject}: more seeds would tell how large the difference is; or state a wider margin."
-                ),
+                None => match candidate.assessment.as_ref().and_then(examples_needed) {
+                    Some(n) => format!(
+                        "{subject}: more seeds alone do not settle it: what all seeds do to the same samples takes about {} \
+                         of them. Give the recipe more test data; `claim = \"samples\"` in [compare] asks about these \
+                         samples alone.",
+                        units::count(n as u64)
+                    ),
+                    None => format!("{subject}: more seeds would tell how large the difference is."),
+                },
             },
         }
     }
@@ -295,6 +359,13 @@ pub fn cost_words(a: &Amounts, currency: &str) -> String {
         units::significant(a.core_hours),
         units::significant(a.kwh)
     )
+}
+
+/// Test samples with which every open metric would be settled after as many seeds; none if one
+/// would not, or none is open.
+fn examples_needed(a: &Assessment) -> Option<usize> {
+    let open = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive));
+    open.map(|r| r.examples_needed).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 /// What fails, why, and how much a pass may hide.
@@ -317,23 +388,33 @@ fn losses(a: &Assessment) -> Vec<String> {
 
 fn open(a: &Assessment) -> Vec<String> {
     let mut all = findings::unknown(a);
-    if a.examples == crate::bootstrap::Examples::OfEachSeed {
+    all.extend(findings::unjudged(a));
+    if a.examples == crate::buckets::TestSets::OfEachSeed {
         all.push("seeds were tested on different samples.".into());
     }
-    // The t-test takes the test set as given. Worth saying where another one might tell otherwise.
-    if let Some(row) = a.rows.iter().find(|r| r.metric == Metric::Accuracy)
-        && let (Some(b), Some(test)) = (row.bootstrap, row.test)
-        && a.seeds.len() > 1
-        && -b.lower > test.margin_mean
-    {
-        all.push(format!(
-            "whether it would hold on other samples of this kind: the difference of accuracy lies between {} and {} there \
-             (90 % bootstrap interval over seeds and samples).",
-            units::points(b.lower),
-            units::points(b.upper)
-        ));
-    }
     all
+}
+
+/// Sentences in order, each with all the names it is said of.
+fn gathered(parts: Vec<(String, String)>) -> Vec<String> {
+    let mut all: Vec<(String, Vec<String>)> = Vec::new();
+    for (text, name) in parts {
+        match all.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(name),
+            None => all.push((text, vec![name])),
+        }
+    }
+    let fill = |(text, names): (String, Vec<String>)| {
+        let text = if names.len() > 1 { text.replacen("\u{0} is", "\u{0} are", 1) } else { text };
+        text.replace('\u{0}', &and(&names))
+    };
+    all.into_iter().map(fill).collect()
+}
+
+/// A sentence inside another.
+fn lower(sentence: &str) -> String {
+    let mut letters = sentence.trim_end_matches('.').chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 fn and(names: &[String]) -> String {
@@ -347,9 +428,11 @@ fn and(names: &[String]) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::assessment::{Protocol, assess};
+    use crate::assess::assess;
+    use crate::assessment::Protocol;
     use crate::comparison::tests::{run, setup};
     use crate::logits::{InMemory, Source};
+    use crate::metric::Metric;
     use std::num::NonZeroUsize;
 
     /// Logits of 400 samples in two classes, of which every `wrong`-th is wrong, and a few by the
@@ -385,7 +468,11 @@ pub(crate) mod tests {
     fn a_pass_says_what_was_gained_and_a_failure_what_was_lost() {
         let good = study(10);
         assert_eq!(good.verdict, Some(Verdict::Pass), "{:?}", good.summary);
-        assert!(good.summary.headline.starts_with("bf16 is as good as fp32"), "{}", good.summary.headline);
+        assert!(
+            good.summary.headline.starts_with("On examples like these bf16 is as good as fp32"),
+            "{}",
+            good.summary.headline
+        );
         assert!(good.summary.gained[0].contains("2.00× as fast"), "{:?}", good.summary);
         let bad = study(5);
         assert_eq!(bad.verdict, Some(Verdict::Fail));

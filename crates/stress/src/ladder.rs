@@ -1,10 +1,12 @@
 //! Trained weights stored in ever smaller formats, computed in fp32.
 
 use halfstep_evidence::assessment::MetricRow;
-use halfstep_evidence::comparison::over_all;
+use halfstep_evidence::experiment::NoiseFloor;
 use halfstep_evidence::logits::{InMemory, Source};
+use halfstep_evidence::noninferiority::over_all;
 use halfstep_evidence::robustness::{Ladder, Rung};
-use halfstep_evidence::{Assessment, Metric, Protocol, Verdict, assess};
+use halfstep_evidence::stats::Looks;
+use halfstep_evidence::{Assessment, Metric, Protocol, assess};
 use halfstep_float::blocks::{BlockError, BlockShape, F32Scale, Fp8Blocks, Mx, ScaleRule};
 use halfstep_float::{E8m0, Format, Overflow, SliceRounding, round_f32, round_to_integers};
 use halfstep_graph::precision::Policy;
@@ -119,7 +121,8 @@ pub(crate) fn measure(
         // others like them.
         let mut assessments = Vec::new();
         for (a, b) in wide.iter().zip(&narrow) {
-            assessments.push(assess(&[a as &dyn Source], &[b], Protocol::default(), subject.threads)?);
+            let protocol = Protocol { floor: NoiseFloor::None, ..Protocol::default() };
+            assessments.push(assess(&[a as &dyn Source], &[b], protocol, subject.threads)?);
         }
         let mean = |f: &dyn Fn(&Assessment) -> f64| {
             assessments.iter().map(f).sum::<f64>() / assessments.len().max(1) as f64
@@ -128,7 +131,9 @@ pub(crate) fn measure(
             let row = a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.group.is_none());
             row.map_or(f64::NAN, of)
         };
-        let verdict = over_all(assessments.iter().map(|a| a.verdict)).unwrap_or(Verdict::Pass);
+        // Every model must pass, and what fails must do so after allowing for their number.
+        let tests: Vec<_> = assessments.iter().flat_map(Assessment::tests).collect();
+        let verdict = over_all(&tests, Looks::ONE);
         rungs.push(Rung {
             format: name,
             how: stored.how(),

@@ -24,6 +24,15 @@ const MOST_CLASSES: usize = 1 << 24;
 /// Prefix of the names of group columns.
 pub const GROUP_PREFIX: &str = "group_";
 
+/// Name of the column of what samples belong to that do not differ from each other by chance alone:
+/// windows of one text, pictures of one patient.
+pub const CLUSTER: &str = "cluster";
+
+/// Whether a column of this name divides the samples into groups or clusters.
+fn divides(name: &str) -> bool {
+    name == CLUSTER || name.starts_with(GROUP_PREFIX)
+}
+
 /// Logits that can be opened, more than once.
 pub trait Source: Sync {
     /// What messages call it.
@@ -42,6 +51,7 @@ pub struct Logits {
     classes: usize,
     labels: Vec<u32>,
     groups: Vec<GroupColumn>,
+    clusters: Option<GroupColumn>,
     seed: Option<u64>,
     rows: Rows,
     next: usize,
@@ -54,7 +64,8 @@ enum Rows {
     Parquet(Box<parquet::Columns>),
 }
 
-/// A table's parts before they are checked together, but for the logits themselves.
+/// A table's parts before they are checked together, but for the logits themselves. Columns that
+/// divide the samples have the names of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
     name: String,
@@ -85,7 +96,7 @@ impl Logits {
     }
 
     fn checked((parts, source): (Parts, Rows)) -> Result<Logits, LogitsError> {
-        let Parts { name, classes, rows, labels, groups, seed } = parts;
+        let Parts { name, classes, rows, labels, mut groups, seed } = parts;
         let table = |message: String| LogitsError::Table { name: name.clone(), message };
         if rows == 0 || classes == 0 {
             return Err(table(format!("`logits` is empty: [{rows}, {classes}]")));
@@ -103,7 +114,11 @@ impl Logits {
             return Err(LogitsError::Label { name, row, label: labels[row], classes });
         }
         let labels = labels.into_iter().map(|l| l as u32).collect();
-        Ok(Logits { name, classes, labels, groups, seed, rows: source, next: 0 })
+        let clusters = groups.iter().position(|g| g.name == CLUSTER).map(|at| groups.remove(at));
+        for group in &mut groups {
+            group.name = group.name.strip_prefix(GROUP_PREFIX).unwrap_or_default().into();
+        }
+        Ok(Logits { name, classes, labels, groups, clusters, seed, rows: source, next: 0 })
     }
 
     /// What messages call it.
@@ -124,6 +139,11 @@ impl Logits {
     /// Columns that divide the samples into groups.
     pub fn groups(&self) -> &[GroupColumn] {
         &self.groups
+    }
+
+    /// What the samples belong to, if the file tells.
+    pub fn clusters(&self) -> Option<&GroupColumn> {
+        self.clusters.as_ref()
     }
 
     /// The seed of the run, if the file tells.
@@ -206,8 +226,15 @@ impl InMemory {
     }
 
     /// With a column of groups.
-    pub fn with_group(mut self, column: GroupColumn) -> InMemory {
+    pub fn with_group(mut self, mut column: GroupColumn) -> InMemory {
+        column.name.insert_str(0, GROUP_PREFIX);
         self.parts.groups.push(column);
+        self
+    }
+
+    /// With what each sample belongs to.
+    pub fn with_clusters(mut self, of_samples: &[String]) -> InMemory {
+        self.parts.groups.push(GroupColumn::new(CLUSTER, of_samples));
         self
     }
 
@@ -243,7 +270,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let logits = [0.5f32, -1.25, f32::MIN_POSITIVE, 3.0];
-        std::fs::write(&path, to_safetensors(&logits, 2, &[1, 0], u64::MAX).unwrap()).unwrap();
+        std::fs::write(&path, to_safetensors(&logits, 2, &[1, 0], Some(&[7, 8]), u64::MAX).unwrap()).unwrap();
         let mut open = Logits::open(&path).unwrap();
         let mut out = Vec::new();
         assert_eq!(open.read(9, &mut out).unwrap(), 0..2);
@@ -251,6 +278,8 @@ mod tests {
             (out.as_slice(), open.labels(), open.seed()),
             (&logits[..], &[1u32, 0][..], Some(u64::MAX))
         );
+        assert_eq!(open.clusters().unwrap().values, ["7", "8"]);
+        assert!(open.groups().is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::array::{self, Elements, Float};
-use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
+use super::{LogitsError, Parts, Rows, divides};
 use crate::measures::GroupColumn;
 
 /// Most bytes of an array's header: numpy's own are below 200.
@@ -71,10 +71,10 @@ pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let labels = array(&mut archive, "labels")?;
     let labels = ints(labels, &mut left_to_hold).map_err(|e| bad(format!("`labels`: {e}")))?;
     let mut groups = Vec::new();
-    for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
+    for name in names.iter().filter(|n| divides(n)) {
         let values = texts(array(&mut archive, name)?, &mut left_to_hold)
             .map_err(|e| bad(format!("`{name}`: {e}")))?;
-        groups.push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &values));
+        groups.push(GroupColumn::new(name.as_str(), &values));
     }
     let seed = if names.iter().any(|n| n == "seed") {
         let values =

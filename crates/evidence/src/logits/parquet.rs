@@ -9,7 +9,7 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
+use super::{LogitsError, Parts, Rows, divides};
 use crate::measures::GroupColumn;
 
 /// Rows of a plain column read at once.
@@ -50,10 +50,10 @@ pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let (labels, _) = plain(&file, label).map_err(|e| bad(format!("`{}`: {e}", columns[label])))?;
     let labels = labels.ok_or_else(|| bad(format!("`{}` does not hold integers", columns[label])))?;
     let mut groups = Vec::new();
-    for (i, name) in columns.iter().enumerate().filter(|(_, n)| n.starts_with(GROUP_PREFIX)) {
+    for (i, name) in columns.iter().enumerate().filter(|(_, n)| divides(n)) {
         let (ints, texts) = plain(&file, i).map_err(|e| bad(format!("`{name}`: {e}")))?;
         let values = ints.map_or(texts, |ints| ints.iter().map(i64::to_string).collect());
-        groups.push(GroupColumn::new(&name[GROUP_PREFIX.len()..], &values));
+        groups.push(GroupColumn::new(name.as_str(), &values));
     }
     let described = file.metadata().file_metadata().schema_descr().column(column);
     let (present, is_half) =

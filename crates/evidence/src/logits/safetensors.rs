@@ -11,14 +11,15 @@ use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 
 use super::array::{self, Elements, Float};
 use super::error::seed;
-use super::{GROUP_PREFIX, LogitsError, Parts, Rows};
+use super::{CLUSTER, LogitsError, Parts, Rows, divides};
 use crate::measures::GroupColumn;
 
 /// The format's own limit of its header.
 const MOST_HEADER: u64 = 100_000_000;
 
 /// The bytes of a `.safetensors` file of logits `[labels.len(), classes]` in row order, as
-/// [`super::Logits::open`] reads it.
+/// [`super::Logits::open`] reads it. `clusters` is what each row belongs to, if rows do not differ
+/// from each other by chance alone.
 ///
 /// # Errors
 /// The logits are not so many.
@@ -26,14 +27,19 @@ pub fn to_safetensors(
     logits: &[f32],
     classes: usize,
     labels: &[u32],
+    clusters: Option<&[u32]>,
     seed: u64,
 ) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let floats: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let ints: Vec<u8> = labels.iter().flat_map(|&l| i64::from(l).to_le_bytes()).collect();
-    let tensors = [
+    let bytes = |of: &[u32]| -> Vec<u8> { of.iter().flat_map(|&l| i64::from(l).to_le_bytes()).collect() };
+    let (labels_bytes, clusters) = (bytes(labels), clusters.map(bytes));
+    let mut tensors = vec![
         ("logits", TensorView::new(Dtype::F32, vec![labels.len(), classes], &floats)?),
-        ("labels", TensorView::new(Dtype::I64, vec![labels.len()], &ints)?),
+        ("labels", TensorView::new(Dtype::I64, vec![labels.len()], &labels_bytes)?),
     ];
+    if let Some(clusters) = &clusters {
+        tensors.push((CLUSTER, TensorView::new(Dtype::I64, vec![labels.len()], clusters)?));
+    }
     // One entry: several would be written in no fixed order.
     let metadata = HashMap::from([("seed".to_string(), seed.to_string())]);
     safetensors::serialize(tensors, Some(metadata))
@@ -69,7 +75,7 @@ fn group_column(array: &str, codes: &[i64], names: Option<&String>) -> GroupColu
         let name = usize::try_from(code).ok().and_then(|c| known.get(c));
         name.map_or(code.to_string(), |n| n.trim().into())
     };
-    GroupColumn::new(&array[GROUP_PREFIX.len()..], &codes.iter().map(text).collect::<Vec<_>>())
+    GroupColumn::new(array, &codes.iter().map(text).collect::<Vec<_>>())
 }
 
 pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
@@ -110,7 +116,7 @@ pub(super) fn open(path: &Path) -> Result<(Parts, Rows), LogitsError> {
     let labels = integers(&mut file, path, start, "labels", info("labels")?)?;
     let texts = metadata.metadata().clone().unwrap_or_default();
     let mut groups = Vec::new();
-    for name in names.iter().filter(|n| n.starts_with(GROUP_PREFIX)) {
+    for name in names.iter().filter(|n| divides(n)) {
         let codes = integers(&mut file, path, start, name, info(name)?)?;
         groups.push(group_column(name, &codes, texts.get(name)));
     }

@@ -40,6 +40,29 @@ impl Calibration {
         self.correct[bin] += u64::from(correct);
     }
 
+    /// Samples.
+    pub fn samples(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Adds the samples of `other`.
+    pub fn add(&mut self, other: &Calibration) {
+        for i in 0..BINS {
+            self.counts[i] += other.counts[i];
+            self.confidences[i] += other.confidences[i];
+            self.correct[i] += other.correct[i];
+        }
+    }
+
+    /// Takes the samples of `other` away, which are among these.
+    pub fn subtract(&mut self, other: &Calibration) {
+        for i in 0..BINS {
+            self.counts[i] -= other.counts[i];
+            self.confidences[i] -= other.confidences[i];
+            self.correct[i] -= other.correct[i];
+        }
+    }
+
     /// The reliability diagram.
     pub fn reliability(&self) -> Vec<ReliabilityBin> {
         (0..BINS)

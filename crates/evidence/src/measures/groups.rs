@@ -1,6 +1,7 @@
 //! The same measures by subgroup: a mean over all can hide harm to a few (arXiv 2010.03058).
 
 use super::{Agreement, Quality, Sample};
+use crate::buckets::{BucketSums, GROUP_BUCKETS, bucket};
 
 /// A column that divides samples into groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct GroupRow {
     pub agreement: Agreement,
     /// Reference and the reference of another seed.
     pub floor: Agreement,
+    /// Right answers by bucket of examples.
+    pub answers: BucketSums,
 }
 
 /// Sums by group of one column.
@@ -60,10 +63,12 @@ impl GroupTable {
         GroupTable { column: column.name.clone(), values: column.values.clone(), rows }
     }
 
-    /// Adds a sample of group `code`; codes that are none are ignored.
+    /// Adds a sample of group `code`, or of the cluster, number `unit`; codes that are none are
+    /// ignored.
     pub fn push(
         &mut self,
         code: u32,
+        unit: u64,
         reference: &Sample,
         candidate: &Sample,
         kl: f64,
@@ -73,6 +78,11 @@ impl GroupTable {
             row.reference.push(reference);
             row.candidate.push(candidate);
             row.agreement.push(reference, candidate, kl);
+            if row.answers.counts.is_empty() {
+                row.answers = BucketSums::new(GROUP_BUCKETS);
+            }
+            let [a, b] = [reference, candidate].map(|s| f64::from(u8::from(s.correct())));
+            row.answers.push(bucket(unit, u64::MAX, GROUP_BUCKETS), a, b - a);
             if let Some((other, kl)) = floor {
                 row.floor.push(reference, other, kl);
             }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use halfstep_evidence::experiment::measure_seed;
+use halfstep_evidence::experiment::{NoiseFloor, measure_seed};
 use halfstep_evidence::logits::InMemory;
 use serde_json::Value;
 
@@ -28,7 +28,8 @@ fn scores_by_class_are_those_of_scikit_learn() {
         let logits: Vec<f32> = numbers("logits").map(|x| x as f32).collect();
         let classes = set["classes"].as_u64().unwrap() as usize;
         let model = InMemory::new("model", classes, logits, &labels);
-        let measured = measure_seed(&model, &model, None, NonZeroUsize::MIN).unwrap().reference;
+        let measured =
+            measure_seed(&model, &model, None, NoiseFloor::OtherSeed, NonZeroUsize::MIN).unwrap().reference;
         let scores = &measured.classes;
         near("macro F1", Some(scores.macro_f1), &set["macro_f1"]);
         near("balanced accuracy", Some(scores.balanced_accuracy), &set["balanced_accuracy"]);

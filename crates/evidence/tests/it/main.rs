@@ -1,6 +1,7 @@
 //! Integration tests in one program, which is linked once.
 
 mod classes;
+mod gates;
 mod golden;
 mod planted;
 mod robustness;

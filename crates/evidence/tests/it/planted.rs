@@ -7,9 +7,9 @@
 
 use std::num::NonZeroUsize;
 
-use halfstep_evidence::assessment::{Assessment, Protocol, assess};
 use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::measures::GroupColumn;
+use halfstep_evidence::{Assessment, Protocol, assess};
 use halfstep_evidence::{Margin, Metric, Verdict};
 use halfstep_float::{Philox, unit_f64};
 
@@ -108,16 +108,16 @@ fn no_regression_passes() {
     assert!(named(&a).is_empty());
     // Every metric and both groups gate.
     assert_eq!(a.rows.iter().filter(|r| r.gates).count(), 4 + 2);
-    // The t interval and the bootstrap look at the same differences; the bootstrap adds the scatter
-    // of examples.
+    // Of other samples too less is known than of these.
     let row = &a.rows[0];
-    assert!(row.bootstrap.unwrap().lower < row.paired.mean && row.bootstrap.unwrap().upper > row.paired.mean);
+    let bound = |test: Option<halfstep_evidence::MarginTest>| test.unwrap().harm_at_most.unwrap();
+    assert!(bound(row.on_examples) > bound(row.on_samples));
 }
 
 #[test]
-fn a_worse_head_on_one_per_cent_is_a_loss_of_accuracy() {
+fn a_worse_head_on_two_per_cent_is_a_loss_of_accuracy() {
     let a = judged(
-        |s| Model { broken: 0.01, ..model(100 + s) },
+        |s| Model { broken: 0.02, ..model(100 + s) },
         |p| p.set(Metric::Accuracy, Some(Margin::Absolute(0.005))),
     );
     assert_eq!(a.verdict, Verdict::Fail);
@@ -160,7 +160,10 @@ fn equal_accuracy_with_other_answers_is_found_by_flips() {
     let a = judged(|s| Model { shift: CLASSES, ..sound(s) }, |_| ());
     assert_eq!(a.verdict, Verdict::Fail);
     assert_eq!(named(&a), ["negative-flips"], "{:#?}", a.findings);
-    assert_eq!(verdict(&a, Metric::Accuracy), Verdict::Pass);
+    // On these samples accuracy is equal; that so many answers change leaves open what it is on
+    // others.
+    let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy).unwrap();
+    assert_eq!(accuracy.on_samples.unwrap().verdict, Verdict::Pass);
     let said = a.findings.join("\n");
     assert!(said.contains("Accuracy alone would not show it"), "{said}");
 }

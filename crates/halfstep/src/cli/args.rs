@@ -3,7 +3,7 @@
 mod trained;
 mod tune;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -372,18 +372,55 @@ pub struct Verdict {
     /// group-accuracy=3.0pt]
     #[arg(long, value_name = "METRIC=VALUE")]
     pub margin: Vec<String>,
+    /// Of what the verdict speaks: of examples like these, or of these samples alone
+    #[arg(long, value_enum, default_value_t)]
+    pub claim: ClaimName,
+    /// How often these files, or more of them, are judged before one answer counts: α is divided
+    /// over the looks
+    #[arg(long, default_value = "1", value_name = "N")]
+    pub looks: NonZeroU32,
+    /// What changed answers are measured against: what another seed of the baseline changes, or
+    /// nothing, for a candidate made of the baseline's own weights
+    #[arg(long, value_enum, default_value_t)]
+    pub floor: FloorName,
+    /// A group that must be judged, as COLUMN=VALUE; other groups are where they are large enough
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub group: Vec<String>,
     /// Require equivalence: a candidate that is better by more than a margin fails too
     #[arg(long)]
     pub equivalence: bool,
     /// Candidate runs that diverged and left no file
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub diverged: u64,
+    /// Baseline runs that diverged and left no file
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub baseline_diverged: u64,
     /// Greatest chance that a candidate run diverges; 5% takes 59 clean runs to show
     #[arg(long, value_name = "SHARE")]
     pub max_divergence: Option<String>,
     /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--claim`
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum ClaimName {
+    /// Other seeds on other examples like these
+    #[default]
+    Examples,
+    /// Other seeds on these samples
+    Samples,
+}
+
+/// `--floor`
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum FloorName {
+    /// What another seed of the baseline changes
+    #[default]
+    OtherSeed,
+    /// Nothing
+    None,
 }
 
 /// `stress`

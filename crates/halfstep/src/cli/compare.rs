@@ -383,11 +383,16 @@ fn assessments(
         if pairs.is_empty() {
             continue;
         }
-        let diverged = |o: &&Obtained| {
-            o.result.record.policy == *policy && matches!(o.result.record.outcome, Outcome::Diverged { .. })
+        let diverged = |policy: &str| {
+            let is_one = |o: &&Obtained| {
+                o.result.record.policy == policy
+                    && matches!(o.result.record.outcome, Outcome::Diverged { .. })
+            };
+            obtained.iter().filter(is_one).count() as u64
         };
         let mut protocol = setup.protocol.clone();
-        protocol.diverged = obtained.iter().filter(diverged).count() as u64;
+        protocol.diverged = diverged(policy);
+        protocol.baseline_diverged = diverged(&setup.reference);
         let (a, b): (Vec<PathBuf>, Vec<PathBuf>) =
             pairs.iter().map(|(a, b)| (a.place.join(LOGITS), b.place.join(LOGITS))).unzip();
         let assessment =

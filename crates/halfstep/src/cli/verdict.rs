@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use halfstep::evidence::experiment::NoiseFloor;
 use halfstep::evidence::logits::Source;
 use halfstep::evidence::metric::{Metric, parse_margin};
-use halfstep::evidence::noninferiority::Question;
+use halfstep::evidence::noninferiority::{Claim, Question};
+use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, AssessmentError, Protocol, Verdict, assess, assessment_table};
 
-use super::args::Verdict as Asked;
+use super::args::{ClaimName, FloorName, Verdict as Asked};
 use super::failure::Failure;
 use super::{output, progress};
 
@@ -59,7 +61,24 @@ fn show(a: &Assessment) {
 }
 
 fn protocol(args: &Asked) -> Result<Protocol, Failure> {
-    let mut protocol = Protocol { diverged: args.diverged, ..Protocol::default() };
+    let mut protocol = Protocol {
+        diverged: args.diverged,
+        baseline_diverged: args.baseline_diverged,
+        claim: match args.claim {
+            ClaimName::Examples => Claim::Examples,
+            ClaimName::Samples => Claim::Samples,
+        },
+        looks: Looks::of(args.looks),
+        floor: match args.floor {
+            FloorName::OtherSeed => NoiseFloor::OtherSeed,
+            FloorName::None => NoiseFloor::None,
+        },
+        groups: args.group.clone(),
+        ..Protocol::default()
+    };
+    if let Some(name) = args.group.iter().find(|name| !name.contains('=')) {
+        return Err(Failure::asked(format!("--group {name}: no `=`"), "write --group region=west"));
+    }
     if args.equivalence {
         protocol.question = Question::Equivalence;
     }

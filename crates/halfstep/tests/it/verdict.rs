@@ -81,7 +81,8 @@ fn the_exit_code_is_the_verdict() {
     assert_eq!((exit, &json["verdict"]), (1, &Value::from("fail")));
     let row = json["rows"].as_array().unwrap().iter().find(|r| r["metric"] == "accuracy").unwrap();
     assert!(
-        row["test"]["p_fail"].as_f64().unwrap() < 0.05 && row["bootstrap"]["upper"].as_f64().unwrap() < 0.0
+        row["test"]["p_fail"].as_f64().unwrap() < 0.05
+            && row["on_samples"]["harm_at_least"].as_f64().unwrap() > 0.0
     );
     assert_eq!(json["seeds"].as_array().unwrap().len(), 4);
 }

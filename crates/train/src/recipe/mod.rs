@@ -46,8 +46,8 @@ pub use plan_file::PlanFile;
 pub use policy::PolicySettings;
 pub(crate) use policy::check_state;
 pub use settings::{
-    BestBy, CheckpointSettings, CompareSettings, CostSettings, DoctorSettings, Length, MarginText,
-    PrecisionSettings, TrackSettings, TrainSettings, VALIDATION_FRACTION, check_url,
+    BestBy, CheckpointSettings, ClaimSetting, CompareSettings, CostSettings, DoctorSettings, Length,
+    MarginText, PrecisionSettings, TrackSettings, TrainSettings, VALIDATION_FRACTION, check_url,
 };
 
 use crate::optimiser::Optimiser;

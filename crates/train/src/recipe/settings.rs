@@ -1,6 +1,7 @@
 //! The sections of a recipe that are neither data, model, optimiser nor schedule.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use halfstep_graph::ByteSize;
 use halfstep_graph::precision::{Override, Policy, PolicyError};
@@ -335,10 +336,28 @@ pub struct CompareSettings {
     /// The greatest accepted chance that a run diverges; absent, divergence is reported and does
     /// not gate.
     pub max_divergence: Option<f64>,
+    /// Of what the verdict speaks.
+    pub claim: ClaimSetting,
+    /// How often the comparison is judged, with more seeds each time, before one answer counts: α
+    /// is divided over the looks.
+    pub looks: NonZeroU32,
+    /// Groups that must be judged, as `column=value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Better by more than a margin fails too.
     pub equivalence: bool,
     /// Chance to pass, without any difference, that numbers of seeds are planned for.
     pub power: f64,
+}
+
+/// Of what a verdict speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClaimSetting {
+    /// Of other seeds on other examples like those of the test set.
+    Examples,
+    /// Of other seeds on the samples of the test set.
+    Samples,
 }
 
 impl Default for CompareSettings {
@@ -349,6 +368,9 @@ impl Default for CompareSettings {
             reference: "fp32".into(),
             margins: BTreeMap::new(),
             max_divergence: None,
+            claim: ClaimSetting::Examples,
+            looks: NonZeroU32::MIN,
+            groups: Vec::new(),
             equivalence: false,
             power: 0.8,
         }

@@ -232,7 +232,12 @@ fn predict(
 ) -> Result<Inference, Failure> {
     let (values, labels, inference) = measured(session, experiment)?;
     if values.iter().all(|x| x.is_finite()) {
-        let bytes = to_safetensors(&values, experiment.info.outputs, &labels, record.seed);
+        // The targets of one window of text share its context: windows are what differs by chance.
+        let per_sample = experiment.info.input.labels_per_sample();
+        let windows = || (0..labels.len()).map(|row| (row / per_sample) as u32).collect::<Vec<_>>();
+        let clusters = (per_sample > 1).then(windows);
+        let bytes =
+            to_safetensors(&values, experiment.info.outputs, &labels, clusters.as_deref(), record.seed);
         dir.write(LOGITS, &bytes.map_err(|e| Failure::failed(e.to_string()))?)?;
     } else {
         let reason = "the trained model gives outputs that are not finite".to_string();

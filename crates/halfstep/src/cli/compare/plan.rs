@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
-use halfstep::evidence::power::{sd_at_most, seeds_needed};
+use halfstep::evidence::power::{Plan, Spread, all_pass_at_least, sd_at_most};
 use halfstep::evidence::study::cost_words;
-use halfstep::evidence::{Assessment, Margin, Rates, RunResult, Spent, units};
+use halfstep::evidence::{Assessment, Margin, Protocol, Rates, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
 use serde::Serialize;
 
 use super::cache::{self, Cache};
-use super::one_run::{Obtained, Task, cached};
+use super::one_run::{Obtained, Task, cached, measured_samples};
 use super::side_by_side::steps_per_second;
 use super::{Arm, assessments, protocol, recipes_of_arms, setup};
 use crate::cli::args::Compare;
@@ -32,6 +32,7 @@ const RATIOS: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
 struct Planned {
     arm: String,
     seeds_stated: u64,
+    test_samples: usize,
     candidates: Vec<Candidate>,
     /// Seeds in all that the most demanding candidate needs.
     seeds_needed: Option<usize>,
@@ -47,6 +48,8 @@ struct Planned {
 struct Candidate {
     policy: String,
     metrics: Vec<Row>,
+    /// Chance, at least, that all metrics pass with the stated seeds on the test samples there are.
+    passes_at_least: f64,
 }
 
 /// What one metric needs.
@@ -59,8 +62,16 @@ struct Row {
     sd: f64,
     /// Its one-sided 95 % upper bound, of a measured one.
     sd_at_most: Option<f64>,
+    /// Seeds in all, on the test samples there are.
     seeds: Option<usize>,
+    /// The same by the upper bound of the spread.
     seeds_at_most: Option<usize>,
+    /// Test samples in all, with the stated seeds.
+    samples: Option<usize>,
+    /// Chance to pass with the stated seeds on the test samples there are.
+    power: f64,
+    #[serde(skip)]
+    plan: Plan,
 }
 
 /// Where a spread comes from.
@@ -109,7 +120,8 @@ pub fn run(
         let experiment = prepare::prepare(recipe)?;
         arms.push(planned(name, experiment, cache.as_ref(), engine, request, sd)?);
     }
-    let clean_runs = most.and_then(halfstep::evidence::exact::clean_runs_needed);
+    let clean_runs =
+        most.and_then(|m| halfstep::evidence::exact::clean_runs_needed(m, halfstep::evidence::stats::ALPHA));
     if args.json {
         output::json(&serde_json::json!({
             "recipe": name,
@@ -158,14 +170,18 @@ fn planned(
     let mut candidates = policies.clone();
     candidates.retain(|p| *p != recipe.compare.reference);
     let precisions = precisions(&experiment, &policies, engine, request, &there)?;
+    let test_samples = measured_samples(&experiment).len();
     let arm = Arm { name, experiment, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
     let measured = assessments(&setup, &there, request.threads())?;
+    let asked = Asked { protocol: &setup.protocol, seeds: stated as usize, samples: test_samples };
     let candidate = |policy: String| {
         let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
-        let row = |&(metric, margin): &_| row(metric, margin, of, sd, setup.protocol.power);
-        Candidate { policy, metrics: setup.protocol.margins.iter().filter_map(row).collect() }
+        let row = |&(metric, margin): &_| row(metric, margin, of, sd, &asked);
+        let metrics: Vec<Row> = setup.protocol.margins.iter().filter_map(row).collect();
+        let passes_at_least = all_pass_at_least(metrics.iter().map(|r| r.power));
+        Candidate { policy, metrics, passes_at_least }
     };
     let candidates: Vec<Candidate> = candidates.into_iter().map(candidate).collect();
     let needed = candidates.iter().flat_map(|c| &c.metrics).filter_map(|r| r.seeds).max();
@@ -173,6 +189,7 @@ fn planned(
     Ok(Planned {
         arm: arm.name,
         seeds_stated: stated,
+        test_samples,
         seeds_needed: needed,
         cached: there.len(),
         currency: rates.currency.clone(),
@@ -183,15 +200,22 @@ fn planned(
     })
 }
 
-/// The seeds that a metric needs: by the given standard deviation, by the one measured in `found`,
-/// or by the one of the size of the margin. None where the margin is relative and nothing was
-/// measured.
+/// What is stated, and on how many test samples.
+struct Asked<'a> {
+    protocol: &'a Protocol,
+    seeds: usize,
+    samples: usize,
+}
+
+/// What a metric needs: by the given standard deviation of the difference between seeds, by the
+/// scatter of seeds and samples measured in `found`, or by a standard deviation of the size of the
+/// margin. None where the margin is relative and nothing was measured.
 fn row(
     metric: Metric,
     margin: Margin,
     found: Option<&Assessment>,
     given_sd: Option<f64>,
-    power: f64,
+    asked: &Asked<'_>,
 ) -> Option<Row> {
     let found = found.and_then(|a| a.rows.iter().find(|r| r.metric == metric));
     let size = found.and_then(|r| r.test).map(|t| t.margin_mean);
@@ -199,21 +223,38 @@ fn row(
         Margin::Absolute(m) => Some(m),
         Margin::Relative(_) => None,
     })?;
-    let (source, sd, n) = match (given_sd.filter(|_| metric == Metric::Accuracy), found) {
-        (Some(sd), _) => (Source::Given, sd, None),
-        (None, Some(r)) => (Source::Measured { seeds: r.paired.pairs }, r.paired.sd?, Some(r.paired.pairs)),
+    let (source, sd) = match (given_sd.filter(|_| metric == Metric::Accuracy), found) {
+        (Some(sd), _) => (Source::Given, sd),
+        (None, Some(r)) => (Source::Measured { seeds: r.paired.pairs }, r.paired.sd?),
         (None, None) if metric == Metric::GroupAccuracy => return None,
-        (None, None) => (Source::Assumed, margin, None),
+        (None, None) => (Source::Assumed, margin),
     };
-    let bound = n.and_then(|n| sd_at_most(sd, n));
+    let measured = found.and_then(|r| r.plan).filter(|_| matches!(source, Source::Measured { .. }));
+    let plan = measured.unwrap_or(Plan {
+        spread: Spread::of_seeds(sd),
+        margin,
+        harm: 0.0,
+        answers: metric.is_share_of_answers(),
+        claim: asked.protocol.claim,
+        looks: asked.protocol.looks,
+    });
+    let pilot = match source {
+        Source::Measured { seeds } => Some(seeds),
+        Source::Given | Source::Assumed => None,
+    };
+    let careful = pilot.and_then(|n| plan.at_most(n));
+    let (samples, power) = (asked.samples as f64, asked.protocol.power);
     Some(Row {
         metric,
         margin,
         source,
         sd,
-        sd_at_most: bound,
-        seeds: seeds_needed(sd / margin, power),
-        seeds_at_most: bound.and_then(|b| seeds_needed(b / margin, power)),
+        sd_at_most: pilot.and_then(|n| sd_at_most(sd, n)),
+        seeds: plan.seeds_needed(samples, power),
+        seeds_at_most: careful.and_then(|plan| plan.seeds_needed(samples, power)),
+        samples: plan.examples_needed(asked.seeds, power),
+        power: plan.power(asked.seeds, samples),
+        plan,
     })
 }
 
@@ -276,7 +317,7 @@ fn precisions(
 fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
     for arm in arms {
         output::line(&output::bold(&format!(
-            "{}: seeds for a chance of {:.0} % to pass without any difference",
+            "{}: what a chance of {:.0} % to pass without any difference takes",
             arm.arm,
             power * 100.0
         )));
@@ -296,17 +337,36 @@ fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
                     Some(b) if Some(b) != r.seeds => format!("{} (at most {b})", count(r.seeds)),
                     _ => count(r.seeds),
                 };
-                rows.push(vec![format!("{} {}", c.policy, m.name()), show(r.margin), spread, from, seeds]);
+                let many = || "no number".to_string();
+                let samples = r.samples.map_or_else(many, |n| units::count(n as u64));
+                let chance = format!("{:.0} %", r.power * 100.0);
+                let label = format!("{} {}", c.policy, m.name());
+                rows.push(vec![label, show(r.margin), spread, from, seeds, samples, chance]);
             }
         }
-        let heading = " | margin | spread of differences (SD) | from | seeds";
+        let heading = " | margin | spread (SD) | from | seeds | or samples | as stated";
         output::raw(&output::columns(&output::headed(heading, rows)));
         if arm.candidates.iter().flat_map(|c| &c.metrics).any(|r| r.source == Source::Assumed) {
-            let of = |ratio: &f64| Some(format!("{} at {ratio}", seeds_needed(*ratio, power)?));
-            let list: Vec<String> = RATIOS.iter().filter_map(of).collect();
+            let plans = arm.candidates.iter().flat_map(|c| &c.metrics).map(|r| r.plan);
+            let seeds = |ratio: &f64| {
+                let plan = plans.clone().next()?;
+                let of_ratio =
+                    Plan { spread: Spread::of_seeds(*ratio), margin: 1.0, harm: 0.0, answers: false, ..plan };
+                Some(format!("{} at {ratio}", of_ratio.seeds_needed(1.0, power)?))
+            };
+            let list: Vec<String> = RATIOS.iter().filter_map(seeds).collect();
             output::line(&format!(
                 "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made first tell.",
                 list.join(", ")
+            ));
+        }
+        for c in &arm.candidates {
+            output::line(&format!(
+                "{}: as stated ({} seeds, {} test samples) all margins hold with a chance of at least {:.0} %.",
+                c.policy,
+                arm.seeds_stated,
+                units::count(arm.test_samples as u64),
+                c.passes_at_least * 100.0
             ));
         }
         let row = |p: &Precision| {

@@ -1,8 +1,10 @@
 //! What a recipe states before the runs, as the verdict takes it.
 
 use halfstep::evidence::metric::{Metric, parse_margin};
-use halfstep::evidence::noninferiority::Question;
+use halfstep::evidence::noninferiority::{Claim, Question};
+use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Margin, Protocol, Rates};
+use halfstep::train::recipe::ClaimSetting;
 use halfstep::train::recipe::Recipe;
 
 use crate::cli::failure::Failure;
@@ -13,8 +15,17 @@ use crate::cli::failure::Failure;
 /// A metric that does not exist, or a margin that makes no sense, at its place in the recipe.
 pub fn of(recipe: &Recipe) -> Result<Protocol, Failure> {
     let settings = &recipe.compare;
-    let mut protocol =
-        Protocol { max_divergence: settings.max_divergence, power: settings.power, ..Protocol::default() };
+    let mut protocol = Protocol {
+        claim: match settings.claim {
+            ClaimSetting::Examples => Claim::Examples,
+            ClaimSetting::Samples => Claim::Samples,
+        },
+        looks: Looks::of(settings.looks),
+        groups: settings.groups.clone(),
+        max_divergence: settings.max_divergence,
+        power: settings.power,
+        ..Protocol::default()
+    };
     if settings.equivalence {
         protocol.question = Question::Equivalence;
     }
