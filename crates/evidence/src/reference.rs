@@ -1,7 +1,7 @@
 //! Is the reference worth comparing with? A candidate that is as good as a model that learned
 //! nothing is not shown to be good.
 
-use halfstep_train::metrics::Outcome;
+use halfstep_train::metrics::{LossTrend, Outcome};
 use serde::Serialize;
 
 use crate::experiment::SeedMeasures;
@@ -117,24 +117,18 @@ impl ReferenceCheck {
     }
 }
 
-/// That the loss still fell when the runs of a policy, which is called `reference`, ended; none
-/// unless it did in half of those that finished. The rule for one run is
-/// [`halfstep_train::metrics::LossTrend::is_falling`].
+/// That the loss still fell when the finished runs of a policy, which is called `reference`, ended:
+/// by [`LossTrend::is_falling`] of their mean. None where it had settled.
 pub fn loss_still_falling(runs: &[RunResult], policy: &str, reference: &str) -> Option<String> {
     let finished = |r: &&RunResult| r.record.policy == policy && r.record.outcome == Outcome::Finished;
-    let finished = runs.iter().filter(finished);
-    let trends: Vec<_> = finished.filter_map(|r| r.record.loss_trend()).collect();
-    let falling: Vec<_> = trends.iter().filter(|t| t.is_falling()).collect();
-    if falling.is_empty() || 2 * falling.len() < trends.len() {
-        return None;
-    }
-    let fall = falling.iter().map(|t| -t.change).sum::<f64>() / falling.len() as f64;
+    let trends: Vec<LossTrend> = runs.iter().filter(finished).filter_map(|r| r.record.loss_trend()).collect();
+    let mean = LossTrend::mean(&trends).filter(LossTrend::is_falling)?;
+    let runs = if trends.len() == 1 { "its run" } else { "its runs" };
     Some(format!(
-        "The train loss of {reference} was still falling when {} of {} runs ended, by {fall:.2} over the last {} steps: \
-         after more steps the answer may be another.",
-        falling.len(),
-        trends.len(),
-        units::count(falling[0].steps as u64)
+        "The train loss of {reference} was still falling when {runs} ended, by {:.2} over the last {} steps: after more \
+         steps the answer may be another.",
+        -mean.change,
+        units::count(mean.steps as u64)
     ))
 }
 

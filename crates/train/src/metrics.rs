@@ -157,7 +157,7 @@ pub enum Outcome {
 /// equal stretches of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LossTrend {
-    /// Steps it is of: the last tenth, at least 20 where there are as many.
+    /// Steps it is of: the last tenth, at least 40 where there are as many.
     pub steps: usize,
     /// Change of the line over these steps: below zero, the loss falls.
     pub change: f64,
@@ -168,17 +168,17 @@ pub struct LossTrend {
 /// Stretches whose means a [`LossTrend`] is of, at most: neighbouring steps have more in common
 /// than the scatter of distant ones shows.
 const STRETCHES: usize = 20;
-/// Fewest steps that a [`LossTrend`] is of.
-const LEAST_STEPS: usize = 8;
+/// Fewest steps that a [`LossTrend`] is of, and fewest of a run that has as many.
+const LEAST_STEPS: (usize, usize) = (8, 2 * STRETCHES);
 /// A fall over the last steps below which a loss has settled: half of the harm in NLL that counts
 /// as none unless another margin is stated.
 const SETTLED: f64 = 0.01;
 
 impl LossTrend {
     fn of(losses: &[f32]) -> Option<LossTrend> {
-        let steps = (losses.len() / 10).max(STRETCHES).min(losses.len());
+        let steps = (losses.len() / 10).max(LEAST_STEPS.1).min(losses.len());
         let last = &losses[losses.len() - steps..];
-        if steps < LEAST_STEPS || last.iter().any(|l| !l.is_finite()) {
+        if steps < LEAST_STEPS.0 || last.iter().any(|l| !l.is_finite()) {
             return None;
         }
         let count = steps.min(STRETCHES);
@@ -201,6 +201,16 @@ impl LossTrend {
         let residual = |(i, y): (usize, &f64)| (y - y_mean - slope * (i as f64 - x_mean)).powi(2);
         let variance = means.iter().enumerate().map(residual).sum::<f64>() / (n - 2.0);
         Some(LossTrend { steps, change: slope * n, error: n * (variance / xx).sqrt() })
+    }
+
+    /// The mean over runs; none without runs.
+    pub fn mean(of: &[LossTrend]) -> Option<LossTrend> {
+        let n = of.len() as f64;
+        Some(LossTrend {
+            steps: of.first()?.steps,
+            change: of.iter().map(|t| t.change).sum::<f64>() / n,
+            error: of.iter().map(|t| t.error * t.error).sum::<f64>().sqrt() / n,
+        })
     }
 
     /// Whether the loss falls still: by more than 0.01, and by more than three standard errors.
@@ -362,9 +372,13 @@ mod tests {
         assert!(!of(0.0, 1000).is_falling());
         // By a hundredth of a nat in a thousand steps: settled.
         assert!(!of(0.00001, 1000).is_falling());
-        // A short run is judged by its last 20 steps.
-        assert_eq!(of(0.05, 30).steps, 20);
-        assert!(of(0.05, 30).is_falling() && of(0.05, 10).is_falling());
+        // A short run is judged by its last 40 steps.
+        assert_eq!(of(0.05, 60).steps, 40);
+        assert!(of(0.05, 60).is_falling() && of(0.05, 10).is_falling());
+        // What one run cannot show, several can.
+        let one = LossTrend { steps: 40, change: -0.1, error: 0.05 };
+        assert!(!one.is_falling() && LossTrend::mean(&[one; 4]).unwrap().is_falling());
+        assert_eq!(LossTrend::mean(&[]), None);
         assert_eq!(record(vec![1.0; 7], vec![]).loss_trend(), None);
         let mut losses = vec![1.0; 50];
         losses[45] = f32::NAN;

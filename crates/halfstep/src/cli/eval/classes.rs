@@ -1,5 +1,6 @@
 //! Scores of each class and the confusion matrix, as wide as the terminal.
 
+use halfstep::data::printable;
 use halfstep::evidence::measures::ClassScores;
 use halfstep::evidence::measures::confusion::Confused;
 use halfstep::evidence::units;
@@ -14,19 +15,15 @@ const SHOWN: usize = 10;
 /// Columns that a name may take.
 const WIDEST: usize = 24;
 
-/// Names of classes on one line each: control characters are escaped, and long names cut.
+/// Names of classes, each in one line and cut where it is long.
 pub fn names(classes: &[String]) -> Vec<String> {
     classes.iter().map(|name| short(name)).collect()
 }
 
 fn short(name: &str) -> String {
-    let escaped = |c: char| match c.is_control() {
-        true => c.escape_default().collect::<String>(),
-        false => c.to_string(),
-    };
-    let whole: String = name.chars().map(escaped).collect();
+    let whole = printable(name);
     if display_width(&whole) <= WIDEST {
-        return whole;
+        return whole.into_owned();
     }
     let mut cut = String::new();
     for c in whole.chars() {
