@@ -34,6 +34,17 @@ use crate::text::{self, TextPreprocessing, TextSamples, corpus};
 /// ```
 pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     check_paths(spec, base)?;
+    let mut data = load_parts(spec, base)?;
+    if let Some(spec) = spec.tested_on_validation() {
+        // The train data again, for the same preprocessing.
+        let validation = load_parts(&spec, base)?;
+        data.validation = Some(Part::new(Role::Validation, validation.test.samples().clone()));
+    }
+    Ok(data)
+}
+
+/// Train and test data.
+fn load_parts(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
     match spec {
         DataSpec::Bundled(BundledSpec::FashionMnist { options, limits }) => {
             let (train, test, classes) = bundled::fashion_mnist()?;
@@ -51,7 +62,7 @@ pub fn load(spec: &DataSpec, base: &Path) -> Result<Dataset, DataError> {
         DataSpec::Bundled(BundledSpec::Adult { ignore, groups, limits }) => {
             let (train, test) = bundled::adult()?;
             let spec = CsvSpec {
-                test: TestFrom::Files(TestPath { path: test.path.clone() }),
+                test: TestFrom::Files(TestPath { path: test.path.clone(), validation: None }),
                 limits: *limits,
                 ignore: ignore.clone(),
                 groups: groups.clone(),

@@ -371,6 +371,10 @@ pub struct TestPath {
     /// `test_path`.
     #[serde(rename = "test_path")]
     pub path: PathBuf,
+    /// `validation_path`, of tables and texts: samples to choose models by. Absent, such samples are
+    /// set aside from the train samples where something is chosen.
+    #[serde(rename = "validation_path", skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
 }
 
 impl<Files, Split: Default> Default for TestFrom<Files, Split> {
@@ -380,11 +384,18 @@ impl<Files, Split: Default> Default for TestFrom<Files, Split> {
 }
 
 impl<Split> TestFrom<TestPath, Split> {
-    fn path_mut(&mut self) -> Option<&mut PathBuf> {
-        match self {
-            TestFrom::Files(files) => Some(&mut files.path),
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let files = match self {
+            TestFrom::Files(files) => Some(files),
             TestFrom::Split(_) => None,
-        }
+        };
+        files.into_iter().flat_map(|files| [&mut files.path].into_iter().chain(&mut files.validation))
+    }
+
+    /// The validation data in the place of the test data, where there are any.
+    fn test_on_validation(&mut self) -> bool {
+        let TestFrom::Files(TestPath { path, validation }) = self else { return false };
+        validation.take().map(|validation| *path = validation).is_some()
     }
 }
 
@@ -568,6 +579,32 @@ impl DataSpec {
         }
     }
 
+    /// The same table or text with that of `validation_path` to test on; none if it names none.
+    pub(crate) fn tested_on_validation(&self) -> Option<DataSpec> {
+        let mut spec = self.clone();
+        let found = match &mut spec {
+            DataSpec::Csv(CsvSpec { test, limits, .. }) => {
+                limits.test = None;
+                test.test_on_validation()
+            }
+            DataSpec::Text(TextSpec { test, limits, .. }) => {
+                limits.test = None;
+                test.test_on_validation()
+            }
+            // Folders of images are read at once.
+            DataSpec::Bundled(_) | DataSpec::Idx(_) | DataSpec::Images(_) => false,
+        };
+        found.then_some(spec)
+    }
+
+    /// Whether it names data to choose models by.
+    pub fn has_validation(&self) -> bool {
+        match self {
+            DataSpec::Images(images) => images.validation_path.is_some(),
+            other => other.tested_on_validation().is_some(),
+        }
+    }
+
     /// Every path it names.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let paths = match self {
@@ -581,10 +618,15 @@ impl DataSpec {
                 vec![Some(images), Some(labels), test_images, test_labels]
             }
             DataSpec::Images(ImagesSpec { path, test, validation_path, .. }) => {
-                vec![Some(path), test.path_mut(), validation_path.as_mut()]
+                let paths = [path].into_iter().chain(test.paths_mut()).chain(validation_path);
+                paths.map(Some).collect()
             }
-            DataSpec::Csv(CsvSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
-            DataSpec::Text(TextSpec { path, test, .. }) => vec![Some(path), test.path_mut()],
+            DataSpec::Csv(CsvSpec { path, test, .. }) => {
+                [path].into_iter().chain(test.paths_mut()).map(Some).collect()
+            }
+            DataSpec::Text(TextSpec { path, test, .. }) => {
+                [path].into_iter().chain(test.paths_mut()).map(Some).collect()
+            }
         };
         paths.into_iter().flatten()
     }

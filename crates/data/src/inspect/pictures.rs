@@ -87,7 +87,7 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
         path: train_root,
         folders: ClassFolders::Judged,
         test: match test_root {
-            Some(path) => TestFrom::Files(TestPath { path }),
+            Some(path) => TestFrom::Files(TestPath { path, validation: None }),
             None => TestFrom::Split(RandomSplit::default()),
         },
         validation_path: validation_root,

@@ -81,11 +81,15 @@ impl DataSpec {
             Kind::Text => DataSpec::Text(TextSpec {
                 path: keys.need("path", "the text file, or a folder of them"),
                 encoding: keys.encoding(),
-                test: match keys.test_path(&["test_fraction"]) {
-                    Some(path) => TestFrom::Files(path),
-                    None => {
-                        TestFrom::Split(TailSplit { fraction: keys.fraction(TailSplit::default().fraction) })
-                    }
+                test: {
+                    let test = match keys.test_path(&["test_fraction"]) {
+                        Some(path) => TestFrom::Files(path),
+                        None => {
+                            let fraction = keys.fraction(TailSplit::default().fraction);
+                            TestFrom::Split(TailSplit { fraction })
+                        }
+                    };
+                    keys.with_validation(test)
                 },
                 limits: keys.limits(),
                 options: keys.text_options(),
@@ -269,7 +273,10 @@ impl<'i> Keys<'i> {
         let format = CsvFormat::default();
         let spec = CsvSpec {
             path: self.need("path", "the CSV file"),
-            test: self.path_or_random_split(),
+            test: {
+                let test = self.path_or_random_split();
+                self.with_validation(test)
+            },
             limits: self.limits(),
             target: self.need("target", "the column to predict"),
             ignore: self.take_or_default("ignore"),
@@ -350,7 +357,21 @@ impl<'i> Keys<'i> {
     fn test_path(&mut self, split: &[&'static str]) -> Option<TestPath> {
         let path = self.take("test_path")?;
         self.no_split_beside("test_path", split);
-        Some(TestPath { path })
+        Some(TestPath { path, validation: None })
+    }
+
+    /// `validation_path` of a table or text, which stands beside `test_path` alone.
+    fn with_validation<Split>(&mut self, mut test: TestFrom<TestPath, Split>) -> TestFrom<TestPath, Split> {
+        let validation = self.take("validation_path");
+        match &mut test {
+            TestFrom::Files(files) => files.validation = validation,
+            TestFrom::Split(_) => {
+                let message = "needs `test_path` beside it; without one, samples to choose by are set aside from the \
+                               train samples by `validation_fraction` of [train]";
+                self.require(validation.is_none(), "validation_path", || message.into());
+            }
+        }
+        test
     }
 
     /// Test files and a split exclude each other.

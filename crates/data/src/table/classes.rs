@@ -107,10 +107,20 @@ fn no_target(cells: &Cells, row: &TableRow, target: usize) -> DataError {
     Cell { cells, row, column: &cells.header[target] }.wrong(missing)
 }
 
+/// The index of each class by its value.
+fn places<'c>(cells: &Cells, classes: &'c [String]) -> BTreeMap<Cow<'c, str>, u32> {
+    classes.iter().zip(0..).map(|(class, index)| (value_of(class, &cells.format), index)).collect()
+}
+
+/// The class index of every row that has one of the classes.
+pub(crate) fn known(cells: &Cells, target: usize, classes: &[String]) -> Vec<Option<u32>> {
+    let places = places(cells, classes);
+    cells.texts(target).map(|cell| places.get(&value_of(cell, &cells.format)).copied()).collect()
+}
+
 /// The class index of every row.
 pub(crate) fn labels(cells: &Cells, target: usize, classes: &[String]) -> Result<Vec<u32>, DataError> {
-    let places: BTreeMap<Cow<str>, u32> =
-        classes.iter().zip(0..).map(|(class, index)| (value_of(class, &cells.format), index)).collect();
+    let places = places(cells, classes);
     let label = |row: &TableRow| {
         let cell = &row.cells[target];
         if cells.is_missing(cell) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TableSamples;
+use super::classes;
 use super::column::{ColumnEncoder, Encoding};
 use super::groups::Grouping;
 use super::looks::{Looks, Marks, Numbers, Open};
@@ -161,7 +162,12 @@ impl TableEncoder {
         let cells = read::read(path, &self.format)?;
         let rows: Vec<u32> = (0..cells.rows.len() as u32).collect();
         let features = self.encode(&cells, &rows)?;
-        Ok(TableRows { features, cells })
+        // Without a header, a file of fewer columns has no target.
+        let has_target = self.format.header || cells.header.len() == self.file_columns;
+        let target = cells.column(&self.target).ok().filter(|_| has_target);
+        let none = || vec![None; cells.rows.len()];
+        let classes = target.map_or_else(none, |target| classes::known(&cells, target, &self.classes));
+        Ok(TableRows { features, classes, cells })
     }
 
     /// The features of a CSV file to predict from: `[rows, width]`, row-major.
@@ -250,6 +256,8 @@ impl TableEncoder {
 pub struct TableRows {
     /// `[rows, width]`, row-major.
     pub features: Vec<f32>,
+    /// `[rows]`: the class of each, where the file says it.
+    pub classes: Vec<Option<u32>>,
     cells: Cells,
 }
 

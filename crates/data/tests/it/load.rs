@@ -453,3 +453,41 @@ fn stored_preprocessing_refuses_other_inputs_and_damage() {
         assert!(error.contains("stored preprocessing is damaged"), "{key}: {error}");
     }
 }
+
+/// They are prepared as the model's inputs are, and change neither train nor test data.
+#[test]
+fn validation_data_of_their_own_are_loaded_beside_the_others() {
+    let folder = Folder::new();
+    let table = |from: usize, rows: usize| -> String {
+        let row = |i: usize| format!("{},{}\n", i * 3 % 17, ["a", "b"][i % 2]);
+        "x,kind\n".to_owned() + &(from..from + rows).map(row).collect::<String>()
+    };
+    folder.write("train.csv", table(0, 20));
+    folder.write("test.csv", table(20, 6));
+    folder.write("chosen.csv", table(40, 4));
+    let without = "kind = \"csv\"\npath = \"train.csv\"\ntarget = \"kind\"\ntest_path = \"test.csv\"\n";
+    let with = without.to_owned() + "validation_path = \"chosen.csv\"\nlimit_test = 3\n";
+    let (plain, data) = (folder.load(without).unwrap(), folder.load(&with).unwrap());
+    let validation = data.validation.as_ref().unwrap();
+    assert_eq!((validation.role(), validation.len(), data.test.len()), (Role::Validation, 4, 3));
+    assert_eq!((data.train.clone(), &data.preprocessing), (plain.train, &plain.preprocessing));
+    // Nothing more is set aside where there are such data.
+    assert_eq!(data.clone().with_validation(0.5).unwrap().train, data.train);
+    assert!(plain.validation.is_none() && data.choosing() == validation);
+
+    let alone = with.replace("test_path = \"test.csv\"\n", "");
+    let table = toml::de::DeTable::parse(&alone).unwrap().into_inner();
+    let error = DataSpec::read(table).unwrap_err().to_string();
+    assert!(error.contains("`validation_path`: needs `test_path` beside it"), "{error}");
+    let missing = folder.error(&with.replace("chosen.csv", "chosn.csv"));
+    assert!(missing.to_string().contains("did you mean `chosen.csv`?"), "{missing}");
+
+    for (part, count) in [("train", 4), ("test", 2), ("val", 3)] {
+        for (class, value) in [("dark", 20), ("light", 220)] {
+            (0..count).for_each(|i| folder.image(&format!("{part}/{class}/{i}.png"), (4, 4, 1), value + i));
+        }
+    }
+    let images = "kind = \"images\"\npath = \"train\"\ntest_path = \"test\"\nvalidation_path = \"val\"\n";
+    let data = folder.load(images).unwrap();
+    assert_eq!((data.train.len(), data.validation.unwrap().len(), data.test.len()), (8, 6, 4));
+}

@@ -77,6 +77,11 @@ impl Opened {
         Ok(session)
     }
 
+    /// Which samples the run was trained on, where its directory says it.
+    pub fn samples(&self) -> Result<Option<RunSamples>, Failure> {
+        Ok(RunSamples::read(&self.dir)?)
+    }
+
     /// The precision that will be computed in.
     pub fn precision(&self) -> &str {
         &self.policy.name
@@ -96,7 +101,7 @@ impl Opened {
             return Err(Failure::asked(message, "the data of the recipe have changed since the run"));
         }
         let run = self.dir.path().display();
-        let Some(samples) = RunSamples::read(&self.dir)? else {
+        let Some(samples) = self.samples()? else {
             Messages::Stderr.say(&format!(
                 "warning: {run} does not say which samples its model was trained on (it was made by an older version, or its \
                  weights were imported): whether test samples are among them cannot be checked"

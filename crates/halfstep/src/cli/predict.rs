@@ -1,5 +1,6 @@
 //! `halfstep predict`: classes of images and table rows, scores of texts.
 
+mod known;
 mod scores;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use super::args::Predict;
 use super::failure::Failure;
 use super::open::Opened;
 use super::output;
+use super::output::Messages;
+use known::Known;
 
 /// Samples predicted at a time: enough to keep the processor busy, few enough to need little
 /// memory.
@@ -29,6 +32,8 @@ struct Origin {
     row: Option<(usize, u64)>,
     /// Its cells in the columns of `--id`.
     ids: Vec<String>,
+    /// The class that the table says it is of.
+    class: Option<u32>,
 }
 
 /// A class for one sample.
@@ -57,9 +62,16 @@ struct Likely {
 }
 
 /// Prints what `--json` asks for.
-fn print_json<T: Serialize>(opened: &Opened, predictions: &[T]) -> Result<ExitCode, Failure> {
+fn print_json<T: Serialize>(
+    opened: &Opened,
+    predictions: &[T],
+    known: Option<&Known>,
+) -> Result<ExitCode, Failure> {
     let (checkpoint, precision) = (&opened.checkpoint, opened.precision());
-    let printed = json!({ "checkpoint": checkpoint, "precision": precision, "predictions": predictions });
+    let mut printed = json!({ "checkpoint": checkpoint, "precision": precision, "predictions": predictions });
+    if let Some(known) = known {
+        printed["known"] = json!(known);
+    }
     output::json(&printed)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -104,8 +116,16 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
             });
         }
     }
+    let right = |(origin, prediction): (&Origin, &Prediction)| {
+        Some(classes[origin.class? as usize] == prediction.class)
+    };
+    let right: Vec<Option<bool>> = origins.iter().zip(&predictions).map(right).collect();
+    let known = Known::of(opened.samples()?.as_ref(), samples.chunks(elements).zip(right));
+    if let Some(warning) = known.as_ref().and_then(Known::warning) {
+        Messages::Stderr.say(&format!("warning: {warning}"));
+    }
     if args.json {
-        return print_json(&opened, &predictions);
+        return print_json(&opened, &predictions, known.as_ref());
     }
     if args.csv {
         let ranked = args.top.is_some();
@@ -114,6 +134,9 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     }
     let shown = args.top.map_or(1, |top| top.get());
     print_lines(&args.id, &predictions, shown);
+    if let Some(known) = known {
+        output::raw(&format!("\n{}", output::fields(&known.fields())));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,7 +148,12 @@ fn read(args: &Predict, opened: &Opened) -> Result<(Vec<f32>, Vec<Origin>), Fail
             Preprocessing::Image(image) => {
                 for path in images(input)? {
                     samples.extend(image.image_from_path(&path)?);
-                    origins.push(Origin { input: path.display().to_string(), row: None, ids: vec![] });
+                    origins.push(Origin {
+                        input: path.display().to_string(),
+                        row: None,
+                        ids: vec![],
+                        class: None,
+                    });
                 }
             }
             Preprocessing::Table(table) => {
@@ -153,6 +181,7 @@ fn rows(
             input: path.display().to_string(),
             row: Some((row + 1, line)),
             ids: columns.iter().map(|column| column[row].to_owned()).collect(),
+            class: rows.classes[row],
         });
     }
     samples.extend(&rows.features);

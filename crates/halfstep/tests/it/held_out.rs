@@ -154,3 +154,33 @@ fn a_run_that_was_moved_with_its_data_finds_them() {
     place.write("elsewhere/table.csv", text(&table(90)));
     assert!(place.fails(2, &["eval", "elsewhere/runs/one"]).contains("have changed"));
 }
+
+#[test]
+fn predictions_of_samples_that_were_trained_on_are_counted_apart() {
+    let place = Place::new();
+    let rows = table(120);
+    place.write("table.csv", text(&rows[..80]));
+    trained(&place, CSV);
+    // All 80 rows of the run, 16 of which it held out, and 40 new ones.
+    place.write("all.csv", text(&rows));
+    let output = place.run(&["predict", "run", "all.csv"]);
+    let said = both(&output);
+    assert!(said.contains("trained on 64 of these 120 samples"), "{said}");
+    assert!(said.contains("right of new samples") && said.contains("of 56)"), "{said}");
+    assert!(said.contains("right of samples it was trained on") && said.contains("of 64)"), "{said}");
+    let json = place.json(&["predict", "run", "all.csv", "--json"]);
+    assert_eq!(json["known"]["new"]["samples"], 56);
+    assert_eq!(json["known"]["trained_on"]["samples"], 64);
+    // Other columns in another order are the same samples; without the target there is no figure.
+    let turned = |row: &String| {
+        let cells: Vec<&str> = row.split(',').collect();
+        format!("{},new,{}", cells[1], cells[0])
+    };
+    let turned: String = rows[80..].iter().map(|row| turned(row) + "\n").collect();
+    place.write("unknown.csv", format!("y,note,x\n{turned}"));
+    let output = place.run(&["predict", "run", "unknown.csv"]);
+    assert!(output.status.success() && !both(&output).contains("right"), "{}", both(&output));
+    place.write("new.csv", text(&rows[80..]));
+    let output = place.run(&["predict", "run", "new.csv"]);
+    assert!(both(&output).contains("of 40)") && !both(&output).contains("warning"), "{}", both(&output));
+}

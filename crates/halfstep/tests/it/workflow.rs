@@ -39,6 +39,7 @@ fn compare_prints_one_json_object_and_leaves_a_run_directory() {
                 "report.html",
                 "report.md",
                 "results.json",
+                "samples.safetensors",
             ]
             .map(|f| format!("run/{f}")),
         )

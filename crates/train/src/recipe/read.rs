@@ -127,7 +127,7 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
     train.options.check_rates(optimiser.lr()).map_err(|e| setting("train", &e, source))?;
     let schedule = section("schedule").map_or(Ok(Schedule::default()), schedule)?;
     let checkpoint = settings(section("checkpoint"), CheckpointSettings::validate, source)?;
-    let (train, checkpoint) = choosing(train, checkpoint);
+    let (train, checkpoint) = choosing(train, checkpoint, &data);
     let doctor = settings(section("doctor"), DoctorSettings::validate, source)?;
     let track = settings(section("track"), TrackSettings::validate, source)?;
     let precision =
@@ -179,11 +179,13 @@ pub(super) fn read(mut root: DeTable<'_>, source: &RecipeText, base: &Path) -> R
 fn choosing(
     mut train: TrainSettings,
     mut checkpoint: CheckpointSettings,
+    data: &DataSpec,
 ) -> (TrainSettings, CheckpointSettings) {
     if checkpoint.keep_best.is_some_and(|best| best > 0) {
         train.validation_fraction.get_or_insert(VALIDATION_FRACTION);
     }
-    checkpoint.keep_best.get_or_insert(usize::from(train.validation_fraction.is_some()));
+    let there_are = train.validation_fraction.is_some() || data.has_validation();
+    checkpoint.keep_best.get_or_insert(usize::from(there_are));
     (train, checkpoint)
 }
 

@@ -50,7 +50,7 @@ pub(super) fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Res
         scores.push(Score { input, tokens: tokens.len(), loss, bits_per_byte });
     }
     if args.json {
-        return print_json(opened, &scores);
+        return print_json(opened, &scores, None);
     }
     let width = scores.iter().map(|s| s.input.chars().count()).max().unwrap_or(0);
     for s in &scores {
