@@ -6,7 +6,7 @@ use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::train::checkpoint::Latest;
 use halfstep::train::doctor::{Cause, Diagnosis, Sample, ValueRange};
-use halfstep::train::examination::{Examination, Examined};
+use halfstep::train::examination::{Examination, Examined, Learns};
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
 
@@ -92,9 +92,10 @@ fn headline(found: &Examination) -> String {
     let steps = units::count(found.steps);
     match (found.failed, &found.diagnosis.cause) {
         (true, _) => format!("The run fails at step {steps}."),
-        (false, Cause::Nothing) => {
-            format!("No step failed up to step {steps}, and nothing is wrong with what was seen.")
+        (false, Cause::Nothing) if found.learning.learns == Learns::Begins => {
+            format!("No step failed up to step {steps}; it is too early to say whether the model learns.")
         }
+        (false, Cause::Nothing) => format!("No step failed up to step {steps}, and the model learns."),
         (false, _) => format!("No step failed up to step {steps}, but something is wrong."),
     }
 }

@@ -5,7 +5,9 @@ use halfstep_graph::{DType, Phase, ValueId};
 use super::diagnosis::{Cause, Finding};
 use super::observe::{Observed, Replayed, Weights};
 use super::replays::{Doctor, Range, first_broken, largest_of};
+use super::text::short;
 use crate::session::{Session, TrainError};
+use crate::step::NORM_LIMIT;
 
 impl Doctor<'_, '_, '_> {
     /// The largest power of two below the scale, and at least 1, at which a replay of the step is
@@ -46,7 +48,8 @@ impl Doctor<'_, '_, '_> {
         Ok(first_broken(&again)?.is_none())
     }
 
-    /// The norm of the gradients, where it is beyond f32 though no gradient is.
+    /// The norm of the gradients, where a step with it does not commit though no gradient is out of
+    /// range: it is beyond f32, or so large that moments could leave f32.
     pub(super) fn norm_beyond(
         &mut self,
         low: &Observed,
@@ -57,21 +60,26 @@ impl Doctor<'_, '_, '_> {
                 squares += low.read(value)?.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
             }
         }
-        if squares < f64::from(f32::MAX) {
+        let (norm, limit) = (squares.sqrt(), f64::from(f32::MAX));
+        let unscaled = self.session.spec().clip.unwrap_or(f64::INFINITY).min(norm / self.scale);
+        if norm <= limit && unscaled <= NORM_LIMIT {
             return Ok(None);
         }
-        let norm =
-            Range { largest: squares, smallest: None, finite: true, nonzero: 1, not_finite: 1, count: 1 };
+        let range =
+            Range { largest: norm, smallest: None, finite: true, nonzero: 1, not_finite: 1, count: 1 };
         let finding =
-            self.finding_of("grad_norm", "global_norm", Phase::Update, DType::F32, Some(&norm), 1, 1);
-        self.evidence.push(format!("the squares of the gradients sum up to {squares:.1e}"));
-        let fits = (self.scale / (squares / f64::from(f32::MAX)).sqrt()).log2().floor().exp2() / 2.0;
-        let cause = if self.scale > 1.0 && fits >= 1.0 {
-            Cause::ScaleTooHigh { scale: self.scale, fits }
-        } else {
-            Cause::OutOfRange
-        };
-        Ok(Some((Some(finding), cause)))
+            self.finding_of("grad_norm", "global_norm", Phase::Update, DType::F32, Some(&range), 1, 1);
+        let fits = (self.scale * limit / norm).log2().floor().exp2();
+        if unscaled <= NORM_LIMIT && self.scale > 1.0 && fits >= 1.0 && fits < self.scale {
+            self.evidence.push(format!("the norm of the gradients is {}", short(norm)));
+            return Ok(Some((Some(finding), Cause::ScaleTooHigh { scale: self.scale, fits })));
+        }
+        self.evidence.push(format!(
+            "the norm of the gradients is {} without the loss scale, and above {} moments could leave f32",
+            short(norm / self.scale),
+            short(NORM_LIMIT)
+        ));
+        Ok(Some((Some(finding), Cause::OutOfRange)))
     }
 
     /// A loss scale at which `value` keeps its elements and nothing overflows, as a replay shows.

@@ -74,9 +74,14 @@ impl<'e> Course<'e> {
         let mut batch = Batch::new(experiment.info.input, recipe.train.batch);
         let first = session.progress();
         let end = first.attempts.saturating_add(steps).min(experiment.steps);
+        let half = first.attempts + (end - first.attempts) / 2;
+        let mut middle = (first.committed, before.clone());
         let (mut batches, mut norm) = (Vec::new(), 0.0);
         let (attempt, scale, failed, stopped) = loop {
             let attempt = session.progress().attempts;
+            if attempt == half {
+                middle = (session.progress().committed, probe.losses(&mut session)?);
+            }
             let (draw, indices) = order.batch(attempt);
             experiment.data.train.fill_batch(indices, draw, &mut batch)?;
             let stopped = attempt < end && !progress(what, attempt - first.attempts);
@@ -106,10 +111,11 @@ impl<'e> Course<'e> {
         let rate = |from: u64, to: u64| {
             (from..to).map(|step| recipe.schedule.factor(step, experiment.steps)).sum::<f64>()
         };
-        let seen = rate(first.committed, session.progress().committed);
-        let share = (seen / rate(first.committed, experiment.steps).max(f64::MIN_POSITIVE)).min(1.0);
+        let all = rate(first.committed, experiment.steps).max(f64::MIN_POSITIVE);
+        let share_at = |committed: u64| (rate(first.committed, committed) / all).min(1.0);
+        let share = share_at(session.progress().committed);
         let made = session.progress().attempts - first.attempts;
-        let learning = probe.judge(made, share, &before, &after);
+        let learning = probe.judge(made, &before, (share_at(middle.0), &middle.1), (share, &after));
         Ok(Course {
             session,
             batch,

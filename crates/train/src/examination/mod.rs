@@ -108,7 +108,7 @@ impl Experiment {
         trials.experiment = &own;
         let warnings = [self.lint_settings()?, self.lint(policy)?].concat();
         let course = Course::run(&own, &beginning, steps, &probe, "training", trials.progress)?;
-        let seen = course.learning.steps + u64::from(course.failed);
+        let seen = course.learning.steps;
         if !thorough {
             trials.steps = if course.failed { seen.saturating_mul(2) } else { seen };
         }
@@ -118,7 +118,8 @@ impl Experiment {
         let mut diagnosis = diagnose(&course.session, &course.replayed(), course.scale)?;
         self.locate(&mut diagnosis)?;
         let sample = in_f32(&course.session, &course.replayed(), course.scale)?;
-        let mut case = Case { own: &own, course: &course, warnings: &warnings, fp32: None, trials };
+        let mut case =
+            Case { own: &own, course: &course, warnings: &warnings, fp32: None, trials, untried: Vec::new() };
         case.attribute(&mut diagnosis)?;
         let (fp32, learning) = (case.fp32.map(|(learning, _)| learning), course.learning);
         let evidence = std::mem::take(&mut case.trials.evidence);
@@ -154,6 +155,8 @@ struct Case<'r, 'p> {
     /// What the same run in f32 learns, and whether it is better by more than chance.
     fp32: Option<(Learning, bool)>,
     trials: Trials<'r, 'p>,
+    /// Fixes of suspects that were not tried.
+    untried: Vec<Fix>,
 }
 
 impl Case<'_, '_> {
@@ -176,7 +179,7 @@ impl Case<'_, '_> {
             return Ok(());
         }
         if !bad {
-            return if self.by_small_updates(diagnosis)? { Ok(()) } else { self.compare(diagnosis) };
+            return if self.by_setting(diagnosis)? { Ok(()) } else { self.compare(diagnosis) };
         }
         if self.by_settings(diagnosis) {
             return Ok(());
@@ -210,18 +213,19 @@ impl Case<'_, '_> {
             let fp32 = self.fp32.map(|(learning, _)| learning.loss);
             diagnosis.cause = Cause::DoesNotLearn { loss, constant, fp32 };
         }
+        diagnosis.fixes.append(&mut self.untried);
         Ok(())
     }
 
-    /// Of a model that begins to learn: whether a setting that makes nothing of gradients is why it
-    /// has not come further.
-    fn by_small_updates(&mut self, diagnosis: &mut Diagnosis) -> Result<bool, RunError> {
+    /// Of a model that learns, or begins to: whether a setting that lint warns of, or one that
+    /// makes nothing of gradients, is why it has not come further.
+    fn by_setting(&mut self, diagnosis: &mut Diagnosis) -> Result<bool, RunError> {
         let Learning { learns, loss, .. } = self.course.learning;
-        let Some(first) = FirstWeights::of(&self.course.session).filter(|_| learns == Learns::Begins) else {
-            return Ok(false);
-        };
-        let moved = first.moved(&self.course.session)?;
-        let found = held_back(self.own, self.course, &moved)?;
+        let mut found: Vec<Suspect> = self.warnings.iter().filter_map(Suspect::of).collect();
+        found.retain(|suspect| !suspect.fixes.is_empty());
+        if let Some(first) = FirstWeights::of(&self.course.session).filter(|_| learns == Learns::Begins) {
+            found.extend(held_back(self.own, self.course, &first.moved(&self.course.session)?)?);
+        }
         Ok(found.into_iter().any(|suspect| self.blame(diagnosis, suspect, Some(loss / HARMED))))
     }
 
@@ -301,6 +305,7 @@ impl Case<'_, '_> {
             (diagnosis.cause, diagnosis.finding, diagnosis.fixes) = (cause, None, untried);
             return true;
         }
+        self.untried.append(&mut untried);
         false
     }
 

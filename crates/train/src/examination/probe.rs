@@ -107,17 +107,19 @@ impl Probe {
         Ok(all)
     }
 
-    /// What became of the losses in `steps` steps, whose learning rates are `share` of all those of
-    /// the run.
-    pub fn judge(&self, steps: u64, share: f64, before: &[f64], after: &[f64]) -> Learning {
+    /// What became of the losses in `steps` steps. `half` are those after half of them, with the
+    /// share of the run's learning rates up to there; `end` those after all.
+    pub fn judge(&self, steps: u64, before: &[f64], half: (f64, &[f64]), end: (f64, &[f64])) -> Learning {
         let constant = mean(&self.constant);
+        let ((earlier, middle), (share, after)) = (half, end);
         let (first, loss) = (mean(before), mean(after));
-        // Straight on to the end of the run, or to twice the steps of a short one.
-        let at_end = first - (first - loss) / share.clamp(1e-9, 0.5);
+        // On as in the second half, to the end of the run, or for as many steps as were seen.
+        let speed = (mean(middle) - loss) / (share - earlier).max(1e-9);
+        let at_end = loss - speed * (1.0 - share).max(share);
         let learns = match () {
             () if !loss.is_finite() => Learns::No,
             () if is_below(after, &self.constant) => Learns::Yes,
-            () if is_below(after, before) && at_end < constant => Learns::Begins,
+            () if is_below(after, before) && is_below(after, middle) && at_end < constant => Learns::Begins,
             () => Learns::No,
         };
         Learning { steps, before: first, loss, constant, learns }

@@ -86,13 +86,24 @@ pub(super) fn rate(optimiser: &Optimiser, why: String) -> Suspect {
 
 /// Weights that the run was given in a size that no training begins with.
 pub(super) fn outsized(course: &Course<'_>, first: &FirstWeights) -> Option<Suspect> {
+    given_in_size(course, first, OUTSIZED, |_| true)
+}
+
+/// The weight furthest from the size of a drawn one, of those that are given and named so, if it is
+/// further than this.
+fn given_in_size(
+    course: &Course<'_>,
+    first: &FirstWeights,
+    limit: f64,
+    named: impl Fn(&str) -> bool,
+) -> Option<Suspect> {
     let ratio = |given: f64, drawn: f64| match (given, drawn) {
         (0.0, 0.0) => 1.0,
         // Biases that begin at zero may well be trained; not to be larger than weights ever are.
         (given, 0.0) if given < OUTSIZED => 1.0,
         (given, drawn) => given / drawn,
     };
-    let far = |(_, ratio): &(String, f64)| ratio.max(1.0 / ratio) > OUTSIZED;
+    let far = |(name, ratio): &(String, f64)| named(name) && ratio.max(1.0 / ratio) > limit;
     let all =
         first.given(&course.session).map(|(slot, given, drawn)| (slot.name.clone(), ratio(given, drawn)));
     let off = |ratio: f64| ratio.max(1.0 / ratio);
@@ -270,14 +281,18 @@ fn dead_layer(
     };
     observed.run(session, &Weights::Present, &course.replayed(), 0)?;
     let Some(layer) = dead(&observed)? else { return Ok(None) };
-    if let Some(mut given) = outsized(course, first) {
+    let scope = layer.strip_suffix(".relu").unwrap_or(&layer);
+    let of_layer = |name: &str| name.strip_prefix(scope).is_some_and(|rest| rest.starts_with('.'));
+    let given = outsized(course, first).or_else(|| given_in_size(course, first, 1.0, of_layer));
+    observed.run(session, &Weights::First(first), &course.replayed(), 0)?;
+    let at_first = dead(&observed)?.is_some();
+    if let Some(mut given) = given.filter(|_| at_first) {
         if let Cause::Outsized { why, .. } = &mut given.cause {
             *why = Some(format!("`{layer}` is zero for every sample"));
         }
         return Ok(Some(given));
     }
-    observed.run(session, &Weights::First(first), &course.replayed(), 0)?;
-    if dead(&observed)?.is_some() {
+    if at_first {
         return Ok(Some(Suspect { cause: Cause::DeadLayer { layer }, fixes: Vec::new(), ladder: false }));
     }
     let optimiser = &experiment.recipe.optimiser;

@@ -10,6 +10,8 @@ use crate::recipe::{Experiment, RecipeError};
 
 /// Steps from which on a copy that does not learn is no proof of a fix, though no step fails.
 const FEW: u64 = 24;
+/// Places in a list of falling rates below the one that is best after a few steps.
+const LOWER: usize = 2;
 
 /// The copies that a run's fixes are tried on.
 pub(super) struct Trials<'r, 'p> {
@@ -99,24 +101,28 @@ impl Trials<'_, '_> {
         true
     }
 
-    /// Of alternatives, the one that helps most; none if none does. Each is tried for a quarter of
-    /// the steps, and the best two for all of them; or all, to be thorough.
+    /// Of alternatives, rates from high to low where they are rates, the one that helps most; none
+    /// if none does. Each is tried for a quarter of the steps, and the best two for all of them; or
+    /// all, to be thorough.
     pub fn best(&mut self, fixes: Vec<Fix>, most: Option<f64>) -> Option<Fix> {
         if self.most == 0 {
             return None;
         }
         self.most -= 1;
-        let mut ranked: Vec<(f64, Fix)> = Vec::new();
-        for fix in fixes {
+        let mut ranked: Vec<(f64, usize)> = Vec::new();
+        for (i, fix) in fixes.iter().enumerate() {
             let steps = if self.thorough { self.steps } else { self.steps.div_ceil(4).max(4) };
-            let Ok(Copy { failed: false, learning }) = self.copy(&fix, steps) else { continue };
+            let Ok(Copy { failed: false, learning }) = self.copy(fix, steps) else { continue };
             if learning.loss.is_finite() {
-                ranked.push((learning.loss, fix));
+                ranked.push((learning.loss, i));
             }
         }
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // A few steps favour rates that many do not bear: then lower ones than the best are taken.
+        let lower = if self.steps < 2 * FEW && fixes.len() > 2 { LOWER } else { 0 };
         let mut helped: Option<(f64, Fix)> = None;
-        for (_, mut fix) in ranked.into_iter().take(2) {
+        for (_, i) in ranked.into_iter().take(2) {
+            let mut fix = fixes[(i + lower).min(fixes.len() - 1)].clone();
             self.most = self.most.saturating_add(1);
             let helps = self.helps(&mut fix, most);
             if let (true, Trial::Worked { loss, .. } | Trial::Finite { loss, .. }) = (helps, &fix.trial) {

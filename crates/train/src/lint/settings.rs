@@ -157,19 +157,24 @@ fn warmup(experiment: &Experiment) -> Option<SettingFinding> {
     })
 }
 
-/// A moving average over more steps than the run has.
+/// A moving average over more steps than the run has, which its warm-up makes a shorter one.
 fn average(experiment: &Experiment) -> Option<SettingFinding> {
     let decay = experiment.recipe.train.options.average?;
     let (window, steps) = (1.0 / (1.0 - decay), experiment.steps as f64);
     (window > steps).then(|| {
+        // Rounded down to thousandths.
+        let reached = (steps / (steps + 9.0) * 1e3).floor() / 1e3;
         let message = format!(
-            "the moving average is of about {window:.0} steps, and the run has {steps}: it ends far behind its weights"
+            "a decay of {} averages about {window:.0} steps, and the run has {steps}: warmed up, the decay gets to {reached} \
+             only",
+            toml_number(decay)
         );
+        // Of about a twentieth of the run.
         let change = match 1.0 - 20.0 / steps {
             decay if decay > 0.0 => Change::set("train", "ema", toml_number((decay * 1e3).floor() / 1e3)),
             _ => Change::without("train", "ema"),
         };
-        finding("train", "ema", message, vec![change])
+        SettingFinding { harms: false, ..finding("train", "ema", message, vec![change]) }
     })
 }
 

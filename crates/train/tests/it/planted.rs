@@ -157,7 +157,7 @@ fn faults() -> Vec<Fault> {
         fault("units of bytes", "`mean`", &mlp("bf16"), data("mean = [78.0]\nstd = [96.0]")),
         fault("units of bytes", "`std`", &cnn("bf16"), data("mean = [0.0]\nstd = [0.004]")),
         weights("dead layer", "`layers.0.bias`", &mlp("bf16"), "layers.0.bias", |_| -1e3),
-        weights("dead layer", "`convs.1.bias`", &cnn("bf16"), "convs.1.bias", |_| -1e3),
+        weights("dead layer", "`convs.1.bias`", &cnn("bf16"), "convs.1.bias", |_| -3.0),
         weights(
             "negative variance",
             "`stem.1.running_var`",
