@@ -12,6 +12,9 @@ use crate::session::Session;
 /// Rows that the loss is measured on, at most.
 const ROWS: usize = 2048;
 
+/// A run of so many times the steps that were seen besides may bring what they did not.
+const LONGER: f64 = 4.0;
+
 /// Standard errors that a mean must differ by.
 const ERRORS: f64 = 3.0;
 
@@ -29,8 +32,8 @@ pub(super) struct Probe {
 pub enum Learns {
     /// Its loss is below that of the constant predictor.
     Yes,
-    /// Its loss falls, and would be below by the end of the run, or of one twice as long as the
-    /// steps that were seen.
+    /// Its loss falls, and would be below by the end of the run, or of one five times as long as
+    /// the steps that were seen.
     Begins,
     /// Neither.
     No,
@@ -113,9 +116,9 @@ impl Probe {
         let constant = mean(&self.constant);
         let ((earlier, middle), (share, after)) = (half, end);
         let (first, loss) = (mean(before), mean(after));
-        // On as in the second half, to the end of the run, or for as many steps as were seen.
+        // On as in the second half, to the end of the run, or of one that is longer.
         let speed = (mean(middle) - loss) / (share - earlier).max(1e-9);
-        let at_end = loss - speed * (1.0 - share).max(share);
+        let at_end = loss - speed * (1.0 - share).max(LONGER * share);
         let learns = match () {
             () if !loss.is_finite() => Learns::No,
             () if is_below(after, &self.constant) => Learns::Yes,
