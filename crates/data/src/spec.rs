@@ -371,8 +371,8 @@ pub struct TestPath {
     /// `test_path`.
     #[serde(rename = "test_path")]
     pub path: PathBuf,
-    /// `validation_path`, of tables and texts: samples to choose models by. Absent, such samples are
-    /// set aside from the train samples where something is chosen.
+    /// `validation_path`, of tables and texts: samples to choose models by. Absent, such samples
+    /// are set aside from the train samples where something is chosen.
     #[serde(rename = "validation_path", skip_serializing_if = "Option::is_none")]
     pub validation: Option<PathBuf>,
 }
