@@ -3,6 +3,8 @@
 //!
 //!     mpirun -n 2 target/release/examples/all_reduce
 
+#![allow(clippy::print_stdout)] // a program of its own
+
 use std::time::Instant;
 
 use halfstep::graph::DType;

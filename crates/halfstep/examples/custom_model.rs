@@ -4,6 +4,8 @@
 //! cargo run --release --example custom_model
 //! ```
 
+#![allow(clippy::print_stdout)] // a program of its own
+
 use halfstep::EngineRequest;
 use halfstep::data::{Batch, DataSpec, Sampler, load};
 use halfstep::evidence::Paired;

@@ -3,6 +3,8 @@
 //!
 //! A program of its own, without the test harness, whose threads allocate too.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // of tests
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -251,3 +251,62 @@ impl<R: Read> Read for Checked<R> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// An array of zeros as numpy writes it, compressed.
+    fn zeros(zip: &mut ZipWriter<File>, name: &str, kind: &str, shape: &str, bytes: usize) {
+        let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+        header.extend(std::iter::repeat_n(' ', (53 + 64 - header.len() % 64) % 64));
+        header.push('\n');
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        zip.start_file(format!("{name}.npy"), options).unwrap();
+        zip.write_all(b"\x93NUMPY\x01\x00").unwrap();
+        zip.write_all(&(header.len() as u16).to_le_bytes()).unwrap();
+        zip.write_all(header.as_bytes()).unwrap();
+        (0..bytes.div_ceil(1 << 20)).for_each(|i| {
+            let part = (bytes - (i << 20)).min(1 << 20);
+            zip.write_all(&vec![0; part]).unwrap();
+        });
+    }
+
+    fn refusal(path: &Path) -> String {
+        super::open(path).err().expect("it was read").to_string()
+    }
+
+    #[test]
+    fn what_unpacks_without_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        // The greatest length that 32 bits hold, in the archive's directory and before the data.
+        let path = folder.path().join("hollow.npz");
+        let mut zip = ZipWriter::new(File::create(&path).unwrap());
+        zeros(&mut zip, "logits", "<f4", "(1000, 1073741)", 1000);
+        let length = (1000 + 128u32).to_le_bytes();
+        zip.finish().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found: Vec<usize> = (0..bytes.len() - 4).filter(|&i| bytes[i..i + 4] == length).collect();
+        assert_eq!(found.len(), 2, "the length stands in two places");
+        found.iter().for_each(|&i| bytes[i..i + 4].copy_from_slice(&4_294_964_128u32.to_le_bytes()));
+        std::fs::write(&path, bytes).unwrap();
+        let error = refusal(&path);
+        assert!(error.contains("at most a hundredfold"), "{error}");
+
+        // Labels that are held: a few hundred kilobytes for half a gigabyte.
+        let path = folder.path().join("labels.npz");
+        let mut zip = ZipWriter::new(File::create(&path).unwrap());
+        let n = 40_000_000;
+        zeros(&mut zip, "logits", "<f2", &format!("({n}, 1)"), 2 * n);
+        zeros(&mut zip, "labels", "|u1", &format!("({n},)"), n);
+        zip.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        let error = refusal(&path);
+        assert!(error.contains("too large to be held"), "{error}");
+    }
+}

@@ -40,7 +40,7 @@ use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
 use super::output::Messages;
-use super::{interrupt, new_run, numerics, output, prepare, ranks, report, stress, verdict};
+use super::{interrupt, new_run, numerics, output, prepare, progress, ranks, report, stress, verdict};
 
 /// Folder of the logits, as `halfstep verdict` reads them.
 const LOGITS_FOLDER: &str = "logits";
@@ -316,7 +316,7 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
             messages.say(&format!("{} at a time ({}).", way.words(), choice.why));
         }
         let bars = MultiProgress::new();
-        let done = |o: &Obtained| bars.suspend(|| messages.say(&one_line(&o.result)));
+        let done = |o: &Obtained| progress::above(&bars, || messages.say(&one_line(&o.result)));
         let work =
             |task: &&Task, engine: &dyn Engine| one_run::make(cache, experiment, engine, task, &way, &bars);
         let mut made = side_by_side::run_all(&pending, &choice, request, &work, &done)?;

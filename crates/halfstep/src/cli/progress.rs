@@ -9,10 +9,10 @@ use halfstep::train::metrics::{EvaluationMetrics, Event, LogLine, RunningLoss, S
 use halfstep::train::run_log::{Lines, LogPosition};
 use halfstep::train::session::Session;
 use halfstep::train::train_loop::{Callbacks, Proceed, RunError};
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
+use super::interrupt;
 use super::numerics::Numerics;
-use super::{interrupt, output};
 
 /// A bar over `steps`. Templates are fixed and known to be valid; the default style stands in
 /// otherwise.
@@ -39,6 +39,12 @@ pub fn spinner(label: &str) -> ProgressBar {
     spinner
 }
 
+/// Prints with the bars out of the way. Where their terminal is gone they cannot be moved, and
+/// `suspend` would panic.
+pub fn above<T>(bars: &MultiProgress, print: impl FnOnce() -> T) -> T {
+    if bars.clear().is_ok() { bars.suspend(print) } else { print() }
+}
+
 /// What `work` gives, with a spinner as long as it lasts.
 pub fn during<T>(label: &str, work: impl FnOnce() -> T) -> T {
     let spinner = spinner(label);
@@ -50,6 +56,8 @@ pub fn during<T>(label: &str, work: impl FnOnce() -> T) -> T {
 /// Callbacks that move a bar and write the log of a run.
 pub struct LogCallbacks<'a, 'd> {
     bar: ProgressBar,
+    /// Prints above the bar.
+    print: &'a dyn Fn(&str),
     lines: &'a mut Lines,
     policy: &'a str,
     seed: u64,
@@ -59,16 +67,17 @@ pub struct LogCallbacks<'a, 'd> {
 }
 
 impl<'a, 'd> LogCallbacks<'a, 'd> {
-    /// Of the run of `policy` and `seed`: measurements go to `lines`, ranges and diagnoses to
-    /// `numerics`.
+    /// Of the run of `policy` and `seed`: messages go to `print`, which prints above the bar;
+    /// measurements to `lines`, ranges and diagnoses to `numerics`.
     pub fn new(
         bar: ProgressBar,
+        print: &'a dyn Fn(&str),
         lines: &'a mut Lines,
         policy: &'a str,
         seed: u64,
         numerics: &'a mut Numerics<'d>,
     ) -> LogCallbacks<'a, 'd> {
-        LogCallbacks { bar, lines, policy, seed, running: RunningLoss::default(), numerics }
+        LogCallbacks { bar, print, lines, policy, seed, running: RunningLoss::default(), numerics }
     }
 }
 
@@ -108,7 +117,7 @@ impl Callbacks for LogCallbacks<'_, '_> {
 
     fn diagnosed(&mut self, diagnosis: &Diagnosis) -> Result<(), RunError> {
         let text = format!("doctor: step {}: {}", diagnosis.attempt, diagnosis.sentence());
-        self.bar.suspend(|| output::message(&text));
+        (self.print)(&text);
         self.numerics.diagnosed(diagnosis)
     }
 

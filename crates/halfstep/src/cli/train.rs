@@ -160,8 +160,9 @@ fn train<'a>(
     let display = Display::begin(args, training, progress.attempts, Messages::of(args.json))?;
     let mut numerics = Numerics::new(dir, &experiment.recipe.name, progress.attempts)?;
     let mut checkpoints = Checkpoints::new(dir, &experiment.recipe.checkpoint, latest);
+    let print = |text: &str| display.bar.suspend(|| output::message(text));
     let mut callbacks = TrainCallbacks {
-        log: LogCallbacks::new(display.bar.clone(), lines, policy, seed, &mut numerics),
+        log: LogCallbacks::new(display.bar.clone(), &print, lines, policy, seed, &mut numerics),
         tracking,
         display: &display,
         evaluation_time: EvaluationTime::new(Instant::now()),

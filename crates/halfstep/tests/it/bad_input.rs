@@ -29,8 +29,8 @@ fn rows(cell: impl Fn(usize) -> String) -> String {
 }
 
 #[test]
-fn nan_and_infinity_in_the_data() {
-    for (bad, line) in [("NaN", 7), ("inf", 7), ("-Infinity", 7), ("1e400", 7)] {
+fn infinity_in_the_data() {
+    for (bad, line) in [("inf", 7), ("-Infinity", 7), ("1e400", 7)] {
         let place = Place::new();
         let recipe = csv(&place, &rows(|i| if i == 5 { bad.into() } else { format!("{i}.5") }));
         refused(

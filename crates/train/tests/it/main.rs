@@ -1,5 +1,7 @@
 //! Integration tests in one program, which is linked once.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // of tests
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -23,8 +23,8 @@ use super::cache::{Cache, CachedRun, Checksum, FORMAT, LOGITS, MODEL, RECORD};
 use super::energy::Meter;
 use crate::cli::failure::Failure;
 use crate::cli::numerics::Numerics;
-use crate::cli::output::Messages;
-use crate::cli::progress::{LogCallbacks, bar};
+use crate::cli::output::{self, Messages};
+use crate::cli::progress::{LogCallbacks, above, bar};
 use crate::cli::{interrupt, machine, pass};
 
 /// Attempts at a run, with what they cost.
@@ -106,7 +106,7 @@ pub fn make(
     let first = cache.to_write();
     match make_in(first, experiment, engine, task, way, bars) {
         Err(failure) if failure.is_unwritten() && std::ptr::eq(first, cache) => {
-            let spare = bars.suspend(|| cache.give_up(&failure));
+            let spare = above(bars, || cache.give_up(&failure));
             spare.map_or(Err(failure), |spare| make_in(spare, experiment, engine, task, way, bars))
         }
         made => made,
@@ -206,7 +206,9 @@ fn train<'e>(
     let attempts = latest.as_ref().map_or(0, |l| l.state.progress.attempts);
     bar.set_position(attempts);
     let mut numerics = Numerics::new(dir, &experiment.recipe.name, attempts)?;
-    let mut callbacks = LogCallbacks::new(bar.clone(), &mut lines, &task.policy, task.seed, &mut numerics);
+    let print = |text: &str| above(bars, || output::message(text));
+    let mut callbacks =
+        LogCallbacks::new(bar.clone(), &print, &mut lines, &task.policy, task.seed, &mut numerics);
     let own = &experiment.recipe.checkpoint;
     // Only to resume from: no best ones, and none of runs that take less than a minute.
     let settings = CheckpointSettings {
