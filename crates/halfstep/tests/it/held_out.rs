@@ -124,6 +124,7 @@ fn a_run_of_an_older_version_is_measured_with_a_word_of_caution() {
         "{}",
         both(&output)
     );
+    place.ok(&["train", "recipe.toml", "--resume", "run"]);
 }
 
 /// Every model of `stress` is asked, not only the first.
