@@ -173,13 +173,16 @@ fn train<'a>(
     let keeping = Keeping { checkpoints: Some(&mut checkpoints), resume: latest, start: start.as_deref() };
     let run = experiment.run_with(engine, policy, seed, &mut callbacks, keeping);
     let TrainCallbacks { checkpoint_error, mut tracking, .. } = callbacks;
-    numerics.finish()?;
+    let shown = numerics.finish();
     display.finish();
     tracking.take_warnings().iter().for_each(output::warning);
     for (name, delivered) in tracking.finish(policy, run.as_ref().ok().map(|run| &run.record.outcome)) {
         output::message(&delivery_message(name, &delivered, dir.path()));
     }
-    Ok(Trained { run: run?, checkpoints: checkpoints.stats(), checkpoint_error })
+    // The run's own error first: on a full disk the pictures fail too.
+    let run = run?;
+    shown?;
+    Ok(Trained { run, checkpoints: checkpoints.stats(), checkpoint_error })
 }
 
 /// Says how the run ended, and returns the exit code.
