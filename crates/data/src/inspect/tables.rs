@@ -77,6 +77,13 @@ pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, Da
     Ok(Inspection { path: path.to_owned(), found, spec: DataSpec::Csv(spec), notes })
 }
 
+/// How many columns a text has if it looks like a table: every line has as many cells.
+pub(super) fn columns_of(text: &str, path: &Path) -> Option<usize> {
+    let format = format::format(text, path).ok().filter(|format| format.delimiter != ' ')?;
+    let cells = read::parse(text, path, &format).ok()?;
+    (cells.rows.len() >= 10).then_some(cells.header.len())
+}
+
 /// The cells, and how they are written.
 fn open(path: &Path, notes: &mut Vec<String>) -> Result<(Cells, CsvFormat), DataError> {
     let bytes = files::read(path)?;

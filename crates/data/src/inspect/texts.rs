@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Found, Inspection};
+use super::{Found, Inspection, tables};
 use crate::encoding;
 use crate::error::DataError;
 use crate::files;
@@ -22,8 +22,17 @@ pub(super) fn inspect(path: &Path) -> Result<Inspection, DataError> {
         let reason = "neither text nor a known kind of data (it has bytes that are no characters)";
         return Err(DataError::unusable(path, reason));
     }
-    let notes = encoding.map(|name| format!("The file is not UTF-8; it is read as {name}."));
-    Ok(found(path, &text, encoding, notes.into_iter().collect()))
+    let mut notes = Vec::new();
+    if let Some(name) = encoding {
+        notes.push(format!("The file is not UTF-8; it is read as {name}."));
+    }
+    if let Some(columns) = tables::columns_of(&text, path) {
+        notes.push(format!(
+            "It is taken as a text to continue, but looks like a table of {columns} columns: if it is one, give it a \
+             name that ends in .csv."
+        ));
+    }
+    Ok(found(path, &text, encoding, notes))
 }
 
 /// A folder of text files, if there are any in it.

@@ -472,6 +472,11 @@ fn what_is_left_out_has_its_reason() {
 #[test]
 fn a_folder_of_texts_is_one_text() {
     let folder = TempDir::new().unwrap();
+    let table = folder.path().join("table.txt");
+    fs::write(&table, rows("petal\tkind", |i| format!("{:.3}\t{}", petal(i), kind(i)))).unwrap();
+    let notes = inspect(&table).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("looks like a table of 2 columns")), "{notes:?}");
+    fs::remove_file(&table).unwrap();
     fs::create_dir(folder.path().join("b")).unwrap();
     fs::write(folder.path().join("a.txt"), "erste Zeile\n".repeat(300)).unwrap();
     fs::write(folder.path().join("b/c.txt"), "zweite Zeile").unwrap();
