@@ -67,7 +67,7 @@ pub struct SeedMeasures {
     /// those beyond the floor only with a floor.
     #[serde(skip)]
     pub sums: Vec<BucketSums>,
-    /// Calibration by part of the examples.
+    /// Calibration and answers by part of the examples.
     #[serde(skip)]
     pub folds: Folds,
 }
@@ -177,7 +177,7 @@ pub fn measure_seed(
             let i = current.rows.start + at;
             let codes = || columns.iter().map(|c| c.codes[i]);
             let unit = clusters.as_ref().map_or(i as u64, |c| u64::from(c.codes[i]));
-            totals.push(unit, m, codes());
+            totals.push(labels[i], unit, m, codes());
             let logits = at * classes..(at + 1) * classes;
             totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()], codes());
             totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits], codes());
@@ -269,11 +269,11 @@ impl Totals {
             floor: floor.then(Agreement::default),
             groups: columns.iter().map(GroupTable::new).collect(),
             sums: vec![BucketSums::new(buckets); metrics],
-            folds: Folds::default(),
+            folds: Folds::new(classes),
         }
     }
 
-    fn push(&mut self, unit: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
+    fn push(&mut self, label: u32, unit: u64, m: &Measured, codes: impl Iterator<Item = u32>) {
         let (a, b) = (&m.reference, &m.candidate);
         self.agreement.push(a, b, m.kl);
         if let (Some(floor), Some((other, kl))) = (&mut self.floor, &m.floor) {
@@ -292,7 +292,7 @@ impl Totals {
         for (sums, (reference, candidate)) in self.sums.iter_mut().zip(quality.chain(beyond)) {
             sums.push(bucket, reference, candidate - reference);
         }
-        self.folds.push(bucket, (a.confidence, a.correct()), (b.confidence, b.correct()));
+        self.folds.push(bucket, label, [a, b]);
     }
 
     fn finish(

@@ -2,50 +2,137 @@
 //! examples are left out in turn.
 
 use crate::buckets::{BucketSums, part};
-use crate::measures::Calibration;
+use crate::measures::{Calibration, ConfusionMatrix, Sample};
 
 /// Parts that are left out in turn.
 const FOLDS: usize = 64;
 
-/// Calibration of a reference and a candidate in each of [`FOLDS`] parts of the examples.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Folds(Vec<[Calibration; 2]>);
+/// Most classes of which the answers are kept by part: 3 MiB.
+const MOST_CLASSES: usize = 1024;
 
-impl Default for Folds {
-    fn default() -> Folds {
-        Folds(vec![Default::default(); FOLDS])
-    }
+/// Sums over samples that can be taken apart again.
+pub trait Sums: Clone + Default {
+    /// Adds the samples of another.
+    fn add(&mut self, other: &Self);
+    /// Takes the samples of another away, which are among these.
+    fn subtract(&mut self, other: &Self);
+    /// Samples.
+    fn samples(&self) -> u64;
+}
+
+/// What a reference and a candidate answer in each part of the examples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folds {
+    calibration: Vec<[Calibration; 2]>,
+    /// Empty with too many classes.
+    answers: Vec<[ConfusionMatrix; 2]>,
 }
 
 impl Folds {
-    /// Adds an example of a bucket.
-    pub fn push(&mut self, bucket: usize, reference: (f64, bool), candidate: (f64, bool)) {
-        let [a, b] = &mut self.0[part(bucket, FOLDS)];
-        a.push(reference.0, reference.1);
-        b.push(candidate.0, candidate.1);
+    /// Empty ones of so many classes.
+    pub fn new(classes: usize) -> Folds {
+        let sums = || std::array::from_fn(|_| ConfusionMatrix::sums_alone(classes));
+        let kept = if classes <= MOST_CLASSES { FOLDS } else { 0 };
+        Folds { calibration: vec![Default::default(); FOLDS], answers: (0..kept).map(|_| sums()).collect() }
     }
 
-    /// The jackknife's pseudo-values of a measure of calibration, times the examples of their part:
-    /// as sums of buckets they have the spread that the measure has over examples (Tukey 1958;
-    /// parts of unequal size as in Busing, Meijer and van der Leeden, Statistics and Computing 9,
-    /// 1999).
-    pub fn pseudo_values(&self, measure: fn(&Calibration) -> f64) -> BucketSums {
-        let mut whole = [Calibration::default(), Calibration::default()];
-        for part in &self.0 {
-            whole.iter_mut().zip(part).for_each(|(whole, part)| whole.add(part));
+    /// Adds an example of a bucket.
+    pub fn push(&mut self, bucket: usize, label: u32, models: [&Sample; 2]) {
+        let fold = part(bucket, FOLDS);
+        for (sums, s) in self.calibration[fold].iter_mut().zip(models) {
+            sums.push(s.confidence, s.correct());
         }
-        let of = |[a, b]: &[Calibration; 2]| [measure(a), measure(b) - measure(a)];
-        let (all, n) = (of(&whole), whole[0].samples() as f64);
-        let mut sums = BucketSums::default();
-        for part in self.0.iter().filter(|part| part[0].samples() > 0) {
-            let mut others = whole.clone();
-            others.iter_mut().zip(part).for_each(|(others, part)| others.subtract(part));
-            let (size, without) = (part[0].samples() as f64, of(&others));
-            let pseudo = |i: usize| n * all[i] - (n - size) * without[i];
-            sums.counts.push(size);
-            sums.references.push(pseudo(0));
-            sums.differences.push(pseudo(1));
+        for (sums, s) in self.answers.get_mut(fold).into_iter().flatten().zip(models) {
+            sums.push(label, s.predicted);
         }
-        sums
+    }
+
+    /// Of a measure of calibration: [`pseudo_values`].
+    pub fn of_calibration(&self, measure: fn(&Calibration) -> f64) -> BucketSums {
+        pseudo_values(&self.calibration, measure)
+    }
+
+    /// Of a measure of answers by class; none with too many classes.
+    pub fn of_answers(&self, measure: fn(&ConfusionMatrix) -> f64) -> Option<BucketSums> {
+        (!self.answers.is_empty()).then(|| pseudo_values(&self.answers, measure))
+    }
+}
+
+/// The jackknife's pseudo-values of a measure, times the examples of their part: as sums of buckets
+/// they have the spread that the measure has over examples (Tukey 1958; parts of unequal size as in
+/// Busing, Meijer and van der Leeden, Statistics and Computing 9, 1999).
+fn pseudo_values<T: Sums>(parts: &[[T; 2]], measure: fn(&T) -> f64) -> BucketSums {
+    let mut whole = parts.first().cloned().unwrap_or_default();
+    for part in parts.iter().skip(1) {
+        whole.iter_mut().zip(part).for_each(|(whole, part)| whole.add(part));
+    }
+    let of = |[a, b]: &[T; 2]| [measure(a), measure(b) - measure(a)];
+    let (all, n) = (of(&whole), whole[0].samples() as f64);
+    let mut sums = BucketSums::default();
+    for part in parts.iter().filter(|part| part[0].samples() > 0) {
+        let mut others = whole.clone();
+        others.iter_mut().zip(part).for_each(|(others, part)| others.subtract(part));
+        let (size, without) = (part[0].samples() as f64, of(&others));
+        let pseudo = |i: usize| n * all[i] - (n - size) * without[i];
+        sums.counts.push(size);
+        sums.references.push(pseudo(0));
+        sums.differences.push(pseudo(1));
+    }
+    sums
+}
+
+impl Sums for Calibration {
+    fn add(&mut self, other: &Calibration) {
+        Calibration::add(self, other);
+    }
+
+    fn subtract(&mut self, other: &Calibration) {
+        Calibration::subtract(self, other);
+    }
+
+    fn samples(&self) -> u64 {
+        Calibration::samples(self)
+    }
+}
+
+impl Sums for ConfusionMatrix {
+    fn add(&mut self, other: &ConfusionMatrix) {
+        ConfusionMatrix::add(self, other);
+    }
+
+    fn subtract(&mut self, other: &ConfusionMatrix) {
+        ConfusionMatrix::subtract(self, other);
+    }
+
+    fn samples(&self) -> u64 {
+        ConfusionMatrix::samples(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a mean over examples the pseudo-values are the values themselves.
+    #[test]
+    fn pseudo_values_of_a_mean_are_its_values() {
+        let mut folds = Folds::new(2);
+        for i in 0..200usize {
+            let sample = |right: bool| Sample {
+                predicted: u32::from(right),
+                rank: u32::from(!right),
+                confidence: 0.9,
+                nll: 0.1,
+                brier: 0.1,
+                energy: 0.0,
+            };
+            folds.push(i, 1, [&sample(i % 10 != 0), &sample(i % 5 != 0)]);
+        }
+        // With one class the balanced accuracy is the accuracy.
+        let sums = folds.of_answers(|m| m.balanced_accuracy().0).unwrap();
+        let mean = sums.differences.iter().sum::<f64>() / sums.examples();
+        assert!((mean + 0.1).abs() < 1e-12 && sums.examples() == 200.0, "{mean}");
+        // Each part's sum is a whole number of answers.
+        assert!(sums.differences.iter().all(|d| (d - d.round()).abs() < 1e-9), "{:?}", sums.differences);
     }
 }

@@ -8,7 +8,7 @@ use crate::crossed::Crossed;
 use crate::exact::{Divergence, Excess, clean_runs_needed};
 use crate::experiment::SeedMeasures;
 use crate::findings;
-use crate::measures::{Calibration, GroupRow};
+use crate::measures::{Calibration, ConfusionMatrix, GroupRow};
 use crate::metric::Metric;
 use crate::noninferiority::{Asked, Claim, GateTest, MarginTest, UnitDifferences, holm, over_all};
 use crate::power::{Plan, Spread};
@@ -25,7 +25,20 @@ pub(crate) fn judge(
     let (mut rows, mut unjudged) = (Vec::new(), Vec::new());
     for metric in Metric::ALL.into_iter().filter(|m| *m != Metric::GroupAccuracy) {
         match Measured::of(metric, &seeds) {
-            Some(measured) => rows.extend(measured.row(&protocol, examples)),
+            Some(measured) => {
+                let row = measured.row(&protocol, examples);
+                let judged = row.as_ref().is_some_and(|r| r.test.is_some());
+                if protocol.margin(metric).is_some() && !judged {
+                    unjudged.push(Unjudged {
+                        what: metric.name().into(),
+                        reason: "how it scatters over examples is not known; `claim = \"samples\"` judges it on these samples \
+                                 alone, over several seeds"
+                            .into(),
+                        gates: true,
+                    });
+                }
+                rows.extend(row);
+            }
             None => unjudged.extend(missing(metric, &seeds, &protocol)),
         }
     }
@@ -155,7 +168,7 @@ pub struct Measured {
     pub group: Option<SampleGroup>,
     /// (reference, candidate) of each seed.
     pub pairs: Vec<(f64, f64)>,
-    /// Of each seed by bucket of examples.
+    /// Of each seed by bucket of examples; empty where the scatter over examples is not known.
     pub sums: Vec<BucketSums>,
     /// Examples or clusters of all seeds together, which differ from each other by chance.
     pub units: f64,
@@ -166,15 +179,18 @@ pub struct Measured {
 impl Measured {
     fn of(metric: Metric, seeds: &[SeedMeasures]) -> Option<Measured> {
         let sums = |s: &SeedMeasures| match metric {
-            Metric::Ece => Some(s.folds.pseudo_values(Calibration::ece)),
-            Metric::EceDebiased => Some(s.folds.pseudo_values(Calibration::ece_debiased)),
+            Metric::Ece => Some(s.folds.of_calibration(Calibration::ece)),
+            Metric::EceDebiased => Some(s.folds.of_calibration(Calibration::ece_debiased)),
+            Metric::BalancedAccuracy => s.folds.of_answers(|m| m.balanced_accuracy().0),
+            Metric::MacroF1 => s.folds.of_answers(ConfusionMatrix::macro_f1),
             _ => s.sums.get(metric.of_examples()?).cloned(),
         };
+        // Of a metric whose scatter over examples is not known there are pairs alone.
         Some(Measured {
             metric,
             group: None,
             pairs: seeds.iter().map(|s| metric.values(s)).collect::<Option<_>>()?,
-            sums: seeds.iter().map(sums).collect::<Option<_>>()?,
+            sums: seeds.iter().map(sums).collect::<Option<_>>().unwrap_or_default(),
             units: seeds.iter().map(|s| s.units as f64).sum(),
             clustered: seeds.iter().any(|s| s.units < s.samples),
         })
@@ -241,6 +257,8 @@ impl Measured {
         let on_examples = asked.and_then(|asked| self.on_examples(asked, test_sets));
         let test = match protocol.claim {
             Claim::Samples if !one_pair => on_samples,
+            // One pair of which nothing can be said has a row that says so.
+            Claim::Examples if !one_pair => on_examples,
             _ => on_examples.or(on_samples),
         };
         let of_examples = if one_pair { self.crossed(1.0, 0.0) } else { None };

@@ -119,6 +119,33 @@ impl ConfusionMatrix {
         self.labels.iter().sum()
     }
 
+    /// Adds the samples of another, both without a matrix.
+    pub fn add(&mut self, other: &ConfusionMatrix) {
+        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        }
+    }
+
+    /// Takes the samples of another away, which are among these; both without a matrix.
+    pub fn subtract(&mut self, other: &ConfusionMatrix) {
+        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a -= b);
+        }
+    }
+
+    fn sums(&mut self) -> [&mut Vec<u64>; 3] {
+        [&mut self.labels, &mut self.answers, &mut self.right]
+    }
+
+    /// Mean F1 of the classes that have samples or answers.
+    pub fn macro_f1(&self) -> f64 {
+        let counts = self.labels.iter().zip(&self.answers).zip(&self.right);
+        let there = counts.filter(|((n, answers), _)| **n + **answers > 0);
+        let f1 = there.map(|((n, answers), right)| 2.0 * *right as f64 / (n + answers) as f64);
+        let (sum, classes) = f1.fold((0.0, 0usize), |(sum, c), f1| (sum + f1, c + 1));
+        sum / classes.max(1) as f64
+    }
+
     /// Samples of each label.
     pub fn labels(&self) -> &[u64] {
         &self.labels
@@ -190,7 +217,6 @@ impl ConfusionMatrix {
                 f1: (both > 0).then(|| 2.0 * right as f64 / both as f64),
             }
         };
-        let f1: Vec<f64> = (0..classes).filter_map(|c| of_class(c).f1).collect();
         let majority = self.majority();
         let counted = !self.matrix.is_empty();
         let given = counted && classes <= MOST_CLASSES_GIVEN;
@@ -198,7 +224,7 @@ impl ConfusionMatrix {
             majority_class: majority as u32,
             majority_accuracy: self.labels[majority] as f64 / samples as f64,
             balanced_accuracy: self.balanced_accuracy().0,
-            macro_f1: f1.iter().sum::<f64>() / f1.len() as f64,
+            macro_f1: self.macro_f1(),
             per_class: counted.then(|| (0..classes).map(of_class).collect()),
             confusion_matrix: given.then(|| self.matrix.chunks(classes).map(<[u32]>::to_vec).collect()),
             largest_confusions: counted.then(|| self.largest()),
