@@ -8,6 +8,7 @@
 pub mod cache;
 mod energy;
 mod examples;
+mod looks;
 mod one_run;
 mod plan;
 mod protocol;
@@ -23,6 +24,7 @@ use std::time::Instant;
 use halfstep::EngineRequest;
 use halfstep::evidence::report::Picture;
 use halfstep::evidence::robustness::Robustness;
+use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{
     Assessment, Comparison, Report, RunResult, Setup, Study, Verdict, Way, table, units,
 };
@@ -168,12 +170,19 @@ fn compare_arm(
     if let Some(dir) = &arm.dir {
         keep(dir, &arm.name, &obtained)?;
     }
-    let assessments = assessments(&setup, &obtained, request.threads())?;
+    let mut notes = Vec::new();
+    let looks = |policy: &str| {
+        let looked = looks::look(common.cache, &setup, &obtained, policy);
+        notes.extend(looked.note);
+        looked.divided
+    };
+    let assessments = assessments(&setup, &obtained, request.threads(), looks)?;
     if examples.is_empty() {
         *examples = first_seed(&arm, &setup, &obtained)?;
     }
     let runs = obtained.into_iter().map(|o| o.result).collect();
     let mut comparison = Comparison::new(setup, runs, assessments);
+    comparison.notes.extend(notes);
     comparison.notes.extend(not_split_here(&comparison.setup.policies, engine)?);
     if messages == Messages::Stdout {
         output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
@@ -376,6 +385,7 @@ fn assessments(
     setup: &Setup,
     obtained: &[Obtained],
     threads: NonZeroUsize,
+    mut looks: impl FnMut(&str) -> Looks,
 ) -> Result<Vec<(String, Assessment)>, Failure> {
     let mut all = Vec::new();
     for policy in setup.policies.iter().filter(|p| **p != setup.reference) {
@@ -391,6 +401,7 @@ fn assessments(
             obtained.iter().filter(is_one).count() as u64
         };
         let mut protocol = setup.protocol.clone();
+        protocol.looks = looks(policy);
         protocol.diverged = diverged(policy);
         protocol.baseline_diverged = diverged(&setup.reference);
         let (a, b): (Vec<PathBuf>, Vec<PathBuf>) =

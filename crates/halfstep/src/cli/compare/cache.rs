@@ -192,6 +192,11 @@ impl Cache {
         Ok(hex(&Sha256::digest(serde_json::to_vec(&identity)?)[..16]))
     }
 
+    /// The folder of what was judged, beside that of the runs.
+    pub fn looks(&self) -> PathBuf {
+        self.folder.with_file_name("looks")
+    }
+
     /// The folder of a run.
     pub fn entry(&self, id: &str) -> PathBuf {
         self.folder.join(id)

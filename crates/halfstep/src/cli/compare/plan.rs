@@ -174,7 +174,7 @@ fn planned(
     let arm = Arm { name, experiment, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
-    let measured = assessments(&setup, &there, request.threads())?;
+    let measured = assessments(&setup, &there, request.threads(), |_| setup.protocol.looks)?;
     let asked = Asked { protocol: &setup.protocol, seeds: stated as usize, samples: test_samples };
     let candidate = |policy: String| {
         let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
