@@ -130,24 +130,14 @@ fn what_cannot_be_judged_has_its_own_code() {
 #[test]
 fn a_baseline_that_knows_nothing_gives_no_verdict() {
     let place = Place::new();
-    for seed in 0..3u64 {
-        // Equal logits: a constant answer.
-        place.write(&format!("constant{seed}.safetensors"), logits(600, 10, 0.0, seed));
-        place.write(&format!("good{seed}.safetensors"), logits(600, 10, 2.5, seed));
-    }
-    let run = |candidate: &str| {
-        let mut args = vec!["verdict".to_string(), "--baseline".into()];
-        args.extend((0..3).map(|s| format!("constant{s}.safetensors")));
-        args.push("--candidate".into());
-        args.extend((0..3).map(|s| format!("{candidate}{s}.safetensors")));
-        args.extend(["--margin", "accuracy=50pt"].map(String::from));
-        code(&place, &args.iter().map(String::as_str).collect::<Vec<_>>())
-    };
+    // Equal logits: a constant answer.
+    place.write("constant.safetensors", logits(600, 10, 0.0, 0));
+    place.write("good.safetensors", logits(600, 10, 2.5, 0));
     // Neither one that is as bad, nor one that is better.
-    for candidate in ["constant", "good"] {
-        let (code, said) = run(candidate);
+    for candidate in ["constant.safetensors", "good.safetensors"] {
+        let args = ["verdict", "--baseline", "constant.safetensors", "--candidate", candidate];
+        let (code, said) = code(&place, &[&args[..], &["--margin", "accuracy=50pt"]].concat());
         assert_eq!(code, 2, "{said}");
         assert!(said.contains("is not shown better than a constant predictor"), "{said}");
-        assert!(said.contains("in 3 of its 3 models"), "{said}");
     }
 }
