@@ -1,8 +1,8 @@
 //! How often a comparison was judged: with more seeds each time, every judgement is a look, and one
 //! of them passes by chance more often than each alone.
 //!
-//! The cache keeps, for each pair of precisions, the numbers of seeds with which it was judged. What
-//! it cannot write it does not know: then the looks that the recipe states are all there are.
+//! The cache keeps, for each pair of precisions, the numbers of seeds with which it was judged.
+//! What it cannot write it does not know: then the looks that the recipe states are all there are.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
