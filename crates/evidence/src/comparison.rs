@@ -108,6 +108,8 @@ pub struct PolicyRow {
     pub accuracy_sd: Option<f64>,
     /// Against the reference; none for the reference itself or without pairs.
     pub against: Option<Paired>,
+    /// The difference of the seed that lost most.
+    pub worst_seed: Option<f64>,
     /// What its runs cost.
     pub cost: PolicyCost,
     /// Skipped steps of all runs.
@@ -256,6 +258,7 @@ fn row(
         })
         .collect();
     let against = Paired::of(&pairs).filter(|_| first.record.policy != setup.reference);
+    let worst_seed = against.and_then(|_| pairs.iter().map(|(r, c)| c - r).reduce(f64::min));
     let diverged = runs.iter().filter(|r| matches!(r.record.outcome, Outcome::Diverged { .. })).count();
     // A run stopped by hand says nothing of divergence.
     let ended = runs.iter().filter(|r| r.record.outcome != Outcome::Interrupted).count();
@@ -278,6 +281,7 @@ fn row(
         accuracy,
         accuracy_sd,
         against,
+        worst_seed,
         cost: PolicyCost::of(runs, &setup.rates),
         skipped: runs.iter().map(|r| r.record.skipped).sum(),
         loss_scale: runs.last().and_then(|r| r.loss_scale()),

@@ -27,9 +27,10 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
         line("test loss", &|r| r.test_loss.map(|l| format!("{l:.4}"))),
         line("test accuracy", &|r| r.accuracy.map(|a| units::percent(a, r.accuracy_sd))),
         line(&format!("against {reference}"), &|r| r.against.map(|a| units::points(a.mean))),
-        line("at worst (95 %)", &|r| {
+        line("95 % bound, these samples", &|r| {
             Some(r.against?.lower.map_or_else(|| "needs 2 seeds".into(), units::points))
         }),
+        line("worst seed", &|r| r.worst_seed.map(units::points)),
     ];
     quality.extend(by_class(c));
     if c.rows.iter().any(|r| r.finished < r.runs) {

@@ -141,7 +141,7 @@ fn verdicts(study: &Study) -> Section {
     });
     let table = Table {
         caption: "Verdict of every model and precision; accuracy against the reference".into(),
-        head: strings(["arm", "model", "precision", "accuracy", "at worst (95 %)", "speed", "verdict"]),
+        head: strings(["arm", "model", "precision", "accuracy", "95 % bound", "speed", "verdict"]),
         rows: rows.collect(),
         words: vec![1, 2],
     };
@@ -177,7 +177,7 @@ fn side_by_side(c: &Comparison) -> Section {
 
 /// The head over [`assessment_table::cells`], whose rows are each a metric or a group.
 fn verdict_head(of: &str, c: &Comparison, candidate: &Candidate) -> Vec<String> {
-    strings([of, &c.setup.reference, &candidate.policy, "difference", "at worst", "margin", "verdict"])
+    strings([of, &c.setup.reference, &candidate.policy, "difference", "95 % bound", "margin", "verdict"])
 }
 
 fn by_metric(c: &Comparison) -> Option<Section> {

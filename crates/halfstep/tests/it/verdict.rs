@@ -71,9 +71,11 @@ fn the_exit_code_is_the_verdict() {
     let (exit, said) = run("same", 4, &["--max-divergence", "5%"]);
     assert_eq!(exit, 2, "{said}");
     assert!(said.contains("59 clean runs"), "{said}");
-    // A calibration error needs more than one pair; accuracy does not.
-    let (exit, said) = run("same", 1, &["--margin", "ece=1pt"]);
+    // Changed answers of one pair have no floor to be compared with; accuracy needs none.
+    let (exit, said) = run("same", 1, &["--margin", "flips=1pt"]);
     assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("flips: not judged, so there is no pass"), "{said}");
+    assert_eq!(run("same", 1, &["--margin", "flips=1pt", "--floor", "none"]).0, 0);
     assert_eq!(run("same", 1, &[]).0, 0);
 
     let (exit, text) = run("worse", 4, &["--json"]);
@@ -104,9 +106,12 @@ fn what_cannot_be_judged_has_its_own_code() {
     nan[start + end - 4..start + end].copy_from_slice(&f32::NAN.to_le_bytes());
     place.write("nan.safetensors", nan);
 
-    // The same numbers in both formats.
-    let same = place.ok(&["verdict", "--baseline", "a.npz", "--candidate", "s.safetensors"]);
-    assert!(same.contains("one pair of files"), "{same}");
+    // The same numbers in both formats: that none of 120 answers changed shows less than 3 points,
+    // not less than 1.
+    let args = ["verdict", "--baseline", "a.npz", "--candidate", "s.safetensors"];
+    let (exit, same) = code(&place, &args);
+    assert!(exit == 2 && same.contains("one pair of files") && same.contains("up to 2.47 pt"), "{same}");
+    assert_eq!(code(&place, &[&args[..], &["--margin", "accuracy=3pt"]].concat()).0, 0);
     let cases: &[(&[&str], &str)] = &[
         (&["--baseline", "a.npz"], "--candidate"),
         (&["--baseline", "a.npz", "--candidate", "none.npz"], "none.npz"),

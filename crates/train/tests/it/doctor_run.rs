@@ -2,11 +2,13 @@
 //! sampled, nothing loops.
 
 use crate::common;
-use halfstep_train::doctor::{Cause, Diagnosis, Sample, Trial};
+use halfstep_graph::engine::HostSlice;
+use halfstep_train::checkpoint;
+use halfstep_train::doctor::{Cause, Diagnosis, FirstWeights, Sample, Trial};
 use halfstep_train::examination::Examined;
 use halfstep_train::metrics::{EvaluationMetrics, Outcome, StepMetrics};
 use halfstep_train::session::Session;
-use halfstep_train::train_loop::{Callbacks, Proceed, RunError};
+use halfstep_train::train_loop::{Callbacks, Keeping, Proceed, RunError};
 
 /// Keeps all it is notified of.
 #[derive(Default)]
@@ -91,6 +93,25 @@ fn samples_are_taken_when_due_and_change_nothing() {
         let stored = |op: &str| sample.values.iter().any(|v| v.op == op && v.format.name() == "f16");
         assert!(stored("matmul") && stored("cast"));
     }
+}
+
+/// Weights of a run are measured from those it was given, not from those it would have drawn.
+#[test]
+fn what_a_run_began_with_is_what_it_was_given() {
+    let experiment = common::run::experiment(&recipe(""));
+    let engine = &common::engines()[1];
+    let mut session = experiment.session(&**engine, "bf16", 0).unwrap();
+    let slot = session.slots().iter().find(|s| s.name == "layers.1.weight").unwrap().clone();
+    let given: Vec<f32> = session.download(&slot.name).unwrap().f32().iter().map(|w| w * 50.0).collect();
+    session.upload(&slot.name, HostSlice::F32(&given)).unwrap();
+    let drawn = FirstWeights::of(&session).unwrap().values(&slot);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("given.safetensors");
+    checkpoint::save(&session, &path).unwrap();
+    let keeping = Keeping { start: Some(&path), ..Keeping::default() };
+    let run = experiment.run_with(&**engine, "bf16", 0, &mut Told::default(), keeping).unwrap();
+    let first = FirstWeights::of(&run.session).unwrap().values(&slot);
+    assert!(first == given && first != drawn && run.session.download(&slot.name).unwrap().f32() != given);
 }
 
 #[test]
