@@ -184,7 +184,9 @@ fn planned(
         Candidate { policy, metrics, passes_at_least }
     };
     let candidates: Vec<Candidate> = candidates.into_iter().map(candidate).collect();
-    let needed = candidates.iter().flat_map(|c| &c.metrics).filter_map(|r| r.seeds).max();
+    // One that no number of seeds settles on these samples leaves none to plan.
+    let seeds: Option<Vec<usize>> = candidates.iter().flat_map(|c| &c.metrics).map(|r| r.seeds).collect();
+    let needed = seeds.and_then(|seeds| seeds.into_iter().max());
     let bill = |seeds: usize| bill(seeds, &setup.seeds, &precisions, &there, request.threads(), &rates);
     Ok(Planned {
         arm: arm.name,

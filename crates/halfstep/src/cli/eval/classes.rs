@@ -141,8 +141,8 @@ mod tests {
             [
                 "        cat  dog  bird",
                 "  cat    10    ·     ·",
-                "  dog     1    9     ·",
-                "  bird    2    ·     8"
+                "  dog     2    8     ·",
+                "  bird    1    ·     9"
             ]
         );
         assert!(text.contains("class  samples  precision"), "{text}");
