@@ -80,7 +80,7 @@ fn pair(references: &[&dyn Source], candidates: &[&dyn Source]) -> Result<Pairin
     }
     // Opening reads the headers and labels only.
     let first = references[0].open()?;
-    let mut examples = TestSets::Shared;
+    let (mut examples, mut divided) = (TestSets::Shared, None);
     let mut seeds_of = |sources: &[&dyn Source]| -> Result<Vec<Option<u64>>, AssessmentError> {
         let mut seeds = Vec::new();
         for source in sources {
@@ -102,7 +102,7 @@ fn pair(references: &[&dyn Source], candidates: &[&dyn Source]) -> Result<Pairin
                         groups.chain(clusters).collect::<Vec<_>>().join(", ")
                     }
                 };
-                return Err(AssessmentError::Pairing(format!(
+                divided.get_or_insert(AssessmentError::Pairing(format!(
                     "the files do not divide their samples alike: {} has {}, {} has {}; a group is judged over all files \
                      or in none",
                     first.name(),
@@ -120,11 +120,14 @@ fn pair(references: &[&dyn Source], candidates: &[&dyn Source]) -> Result<Pairin
     };
     let (a, b) = (seeds_of(references)?, seeds_of(candidates)?);
     let known: usize = a.iter().chain(&b).flatten().count();
+    if known > 0 && known < a.len() + b.len() {
+        return fail("some files name their seed and some do not; name it in all or in none".into());
+    }
+    if let Some(error) = divided {
+        return Err(error);
+    }
     if known == 0 {
         return Ok(Pairing { order: (0..a.len()).map(|i| (i, i)).collect(), by_seed: false, examples });
-    }
-    if known < a.len() + b.len() {
-        return fail("some files name their seed and some do not; name it in all or in none".into());
     }
     let mut order = Vec::new();
     for (i, seed) in a.iter().enumerate() {
