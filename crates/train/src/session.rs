@@ -83,11 +83,8 @@ impl SessionSpec {
         self.options.validate(self.batch)?;
         require(self.batch > 0, "batch", self.batch, "at least 1")?;
         require(self.skip_limit > 0, "skip_limit", self.skip_limit, "at least 1")?;
-        match self.clip {
-            Some(clip) => {
-                require(positive_in_f32(clip), "clip", clip, "a number above 1e-45 and below 3.4e38")?;
-            }
-            None => {}
+        if let Some(clip) = self.clip {
+            require(positive_in_f32(clip), "clip", clip, "a number above 1e-45 and below 3.4e38")?;
         }
         self.options.check_rates(self.optimiser.lr())
     }

@@ -63,7 +63,7 @@ fn inputs(experiment: &Experiment) -> Result<Option<SettingFinding>, RunError> {
         let why = format!("{seen}: they are not normalised");
         return Ok(large.then(|| finding("data", "kind", why, Vec::new())));
     };
-    if mean.abs() <= LARGE && std <= LARGE && std >= SMALL {
+    if mean.abs() <= LARGE && (SMALL..=LARGE).contains(&std) {
         return Ok(None);
     }
     let most = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
