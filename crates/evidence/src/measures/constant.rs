@@ -126,7 +126,7 @@ fn p_nll(counts: &[u64], losses: &LossesByLabel, entropy: f64, n: f64) -> f64 {
     if !mean.is_finite() || !variance.is_finite() || mean >= -ROUNDING {
         return 1.0;
     }
-    t_survival(-(mean + ROUNDING) / (variance / samples).sqrt(), n as f64)
+    t_survival(-(mean + ROUNDING) / (variance / samples).sqrt(), n)
 }
 
 /// P(a sum of independent terms exceeds its mean by `excess`) is at most exp(−e² / (2 (variance +
