@@ -47,7 +47,7 @@ impl Folds {
         }
     }
 
-    /// Of a measure of calibration: [`pseudo_values`].
+    /// Of a measure of calibration: the pseudo-values of the jackknife.
     pub fn of_calibration(&self, measure: fn(&Calibration) -> f64) -> BucketSums {
         pseudo_values(&self.calibration, measure)
     }

@@ -1,7 +1,7 @@
 //! Whether a low-precision model is as good as the reference: statistics over paired seeds, a
 //! table, a report.
 //!
-//! [`assess`] takes logits of any framework, one pair of files per seed, and comes to a verdict;
+//! [`assess()`] takes logits of any framework, one pair of files per seed, and comes to a verdict;
 //! `docs/verdict.md` says how. [`Comparison::new`] takes what runs measured; a [`Study`] of one or
 //! several says what follows in plain words; [`table::lines`] lays the numbers out for the
 //! terminal, and a [`Report`] for HTML, Markdown and JSON alike.
@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
-pub mod assess;
+mod assess;
 pub mod assessment;
 pub mod assessment_table;
 pub mod buckets;
