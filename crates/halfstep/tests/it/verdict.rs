@@ -97,6 +97,7 @@ fn what_cannot_be_judged_has_its_own_code() {
     place.write("s.safetensors", SINGLE);
     place.write("cut.npz", &PLAIN[..PLAIN.len() - 100]);
     place.write("other.safetensors", logits(90, 10, 2.0, 7));
+    place.write("longer.safetensors", logits(120, 10, 2.0, 7));
     let mut nan = SINGLE.to_vec();
     // The logits lie before the labels or behind them: the last four bytes of theirs become NaN.
     let text = String::from_utf8_lossy(&SINGLE[8..]).into_owned();
@@ -118,7 +119,8 @@ fn what_cannot_be_judged_has_its_own_code() {
         (&["--baseline", "a.npz", "--candidate", "a.npz", "a.npz"], "do not pair"),
         (&["--baseline", "a.npz", "--candidate", "half.npz"], "some files name their seed"),
         (&["--baseline", "a.npz", "--candidate", "cut.npz"], "cut.npz: not a whole .npz file"),
-        (&["--baseline", "a.npz", "--candidate", "other.safetensors"], "90 samples, but a.npz has 120"),
+        (&["--baseline", "a.npz", "--candidate", "other.safetensors"], "do not divide their samples alike"),
+        (&["--baseline", "longer.safetensors", "--candidate", "other.safetensors"], "90 samples, but longer"),
         (&["--baseline", "a.npz", "--candidate", "nan.safetensors"], "row 119, class 2 is NaN"),
         (&["--baseline", "a.npz", "--candidate", "a.npz", "--margin", "acuracy=1pt"], "there is no metric"),
         (&["--baseline", "a.npz", "--candidate", "a.npz", "--margin", "accuracy=1%"], "1.0pt"),
