@@ -153,7 +153,12 @@ impl MarginTest {
             let n = values.len() as f64;
             let seen = Tail::of_t(mean, sd.map(|sd| sd / n.sqrt()), n - 1.0, asked.looks);
             Some(match few.filter(|_| sd.is_some()) {
-                Some(few) => seen.or_wider(Tail::of_normal(mean, few.error_at(margin_mean), asked.looks)),
+                Some(few) => seen.or_wider(Tail::of_normal(
+                    mean,
+                    few.error_at(margin_mean),
+                    0.5 / few.count,
+                    asked.looks,
+                )),
                 None => seen,
             })
         };
@@ -262,9 +267,13 @@ impl Tail {
         Tail::symmetric(mean, error, |t| t_survival(t, degrees), t_upper(degrees, looks.alpha()))
     }
 
-    /// The same with a known standard error.
-    fn of_normal(mean: f64, error: f64, looks: Looks) -> Tail {
-        Tail::symmetric(mean, Some(error), |z| Normal::standard().sf(z), z_upper(looks.alpha()))
+    /// The same with a known standard error, of a mean that moves by steps: `correction` is half of
+    /// one (for continuity).
+    fn of_normal(mean: f64, error: f64, correction: f64, looks: Looks) -> Tail {
+        let of =
+            |mean| Tail::symmetric(mean, Some(error), |z| Normal::standard().sf(z), z_upper(looks.alpha()));
+        let (up, down) = (of(mean + correction), of(mean - correction));
+        Tail { at_most: up.at_most, below: up.below, at_least: down.at_least, above: down.above }
     }
 
     fn symmetric(mean: f64, error: Option<f64>, survival: impl Fn(f64) -> f64, quantile: f64) -> Tail {

@@ -91,7 +91,10 @@ impl Plan {
         // Of these samples the bound is the wider of two, of others the variances are added.
         let (least, known) = match (self.claim, at_margin) {
             (_, None) => (0.0, 0.0),
-            (Claim::Samples, Some(variance)) => (z_upper(alpha) * (variance / (s * examples)).sqrt(), 0.0),
+            (Claim::Samples, Some(variance)) => {
+                let answers = s * examples;
+                (z_upper(alpha) * (variance / answers).sqrt() + 0.5 / answers, 0.0)
+            }
             (Claim::Examples, Some(variance)) => (0.0, variance / examples),
         };
         let fixed = of_examples + known;
