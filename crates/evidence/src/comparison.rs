@@ -71,6 +71,10 @@ pub struct Candidate {
     pub accuracy: Option<Paired>,
     /// Every metric, from the logits of the test data.
     pub assessment: Option<Assessment>,
+    /// How much oftener its runs diverge than the reference's, of runs that ended; none without
+    /// runs of the reference.
+    #[serde(skip)]
+    pub divergence_excess: Option<Excess>,
 }
 
 /// All runs of one precision.
@@ -186,6 +190,7 @@ impl Comparison {
                     missing,
                     accuracy: row.against,
                     assessment,
+                    divergence_excess: excess,
                 }
             })
             .collect();

@@ -2,23 +2,13 @@
 //! examples are left out in turn.
 
 use crate::buckets::{BucketSums, part};
-use crate::measures::{Calibration, ConfusionMatrix, Sample};
+use crate::measures::{Calibration, ConfusionMatrix, Sample, Sums};
 
 /// Parts that are left out in turn.
 const FOLDS: usize = 64;
 
 /// Most classes of which the answers are kept by part: 3 MiB.
 const MOST_CLASSES: usize = 1024;
-
-/// Sums over samples that can be taken apart again.
-pub trait Sums: Clone + Default {
-    /// Adds the samples of another.
-    fn add(&mut self, other: &Self);
-    /// Takes the samples of another away, which are among these.
-    fn subtract(&mut self, other: &Self);
-    /// Samples.
-    fn samples(&self) -> u64;
-}
 
 /// What a reference and a candidate answer in each part of the examples.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,34 +69,6 @@ fn pseudo_values<T: Sums>(parts: &[[T; 2]], measure: fn(&T) -> f64) -> BucketSum
         sums.differences.push(pseudo(1));
     }
     sums
-}
-
-impl Sums for Calibration {
-    fn add(&mut self, other: &Calibration) {
-        Calibration::add(self, other);
-    }
-
-    fn subtract(&mut self, other: &Calibration) {
-        Calibration::subtract(self, other);
-    }
-
-    fn samples(&self) -> u64 {
-        Calibration::samples(self)
-    }
-}
-
-impl Sums for ConfusionMatrix {
-    fn add(&mut self, other: &ConfusionMatrix) {
-        ConfusionMatrix::add(self, other);
-    }
-
-    fn subtract(&mut self, other: &ConfusionMatrix) {
-        ConfusionMatrix::subtract(self, other);
-    }
-
-    fn samples(&self) -> u64 {
-        ConfusionMatrix::samples(self)
-    }
 }
 
 #[cfg(test)]

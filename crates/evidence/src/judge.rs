@@ -10,7 +10,9 @@ use crate::experiment::SeedMeasures;
 use crate::findings;
 use crate::measures::{Calibration, ConfusionMatrix, GroupRow};
 use crate::metric::Metric;
-use crate::noninferiority::{Asked, Claim, GateTest, MarginTest, UnitDifferences, holm, over_all};
+use crate::noninferiority::{
+    Asked, Claim, GateTest, MarginTest, UnitDifferences, holm, over_adjusted, over_all,
+};
 use crate::power::{Plan, Spread};
 use crate::reference::ReferenceCheck;
 use crate::stats::{Paired, Verdict, mean_sd};
@@ -88,17 +90,13 @@ pub fn judge_together(assessments: &mut [&mut Assessment]) {
             row.p_fail_holm = Some(*p);
             row.fails_after_holm = *p < alpha;
         }
-        let fails = tests.iter().zip(&p).any(|(t, p)| t.verdict == Verdict::Fail && *p < alpha);
-        let passes = !tests.is_empty() && tests.iter().all(|t| t.verdict == Verdict::Pass);
-        // Nothing passes where nothing was measured. Of a reference that is not worth comparing
-        // with nothing follows, but for what diverges.
-        let passes = passes && a.rows.iter().any(|r| r.gates);
         let worth = a.reference_check.is_worth_comparing_with();
-        let fails = fails && (worth || a.diverges());
-        let passes = passes && worth;
-        a.verdict = match (fails, passes) {
-            (true, _) => Verdict::Fail,
-            (_, true) => Verdict::Pass,
+        a.verdict = match over_adjusted(&tests, &p, a.protocol.looks) {
+            // Of a reference that is not worth comparing with nothing follows, but for what
+            // diverges.
+            Verdict::Fail if worth || a.diverges() => Verdict::Fail,
+            // Nothing passes where nothing was measured.
+            Verdict::Pass if worth && a.rows.iter().any(|r| r.gates) => Verdict::Pass,
             _ => Verdict::Inconclusive,
         };
         if worth {
@@ -200,6 +198,13 @@ impl Measured {
         self.pairs.len()
     }
 
+    /// Means over seeds of the reference's and the candidate's value.
+    fn means(&self) -> Option<(f64, f64)> {
+        let mean =
+            |f: fn(&(f64, f64)) -> f64| Some(mean_sd(&self.pairs.iter().map(f).collect::<Vec<_>>())?.0);
+        Some((mean(|p| p.0)?, mean(|p| p.1)?))
+    }
+
     /// Of measures that count answers, `count` independent ones.
     fn answers(&self, count: f64) -> Option<UnitDifferences> {
         self.metric.is_share_of_answers().then_some(UnitDifferences { count })
@@ -217,9 +222,7 @@ impl Measured {
     /// The test of other seeds on examples like these, or of one pair of models on such examples;
     /// none where there is no spread to judge by.
     pub fn on_examples(&self, asked: Asked, test_sets: TestSets) -> Option<MarginTest> {
-        let mean =
-            |f: fn(&(f64, f64)) -> f64| Some(mean_sd(&self.pairs.iter().map(f).collect::<Vec<_>>())?.0);
-        let (reference, candidate) = (mean(|p| p.0)?, mean(|p| p.1)?);
+        let (reference, candidate) = self.means()?;
         if let ([sums], true, false) =
             (self.sums.as_slice(), self.metric.is_share_of_answers(), self.clustered)
         {
@@ -243,9 +246,7 @@ impl Measured {
     }
 
     fn row(self, protocol: &Protocol, test_sets: TestSets) -> Option<MetricRow> {
-        let mean =
-            |f: fn(&(f64, f64)) -> f64| Some(mean_sd(&self.pairs.iter().map(f).collect::<Vec<_>>())?.0);
-        let (reference, candidate) = (mean(|p| p.0)?, mean(|p| p.1)?);
+        let (reference, candidate) = self.means()?;
         let one_pair = self.seeds() == 1;
         let asked = protocol.margin(self.metric).map(|margin| Asked {
             better: self.metric.better(),

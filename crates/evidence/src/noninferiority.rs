@@ -334,7 +334,12 @@ pub struct GateTest {
 /// tests: inconclusive.
 pub fn over_all(tests: &[GateTest], looks: Looks) -> Verdict {
     let p: Vec<f64> = tests.iter().map(|t| t.p_fail).collect();
-    if tests.iter().zip(holm(&p)).any(|(t, p)| t.verdict == Verdict::Fail && p < looks.alpha()) {
+    over_adjusted(tests, &holm(&p), looks)
+}
+
+/// The same from p values that are adjusted already, over these tests or over more.
+pub(crate) fn over_adjusted(tests: &[GateTest], adjusted: &[f64], looks: Looks) -> Verdict {
+    if tests.iter().zip(adjusted).any(|(t, p)| t.verdict == Verdict::Fail && *p < looks.alpha()) {
         Verdict::Fail
     } else if !tests.is_empty() && tests.iter().all(|t| t.verdict == Verdict::Pass) {
         Verdict::Pass

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::assessment::{Assessment, MetricRow};
 use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
 use crate::cost::Amounts;
-use crate::exact::{Excess, clean_runs_needed};
+use crate::exact::clean_runs_needed;
 use crate::experiment::SeedMeasures;
 use crate::findings;
 use crate::judge::judge_together;
@@ -280,9 +280,8 @@ impl Study {
                 "{subject}: how often a run diverges. {diverged} of {runs} did; at 95 % confidence the chance is at most \
                  {at_most}.{allowed}"
             ));
-            if let Some(base) = base.filter(|base| row.diverged + base.diverged > 0) {
-                let (d, b) = (row.divergence, base.divergence);
-                let excess = Excess::of(d.diverged, d.runs, b.diverged, b.runs);
+            let excess = candidate.divergence_excess;
+            if let Some(excess) = excess.filter(|e| d.diverged + e.baseline_diverged > 0) {
                 let words = findings::excess_words(&excess, c.setup.protocol.looks.alpha());
                 s.unknown.push(format!("{subject}: {}", lower(&words) + "."));
             }

@@ -4,6 +4,8 @@
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::Sums;
+
 /// Bins of equal width over [0, 1].
 pub const BINS: usize = 15;
 
@@ -38,29 +40,6 @@ impl Calibration {
         self.counts[bin] += 1;
         self.confidences[bin] += confidence;
         self.correct[bin] += u64::from(correct);
-    }
-
-    /// Samples.
-    pub fn samples(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// Adds the samples of `other`.
-    pub fn add(&mut self, other: &Calibration) {
-        for i in 0..BINS {
-            self.counts[i] += other.counts[i];
-            self.confidences[i] += other.confidences[i];
-            self.correct[i] += other.correct[i];
-        }
-    }
-
-    /// Takes the samples of `other` away, which are among these.
-    pub fn subtract(&mut self, other: &Calibration) {
-        for i in 0..BINS {
-            self.counts[i] -= other.counts[i];
-            self.confidences[i] -= other.confidences[i];
-            self.correct[i] -= other.correct[i];
-        }
     }
 
     /// The reliability diagram.
@@ -113,6 +92,28 @@ impl Calibration {
             n * f(self.correct[i] as f64 / n, self.confidences[i] / n, n)
         };
         (0..BINS).filter(|&i| self.counts[i] > 0).map(term).sum::<f64>() / all
+    }
+}
+
+impl Sums for Calibration {
+    fn samples(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn add(&mut self, other: &Calibration) {
+        for i in 0..BINS {
+            self.counts[i] += other.counts[i];
+            self.confidences[i] += other.confidences[i];
+            self.correct[i] += other.correct[i];
+        }
+    }
+
+    fn subtract(&mut self, other: &Calibration) {
+        for i in 0..BINS {
+            self.counts[i] -= other.counts[i];
+            self.confidences[i] -= other.confidences[i];
+            self.correct[i] -= other.correct[i];
+        }
     }
 }
 

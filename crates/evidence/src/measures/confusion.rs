@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::Sums;
+
 /// Most classes of which the matrix is counted, four bytes a cell: 4 MiB. Of more, only what its
 /// sums and diagonal give is known.
 pub const MOST_CLASSES_COUNTED: usize = 1024;
@@ -119,20 +121,6 @@ impl ConfusionMatrix {
         self.labels.iter().sum()
     }
 
-    /// Adds the samples of another, both without a matrix.
-    pub fn add(&mut self, other: &ConfusionMatrix) {
-        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
-            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
-        }
-    }
-
-    /// Takes the samples of another away, which are among these; both without a matrix.
-    pub fn subtract(&mut self, other: &ConfusionMatrix) {
-        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
-            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a -= b);
-        }
-    }
-
     fn sums(&mut self) -> [&mut Vec<u64>; 3] {
         [&mut self.labels, &mut self.answers, &mut self.right]
     }
@@ -242,6 +230,25 @@ impl ConfusionMatrix {
         all.sort_by_key(|c| std::cmp::Reverse(c.samples));
         all.truncate(LARGEST);
         all
+    }
+}
+
+/// Of two without a matrix.
+impl Sums for ConfusionMatrix {
+    fn add(&mut self, other: &ConfusionMatrix) {
+        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        }
+    }
+
+    fn subtract(&mut self, other: &ConfusionMatrix) {
+        for (mine, theirs) in self.sums().into_iter().zip([&other.labels, &other.answers, &other.right]) {
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a -= b);
+        }
+    }
+
+    fn samples(&self) -> u64 {
+        ConfusionMatrix::samples(self)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod groups;
 pub mod layers;
 pub mod ranking;
 pub mod sample;
+pub mod sums;
 pub mod temperature;
 
 pub use agreement::Agreement;
@@ -31,6 +32,7 @@ pub use groups::{GroupColumn, GroupRow, GroupTable};
 pub use layers::{LayerDivergence, LayerSums};
 pub use ranking::Auroc;
 pub use sample::{Sample, measure, measure_pair};
+pub use sums::Sums;
 pub use temperature::Temperature;
 
 use serde::Serialize;
