@@ -1,0 +1,1 @@
+//! Conversions between f32 and the narrow formats, in PTX's rounding modes.

@@ -1,0 +1,51 @@
+//! A simulated GPU: runs CUDA kernels from the PTX that NVRTC or `nvcc` makes of them, and checks
+//! every access on the way. It needs no GPU, no driver and no CUDA library.
+//!
+//! # How it is built
+//!
+//! Each layer uses only those above it.
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`fault`](Fault) | what is reported: errors of loading, of a launch, and faults of a kernel |
+//! | `syntax` | PTX text to a syntax tree; knows no opcodes |
+//! | `round`, `formats`, `arith` | scalar arithmetic as PTX defines it, as pure functions |
+//! | `memory` | global, shared and local bytes; which were written; who touched them last |
+//! | `machine` | what an instruction changes: the registers of a warp, the state of its block |
+//! | `resolve` | names to register numbers, constants and addresses, for one kernel |
+//! | `tensor` | Tensor Cores and bulk copies: decoding and execution of their opcodes |
+//! | `op`, `decode` | typed instructions, and the table from opcodes to them |
+//! | `execute` | runs instructions, warps, blocks and launches |
+//! | `module`, `launch`, `device` | the public interface |
+//!
+//! A warp has 32 lanes in lock step. A register is an array of 32 values, one for each lane;
+//! registers of up to 32 bits, of 64 bits and predicates lie in three files. Immediates and special
+//! registers are registers as well, filled before a block starts. An opcode of pure arithmetic
+//! becomes a function of whole registers, chosen at load; what is left for execution is to call it.
+//!
+//! Where lanes part, those with the lowest program counter go on; they join where counters meet.
+//! Each lane of a warp waits by itself at barriers.
+//!
+//! # Extension points
+//!
+//! `tensor::decode` is asked for every opcode that it `claims`, with the syntax of the instruction
+//! and a `Resolver`; it returns a `TensorOp`. `tensor::execute` gets that operation, the warp, its
+//! block and the mask of active lanes, and returns a `Flow`: go on, or try the same instruction
+//! again when something else has happened (a wait). Memory is reached through the block alone
+//! (`Block::shared_load`, `Block::global_load`, …), which checks bounds, alignment, written bytes
+//! and races. A copy in flight is a `Delivery` in `Block::in_flight`.
+#![forbid(unsafe_code)]
+// The layers stand; execution, which uses them, follows.
+#![allow(dead_code, unused_imports)]
+
+mod fault;
+mod formats;
+mod machine;
+mod memory;
+mod resolve;
+mod round;
+mod syntax;
+mod tensor;
+mod types;
+
+pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};

@@ -1,0 +1,161 @@
+//! Who touched a piece of memory last: finds accesses that are in no order.
+
+use super::clock::Clocks;
+use crate::fault::Access;
+
+/// The thread that touches memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Thread {
+    /// Number of the block in its grid.
+    pub block: u32,
+    pub warp: u32,
+    pub lane: u32,
+}
+
+/// Stands for several lanes of a warp.
+const LANES: u32 = 63;
+/// Clocks are kept in 20 bits; a block with more barriers than that is checked less strictly.
+const CLOCK_LIMIT: u32 = (1 << 20) - 1;
+
+/// An access: block + 1 (0: none), then clock, atomic, warp and lane in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stamp {
+    block: u32,
+    rest: u32,
+}
+
+impl Stamp {
+    fn new(who: Thread, clock: u32, atomic: bool) -> Stamp {
+        let rest = clock.min(CLOCK_LIMIT) << 12 | (atomic as u32) << 11 | who.warp << 6 | who.lane;
+        Stamp { block: who.block + 1, rest }
+    }
+
+    fn none(self) -> bool {
+        self.block == 0
+    }
+
+    fn clock(self) -> u32 {
+        self.rest >> 12
+    }
+
+    fn atomic(self) -> bool {
+        self.rest >> 11 & 1 == 1
+    }
+
+    fn warp(self) -> u32 {
+        self.rest >> 6 & 31
+    }
+
+    fn lane(self) -> u32 {
+        self.rest & 63
+    }
+
+    /// Whether the access came before what `who` does now.
+    fn before(self, who: Thread, order: &Order) -> bool {
+        if self.none() {
+            return true;
+        }
+        if self.block != who.block + 1 {
+            return order.blocks.contains(&(self.block - 1));
+        }
+        if self.warp() == who.warp {
+            return self.lane() == who.lane || self.clock() < order.clocks.now(who.warp as usize);
+        }
+        order.clocks.knows(who.warp as usize, self.warp() as usize, self.clock())
+    }
+}
+
+/// What is known to have happened before.
+pub(crate) struct Order<'a> {
+    pub clocks: &'a Clocks,
+    /// Blocks whose work this block has learned of.
+    pub blocks: &'a std::collections::BTreeSet<u32>,
+}
+
+/// A piece of memory: its last writer, and two readers since. A reader that came before another one
+/// is replaced by it; a third that is in no order with both is not kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    writer: Stamp,
+    readers: [Stamp; 2],
+}
+
+/// An access that another one is in no order with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conflict {
+    /// What the earlier access was.
+    pub access: Access,
+    pub by: Thread,
+    /// The lane is one of several.
+    pub several: bool,
+}
+
+/// The cells of a range of memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Shadow {
+    cells: Vec<Cell>,
+    /// Bytes of a cell, a power of two.
+    shift: u32,
+}
+
+impl Shadow {
+    /// Cells of `granule` bytes, a power of two, for `bytes` bytes.
+    pub fn new(bytes: usize, granule: usize) -> Shadow {
+        Shadow { cells: vec![Cell::default(); bytes.div_ceil(granule)], shift: granule.trailing_zeros() }
+    }
+
+    /// Forgets all accesses.
+    pub fn clear(&mut self) {
+        self.cells.fill(Cell::default());
+    }
+
+    /// Notes an access to `at..at + bytes` and checks it against the earlier ones.
+    pub fn touch(
+        &mut self,
+        range: std::ops::Range<usize>,
+        access: Access,
+        who: Thread,
+        order: &Order,
+    ) -> Result<(), Conflict> {
+        let clock = order.clocks.now(who.warp as usize);
+        let stamp = Stamp::new(who, clock, access == Access::Atomic);
+        let cells = range.start >> self.shift..(range.end + (1 << self.shift) - 1) >> self.shift;
+        for cell in &mut self.cells[cells] {
+            let atomics = access == Access::Atomic && cell.writer.atomic();
+            if !atomics && !cell.writer.before(who, order) {
+                let access = if cell.writer.atomic() { Access::Atomic } else { Access::Write };
+                return Err(conflict(cell.writer, access));
+            }
+            if access == Access::Read {
+                cell.read(stamp, who, order);
+                continue;
+            }
+            if let Some(reader) = cell.readers.iter().find(|reader| !reader.before(who, order)) {
+                return Err(conflict(*reader, Access::Read));
+            }
+            *cell = Cell { writer: stamp, readers: [Stamp::default(); 2] };
+        }
+        Ok(())
+    }
+}
+
+impl Cell {
+    fn read(&mut self, stamp: Stamp, who: Thread, order: &Order) {
+        for reader in &mut self.readers {
+            let same_warp = reader.block == stamp.block && reader.warp() == stamp.warp();
+            if same_warp && reader.clock() == stamp.clock() && reader.lane() != who.lane {
+                reader.rest |= LANES;
+                return;
+            }
+            if reader.before(who, order) {
+                *reader = stamp;
+                return;
+            }
+        }
+    }
+}
+
+fn conflict(stamp: Stamp, access: Access) -> Conflict {
+    let by = Thread { block: stamp.block - 1, warp: stamp.warp(), lane: stamp.lane() & 31 };
+    Conflict { access, by, several: stamp.lane() == LANES }
+}

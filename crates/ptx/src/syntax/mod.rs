@@ -1,0 +1,5 @@
+//! PTX text to a syntax tree.
+
+mod ast;
+
+pub(crate) use ast::{Function, Initial, Instruction, Number, Operand, Statement, Text, Variable};
