@@ -7,8 +7,12 @@
 #![deny(unsafe_code)]
 
 mod architecture;
+pub mod cache;
 pub mod command;
+pub mod compile;
+pub mod cuda;
 pub mod device;
+pub mod find;
 mod module;
 
 pub use architecture::Architecture;
