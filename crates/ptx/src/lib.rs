@@ -10,6 +10,7 @@
 //! | [`fault`](Fault) | what is reported: errors of loading, of a launch, and faults of a kernel |
 //! | `syntax` | PTX text to a syntax tree; knows no opcodes |
 //! | `round`, `formats`, `arith` | scalar arithmetic as PTX defines it, as pure functions |
+//! | [`summation`](Summation), [`capability`](Capability) | how Tensor Cores add, by architecture |
 //! | `memory` | global, shared and local bytes; which were written; who touched them last |
 //! | `machine` | what an instruction changes: the registers of a warp, the state of its block |
 //! | `resolve` | names to register numbers, constants and addresses, for one kernel |
@@ -38,14 +39,18 @@
 // The layers stand; execution, which uses them, follows.
 #![allow(dead_code, unused_imports)]
 
+mod capability;
 mod fault;
-mod formats;
+pub mod formats;
 mod machine;
 mod memory;
 mod resolve;
 mod round;
+mod summation;
 mod syntax;
 mod tensor;
 mod types;
 
+pub use capability::Capability;
 pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};
+pub use summation::Summation;

@@ -7,8 +7,10 @@ use super::count::Counts;
 use super::mbarrier::Mbarrier;
 use super::shared::Shared;
 use super::trap::Trap;
+use crate::capability::Capability;
 use crate::fault::{Access, Cause, Space};
 use crate::memory::{Clocks, Conflict, LaunchMemory, Order, Thread};
+use crate::summation::Summation;
 
 /// What is checked, and when copies arrive.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,10 @@ pub(crate) struct Settings {
     pub late: bool,
     /// Reads of bytes that nothing was written to are faults.
     pub never_written: bool,
+    /// How Tensor Cores add.
+    pub summation: Summation,
+    /// The architecture whose Tensor Cores they are.
+    pub capability: Capability,
 }
 
 /// A lane of a warp of the block.
