@@ -9,6 +9,7 @@ use crate::metric::Metric;
 use crate::noninferiority::{Claim, Margin, MarginTest, Question};
 use crate::power::Plan;
 use crate::reference::ReferenceCheck;
+use crate::statements::VerdictStatement;
 use crate::stats::{Looks, Paired, Verdict};
 
 /// Chance of passing without a difference that is planned for unless another is stated.
@@ -200,7 +201,7 @@ pub struct Assessment {
     /// What follows of other seeds on examples like these.
     pub on_examples: Verdict,
     /// What that means, in sentences.
-    pub findings: Vec<String>,
+    pub findings: Vec<VerdictStatement>,
     /// What was stated beforehand.
     pub protocol: Protocol,
     /// Whether the reference is worth comparing with; if not, the verdict is inconclusive.

@@ -7,6 +7,7 @@ use crate::assessment::{Assessment, Protocol};
 use crate::cost::{PolicyCost, Rates};
 use crate::exact::{Divergence, Excess, clean_runs_needed};
 use crate::run::{RunResult, Way, summaries};
+use crate::statements::StudyStatement;
 use crate::stats::{ALPHA, Paired, Verdict, mean_sd};
 
 /// What was set up before the runs.
@@ -135,7 +136,7 @@ pub struct Comparison {
     /// Every precision but the reference, in order.
     pub candidates: Vec<Candidate>,
     /// What must be said besides.
-    pub notes: Vec<String>,
+    pub notes: Vec<StudyStatement>,
     /// The runs, in the order they were made.
     #[serde(serialize_with = "summaries")]
     pub runs: Vec<RunResult>,
@@ -295,18 +296,18 @@ fn row(
 
 /// Time and memory, said as they are: what was gained, and what it costs. Within 5 % counts as
 /// equal: about the scatter of step times on a shared machine.
-pub(crate) fn gained(row: &PolicyRow, base: &PolicyRow) -> (Vec<String>, Vec<String>) {
+pub(crate) fn gained(row: &PolicyRow, base: &PolicyRow) -> (Vec<StudyStatement>, Vec<StudyStatement>) {
     let (mut better, mut worse) = (Vec::new(), Vec::new());
     match row.speed_ratio {
-        Some(ratio) if ratio > 1.05 => better.push(format!("a step is {ratio:.2}× as fast")),
-        Some(ratio) if ratio < 0.95 => worse.push(format!("a step takes {:.2}× the time", 1.0 / ratio)),
+        Some(ratio) if ratio > 1.05 => better.push(StudyStatement::Faster { ratio }),
+        Some(ratio) if ratio < 0.95 => worse.push(StudyStatement::Slower { ratio }),
         _ => {}
     }
     let saved = 1.0 - row.arena_bytes as f64 / base.arena_bytes.max(1) as f64;
     if saved >= 0.05 {
-        better.push(format!("a step needs {:.0} % less scratch memory", saved * 100.0));
+        better.push(StudyStatement::LessMemory { saved });
     } else if saved <= -0.05 {
-        worse.push(format!("a step needs {:.0} % more scratch memory", -saved * 100.0));
+        worse.push(StudyStatement::MoreMemory { more: -saved });
     }
     (better, worse)
 }
@@ -445,8 +446,9 @@ pub(crate) mod tests {
         let runs = vec![run("fp32", 0, 0.9, 10.0), run("bf16", 0, 0.9, 12.0)];
         let c = Comparison::new(setup(), runs, Vec::new());
         let (better, worse) = gained(&c.rows[1], &c.rows[0]);
-        assert_eq!(worse, ["a step takes 1.20× the time"]);
-        assert_eq!(better, ["a step needs 40 % less scratch memory"]);
+        let said = |all: Vec<StudyStatement>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(said(worse), ["a step takes 1.20× the time"]);
+        assert_eq!(said(better), ["a step needs 40 % less scratch memory"]);
     }
 
     #[test]

@@ -1,227 +1,165 @@
-//! What an assessment means, in plain words: what can be relied on, what is wrong, what is still
-//! unknown and what would tell.
+//! What an assessment means: what can be relied on, what is wrong, what is still unknown and what
+//! would tell.
 
 use crate::assessment::{Assessment, MetricRow, Unit};
-use crate::exact::Excess;
+use crate::exact::{Excess, clean_runs_needed};
 use crate::experiment::{NoiseFloor, SeedMeasures};
 use crate::metric::Metric;
 use crate::noninferiority::{Claim, Question};
-use crate::stats::{Verdict, mean_sd};
-use crate::units;
+use crate::statements::{Loss, Reason, Subject, VerdictStatement};
+use crate::stats::{ALPHA, Verdict, mean_sd};
 
 /// The sentences, most important first.
-pub(crate) fn sentences(a: &Assessment) -> Vec<String> {
-    let mut headline = first(a);
-    headline.extend(a.reference_check.caveat("the baseline").map(|said| format!(" {said}")));
+pub(crate) fn sentences(a: &Assessment) -> Vec<VerdictStatement> {
+    let caveat = a.reference_check.caveat("the baseline");
+    let headline = match caveat {
+        Some(caveat) => VerdictStatement::Together(vec![first(a), caveat]),
+        None => first(a),
+    };
     let mut all = vec![headline];
     all.extend(a.reference_check.why_inconclusive("the baseline"));
     let named: Vec<&MetricRow> = a.rows.iter().filter(|r| r.is_named()).collect();
-    all.extend(named.iter().map(|r| failure(a, r)));
+    all.extend(named.iter().filter_map(|r| failure(a, r)));
     all.extend(causes(a, &named));
-    let unnamed: Vec<String> = a
+    let labels: Vec<String> = a
         .rows
         .iter()
         .filter(|r| r.verdict() == Some(Verdict::Fail) && !r.is_named())
         .map(MetricRow::label)
         .collect();
-    if !unnamed.is_empty() {
-        all.push(format!(
-            "Beyond its margin, but not after allowing for the number of metrics tested (Holm): {}.",
-            unnamed.join(", ")
-        ));
+    if !labels.is_empty() {
+        all.push(VerdictStatement::BeyondBeforeAdjustment { labels });
     }
     all.extend(unknown(a));
     all.extend(unjudged(a));
     all.extend(divergence(a));
     if a.rows.iter().any(|r| r.unit == Unit::Examples) {
-        all.push(
-            "One pair of files says something of these two models, not of training in this precision: another seed may \
-             do better or worse. Give one pair per seed to learn about that."
-                .into(),
-        );
+        all.push(VerdictStatement::OnePairOfFiles);
     }
     all
 }
 
-fn first(a: &Assessment) -> String {
-    let gates = a.rows.iter().filter(|r| r.gates).count();
-    let margins = if gates == 1 { "its margin".into() } else { format!("all {gates} margins") };
-    let samples = units::count(a.seeds.first().map_or(0, |s| s.samples));
+fn first(a: &Assessment) -> VerdictStatement {
+    let margins = a.rows.iter().filter(|r| r.gates).count();
+    let samples = a.seeds.first().map_or(0, |s| s.samples);
     // A run that diverged left nothing to measure: what is said is said of the others.
-    let subject = match a.divergence.diverged {
-        0 => "the candidate".to_string(),
-        n => format!("the candidate, where it did not diverge ({n} of {} runs did),", a.divergence.runs),
-    };
-    let (is, stays) = match a.protocol.question {
-        Question::NonInferiority => ("as good as", ""),
-        Question::Equivalence => ("equivalent to", ", either way"),
-    };
+    let subject = Subject { diverged: a.divergence.diverged, runs: a.divergence.runs };
+    let question = a.protocol.question;
     let claim = match a.protocol.claim {
         Claim::Samples if a.seeds.len() > 1 => Claim::Samples,
         _ => Claim::Examples,
     };
+    let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.gates).and_then(|r| r.test);
+    let accuracy_loses = accuracy.and_then(|t| t.harm_at_most);
+    let elsewhere = || Box::new(on_new_examples(a));
     match (a.verdict, claim) {
-        (Verdict::Pass, _) => {
-            let accuracy =
-                a.rows.iter().find(|r| r.metric == Metric::Accuracy && r.gates).and_then(|r| r.test);
-            let loses = accuracy.and_then(|t| t.harm_at_most).map_or_else(String::new, |most| {
-                let most = Metric::Accuracy.show_amount(most.max(0.0));
-                format!("; of accuracy it loses {most} at most")
-            });
-            let place = match claim {
-                Claim::Examples => "On examples like these".to_string(),
-                Claim::Samples => format!("On these {samples} samples"),
-            };
-            let elsewhere = match claim {
-                Claim::Examples => String::new(),
-                Claim::Samples => format!(" {}", on_new_examples(a)),
-            };
-            format!(
-                "{place} {subject} is {is} the baseline: at 95 % confidence it stays within {margins}{stays}{loses}.{elsewhere}"
-            )
+        (Verdict::Pass, Claim::Examples) => {
+            VerdictStatement::AsGoodOnExamples { subject, question, margins, accuracy_loses }
         }
-        (Verdict::Fail, _) => {
-            let than = match a.protocol.question {
-                Question::NonInferiority => "is worse than the baseline by more than was allowed",
-                Question::Equivalence => "differs from the baseline by more than was allowed",
-            };
-            format!("{} {than}.", capital(&subject))
-        }
-        (Verdict::Inconclusive, _) if gates == 0 && a.unjudged.iter().all(|u| !u.gates) => {
-            "Nothing was judged: no metric has a margin that these files can be held to.".into()
+        (Verdict::Pass, Claim::Samples) => VerdictStatement::AsGoodOnSamples {
+            subject,
+            question,
+            margins,
+            samples,
+            accuracy_loses,
+            elsewhere: elsewhere(),
+        },
+        (Verdict::Fail, _) => VerdictStatement::WorseThanAllowed { subject, question },
+        (Verdict::Inconclusive, _) if margins == 0 && a.unjudged.iter().all(|u| !u.gates) => {
+            VerdictStatement::NothingJudged
         }
         (Verdict::Inconclusive, Claim::Examples) if a.on_samples == Verdict::Pass => {
-            format!(
-                "On these {samples} samples {subject} is {is} the baseline. {} That is no pass.",
-                on_new_examples(a)
-            )
+            VerdictStatement::AsGoodOnSamplesOnly { subject, question, samples, elsewhere: elsewhere() }
         }
-        (Verdict::Inconclusive, _) => {
-            "These files cannot tell whether the candidate is as good. That is no pass.".into()
-        }
+        (Verdict::Inconclusive, _) => VerdictStatement::CannotTell,
     }
 }
 
-/// What is known of other examples, in a sentence.
-pub(crate) fn on_new_examples(a: &Assessment) -> String {
+/// What is known of other examples.
+pub(crate) fn on_new_examples(a: &Assessment) -> VerdictStatement {
     let open = a
         .rows
         .iter()
         .filter(|r| r.gates && r.on_examples.is_some_and(|t| t.verdict == Verdict::Inconclusive));
     let needed: Option<Vec<usize>> = open.map(|r| r.examples_needed).collect();
-    let most = needed.map(|n| n.into_iter().max());
-    let (units_now, named) = a
-        .seeds
-        .first()
-        .map_or((0, "samples"), |s| (s.units, if s.units < s.samples { "clusters" } else { "samples" }));
+    let most = needed.and_then(|n| n.into_iter().max()).map(|n| n as u64);
+    let (now, clusters) = a.seeds.first().map_or((0, false), |s| (s.units, s.units < s.samples));
     match (a.on_examples, most) {
-        (Verdict::Pass, _) => "On other samples like these it is too.".into(),
-        (Verdict::Fail, _) => "On other samples like these it is not.".into(),
-        (Verdict::Inconclusive, Some(Some(n))) if n as u64 > units_now => format!(
-            "Whether it is on new ones is not shown yet: that needs about {} {named} (now {}), if the difference stays \
-             what it is.",
-            units::count(n as u64),
-            units::count(units_now)
-        ),
-        (Verdict::Inconclusive, _) => "Whether it is on new ones is not shown yet.".into(),
+        (Verdict::Pass, _) => VerdictStatement::ElsewhereToo,
+        (Verdict::Fail, _) => VerdictStatement::ElsewhereNot,
+        (Verdict::Inconclusive, Some(needed)) if needed > now => {
+            VerdictStatement::SamplesNeeded { needed, now, clusters }
+        }
+        (Verdict::Inconclusive, _) => VerdictStatement::ElsewhereOpen,
     }
 }
 
-/// What has a margin and was not judged, in sentences.
-pub(crate) fn unjudged(a: &Assessment) -> Vec<String> {
-    /// Groups that are named one by one.
-    const NAMED: usize = 8;
-    let (gating, shown): (Vec<_>, Vec<_>) = a.unjudged.iter().partition(|u| u.gates);
-    let mut all: Vec<String> = gating
-        .iter()
-        .map(|u| format!("{}: not judged, so there is no pass: {}.", u.what, u.reason))
-        .collect();
-    if !shown.is_empty() {
-        let list: Vec<String> =
-            shown.iter().take(NAMED).map(|u| format!("{} ({})", u.what, u.reason)).collect();
-        let more = shown.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        all.push(format!("Not judged, and not part of the verdict: {}{more}.", list.join("; ")));
-    }
-    all
+/// What has a margin and was not judged.
+pub(crate) fn unjudged(a: &Assessment) -> Vec<VerdictStatement> {
+    let (gating, shown): (Vec<_>, Vec<_>) = a.unjudged.iter().cloned().partition(|u| u.gates);
+    let not_judged = gating.into_iter().map(|u| VerdictStatement::NotJudged { what: u.what, why: u.reason });
+    let of: Vec<Reason> = shown.into_iter().map(|u| Reason { what: u.what, why: u.reason }).collect();
+    let rest = (!of.is_empty()).then_some(VerdictStatement::NotPartOfVerdict { of });
+    not_judged.chain(rest).collect()
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
-pub(crate) fn failure(a: &Assessment, row: &MetricRow) -> String {
-    let Some(test) = &row.test else { return String::new() };
-    let metric = row.metric;
-    let least = test.harm_at_least.map_or_else(String::new, |h| metric.show_amount(h.abs()));
-    let margin = metric.show_amount(test.margin_mean);
-    let other_seed = a.protocol.floor == NoiseFloor::OtherSeed;
-    let beyond_floor =
-        if metric.is_beside_floor() && other_seed { " beyond what another seed does" } else { "" };
+pub(crate) fn failure(a: &Assessment, row: &MetricRow) -> Option<VerdictStatement> {
+    let test = row.test.as_ref()?;
+    let (label, metric, margin) = (row.label(), row.metric, test.margin_mean);
     if a.protocol.question == Question::Equivalence && test.harm < 0.0 {
-        return format!("{}: better by more than its margin of {margin}, which was not wanted.", row.label());
+        return Some(VerdictStatement::BetterThanAllowed { label, metric, margin });
     }
-    format!("{}: worse by at least {least}{beyond_floor} (95 % bound); the margin is {margin}.", row.label())
+    Some(VerdictStatement::WorseByAtLeast {
+        label,
+        metric,
+        at_least: test.harm_at_least,
+        beyond_seeds: metric.is_beside_floor() && a.protocol.floor == NoiseFloor::OtherSeed,
+        margin,
+    })
 }
 
 /// What lies behind failures, where the measures tell.
-pub(crate) fn causes(a: &Assessment, named: &[&MetricRow]) -> Vec<String> {
+pub(crate) fn causes(a: &Assessment, named: &[&MetricRow]) -> Vec<VerdictStatement> {
     let is = |m: Metric| named.iter().any(|r| r.metric == m);
-    let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy);
-    let accuracy_holds = accuracy.is_some_and(|r| r.verdict() != Some(Verdict::Fail));
+    let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy).and_then(MetricRow::verdict);
+    let accuracy_holds = accuracy != Some(Verdict::Fail);
     let mut all = Vec::new();
     if is(Metric::Ece) || is(Metric::EceDebiased) || is(Metric::Nll) {
-        all.extend(temperature(a, accuracy_holds));
+        all.extend(temperature(a, accuracy == Some(Verdict::Pass)));
     }
     if is(Metric::NegativeFlips) || is(Metric::Flips) {
-        let share = |f: fn(&SeedMeasures) -> Option<f64>| mean(a, f).map(|x| Metric::Flips.show(x));
-        if let (Some(negative), Some(floor)) =
-            (share(|s| Some(s.agreement.negative_flips)), share(|s| Some(s.floor?.negative_flips)))
-        {
-            let same = if accuracy_holds { "Accuracy alone would not show it: " } else { "" };
-            let beside = match a.protocol.floor {
-                NoiseFloor::OtherSeed => format!("; between two seeds of the baseline it is {floor}"),
-                NoiseFloor::None => String::new(),
-            };
-            all.push(format!(
-                "{same}{negative} of the answers that the baseline has right the candidate has wrong{beside} (shares of all \
-                 samples)."
-            ));
+        let other_seed = mean(a, |s| Some(s.floor?.negative_flips));
+        if let (Some(share), Some(floor)) = (mean(a, |s| Some(s.agreement.negative_flips)), other_seed) {
+            let other_seed = (a.protocol.floor == NoiseFloor::OtherSeed).then_some(floor);
+            all.push(VerdictStatement::RightMadeWrong { share, other_seed, accuracy_holds });
         }
     }
     let groups: Vec<String> = named.iter().filter(|r| r.group.is_some()).map(|r| r.label()).collect();
     let all_groups = a.rows.iter().filter(|r| r.group.is_some() && r.gates).count();
     if !groups.is_empty() && groups.len() < all_groups {
-        let over_all = if accuracy_holds { ", which the mean over all samples hides" } else { "" };
-        all.push(format!("The harm is not spread evenly: it falls on {}{over_all}.", groups.join(" and ")));
+        all.push(VerdictStatement::HarmOnGroups { groups, accuracy_holds });
     }
     all
 }
 
 /// Over- or underconfidence that one number repairs is named as such.
-fn temperature(a: &Assessment, accuracy_holds: bool) -> Option<String> {
+fn temperature(a: &Assessment, accuracy_passes: bool) -> Option<VerdictStatement> {
     let of = |f: fn(&SeedMeasures) -> Option<f64>| mean(a, f);
     let reference = of(|s| Some(s.reference.temperature.nll_after))?;
     let before = of(|s| Some(s.candidate.temperature.nll_before))?;
     let after = of(|s| Some(s.candidate.temperature.nll_after))?;
-    let (t, base) = (
+    let (temperature, baseline) = (
         of(|s| Some(s.candidate.temperature.temperature))?,
         of(|s| Some(s.reference.temperature.temperature))?,
     );
     let gap = before - reference;
     let repaired = 1.0 - (after - reference) / gap;
     // Less than half is no repair, and a tenth of a temperature is nothing to name.
-    if !(gap > 0.0 && repaired > 0.5 && (t / base).ln().abs() > 0.1) {
+    if !(gap > 0.0 && repaired > 0.5 && (temperature / baseline).ln().abs() > 0.1) {
         return None;
     }
-    let way = if t > base { "overconfident" } else { "underconfident" };
-    let but = if accuracy_holds { ", not less able" } else { "" };
-    Some(format!(
-        "It is {way}{but}: dividing its logits by one temperature, {t:.2} ({base:.2} for the baseline), takes away {:.0} % \
-         of its excess loss.",
-        (repaired * 100.0).min(100.0)
-    ))
+    let over = temperature > baseline;
+    Some(VerdictStatement::Miscalibrated { over, accuracy_passes, temperature, baseline, repaired })
 }
 
 pub(crate) fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Option<f64> {
@@ -229,83 +167,78 @@ pub(crate) fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Optio
     mean_sd(&values?).map(|m| m.0)
 }
 
-pub(crate) fn unknown(a: &Assessment) -> Vec<String> {
+pub(crate) fn unknown(a: &Assessment) -> Vec<VerdictStatement> {
     let open: Vec<&MetricRow> =
         a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
-    let mut all: Vec<String> = open
-        .iter()
-        .map(|r| {
-            let Some(test) = &r.test else { return String::new() };
-            let margin = r.metric.show_amount(test.margin_mean);
-            match test.harm_at_most {
-                None => format!("{}: one pair of runs has no spread to judge by; two or more are needed.", r.label()),
-                Some(most) => format!(
-                    "{}: inconclusive. It differs by {} on average, and a loss of up to {} cannot be ruled out; the \
-                     margin is {margin}.",
-                    r.label(),
-                    r.metric.show_difference(r.paired.mean),
-                    r.metric.show_amount(most)
-                ),
-            }
+    let of_row = |r: &&MetricRow| {
+        let (test, label) = (r.test?, r.label());
+        Some(match test.harm_at_most {
+            None => VerdictStatement::NoSpread { label },
+            Some(at_most) => VerdictStatement::LossNotRuledOut {
+                label,
+                metric: r.metric,
+                mean: r.paired.mean,
+                at_most,
+                margin: test.margin_mean,
+            },
         })
-        .collect();
-    let seeds: Option<Vec<usize>> =
-        open.iter().filter(|r| r.unit == Unit::Seeds).map(|r| r.seeds_needed).collect();
+    };
+    let mut all: Vec<VerdictStatement> = open.iter().filter_map(of_row).collect();
+    let of_seeds = || open.iter().filter(|r| r.unit == Unit::Seeds).map(|r| r.seeds_needed);
+    let seeds: Option<Vec<usize>> = of_seeds().collect();
     let (seeds, have) = (seeds.and_then(|all| all.into_iter().max()), a.seeds.len());
-    if let Some(n) = seeds.filter(|n| *n > have) {
-        all.push(format!(
-            "If there is no difference, {n} seeds in all would show it with a chance of {:.0} % for the most scattered of \
-             these metrics; there are {have}.",
-            a.protocol.power * 100.0
-        ));
-    } else if open.iter().any(|r| r.unit == Unit::Seeds && r.seeds_needed.is_some_and(|n| n <= have)) {
-        all.push(
-            "By their scatter these seeds would be enough if there were no difference; more would tell how large it is."
-                .into(),
-        );
+    if let Some(needed) = seeds.filter(|n| *n > have) {
+        all.push(VerdictStatement::SeedsNeeded { needed, have, power: a.protocol.power });
+    } else if of_seeds().any(|needed| needed.is_some_and(|n| n <= have)) {
+        all.push(VerdictStatement::SeedsEnough);
     }
     all
 }
 
-fn divergence(a: &Assessment) -> Vec<String> {
-    let (d, excess) = (&a.divergence, &a.divergence_excess);
-    let most = format!("{:.1} %", d.at_most * 100.0);
-    let seen = format!("{} of {} candidate runs diverged", d.diverged, d.runs);
+/// How much a pass may hide; none where no metric passes.
+pub(crate) fn at_most(a: &Assessment) -> Option<VerdictStatement> {
+    let passed = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Pass));
+    let loss = |r: &MetricRow| Loss {
+        label: r.label(),
+        metric: r.metric,
+        at_most: r.test.and_then(|t| t.harm_at_most),
+    };
+    let of: Vec<Loss> = passed.map(loss).collect();
+    let nothing_beyond = a.verdict == Verdict::Pass;
+    (!of.is_empty()).then_some(VerdictStatement::LosesAtMost { nothing_beyond, of })
+}
+
+fn divergence(a: &Assessment) -> Vec<VerdictStatement> {
+    let (d, excess) = (&a.divergence, a.divergence_excess);
+    let (diverged, runs, at_most) = (d.diverged, d.runs, d.at_most);
     let mut all = Vec::new();
     match (d.verdict, d.max_divergence) {
-        (Some(verdict), Some(max)) => {
-            let enough = match (verdict, crate::exact::clean_runs_needed(max, crate::stats::ALPHA)) {
-                (Verdict::Inconclusive, Some(n)) if d.diverged == 0 => {
-                    format!(" {n} clean runs would be enough.")
-                }
-                _ => String::new(),
-            };
-            all.push(format!(
-                "Divergence: {}. {seen}: at 95 % confidence the chance is at most {most}, {:.1} % is allowed.{enough}",
-                verdict.name(),
-                max * 100.0
-            ));
+        (Some(verdict), Some(allowed)) => {
+            let open = verdict == Verdict::Inconclusive && diverged == 0;
+            let clean_runs = clean_runs_needed(allowed, ALPHA).filter(|_| open);
+            all.push(VerdictStatement::DivergenceJudged {
+                verdict,
+                diverged,
+                runs,
+                at_most,
+                allowed,
+                clean_runs,
+            });
         }
-        _ if d.diverged > 0 => all.push(format!("{seen}; at 95 % confidence the chance is at most {most}.")),
+        _ if diverged > 0 => all.push(VerdictStatement::DivergenceSeen { diverged, runs, at_most }),
         _ => {}
     }
-    if d.diverged > 0 || excess.baseline_diverged > 0 {
-        all.push(excess_words(excess, a.protocol.looks.alpha()));
+    if diverged > 0 || excess.baseline_diverged > 0 {
+        all.push(oftener(excess, a.protocol.looks.alpha()));
     }
     all
 }
 
-/// How much oftener the candidate may diverge than the baseline.
-pub(crate) fn excess_words(excess: &Excess, alpha: f64) -> String {
-    let baseline = format!("Of the baseline {} of {} did", excess.baseline_diverged, excess.baseline_runs);
-    let shown = if excess.p_fail < alpha {
-        "the candidate diverges oftener, which chance alone does not explain"
+/// Whether the candidate diverges oftener than the baseline, by Fisher's test at level `alpha`.
+pub(crate) fn oftener(excess: Excess, alpha: f64) -> VerdictStatement {
+    if excess.p_fail < alpha {
+        VerdictStatement::DivergesOftener { excess }
     } else {
-        "whether the candidate diverges oftener these runs do not show"
-    };
-    format!(
-        "{baseline}: {shown} (Fisher's exact test, p = {:.3}); at 95 % confidence its chance is at most {:.1} points higher.",
-        excess.p_fail,
-        excess.at_most * 100.0
-    )
+        VerdictStatement::DivergenceNotTold { excess }
+    }
 }

@@ -37,6 +37,7 @@ pub mod robustness;
 pub mod robustness_findings;
 pub mod robustness_table;
 pub mod run;
+pub mod statements;
 pub mod stats;
 pub mod study;
 pub mod table;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::experiment::SeedMeasures;
 use crate::model::ModelMeasures;
 use crate::run::RunResult;
+use crate::statements::{Models, StudyStatement, VerdictStatement};
 use crate::stats::mean_sd;
-use crate::units;
 
 /// The models of the reference beside the constant predictor: each must be shown better in at least
 /// one of negative log-likelihood, balanced accuracy and AUROC, as
@@ -75,66 +75,56 @@ impl ReferenceCheck {
 
     /// Why there is no verdict; none where the reference is worth comparing with. `reference` names
     /// it, such as `the baseline`.
-    pub fn why_inconclusive(&self, reference: &str) -> Option<String> {
+    pub fn why_inconclusive(&self, reference: &str) -> Option<VerdictStatement> {
         if self.is_worth_comparing_with() {
             return None;
         }
-        let of = |count: usize| of_models(count, self.models);
+        let reference = reference.to_string();
         if self.not_finite > 0 {
-            return Some(format!(
-                "There is no verdict, because the loss of {reference} is not a finite number{}.",
-                of(self.not_finite)
-            ));
+            return Some(VerdictStatement::ReferenceNotFinite { reference, of: self.among(self.not_finite) });
         }
         let m = &self.means;
-        let share = |x: f64| units::percent(x, None);
-        let auroc = m.auroc.map_or_else(String::new, |a| format!(", AUROC {} (50.00 %)", share(a)));
-        Some(format!(
-            "There is no verdict, because {reference} is not shown better than a constant predictor, which gives every \
-             sample the class frequencies of these labels{}: NLL {:.4} (constant {:.4}), balanced accuracy {} ({}){auroc}. \
-             To be as good as that is no evidence of quality. Train {reference} longer, or look for what is wrong with its \
-             data or recipe, and compare again.",
-            of(self.not_shown_better.len()),
-            m.nll,
-            m.constant_nll,
-            share(m.balanced_accuracy),
-            share(m.constant_balanced_accuracy),
-        ))
+        Some(VerdictStatement::ReferenceWorthless {
+            reference,
+            of: self.among(self.not_shown_better.len()),
+            nll: m.nll,
+            constant_nll: m.constant_nll,
+            balanced_accuracy: m.balanced_accuracy,
+            constant_balanced_accuracy: m.constant_balanced_accuracy,
+            auroc: m.auroc,
+        })
     }
 
     /// What limits a verdict that there is: accuracy that the most frequent label has too.
-    pub fn caveat(&self, reference: &str) -> Option<String> {
+    pub fn caveat(&self, reference: &str) -> Option<VerdictStatement> {
         if self.accuracy_not_shown_better == 0 || !self.is_worth_comparing_with() {
             return None;
         }
-        Some(format!(
-            "The accuracy of {reference}, {}, is not shown better than that of always answering the most frequent class, \
-             {}{}: what it has learned shows in other measures alone.",
-            units::percent(self.means.accuracy, None),
-            units::percent(self.means.majority, None),
-            of_models(self.accuracy_not_shown_better, self.models)
-        ))
+        Some(VerdictStatement::ReferenceAccuracyOfMajority {
+            reference: reference.to_string(),
+            of: self.among(self.accuracy_not_shown_better),
+            accuracy: self.means.accuracy,
+            majority: self.means.majority,
+        })
+    }
+
+    fn among(&self, count: usize) -> Models {
+        Models { count, all: self.models }
     }
 }
 
 /// That the loss still fell when the finished runs of a policy, which is called `reference`, ended:
 /// by [`LossTrend::is_falling`] of their mean. None where it had settled.
-pub fn loss_still_falling(runs: &[RunResult], policy: &str, reference: &str) -> Option<String> {
+pub fn loss_still_falling(runs: &[RunResult], policy: &str, reference: &str) -> Option<StudyStatement> {
     let finished = |r: &&RunResult| r.record.policy == policy && r.record.outcome == Outcome::Finished;
     let trends: Vec<LossTrend> = runs.iter().filter(finished).filter_map(|r| r.record.loss_trend()).collect();
     let mean = LossTrend::mean(&trends).filter(LossTrend::is_falling)?;
-    let runs = if trends.len() == 1 { "its run" } else { "its runs" };
-    Some(format!(
-        "The train loss of {reference} was still falling when {runs} ended, by {:.2} over the last {} steps: after more \
-         steps the answer may be another.",
-        -mean.change,
-        units::count(mean.steps as u64)
-    ))
-}
-
-/// ` in 2 of its 5 models`; nothing for the only one.
-fn of_models(count: usize, models: usize) -> String {
-    if models == 1 { String::new() } else { format!(" in {count} of its {models} models") }
+    Some(StudyStatement::LossStillFalling {
+        reference: reference.to_string(),
+        runs: trends.len(),
+        fell: -mean.change,
+        steps: mean.steps as u64,
+    })
 }
 
 #[cfg(test)]
@@ -167,13 +157,13 @@ mod tests {
         assert_eq!((c.why_inconclusive("fp32"), c.caveat("fp32")), (None, None));
         let c = check(&[good, constant]);
         assert_eq!(c.not_shown_better, ["seed 1"]);
-        let said = c.why_inconclusive("fp32").unwrap();
+        let said = c.why_inconclusive("fp32").unwrap().to_string();
         assert!(said.contains("fp32 is not shown better than a constant predictor"), "{said}");
         assert!(said.contains("in 1 of its 2 models"), "{said}");
         // Never answers the rare class, but knows which samples are likelier to be of it.
         let c = check(&[ranks]);
         assert_eq!(c.why_inconclusive("the baseline"), None);
-        let said = c.caveat("the baseline").unwrap();
+        let said = c.caveat("the baseline").unwrap().to_string();
         assert!(
             said.contains("the baseline, 90.00 %, is not shown better") && !said.contains("models"),
             "{said}"

@@ -1,4 +1,4 @@
-//! Several comparisons under one question, and its answer in plain words.
+//! Several comparisons under one question, and its answer.
 
 use serde::Serialize;
 
@@ -11,8 +11,8 @@ use crate::findings;
 use crate::judge::judge_together;
 use crate::noninferiority::Claim;
 use crate::reference::loss_still_falling;
+use crate::statements::{Headline, Pairs, StudyStatement, VerdictStatement};
 use crate::stats::{ALPHA, Verdict};
-use crate::units;
 
 /// One model in several precisions, or several models: the arms of an ablation.
 #[derive(Clone, Debug, Serialize)]
@@ -30,18 +30,24 @@ pub struct Study {
 }
 
 /// Answers in sentences, each about one candidate.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// What follows, in one sentence.
-    pub headline: String,
+    pub headline: StudyStatement,
     /// What was gained.
-    pub gained: Vec<String>,
+    pub gained: Vec<StudyStatement>,
     /// What was lost.
-    pub lost: Vec<String>,
+    pub lost: Vec<StudyStatement>,
     /// What is still unknown.
-    pub unknown: Vec<String>,
+    pub unknown: Vec<StudyStatement>,
     /// What to do next.
-    pub next: Vec<String>,
+    pub next: Vec<StudyStatement>,
+}
+
+impl Summary {
+    fn new(headline: StudyStatement) -> Summary {
+        Summary { headline, gained: Vec::new(), lost: Vec::new(), unknown: Vec::new(), next: Vec::new() }
+    }
 }
 
 /// Whether training in the reference's precision differs from itself: what another seed alone does.
@@ -113,13 +119,14 @@ impl Study {
             }
         }
         let verdict = over_all(arms.iter().flat_map(|c| c.candidates.iter().map(|x| x.verdict)));
-        let mut study = Study { name, command, verdict, summary: Summary::default(), arms };
+        let mut study =
+            Study { name, command, verdict, summary: Summary::new(StudyStatement::OnePrecision), arms };
         study.summary = study.sum_up();
         study
     }
 
     fn sum_up(&self) -> Summary {
-        let mut s = Summary { headline: self.headline(), ..Summary::default() };
+        let mut s = Summary::new(self.headline());
         for c in &self.arms {
             for candidate in &c.candidates {
                 let subject = match self.arms.len() {
@@ -133,86 +140,67 @@ impl Study {
         s
     }
 
-    fn headline(&self) -> String {
+    fn headline(&self) -> StudyStatement {
         let all = || self.arms.iter().flat_map(|c| c.candidates.iter().map(move |x| (c, x)));
         let order = [Verdict::Fail, Verdict::Pass, Verdict::Inconclusive];
-        let parts: Vec<(String, String)> = order
+        let answers: Vec<(StudyStatement, String)> = order
             .into_iter()
             .flat_map(|verdict| all().filter(move |(_, x)| x.verdict == verdict))
             .map(|(c, x)| self.said(c, x))
             .collect();
-        let mut parts = gathered(parts);
-        if parts.is_empty() {
-            return "There is one precision, and so nothing to compare it with.".into();
+        if answers.is_empty() {
+            return StudyStatement::OnePrecision;
         }
-        let pairs = all().map(|(_, x)| x.pairs).min().unwrap_or(0);
-        let stated = self.arms.first().map_or(0, |c| c.setup.seeds.len());
-        let over = match (pairs, stated) {
-            (1, 1) => "over one pair of runs".to_string(),
-            (pairs, stated) if pairs < stated => {
-                format!("over {pairs} of {stated} stated pairs, which is what ended in both")
-            }
-            (pairs, _) => format!("over {pairs} paired seeds"),
+        let over = Pairs {
+            pairs: all().map(|(_, x)| x.pairs).min().unwrap_or(0),
+            stated: self.arms.first().map_or(0, |c| c.setup.seeds.len()),
         };
-        if let Some(last) = parts.last_mut() {
-            last.push_str(&format!(", {over}"));
-        }
-        // Names of precisions stay as they are.
-        let text = format!("{}.", parts.join("; "));
-        let text = match ["on ", "whether "].iter().find(|word| text.starts_with(**word)) {
-            Some(word) => text.replacen(&word[..1], &word[..1].to_uppercase(), 1),
-            None => text,
-        };
-        std::iter::once(text).chain(self.about_references()).collect::<Vec<_>>().join(" ")
+        let references = self.about_references();
+        StudyStatement::Headline(Headline { answers: gathered(answers), over, references })
     }
 
-    /// What follows of one candidate: its name goes where `\u{0}` stands, so that what is said of
-    /// several alike is said once.
-    fn said(&self, c: &Comparison, x: &Candidate) -> (String, String) {
+    /// What follows of one candidate, without its name, and the name: what is said of several alike
+    /// is said once.
+    fn said(&self, c: &Comparison, x: &Candidate) -> (StudyStatement, String) {
         let name = match self.arms.len() {
             1 => x.policy.clone(),
             _ => format!("{} in {}", c.setup.name, x.policy),
         };
-        let reference = &c.setup.reference;
-        let diverged = c.row(&x.policy).map_or(0, |r| r.diverged);
-        // Of a run that diverged nothing was measured: what is said is said of the others.
-        let where_ended = match diverged {
-            0 => String::new(),
-            n => format!(" where no run diverged ({n} of {} did)", c.setup.seeds.len()),
-        };
-        let samples = units::count(x.assessment.as_ref().map_or(0, |a| a.seeds[0].samples));
+        let (names, reference, seeds) = (Vec::new(), c.setup.reference.clone(), c.setup.seeds.len());
+        let diverged = c.row(&x.policy).map_or(0, |r| r.diverged as u64);
+        let samples = x.assessment.as_ref().map_or(0, |a| a.seeds[0].samples);
         let on_samples = x.assessment.as_ref().is_some_and(|a| a.on_samples == Verdict::Pass && x.pairs > 1);
-        let claim = c.setup.protocol.claim;
-        let text = match (x.verdict, claim) {
-            (Verdict::Fail, _) => format!("\u{0} is worse than {reference} by more than was allowed"),
+        let elsewhere = || x.assessment.as_ref().map(findings::on_new_examples);
+        let said = match (x.verdict, c.setup.protocol.claim) {
+            (Verdict::Fail, _) => StudyStatement::IsWorse { names, reference },
             (Verdict::Pass, Claim::Examples) => {
-                format!(
-                    "on examples like these \u{0} is as good as {reference} within every margin{where_ended}"
-                )
+                StudyStatement::IsAsGoodOnExamples { names, reference, diverged, seeds }
             }
-            (Verdict::Pass, Claim::Samples) => {
-                let elsewhere =
-                    x.assessment.as_ref().map_or_else(String::new, |a| lower(&findings::on_new_examples(a)));
-                format!(
-                    "on these {samples} samples \u{0} is as good as {reference} within every margin{where_ended}; {elsewhere}"
-                )
-            }
+            (Verdict::Pass, Claim::Samples) => StudyStatement::IsAsGoodOnSamples {
+                names,
+                reference,
+                diverged,
+                seeds,
+                samples,
+                elsewhere: elsewhere(),
+            },
             (Verdict::Inconclusive, Claim::Examples) if on_samples && x.missing == 0 => {
-                let elsewhere =
-                    x.assessment.as_ref().map_or_else(String::new, |a| lower(&findings::on_new_examples(a)));
-                format!(
-                    "on these {samples} samples \u{0} is as good as {reference}{where_ended}; {elsewhere}"
-                )
+                StudyStatement::IsAsGoodOnSamplesOnly {
+                    names,
+                    reference,
+                    diverged,
+                    seeds,
+                    samples,
+                    elsewhere: elsewhere(),
+                }
             }
-            (Verdict::Inconclusive, _) => {
-                format!("whether \u{0} can take the place of {reference} these runs cannot tell")
-            }
+            (Verdict::Inconclusive, _) => StudyStatement::CannotTell { names, reference },
         };
-        (text, name)
+        (said, name)
     }
 
     /// What the references are worth, arm by arm, where that limits the answer.
-    fn about_references(&self) -> Vec<String> {
+    fn about_references(&self) -> Vec<StudyStatement> {
         let of_arm = |c: &Comparison| {
             let reference = match self.arms.len() {
                 1 => c.setup.reference.clone(),
@@ -221,143 +209,96 @@ impl Study {
             let check = c.candidates.iter().find_map(|x| Some(&x.assessment.as_ref()?.reference_check));
             let worth = check.and_then(|r| r.why_inconclusive(&reference).or_else(|| r.caveat(&reference)));
             let falling = loss_still_falling(&c.runs, &c.setup.reference, &reference);
-            worth.into_iter().chain(falling).collect::<Vec<_>>()
+            worth.map(StudyStatement::Verdict).into_iter().chain(falling).collect::<Vec<_>>()
         };
         self.arms.iter().flat_map(of_arm).collect()
     }
 
     fn about(&self, c: &Comparison, candidate: &Candidate, subject: &str, s: &mut Summary) {
-        let reference = &c.setup.reference;
-        let (row, base) = (c.row(&candidate.policy), c.row(reference));
-        let (better, worse) = match (row, base) {
+        let (policy, reference) = (candidate.policy.clone(), c.setup.reference.clone());
+        let (row, base) = (c.row(&policy), c.row(&reference));
+        let (better, mut lost) = match (row, base) {
             (Some(row), Some(base)) => gained(row, base),
             _ => (Vec::new(), Vec::new()),
         };
+        // Alone each ends a sentence.
+        lost = lost.into_iter().map(|worse| StudyStatement::Gains(vec![worse])).collect();
         let timed = row.is_some_and(|r| r.speed_ratio.is_some());
-        s.gained.push(match better.is_empty() {
-            false => format!("{subject}: {}.", better.join(", and ")),
-            true if timed => {
-                format!("{subject}: nothing on this processor: a step is no faster and needs no less memory.")
-            }
-            true => format!("{subject}: no less memory; times were not measured alike."),
-        });
-        let mut lost: Vec<String> = worse.iter().map(|w| format!("{w}.")).collect();
+        let gains = match better.is_empty() {
+            false => StudyStatement::Gains(better),
+            true if timed => StudyStatement::NothingGained,
+            true => StudyStatement::NoLessMemory,
+        };
+        s.gained.push(gains.of(subject));
+        let mut unknown = Vec::new();
         if let Some(a) = &candidate.assessment {
-            lost.extend(losses(a));
-            s.unknown.extend(open(a).into_iter().map(|text| format!("{subject}: {text}")));
+            lost.extend(losses(a).into_iter().map(StudyStatement::Verdict));
+            unknown.extend(open(a));
         } else {
-            s.unknown.push(format!(
-                "{subject}: no seed was finished in both {} and {reference}, so quality cannot be compared.",
-                candidate.policy
-            ));
+            let (policy, reference) = (policy.clone(), reference.clone());
+            unknown.push(StudyStatement::NoSeedFinished { policy, reference });
         }
-        if candidate.missing > 0 {
-            s.unknown.push(format!(
-                "{subject}: {} of {} stated seeds have not ended, so there is no verdict yet.",
-                candidate.missing,
-                c.setup.seeds.len()
-            ));
+        let (missing, stated) = (candidate.missing, c.setup.seeds.len());
+        if missing > 0 {
+            unknown.push(StudyStatement::SeedsMissing { missing, stated });
         } else if candidate.pairs == 1 {
-            s.unknown.push(format!(
-                "{subject}: one pair says something of these two models, not of training in {}.",
-                candidate.policy
-            ));
+            unknown.push(StudyStatement::OnePairOfModels { policy });
         }
         if lost.is_empty() && candidate.verdict != Verdict::Fail {
-            lost.push("nothing that these runs can show.".into());
+            lost.push(StudyStatement::NothingShownLost);
         }
-        s.lost.extend(lost.into_iter().map(|text| format!("{subject}: {text}")));
+        s.lost.extend(lost.into_iter().map(|said| said.of(subject)));
         if let Some(row) = row {
             let d = row.divergence;
-            let at_most = units::percent(d.at_most, None);
-            let (diverged, runs) = (row.diverged, d.runs);
-            let allowed = c.setup.protocol.max_divergence.map_or(String::new(), |most| {
-                let clean = clean_runs_needed(most, ALPHA)
-                    .map_or(String::new(), |n| format!(", which {n} clean runs show"));
-                format!(" At most {} is allowed{clean}.", units::percent(most, None))
+            let allowed = c.setup.protocol.max_divergence;
+            unknown.push(StudyStatement::HowOftenItDiverges {
+                diverged: row.diverged,
+                runs: d.runs,
+                at_most: d.at_most,
+                allowed,
+                clean_runs: allowed.and_then(|most| clean_runs_needed(most, ALPHA)),
             });
-            s.unknown.push(format!(
-                "{subject}: how often a run diverges. {diverged} of {runs} did; at 95 % confidence the chance is at most \
-                 {at_most}.{allowed}"
-            ));
             let excess = candidate.divergence_excess;
             if let Some(excess) = excess.filter(|e| d.diverged + e.baseline_diverged > 0) {
-                let words = findings::excess_words(&excess, c.setup.protocol.looks.alpha());
-                s.unknown.push(format!("{subject}: {}", lower(&words) + "."));
+                let alpha = c.setup.protocol.looks.alpha();
+                unknown.push(StudyStatement::Within(findings::oftener(excess, alpha)));
             }
         }
-        s.next.push(self.advice(c, candidate, subject));
+        s.unknown.extend(unknown.into_iter().map(|said| said.of(subject)));
+        s.next.push(self.advice(c, candidate).of(subject));
     }
 
-    fn advice(&self, c: &Comparison, candidate: &Candidate, subject: &str) -> String {
-        let (policy, reference) = (&candidate.policy, &c.setup.reference);
-        if c.row(reference).is_some_and(|r| r.diverged > 0) {
-            return format!(
-                "{subject}: the reference itself diverges: repair the recipe first (a lower rate, a longer warm-up, \
-                 `halfstep doctor`), then compare again."
-            );
+    fn advice(&self, c: &Comparison, candidate: &Candidate) -> StudyStatement {
+        let (policy, reference) = (candidate.policy.clone(), c.setup.reference.clone());
+        let command = self.command.clone();
+        if c.row(&reference).is_some_and(|r| r.diverged > 0) {
+            return StudyStatement::RepairTheRecipe;
         }
+        let worthless = |a: &Assessment| !a.reference_check.is_worth_comparing_with();
         match candidate.verdict {
-            Verdict::Pass => format!(
-                "{subject}: train in {policy} where what it gains is wanted. The verdict holds for this recipe and these \
-                 data; ask again when they change."
-            ),
-            Verdict::Fail => format!(
-                "{subject}: stay with {reference}, or keep the layers that suffer in f32 (`overrides` in [precision]; \
-                 `halfstep explain` shows them) and compare again."
-            ),
-            Verdict::Inconclusive if candidate.missing > 0 => {
-                format!(
-                    "{subject}: `{}` goes on from here; what is finished is not made again.",
-                    self.command
-                )
-            }
-            Verdict::Inconclusive
-                if candidate
-                    .assessment
-                    .as_ref()
-                    .is_some_and(|a| !a.reference_check.is_worth_comparing_with()) =>
-            {
-                format!(
-                    "{subject}: more seeds do not settle it. Train until {reference} has learned something, and compare again."
-                )
+            Verdict::Pass => StudyStatement::TrainInIt { policy },
+            Verdict::Fail => StudyStatement::StayWithReference { reference },
+            Verdict::Inconclusive if candidate.missing > 0 => StudyStatement::GoOn { command },
+            Verdict::Inconclusive if candidate.assessment.as_ref().is_some_and(worthless) => {
+                StudyStatement::TrainTheReference { reference }
             }
             Verdict::Inconclusive => match Resolution::of(c, candidate) {
-                Some(r) => format!(
-                    "{subject}: `{} --seeds {}` would settle it with a chance of {:.0} % if there is no difference: {} \
-                     more runs, {}. Finished runs are not made again.",
-                    self.command,
-                    r.seeds,
-                    c.setup.protocol.power * 100.0,
-                    r.runs,
-                    cost_words(&r.cost, &c.setup.rates.currency)
-                ),
-                None if c.setup.seeds.len() < 2 => {
-                    format!("{subject}: take at least two seeds: one has no spread to judge by.")
-                }
+                Some(r) => StudyStatement::SeedsWouldSettle {
+                    command,
+                    seeds: r.seeds,
+                    power: c.setup.protocol.power,
+                    runs: r.runs,
+                    cost: r.cost,
+                    currency: c.setup.rates.currency.clone(),
+                },
+                None if c.setup.seeds.len() < 2 => StudyStatement::TakeTwoSeeds,
                 None => match candidate.assessment.as_ref().and_then(examples_needed) {
-                    Some(n) => format!(
-                        "{subject}: more seeds alone do not settle it: what all seeds do to the same samples takes about {} \
-                         of them. Give the recipe more test data; `claim = \"samples\"` in [compare] asks about these \
-                         samples alone.",
-                        units::count(n as u64)
-                    ),
-                    None => format!("{subject}: more seeds would tell how large the difference is."),
+                    Some(n) => StudyStatement::MoreTestData { samples: n as u64 },
+                    None => StudyStatement::MoreSeedsTell,
                 },
             },
         }
     }
-}
-
-/// Time, core-hours, energy and money in a few words.
-pub fn cost_words(a: &Amounts, currency: &str) -> String {
-    let price = a.price.map_or(String::new(), |p| format!(", {} {currency}", units::significant(p)));
-    format!(
-        "about {}, {} core-hours, {} kWh{price}",
-        units::seconds(a.wall_seconds),
-        units::significant(a.core_hours),
-        units::significant(a.kwh)
-    )
 }
 
 /// Test samples with which every open metric would be settled after as many seeds; none if one
@@ -368,60 +309,33 @@ fn examples_needed(a: &Assessment) -> Option<usize> {
 }
 
 /// What fails, why, and how much a pass may hide.
-fn losses(a: &Assessment) -> Vec<String> {
+fn losses(a: &Assessment) -> Vec<VerdictStatement> {
     let named: Vec<&MetricRow> = a.rows.iter().filter(|r| r.is_named()).collect();
-    let mut all: Vec<String> = named.iter().map(|r| findings::failure(a, r)).collect();
+    let mut all: Vec<VerdictStatement> = named.iter().filter_map(|r| findings::failure(a, r)).collect();
     all.extend(findings::causes(a, &named));
-    let passed: Vec<&MetricRow> = a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Pass)).collect();
-    if !passed.is_empty() {
-        let at_most = |r: &&MetricRow| {
-            let most = r.test.and_then(|t| t.harm_at_most).map(|h| r.metric.show_amount(h.max(0.0)));
-            most.map_or_else(|| r.label(), |most| format!("{} at most {most}", r.label()))
-        };
-        let list: Vec<String> = passed.iter().map(at_most).collect();
-        let nothing = if named.is_empty() { "nothing beyond the margins. " } else { "" };
-        all.push(format!("{nothing}At 95 % confidence it loses: {}.", list.join(", ")));
-    }
+    all.extend(findings::at_most(a));
     all
 }
 
-fn open(a: &Assessment) -> Vec<String> {
-    let mut all = findings::unknown(a);
-    all.extend(findings::unjudged(a));
+fn open(a: &Assessment) -> Vec<StudyStatement> {
+    let of_metrics = findings::unknown(a).into_iter().chain(findings::unjudged(a));
+    let mut all: Vec<StudyStatement> = of_metrics.map(StudyStatement::Verdict).collect();
     if a.examples == crate::buckets::TestSets::OfEachSeed {
-        all.push("seeds were tested on different samples.".into());
+        all.push(StudyStatement::OtherSamples);
     }
     all
 }
 
-/// Sentences in order, each with all the names it is said of.
-fn gathered(parts: Vec<(String, String)>) -> Vec<String> {
-    let mut all: Vec<(String, Vec<String>)> = Vec::new();
-    for (text, name) in parts {
-        match all.iter_mut().find(|(known, _)| *known == text) {
+/// Answers in order, each with all the names it is given of.
+fn gathered(answers: Vec<(StudyStatement, String)>) -> Vec<StudyStatement> {
+    let mut all: Vec<(StudyStatement, Vec<String>)> = Vec::new();
+    for (said, name) in answers {
+        match all.iter_mut().find(|(known, _)| *known == said) {
             Some((_, names)) => names.push(name),
-            None => all.push((text, vec![name])),
+            None => all.push((said, vec![name])),
         }
     }
-    let fill = |(text, names): (String, Vec<String>)| {
-        let text = if names.len() > 1 { text.replacen("\u{0} is", "\u{0} are", 1) } else { text };
-        text.replace('\u{0}', &and(&names))
-    };
-    all.into_iter().map(fill).collect()
-}
-
-/// A sentence inside another.
-fn lower(sentence: &str) -> String {
-    let mut letters = sentence.trim_end_matches('.').chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-}
-
-fn and(names: &[String]) -> String {
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        Some((last, _)) => last.clone(),
-        None => String::new(),
-    }
+    all.into_iter().map(|(said, names)| said.about(names)).collect()
 }
 
 #[cfg(test)]
@@ -467,20 +381,14 @@ pub(crate) mod tests {
     fn a_pass_says_what_was_gained_and_a_failure_what_was_lost() {
         let good = study(10);
         assert_eq!(good.verdict, Some(Verdict::Pass), "{:?}", good.summary);
-        assert!(
-            good.summary.headline.starts_with("On examples like these bf16 is as good as fp32"),
-            "{}",
-            good.summary.headline
-        );
-        assert!(good.summary.gained[0].contains("2.00× as fast"), "{:?}", good.summary);
+        let headline = good.summary.headline.to_string();
+        assert!(headline.starts_with("On examples like these bf16 is as good as fp32"), "{headline}");
+        let said = |statement: &StudyStatement, text: &str| statement.to_string().contains(text);
+        assert!(said(&good.summary.gained[0], "2.00× as fast"), "{:?}", good.summary);
         let bad = study(5);
         assert_eq!(bad.verdict, Some(Verdict::Fail));
-        assert!(
-            bad.summary.lost.iter().any(|l| l.contains("accuracy: worse by at least")),
-            "{:?}",
-            bad.summary
-        );
-        assert!(bad.summary.next[0].contains("stay with fp32"), "{:?}", bad.summary);
+        assert!(bad.summary.lost.iter().any(|l| said(l, "accuracy: worse by at least")), "{:?}", bad.summary);
+        assert!(said(&bad.summary.next[0], "stay with fp32"), "{:?}", bad.summary);
     }
 
     #[test]
@@ -496,7 +404,7 @@ pub(crate) mod tests {
         // 24 more of each, 1 s and 2 core-seconds each.
         assert_eq!((r.seeds, r.runs, r.cost.wall_seconds), (27, 48, 48.0));
         assert!((r.cost.core_hours - 96.0 / 3600.0).abs() < 1e-12);
-        let advice = study.advice(&study.arms[0], &study.arms[0].candidates[0], "bf16");
+        let advice = study.advice(&study.arms[0], &study.arms[0].candidates[0]).to_string();
         assert!(
             advice.contains("`halfstep compare test.toml --seeds 27`") && advice.contains("48 more runs"),
             "{advice}"

@@ -67,6 +67,7 @@ pub mod schedule;
 pub mod session;
 pub mod setting;
 pub mod stages;
+pub mod statements;
 pub mod step;
 pub mod step_options;
 pub mod train_loop;

@@ -13,6 +13,7 @@ use crate::cost::{Amounts, Energy, PolicyCost};
 use crate::group_table;
 use crate::noninferiority::Question;
 use crate::run::RunResult;
+use crate::statements::StudyStatement;
 use crate::study::{Floor, Study};
 use crate::table::lines;
 use crate::units;
@@ -53,8 +54,10 @@ impl Report {
     /// The report of a study. `examples` are pictures of the first arm's mistakes, by candidate.
     pub fn of(study: &Study, examples: Vec<(String, Vec<Picture>)>) -> Report {
         let summary = &study.summary;
-        let answer =
-            |question: &str, lines: &[String]| Answer { question: question.into(), lines: lines.to_vec() };
+        let answer = |question: &str, lines: &[StudyStatement]| Answer {
+            question: question.into(),
+            lines: lines.iter().map(ToString::to_string).collect(),
+        };
         let answers = vec![
             answer("What was gained", &summary.gained),
             answer("What was lost", &summary.lost),
@@ -92,7 +95,7 @@ impl Report {
             title: format!("{}: {policies} side by side", study.name),
             about: study.arms.iter().map(about).collect(),
             verdict: study.verdict,
-            headline: summary.headline.clone(),
+            headline: summary.headline.to_string(),
             answers: answers.into_iter().filter(|a| !a.lines.is_empty()).collect(),
             sections,
             footer: format!(

@@ -28,7 +28,7 @@ fn judged(a: &[InMemory], b: &[InMemory], protocol: Protocol) -> Result<Assessme
 }
 
 fn said(a: &Assessment) -> String {
-    a.findings.join("\n")
+    a.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Only accuracy gates.
@@ -158,16 +158,23 @@ fn harm_common_to_all_seeds_holds_on_these_samples_and_not_beyond() {
     let more = run(14, Claim::Examples);
     assert_eq!((more.verdict, more.on_samples), (Verdict::Inconclusive, Verdict::Pass), "{}", said(&more));
     assert!(
-        more.findings[0].contains("On these 2\u{202f}000 samples the candidate is as good as the baseline")
+        more.findings[0]
+            .to_string()
+            .contains("On these 2\u{202f}000 samples the candidate is as good as the baseline")
     );
     assert!(
-        more.findings[0].contains("needs about") && more.findings[0].contains("(now 2\u{202f}000)"),
+        more.findings[0].to_string().contains("needs about")
+            && more.findings[0].to_string().contains("(now 2\u{202f}000)"),
         "{}",
         said(&more)
     );
     let on_samples = run(14, Claim::Samples);
     assert_eq!(on_samples.verdict, Verdict::Pass);
-    assert!(on_samples.findings[0].contains("On these 2\u{202f}000 samples"), "{}", said(&on_samples));
+    assert!(
+        on_samples.findings[0].to_string().contains("On these 2\u{202f}000 samples"),
+        "{}",
+        said(&on_samples)
+    );
 }
 
 #[test]
@@ -190,7 +197,11 @@ fn a_run_that_diverged_is_in_the_first_sentence() {
     let run = |diverged| judged(&base, &candidate, Protocol { diverged, ..accuracy_alone() }).unwrap();
     let one = run(1);
     assert_eq!(one.verdict, Verdict::Pass);
-    assert!(one.findings[0].contains("where it did not diverge (1 of 6 runs did)"), "{}", said(&one));
+    assert!(
+        one.findings[0].to_string().contains("where it did not diverge (1 of 6 runs did)"),
+        "{}",
+        said(&one)
+    );
     assert!(said(&one).contains("points higher"), "the bound on the excess: {}", said(&one));
     // Ten of fifteen against none of five: Fisher fails it.
     let many = run(10);

@@ -134,7 +134,7 @@ fn a_wrong_temperature_is_miscalibration_and_nothing_else() {
         assert_eq!(named(&a), ["nll", "ece"], "{:#?}", a.findings);
         assert_eq!(verdict(&a, Metric::Accuracy), Verdict::Pass);
         assert_eq!(verdict(&a, Metric::NegativeFlips), Verdict::Pass);
-        let said = a.findings.join("\n");
+        let said = a.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         assert!(said.contains(word) && said.contains("not less able"), "{said}");
         // Multiplying all logits by a number multiplies the best temperature by it.
         let t = &a.seeds[0];
@@ -149,7 +149,7 @@ fn harm_to_one_group_is_found_there() {
     let a = judged(|s| Model { minority_signal: 2.5, ..sound(s) }, |_| ());
     assert_eq!(a.verdict, Verdict::Fail);
     assert_eq!(named(&a), ["accuracy of region=minority"], "{:#?}", a.findings);
-    let said = a.findings.join("\n");
+    let said = a.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(said.contains("not spread evenly"), "{said}");
     assert_eq!(a.group_flips[0].group.value, "minority");
     assert!(a.group_flips[0].negative_flips > a.group_flips[0].floor.unwrap());
@@ -164,6 +164,6 @@ fn equal_accuracy_with_other_answers_is_found_by_flips() {
     // others.
     let accuracy = a.rows.iter().find(|r| r.metric == Metric::Accuracy).unwrap();
     assert_eq!(accuracy.on_samples.unwrap().verdict, Verdict::Pass);
-    let said = a.findings.join("\n");
+    let said = a.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(said.contains("Accuracy alone would not show it"), "{said}");
 }

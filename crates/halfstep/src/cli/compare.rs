@@ -24,6 +24,7 @@ use std::time::Instant;
 use halfstep::EngineRequest;
 use halfstep::evidence::report::Picture;
 use halfstep::evidence::robustness::Robustness;
+use halfstep::evidence::statements::StudyStatement;
 use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{
     Assessment, Comparison, Report, RunResult, Setup, Study, Verdict, Way, table, units,
@@ -455,25 +456,18 @@ fn under_stress(
 }
 
 /// What must be said of policies that split f32 products into bf16 ones where the engine does not.
-fn not_split_here(policies: &[String], engine: &dyn Engine) -> Result<Option<String>, Failure> {
-    let (mut names, mut texts) = (Vec::new(), Vec::new());
+fn not_split_here(policies: &[String], engine: &dyn Engine) -> Result<Option<StudyStatement>, Failure> {
+    let (mut names, mut how) = (Vec::new(), Vec::new());
     for name in policies {
         let policy = Policy::named(name)?;
         let described = engine.describe(&policy);
         if policy.split.is_some() && described.arithmetic != Arithmetic::Split {
-            names.push(name.as_str());
-            texts.push(described.text);
+            names.push(name.clone());
+            how.push(described.text);
         }
     }
-    texts.dedup();
-    let plural = if names.len() == 1 { "was" } else { "were" };
-    Ok((!names.is_empty()).then(|| {
-        format!(
-            "{} {plural} computed as fp32 ({}). These runs say nothing about the split itself.",
-            names.join(" and "),
-            texts.join("; ")
-        )
-    }))
+    how.dedup();
+    Ok((!names.is_empty()).then_some(StudyStatement::NotSplit { policies: names, how }))
 }
 
 fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {

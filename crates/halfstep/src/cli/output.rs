@@ -162,7 +162,10 @@ pub fn width() -> usize {
 }
 
 /// Sentences as a list, wrapped to [`COLUMNS`].
-pub fn bullets(sentences: &[String]) -> String {
+pub fn bullets<T: ToString>(sentences: &[T]) -> String {
     let options = wrapped(COLUMNS).initial_indent("· ").subsequent_indent("  ");
-    sentences.iter().map(|sentence| textwrap::fill(&in_one_line(sentence), &options) + "\n").collect()
+    sentences
+        .iter()
+        .map(|sentence| textwrap::fill(&in_one_line(&sentence.to_string()), &options) + "\n")
+        .collect()
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use halfstep::evidence::Setup;
+use halfstep::evidence::statements::StudyStatement;
 use halfstep::evidence::stats::{ALPHA, Looks};
 use halfstep::train::files::{Disk, write_whole};
 
@@ -19,7 +20,7 @@ pub struct Looked {
     /// Those that α is divided over: as many as are stated, or as were made if these are more.
     pub divided: Looks,
     /// What must be said where more were made than are stated.
-    pub note: Option<String>,
+    pub note: Option<StudyStatement>,
 }
 
 /// Adds a look at `policy` with the seeds of `setup` to those that were made before.
@@ -46,19 +47,16 @@ pub fn look(cache: &Cache, setup: &Setup, obtained: &[Obtained], policy: &str) -
     let Some(divided) = NonZeroU32::new(made).filter(|made| made.get() > stated.number()) else {
         return none;
     };
-    let list: Vec<String> = seeds.iter().map(u64::to_string).collect();
-    let words = if stated.number() == 1 { "look is" } else { "looks are" };
-    Looked {
-        divided: Looks::of(divided),
-        note: Some(format!(
-            "{policy} was judged with {} seeds: {made} looks, where {} {words} stated. This one is held to {:.1} % instead \
-             of {:.1} %; over all of them a candidate at the margin passes in up to {:.1} % of cases. State `looks` in \
-             [compare] before the first.",
-            list.join(", "),
-            stated.number(),
-            100.0 * Looks::of(divided).alpha(),
-            100.0 * stated.alpha(),
-            100.0 * (ALPHA + (stated.number() + 1..=made).map(|k| ALPHA / f64::from(k)).sum::<f64>())
-        )),
-    }
+    let divided = Looks::of(divided);
+    let later: f64 = (stated.number() + 1..=made).map(|k| ALPHA / f64::from(k)).sum();
+    let note = StudyStatement::LooksUsedUp {
+        policy: policy.to_string(),
+        seeds: seeds.into_iter().collect(),
+        looks: made,
+        stated: stated.number(),
+        held_to: divided.alpha(),
+        alpha: stated.alpha(),
+        in_all: ALPHA + later,
+    };
+    Looked { divided, note: Some(note) }
 }

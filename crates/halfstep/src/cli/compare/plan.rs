@@ -8,7 +8,7 @@ use halfstep::EngineRequest;
 use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{Plan, Spread, all_pass_at_least, sd_at_most};
-use halfstep::evidence::study::cost_words;
+use halfstep::evidence::statements::cost_words;
 use halfstep::evidence::{Assessment, Margin, Protocol, Rates, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
