@@ -138,13 +138,17 @@ mod tests {
 
     /// A reference of two classes, one sample in ten of the second, with logits by the label.
     fn check(models: &[fn(usize, u32) -> f32]) -> ReferenceCheck {
+        ReferenceCheck::of(&measured(models))
+    }
+
+    fn measured(models: &[fn(usize, u32) -> f32]) -> Vec<SeedMeasures> {
         let labels: Vec<u32> = (0..400).map(|i| u32::from(i % 10 == 0)).collect();
         let measured = models.iter().enumerate().map(|(seed, logit)| {
             let logits = labels.iter().enumerate().flat_map(|(i, &l)| [0.0, logit(i, l)]).collect();
             let model = InMemory::new(format!("seed {seed}"), 2, logits, &labels);
             measure_seed(&model, &model, None, NoiseFloor::OtherSeed, NonZeroUsize::MIN).unwrap()
         });
-        ReferenceCheck::of(&measured.collect::<Vec<_>>())
+        measured.collect()
     }
 
     #[test]
@@ -168,5 +172,17 @@ mod tests {
             said.contains("the baseline, 90.00 %, is not shown better") && !said.contains("models"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_reference_without_a_finite_loss_gives_no_verdict() {
+        let good = |_, l| 6.0 * l as f32 - 3.0;
+        let mut pairs = measured(&[good, good]);
+        assert!(ReferenceCheck::of(&pairs).is_worth_comparing_with());
+        pairs[1].reference.quality.nll = f64::NAN;
+        let c = ReferenceCheck::of(&pairs);
+        assert!(!c.is_worth_comparing_with());
+        let said = c.why_inconclusive("fp32").unwrap().to_string();
+        assert!(said.contains("the loss of fp32 is not a finite number in 1 of its 2 models"), "{said}");
     }
 }

@@ -35,6 +35,12 @@ impl Looks {
     pub fn alpha(self) -> f64 {
         ALPHA / f64::from(self.0.get())
     }
+
+    /// The level of all looks together where more were made than stated: α of those stated, and
+    /// α/k of the k-th, which is held to k looks (Bonferroni).
+    pub fn level_of_all(self, made: u32) -> f64 {
+        ALPHA + (self.number() + 1..=made).map(|k| ALPHA / f64::from(k)).sum::<f64>()
+    }
 }
 
 /// Differences between pairs, and how sure they make us.

@@ -15,10 +15,10 @@ pub struct Entry {
     pub test: &'static str,
 }
 
-/// Declares an enum of sentences. The documentation of a variant is when it is said; what follows in
-/// brackets is what it rests on and the test that would fail if it were false. Variants under `made
-/// of them` only put other sentences together. The text of all is the enum's `Display`; serialised,
-/// a sentence is its text.
+/// Declares an enum of sentences. The documentation of a variant is when it is said; what follows
+/// in brackets is what it rests on and the test that would fail if it were false. Variants under
+/// `made of them` only put other sentences together. The text of all is the enum's `Display`;
+/// serialised, a sentence is its text.
 #[macro_export]
 macro_rules! statements {
     (

@@ -3,6 +3,8 @@
 //! these, and their text is made nowhere else.
 
 mod study;
+#[cfg(test)]
+mod study_tests;
 mod verdict;
 
 pub use study::{Headline, Pairs, StudyStatement, cost_words};

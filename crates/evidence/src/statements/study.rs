@@ -16,7 +16,7 @@ pub struct Pairs {
     pub stated: usize,
 }
 
-/// The first line: answers about candidates, over how many pairs, and what the references are worth.
+/// The first line: answers about candidates, over how many pairs, what the references are worth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Headline {
     /// Each of one or several candidates.
@@ -40,13 +40,13 @@ halfstep_train::statements! {
          "evidence lib comparison::tests::a_seed_that_was_stated_and_not_run_leaves_the_verdict_open"]
         IsAsGoodOnExamples { names: Vec<String>, reference: String, diverged: u64, seeds: usize },
         /// The verdict is pass, asked of these samples.
-        ["That of the assessment.", "evidence it claims::a_study_says_of_which_samples_it_speaks"]
+        ["That of the assessment.", "evidence lib statements::study_tests::a_study_says_of_which_samples_it_speaks"]
         IsAsGoodOnSamples {
             names: Vec<String>, reference: String, diverged: u64, seeds: usize, samples: u64,
             elsewhere: Option<VerdictStatement>,
         },
         /// Examples were asked about, and these samples alone pass in every stated seed.
-        ["The test on these samples.", "evidence it claims::a_study_says_of_which_samples_it_speaks"]
+        ["The test on these samples.", "evidence lib statements::study_tests::a_study_says_of_which_samples_it_speaks"]
         IsAsGoodOnSamplesOnly {
             names: Vec<String>, reference: String, diverged: u64, seeds: usize, samples: u64,
             elsewhere: Option<VerdictStatement>,
@@ -56,7 +56,7 @@ halfstep_train::statements! {
          "evidence lib comparison::tests::a_seed_that_was_stated_and_not_run_leaves_the_verdict_open"]
         CannotTell { names: Vec<String>, reference: String },
         /// There is no candidate.
-        ["The list of candidates.", "evidence it claims::one_precision_is_compared_with_nothing"]
+        ["The list of candidates.", "evidence lib statements::study_tests::one_precision_is_compared_with_nothing"]
         OnePrecision,
         /// The train loss of the reference has not settled.
         ["The trend of the last steps against its scatter, of the mean over runs.",
@@ -74,19 +74,19 @@ halfstep_train::statements! {
          "evidence lib comparison::tests::a_slow_precision_is_not_called_fast"]
         LessMemory { saved: f64 },
         /// A step needs 5 % more scratch memory, or more than that.
-        ["Planned bytes.", "evidence it claims::what_costs_more_is_named_as_lost"]
+        ["Planned bytes.", "evidence lib statements::study_tests::what_costs_more_is_named_as_lost"]
         MoreMemory { more: f64 },
         /// Times were measured alike, and neither time nor memory is 5 % better.
-        ["The same times and bytes.", "evidence it claims::nothing_gained_is_said_within_five_per_cent_only"]
+        ["The same times and bytes.", "evidence lib statements::study_tests::nothing_gained_is_said_within_five_per_cent_only"]
         NothingGained,
         /// Times were not measured alike, and memory is not 5 % better.
-        ["The ways the runs ran.", "evidence it claims::nothing_gained_is_said_within_five_per_cent_only"]
+        ["The ways the runs ran.", "evidence lib statements::study_tests::nothing_gained_is_said_within_five_per_cent_only"]
         NoLessMemory,
         /// Nothing fails, nothing passes and nothing costs more.
-        ["The rows of the assessment.", "evidence it claims::one_pair_of_runs_shows_no_loss_and_says_so"]
+        ["The rows of the assessment.", "evidence lib statements::study_tests::one_pair_of_runs_shows_no_loss_and_says_so"]
         NothingShownLost,
         /// Seeds have test sets of their own.
-        ["Labels of the files.", "evidence it claims::seeds_with_their_own_samples_are_named"]
+        ["Labels of the files.", "evidence lib statements::study_tests::seeds_with_their_own_samples_are_named"]
         OtherSamples,
         /// No seed ended in both.
         ["Logits of pairs.", "evidence lib comparison::tests::a_run_that_did_not_finish_has_no_accuracy_to_compare"]
@@ -106,7 +106,7 @@ halfstep_train::statements! {
             diverged: usize, runs: u64, at_most: f64, allowed: Option<f64>, clean_runs: Option<u64>,
         },
         /// A run of the reference diverged.
-        ["Outcomes of runs.", "evidence it claims::a_reference_that_diverges_is_to_be_repaired_first"]
+        ["Outcomes of runs.", "evidence lib statements::study_tests::a_reference_that_diverges_is_to_be_repaired_first"]
         RepairTheRecipe,
         /// Advice after a pass.
         ["The verdict.", "evidence lib study::tests::a_pass_says_what_was_gained_and_a_failure_what_was_lost"]
@@ -115,33 +115,33 @@ halfstep_train::statements! {
         ["The verdict.", "evidence lib study::tests::a_pass_says_what_was_gained_and_a_failure_what_was_lost"]
         StayWithReference { reference: String },
         /// Advice where stated seeds have not ended.
-        ["Seeds that are missing.", "evidence it claims::an_interrupted_study_asks_for_the_rest"]
+        ["Seeds that are missing.", "evidence lib statements::study_tests::an_interrupted_study_asks_for_the_rest"]
         GoOn { command: String },
         /// Advice where the reference is not worth comparing with.
         ["The reference beside the constant predictor.",
-         "evidence it claims::seeds_do_not_settle_what_a_worthless_reference_leaves_open"]
+         "evidence lib statements::study_tests::seeds_do_not_settle_what_a_worthless_reference_leaves_open"]
         TrainTheReference { reference: String },
         /// Advice where a number of seeds is known that would show equality.
         ["The plan of the metric that scatters most, and clean runs for the limit of divergence.",
          "evidence lib study::tests::an_inconclusive_study_says_what_would_settle_it"]
         SeedsWouldSettle { command: String, seeds: usize, power: f64, runs: usize, cost: Amounts, currency: String },
         /// Advice for one seed.
-        ["No spread without two.", "evidence it claims::one_pair_of_runs_shows_no_loss_and_says_so"]
+        ["No spread without two.", "evidence lib statements::study_tests::one_pair_of_runs_shows_no_loss_and_says_so"]
         TakeTwoSeeds,
         /// Advice where no number of seeds, and a number of samples is known to settle it.
         ["The plan with what all seeds do to the same examples.", "evidence lib power::tests::limits"]
         MoreTestData { samples: u64 },
         /// Advice where no number is known.
-        ["No plan reaches the stated chance.", "evidence it claims::without_a_plan_no_number_is_named"]
+        ["No plan reaches the stated chance.", "evidence lib statements::study_tests::without_a_plan_no_number_is_named"]
         MoreSeedsTell,
         /// More looks were made than were stated.
         ["α of k looks is 0.05/k; the sum of what is spent bounds the false pass.",
-         "halfstep it looks::more_looks_than_stated_are_said_and_held_to_less"]
+         "evidence it claims::looks_beyond_the_stated_pass_at_most_as_often_as_is_said"]
         LooksUsedUp {
             policy: String, seeds: Vec<u64>, looks: u32, stated: u32, held_to: f64, alpha: f64, in_all: f64,
         },
         /// A policy that splits f32 products ran on an engine that does not.
-        ["What the engine says of its arithmetic.", "halfstep it splits::what_was_not_split_is_said"]
+        ["What the engine says of its arithmetic.", "halfstep bin cli::compare::tests::what_was_not_split_is_said"]
         NotSplit { policies: Vec<String>, how: Vec<String> },
     }
     made of them {

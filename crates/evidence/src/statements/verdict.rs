@@ -41,7 +41,8 @@ pub struct Reason {
 halfstep_train::statements! {
     /// What an assessment says.
     pub enum VerdictStatement {
-        /// The verdict is pass, asked of other seeds on examples like these, or of one pair of models.
+        /// The verdict is pass, asked of other seeds on examples like these, or of one pair of
+        /// models.
         ["Every metric that gates passes at its margin, each at level α (intersection and union): crossed random effects \
           over seeds and examples; for one pair the exact test of changed answers.",
          "evidence it claims::on_examples_like_these_a_false_pass_is_as_rare_as_stated"]
@@ -110,7 +111,8 @@ halfstep_train::statements! {
         ["The second of two one-sided tests.",
          "evidence lib noninferiority::tests::equivalence_does_not_pass_what_is_too_good"]
         BetterThanAllowed { label: String, metric: Metric, margin: f64 },
-        /// A measure of calibration fails, and one temperature takes away over half of the excess loss.
+        /// A measure of calibration fails, and one temperature takes away over half of the excess
+        /// loss.
         ["Losses before and after refitting the temperature; \"not less able\" only where accuracy passes.",
          "evidence it planted::a_wrong_temperature_is_miscalibration_and_nothing_else"]
         Miscalibrated { over: bool, accuracy_passes: bool, temperature: f64, baseline: f64, repaired: f64 },
@@ -166,7 +168,8 @@ halfstep_train::statements! {
         /// Open metrics of seeds, of which the plan says that these are enough.
         ["The same plan.", "evidence lib power::tests::the_table_of_seeds"]
         SeedsEnough,
-        /// Metrics pass: how much a pass may hide. That nothing is lost is said of a verdict of pass alone.
+        /// Metrics pass: how much a pass may hide. That nothing is lost is said of a verdict of pass
+        /// alone.
         ["The one-sided 95 % upper bound of the harm of each metric.",
          "evidence it claims::a_bound_of_the_harm_covers_it_as_often_as_it_says"]
         LosesAtMost { nothing_beyond: bool, of: Vec<Loss> },

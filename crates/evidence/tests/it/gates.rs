@@ -10,7 +10,7 @@ use halfstep_evidence::{Assessment, AssessmentError, Protocol, assess};
 use halfstep_evidence::{Margin, Metric, Verdict};
 
 /// Two classes; the model of a seed is sure of its answers, right but for those `wrong` names.
-fn model(seed: u64, samples: usize, wrong: impl Fn(usize) -> bool) -> InMemory {
+pub fn model(seed: u64, samples: usize, wrong: impl Fn(usize) -> bool) -> InMemory {
     let labels: Vec<u32> = (0..samples as u32).map(|i| i % 2).collect();
     let logits = (0..samples).flat_map(|i| {
         // Confidences differ a little from seed to seed, so that no two files are one.
@@ -21,18 +21,18 @@ fn model(seed: u64, samples: usize, wrong: impl Fn(usize) -> bool) -> InMemory {
     InMemory::new(format!("seed {seed}"), 2, logits.collect(), &labels).with_seed(seed)
 }
 
-fn judged(a: &[InMemory], b: &[InMemory], protocol: Protocol) -> Result<Assessment, AssessmentError> {
+pub fn judged(a: &[InMemory], b: &[InMemory], protocol: Protocol) -> Result<Assessment, AssessmentError> {
     let a: Vec<&dyn Source> = a.iter().map(|f| f as &dyn Source).collect();
     let b: Vec<&dyn Source> = b.iter().map(|f| f as &dyn Source).collect();
     assess(&a, &b, protocol, NonZeroUsize::MIN)
 }
 
-fn said(a: &Assessment) -> String {
+pub fn said(a: &Assessment) -> String {
     a.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Only accuracy gates.
-fn accuracy_alone() -> Protocol {
+pub fn accuracy_alone() -> Protocol {
     let mut protocol = Protocol::default();
     for metric in [Metric::Nll, Metric::Ece, Metric::NegativeFlips, Metric::GroupAccuracy] {
         protocol.set(metric, None);
@@ -40,7 +40,7 @@ fn accuracy_alone() -> Protocol {
     protocol
 }
 
-fn every_tenth(i: usize) -> bool {
+pub fn every_tenth(i: usize) -> bool {
     i % 10 == 3
 }
 
@@ -91,7 +91,7 @@ fn a_margin_that_cannot_be_judged_is_no_pass() {
     assert!(said(&none).contains("no group column"), "{}", said(&none));
 }
 
-fn with_regions(file: InMemory, samples: usize, west: usize) -> InMemory {
+pub fn with_regions(file: InMemory, samples: usize, west: usize) -> InMemory {
     let values: Vec<String> =
         (0..samples).map(|i| if i < west { "west" } else { "east" }.to_string()).collect();
     file.with_group(GroupColumn::new("region", &values))

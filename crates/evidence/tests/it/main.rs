@@ -1,5 +1,6 @@
 //! Integration tests in one program, which is linked once.
 
+mod claims;
 mod classes;
 mod gates;
 mod golden;

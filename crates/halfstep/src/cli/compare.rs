@@ -541,3 +541,25 @@ fn list(seeds: &[u64]) -> String {
         _ => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use halfstep::graph::interp::{InterpreterEngine, Rounding};
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_split_is_said() {
+        // The interpreter computes everything in f64: it splits nothing.
+        let not_split = |policies: &[&str]| {
+            let policies: Vec<String> = policies.iter().map(ToString::to_string).collect();
+            not_split_here(&policies, &InterpreterEngine { rounding: Rounding::None })
+                .unwrap()
+                .map(|said| said.to_string())
+        };
+        assert_eq!(not_split(&["fp32", "bf16"]), None);
+        let said = not_split(&["fp32", "bf16x3"]).unwrap();
+        assert!(said.starts_with("bf16x3 was computed as fp32 ("), "{said}");
+        assert!(said.ends_with("These runs say nothing about the split itself."), "{said}");
+    }
+}

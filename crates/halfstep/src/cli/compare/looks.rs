@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use halfstep::evidence::Setup;
 use halfstep::evidence::statements::StudyStatement;
-use halfstep::evidence::stats::{ALPHA, Looks};
+use halfstep::evidence::stats::Looks;
 use halfstep::train::files::{Disk, write_whole};
 
 use super::cache::Cache;
@@ -48,7 +48,6 @@ pub fn look(cache: &Cache, setup: &Setup, obtained: &[Obtained], policy: &str) -
         return none;
     };
     let divided = Looks::of(divided);
-    let later: f64 = (stated.number() + 1..=made).map(|k| ALPHA / f64::from(k)).sum();
     let note = StudyStatement::LooksUsedUp {
         policy: policy.to_string(),
         seeds: seeds.into_iter().collect(),
@@ -56,7 +55,7 @@ pub fn look(cache: &Cache, setup: &Setup, obtained: &[Obtained], policy: &str) -
         stated: stated.number(),
         held_to: divided.alpha(),
         alpha: stated.alpha(),
-        in_all: ALPHA + later,
+        in_all: stated.level_of_all(made),
     };
     Looked { divided, note: Some(note) }
 }
