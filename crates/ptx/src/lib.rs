@@ -11,6 +11,7 @@
 //! | `syntax` | PTX text to a syntax tree; knows no opcodes |
 //! | `round`, `formats`, `arith` | scalar arithmetic as PTX defines it, as pure functions |
 //! | [`summation`](Summation), [`capability`](Capability) | how Tensor Cores add, by architecture |
+//! | `products` | products of Tensor Cores as pure functions of registers and bytes |
 //! | `memory` | global, shared and local bytes; which were written; who touched them last |
 //! | `machine` | what an instruction changes: the registers of a warp, the state of its block |
 //! | `resolve` | names to register numbers, constants and addresses, for one kernel |
@@ -44,9 +45,11 @@ mod fault;
 pub mod formats;
 mod machine;
 mod memory;
+mod products;
 mod resolve;
 mod round;
 mod summation;
+mod swizzle;
 mod syntax;
 mod tensor;
 mod types;
@@ -54,3 +57,4 @@ mod types;
 pub use capability::Capability;
 pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};
 pub use summation::Summation;
+pub use swizzle::Swizzle;

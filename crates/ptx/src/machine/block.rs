@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bulk::Bulk;
 use super::copies::Copies;
 use super::count::Counts;
 use super::mbarrier::Mbarrier;
+use super::products::{Agreed, Products};
 use super::shared::Shared;
 use super::trap::Trap;
-use crate::capability::Capability;
+use super::warp::Who;
 use crate::fault::{Access, Cause, Space};
 use crate::memory::{Clocks, Conflict, LaunchMemory, Order, Thread};
-use crate::summation::Summation;
+use crate::products::Arithmetic;
 
 /// What is checked, and when copies arrive.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +22,7 @@ pub(crate) struct Settings {
     /// Reads of bytes that nothing was written to are faults.
     pub never_written: bool,
     /// How Tensor Cores add.
-    pub summation: Summation,
-    /// The architecture whose Tensor Cores they are.
-    pub capability: Capability,
-}
-
-/// A lane of a warp of the block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Who {
-    pub warp: usize,
-    pub lane: usize,
+    pub arithmetic: Arithmetic,
 }
 
 /// The state that the warps of a block share.
@@ -49,6 +42,12 @@ pub(crate) struct Block<'m, 'g> {
     pub known: BTreeSet<u32>,
     /// Copies by `cp.async`, for each warp.
     pub copies: Vec<Copies>,
+    /// Copies by `cp.async.bulk`.
+    pub bulk: Bulk,
+    /// Products by `wgmma`, for each warp.
+    pub products: Vec<Products>,
+    /// What the warps of each group of four have agreed on so far, product by product.
+    pub agreed: Vec<Vec<Agreed>>,
     /// The mbarriers, by their offsets in shared memory.
     pub mbarriers: BTreeMap<u32, Mbarrier>,
     /// Arguments of the launch.
@@ -110,6 +109,9 @@ impl Block<'_, '_> {
         let reads = matches!(access, Access::Read | Access::Atomic);
         if reads && self.settings.never_written && !self.shared.bytes.written.all(offset, bytes) {
             return fail(Cause::NeverWritten { space, address: at, bytes: bytes as u32 });
+        }
+        if let (Access::Write | Access::Atomic, Some(proxy)) = (access, &mut self.shared.proxy) {
+            proxy.wrote(who.warp, offset, bytes);
         }
         if let Some(shadow) = &mut self.shared.shadow {
             let thread = thread(self.number, who);

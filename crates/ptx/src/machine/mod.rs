@@ -1,19 +1,25 @@
 //! What an instruction changes: the registers of a warp, and the state of its block.
 
 mod block;
+mod bulk;
 mod copies;
 mod count;
 mod mbarrier;
+mod products;
+mod proxy;
 mod registers;
 mod shared;
 mod trap;
 mod warp;
 
-pub(crate) use block::{Block, Settings, Who};
+pub(crate) use block::{Block, Settings};
+pub(crate) use bulk::{Bulk, BulkCopy, BulkPiece, Destination};
 pub(crate) use copies::{Copies, Piece};
 pub(crate) use count::{Counts, Kind};
-pub(crate) use mbarrier::Mbarrier;
+pub(crate) use mbarrier::{MBARRIER_LIMIT, Mbarrier};
+pub(crate) use products::{Agreed, Left, Product, Products};
+pub(crate) use proxy::Proxy;
 pub(crate) use registers::{Lanes32, Lanes64, R32, R64, RP, Registers, lanes};
 pub(crate) use shared::Shared;
 pub(crate) use trap::{File, Flow, Trap};
-pub(crate) use warp::Warp;
+pub(crate) use warp::{Warp, Who};

@@ -69,6 +69,26 @@ impl Registers {
         }
     }
 
+    /// The values of a register, written or not.
+    pub fn raw32(&self, register: R32) -> &Lanes32 {
+        &self.bits32[register.0 as usize]
+    }
+
+    /// The values of all registers of up to 32 bits, written or not.
+    pub fn all32(&self) -> &[Lanes32] {
+        &self.bits32
+    }
+
+    /// The lanes in which a register was written.
+    pub fn written32(&self, register: R32) -> u32 {
+        self.written32[register.0 as usize]
+    }
+
+    /// A register counts as not written; its values stay.
+    pub fn forget32(&mut self, register: R32) {
+        self.written32[register.0 as usize] = 0;
+    }
+
     /// The values of a register that was written in the lanes `mask`.
     #[inline(always)]
     pub fn get64(&self, register: R64, mask: u32) -> Result<&Lanes64, Box<Trap>> {

@@ -1,5 +1,6 @@
 //! Shared memory of a block.
 
+use super::proxy::Proxy;
 use crate::memory::{Bits, Bytes, Shadow};
 
 /// Shared memory, and what is known of its bytes.
@@ -12,6 +13,8 @@ pub(crate) struct Shared {
     pub copying: bool,
     /// Where races are looked for.
     pub shadow: Option<Shadow>,
+    /// What is not fenced for bulk copies and `wgmma`, where a kernel has those.
+    pub proxy: Option<Proxy>,
 }
 
 impl Shared {
@@ -22,6 +25,7 @@ impl Shared {
             in_flight: Bits::new(bytes),
             copying: false,
             shadow: granule.map(|granule| Shadow::new(bytes, granule)),
+            proxy: None,
         }
     }
 
@@ -32,6 +36,9 @@ impl Shared {
         self.copying = false;
         if let Some(shadow) = &mut self.shadow {
             shadow.clear();
+        }
+        if let Some(proxy) = &mut self.proxy {
+            proxy.reset();
         }
     }
 }

@@ -3,6 +3,13 @@
 use super::registers::Registers;
 use crate::memory::Bytes;
 
+/// A lane of a warp of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub warp: usize,
+    pub lane: usize,
+}
+
 /// A warp of a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Warp {

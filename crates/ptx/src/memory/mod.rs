@@ -7,7 +7,7 @@ mod shadow;
 mod window;
 
 pub(crate) use bits::{Bits, Bytes};
-pub(crate) use clock::{Clocks, Vector};
+pub(crate) use clock::{Clocks, Vector, join};
 pub(crate) use global::{Global, LaunchMemory, Span, Touch};
 pub(crate) use shadow::{Conflict, Order, Shadow, Thread};
 pub(crate) use window::{CONST_WINDOW, GLOBAL_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space_of};

@@ -1,10 +1,9 @@
 //! From opcodes to operations.
 
-use super::mma::{Accumulator, Mma, Multiplicand};
 use super::op::{Fragments, MatrixMove, TensorOp};
 use crate::fault::LoadProblem;
-use crate::formats::Format;
 use crate::machine::R32;
+use crate::products::{Accumulator, Mma, Multiplicand, Types};
 use crate::resolve::Resolver;
 use crate::syntax::{Instruction, Operand};
 
@@ -86,24 +85,10 @@ fn movmatrix(instruction: &Instruction, names: &mut Resolver) -> Result<TensorOp
     Ok(TensorOp::Transpose { to, from: names.r32(operand(instruction, 1)?)? })
 }
 
-/// The type of A or B by its name.
-pub(super) fn multiplicand(name: &str) -> Option<Multiplicand> {
-    Some(match name {
-        "f16" => Multiplicand::Float(Format::F16),
-        "bf16" => Multiplicand::Float(Format::Bf16),
-        "tf32" => Multiplicand::Float(Format::Tf32),
-        "e4m3" => Multiplicand::Float(Format::E4m3),
-        "e5m2" => Multiplicand::Float(Format::E5m2),
-        "s8" => Multiplicand::Signed8,
-        "u8" => Multiplicand::Unsigned8,
-        _ => return None,
-    })
-}
-
 /// `mma.sync.aligned.shape.row.col{.satfinite}.d.a.b.c`
 fn mma(instruction: &Instruction, names: &mut Resolver) -> Result<TensorOp, LoadProblem> {
     let shape = shape(instruction)?;
-    let accumulators = shape.accumulator.registers();
+    let accumulators = shape.accumulators();
     Ok(TensorOp::Multiply(Box::new(Fragments {
         d: registers(instruction, names, 0, accumulators, true)?,
         a: registers(instruction, names, 1, shape.a_registers(), false)?,
@@ -125,7 +110,7 @@ fn shape(instruction: &Instruction) -> Result<Mma, LoadProblem> {
     let [d, a, b, c] = types else {
         return Err(unknown(instruction, "block scales, sparsity and other kinds are not"));
     };
-    let (Some(a), Some(b)) = (multiplicand(a), multiplicand(b)) else {
+    let (Some(a), Some(b)) = (Multiplicand::parse(a), Multiplicand::parse(b)) else {
         return Err(unknown(instruction, "the types of A and B are f16, bf16, tf32, e4m3, e5m2, s8 or u8"));
     };
     let accumulator = match (*d, *c, saturated) {
@@ -143,11 +128,9 @@ fn shape(instruction: &Instruction) -> Result<Mma, LoadProblem> {
         _ => return Err(unknown(instruction, "the shapes are m16n8k4, k8, k16 and k32")),
     };
     let bytes = k * a.bits() as usize / 8;
-    let float = |kind| matches!(kind, Multiplicand::Float(_));
-    let integers = matches!(accumulator, Accumulator::S32 | Accumulator::S32Saturated);
     let sizes = a.bits() == b.bits() && (bytes == 32 || bytes == 16);
-    if !sizes || float(a) != float(b) || float(a) == integers {
+    if !sizes || a.float() != b.float() || a.float() == accumulator.integer() {
         return Err(unknown(instruction, "PTX has no such combination of shape and types"));
     }
-    Ok(Mma { k, a, b, accumulator })
+    Ok(Mma { k, types: Types { a, b, accumulator } })
 }

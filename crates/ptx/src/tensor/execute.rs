@@ -123,8 +123,7 @@ fn multiply(fragments: &Fragments, warp: &mut Warp, block: &mut Block, active: u
         registers.iter().map(|&register| warp.registers.get32(register, active).copied()).collect()
     };
     let (a, b, c) = (read(&fragments.a)?, read(&fragments.b)?, read(&fragments.c)?);
-    let settings = &block.settings;
-    let d = fragments.shape.run(settings.summation, settings.capability, &a, &b, &c);
+    let d = fragments.shape.run(block.settings.arithmetic, &a, &b, &c);
     for (to, register) in fragments.d.iter().zip(&d) {
         warp.registers.set32(*to, active, register);
     }

@@ -43,3 +43,33 @@ pub(crate) fn transposed(register: &Lanes32) -> Lanes32 {
         element(column, row) | element(column + 1, row) << 16
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_are_loaded_stored_and_transposed() {
+        let element = |row: usize, column: usize| (row * 8 + column) as u16;
+        let rows: Rows =
+            std::array::from_fn(|r| std::array::from_fn(|b| element(r, b / 2).to_le_bytes()[b % 2]));
+        let register = load(&rows);
+        for lane in 0..32 {
+            let (row, column) = (lane / 4, lane % 4 * 2);
+            assert_eq!(
+                register[lane],
+                u32::from(element(row, column)) | u32::from(element(row, column + 1)) << 16
+            );
+        }
+        assert_eq!(store(&register), rows);
+        let turned = transposed(&register);
+        for lane in 0..32 {
+            let (row, column) = (lane / 4, lane % 4 * 2);
+            assert_eq!(
+                turned[lane],
+                u32::from(element(column, row)) | u32::from(element(column + 1, row)) << 16
+            );
+        }
+        assert_eq!(transposed(&turned), register);
+    }
+}

@@ -2,11 +2,8 @@
 
 mod decode;
 mod execute;
-pub(crate) mod matrix;
-pub(crate) mod mma;
+mod matrix;
 mod op;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use decode::{claims, decode};
 pub(crate) use execute::execute;

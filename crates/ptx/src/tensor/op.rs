@@ -1,7 +1,7 @@
 //! The operations of this module, decoded.
 
-use super::mma::Mma;
 use crate::machine::R32;
+use crate::products::Mma;
 use crate::resolve::Address;
 
 /// A decoded operation.

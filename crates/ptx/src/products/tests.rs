@@ -1,12 +1,12 @@
 //! Sums of Tensor Cores against Python's fractions (`scripts/golden_ptx.py`), and fragments against
 //! the layouts that the PTX ISA lists shape by shape.
 
+use super::Lanes;
+use super::dots::{Accumulator, Arithmetic, Multiplicand, Types};
+use super::mma::{M, Mma, N};
 use crate::capability::{Capability, Unit, alignment};
 use crate::formats::{Conversion, Format, Rounding};
-use crate::machine::Lanes32;
 use crate::summation::{Adder, Factor, Summation};
-use crate::tensor::matrix;
-use crate::tensor::mma::{Accumulator, M, Mma, Multiplicand, N};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -145,7 +145,7 @@ fn b_place(k: usize, bits: u32, lane: usize, i: usize) -> (usize, usize) {
     (row, group)
 }
 
-fn fragment(registers: usize, bits: u32, code: impl Fn(usize, usize) -> u32) -> Vec<Lanes32> {
+fn fragment(registers: usize, bits: u32, code: impl Fn(usize, usize) -> u32) -> Vec<Lanes> {
     let per = 32 / bits as usize;
     let element = |q: usize, lane: usize, j: usize| code(lane, q * per + j) << (bits * j as u32);
     (0..registers).map(|q| std::array::from_fn(|lane| (0..per).map(|j| element(q, lane, j)).sum())).collect()
@@ -185,7 +185,7 @@ fn fragments_of_every_shape_lie_as_the_isa_says() {
             vec![Accumulator::F32]
         };
         for accumulator in accumulators {
-            let mma = Mma { k, a: ka, b: kb, accumulator };
+            let mma = Mma { k, types: Types { a: ka, b: kb, accumulator } };
             let fa = fragment(mma.a_registers(), ka.bits(), |lane, i| {
                 let (row, column) = a_place(k, ka.bits(), lane, i);
                 code(ka, a(row, column))
@@ -201,22 +201,27 @@ fn fragments_of_every_shape_lie_as_the_isa_says() {
             };
             let place =
                 |lane: usize, i: usize| ((lane >> 2) + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
-            let fc = fragment(accumulator.registers(), bits, |lane, i| {
+            let fc = fragment(mma.accumulators(), bits, |lane, i| {
                 let (row, column) = place(lane, i);
                 encode(c(row, column))
             });
             let product = |row: usize, column: usize| -> i32 {
                 (0..k).map(|i| value(ka, a(row, i)) * value(kb, b(i, column))).sum::<i32>() + c(row, column)
             };
-            let expected = fragment(accumulator.registers(), bits, |lane, i| {
+            let expected = fragment(mma.accumulators(), bits, |lane, i| {
                 let (row, column) = place(lane, i);
                 assert!(row < M && column < N);
                 encode(product(row, column))
             });
             for model in [Summation::Exact, Summation::Truncated] {
                 for capability in [80, 89, 90, 120] {
-                    let d = mma.run(model, Capability(capability), &fa, &fb, &fc);
-                    assert_eq!(d[..accumulator.registers()], expected, "{mma:?} {model:?} {capability}");
+                    let d = mma.run(
+                        Arithmetic { summation: model, capability: Capability(capability) },
+                        &fa,
+                        &fb,
+                        &fc,
+                    );
+                    assert_eq!(d[..mma.accumulators()], expected, "{mma:?} {model:?} {capability}");
                 }
             }
         }
@@ -226,33 +231,12 @@ fn fragments_of_every_shape_lie_as_the_isa_says() {
 #[test]
 fn integers_wrap_or_saturate() {
     let run = |accumulator| {
-        let mma = Mma { k: 16, a: Multiplicand::Signed8, b: Multiplicand::Signed8, accumulator };
+        let types = Types { a: Multiplicand::Signed8, b: Multiplicand::Signed8, accumulator };
+        let mma = Mma { k: 16, types };
+        let how = Arithmetic { summation: Summation::Exact, capability: Capability(80) };
         let ones = [[0x0101_0101; 32]; 2];
-        mma.run(Summation::Exact, Capability(80), &ones, &ones[..1], &[[i32::MAX as u32 - 3; 32]; 4])[0][0]
-            as i32
+        mma.run(how, &ones, &ones[..1], &[[i32::MAX as u32 - 3; 32]; 4])[0][0] as i32
     };
     assert_eq!(run(Accumulator::S32), i32::MIN + 12);
     assert_eq!(run(Accumulator::S32Saturated), i32::MAX);
-}
-
-#[test]
-fn matrices_are_loaded_stored_and_transposed() {
-    let element = |row: usize, column: usize| (row * 8 + column) as u16;
-    let rows: matrix::Rows =
-        std::array::from_fn(|r| std::array::from_fn(|b| element(r, b / 2).to_le_bytes()[b % 2]));
-    let register = matrix::load(&rows);
-    for lane in 0..32 {
-        let (row, column) = (lane / 4, lane % 4 * 2);
-        assert_eq!(
-            register[lane],
-            u32::from(element(row, column)) | u32::from(element(row, column + 1)) << 16
-        );
-    }
-    assert_eq!(matrix::store(&register), rows);
-    let turned = matrix::transposed(&register);
-    for lane in 0..32 {
-        let (row, column) = (lane / 4, lane % 4 * 2);
-        assert_eq!(turned[lane], u32::from(element(column, row)) | u32::from(element(column + 1, row)) << 16);
-    }
-    assert_eq!(matrix::transposed(&turned), register);
 }
