@@ -83,6 +83,8 @@ pub enum Argument {
     F32(f32),
     /// `double`.
     F64(f64),
+    /// So many bytes, all zero: room that a table does not use.
+    Zeros(usize),
     /// A struct of these, one after another, each aligned to its own size.
     Struct(Vec<Argument>),
 }
@@ -93,6 +95,7 @@ impl Argument {
         match self {
             Argument::Pointer(_) | Argument::Null | Argument::U64(_) | Argument::F64(_) => 8,
             Argument::I32(_) | Argument::U32(_) | Argument::F32(_) => 4,
+            Argument::Zeros(_) => 1,
             Argument::Struct(members) => members.iter().map(Argument::alignment).max().unwrap_or(1),
         }
     }
@@ -109,6 +112,7 @@ impl Argument {
             Argument::U64(x) => into.extend(x.to_le_bytes()),
             Argument::F32(x) => into.extend(x.to_le_bytes()),
             Argument::F64(x) => into.extend(x.to_le_bytes()),
+            Argument::Zeros(bytes) => into.resize(into.len() + bytes, 0),
             Argument::Struct(members) => {
                 members.iter().for_each(|member| member.encode(bases, into));
                 align(into);

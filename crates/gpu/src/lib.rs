@@ -8,12 +8,20 @@
 
 mod architecture;
 pub mod cache;
+mod chain;
 pub mod command;
 pub mod compile;
 pub mod cuda;
 pub mod device;
+mod engine;
 pub mod find;
+mod kernels;
+mod lower;
 mod module;
+mod program;
+mod state;
+mod stored;
 
 pub use architecture::Architecture;
+pub use engine::GpuEngine;
 pub use module::{Module, OPTIONS};

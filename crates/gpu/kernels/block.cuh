@@ -1,0 +1,28 @@
+// Sums and largest values over a block, in an order that its size alone decides.
+#pragma once
+
+struct Add {
+    __device__ float operator()(float a, float b) const { return a + b; }
+};
+struct Larger {
+    __device__ float operator()(float a, float b) const { return larger(a, b); }
+};
+
+// Over all threads of the block, each of which gets the result. Blocks are whole warps; `shared`
+// has a place for each.
+template <class F>
+__device__ inline float over_block(float x, F combine, float* shared) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        x = combine(x, __shfl_xor_sync(0xffffffff, x, distance));
+    u32 warps = blockDim.x / 32;
+    if (warps > 1) {
+        // What an earlier call left there has been read.
+        __syncthreads();
+        if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+        __syncthreads();
+        x = shared[0];
+        for (u32 w = 1; w < warps; ++w) x = combine(x, shared[w]);
+    }
+    return x;
+}

@@ -1,0 +1,58 @@
+// A product of two operands that say themselves where their elements lie: exact f32 products, added
+// by fused multiplications in ascending order of k.
+#pragma once
+#include "base.cuh"
+
+// Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each. `A` and `B` have
+// at(row or column, k) and ALONG_K, whether neighbours in k are neighbours in memory.
+template <class A, class B, class Store>
+__device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Store store) {
+    const u32 TILE = 64, DEPTH = 16;
+    // 66: neighbours in k are two banks apart, and neighbours in m or n one.
+    __shared__ float as[DEPTH][TILE + 2], bs[DEPTH][TILE + 2];
+    u32 across = threadIdx.x % 16, down = threadIdx.x / 16;
+    u32 row = blockIdx.x * TILE, column = blockIdx.y * TILE;
+    float sums[4][4] = {};
+    for (u32 first = 0; first < k; first += DEPTH) {
+#pragma unroll
+        for (u32 j = 0; j < TILE * DEPTH; j += 256) {
+            u32 e = threadIdx.x + j;
+            u32 r = a.along_k() ? e / DEPTH : e % TILE, ra = a.along_k() ? e % DEPTH : e / TILE;
+            as[ra][r] = row + r < m && first + ra < k ? a.at(row + r, first + ra) : 0.0f;
+            u32 c = b.along_k() ? e / DEPTH : e % TILE, rb = b.along_k() ? e % DEPTH : e / TILE;
+            bs[rb][c] = column + c < n && first + rb < k ? b.at(column + c, first + rb) : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (u32 d = 0; d < DEPTH; ++d) {
+            float x[4], y[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+                x[i] = as[d][down + 16 * i];
+                y[i] = bs[d][across + 16 * i];
+            }
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i)
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i)
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            u32 r = row + down + 16 * i, c = column + across + 16 * j;
+            if (r < m && c < n) store(r, c, sums[i][j]);
+        }
+}
+
+// A result of row-major order, to which a bias may be added before it is rounded.
+struct RowMajor {
+    TypeY* y;
+    u32 width;
+    const float* bias;
+    __device__ void operator()(u32 row, u32 column, float x) const {
+        put(y, row * width + column, bias == nullptr ? x : x + bias[column]);
+    }
+};

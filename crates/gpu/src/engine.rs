@@ -1,0 +1,116 @@
+//! A GPU as an engine.
+
+use std::sync::{Arc, Mutex};
+
+use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
+use halfstep_graph::engine_info::{
+    Arithmetic, Device as DeviceName, EngineIdentity, FreeMemory, PolicyDescription, UnsupportedPolicy,
+};
+use halfstep_graph::precision::Policy;
+use halfstep_graph::{DType, Graph, Group, InputChecks, Node, Plan, Slot};
+use sha2::{Digest, Sha256};
+
+use crate::device::Device;
+use crate::kernels::texts;
+use crate::lower::{fuses, workspace_bytes};
+use crate::program::GpuProgram;
+use crate::state::{Arena, GpuMemory};
+use crate::stored::{ALIGNMENT, Stored};
+
+/// An engine on one device.
+#[derive(Clone)]
+pub struct GpuEngine {
+    device: Arc<dyn Device>,
+}
+
+impl GpuEngine {
+    /// The kind of device that it computes on.
+    pub const KIND: &str = "GPU";
+
+    /// The engine of a device.
+    pub fn new(device: Arc<dyn Device>) -> GpuEngine {
+        GpuEngine { device }
+    }
+}
+
+impl Target for GpuEngine {
+    fn name(&self) -> String {
+        Engine::name(self)
+    }
+
+    fn alignment(&self) -> usize {
+        ALIGNMENT
+    }
+
+    fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
+        workspace_bytes(graph, node)
+    }
+
+    fn fuses(&self, graph: &Graph, group: &Group) -> bool {
+        fuses(graph, group)
+    }
+
+    fn supports(&self, policy: &Policy) -> Result<(), UnsupportedPolicy> {
+        // The name apart: a recipe may give its policy another.
+        if policy.low.is_none() && policy.split.is_none() && policy.dtypes().iter().all(|&d| d == DType::F32)
+        {
+            return Ok(());
+        }
+        let reason = "products in fewer bits than f32 have no kernels yet".into();
+        Err(UnsupportedPolicy { policy: policy.name.clone(), target: Target::name(self), reason })
+    }
+}
+
+impl Engine for GpuEngine {
+    fn name(&self) -> String {
+        let facts = self.device.facts();
+        format!("{} {}, {}", Self::KIND, facts.architecture, facts.name)
+    }
+
+    fn identity(&self) -> EngineIdentity {
+        let mut hash = Sha256::new();
+        texts().for_each(|text| hash.update(text));
+        let kernels: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        EngineIdentity::new(Self::KIND)
+            .with("architecture", self.device.facts().architecture)
+            .with("compiler", self.device.compiler())
+            .with("kernels", kernels)
+    }
+
+    fn device(&self) -> DeviceName {
+        DeviceName { kind: Self::KIND.into(), name: self.device.facts().name.clone() }
+    }
+
+    fn free_memory(&self) -> Option<FreeMemory> {
+        self.device.free_memory()
+    }
+
+    fn describe(&self, _: &Policy) -> PolicyDescription {
+        PolicyDescription { arithmetic: Arithmetic::Native, text: "f32 products on CUDA cores".into() }
+    }
+
+    fn target(&self) -> &dyn Target {
+        self
+    }
+
+    fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError> {
+        let mut bytes = 0;
+        let mut place = |slot: &Slot| {
+            let (count, dtype) = (slot.ty.shape.count(), slot.ty.dtype);
+            let stored = Stored::new(crate::command::Region::Slots, bytes, count, dtype);
+            bytes = (bytes + stored.span.bytes).next_multiple_of(ALIGNMENT);
+            stored
+        };
+        let stored = slots.iter().map(&mut place).collect();
+        let buffer = self.device.alloc(bytes)?;
+        self.device.clear(&buffer)?;
+        let arena = Mutex::new(Arena::default());
+        let memory = GpuMemory { device: self.device.clone(), slots: stored, buffer, arena };
+        Ok(State::new(slots, Box::new(memory)))
+    }
+
+    fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
+        let checks = InputChecks::of(&plan.graph, self)?;
+        Ok(Box::new(GpuProgram::new(self.device.clone(), checks, plan, state)?))
+    }
+}

@@ -1,0 +1,149 @@
+//! The kernels' sources, and the modules that a program needs of them.
+
+use halfstep_graph::DType;
+
+use crate::command::Kernel;
+use crate::module::Module;
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Attention,
+    Columns,
+    Conv,
+    MatMul,
+    Move,
+    Pool,
+    Quantise,
+    Reduce,
+    Rows,
+    Scatter,
+    Update,
+}
+
+/// What the files include.
+const HEADERS: [(&str, &str); 7] = [
+    ("base.cuh", include_str!("../kernels/base.cuh")),
+    ("block.cuh", include_str!("../kernels/block.cuh")),
+    ("elementwise.cuh", include_str!("../kernels/elementwise.cuh")),
+    ("formats.cuh", include_str!("../kernels/formats.cuh")),
+    ("math.cuh", include_str!("../kernels/math.cuh")),
+    ("philox.cuh", include_str!("../kernels/philox.cuh")),
+    ("product.cuh", include_str!("../kernels/product.cuh")),
+];
+
+impl Source {
+    /// Every file.
+    pub const ALL: [Source; 11] = [
+        Source::Attention,
+        Source::Columns,
+        Source::Conv,
+        Source::MatMul,
+        Source::Move,
+        Source::Pool,
+        Source::Quantise,
+        Source::Reduce,
+        Source::Rows,
+        Source::Scatter,
+        Source::Update,
+    ];
+
+    /// Its name, its text, and the macros that name types in it: `float` where nothing else is
+    /// asked for.
+    fn file(self) -> (&'static str, &'static str, &'static [&'static str]) {
+        macro_rules! file {
+            ($name:literal, $macros:expr) => {
+                ($name, include_str!(concat!("../kernels/", $name)), &$macros)
+            };
+        }
+        match self {
+            Source::Attention => file!("attention.cu", ["TypeX", "TypeY"]),
+            Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY"]),
+            Source::MatMul => file!("matmul.cu", ["TypeA", "TypeB", "TypeY"]),
+            Source::Move => file!("move.cu", ["Element"]),
+            Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
+            Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
+            Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY"]),
+            Source::Rows => file!("rows.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Scatter => file!("scatter.cu", ["TypeX", "TypeY"]),
+            Source::Update => file!("update.cu", ["TypeX"]),
+        }
+    }
+}
+
+/// All text that kernels are made of, for a hash.
+pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+    HEADERS.iter().map(|(_, text)| *text).chain(Source::ALL.iter().map(|source| source.file().1))
+}
+
+/// The type that kernels have for elements of this one.
+pub(crate) fn c_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float",
+        DType::Bf16 => "bf16",
+        DType::F16 => "f16",
+        DType::E4m3 => "e4m3",
+        DType::E5m2 => "e5m2",
+        DType::I32 => "int",
+        DType::U8 => "u8",
+    }
+}
+
+/// The modules of one program: each file once for each set of types, and one text for all kernels
+/// that are generated.
+#[derive(Default)]
+pub(crate) struct Modules {
+    list: Vec<Module>,
+    /// Position of the generated module, and the kernels in it.
+    generated: Option<(usize, Vec<String>)>,
+}
+
+/// Stands for the name of a kernel that is generated.
+pub(crate) const NAME: &str = "CHAIN_NAME";
+
+impl Modules {
+    /// A kernel of a file, with what these macros stand for.
+    pub fn kernel(&mut self, source: Source, types: &[(&str, &str)], entry: &str) -> Kernel {
+        let (name, text, macros) = source.file();
+        let value = |macro_: &str| types.iter().find(|(m, _)| *m == macro_).map_or("float", |(_, t)| *t);
+        let defines = macros.iter().map(|m| ((*m).to_string(), value(m).to_string())).collect();
+        let module =
+            Module { name: name.to_string(), source: text.to_string(), headers: HEADERS.to_vec(), defines };
+        let found = self.list.iter().position(|m| *m == module);
+        let module = found.unwrap_or_else(|| {
+            self.list.push(module);
+            self.list.len() - 1
+        });
+        Kernel { module, entry: entry.to_string() }
+    }
+
+    /// A kernel whose text is generated, with [`NAME`] as its name. The same text is the same
+    /// kernel.
+    pub fn generated(&mut self, text: String) -> Kernel {
+        let (module, texts) = self.generated.get_or_insert_with(|| {
+            self.list.push(Module {
+                name: "chains.cu".into(),
+                source: String::new(),
+                headers: HEADERS.to_vec(),
+                defines: Vec::new(),
+            });
+            (self.list.len() - 1, Vec::new())
+        });
+        let at = texts.iter().position(|t| *t == text).unwrap_or_else(|| {
+            texts.push(text);
+            texts.len() - 1
+        });
+        Kernel { module: *module, entry: format!("chain_{at}") }
+    }
+
+    /// All of them.
+    pub fn finish(mut self) -> Vec<Module> {
+        if let Some((module, texts)) = self.generated {
+            let kernels = texts.iter().enumerate().map(|(i, t)| t.replace(NAME, &format!("chain_{i}")));
+            self.list[module].source =
+                format!("#include \"elementwise.cuh\"\n\n{}", kernels.collect::<Vec<_>>().join("\n"));
+        }
+        self.list
+    }
+}

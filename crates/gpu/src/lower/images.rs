@@ -1,0 +1,110 @@
+//! Images, channels last: convolutions and pooling.
+
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::{ConvGeometry, PoolKind, Shape};
+
+use super::contract::{TILE, bias_of};
+use super::{Call, Lowering, MOST_BLOCKS, structure};
+use crate::command::Argument;
+use crate::kernels::Source;
+
+/// The sizes of a convolution as kernels have them.
+struct Conv {
+    image: Shape,
+    /// Of the windows, `[O, KH, KW, C]`.
+    windows: Shape,
+    geometry: ConvGeometry,
+}
+
+impl Conv {
+    fn output(&self) -> [usize; 2] {
+        let out = |size, window| self.geometry.output(size, window).unwrap_or(0);
+        [out(self.image[1], self.windows[1]), out(self.image[2], self.windows[2])]
+    }
+
+    fn argument(&self) -> Argument {
+        let (image, windows, [height, width]) = (&self.image, &self.windows, self.output());
+        let ConvGeometry { stride, pad } = self.geometry;
+        structure(&[
+            image[0], image[1], image[2], image[3], height, width, windows[0], windows[1], windows[2],
+            stride, pad,
+        ])
+    }
+}
+
+/// A convolution or one of its gradients: a product of `rows` by `columns`.
+fn convolution(
+    l: &mut Lowering<'_>,
+    conv: &Conv,
+    entry: &str,
+    rows: usize,
+    columns: usize,
+) -> Result<(), EngineError> {
+    let (a, b, y, bias) = (l.input(0), l.input(1), l.result(0), bias_of(l)?);
+    if columns.div_ceil(TILE) > MOST_BLOCKS {
+        return Err(l.unsupported("a convolution of so many channels is too wide for a GPU"));
+    }
+    let types = [("TypeA", a.dtype), ("TypeB", b.dtype), ("TypeY", y.dtype)];
+    let kernel = l.kernel(Source::Conv, &types, entry);
+    let call = Call::new(kernel, [rows.div_ceil(TILE), columns.div_ceil(TILE), 1], 256);
+    l.launch(call.read(a).read(b).maybe_read(bias).write(y).with(conv.argument()));
+    Ok(())
+}
+
+pub(super) fn conv2d(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
+    let conv = Conv { image: l.shape(0).clone(), windows: l.shape(1).clone(), geometry };
+    let (rows, columns) = (l.result_shape().rows(), l.result_shape().last());
+    convolution(l, &conv, "conv2d", rows, columns)
+}
+
+pub(super) fn conv2d_grad_input(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
+    let conv = Conv { image: l.result_shape().clone(), windows: l.shape(1).clone(), geometry };
+    let (rows, columns) = (l.result_shape().rows(), l.result_shape().last());
+    convolution(l, &conv, "conv2d_grad_input", rows, columns)
+}
+
+pub(super) fn conv2d_grad_weight(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
+    let conv = Conv { image: l.shape(0).clone(), windows: l.result_shape().clone(), geometry };
+    let windows = &conv.windows;
+    let (rows, columns) = (windows[0], windows[1..].iter().product());
+    convolution(l, &conv, "conv2d_grad_weight", rows, columns)
+}
+
+/// The sizes of a pooling of `image` to images of `output`.
+fn window(image: &Shape, output: &Shape, size: usize, stride: usize) -> Argument {
+    structure(&[image[1], image[2], image[3], output[1], output[2], size, stride])
+}
+
+pub(super) fn pool(
+    l: &mut Lowering<'_>,
+    kind: PoolKind,
+    size: usize,
+    stride: usize,
+) -> Result<(), EngineError> {
+    let (x, y) = (l.input(0), l.result(0));
+    let window = window(l.shape(0), l.result_shape(), size, stride);
+    let entry = match kind {
+        PoolKind::Max => "pool_max",
+        PoolKind::Mean => "pool_mean",
+    };
+    let kernel = l.kernel(Source::Pool, &[("TypeX", x.dtype), ("TypeY", y.dtype)], entry);
+    l.launch(Call::each(kernel, y.count).read(x).write(y).sizes([y.count]).with(window));
+    Ok(())
+}
+
+pub(super) fn pool_grad(
+    l: &mut Lowering<'_>,
+    kind: PoolKind,
+    size: usize,
+    stride: usize,
+) -> Result<(), EngineError> {
+    let (x, dy, dx) = (l.input(0), l.input(1), l.result(0));
+    let window = window(l.shape(0), l.shape(1), size, stride);
+    let types = [("TypeX", x.dtype), ("TypeY", dx.dtype), ("TypeD", dy.dtype)];
+    let call = match kind {
+        PoolKind::Max => Call::each(l.kernel(Source::Pool, &types, "pool_max_grad"), dx.count).read(x),
+        PoolKind::Mean => Call::each(l.kernel(Source::Pool, &types, "pool_mean_grad"), dx.count),
+    };
+    l.launch(call.read(dy).write(dx).sizes([dx.count]).with(window));
+    Ok(())
+}
