@@ -35,11 +35,11 @@ pub struct KernelCache {
 
 /// The name of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key(String);
+pub struct KernelKey(String);
 
-impl Key {
+impl KernelKey {
     /// Of everything that decides what is compiled, part by part.
-    pub fn of<'p>(parts: impl IntoIterator<Item = &'p str>) -> Key {
+    pub fn of<'p>(parts: impl IntoIterator<Item = &'p str>) -> KernelKey {
         let mut hash = Sha256::new();
         for part in parts {
             // With its length, so that no two lists of parts give the same bytes.
@@ -47,7 +47,7 @@ impl Key {
             hash.update(part);
         }
         // Half of the digest: shorter, and still without collisions.
-        Key(hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect())
+        KernelKey(hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 
@@ -67,7 +67,7 @@ impl KernelCache {
     }
 
     /// What an entry holds; none where it is absent or damaged.
-    pub fn read(&self, key: &Key) -> Option<Vec<u8>> {
+    pub fn read(&self, key: &KernelKey) -> Option<Vec<u8>> {
         let path = self.path(key);
         let mut file = File::open(&path).ok()?;
         let mut bytes = Vec::new();
@@ -88,7 +88,7 @@ impl KernelCache {
     ///
     /// # Errors
     /// The first time that nothing can be written: where, and why. Later writes do nothing.
-    pub fn write(&self, key: &Key, content: &[u8]) -> Result<(), String> {
+    pub fn write(&self, key: &KernelKey, content: &[u8]) -> Result<(), String> {
         if self.given_up.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl KernelCache {
         }
     }
 
-    fn try_write(&self, key: &Key, content: &[u8]) -> io::Result<()> {
+    fn try_write(&self, key: &KernelKey, content: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         // The time as well: processes in containers can have the same number and folder.
@@ -121,7 +121,7 @@ impl KernelCache {
 
     /// Removes entries, the oldest use first, until they fit the limit, but not the one of this
     /// key; and what was never finished. Another process may do the same at the same time.
-    fn trim(&self, keep: &Key) {
+    fn trim(&self, keep: &KernelKey) {
         let mut entries: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for (path, metadata) in files(&self.folder) {
             let time = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
@@ -176,7 +176,7 @@ impl KernelCache {
         Ok(removed)
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    fn path(&self, key: &KernelKey) -> PathBuf {
         self.folder.join(format!("{}{ENTRY}", key.0))
     }
 }
@@ -199,20 +199,20 @@ fn files(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
 mod tests {
     use super::*;
 
-    fn key(n: usize) -> Key {
-        Key::of([n.to_string().as_str()])
+    fn key(n: usize) -> KernelKey {
+        KernelKey::of([n.to_string().as_str()])
     }
 
-    fn used(cache: &KernelCache, key: &Key, seconds: u64) {
+    fn used(cache: &KernelCache, key: &KernelKey, seconds: u64) {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         File::options().append(true).open(cache.path(key)).unwrap().set_modified(time).unwrap();
     }
 
     #[test]
     fn parts_of_a_key_do_not_run_into_each_other() {
-        assert_ne!(Key::of(["ab", "c"]), Key::of(["a", "bc"]));
-        assert_ne!(Key::of(["a"]), Key::of(["a", ""]));
-        assert_eq!(Key::of(["a", "b"]), Key::of(["a", "b"]));
+        assert_ne!(KernelKey::of(["ab", "c"]), KernelKey::of(["a", "bc"]));
+        assert_ne!(KernelKey::of(["a"]), KernelKey::of(["a", ""]));
+        assert_eq!(KernelKey::of(["a", "b"]), KernelKey::of(["a", "b"]));
     }
 
     #[test]

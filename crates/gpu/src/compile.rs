@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::architecture::Architecture;
-use crate::cache::{KernelCache, Key};
-use crate::cuda::nvrtc::{Nvrtc, NvrtcError, Source};
+use crate::cache::{KernelCache, KernelKey};
+use crate::cuda::nvrtc::{CudaSource, Nvrtc, NvrtcError};
 use crate::module::{Module, OPTIONS};
 
 /// Of entries in the cache: another one is not read.
@@ -15,7 +15,7 @@ const FORMAT: &str = "halfstep kernel 1";
 
 /// What a module becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum CodeForm {
     /// PTX, as text.
     Ptx,
     /// Machine code for GPUs of just this architecture.
@@ -24,7 +24,7 @@ pub enum Form {
 
 /// What happens while modules are compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum CompileProgress {
     /// So many of the modules that were not in the cache are done.
     Compiled {
         /// How many.
@@ -70,21 +70,21 @@ impl Compiler {
         &self,
         modules: &[Module],
         architecture: Architecture,
-        form: Form,
-        progress: &(dyn Fn(Progress) + Sync),
+        form: CodeForm,
+        progress: &(dyn Fn(CompileProgress) + Sync),
     ) -> Result<Vec<Vec<u8>>, NvrtcError> {
         let target = match form {
-            Form::Ptx => architecture.compute(),
-            Form::Cubin => architecture.to_string(),
+            CodeForm::Ptx => architecture.compute(),
+            CodeForm::Cubin => architecture.to_string(),
         };
-        let keys: Vec<Key> = modules.iter().map(|module| self.key(module, &target)).collect();
-        let cached = |key: &Key| self.cache.as_ref().and_then(|cache| cache.read(key));
+        let keys: Vec<KernelKey> = modules.iter().map(|module| self.key(module, &target)).collect();
+        let cached = |key: &KernelKey| self.cache.as_ref().and_then(|cache| cache.read(key));
         let mut results: Vec<Option<Vec<u8>>> = keys.iter().map(cached).collect();
         let missing: Vec<usize> = (0..modules.len()).filter(|&i| results[i].is_none()).collect();
         if missing.is_empty() {
             return Ok(results.into_iter().flatten().collect());
         }
-        progress(Progress::Compiled { done: 0, of: missing.len() });
+        progress(CompileProgress::Compiled { done: 0, of: missing.len() });
         let (next, done) = (AtomicUsize::new(0), Mutex::new((0, Vec::new())));
         let work = || {
             while let Some(&i) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -92,12 +92,12 @@ impl Compiler {
                 if let (Ok(code), Some(cache)) = (&result, &self.cache)
                     && let Err(said) = cache.write(&keys[i], code)
                 {
-                    progress(Progress::NotKept(said));
+                    progress(CompileProgress::NotKept(said));
                 }
                 let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
                 done.0 += 1;
                 done.1.push((i, result));
-                progress(Progress::Compiled { done: done.0, of: missing.len() });
+                progress(CompileProgress::Compiled { done: done.0, of: missing.len() });
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(missing.len());
@@ -113,21 +113,25 @@ impl Compiler {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn one(&self, module: &Module, target: &str, form: Form) -> Result<Vec<u8>, NvrtcError> {
+    fn one(&self, module: &Module, target: &str, form: CodeForm) -> Result<Vec<u8>, NvrtcError> {
         let options = options(module);
-        let source =
-            Source { name: &module.name, text: &module.source, headers: &module.headers, options: &options };
+        let source = CudaSource {
+            name: &module.name,
+            text: &module.source,
+            headers: &module.headers,
+            options: &options,
+        };
         match form {
-            Form::Ptx => self.nvrtc.ptx(source, target).map(String::into_bytes),
-            Form::Cubin => self.nvrtc.cubin(source, target),
+            CodeForm::Ptx => self.nvrtc.ptx(source, target).map(String::into_bytes),
+            CodeForm::Cubin => self.nvrtc.cubin(source, target),
         }
     }
 
-    fn key(&self, module: &Module, target: &str) -> Key {
+    fn key(&self, module: &Module, target: &str) -> KernelKey {
         // The number of headers stands before them, so that the options begin behind the last one.
         let (options, count) = (options(module), module.headers.len().to_string());
         let headers = module.headers.iter().flat_map(|(name, text)| [*name, *text]);
-        Key::of(
+        KernelKey::of(
             [FORMAT, &self.version, target, &module.name, &module.source, &count]
                 .into_iter()
                 .chain(headers)
@@ -144,7 +148,7 @@ fn options(module: &Module) -> Vec<String> {
 /// The build of NVRTC as it names it in PTX: `CL-36424714`. The version that its function tells is
 /// the same for several builds.
 fn build(nvrtc: &Nvrtc) -> Result<Option<String>, NvrtcError> {
-    let source = Source {
+    let source = CudaSource {
         name: "empty.cu",
         text: "extern \"C\" __global__ void empty() {}",
         headers: &[],

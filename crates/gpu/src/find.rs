@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cuda::Library;
-use crate::cuda::nvrtc::{Nvrtc, NvrtcError, Version};
+use crate::cuda::nvrtc::{Nvrtc, NvrtcError};
+use crate::cuda::{CudaVersion, Library};
 
 /// The environment's name for the file of NVRTC; nothing else is looked for then.
 pub const NVRTC_VARIABLE: &str = "HALFSTEP_NVRTC";
@@ -36,7 +36,7 @@ pub enum FindError {
     )]
     TooNew {
         /// Its version.
-        found: Version,
+        found: CudaVersion,
         /// Where it was found.
         file: PathBuf,
         /// The major version of CUDA that the driver knows.
@@ -78,7 +78,7 @@ pub fn nvrtc(driver: Option<u32>) -> Result<Nvrtc, FindError> {
         let next = majors[0] + 1;
         let too_new = folder.join(format!("libnvrtc.so.{next}"));
         if driver.is_some() && newer.is_none() && too_new.is_file() {
-            newer = Some((Version { major: next, minor: 0 }, too_new));
+            newer = Some((CudaVersion { major: next, minor: 0 }, too_new));
         }
         looked.push(folder.display().to_string());
     }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(majors(Some(14)), [14, 13, 12]);
         assert_eq!(package(Some(12)), "nvidia-cuda-nvrtc-cu12");
         assert_eq!(package(None), "nvidia-cuda-nvrtc");
-        let version = Version { major: 13, minor: 0 };
+        let version = CudaVersion { major: 13, minor: 0 };
         let error = FindError::TooNew { found: version, file: "/x/libnvrtc.so.13".into(), driver: 12 };
         assert_eq!(
             error.to_string(),

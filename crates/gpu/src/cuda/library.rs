@@ -98,11 +98,55 @@ macro_rules! functions {
                     )*
                 })
             }
+
+            /// Each function's name, the classes of its arguments, and that of its result.
+            #[cfg(test)]
+            pub(super) fn signatures() -> Vec<String> {
+                vec![$({
+                    let classes: &[char] = &[$(<$ty as $crate::cuda::library::Class>::CLASS),*];
+                    let classes = if classes.is_empty() { "-".into() } else { String::from_iter(classes) };
+                    let result = <$ret as $crate::cuda::library::Class>::CLASS;
+                    format!("{} {classes} {result}", stringify!($name))
+                }),*]
+            }
         }
     };
 }
 
 pub(super) use functions;
+
+/// How a type is passed, in the letters of `signatures.txt`.
+#[cfg(test)]
+pub(super) trait Class {
+    const CLASS: char;
+}
+
+#[cfg(test)]
+mod classes {
+    use super::Class;
+
+    impl<T> Class for *mut T {
+        const CLASS: char = 'p';
+    }
+    impl<T> Class for *const T {
+        const CLASS: char = 'p';
+    }
+    impl Class for u8 {
+        const CLASS: char = '1';
+    }
+    impl Class for u32 {
+        const CLASS: char = '4';
+    }
+    impl Class for i32 {
+        const CLASS: char = '4';
+    }
+    impl Class for u64 {
+        const CLASS: char = '8';
+    }
+    impl Class for usize {
+        const CLASS: char = '8';
+    }
+}
 
 #[cfg(test)]
 mod tests {

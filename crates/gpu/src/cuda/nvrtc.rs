@@ -6,6 +6,7 @@ use std::path::Path;
 use std::ptr;
 
 use super::library::{Library, LibraryError, functions};
+use super::version::CudaVersion;
 
 /// `nvrtcProgram`, an address that means something to the library alone.
 type Program = *mut c_void;
@@ -36,21 +37,6 @@ functions! {
         fn nvrtcGetPTX(program: Program, ptx: *mut c_char) -> Status;
         fn nvrtcGetCUBINSize(program: Program, bytes: *mut usize) -> Status;
         fn nvrtcGetCUBIN(program: Program, cubin: *mut c_char) -> Status;
-    }
-}
-
-/// A version of NVRTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// Of CUDA: 13 of 13.0.
-    pub major: u32,
-    /// The number behind it.
-    pub minor: u32,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
     }
 }
 
@@ -92,7 +78,7 @@ pub enum NvrtcError {
 
 /// What is compiled: a source with the headers that it includes, by name and text.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct CudaSource<'a> {
     /// The name that messages begin with.
     pub name: &'a str,
     /// The text.
@@ -107,7 +93,7 @@ pub struct Source<'a> {
 pub struct Nvrtc {
     functions: Functions,
     library: Library,
-    version: Version,
+    version: CudaVersion,
 }
 
 impl fmt::Debug for Nvrtc {
@@ -127,14 +113,14 @@ impl Nvrtc {
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both are places for one int.
         let status = unsafe { (functions.nvrtcVersion)(&mut major, &mut minor) };
-        let version = Version { major: major.unsigned_abs(), minor: minor.unsigned_abs() };
+        let version = CudaVersion { major: major.unsigned_abs(), minor: minor.unsigned_abs() };
         let nvrtc = Nvrtc { functions, library, version };
         nvrtc.check("nvrtcVersion", status, &nvrtc.file().display().to_string())?;
         Ok(nvrtc)
     }
 
     /// Its version, which is that of the CUDA toolkit it belongs to.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> CudaVersion {
         self.version
     }
 
@@ -164,7 +150,7 @@ impl Nvrtc {
     ///
     /// # Errors
     /// The source does not compile.
-    pub fn ptx(&self, source: Source<'_>, architecture: &str) -> Result<String, NvrtcError> {
+    pub fn ptx(&self, source: CudaSource<'_>, architecture: &str) -> Result<String, NvrtcError> {
         let functions = &self.functions;
         let compiled = self.compile(source, architecture)?;
         let mut bytes = compiled.bytes("nvrtcGetPTX", functions.nvrtcGetPTXSize, functions.nvrtcGetPTX)?;
@@ -177,13 +163,13 @@ impl Nvrtc {
     ///
     /// # Errors
     /// The source does not compile.
-    pub fn cubin(&self, source: Source<'_>, architecture: &str) -> Result<Vec<u8>, NvrtcError> {
+    pub fn cubin(&self, source: CudaSource<'_>, architecture: &str) -> Result<Vec<u8>, NvrtcError> {
         let functions = &self.functions;
         let compiled = self.compile(source, architecture)?;
         compiled.bytes("nvrtcGetCUBIN", functions.nvrtcGetCUBINSize, functions.nvrtcGetCUBIN)
     }
 
-    fn compile<'n>(&'n self, source: Source<'_>, architecture: &str) -> Result<Compiled<'n>, NvrtcError> {
+    fn compile<'n>(&'n self, source: CudaSource<'_>, architecture: &str) -> Result<Compiled<'n>, NvrtcError> {
         let text = |t: &str| CString::new(t).map_err(|_| NvrtcError::Text { name: source.name.to_string() });
         let texts = |all: Vec<&str>| all.into_iter().map(text).collect::<Result<Vec<CString>, _>>();
         let pointers = |all: &[CString]| all.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
