@@ -337,14 +337,14 @@ fn looks(experiments: u64) {
     println!("| looks at seeds | stated | false pass | false fail |\n|---|--:|--:|--:|");
     for (at, stated) in [(&[5, 10][..], 2), (&[5, 10, 20], 3), (&[5, 10, 20], 1), (&[3, 4, 5, 6, 7, 8], 6)] {
         let looks = Looks::of(NonZeroU32::new(stated).expect("at least one look"));
-        let asked = asked(Metric::Nll, 0.02, looks);
         let (mut passed, mut failed) = (0u64, 0u64);
         for i in 0..experiments {
             let most = *at.last().expect("there is a look");
             let cell = Smooth { seeds: most, examples: 50, mean: 0.02, seed: 0.01, example: 0.0, rest: 0.05 };
             let all = cell.draw(&mut Stream::new(5, i));
-            for &seeds in at {
+            for (before, &seeds) in (0..).zip(at) {
                 let some = measured(Metric::Nll, all.sums[..seeds].to_vec(), 50);
+                let asked = asked(Metric::Nll, 0.02, looks.after(before));
                 match some.on_samples(asked).expect("finite").verdict {
                     Verdict::Pass => passed += 1,
                     Verdict::Fail => failed += 1,

@@ -8,7 +8,7 @@ use crate::cost::{PolicyCost, Rates};
 use crate::exact::{Divergence, Excess, clean_runs_needed};
 use crate::run::{RunResult, Way, summaries};
 use crate::statements::StudyStatement;
-use crate::stats::{ALPHA, Paired, Verdict, mean_sd};
+use crate::stats::{Paired, Verdict, mean_sd};
 
 /// What was set up before the runs.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -163,14 +163,15 @@ impl Comparison {
             .map(|row| {
                 let at = assessments.iter().position(|(policy, _)| *policy == row.policy);
                 let assessment = at.map(|at| assessments.swap_remove(at).1);
-                let most = setup.protocol.max_divergence;
-                let divergence = Divergence::of(row.diverged as u64, row.divergence.runs, most);
+                let Protocol { max_divergence, looks, .. } = setup.protocol;
+                let divergence =
+                    Divergence::of(row.diverged as u64, row.divergence.runs, max_divergence, looks);
                 let base = rows.iter().find(|r| r.policy == setup.reference);
                 let excess = base.map(|base| {
                     let (d, b) = (row.divergence, base.divergence);
                     Excess::of(d.diverged, d.runs, b.diverged, b.runs)
                 });
-                let diverges_oftener = excess.is_some_and(|e| e.p_fail < setup.protocol.looks.alpha());
+                let diverges_oftener = excess.is_some_and(|e| looks.reject(e.p_fail));
                 let ended = |policy: &str, seed: u64| {
                     let is_it = |r: &&RunResult| r.record.policy == policy && r.record.seed == seed;
                     runs.iter().find(is_it).is_some_and(|r| r.record.outcome != Outcome::Interrupted)
@@ -210,7 +211,8 @@ impl Comparison {
         let open = assessment.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive));
         let d = &assessment.divergence;
         let clean = d.max_divergence.filter(|_| d.verdict == Some(Verdict::Inconclusive) && d.diverged == 0);
-        let clean = clean.and_then(|c| clean_runs_needed(c, ALPHA)).map(|n| n as usize);
+        let clean =
+            clean.and_then(|c| clean_runs_needed(c, self.setup.protocol.looks.alpha())).map(|n| n as usize);
         // One that no number of seeds settles on these examples is not settled by more of them.
         let seeds: Option<Vec<usize>> = open.map(|r| r.seeds_needed).collect();
         seeds?.into_iter().chain(clean).max()
@@ -275,7 +277,7 @@ fn row(
         runs: runs.len(),
         finished: runs.iter().filter(|r| r.record.outcome == Outcome::Finished).count(),
         diverged,
-        divergence: Divergence::of(diverged as u64, ended as u64, None),
+        divergence: Divergence::of(diverged as u64, ended as u64, None, setup.protocol.looks),
         step_ms,
         samples_per_s: step_ms.map(|ms| setup.batch as f64 / ms * 1e3),
         speed_ratio: step_ms.zip(reference_ms).map(|(ms, base)| base / ms),

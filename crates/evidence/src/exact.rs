@@ -3,7 +3,7 @@
 use serde::Serialize;
 use statrs::distribution::{Beta, Binomial, ContinuousCDF, DiscreteCDF, Hypergeometric};
 
-use crate::stats::{CONFIDENCE, Verdict};
+use crate::stats::{ALPHA, Looks, Verdict};
 
 /// Runs that diverged, as an endpoint of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -12,10 +12,10 @@ pub struct Divergence {
     pub runs: u64,
     /// Runs that diverged.
     pub diverged: u64,
-    /// Exact one-sided 95 % upper bound of the chance that a run diverges (Clopper and Pearson
-    /// 1934).
+    /// Exact one-sided upper bound of the chance that a run diverges (Clopper and Pearson 1934), at
+    /// 95 % over all looks.
     pub at_most: f64,
-    /// Exact one-sided 95 % lower bound.
+    /// Exact one-sided lower bound, likewise.
     pub at_least: f64,
     /// The greatest chance that is accepted, if one was stated.
     pub max_divergence: Option<f64>,
@@ -28,11 +28,13 @@ pub struct Divergence {
 impl Divergence {
     /// `diverged` of `runs` runs, against the greatest accepted chance if there is one. More
     /// diverged runs than runs count as all of them.
-    pub fn of(diverged: u64, runs: u64, max_divergence: Option<f64>) -> Divergence {
-        let diverged = diverged.min(runs);
-        let (at_least, at_most) = (lower_bound(diverged, runs), upper_bound(diverged, runs));
+    pub fn of(diverged: u64, runs: u64, max_divergence: Option<f64>, looks: Looks) -> Divergence {
+        let (diverged, alpha) = (diverged.min(runs), looks.alpha());
+        let (at_least, at_most) = (lower_bound(diverged, runs, alpha), upper_bound(diverged, runs, alpha));
         let verdict = max_divergence.map(|most| {
-            if at_most <= most {
+            if looks.are_spent() {
+                Verdict::Inconclusive
+            } else if at_most <= most {
                 Verdict::Pass
             } else if at_least > most {
                 Verdict::Fail
@@ -67,26 +69,20 @@ impl Excess {
     /// Of `diverged` of `runs` runs over `baseline_diverged` of `baseline_runs`.
     pub fn of(diverged: u64, runs: u64, baseline_diverged: u64, baseline_runs: u64) -> Excess {
         let (diverged, baseline_diverged) = (diverged.min(runs), baseline_diverged.min(baseline_runs));
-        let half = (1.0 - CONFIDENCE) / 2.0;
-        let at_least = 1.0 - upper(baseline_runs - baseline_diverged, baseline_runs, half);
-        let at_least = if baseline_diverged == 0 { 0.0 } else { at_least };
+        let at_least = lower_bound(baseline_diverged, baseline_runs, ALPHA / 2.0);
         let all = diverged + baseline_diverged;
         let p_fail = match (diverged, Hypergeometric::new(runs + baseline_runs, all, runs)) {
             (1.., Ok(h)) => h.sf(diverged - 1),
             _ => 1.0,
         };
-        let at_most = upper(diverged, runs, half) - at_least;
+        let at_most = upper_bound(diverged, runs, ALPHA / 2.0) - at_least;
         Excess { baseline_runs, baseline_diverged, at_most, p_fail }
     }
 }
 
-/// One-sided 95 % upper bound of a chance of which `k` of `n` trials were seen: the 0.95 quantile
-/// of Beta(k + 1, n − k), 1 if all were.
-pub fn upper_bound(k: u64, n: u64) -> f64 {
-    upper(k, n, 1.0 - CONFIDENCE)
-}
-
-fn upper(k: u64, n: u64, alpha: f64) -> f64 {
+/// One-sided upper bound of a chance of which `k` of `n` trials were seen, at confidence
+/// 1 − `alpha`: that quantile of Beta(k + 1, n − k), 1 if all were.
+pub fn upper_bound(k: u64, n: u64, alpha: f64) -> f64 {
     if k >= n {
         return 1.0;
     }
@@ -97,12 +93,12 @@ fn upper(k: u64, n: u64, alpha: f64) -> f64 {
     Beta::new(k as f64 + 1.0, (n - k) as f64).map_or(1.0, |b| b.inverse_cdf(1.0 - alpha))
 }
 
-/// One-sided 95 % lower bound: the 0.05 quantile of Beta(k, n − k + 1), 0 if none were.
-pub fn lower_bound(k: u64, n: u64) -> f64 {
+/// One-sided lower bound: the `alpha` quantile of Beta(k, n − k + 1), 0 if none were.
+pub fn lower_bound(k: u64, n: u64, alpha: f64) -> f64 {
     if k == 0 || n == 0 {
         return 0.0;
     }
-    1.0 - upper_bound(n - k.min(n), n)
+    1.0 - upper_bound(n - k.min(n), n, alpha)
 }
 
 /// The fewest clean trials after which the upper bound at level `alpha` is at most `chance`: 59 for
@@ -123,25 +119,24 @@ pub fn mcnemar(only_reference: u64, only_candidate: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::ALPHA;
 
     #[test]
     fn fifty_nine_clean_runs_for_five_per_cent() {
         assert_eq!(clean_runs_needed(0.05, ALPHA), Some(59));
-        assert_eq!(Divergence::of(0, 59, Some(0.05)).verdict, Some(Verdict::Pass));
-        assert_eq!(Divergence::of(0, 58, Some(0.05)).verdict, Some(Verdict::Inconclusive));
-        let many = Divergence::of(8, 59, Some(0.05));
+        assert_eq!(Divergence::of(0, 59, Some(0.05), Looks::ONE).verdict, Some(Verdict::Pass));
+        assert_eq!(Divergence::of(0, 58, Some(0.05), Looks::ONE).verdict, Some(Verdict::Inconclusive));
+        let many = Divergence::of(8, 59, Some(0.05), Looks::ONE);
         assert!(many.verdict == Some(Verdict::Fail) && many.p_fail.unwrap() < 0.05);
         // The bound and the p value are the same statement.
-        let some = Divergence::of(5, 59, Some(0.05));
+        let some = Divergence::of(5, 59, Some(0.05), Looks::ONE);
         assert!(some.verdict == Some(Verdict::Inconclusive) && some.p_fail.unwrap() > 0.05);
         // Zero of ten still allows 26 %.
-        let ten = Divergence::of(0, 10, None);
+        let ten = Divergence::of(0, 10, None, Looks::ONE);
         assert!((ten.at_most - 0.2589).abs() < 5e-5 && ten.verdict.is_none());
         // All of three: 0.05^(1/3), to the rounding of a few operations.
-        assert!((lower_bound(3, 3) - 0.05f64.cbrt()).abs() < 4.0 * f64::EPSILON);
-        assert_eq!(upper_bound(3, 3), 1.0);
-        assert_eq!((lower_bound(0, 0), upper_bound(0, 0)), (0.0, 1.0));
+        assert!((lower_bound(3, 3, ALPHA) - 0.05f64.cbrt()).abs() < 4.0 * f64::EPSILON);
+        assert_eq!(upper_bound(3, 3, ALPHA), 1.0);
+        assert_eq!((lower_bound(0, 0, ALPHA), upper_bound(0, 0, ALPHA)), (0.0, 1.0));
     }
 
     #[test]
@@ -149,7 +144,7 @@ mod tests {
         // P(X ≤ k) at the upper bound is 5 %, by definition; the quantile is found to 1e-9 or
         // better.
         for (k, n) in [(1, 10), (3, 20), (17, 59)] {
-            let at = Binomial::new(upper_bound(k, n), n).unwrap().cdf(k);
+            let at = Binomial::new(upper_bound(k, n, ALPHA), n).unwrap().cdf(k);
             assert!((at - 0.05).abs() < 1e-8, "{k} of {n}: {at}");
         }
     }

@@ -7,7 +7,7 @@ use crate::experiment::{NoiseFloor, SeedMeasures};
 use crate::metric::Metric;
 use crate::noninferiority::{Claim, Question};
 use crate::statements::{Loss, Reason, Subject, VerdictStatement};
-use crate::stats::{ALPHA, Verdict, mean_sd};
+use crate::stats::{Looks, Verdict, mean_sd};
 
 /// The sentences, most important first.
 pub(crate) fn sentences(a: &Assessment) -> Vec<VerdictStatement> {
@@ -168,6 +168,10 @@ pub(crate) fn mean(a: &Assessment, f: fn(&SeedMeasures) -> Option<f64>) -> Optio
 }
 
 pub(crate) fn unknown(a: &Assessment) -> Vec<VerdictStatement> {
+    let looks = a.protocol.looks;
+    if looks.are_spent() {
+        return vec![VerdictStatement::LooksSpent { stated: looks.number() }];
+    }
     let open: Vec<&MetricRow> =
         a.rows.iter().filter(|r| r.verdict() == Some(Verdict::Inconclusive)).collect();
     let of_row = |r: &&MetricRow| {
@@ -188,7 +192,12 @@ pub(crate) fn unknown(a: &Assessment) -> Vec<VerdictStatement> {
     let seeds: Option<Vec<usize>> = of_seeds().collect();
     let (seeds, have) = (seeds.and_then(|all| all.into_iter().max()), a.seeds.len());
     if let Some(needed) = seeds.filter(|n| *n > have) {
-        all.push(VerdictStatement::SeedsNeeded { needed, have, power: a.protocol.power });
+        all.push(VerdictStatement::SeedsNeeded {
+            needed,
+            have,
+            power: a.protocol.power,
+            all_new: !looks.are_left(),
+        });
     } else if of_seeds().any(|needed| needed.is_some_and(|n| n <= have)) {
         all.push(VerdictStatement::SeedsEnough);
     }
@@ -215,7 +224,7 @@ fn divergence(a: &Assessment) -> Vec<VerdictStatement> {
     match (d.verdict, d.max_divergence) {
         (Some(verdict), Some(allowed)) => {
             let open = verdict == Verdict::Inconclusive && diverged == 0;
-            let clean_runs = clean_runs_needed(allowed, ALPHA).filter(|_| open);
+            let clean_runs = clean_runs_needed(allowed, a.protocol.looks.alpha()).filter(|_| open);
             all.push(VerdictStatement::DivergenceJudged {
                 verdict,
                 diverged,
@@ -229,14 +238,14 @@ fn divergence(a: &Assessment) -> Vec<VerdictStatement> {
         _ => {}
     }
     if diverged > 0 || excess.baseline_diverged > 0 {
-        all.push(oftener(excess, a.protocol.looks.alpha()));
+        all.push(oftener(excess, a.protocol.looks));
     }
     all
 }
 
-/// Whether the candidate diverges oftener than the baseline, by Fisher's test at level `alpha`.
-pub(crate) fn oftener(excess: Excess, alpha: f64) -> VerdictStatement {
-    if excess.p_fail < alpha {
+/// Whether the candidate diverges oftener than the baseline, by Fisher's test.
+pub(crate) fn oftener(excess: Excess, looks: Looks) -> VerdictStatement {
+    if looks.reject(excess.p_fail) {
         VerdictStatement::DivergesOftener { excess }
     } else {
         VerdictStatement::DivergenceNotTold { excess }

@@ -46,9 +46,9 @@ pub(crate) fn judge(
     }
     of_groups(&seeds, &protocol, examples, &mut rows, &mut unjudged);
 
-    let divergence =
-        Divergence::of(protocol.diverged, seeds.len() as u64 + protocol.diverged, protocol.max_divergence);
     let pairs = seeds.len() as u64;
+    let divergence =
+        Divergence::of(protocol.diverged, pairs + protocol.diverged, protocol.max_divergence, protocol.looks);
     let divergence_excess = Excess::of(
         protocol.diverged,
         pairs + protocol.diverged,
@@ -84,11 +84,11 @@ pub fn judge_together(assessments: &mut [&mut Assessment]) {
     let p: Vec<f64> = assessments.iter().flat_map(|a| a.tests()).map(|t| t.p_fail).collect();
     let mut adjusted = holm(&p).into_iter();
     for a in assessments {
-        let (tests, alpha) = (a.tests(), a.protocol.looks.alpha());
+        let tests = a.tests();
         let p: Vec<f64> = adjusted.by_ref().take(tests.len()).collect();
         for (row, p) in a.rows.iter_mut().filter(|r| r.gates).zip(&p) {
             row.p_fail_holm = Some(*p);
-            row.fails_after_holm = *p < alpha;
+            row.fails_after_holm = a.protocol.looks.reject(*p);
         }
         let worth = a.reference_check.is_worth_comparing_with();
         a.verdict = match over_adjusted(&tests, &p, a.protocol.looks) {
@@ -117,7 +117,7 @@ impl Assessment {
     /// Whether it diverges more often than is allowed, or than the baseline does.
     fn diverges(&self) -> bool {
         self.divergence.verdict == Some(Verdict::Fail)
-            || self.divergence_excess.p_fail < self.protocol.looks.alpha()
+            || self.protocol.looks.reject(self.divergence_excess.p_fail)
     }
 
     fn tests_by(&self, test: fn(&MetricRow) -> Option<MarginTest>) -> Vec<GateTest> {
@@ -129,7 +129,7 @@ impl Assessment {
         // More divergence than the baseline's can fail a candidate. That none is seen passes
         // nothing: the first sentence then says of which runs it speaks.
         let p_fail = self.divergence_excess.p_fail;
-        let oftener = p_fail < self.protocol.looks.alpha();
+        let oftener = self.protocol.looks.reject(p_fail);
         let verdict = if oftener { Verdict::Fail } else { Verdict::Pass };
         let excess = (d.diverged > 0).then_some(GateTest { verdict, p_fail });
         rows.chain(divergence)

@@ -229,10 +229,9 @@ impl MarginTest {
                 excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
             ),
         };
-        let alpha = asked.looks.alpha();
         let verdict = match (p_pass, p_fail) {
-            (Some(p), _) if p < alpha => Verdict::Pass,
-            (_, Some(p)) if p < alpha => Verdict::Fail,
+            (Some(p), _) if asked.looks.reject(p) => Verdict::Pass,
+            (_, Some(p)) if asked.looks.reject(p) => Verdict::Fail,
             _ => Verdict::Inconclusive,
         };
         Some(MarginTest {
@@ -339,7 +338,7 @@ pub fn over_all(tests: &[GateTest], looks: Looks) -> Verdict {
 
 /// The same from p values that are adjusted already, over these tests or over more.
 pub(crate) fn over_adjusted(tests: &[GateTest], adjusted: &[f64], looks: Looks) -> Verdict {
-    if tests.iter().zip(adjusted).any(|(t, p)| t.verdict == Verdict::Fail && *p < looks.alpha()) {
+    if tests.iter().zip(adjusted).any(|(t, p)| t.verdict == Verdict::Fail && looks.reject(*p)) {
         Verdict::Fail
     } else if !tests.is_empty() && tests.iter().all(|t| t.verdict == Verdict::Pass) {
         Verdict::Pass
@@ -448,6 +447,12 @@ mod tests {
         // Exactly at the margin, in numbers that f64 holds: neither.
         let at = test(&[(1.0, 0.5), (0.75, 0.25)], 0.5);
         assert_eq!((at.verdict, at.p_pass, at.p_fail), (Verdict::Inconclusive, Some(1.0), Some(1.0)));
+        // Where earlier looks have used α up nothing is decided, however sure it is.
+        for pairs in [[(0.9, 0.9), (0.8, 0.8)], [(0.9, 0.7), (0.8, 0.6)]] {
+            let asked = Asked { looks: Looks::ONE.after(1), ..asked(Margin::Absolute(0.01)) };
+            let t = MarginTest::of_seeds(&pairs, asked, None).unwrap();
+            assert_eq!(t.verdict, Verdict::Inconclusive, "{t:?}");
+        }
         let one = test(&[(0.9, 0.1)], 0.01);
         assert_eq!((one.verdict, one.p_fail, one.harm_at_most), (Verdict::Inconclusive, None, None));
         for margin in [0.0, -1.0, f64::NAN] {

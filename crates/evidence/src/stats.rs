@@ -5,41 +5,58 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-/// Confidence of every one-sided bound.
-pub const CONFIDENCE: f64 = 0.95;
-
-/// Level of every one-sided test: 1 − [`CONFIDENCE`].
+/// Level of every one-sided test over all looks; bounds hold with confidence 1 − α.
 pub const ALPHA: f64 = 0.05;
 
-/// How often one question is looked at: α is divided over the looks, which keeps the chance of any
-/// false answer at most α, also where looks share examples and seeds (Bonferroni).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How often one question is looked at: α is divided over the looks that are stated beforehand,
+/// which keeps the chance of any false answer at most α, also where looks share examples and seeds
+/// (Bonferroni). A look beyond them has no α left and decides nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Looks(NonZeroU32);
+pub struct Looks {
+    stated: NonZeroU32,
+    /// Looks of this level that were made before this one.
+    #[serde(skip)]
+    before: u32,
+}
 
 impl Looks {
     /// One look.
-    pub const ONE: Looks = Looks(NonZeroU32::MIN);
+    pub const ONE: Looks = Looks { stated: NonZeroU32::MIN, before: 0 };
 
-    /// So many looks.
-    pub fn of(looks: NonZeroU32) -> Looks {
-        Looks(looks)
+    /// The first of so many looks.
+    pub fn of(stated: NonZeroU32) -> Looks {
+        Looks { stated, before: 0 }
     }
 
-    /// Their number.
+    /// The look after `before` others.
+    pub fn after(self, before: u32) -> Looks {
+        Looks { before, ..self }
+    }
+
+    /// How many are stated.
     pub fn number(self) -> u32 {
-        self.0.get()
+        self.stated.get()
     }
 
     /// The level of one one-sided test at one look.
     pub fn alpha(self) -> f64 {
-        ALPHA / f64::from(self.0.get())
+        ALPHA / f64::from(self.number())
     }
 
-    /// The level of all looks together where more were made than stated: α of those stated, and
-    /// α/k of the k-th, which is held to k looks (Bonferroni).
-    pub fn level_of_all(self, made: u32) -> f64 {
-        ALPHA + (self.number() + 1..=made).map(|k| ALPHA / f64::from(k)).sum::<f64>()
+    /// Whether earlier looks have used α up.
+    pub fn are_spent(self) -> bool {
+        self.before >= self.number()
+    }
+
+    /// Whether another look may follow this one.
+    pub fn are_left(self) -> bool {
+        self.before + 1 < self.number()
+    }
+
+    /// Whether a p value is small enough at this look; none is where α is used up.
+    pub fn reject(self, p: f64) -> bool {
+        p < self.alpha() && !self.are_spent()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::judge::judge_together;
 use crate::noninferiority::Claim;
 use crate::reference::loss_still_falling;
 use crate::statements::{Headline, Pairs, StudyStatement, VerdictStatement};
-use crate::stats::{ALPHA, Verdict};
+use crate::stats::Verdict;
 
 /// One model in several precisions, or several models: the arms of an ablation.
 #[derive(Clone, Debug, Serialize)]
@@ -84,6 +84,8 @@ impl Floor {
 pub struct Resolution {
     /// Seeds in all.
     pub seeds: usize,
+    /// The first of them: where no look is left at the seeds that there are, all are new.
+    pub first_seed: u64,
     /// Runs that are still to be made.
     pub runs: usize,
     /// What they cost.
@@ -94,14 +96,19 @@ impl Resolution {
     /// For one candidate of a comparison; none where nothing is open, or the spread does not say.
     pub fn of(c: &Comparison, candidate: &Candidate) -> Option<Resolution> {
         let have = c.setup.seeds.len();
-        let seeds = c.seeds_needed(candidate).filter(|&n| n > have)?;
+        let looks = candidate.assessment.as_ref()?.protocol.looks;
+        let seeds = c.seeds_needed(candidate).filter(|&n| n > have || looks.are_spent())?;
+        let (first, last) = (c.setup.seeds.first()?, c.setup.seeds.last()?);
+        let (first_seed, more) = match looks.are_left() {
+            true => (*first, seeds - have),
+            false => (last.wrapping_add(1), seeds),
+        };
         let each = |policy: &str| c.row(policy)?.cost.per_accepted;
         let (a, b) = (each(&c.setup.reference)?, each(&candidate.policy)?);
-        let more = seeds - have;
         // Runs side by side take the clock's time together.
         let mut cost = a.with(b, |a, b| (a + b) * more as f64);
         cost.wall_seconds /= (c.timed.beside + 1) as f64;
-        Some(Resolution { seeds, runs: 2 * more, cost })
+        Some(Resolution { seeds, first_seed, runs: 2 * more, cost })
     }
 }
 
@@ -256,12 +263,12 @@ impl Study {
                 runs: d.runs,
                 at_most: d.at_most,
                 allowed,
-                clean_runs: allowed.and_then(|most| clean_runs_needed(most, ALPHA)),
+                clean_runs: allowed.and_then(|most| clean_runs_needed(most, c.setup.protocol.looks.alpha())),
             });
             let excess = candidate.divergence_excess;
             if let Some(excess) = excess.filter(|e| d.diverged + e.baseline_diverged > 0) {
-                let alpha = c.setup.protocol.looks.alpha();
-                unknown.push(StudyStatement::Within(findings::oftener(excess, alpha)));
+                let looks = c.setup.protocol.looks;
+                unknown.push(StudyStatement::Within(findings::oftener(excess, looks)));
             }
         }
         s.unknown.extend(unknown.into_iter().map(|said| said.of(subject)));
@@ -285,6 +292,7 @@ impl Study {
             Verdict::Inconclusive => match Resolution::of(c, candidate) {
                 Some(r) => StudyStatement::SeedsWouldSettle {
                     command,
+                    first_seed: Some(r.first_seed).filter(|first| c.setup.seeds.first() != Some(first)),
                     seeds: r.seeds,
                     power: c.setup.protocol.power,
                     runs: r.runs,
@@ -346,7 +354,8 @@ pub(crate) mod tests {
     use crate::comparison::tests::{run, setup};
     use crate::logits::{InMemory, Source};
     use crate::metric::Metric;
-    use std::num::NonZeroUsize;
+    use crate::stats::Looks;
+    use std::num::{NonZeroU32, NonZeroUsize};
 
     /// Logits of 400 samples in two classes, of which every `wrong`-th is wrong, and a few by the
     /// seed.
@@ -400,14 +409,23 @@ pub(crate) mod tests {
         let row = a.rows.iter_mut().find(|r| r.metric == Metric::Accuracy).unwrap();
         row.test.as_mut().unwrap().verdict = Verdict::Inconclusive;
         row.seeds_needed = Some(27);
+        // One look was stated, and this was it: 27 new seeds of each.
         let r = Resolution::of(c, &c.candidates[0]).unwrap();
-        // 24 more of each, 1 s and 2 core-seconds each.
+        assert_eq!((r.first_seed, r.seeds, r.runs), (3, 27, 54));
+        let advice = |study: &Study| study.advice(&study.arms[0], &study.arms[0].candidates[0]).to_string();
+        let said = advice(&study);
+        assert!(said.contains("`halfstep compare test.toml --first-seed 3 --seeds 27`"), "{said}");
+        // Of two looks one is left: 24 more of each, 1 s and 2 core-seconds each.
+        let looks = Looks::of(NonZeroU32::new(2).unwrap());
+        let c = &mut study.arms[0];
+        c.candidates[0].assessment.as_mut().unwrap().protocol.looks = looks;
+        let r = Resolution::of(c, &c.candidates[0]).unwrap();
         assert_eq!((r.seeds, r.runs, r.cost.wall_seconds), (27, 48, 48.0));
         assert!((r.cost.core_hours - 96.0 / 3600.0).abs() < 1e-12);
-        let advice = study.advice(&study.arms[0], &study.arms[0].candidates[0]).to_string();
+        let said = advice(&study);
         assert!(
-            advice.contains("`halfstep compare test.toml --seeds 27`") && advice.contains("48 more runs"),
-            "{advice}"
+            said.contains("`halfstep compare test.toml --seeds 27`") && said.contains("48 more runs"),
+            "{said}"
         );
     }
 }

@@ -124,7 +124,10 @@ halfstep_train::statements! {
         /// Advice where a number of seeds is known that would show equality.
         ["The plan of the metric that scatters most, and clean runs for the limit of divergence.",
          "evidence lib study::tests::an_inconclusive_study_says_what_would_settle_it"]
-        SeedsWouldSettle { command: String, seeds: usize, power: f64, runs: usize, cost: Amounts, currency: String },
+        SeedsWouldSettle {
+            command: String, first_seed: Option<u64>, seeds: usize, power: f64, runs: usize, cost: Amounts,
+            currency: String,
+        },
         /// Advice for one seed.
         ["No spread without two.", "evidence lib statements::study_tests::one_pair_of_runs_shows_no_loss_and_says_so"]
         TakeTwoSeeds,
@@ -134,12 +137,10 @@ halfstep_train::statements! {
         /// Advice where no number is known.
         ["No plan reaches the stated chance.", "evidence lib statements::study_tests::without_a_plan_no_number_is_named"]
         MoreSeedsTell,
-        /// More looks were made than were stated.
-        ["α of k looks is 0.05/k; the sum of what is spent bounds the false pass.",
-         "evidence it claims::looks_beyond_the_stated_pass_at_most_as_often_as_is_said"]
-        LooksUsedUp {
-            policy: String, seeds: Vec<u64>, looks: u32, stated: u32, held_to: f64, alpha: f64, in_all: f64,
-        },
+        /// Earlier looks have used α up.
+        ["The levels of all looks at these runs add up to α at most.",
+         "halfstep it compare::the_exit_code_is_the_verdict_and_margins_are_the_recipes"]
+        LooksUsedUp { policy: String, looks: Vec<String>, alpha: f64 },
         /// A policy that splits f32 products ran on an engine that does not.
         ["What the engine says of its arithmetic.", "halfstep bin cli::compare::tests::what_was_not_split_is_said"]
         NotSplit { policies: Vec<String>, how: Vec<String> },
@@ -330,12 +331,20 @@ impl fmt::Display for StudyStatement {
                 f,
                 "more seeds do not settle it. Train until {reference} has learned something, and compare again."
             ),
-            SeedsWouldSettle { command, seeds, power, runs, cost, currency } => write!(
+            SeedsWouldSettle { command, first_seed, seeds, power, runs, cost, currency } => write!(
                 f,
-                "`{command} --seeds {seeds}` would settle it with a chance of {:.0} % if there is no difference: {runs} more \
-                 runs, {}. Finished runs are not made again.",
+                "`{command}{} --seeds {seeds}` would settle it with a chance of {:.0} % if there is no difference: {runs} more \
+                 runs, {}. {}",
+                first_seed.map_or_else(String::new, |first| format!(" --first-seed {first}")),
                 power * 100.0,
-                cost_words(cost, currency)
+                cost_words(cost, currency),
+                match first_seed {
+                    None => "Finished runs are not made again.",
+                    Some(_) => {
+                        "The seeds are new, because no look at these ones is left: state `looks` in [compare] before the \
+                         first where seeds may be added."
+                    }
+                }
             ),
             TakeTwoSeeds => f.write_str("take at least two seeds: one has no spread to judge by."),
             MoreTestData { samples } => write!(
@@ -345,18 +354,12 @@ impl fmt::Display for StudyStatement {
                 units::count(*samples)
             ),
             MoreSeedsTell => f.write_str("more seeds would tell how large the difference is."),
-            LooksUsedUp { policy, seeds, looks, stated, held_to, alpha, in_all } => {
-                let list: Vec<String> = seeds.iter().map(u64::to_string).collect();
-                let are = if *stated == 1 { "look is" } else { "looks are" };
-                let [held_to, alpha, in_all] = [held_to, alpha, in_all].map(|x| x * 100.0);
-                write!(
-                    f,
-                    "{policy} was judged with {} seeds: {looks} looks, where {stated} {are} stated. This one is held to \
-                     {held_to:.1} % instead of {alpha:.1} %; over all of them a candidate at the margin passes in up to \
-                     {in_all:.1} % of cases. State `looks` in [compare] before the first.",
-                    list.join(", ")
-                )
-            }
+            LooksUsedUp { policy, looks, alpha } => write!(
+                f,
+                "{policy} was judged before with {} seeds, at {:.1} % over all looks.",
+                looks.join(", "),
+                alpha * 100.0
+            ),
             NotSplit { policies, how } => write!(
                 f,
                 "{} {} computed as fp32 ({}). These runs say nothing about the split itself.",

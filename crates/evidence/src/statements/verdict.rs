@@ -164,7 +164,11 @@ halfstep_train::statements! {
         /// Open metrics of seeds, for which a number of seeds is known.
         ["The noncentral t distribution with the spread seen.",
          "evidence lib noninferiority::tests::without_a_difference_the_power_is_as_planned"]
-        SeedsNeeded { needed: usize, have: usize, power: f64 },
+        SeedsNeeded { needed: usize, have: usize, power: f64, all_new: bool },
+        /// Earlier looks have used α up.
+        ["The levels of all looks add up to α at most.",
+         "evidence it claims::over_all_looks_stated_or_not_a_false_pass_is_as_rare_as_one_look_may_be"]
+        LooksSpent { stated: u32 },
         /// Open metrics of seeds, of which the plan says that these are enough.
         ["The same plan.", "evidence lib power::tests::the_table_of_seeds"]
         SeedsEnough,
@@ -418,11 +422,19 @@ impl fmt::Display for VerdictStatement {
             NoSpread { label } => {
                 write!(f, "{label}: one pair of runs has no spread to judge by; two or more are needed.")
             }
-            SeedsNeeded { needed, have, power } => write!(
+            SeedsNeeded { needed, have, power, all_new } => write!(
                 f,
                 "If there is no difference, {needed} seeds in all would show it with a chance of {:.0} % for the most \
-                 scattered of these metrics; there are {have}.",
-                power * 100.0
+                 scattered of these metrics; there are {have}.{}",
+                power * 100.0,
+                if *all_new { " Take new ones: by this look the old ones are used up." } else { "" }
+            ),
+            LooksSpent { stated } => write!(
+                f,
+                "These runs were judged before, and {} stated took the 5 % of wrong answers that all looks together may \
+                 give. So this one gives no verdict, whatever it shows; that of the earlier ones stands. Compare with seeds \
+                 that were not looked at, and state `looks` before the first if there are to be several.",
+                if *stated == 1 { "the one look that was" } else { "all looks that were" }
             ),
             SeedsEnough => f.write_str(
                 "By their scatter these seeds would be enough if there were no difference; more would tell how large it is.",

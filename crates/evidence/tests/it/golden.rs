@@ -7,7 +7,7 @@ use halfstep_evidence::measures::{
 };
 use halfstep_evidence::noninferiority::{Asked, Better, Claim, Margin, MarginTest, Question};
 use halfstep_evidence::power::{Plan, Spread};
-use halfstep_evidence::stats::{Looks, Paired};
+use halfstep_evidence::stats::{ALPHA, Looks, Paired};
 use serde_json::Value;
 
 /// Sums of a few hundred f64 terms, in another order and with another exponential: γ(1000) = 1000 ·
@@ -118,8 +118,8 @@ fn tests_and_bounds_agree_with_scipy() {
     }
     for case in golden["bounds"].as_array().unwrap() {
         let (k, n) = (case[0].as_u64().unwrap(), case[1].as_u64().unwrap());
-        near("lower bound", exact::lower_bound(k, n), &case[2], 1e-9);
-        near("upper bound", exact::upper_bound(k, n), &case[3], 1e-9);
+        near("lower bound", exact::lower_bound(k, n, ALPHA), &case[2], 1e-9);
+        near("upper bound", exact::upper_bound(k, n, ALPHA), &case[3], 1e-9);
     }
     let paired = &golden["paired"];
     let pairs: Vec<(f64, f64)> = paired["pairs"]

@@ -104,6 +104,9 @@ pub struct Compare {
     /// Number of seeds, in place of the recipe's
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
+    /// First of the seeds, in place of the recipe's `seed`
+    #[arg(long, value_name = "N")]
+    pub first_seed: Option<u64>,
     /// Train nothing: show how many seeds the margins need, and what they will cost
     #[arg(long)]
     pub plan: bool,

@@ -173,9 +173,9 @@ fn compare_arm(
     }
     let mut notes = Vec::new();
     let looks = |policy: &str| {
-        let looked = looks::look(common.cache, &setup, &obtained, policy);
+        let looked = looks::look(common.cache, &arm.experiment, &setup, &obtained, policy)?;
         notes.extend(looked.note);
-        looked.divided
+        Ok(looked.looks)
     };
     let assessments = assessments(&setup, &obtained, request.threads(), looks)?;
     if examples.is_empty() {
@@ -213,6 +213,10 @@ fn asked(args: &Compare) -> Result<Recipe, Failure> {
         }
         recipe.compare.seeds = seeds;
     }
+    if let Some(first) = args.first_seed {
+        recipe.seed = first;
+        recipe.ablation.iter_mut().for_each(|arm| arm.recipe.seed = first);
+    }
     if !recipe.precision.policies.contains(&recipe.compare.reference) {
         recipe.compare.reference = recipe.precision.policies[0].clone();
     }
@@ -223,7 +227,7 @@ fn asked(args: &Compare) -> Result<Recipe, Failure> {
     Ok(recipe)
 }
 
-/// What to type for the same again, less the number of seeds.
+/// What to type for the same again, less the seeds.
 fn command(args: &Compare) -> String {
     let mut words = vec!["halfstep compare".to_string()];
     words.extend(args.recipe.as_ref().map(|path| output::quoted(path)));
@@ -386,7 +390,7 @@ fn assessments(
     setup: &Setup,
     obtained: &[Obtained],
     threads: NonZeroUsize,
-    mut looks: impl FnMut(&str) -> Looks,
+    mut looks: impl FnMut(&str) -> Result<Looks, Failure>,
 ) -> Result<Vec<(String, Assessment)>, Failure> {
     let mut all = Vec::new();
     for policy in setup.policies.iter().filter(|p| **p != setup.reference) {
@@ -402,7 +406,7 @@ fn assessments(
             obtained.iter().filter(is_one).count() as u64
         };
         let mut protocol = setup.protocol.clone();
-        protocol.looks = looks(policy);
+        protocol.looks = looks(policy)?;
         protocol.diverged = diverged(policy);
         protocol.baseline_diverged = diverged(&setup.reference);
         let (a, b): (Vec<PathBuf>, Vec<PathBuf>) =

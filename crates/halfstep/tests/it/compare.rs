@@ -231,6 +231,17 @@ fn the_exit_code_is_the_verdict_and_margins_are_the_recipes() {
     let gates: Vec<&str> =
         rows.iter().filter(|r| r["gates"] == true).map(|r| r["metric"].as_str().unwrap()).collect();
     assert_eq!(gates, ["accuracy", "nll", "ece"]);
+    // A seed more is a second look, where one was stated: it decides nothing. The first again is
+    // the same look, and seeds that were not looked at have a look of their own.
+    let again = |more: &[&str]| place.compare(&[&["wide.toml", "--precisions", "fp32,bf16"], more].concat());
+    let (code, said) = again(&["--seeds", "3", "--out", "again"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("bf16 was judged before with 2 seeds, at 5.0 %"), "{said}");
+    assert!(said.contains("gives no verdict") && said.contains("--first-seed 3"), "{said}");
+    for (more, out) in [(&[][..], "first"), (&["--first-seed", "2"], "new")] {
+        let (code, said) = again(&[more, &["--out", out]].concat()[..]);
+        assert_eq!(code, 0, "{said}");
+    }
     // Two runs cannot show that at most 5 % diverge.
     place.write("clean.toml", format!("{longer}{wide}\nmax_divergence = 0.05\n"));
     let (code, said) = place.compare(&["clean.toml", "--precisions", "fp32,bf16", "--out", "clean"]);

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::cost::Amounts;
+use halfstep::evidence::exact::clean_runs_needed;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{Plan, Spread, all_pass_at_least, sd_at_most};
 use halfstep::evidence::statements::cost_words;
+use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, Margin, Protocol, Rates, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
@@ -115,13 +117,13 @@ pub fn run(
     let cache = place.map(|place| Cache::at(place, engine.identity())).transpose()?;
     let name = recipe.name.clone();
     let (power, most) = (recipe.compare.power, recipe.compare.max_divergence);
+    let alpha = Looks::of(recipe.compare.looks).alpha();
     let mut arms = Vec::new();
     for (name, recipe) in recipes_of_arms(recipe) {
         let experiment = prepare::prepare(recipe)?;
         arms.push(planned(name, experiment, cache.as_ref(), engine, request, sd)?);
     }
-    let clean_runs =
-        most.and_then(|m| halfstep::evidence::exact::clean_runs_needed(m, halfstep::evidence::stats::ALPHA));
+    let clean_runs = most.and_then(|m| clean_runs_needed(m, alpha));
     if args.json {
         output::json(&serde_json::json!({
             "recipe": name,
@@ -174,7 +176,7 @@ fn planned(
     let arm = Arm { name, experiment, dir: None };
     let mut setup = setup(&arm, engine)?;
     setup.seeds = looked_for;
-    let measured = assessments(&setup, &there, request.threads(), |_| setup.protocol.looks)?;
+    let measured = assessments(&setup, &there, request.threads(), |_| Ok(setup.protocol.looks))?;
     let asked = Asked { protocol: &setup.protocol, seeds: stated as usize, samples: test_samples };
     let candidate = |policy: String| {
         let of = measured.iter().find(|(p, a)| *p == policy && a.seeds.len() > 1).map(|(_, a)| a);
@@ -358,7 +360,8 @@ fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
             };
             let list: Vec<String> = RATIOS.iter().filter_map(seeds).collect();
             output::line(&format!(
-                "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made first tell.",
+                "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made \
+                 first tell, which is a look: state `looks = 2` before.",
                 list.join(", ")
             ));
         }
