@@ -1,7 +1,9 @@
 //! What was measured of robustness, in sentences.
 
+use crate::assessment::MetricRow;
+use crate::noninferiority::{Better, holm};
 use crate::robustness::{Backdoor, ByPrecision, Robustness, Series, TriggerRow};
-use crate::stats::Verdict;
+use crate::stats::{ALPHA, Paired, Verdict};
 use crate::units;
 
 /// A change of attack success that is reported: this much more than in fp32.
@@ -13,19 +15,25 @@ const BLIND: f64 = 0.01;
 /// Accuracy that a black-box attack takes beyond those with gradients, which is reported.
 const MASKED: f64 = 0.02;
 
-/// The sentences, in the order of the tables. A difference over seeds is reported when its 95 %
-/// bounds lie on one side of zero.
+/// The sentences, in the order of the tables. That a precision differs over seeds, or is worse for
+/// a group, is said where the p value is below α after Holm's adjustment over all such comparisons
+/// of `r`: where nothing differs, any of these sentences is said in at most 5 % of cases. The other
+/// sentences are about these models on these samples, and say what was counted.
 pub fn findings(r: &Robustness) -> Vec<String> {
+    let topics = topics(r);
+    let of_groups = r.groups.iter().flat_map(|g| judged(&g.rows)).map(|(_, p_fail)| p_fail);
+    let of_topics = topics.iter().flat_map(|t| t.compared()).map(|(_, p)| p.p_differs());
+    let adjusted = holm(&of_groups.chain(of_topics).collect::<Vec<_>>());
+    let comparisons = adjusted.len();
+    // In the same order.
+    let mut adjusted = adjusted.into_iter();
+
     let mut said = Vec::new();
     mismatch(r, &mut said);
-    groups(r, &mut said);
+    groups(r, &mut adjusted, &mut said);
     ladder(r, &mut said);
-    if let Some(f) = &r.foreign {
-        let auroc: Vec<&Series> = f.series.iter().filter(|s| s.measure.ends_with("AUROC")).collect();
-        differences(&auroc, r, "tells foreign samples", true, &mut said);
-    }
-    if let Some(c) = &r.corruptions {
-        differences(&[&c.mean_error], r, "bears corruption", false, &mut said);
+    for topic in &topics {
+        topic.differences(&r.baseline, &mut adjusted, comparisons, &mut said);
     }
     attacks(r, &mut said);
     if let Some(t) = &r.triggered {
@@ -56,19 +64,27 @@ fn mismatch(r: &Robustness, said: &mut Vec<String>) {
     });
 }
 
-fn groups(r: &Robustness, said: &mut Vec<String>) {
+/// The groups that are judged, each with its p value of failing.
+fn judged(rows: &[MetricRow]) -> impl Iterator<Item = (&MetricRow, f64)> {
+    rows.iter().filter(|row| row.gates).filter_map(|row| Some((row, row.test?.p_fail?)))
+}
+
+fn groups(r: &Robustness, adjusted: &mut impl Iterator<Item = f64>, said: &mut Vec<String>) {
     for g in &r.groups {
-        let name = |row: &crate::assessment::MetricRow| {
-            row.group.as_ref().map_or(String::new(), |g| format!("{}={}", g.column, g.value))
+        let name = |row: &MetricRow| row.group.as_ref().map_or(String::new(), |g| g.name());
+        let fails = |((row, _), adjusted): &((&MetricRow, f64), f64)| {
+            row.verdict() == Some(Verdict::Fail) && *adjusted < ALPHA
         };
-        let failed: Vec<String> = g.rows.iter().filter(|r| r.is_named()).map(name).collect();
+        // All of them are taken from `adjusted`, and none beyond.
+        let tested: Vec<_> = judged(&g.rows).map(|row| (row, adjusted.next().unwrap_or(1.0))).collect();
+        let failed: Vec<String> = tested.iter().filter(|t| fails(t)).map(|((row, _), _)| name(row)).collect();
         let judged = g.rows.iter().filter(|r| r.verdict().is_some()).count();
         let passed = g.rows.iter().filter(|r| r.verdict() == Some(Verdict::Pass)).count();
         said.push(match failed.is_empty() {
             false => format!("{} is worse than {} for {}.", g.candidate, r.baseline, failed.join(", ")),
             true if judged == 0 => format!("No group is large enough to judge {} by.", g.candidate),
             true => format!(
-                "{} is shown to be as good as {} in {passed} of {judged} groups, and worse in none.",
+                "{} is shown to be as good as {} in {passed} of {judged} groups, and to be worse in none.",
                 g.candidate, r.baseline
             ),
         });
@@ -89,42 +105,70 @@ fn ladder(r: &Robustness, said: &mut Vec<String>) {
     said.push(format!("Weights of {} stored smaller: {}.", l.trained, parts.join("; ")));
 }
 
-/// Differences from the baseline whose bounds lie on one side of zero.
-fn differences(
-    series: &[&Series],
-    r: &Robustness,
-    does: &str,
-    higher_is_better: bool,
-    said: &mut Vec<String>,
-) {
-    let mut any = false;
-    for s in series {
-        for p in &s.precisions {
-            let Some(d) = p.difference else { continue };
-            let sure = d.lower.is_some_and(|l| l > 0.0) || d.upper.is_some_and(|u| u < 0.0);
-            if sure {
-                any = true;
-                let better = (d.mean > 0.0) == higher_is_better;
-                let how = if better { "better" } else { "worse" };
-                let points = units::points(d.mean);
+/// What a precision may do better or worse than the baseline over seeds.
+struct Topic<'a> {
+    does: &'static str,
+    better: Better,
+    series: Vec<&'a Series>,
+}
+
+/// Those that were measured, in the order of the sentences.
+fn topics(r: &Robustness) -> Vec<Topic<'_>> {
+    let mut all = Vec::new();
+    if let Some(f) = &r.foreign {
+        let series = f.series.iter().filter(|s| s.measure.ends_with("AUROC")).collect();
+        all.push(Topic { does: "tells foreign samples", better: Better::Higher, series });
+    }
+    if let Some(c) = &r.corruptions {
+        let series = vec![&c.mean_error];
+        all.push(Topic { does: "bears corruption", better: Better::Lower, series });
+    }
+    if let Some(a) = &r.attacks {
+        let series = a.series.iter().filter(|s| s.measure == "all of them").collect();
+        all.push(Topic { does: "withstands attacks", better: Better::Higher, series });
+    }
+    all
+}
+
+impl Topic<'_> {
+    /// Every difference from the baseline over several seeds, with its measure and precision.
+    fn compared(&self) -> impl Iterator<Item = ((&Series, &ByPrecision), Paired)> {
+        let all = self.series.iter().flat_map(|&s| s.precisions.iter().map(move |p| (s, p)));
+        all.filter_map(|(s, p)| Some(((s, p), p.difference.filter(|d| d.pairs > 1)?)))
+    }
+
+    fn differences(
+        &self,
+        baseline: &str,
+        adjusted: &mut impl Iterator<Item = f64>,
+        comparisons: usize,
+        said: &mut Vec<String>,
+    ) {
+        let (does, before) = (self.does, said.len());
+        let over = format!("Holm over {comparisons} comparisons");
+        let mut any = false;
+        for ((series, precision), difference) in self.compared() {
+            any = true;
+            let p = adjusted.next().unwrap_or(1.0);
+            if p < ALPHA {
+                let how = if self.better.harm(difference.mean) < 0.0 { "better" } else { "worse" };
+                let points = units::points(difference.mean);
                 said.push(format!(
-                    "{} {does} {how} than {}: {} {points}.",
-                    p.precision, r.baseline, s.measure
+                    "{} {does} {how} than {baseline}: {} {points} (p = {p:.3}, {over}).",
+                    precision.precision, series.measure
                 ));
             }
         }
-    }
-    let compared =
-        series.iter().flat_map(|s| &s.precisions).any(|p| p.difference.is_some_and(|d| d.pairs > 1));
-    if !any && compared {
-        said.push(format!("No precision {does} other than {} beyond the spread over seeds.", r.baseline));
+        if any && said.len() == before {
+            said.push(format!(
+                "No precision {does} other than {baseline} beyond the spread over seeds ({over})."
+            ));
+        }
     }
 }
 
 fn attacks(r: &Robustness, said: &mut Vec<String>) {
     let Some(a) = &r.attacks else { return };
-    let all: Vec<&Series> = a.series.iter().filter(|s| s.measure == "all of them").collect();
-    differences(&all, r, "withstands attacks", true, said);
     let of = |series: &[Series], name: &str, precision: &str| -> Option<f64> {
         let s = series.iter().find(|s| s.measure.contains(name))?;
         s.precisions.iter().find(|p| p.precision == precision).map(|p: &ByPrecision| p.mean)
@@ -156,23 +200,25 @@ fn attacks(r: &Robustness, said: &mut Vec<String>) {
     }
 }
 
-/// Whether a trigger works better in some precision than in the first row's.
+/// Whether a trigger works better where the weights of the first row are computed or stored
+/// otherwise: other weights differ by their training too.
 fn wakes(what: &str, rows: &[TriggerRow]) -> String {
     let Some(first) = rows.first() else { return format!("{what} was not tried.") };
     let base = first.attack_success;
-    let most = rows.iter().max_by(|a, b| a.attack_success.total_cmp(&b.attack_success)).unwrap_or(first);
+    let same_weights = rows.iter().filter(|row| row.trained == first.trained);
+    let most = same_weights.max_by(|a, b| a.attack_success.total_cmp(&b.attack_success)).unwrap_or(first);
     let share = |x: f64| units::percent(x, None);
     if most.attack_success > base + TRIGGER_WAKES {
         return format!(
-            "{what} wakes: it succeeds on {} of the images in {} and on {} in {}.",
-            share(most.attack_success),
-            most.served,
+            "{what} wakes: it succeeds on {} of the images in {}, and on {} with the same weights in {}.",
             share(base),
-            first.served
+            first.served,
+            share(most.attack_success),
+            most.served
         );
     }
     format!(
-        "{what} succeeds on {} of the images in {}, and on at most {} in any precision.",
+        "{what} succeeds on {} of the images in {}, and on at most {} with the same weights in any other precision.",
         share(base),
         first.served,
         share(most.attack_success)
@@ -192,4 +238,97 @@ fn backdoor(b: &Backdoor, said: &mut Vec<String>) {
         units::points(b.accuracy_after - b.accuracy),
         units::seconds(b.mitigation_seconds)
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draws::Draws;
+    use crate::robustness::{Corruptions, Foreign, ModelName};
+
+    const PRECISIONS: [&str; 4] = ["fp32", "bf16", "fp16", "fp8"];
+
+    /// Three AUROCs and the mean error of corruption, of four precisions and `seeds` seeds, which
+    /// scatter alike; `experiment` decides the numbers, which are multiples of `step`. bf16 has
+    /// `shift` added to its first AUROC.
+    fn measured(experiment: u64, seeds: u64, step: f64, shift: f64) -> Robustness {
+        let models: Vec<ModelName> = PRECISIONS
+            .into_iter()
+            .flat_map(|p| (0..seeds).map(move |seed| ModelName { precision: p.into(), seed }))
+            .collect();
+        let series = |which: u64, name: &str| {
+            let draws = Draws::new(71 + which, experiment);
+            let value = |(i, m): (usize, &ModelName)| {
+                let own = if which == 0 && m.precision == "bf16" { shift } else { 0.0 };
+                let noise = 0.01 * draws.normal(i as u64);
+                0.8 + own + if step > 0.0 { (noise / step).round() * step } else { noise }
+            };
+            let values: Vec<f64> = models.iter().enumerate().map(value).collect();
+            Series::new(name, true, &models, &values, "fp32")
+        };
+        let foreign = [(0, "softmax AUROC"), (1, "energy AUROC"), (2, "Mahalanobis AUROC")];
+        let (partner, own, fitted_on) = ("others".into(), 100, 100);
+        let series_of = foreign.map(|(i, name)| series(i, name)).to_vec();
+        let error = series(3, "mean error");
+        Robustness {
+            baseline: "fp32".into(),
+            foreign: Some(Foreign { partner, own, foreign: 100, fitted_on, series: series_of }),
+            corruptions: Some(Corruptions {
+                samples: 100,
+                kinds: Vec::new(),
+                models: Vec::new(),
+                mean_error: error.clone(),
+                mce: error,
+                relative_mce: None,
+            }),
+            ..Robustness::default()
+        }
+    }
+
+    fn says_a_difference(r: &Robustness) -> bool {
+        findings(r).iter().any(|s| s.contains("better than") || s.contains("worse than"))
+    }
+
+    /// Twelve comparisons of which none differs: any sentence of a difference is said in at most
+    /// 5 % of experiments, a binomial share of which three deviations are allowed. One by one at
+    /// 95 % some is said in more than half of them.
+    #[test]
+    fn where_nothing_differs_a_difference_is_seldom_said() {
+        const TRIALS: u64 = 2_000;
+        let most = 0.05 + 3.0 * (0.05 * 0.95 / TRIALS as f64).sqrt();
+        for (seeds, step) in [(2, 0.0), (3, 0.0), (8, 0.0), (2, 0.01), (3, 0.01), (5, 0.01)] {
+            let said = (0..TRIALS).filter(|&i| says_a_difference(&measured(i, seeds, step, 0.0))).count();
+            let share = said as f64 / TRIALS as f64;
+            assert!(share <= most, "{seeds} seeds in steps of {step}: {share}");
+        }
+    }
+
+    #[test]
+    fn a_difference_that_is_there_is_said_with_its_family() {
+        let r = measured(1, 8, 0.0, -0.08);
+        let said = findings(&r);
+        let of_bf16 = said.iter().find(|s| s.starts_with("bf16 tells foreign samples worse than fp32"));
+        assert!(of_bf16.is_some_and(|s| s.contains("Holm over 12 comparisons")), "{said:?}");
+        assert!(said.iter().any(|s| s.starts_with("No precision bears corruption other than")), "{said:?}");
+    }
+
+    /// What another training does to a trigger says nothing of the precision it is computed in.
+    #[test]
+    fn a_trigger_wakes_with_the_same_weights_only() {
+        let row = |trained: &str, served: &str, attack_success| TriggerRow {
+            trained: trained.into(),
+            served: served.into(),
+            seeds: 1,
+            attack_success,
+            without_trigger: 0.0,
+        };
+        let rows = [row("fp32", "fp32", 0.1), row("bf16", "bf16", 0.4), row("fp32", "bf16", 0.12)];
+        assert!(
+            wakes("The trigger", &rows).contains("on at most 12.00 %"),
+            "{}",
+            wakes("The trigger", &rows)
+        );
+        let rows = [rows[0].clone(), row("fp32", "int4 weights", 0.3)];
+        assert!(wakes("The trigger", &rows).contains("wakes"), "{}", wakes("The trigger", &rows));
+    }
 }

@@ -117,6 +117,18 @@ impl Paired {
         Some(Paired { correlation: correlation(pairs), ..Paired::from_moments(n, mean, sd) })
     }
 
+    /// Two-sided p value of "the mean difference is zero"; 1 without spread: equal differences of
+    /// a few coarse numbers are no certainty.
+    pub fn p_differs(&self) -> f64 {
+        match self.sd {
+            Some(sd) if sd > 0.0 => {
+                let n = self.pairs as f64;
+                2.0 * t_survival(self.mean.abs() * n.sqrt() / sd, n - 1.0)
+            }
+            _ => 1.0,
+        }
+    }
+
     /// The interval from the number of differences, their mean and their standard deviation.
     pub fn from_moments(pairs: usize, mean: f64, sd: Option<f64>) -> Paired {
         let half = sd.map(|sd| t_upper(pairs.saturating_sub(1) as f64, ALPHA) * sd / (pairs as f64).sqrt());
