@@ -35,7 +35,9 @@
 //! block and the mask of active lanes, and returns a `Flow`: go on, or try the same instruction
 //! again when something else has happened (a wait). Memory is reached through the block alone
 //! (`Block::shared_load`, `Block::global_load`, …), which checks bounds, alignment, written bytes
-//! and races. A copy in flight is a `Delivery` in `Block::in_flight`.
+//! and races. Execution calls `tensor::deliver` when every warp of a block waits, `tensor::waiting`
+//! for the report if that brought nothing, and `tensor::end` when a block ends. A block whose kernel
+//! has an operation `through_proxy` keeps `Shared::proxy`.
 #![forbid(unsafe_code)]
 // The layers stand; execution, which uses them, follows.
 #![allow(dead_code, unused_imports)]
@@ -52,9 +54,11 @@ mod summation;
 mod swizzle;
 mod syntax;
 mod tensor;
+mod tensor_map;
 mod types;
 
 pub use capability::Capability;
 pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};
 pub use summation::Summation;
 pub use swizzle::Swizzle;
+pub use tensor_map::{TENSOR_MAP_BYTES, TensorMap, TensorMapError};

@@ -110,7 +110,7 @@ impl Block<'_, '_> {
         if reads && self.settings.never_written && !self.shared.bytes.written.all(offset, bytes) {
             return fail(Cause::NeverWritten { space, address: at, bytes: bytes as u32 });
         }
-        if let (Access::Write | Access::Atomic, Some(proxy)) = (access, &mut self.shared.proxy) {
+        if let (Access::Write | Access::Copy, Some(proxy)) = (access, &mut self.shared.proxy) {
             proxy.wrote(who.warp, offset, bytes);
         }
         if let Some(shadow) = &mut self.shared.shadow {

@@ -76,9 +76,12 @@ impl Bulk {
         self.in_flight.extract_if(.., due).collect()
     }
 
-    /// Takes out the copy that arrives next when nothing else can happen: the newest one, so that a
-    /// kernel cannot rely on copies to arrive in the order in which they were asked for.
+    /// Takes out the copy to shared memory that arrives next when nothing else can happen: the
+    /// newest one, so that a kernel cannot rely on copies to arrive in the order in which they were
+    /// asked for.
     pub fn next(&mut self) -> Option<BulkCopy> {
-        self.in_flight.pop()
+        let shared = |copy: &BulkCopy| matches!(copy.to, Destination::Shared { .. });
+        let at = self.in_flight.iter().rposition(shared)?;
+        Some(self.in_flight.remove(at))
     }
 }

@@ -1,38 +1,39 @@
 //! The operations of this module, decoded.
 
-use crate::machine::R32;
-use crate::products::Mma;
-use crate::resolve::Address;
+use super::barrier::BarrierOp;
+use super::bulk::BulkOp;
+use super::group::GroupOp;
+use super::warp::WarpOp;
+use crate::machine::Kind;
 
 /// A decoded operation.
 #[derive(Clone, Debug)]
 pub(crate) enum TensorOp {
-    /// `ldmatrix` of as many matrices as registers.
-    LoadMatrix(MatrixMove),
-    /// `stmatrix`.
-    StoreMatrix(MatrixMove),
-    /// `movmatrix.trans`.
-    Transpose { to: R32, from: R32 },
-    /// `mma.sync`.
-    Multiply(Box<Fragments>),
+    /// Matrices and products of one warp.
+    Warp(WarpOp),
+    /// An mbarrier, or a fence that bulk copies need.
+    Barrier(BarrierOp),
+    /// A bulk copy.
+    Bulk(BulkOp),
+    /// Products of a group of four warps.
+    Group(GroupOp),
 }
 
-/// Matrices between shared memory and registers.
-#[derive(Clone, Debug)]
-pub(crate) struct MatrixMove {
-    pub registers: Vec<R32>,
-    pub address: Address,
-    pub transposed: bool,
-    /// The address is generic: the opcode names no space.
-    pub generic: bool,
-}
+impl TensorOp {
+    /// What the operation does, for counting.
+    pub fn kind(&self) -> Kind {
+        match self {
+            TensorOp::Warp(WarpOp::LoadMatrix(_)) => Kind::SharedLoad,
+            TensorOp::Warp(WarpOp::StoreMatrix(_)) => Kind::SharedStore,
+            TensorOp::Warp(WarpOp::Transpose { .. }) => Kind::Warp,
+            TensorOp::Warp(WarpOp::Multiply(_)) | TensorOp::Group(GroupOp::Multiply(_)) => Kind::Tensor,
+            TensorOp::Barrier(_) | TensorOp::Group(_) => Kind::Barrier,
+            TensorOp::Bulk(_) => Kind::Copy,
+        }
+    }
 
-/// `mma.sync` and its registers.
-#[derive(Clone, Debug)]
-pub(crate) struct Fragments {
-    pub shape: Mma,
-    pub d: Vec<R32>,
-    pub a: Vec<R32>,
-    pub b: Vec<R32>,
-    pub c: Vec<R32>,
+    /// Whether it reads or writes shared memory through the async proxy.
+    pub fn through_proxy(&self) -> bool {
+        matches!(self, TensorOp::Bulk(_) | TensorOp::Group(_))
+    }
 }
