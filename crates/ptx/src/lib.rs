@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`fault`](Fault) | what is reported: errors of loading, of a launch, and faults of a kernel |
 //! | `syntax` | PTX text to a syntax tree; knows no opcodes |
-//! | `round`, `formats`, `arith` | scalar arithmetic as PTX defines it, as pure functions |
+//! | `formats`, `arith` | scalar arithmetic as PTX defines it, as pure functions |
 //! | [`summation`](Summation), [`capability`](Capability) | how Tensor Cores add, by architecture |
 //! | `products` | products of Tensor Cores as pure functions of registers and bytes |
 //! | `memory` | global, shared and local bytes; which were written; who touched them last |
@@ -42,14 +42,16 @@
 // The layers stand; execution, which uses them, follows.
 #![allow(dead_code, unused_imports)]
 
+mod arith;
 mod capability;
+mod decode;
 mod fault;
 pub mod formats;
 mod machine;
 mod memory;
+mod op;
 mod products;
 mod resolve;
-mod round;
 mod summation;
 mod swizzle;
 mod syntax;

@@ -83,10 +83,8 @@ impl<'t> Cursor<'t> {
     /// Takes an integer of 32 bits without a sign.
     pub fn small(&mut self) -> Result<u32, LoadError> {
         let token = self.peek();
-        u32::try_from(self.integer()?).map_err(|_| LoadError {
-            line: token.line,
-            problem: syntax("an integer below 2^32", token.text),
-        })
+        u32::try_from(self.integer()?)
+            .map_err(|_| LoadError { line: token.line, problem: syntax("an integer below 2^32", token.text) })
     }
 
     /// Takes a number that may have signs.
