@@ -3,13 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
-use halfstep_graph::engine_info::{
-    Arithmetic, Device as DeviceName, EngineIdentity, FreeMemory, PolicyDescription, UnsupportedPolicy,
-};
+use halfstep_graph::engine_info::{Device as DeviceName, EngineIdentity, FreeMemory, PolicyDescription};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{DType, Graph, Group, InputChecks, Node, Plan, Slot};
+use halfstep_graph::{Graph, Group, InputChecks, Node, Plan, Slot};
 use sha2::{Digest, Sha256};
 
+use crate::describe::describe;
 use crate::device::Device;
 use crate::kernels::texts;
 use crate::lower::{fuses, workspace_bytes};
@@ -49,16 +48,6 @@ impl Target for GpuEngine {
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {
         fuses(graph, group)
     }
-
-    fn supports(&self, policy: &Policy) -> Result<(), UnsupportedPolicy> {
-        // The name apart: a recipe may give its policy another.
-        if policy.low.is_none() && policy.split.is_none() && policy.dtypes().iter().all(|&d| d == DType::F32)
-        {
-            return Ok(());
-        }
-        let reason = "products in fewer bits than f32 have no kernels yet".into();
-        Err(UnsupportedPolicy { policy: policy.name.clone(), target: Target::name(self), reason })
-    }
 }
 
 impl Engine for GpuEngine {
@@ -85,8 +74,8 @@ impl Engine for GpuEngine {
         self.device.free_memory()
     }
 
-    fn describe(&self, _: &Policy) -> PolicyDescription {
-        PolicyDescription { arithmetic: Arithmetic::Native, text: "f32 products on CUDA cores".into() }
+    fn describe(&self, policy: &Policy) -> PolicyDescription {
+        describe(policy)
     }
 
     fn target(&self) -> &dyn Target {

@@ -1,5 +1,6 @@
 //! The kernels' sources, and the modules that a program needs of them.
 
+use halfstep_float::blocks::DynamicMap;
 use halfstep_graph::DType;
 
 use crate::command::Kernel;
@@ -13,6 +14,7 @@ pub(crate) enum Source {
     Conv,
     MatMul,
     Move,
+    Norm,
     Pool,
     Quantise,
     Reduce,
@@ -22,24 +24,27 @@ pub(crate) enum Source {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 9] = [
     ("base.cuh", include_str!("../kernels/base.cuh")),
     ("block.cuh", include_str!("../kernels/block.cuh")),
     ("elementwise.cuh", include_str!("../kernels/elementwise.cuh")),
     ("formats.cuh", include_str!("../kernels/formats.cuh")),
+    ("kept.cuh", include_str!("../kernels/kept.cuh")),
     ("math.cuh", include_str!("../kernels/math.cuh")),
     ("philox.cuh", include_str!("../kernels/philox.cuh")),
     ("product.cuh", include_str!("../kernels/product.cuh")),
+    ("table.cuh", include_str!("../kernels/table.cuh")),
 ];
 
 impl Source {
     /// Every file.
-    pub const ALL: [Source; 11] = [
+    pub const ALL: [Source; 12] = [
         Source::Attention,
         Source::Columns,
         Source::Conv,
         Source::MatMul,
         Source::Move,
+        Source::Norm,
         Source::Pool,
         Source::Quantise,
         Source::Reduce,
@@ -62,12 +67,13 @@ impl Source {
             Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY"]),
             Source::MatMul => file!("matmul.cu", ["TypeA", "TypeB", "TypeY"]),
             Source::Move => file!("move.cu", ["Element"]),
+            Source::Norm => file!("norm.cu", ["TypeX"]),
             Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
             Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
             Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY"]),
             Source::Rows => file!("rows.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
             Source::Scatter => file!("scatter.cu", ["TypeX", "TypeY"]),
-            Source::Update => file!("update.cu", ["TypeX"]),
+            Source::Update => file!("update.cu", ["TypeX", "WEIGHT", "MOMENTS"]),
         }
     }
 }
@@ -99,6 +105,15 @@ pub(crate) struct Modules {
     generated: Option<(usize, Vec<String>)>,
 }
 
+/// The values of the codes of the dynamic maps, as text.
+fn dynamic_maps() -> String {
+    let map = |name: &str, map: DynamicMap| {
+        let values: Vec<String> = (0..=255).map(|code| format!("{:e}f", map.value(code))).collect();
+        format!("__constant__ float {name}[256] = {{{}}};\n", values.join(", "))
+    };
+    map("SIGNED_VALUES", DynamicMap::Signed) + &map("UNSIGNED_VALUES", DynamicMap::Unsigned)
+}
+
 /// Stands for the name of a kernel that is generated.
 pub(crate) const NAME: &str = "CHAIN_NAME";
 
@@ -108,8 +123,11 @@ impl Modules {
         let (name, text, macros) = source.file();
         let value = |macro_: &str| types.iter().find(|(m, _)| *m == macro_).map_or("float", |(_, t)| *t);
         let defines = macros.iter().map(|m| ((*m).to_string(), value(m).to_string())).collect();
-        let module =
-            Module { name: name.to_string(), source: text.to_string(), headers: HEADERS.to_vec(), defines };
+        let source = match source {
+            Source::Update => format!("{}{text}", dynamic_maps()),
+            _ => text.to_string(),
+        };
+        let module = Module { name: name.to_string(), source, headers: HEADERS.to_vec(), defines };
         let found = self.list.iter().position(|m| *m == module);
         let module = found.unwrap_or_else(|| {
             self.list.push(module);

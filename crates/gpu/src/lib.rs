@@ -12,6 +12,7 @@ mod chain;
 pub mod command;
 pub mod compile;
 pub mod cuda;
+mod describe;
 pub mod device;
 mod engine;
 pub mod find;

@@ -23,9 +23,6 @@ pub(super) fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
 }
 
 pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), EngineError> {
-    if l.node.split.is_some() {
-        return Err(l.unsupported("products of split operands have no kernel yet"));
-    }
     let (a, b, c, bias) = (l.input(0), l.input(1), l.result(0), bias_of(l)?);
     let (left, to) = (l.shape(0), l.result_shape());
     let rank = to.len();
@@ -110,9 +107,6 @@ impl Heads {
 }
 
 pub(super) fn attention(l: &mut Lowering<'_>, spec: AttentionSpec) -> Result<(), EngineError> {
-    if l.node.split.is_some() {
-        return Err(l.unsupported("attention with split operands has no kernel yet"));
-    }
     let heads = Heads::of(l.graph, l.node, spec);
     let [q, k, v] = heads.three(|i| l.input(i));
     let (out, lse) = (l.result(0), l.result(1));
@@ -128,9 +122,6 @@ pub(super) fn attention_workspace_bytes(graph: &Graph, node: &Node, spec: Attent
 }
 
 pub(super) fn attention_grad(l: &mut Lowering<'_>, spec: AttentionSpec) -> Result<(), EngineError> {
-    if l.node.split.is_some() {
-        return Err(l.unsupported("attention with split operands has no kernel yet"));
-    }
     let heads = Heads::of(l.graph, l.node, spec);
     let [q, k, v] = heads.three(|i| l.input(i));
     let [dq, dk, dv] = heads.three(|i| l.result(i));

@@ -1,12 +1,14 @@
 //! The update: the gradients' norm, the optimisers, and what is copied to slots at the end.
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{AdamWSpec, DType, Graph, Kept, Node, SgdSpec};
+use halfstep_graph::{
+    AdamWSpec, DType, Graph, Kept, MomentFormat, Node, SgdSpec, StateFormats, WeightFormat,
+};
 
 use super::movement::word;
 use super::{Call, Lowering};
 use crate::command::{Action, Argument, Command};
-use crate::kernels::Source;
+use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
 /// Elements of a tensor that a block works on.
@@ -14,8 +16,10 @@ const PART: usize = 4096;
 /// Tensors in the table of one launch and bytes of an entry, as kernels declare them.
 const NORMS: usize = 200;
 const NORM: usize = 16;
-const TRAINED: usize = 50;
-const ENTRY: usize = 64;
+const TRAINED: usize = 30;
+const ENTRY: usize = 120;
+/// Which member of an entry is the number of its first block.
+const FIRST: usize = 5;
 
 fn parts(count: usize) -> usize {
     count.div_ceil(PART)
@@ -35,7 +39,7 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let mut base = 0;
     // Neighbours of one type share a launch.
     for same in tensors.chunk_by(|a, b| a.dtype == b.dtype).flat_map(|same| same.chunks(NORMS)) {
-        let kernel = l.kernel(Source::Update, &[("TypeX", same[0].dtype)], "squares");
+        let kernel = l.kernel(Source::Norm, &[("TypeX", same[0].dtype)], "squares");
         let mut first = 0;
         let mut entries = Vec::new();
         for tensor in same {
@@ -48,7 +52,7 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
         l.launch(same.iter().fold(call, |call, &tensor| call.also_read(tensor)));
         base += first;
     }
-    let kernel = l.kernel(Source::Update, &[], "norm_of_parts");
+    let kernel = l.kernel(Source::Norm, &[], "norm_of_parts");
     let norm = l.result(0);
     l.launch(Call::new(kernel, [1, 1, 1], 256).read(sums).write(norm).sizes([all]));
     Ok(())
@@ -65,28 +69,73 @@ fn number(n: usize) -> Argument {
     Argument::U32(n as u32)
 }
 
-/// An error unless an update keeps all its state in f32.
-fn f32_state(l: &Lowering<'_>, kept: Kept) -> Result<(), EngineError> {
-    match kept.formats.is_f32() {
-        true => Ok(()),
-        false => Err(l.unsupported("state in fewer bits than f32 has no kernel yet")),
-    }
+/// How kernels keep weights and moments of these formats, and in how many tensors each.
+fn forms(formats: StateFormats) -> [(&'static str, usize); 2] {
+    let weights = match formats.weights {
+        WeightFormat::F32 => ("KEPT_F32", 1),
+        WeightFormat::Bf16 => ("KEPT_BF16", 1),
+        WeightFormat::Bf16Stochastic => ("KEPT_STOCHASTIC", 1),
+        WeightFormat::Bf16Kahan => ("KEPT_COMPENSATED", 2),
+    };
+    let moments = match formats.moments {
+        MomentFormat::F32 => ("KEPT_F32", 1),
+        MomentFormat::Bf16 => ("KEPT_STOCHASTIC", 1),
+        MomentFormat::Int8 => ("KEPT_BLOCKS", 2),
+    };
+    [weights, moments]
 }
 
-/// Launches an optimiser for one tensor with its moments; `call` has all arguments but the table.
-fn train(l: &mut Lowering<'_>, call: Call, moments: usize) -> Result<(), EngineError> {
-    let tensors = 1 + moments;
-    let state: Vec<(Stored, Stored)> = (0..tensors).map(|i| (l.input(i), l.result(i))).collect();
+/// Launches an optimiser for one tensor with its moments, of which each has a place in the table:
+/// `numbers` are its constants, and `scalars` the operands behind the gradient but for key and
+/// commit.
+fn train(
+    l: &mut Lowering<'_>,
+    entry: &str,
+    kept: Kept,
+    moments: usize,
+    scalars: usize,
+    numbers: Vec<Argument>,
+) -> Result<(), EngineError> {
+    let [(weight_form, of_weight), (moment_form, of_moment)] = forms(kept.formats);
+    let tensors = l.node.outputs.len();
     let grad = l.input(tensors);
-    let pointers = |part: fn(&(Stored, Stored)) -> Stored| -> Vec<Argument> {
-        let pointer = |i: usize| state.get(i).map_or(Argument::Null, |s| Argument::Pointer(part(s).span));
-        [0, 1, 2].map(pointer).into()
-    };
-    let grad_pointer = vec![Argument::Pointer(grad.span)];
-    let entry = [pointers(|s| s.0), grad_pointer, pointers(|s| s.1), vec![number(grad.count), number(0)]];
-    let table = table([number(1), number(0)], vec![Argument::Struct(entry.concat())], (TRAINED, ENTRY));
-    let call = call.with(table).also_read(grad);
-    let call = state.iter().fold(call, |call, &(from, to)| call.also_read(from).also_write(to));
+    let last = l.node.inputs.len() - 1;
+    if tensors != of_weight + moments * of_moment
+        || last != tensors + 1 + scalars + usize::from(kept.formats.draws())
+    {
+        return Err(l.unsupported("an update with other operands than its formats of state have"));
+    }
+    let types = [("TypeX", c_type(grad.dtype)), ("WEIGHT", weight_form), ("MOMENTS", moment_form)];
+    let kernel = l.output.modules.kernel(Source::Update, &types, entry);
+    let call = Call::new(kernel, [parts(grad.count), 1, 1], 256);
+    let call = (0..scalars).fold(call, |call, i| call.read(l.input(tensors + 1 + i))).read(l.input(last));
+    let key = kept.formats.draws().then(|| l.input(last - 1));
+    let mut call = call.maybe_read(key).with(Argument::Struct(numbers)).also_read(grad);
+
+    let mut members = Vec::new();
+    let mut at = 0;
+    for tensor in 0..3 {
+        let parts = if tensor == 0 { of_weight } else { of_moment };
+        let has = |part: usize| tensor <= moments && part < parts;
+        let pointer = |part: usize, of: &dyn Fn(usize) -> Stored| match has(part) {
+            true => Argument::Pointer(of(at + part).span),
+            false => Argument::Null,
+        };
+        let (from, to) = (|i: usize| l.input(i), |i: usize| l.result(i));
+        members.push(Argument::Struct(vec![
+            pointer(0, &from),
+            pointer(1, &from),
+            pointer(0, &to),
+            pointer(1, &to),
+        ]));
+        at += if tensor <= moments { parts } else { 0 };
+    }
+    call = (0..tensors).fold(call, |call, i| call.also_read(l.input(i)).also_write(l.result(i)));
+    let rest =
+        [Argument::Pointer(grad.span), number(grad.count), number(0), Argument::U32(kept.draws), number(0)];
+    members.extend(rest);
+    let table = table([number(1), number(0)], vec![Argument::Struct(members)], (TRAINED, ENTRY));
+    let call = call.with(table);
     if !l.output.commands.last_mut().is_some_and(|before| joins(&mut before.action, &call)) {
         l.launch(call);
     }
@@ -117,9 +166,7 @@ fn joins(before: &mut Action, call: &Call) -> bool {
         return false;
     }
     let mut entry = entry.clone();
-    if let Some(first) = entry.last_mut() {
-        *first = Argument::U32(launch.grid[0]);
-    }
+    entry[FIRST] = Argument::U32(launch.grid[0]);
     *rest -= ENTRY;
     entries.push(Argument::Struct(entry));
     *tensors += 1;
@@ -130,24 +177,14 @@ fn joins(before: &mut Action, call: &Call) -> bool {
 }
 
 pub(super) fn adamw(l: &mut Lowering<'_>, spec: AdamWSpec) -> Result<(), EngineError> {
-    f32_state(l, spec.kept)?;
-    let grad = l.input(3);
-    let kernel = l.kernel(Source::Update, &[("TypeX", grad.dtype)], "adamw");
-    let call = Call::new(kernel, [parts(grad.count), 1, 1], 256);
-    let call = [4, 5, 6, 7].into_iter().fold(call, |call, i| call.read(l.input(i)));
     let numbers = [spec.beta1, spec.beta2, spec.eps, spec.weight_decay].map(Argument::F64);
-    train(l, call.with(Argument::Struct(numbers.into())), 2)
+    train(l, "adamw", spec.kept, 2, 3, numbers.into())
 }
 
 pub(super) fn sgd(l: &mut Lowering<'_>, spec: SgdSpec) -> Result<(), EngineError> {
-    f32_state(l, spec.kept)?;
-    let grad = l.input(2);
-    let kernel = l.kernel(Source::Update, &[("TypeX", grad.dtype)], "sgd");
-    let call = Call::new(kernel, [parts(grad.count), 1, 1], 256);
-    let call = [3, 4, 5].into_iter().fold(call, |call, i| call.read(l.input(i)));
     let numbers = [spec.momentum, spec.weight_decay].map(|x| Argument::F32(x as f32));
     let numbers = [&numbers[..], &[Argument::U32(spec.nesterov.into())]].concat();
-    train(l, call.with(Argument::Struct(numbers)), 1)
+    train(l, "sgd", spec.kept, 1, 2, numbers)
 }
 
 /// Adds the copy of a staged value to its slot: in every step, or where `commit` is not zero.
