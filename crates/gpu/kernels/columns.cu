@@ -56,18 +56,6 @@ extern "C" __global__ void pair_sums(
     }
 }
 
-extern "C" __global__ void batch_norm(
-    const TypeX* x, const TypeG* gamma, const TypeG* beta, const float* mean, const float* var,
-    TypeY* y, float* rstd, u32 count, u32 width, float eps
-) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    u32 c = i % width;
-    float r = 1.0f / sqrtf(var[c] + eps);
-    put(y, i, fmaf((get(x, i) - mean[c]) * r, get(gamma, c), get(beta, c)));
-    if (i < width) rstd[c] = r;
-}
-
 // dx = gamma rstd (dy - (dbeta + x^ dgamma) / rows).
 extern "C" __global__ void batch_norm_grad(
     const TypeX* x, const TypeG* gamma, const float* mean, const float* rstd, const TypeD* dy,

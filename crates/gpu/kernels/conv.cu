@@ -55,11 +55,14 @@ struct Stored {
 };
 
 extern "C" __global__ void __launch_bounds__(256) conv2d(
-    const TypeA* x, const TypeB* w, const float* bias, TypeY* y, const Conv s
+    const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Chain chain
 ) {
     OutputsByPlaces<TypeA> left{{x, s}};
     Stored<TypeB, true> right{w, s.window()};
-    product(s.places(), s.out_channels, s.window(), left, right, RowMajor{y, s.out_channels, bias});
+    product(
+        s.places(), s.out_channels, s.window(), left, right,
+        RowMajor{chain, 0, s.out_channels, bias}
+    );
 }
 
 // Rows are places of the input, k the places of the windows that cover it, by output channel.
@@ -96,21 +99,23 @@ struct Turned {
 };
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_grad_input(
-    const TypeA* dy, const TypeB* w, const float* bias, TypeY* dx, const Conv s
+    const TypeA* dy, const TypeB* w, const float* bias, const Conv s, const Chain chain
 ) {
     Covering<TypeA> left{dy, s};
     Turned<TypeB> right{w, s};
     u32 depth = s.window_height * s.window_width * s.out_channels;
     product(
         s.images * s.height * s.width, s.channels, depth, left, right,
-        RowMajor{dx, s.channels, bias}
+        RowMajor{chain, 0, s.channels, bias}
     );
 }
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_grad_weight(
-    const TypeA* x, const TypeB* dy, const float* bias, TypeY* dw, const Conv s
+    const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Chain chain
 ) {
     Stored<TypeB, false> left{dy, s.out_channels};
     PlacesByOutputs<TypeA> right{{x, s}};
-    product(s.out_channels, s.window(), s.places(), left, right, RowMajor{dw, s.window(), bias});
+    product(
+        s.out_channels, s.window(), s.places(), left, right, RowMajor{chain, 0, s.window(), bias}
+    );
 }

@@ -11,10 +11,11 @@ struct Matrix {
 };
 
 extern "C" __global__ void __launch_bounds__(256) matmul(
-    const TypeA* a, const TypeB* b, const float* bias, TypeY* c, u32 m, u32 n, u32 k, int ta, int tb
+    const TypeA* a, const TypeB* b, const float* bias, u32 m, u32 n, u32 k, int ta, int tb,
+    const Chain chain
 ) {
     u32 batch = blockIdx.z;
     Matrix<TypeA> left{a + (u64)batch * m * k, ta ? 1 : k, ta ? m : 1};
     Matrix<TypeB> right{b + (u64)batch * n * k, tb ? k : 1, tb ? 1 : n};
-    product(m, n, k, left, right, RowMajor{c + (u64)batch * m * n, n, bias});
+    product(m, n, k, left, right, RowMajor{chain, batch * m * n, n, bias});
 }

@@ -1,7 +1,7 @@
 // A product of two operands that say themselves where their elements lie: exact f32 products, added
 // by fused multiplications in ascending order of k.
 #pragma once
-#include "base.cuh"
+#include "after.cuh"
 
 // Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each. `A` and `B` have
 // at(row or column, k) and ALONG_K, whether neighbours in k are neighbours in memory.
@@ -49,10 +49,12 @@ __device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Stor
 
 // A result of row-major order, to which a bias may be added before it is rounded.
 struct RowMajor {
-    TypeY* y;
+    const Chain& chain;
+    // Of its first element.
+    u32 first;
     u32 width;
     const float* bias;
     __device__ void operator()(u32 row, u32 column, float x) const {
-        put(y, row * width + column, bias == nullptr ? x : x + bias[column]);
+        chain(first + row * width + column, bias == nullptr ? x : x + bias[column]);
     }
 };

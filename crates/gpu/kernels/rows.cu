@@ -69,29 +69,6 @@ extern "C" __global__ void layer_norm(
     }
 }
 
-// dx = rstd (dy gamma - (sum of dy gamma + x^ sum of dy gamma x^) / size), with x^ = (x - mean)
-// rstd.
-extern "C" __global__ void layer_norm_grad(
-    const TypeX* x, const TypeG* gamma, const float* mean, const float* rstd, const TypeD* dy,
-    TypeY* dx, u32 size
-) {
-    __shared__ float shared[32];
-    u32 row = blockIdx.x * size;
-    float m = mean[blockIdx.x], r = rstd[blockIdx.x];
-    float sum = 0.0f, dot = 0.0f;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) {
-        float scaled = get(dy, row + i) * get(gamma, i);
-        sum += scaled;
-        dot = fmaf(scaled, (get(x, row + i) - m) * r, dot);
-    }
-    sum = over_block(sum, Add(), shared);
-    dot = over_block(dot, Add(), shared);
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) {
-        float scaled = get(dy, row + i) * get(gamma, i), normal = (get(x, row + i) - m) * r;
-        put(dx, row + i, r * (scaled - fmaf(normal, dot, sum) / (float)size));
-    }
-}
-
 // The position of the first largest element; NaN counts as largest.
 extern "C" __global__ void argmax(const TypeX* x, int* y, u32 size) {
     __shared__ float values[32];

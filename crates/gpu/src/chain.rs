@@ -1,4 +1,5 @@
-//! Elementwise members of a group as CUDA C++: one kernel with one pass over memory.
+//! Elementwise members of a group as CUDA C++: one kernel with one pass over memory, or what the
+//! kernel of the group's anchor does with each element of its result.
 //!
 //! Sizes, strides and numbers are arguments, so that groups that compute the same of other shapes
 //! are one kernel.
@@ -31,7 +32,7 @@ pub(crate) enum Parameter {
 
 /// A generated kernel and what it is launched with.
 pub(crate) struct Chain {
-    /// Its text, with [`NAME`] for its name.
+    /// Its text: a kernel with [`NAME`] for its name, or a struct behind an include.
     pub text: String,
     pub parameters: Vec<Parameter>,
     /// Elements of a thread.
@@ -40,23 +41,27 @@ pub(crate) struct Chain {
     pub count: usize,
 }
 
-/// Whether the members of a group, none of which is an anchor, can be one kernel.
+/// Whether the elementwise members of a group can be a chain.
 pub(crate) fn fits(graph: &Graph, group: &Group) -> bool {
     chain(graph, group).is_ok()
 }
 
-/// The kernel of a group without an anchor.
+/// The elementwise members of a group: a kernel, or the `struct Chain` that kernels of anchors are
+/// given.
 ///
 /// # Errors
 /// Arithmetic on integers, or too many operands.
 pub(crate) fn chain(graph: &Graph, group: &Group) -> Result<Chain, EngineError> {
     let expression = Expression::of(graph, group);
+    let follows = group.anchor(graph).is_some();
     if expression.operands.len() + expression.outputs.len() > MOST {
         return Err(unsupported(format!("more than {MOST} operands and results in one kernel")));
     }
-    let width = if expression.count.is_multiple_of(4) { 4 } else { 1 };
+    let width = if expression.count.is_multiple_of(4) && !follows { 4 } else { 1 };
     let mut writer = Writer { width, ..Writer::default() };
-    writer.number("u32 count", Argument::U32(expression.count as u32));
+    if !follows {
+        writer.number("u32 count", Argument::U32(expression.count as u32));
+    }
     for (n, operand) in expression.operands.iter().enumerate() {
         writer.operand(n, operand)?;
     }
@@ -72,7 +77,8 @@ pub(crate) fn chain(graph: &Graph, group: &Group) -> Result<Chain, EngineError> 
         let _ = writeln!(writer.body, "        r{n}[v] = t{};", term.0);
         let _ = writeln!(writer.stores, "    put_several<{width}>(y{n}, i, r{n});");
     }
-    Ok(Chain { text: writer.text(), parameters: writer.parameters, width, count: expression.count })
+    let text = if follows { writer.structure() } else { writer.kernel() };
+    Ok(Chain { text, parameters: writer.parameters, width, count: expression.count })
 }
 
 fn unsupported(what: String) -> EngineError {
@@ -117,7 +123,10 @@ impl Writer {
 
     /// Loads an operand for all elements of a thread.
     fn operand(&mut self, n: usize, operand: &Operand) -> Result<(), EngineError> {
-        let source = operand.source.ok_or_else(|| unsupported("a chain behind another operation".into()))?;
+        let Some(source) = operand.source else {
+            let _ = writeln!(self.loads, "    float o{n}[1] = {{result}};");
+            return Ok(());
+        };
         let (width, ty) = (self.width, c_type(number_type(operand.dtype)?));
         self.parameters.push(Parameter::Read(source));
         self.declarations.push(format!("const {ty}* x{n}"));
@@ -187,17 +196,27 @@ impl Writer {
         })
     }
 
-    fn text(&self) -> String {
-        let Writer { width, declarations, loads, body, stores, .. } = self;
+    /// What is done with the elements from `i` on.
+    fn elements(&self) -> String {
+        let Writer { width, loads, body, stores, .. } = self;
+        format!("{loads}    for (u32 v = 0; v < {width}; ++v) {{\n{body}    }}\n{stores}")
+    }
+
+    fn kernel(&self) -> String {
+        let (parameters, elements, width) = (self.declarations.join(", "), self.elements(), self.width);
         format!(
-            "extern \"C\" __global__ void __launch_bounds__({THREADS}) {NAME}({}) {{\n    \
+            "extern \"C\" __global__ void __launch_bounds__({THREADS}) {NAME}({parameters}) {{\n    \
              u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * {width};\n    \
-             if (i >= count) return;\n\
-             {loads}    \
-             for (u32 v = 0; v < {width}; ++v) {{\n\
-             {body}    }}\n\
-             {stores}}}\n",
-            declarations.join(", ")
+             if (i >= count) return;\n{elements}}}\n"
+        )
+    }
+
+    fn structure(&self) -> String {
+        let members: String = self.declarations.iter().map(|d| format!("    {d};\n")).collect();
+        let elements = self.elements();
+        format!(
+            "#include \"elementwise.cuh\"\n#define CHAINED\nstruct Chain {{\n{members}    \
+             __device__ void operator()(u32 i, float result) const {{\n{elements}    }}\n}};\n"
         )
     }
 }

@@ -64,6 +64,7 @@ impl Engine for GpuEngine {
             .with("architecture", self.device.facts().architecture)
             .with("compiler", self.device.compiler())
             .with("kernels", kernels)
+            .with("fusion", "on")
     }
 
     fn device(&self) -> DeviceName {

@@ -15,6 +15,7 @@ pub(crate) enum Source {
     MatMul,
     Move,
     Norm,
+    Norms,
     Pool,
     Quantise,
     Reduce,
@@ -24,7 +25,8 @@ pub(crate) enum Source {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 9] = [
+const HEADERS: [(&str, &str); 10] = [
+    ("after.cuh", include_str!("../kernels/after.cuh")),
     ("base.cuh", include_str!("../kernels/base.cuh")),
     ("block.cuh", include_str!("../kernels/block.cuh")),
     ("elementwise.cuh", include_str!("../kernels/elementwise.cuh")),
@@ -38,13 +40,14 @@ const HEADERS: [(&str, &str); 9] = [
 
 impl Source {
     /// Every file.
-    pub const ALL: [Source; 12] = [
+    pub const ALL: [Source; 13] = [
         Source::Attention,
         Source::Columns,
         Source::Conv,
         Source::MatMul,
         Source::Move,
         Source::Norm,
+        Source::Norms,
         Source::Pool,
         Source::Quantise,
         Source::Reduce,
@@ -68,6 +71,7 @@ impl Source {
             Source::MatMul => file!("matmul.cu", ["TypeA", "TypeB", "TypeY"]),
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
+            Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
             Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
             Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
             Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY"]),
@@ -120,12 +124,17 @@ pub(crate) const NAME: &str = "CHAIN_NAME";
 impl Modules {
     /// A kernel of a file, with what these macros stand for.
     pub fn kernel(&mut self, source: Source, types: &[(&str, &str)], entry: &str) -> Kernel {
+        self.followed(source, types, entry, "")
+    }
+
+    /// The same behind a text that says what becomes of results; nothing where they are stored.
+    pub fn followed(&mut self, source: Source, types: &[(&str, &str)], entry: &str, chain: &str) -> Kernel {
         let (name, text, macros) = source.file();
         let value = |macro_: &str| types.iter().find(|(m, _)| *m == macro_).map_or("float", |(_, t)| *t);
         let defines = macros.iter().map(|m| ((*m).to_string(), value(m).to_string())).collect();
         let source = match source {
             Source::Update => format!("{}{text}", dynamic_maps()),
-            _ => text.to_string(),
+            _ => format!("{chain}{text}"),
         };
         let module = Module { name: name.to_string(), source, headers: HEADERS.to_vec(), defines };
         let found = self.list.iter().position(|m| *m == module);

@@ -3,6 +3,7 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, DType, Graph, Node, Op};
 
+use super::pointwise::After;
 use super::{Call, Lowering, MOST_BLOCKS};
 use crate::command::Argument;
 use crate::kernels::Source;
@@ -23,7 +24,7 @@ pub(super) fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
 }
 
 pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), EngineError> {
-    let (a, b, c, bias) = (l.input(0), l.input(1), l.result(0), bias_of(l)?);
+    let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
     let (left, to) = (l.shape(0), l.result_shape());
     let rank = to.len();
     let (m, n) = (to[rank - 2], to[rank - 1]);
@@ -32,11 +33,10 @@ pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), Eng
     if batch > MOST_BLOCKS || n.div_ceil(TILE) > MOST_BLOCKS {
         return Err(l.unsupported("a product of this size is too wide for a GPU"));
     }
-    let types = [("TypeA", a.dtype), ("TypeB", b.dtype), ("TypeY", c.dtype)];
-    let kernel = l.kernel(Source::MatMul, &types, "matmul");
+    let kernel = after.kernel(l, Source::MatMul, &[("TypeA", a.dtype), ("TypeB", b.dtype)], "matmul");
     let call = Call::new(kernel, [m.div_ceil(TILE), n.div_ceil(TILE), batch], 256);
-    let call = call.read(a).read(b).maybe_read(bias).write(c).sizes([m, n, k]);
-    l.launch(call.with(Argument::I32(ta.into())).with(Argument::I32(tb.into())));
+    let call = call.read(a).read(b).maybe_read(bias).sizes([m, n, k]);
+    l.launch(after.given(call.with(Argument::I32(ta.into())).with(Argument::I32(tb.into()))));
     Ok(())
 }
 

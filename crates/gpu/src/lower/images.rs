@@ -4,6 +4,7 @@ use halfstep_graph::engine::EngineError;
 use halfstep_graph::{ConvGeometry, PoolKind, Shape};
 
 use super::contract::{TILE, bias_of};
+use super::pointwise::After;
 use super::{Call, Lowering, MOST_BLOCKS, structure};
 use crate::command::Argument;
 use crate::kernels::Source;
@@ -40,14 +41,13 @@ fn convolution(
     rows: usize,
     columns: usize,
 ) -> Result<(), EngineError> {
-    let (a, b, y, bias) = (l.input(0), l.input(1), l.result(0), bias_of(l)?);
+    let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
     if columns.div_ceil(TILE) > MOST_BLOCKS {
         return Err(l.unsupported("a convolution of so many channels is too wide for a GPU"));
     }
-    let types = [("TypeA", a.dtype), ("TypeB", b.dtype), ("TypeY", y.dtype)];
-    let kernel = l.kernel(Source::Conv, &types, entry);
+    let kernel = after.kernel(l, Source::Conv, &[("TypeA", a.dtype), ("TypeB", b.dtype)], entry);
     let call = Call::new(kernel, [rows.div_ceil(TILE), columns.div_ceil(TILE), 1], 256);
-    l.launch(call.read(a).read(b).maybe_read(bias).write(y).with(conv.argument()));
+    l.launch(after.given(call.read(a).read(b).maybe_read(bias).with(conv.argument())));
     Ok(())
 }
 

@@ -175,7 +175,7 @@ pub(crate) const MOST_BLOCKS: usize = 65_535;
 /// # Errors
 /// Something that no kernel does.
 pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), EngineError> {
-    if l.group.nodes.len() > 1 {
+    if l.group.anchor(l.graph).is_none() {
         return pointwise::chain_of(l);
     }
     match &l.node.op {

@@ -3,6 +3,7 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{BatchNormPart, DType, Graph, Node, Op};
 
+use super::pointwise::After;
 use super::reduce::{self, COLUMN_CHUNK, add_chunks, block_of, chunks_bytes};
 use super::{Call, Lowering, MOST_BLOCKS};
 use crate::command::{Argument, Kernel};
@@ -112,11 +113,11 @@ fn pair_sums(
 
 pub(super) fn layer_norm_grad(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let [x, gamma, mean, rstd, dy] = [0, 1, 2, 3, 4].map(|i| l.input(i));
-    let (dx, columns) = (l.result(0), l.matrix().1);
-    let types = [("TypeX", x.dtype), ("TypeY", dx.dtype), ("TypeG", gamma.dtype), ("TypeD", dy.dtype)];
-    let kernel = l.kernel(Source::Rows, &types, "layer_norm_grad");
-    let call = by_rows(l, kernel).read(x).read(gamma).read(mean).read(rstd).read(dy).write(dx);
-    l.launch(call.sizes([columns]));
+    let (after, columns) = (After::of(l)?, l.matrix().1);
+    let types = [("TypeX", x.dtype), ("TypeG", gamma.dtype), ("TypeD", dy.dtype)];
+    let kernel = after.kernel(l, Source::Norms, &types, "layer_norm_grad");
+    let call = by_rows(l, kernel).read(x).read(gamma).read(mean).read(rstd).read(dy);
+    l.launch(after.given(call).sizes([columns]));
     let to = [l.result(1), l.result(2)];
     if to.iter().any(|to| to.dtype != DType::F32) {
         return Err(l.unsupported("gradients of a norm's factors in fewer bits than f32"));
@@ -147,11 +148,11 @@ pub(super) fn batch_norm_part(l: &mut Lowering<'_>, part: BatchNormPart) -> Resu
         }
         BatchNormPart::Apply { eps } => {
             let [gamma, beta, mean, var] = [1, 2, 3, 4].map(|i| l.input(i));
-            let (y, rstd) = (l.result(0), l.result(1));
-            let types = [("TypeX", x.dtype), ("TypeY", y.dtype), ("TypeG", gamma.dtype)];
-            let kernel = l.kernel(Source::Columns, &types, "batch_norm");
-            let call = Call::each(kernel, y.count).read(x).read(gamma).read(beta).read(mean).read(var);
-            l.launch(call.write(y).write(rstd).sizes([y.count, columns]).f32(eps as f32));
+            let (after, rstd) = (After::of(l)?, l.result(1));
+            let types = [("TypeX", x.dtype), ("TypeG", gamma.dtype)];
+            let kernel = after.kernel(l, Source::Norms, &types, "batch_norm");
+            let call = Call::each(kernel, x.count).read(x).read(gamma).read(beta).read(mean).read(var);
+            l.launch(after.given(call.write(rstd)).sizes([x.count, columns]).f32(eps as f32));
             Ok(())
         }
         BatchNormPart::Sums => {

@@ -1,14 +1,27 @@
-//! Groups of elementwise members: one generated kernel.
+//! Elementwise members of a group: one generated kernel, or what follows an anchor.
 
 use halfstep_graph::engine::EngineError;
-use halfstep_graph::{Graph, Group};
+use halfstep_graph::{BatchNormPart, DType, Graph, Group, Op};
 
 use super::{Call, Lowering};
 use crate::chain::{Parameter, THREADS, chain, fits};
+use crate::command::{Argument, Kernel};
+use crate::kernels::{Source, c_type};
+use crate::stored::Stored;
 
-/// Whether a group can be one step: elementwise members alone.
+/// Whether a group can be one step.
 pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
-    group.anchor(graph).is_none() && fits(graph, group)
+    let continues = group.anchor(graph).is_none_or(|n| {
+        matches!(
+            graph.node(n).op,
+            Op::MatMul { .. }
+                | Op::Conv2d(_)
+                | Op::Conv2dGradInput { .. }
+                | Op::BatchNormPart(BatchNormPart::Apply { .. })
+                | Op::LayerNormGrad
+        )
+    });
+    continues && fits(graph, group)
 }
 
 pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
@@ -26,4 +39,65 @@ pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     }
     l.launch(call);
     Ok(())
+}
+
+/// What becomes of the first result of a group's anchor.
+pub(super) struct After {
+    /// A type and a text for the module of the anchor's kernel.
+    y: DType,
+    text: String,
+    argument: Argument,
+    reads: Vec<Stored>,
+    writes: Vec<Stored>,
+}
+
+impl After {
+    /// The chain of the group, or nothing but storing the result.
+    pub fn of(l: &Lowering<'_>) -> Result<After, EngineError> {
+        if l.group.nodes.len() == 1 {
+            let to = l.result(0);
+            let argument = Argument::Struct(vec![Argument::Pointer(to.span)]);
+            return Ok(After {
+                y: to.dtype,
+                text: String::new(),
+                argument,
+                reads: Vec::new(),
+                writes: vec![to],
+            });
+        }
+        let chain = chain(l.graph, l.group).map_err(|e| l.unsupported(e))?;
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        let mut member = |parameter: Parameter| match parameter {
+            Parameter::Read(value) => {
+                reads.push(l.value(value));
+                Argument::Pointer(l.value(value).span)
+            }
+            Parameter::Write(value) => {
+                writes.push(l.value(value));
+                Argument::Pointer(l.value(value).span)
+            }
+            Parameter::Number(argument) => argument,
+        };
+        let argument = Argument::Struct(chain.parameters.into_iter().map(&mut member).collect());
+        Ok(After { y: DType::F32, text: chain.text, argument, reads, writes })
+    }
+
+    /// A kernel whose results it takes.
+    pub fn kernel(
+        &self,
+        l: &mut Lowering<'_>,
+        source: Source,
+        types: &[(&str, DType)],
+        entry: &str,
+    ) -> Kernel {
+        let types = types.iter().copied().chain([("TypeY", self.y)]);
+        let types: Vec<(&str, &str)> = types.map(|(m, t)| (m, c_type(t))).collect();
+        l.output.modules.followed(source, &types, entry, &self.text)
+    }
+
+    /// Gives it to a call, as its next argument.
+    pub fn given(self, call: Call) -> Call {
+        let call = self.reads.into_iter().fold(call.with(self.argument), Call::also_read);
+        self.writes.into_iter().fold(call, Call::also_write)
+    }
 }

@@ -1,0 +1,11 @@
+// What becomes of a result: a generated chain of operations behind it, or else it is stored.
+#pragma once
+#include "elementwise.cuh"
+
+#ifndef CHAINED
+struct Chain {
+    TypeY* y;
+    // Of element `i`, not yet rounded.
+    __device__ void operator()(u32 i, float x) const { put(y, i, x); }
+};
+#endif
