@@ -99,9 +99,17 @@ pub(crate) fn measure(
 ) -> Result<Ladder, StressError> {
     let fp32 = Policy::named("fp32")?;
     let models: Vec<_> = subject.of(subject.baseline).map(|(_, t)| t).collect();
+    // Tokens of one window are no examples of their own.
+    let rows = test.labels.len() / test.len().max(1);
+    let windows: Option<Vec<String>> =
+        (rows > 1).then(|| (0..test.labels.len()).map(|row| (row / rows).to_string()).collect());
     let source = |name: &str, seed: u64, logits: Vec<f32>| {
-        InMemory::new(format!("{name} seed {seed}"), logits.len() / test.labels.len(), logits, &test.labels)
-            .with_seed(seed)
+        let name = format!("{name} seed {seed}");
+        let all = InMemory::new(name, logits.len() / test.labels.len(), logits, &test.labels).with_seed(seed);
+        match &windows {
+            Some(windows) => all.with_clusters(windows),
+            None => all,
+        }
     };
     let logits = |weights: &Weights| test.logits(&mut subject.probe(&fp32, weights)?);
     let mut wide = Vec::new();

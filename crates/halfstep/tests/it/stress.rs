@@ -221,5 +221,8 @@ policy = "bf16"
         assert!(names.contains(&name), "{names:?}");
     }
     assert_eq!(r["ladder"]["trained"], "bf16", "the only precision there is");
+    // The test part has 2,640 / 10 bytes at most, in windows of 16: those are judged, not tokens.
+    let windows = r["ladder"]["rungs"][0]["rows"][0][0]["paired"]["pairs"].as_u64().unwrap();
+    assert!((2..=264 / 16).contains(&windows), "{windows}");
     assert_eq!(r["not_applicable"].as_array().unwrap().len(), 5);
 }
