@@ -11,6 +11,7 @@
 use serde::Serialize;
 
 use crate::buckets::BucketSums;
+use crate::tail::Part;
 
 /// Variances of a mean over seeds and examples, by what they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -30,13 +31,33 @@ pub struct Components {
 pub struct Crossed {
     /// Where it comes from.
     pub components: Components,
-    /// The standard error.
-    pub error: f64,
-    /// Degrees of freedom of its estimate.
-    pub degrees: f64,
+    /// Degrees of freedom of the part of seeds; zero for one seed.
+    of_seeds: f64,
+    /// Degrees of freedom of the part of examples.
+    of_examples: f64,
+}
+
+/// Degrees of freedom of what all of several seeds do to the same examples, from `buckets` buckets
+/// of them. It is the scatter of the buckets' means less what is left of each seed, so it scatters
+/// more than such means do: half of their degrees hold α from five buckets on.
+pub(crate) fn degrees_of_examples(buckets: f64) -> f64 {
+    (buckets - 1.0) / 2.0
 }
 
 impl Crossed {
+    /// The standard error.
+    pub fn error(&self) -> f64 {
+        (self.components.seeds + self.components.examples).sqrt()
+    }
+
+    /// Of seeds, and of examples.
+    pub(crate) fn parts(&self) -> [Part; 2] {
+        [
+            Part { variance: self.components.seeds, degrees: self.of_seeds },
+            Part { variance: self.components.examples, degrees: self.of_examples },
+        ]
+    }
+
     /// Of the mean of `sign` · (candidate − reference) − `share` · reference, from each seed's sums
     /// in buckets of the same examples. Of unequal buckets the spread is that of a ratio (Cochran,
     /// *Sampling Techniques*, 1977, 6.4). None for fewer than two buckets with examples, and where
@@ -76,16 +97,12 @@ impl Crossed {
         let over_examples = over_examples * buckets;
         if seeds.len() == 1 {
             let components = Components { examples: over_examples, ..Components::default() };
-            return Some(Crossed { components, error: over_examples.sqrt(), degrees: filled as f64 - 1.0 });
+            return Some(Crossed { components, of_seeds: 0.0, of_examples: filled as f64 - 1.0 });
         }
         let rest = left * buckets / (s - 1.0) / s;
         let over_seeds = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (s - 1.0) / s;
         let examples = (over_examples - rest).max(0.0);
-        let variance = over_seeds + examples;
-        // Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) of the sum of both.
-        let parts = over_seeds.powi(2) / (s - 1.0) + over_examples.powi(2) / (filled as f64 - 1.0);
-        let degrees = if parts > 0.0 { (variance * variance / parts).max(s - 1.0) } else { s - 1.0 };
         let components = Components { seeds: over_seeds, examples, rest };
-        Some(Crossed { components, error: variance.sqrt(), degrees })
+        Some(Crossed { components, of_seeds: s - 1.0, of_examples: degrees_of_examples(filled as f64) })
     }
 }

@@ -265,7 +265,7 @@ impl Measured {
         let of_examples = if one_pair { self.crossed(1.0, 0.0) } else { None };
         let (paired, unit) = match of_examples {
             Some(crossed) => {
-                let sd = crossed.error * self.units.sqrt();
+                let sd = crossed.error() * self.units.sqrt();
                 (Paired::from_moments(self.units as usize, candidate - reference, Some(sd)), Unit::Examples)
             }
             None => (Paired::of(&self.pairs)?, Unit::Seeds),

@@ -41,6 +41,7 @@ pub mod statements;
 pub mod stats;
 pub mod study;
 pub mod table;
+mod tail;
 pub mod units;
 pub mod worst;
 

@@ -9,11 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use statrs::distribution::{ContinuousCDF, Normal};
-
 use crate::answers::ChangedAnswers;
 use crate::crossed::Crossed;
-use crate::stats::{Looks, Verdict, mean_sd, t_survival, t_upper, z_upper};
+use crate::stats::{Looks, Verdict, mean_sd};
+use crate::tail::{Part, Tail};
 
 /// Which way is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -165,7 +164,7 @@ impl MarginTest {
         if !finite {
             return None;
         }
-        MarginTest::new(asked, mean_harm, margin_mean, tail(1.0)?, tail(-1.0)?)
+        MarginTest::new(asked, mean_harm, margin_mean, tail)
     }
 
     /// Tests a mean over seeds and examples: what it says holds for other seeds on other examples
@@ -192,15 +191,12 @@ impl MarginTest {
         };
         let tail = |sign: f64| {
             let mean = sign * harm - margin;
-            let Crossed { error, degrees, .. } = error_of(sign, share)?;
-            // The variance at the margin is known, the scatter seen is estimated: Satterthwaite's
-            // degrees of freedom of their sum.
             let known = few.map_or(0.0, |few| few.error_at(margin)).powi(2);
-            let (seen, all) = (error.powi(2), error.powi(2) + known);
-            let degrees = if seen > 0.0 { degrees * (all / seen).powi(2) } else { f64::INFINITY };
-            Some(Tail::of_t(mean, Some(all.sqrt()), degrees, asked.looks))
+            let [seeds, examples] = error_of(sign, share)?.parts();
+            let parts = [seeds, examples, Part { variance: known, degrees: f64::INFINITY }];
+            Some(Tail::of_parts(mean, &parts, asked.looks))
         };
-        MarginTest::new(asked, harm, margin, tail(1.0)?, tail(-1.0)?)
+        MarginTest::new(asked, harm, margin, tail)
     }
 
     /// Tests two models by the answers that changed between them, at an absolute margin; exactly
@@ -208,26 +204,39 @@ impl MarginTest {
     pub fn of_answers(answers: ChangedAnswers, asked: Asked) -> Option<MarginTest> {
         let margin = asked.margin.at(1.0);
         let alpha = asked.looks.alpha();
-        let tail = |answers: ChangedAnswers| Tail {
-            at_most: Some(answers.harm_bound_above(alpha) - margin),
-            at_least: Some(answers.harm_bound_below(alpha) - margin),
-            below: Some(answers.p_harm_at_least(margin)),
-            above: Some(answers.p_harm_at_most(margin)),
+        let tail = |sign: f64| {
+            let answers = if sign > 0.0 { answers } else { answers.reversed() };
+            Some(Tail {
+                at_most: Some(answers.harm_bound_above(alpha) - margin),
+                at_least: Some(answers.harm_bound_below(alpha) - margin),
+                below: Some(answers.p_harm_at_least(margin)),
+                above: Some(answers.p_harm_at_most(margin)),
+            })
         };
-        MarginTest::new(asked, answers.harm(), margin, tail(answers), tail(answers.reversed()))
+        MarginTest::new(asked, answers.harm(), margin, tail)
     }
 
-    fn new(asked: Asked, harm: f64, margin_mean: f64, excess: Tail, gain: Tail) -> Option<MarginTest> {
+    /// From what is known of sign · harm − margin, the excess of harm (1) or of gain (−1).
+    fn new(
+        asked: Asked,
+        harm: f64,
+        margin_mean: f64,
+        tail: impl Fn(f64) -> Option<Tail>,
+    ) -> Option<MarginTest> {
         let (Margin::Absolute(size) | Margin::Relative(size)) = asked.margin;
         if !(size > 0.0 && size.is_finite() && harm.is_finite() && margin_mean.is_finite()) {
             return None;
         }
+        let excess = tail(1.0)?;
         let (p_pass, p_fail) = match asked.question {
             Question::NonInferiority => (excess.below, excess.above),
-            Question::Equivalence => (
-                excess.below.zip(gain.below).map(|(a, b)| a.max(b)),
-                excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
-            ),
+            Question::Equivalence => {
+                let gain = tail(-1.0)?;
+                (
+                    excess.below.zip(gain.below).map(|(a, b)| a.max(b)),
+                    excess.above.zip(gain.above).map(|(a, b)| (2.0 * a.min(b)).min(1.0)),
+                )
+            }
         };
         let verdict = match (p_pass, p_fail) {
             (Some(p), _) if asked.looks.reject(p) => Verdict::Pass,
@@ -246,58 +255,6 @@ impl MarginTest {
             p_fail,
             verdict,
         })
-    }
-}
-
-/// What is known of a mean excess: harm, or gain, less the margin.
-struct Tail {
-    /// One-sided bounds of it.
-    at_most: Option<f64>,
-    at_least: Option<f64>,
-    /// P value of "the mean is zero or more".
-    below: Option<f64>,
-    /// P value of "the mean is zero or less".
-    above: Option<f64>,
-}
-
-impl Tail {
-    /// The one-sample t-test of a mean against zero.
-    fn of_t(mean: f64, error: Option<f64>, degrees: f64, looks: Looks) -> Tail {
-        Tail::symmetric(mean, error, |t| t_survival(t, degrees), t_upper(degrees, looks.alpha()))
-    }
-
-    /// The same with a known standard error, of a mean that moves by steps: `correction` is half of
-    /// one (for continuity).
-    fn of_normal(mean: f64, error: f64, correction: f64, looks: Looks) -> Tail {
-        let of =
-            |mean| Tail::symmetric(mean, Some(error), |z| Normal::standard().sf(z), z_upper(looks.alpha()));
-        let (up, down) = (of(mean + correction), of(mean - correction));
-        Tail { at_most: up.at_most, below: up.below, at_least: down.at_least, above: down.above }
-    }
-
-    fn symmetric(mean: f64, error: Option<f64>, survival: impl Fn(f64) -> f64, quantile: f64) -> Tail {
-        // Without spread the mean is certain: t is infinite, and a mean of exactly zero is on
-        // neither side.
-        let p =
-            |sign: f64| error.map(|e| if e == 0.0 && mean == 0.0 { 1.0 } else { survival(sign * mean / e) });
-        let half = error.map(|e| if e == 0.0 { 0.0 } else { quantile * e });
-        Tail {
-            at_most: half.map(|h| mean + h),
-            at_least: half.map(|h| mean - h),
-            below: p(-1.0),
-            above: p(1.0),
-        }
-    }
-
-    /// The more careful of two on each side.
-    fn or_wider(self, other: Tail) -> Tail {
-        let most = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a.max(b));
-        Tail {
-            at_most: most(self.at_most, other.at_most),
-            at_least: self.at_least.zip(other.at_least).map(|(a, b)| a.min(b)),
-            below: most(self.below, other.below),
-            above: most(self.above, other.above),
-        }
     }
 }
 

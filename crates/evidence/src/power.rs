@@ -4,9 +4,10 @@ use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
 use statrs::function::gamma::ln_gamma;
 
 use crate::buckets::BUCKETS;
-use crate::crossed::Components;
+use crate::crossed::{Components, degrees_of_examples};
 use crate::noninferiority::Claim;
 use crate::stats::{ALPHA, Looks, t_upper, z_upper};
+use crate::tail::{Part, half_width};
 
 /// More seeds than anyone trains.
 pub const MOST_SEEDS: usize = 10_000;
@@ -97,20 +98,18 @@ impl Plan {
             }
             (Claim::Examples, Some(variance)) => (0.0, variance / examples),
         };
-        let fixed = of_examples + known;
-        if sd == 0.0 && fixed == 0.0 {
-            return if least < self.margin - self.harm { 1.0 } else { 0.0 };
-        }
-        // The bound's half width where seeds show a variance `of_seeds` of the mean, with the
-        // degrees of freedom as `Crossed` and `MarginTest` reckon them.
-        let by_seeds_alone = (fixed == 0.0).then(|| t_upper(v, alpha));
-        let half_width = |of_seeds: f64| {
-            let over_examples = of_examples + rest;
-            let parts = of_seeds.powi(2) / v + over_examples.powi(2) / (BUCKETS as f64).min(examples);
-            let all = of_seeds + fixed;
-            let quantile = by_seeds_alone.unwrap_or_else(|| t_upper((all * all / parts).max(v), alpha));
-            (quantile * all.sqrt()).max(least)
-        };
+        // The bound's half width where seeds show a variance `of_seeds` of the mean, with the parts
+        // that `MarginTest` adds.
+        let buckets = (BUCKETS as f64).min(examples);
+        let fixed = half_width(
+            &[
+                Part { variance: of_examples, degrees: degrees_of_examples(buckets) },
+                Part { variance: known, degrees: f64::INFINITY },
+            ],
+            alpha,
+        );
+        let quantile = t_upper(v, alpha);
+        let half_width = |of_seeds: f64| (quantile * quantile * of_seeds + fixed * fixed).sqrt().max(least);
         if sd == 0.0 {
             return if half_width(0.0) < self.margin - self.harm { 1.0 } else { 0.0 };
         }
@@ -127,8 +126,7 @@ impl Plan {
             density * normal.cdf((self.margin - self.harm - half_width(of_seeds * x * x)) / sd)
         };
         // S has mean about 1 and standard deviation below 1/√(2ν): 12/√ν is 17 deviations beyond.
-        // Degrees of freedom that follow S take time; plans need no more than a few digits of them.
-        let panels = if by_seeds_alone.is_some() { 2000 } else { 200 };
+        let panels = 2000;
         let width = (1.0 + 12.0 / v.sqrt()) / f64::from(panels);
         let at = |i: i32| integrand(f64::from(i) * width);
         let inner: f64 = (1..panels).map(|i| at(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();

@@ -163,7 +163,7 @@ pub(crate) fn t_upper(degrees: f64, alpha: f64) -> f64 {
     if degrees >= MANY_DEGREES {
         return z_upper(alpha);
     }
-    StudentsT::new(0.0, 1.0, degrees).map_or(f64::INFINITY, |t| t.inverse_cdf(1.0 - alpha))
+    StudentsT::new(0.0, 1.0, degrees).map_or(f64::INFINITY, |t| -t.inverse_cdf(alpha))
 }
 
 /// P(T > t) for Student's t distribution; 1/2 without degrees of freedom.
@@ -176,7 +176,7 @@ pub(crate) fn t_survival(t: f64, degrees: f64) -> f64 {
 
 /// The 1 − `alpha` quantile of the standard normal distribution.
 pub(crate) fn z_upper(alpha: f64) -> f64 {
-    Normal::standard().inverse_cdf(1.0 - alpha)
+    -Normal::standard().inverse_cdf(alpha)
 }
 
 fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
