@@ -2,7 +2,7 @@
 //! by the code that judges.
 //!
 //! ```console
-//! cargo run --release -p halfstep-evidence --example verdict_tables [EXPERIMENTS]
+//! cargo run --release -p halfstep-evidence --example verdict_tables [EXPERIMENTS [TABLE...]]
 //! ```
 //!
 //! One pair of models is summed exactly over all outcomes. The rest is simulated with EXPERIMENTS
@@ -16,21 +16,27 @@ use std::num::NonZeroU32;
 use halfstep_evidence::answers::Level;
 use halfstep_evidence::buckets::{BucketSums, TestSets};
 use halfstep_evidence::judge::Measured;
-use halfstep_evidence::noninferiority::{Asked, Claim, Margin, Question};
+use halfstep_evidence::noninferiority::{Asked, Margin, Question};
 use halfstep_evidence::power::{Plan, Spread, sd_at_most};
 use halfstep_evidence::stats::{ALPHA, Looks};
 use halfstep_evidence::{Metric, Verdict};
 use halfstep_float::{Philox, unit_f64};
 
 fn main() {
-    let experiments = std::env::args().nth(1).map_or(10_000, |n| n.parse().expect("a number of experiments"));
-    one_pair();
-    few_seeds(experiments);
-    on_examples(experiments);
-    smooth(experiments);
-    power(experiments);
-    looks(experiments);
-    plans(experiments);
+    let mut arguments = std::env::args().skip(1);
+    let experiments = arguments.next().map_or(10_000, |n| n.parse().expect("a number of experiments"));
+    let asked: Vec<String> = arguments.collect();
+    let tables: [(&str, fn(u64)); 7] = [
+        ("pair", |_| one_pair()),
+        ("few", few_seeds),
+        ("examples", on_examples),
+        ("smooth", smooth),
+        ("power", power),
+        ("looks", looks),
+        ("plans", plans),
+    ];
+    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
+    tables.into_iter().filter(|(name, _)| is_asked(name)).for_each(|(_, table)| table(experiments));
 }
 
 /// Numbers of one experiment, drawn in order.
@@ -371,14 +377,7 @@ fn plans(experiments: u64) {
         (10, 2000, 0.012, 0.2, 0.2),
     ] {
         let spread = Spread { seed: seed * seed, example: example * example, rest: rest * rest };
-        let plan = Plan {
-            spread,
-            margin: 0.02,
-            harm: 0.0,
-            answers: false,
-            claim: Claim::Examples,
-            looks: Looks::ONE,
-        };
+        let plan = Plan::of(spread, 0.02);
         let planned = plan.power(seeds, examples as f64);
         let cell = Smooth { seeds, examples, mean: 0.0, seed, example, rest };
         let [_, _, found, _] = shares(experiments, 6, asked(Metric::Nll, 0.02, Looks::ONE), |s| cell.draw(s));
@@ -389,14 +388,7 @@ fn plans(experiments: u64) {
     {
         let cell = Answers { seeds, examples, common, loss: changed / 2.0, gain: changed / 2.0 };
         let spread = Spread { seed: 0.0, example: common * changed, rest: (1.0 - common) * changed };
-        let plan = Plan {
-            spread,
-            margin: 0.01,
-            harm: 0.0,
-            answers: true,
-            claim: Claim::Examples,
-            looks: Looks::ONE,
-        };
+        let plan = Plan { answers: true, ..Plan::of(spread, 0.01) };
         let planned = plan.power(seeds, examples as f64);
         let [_, _, found, _] =
             shares(experiments, 7, asked(Metric::Accuracy, 0.01, Looks::ONE), |s| cell.draw(s));
@@ -407,14 +399,7 @@ fn plans(experiments: u64) {
     );
     println!("| pilot seeds | share |\n|--:|--:|");
     for pilot in [3, 5, 10] {
-        let truth = Plan {
-            spread: Spread::of_seeds(1.0),
-            margin: 1.0,
-            harm: 0.0,
-            answers: false,
-            claim: Claim::Samples,
-            looks: Looks::ONE,
-        };
+        let truth = Plan::of(Spread::of_seeds(1.0), 1.0);
         let needed = truth.seeds_needed(1.0, 0.8).expect("a plan for a ratio of one");
         let enough = (0..experiments).filter(|&i| {
             let mut numbers = Stream::new(8, i);

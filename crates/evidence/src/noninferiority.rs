@@ -363,14 +363,7 @@ mod tests {
     fn without_a_difference_the_power_is_as_planned() {
         const TRIALS: u64 = 5_000;
         for (ratio, goal) in [(0.5, 0.8), (1.0, 0.9), (1.5, 0.8)] {
-            let plan = Plan {
-                spread: Spread::of_seeds(ratio),
-                margin: 1.0,
-                harm: 0.0,
-                answers: false,
-                claim: Claim::Samples,
-                looks: Looks::ONE,
-            };
+            let plan = Plan::of(Spread::of_seeds(ratio), 1.0);
             let n = plan.seeds_needed(1.0, goal).unwrap();
             let found =
                 share(TRIALS, Verdict::Pass, |i| test(&experiment(i, n, 0.0, ratio * 0.01), 0.01).verdict);

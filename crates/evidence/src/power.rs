@@ -63,6 +63,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// For one look at a smooth measure of examples like these, of which no harm is thought.
+    pub fn of(spread: Spread, margin: f64) -> Plan {
+        Plan { spread, margin, harm: 0.0, answers: false, claim: Claim::Examples, looks: Looks::ONE }
+    }
+
     /// The same with the one-sided 95 % upper bound of the scatter that `pilot` seeds showed: a few
     /// may by chance have scattered little. None for fewer than two.
     pub fn at_most(&self, pilot: usize) -> Option<Plan> {
@@ -202,14 +207,7 @@ mod tests {
     }
 
     fn plan(ratio: f64) -> Plan {
-        Plan {
-            spread: Spread::of_seeds(ratio),
-            margin: 1.0,
-            harm: 0.0,
-            answers: false,
-            claim: Claim::Samples,
-            looks: Looks::ONE,
-        }
+        Plan::of(Spread::of_seeds(ratio), 1.0)
     }
 
     /// The table that the project plans by, from the noncentral t distribution.
@@ -234,7 +232,7 @@ mod tests {
         assert!((two.power(10, 1.0) - 0.025).abs() < 1e-6);
         // What all seeds do to the same examples no number of seeds takes away.
         let spread = Spread { example: 100.0, ..Spread::of_seeds(0.1) };
-        let common = Plan { spread, claim: Claim::Examples, ..plan(0.0) };
+        let common = Plan::of(spread, 1.0);
         assert_eq!(common.seeds_needed(20.0, 0.8), None);
         assert!(common.examples_needed(5, 0.8).is_some_and(|n| n > 500 && n < 1000));
         assert!((all_pass_at_least([0.9, 0.95]) - 0.85).abs() < 1e-12);

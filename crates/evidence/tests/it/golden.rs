@@ -5,7 +5,7 @@ use halfstep_evidence::exact;
 use halfstep_evidence::measures::{
     self, Agreement, GroupColumn, GroupTable, Quality, detection, temperature,
 };
-use halfstep_evidence::noninferiority::{Asked, Better, Claim, Margin, MarginTest, Question};
+use halfstep_evidence::noninferiority::{Asked, Better, Margin, MarginTest, Question};
 use halfstep_evidence::power::{Plan, Spread};
 use halfstep_evidence::stats::{ALPHA, Looks, Paired};
 use serde_json::Value;
@@ -103,14 +103,7 @@ fn measures_agree_with_their_references() {
 #[test]
 fn tests_and_bounds_agree_with_scipy() {
     let golden = golden();
-    let plan = |ratio: f64| Plan {
-        spread: Spread::of_seeds(ratio),
-        margin: 1.0,
-        harm: 0.0,
-        answers: false,
-        claim: Claim::Samples,
-        looks: Looks::ONE,
-    };
+    let plan = |ratio: f64| Plan::of(Spread::of_seeds(ratio), 1.0);
     for case in golden["power"].as_array().unwrap() {
         let ours = plan(case[1].as_f64().unwrap()).power(case[0].as_u64().unwrap() as usize, 1.0);
         // Both integrate numerically; nine digits decide no number of seeds.

@@ -235,12 +235,10 @@ fn row(
     };
     let measured = found.and_then(|r| r.plan).filter(|_| matches!(source, Source::Measured { .. }));
     let plan = measured.unwrap_or(Plan {
-        spread: Spread::of_seeds(sd),
-        margin,
-        harm: 0.0,
         answers: metric.is_share_of_answers(),
         claim: asked.protocol.claim,
         looks: asked.protocol.looks,
+        ..Plan::of(Spread::of_seeds(sd), margin)
     });
     let pilot = match source {
         Source::Measured { seeds } => Some(seeds),
@@ -353,9 +351,8 @@ fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
         if arm.candidates.iter().flat_map(|c| &c.metrics).any(|r| r.source == Source::Assumed) {
             let plans = arm.candidates.iter().flat_map(|c| &c.metrics).map(|r| r.plan);
             let seeds = |ratio: &f64| {
-                let plan = plans.clone().next()?;
-                let of_ratio =
-                    Plan { spread: Spread::of_seeds(*ratio), margin: 1.0, harm: 0.0, answers: false, ..plan };
+                let looks = plans.clone().next()?.looks;
+                let of_ratio = Plan { looks, ..Plan::of(Spread::of_seeds(*ratio), 1.0) };
                 Some(format!("{} at {ratio}", of_ratio.seeds_needed(1.0, power)?))
             };
             let list: Vec<String> = RATIOS.iter().filter_map(seeds).collect();
