@@ -13,7 +13,7 @@ use std::thread;
 use serde::Serialize;
 
 use crate::buckets::{BUCKETS, BucketSums, bucket};
-use crate::folds::Folds;
+use crate::folds::{FOLDS, Folds, fold_of, of_auroc};
 use crate::logits::{CLUSTER, Logits, LogitsError, Source};
 use crate::measures::agreement::AgreementValues;
 use crate::measures::sample::divergence;
@@ -70,6 +70,10 @@ pub struct SeedMeasures {
     /// Calibration and answers by part of the examples.
     #[serde(skip)]
     pub folds: Folds,
+    /// Of the AUROC by part of the examples, as sums of buckets; none where it has no spread over
+    /// them.
+    #[serde(skip)]
+    pub auroc_parts: Option<BucketSums>,
 }
 
 /// Logits of the same rows of all files.
@@ -165,6 +169,8 @@ pub fn measure_seed(
     let mut totals =
         Totals::new(samples, units, classes, &columns, files.other.is_some() || floor == NoiseFloor::None);
 
+    let unit_of = |row: u64| clusters.as_ref().map_or(row, |c| u64::from(c.codes[row as usize]));
+
     let (mut current, mut next) = (Batch::default(), Batch::default());
     files.read(rows, &mut current)?;
     while !current.rows.is_empty() {
@@ -176,8 +182,7 @@ pub fn measure_seed(
         for (at, m) in measured.iter().enumerate() {
             let i = current.rows.start + at;
             let codes = || columns.iter().map(|c| c.codes[i]);
-            let unit = clusters.as_ref().map_or(i as u64, |c| u64::from(c.codes[i]));
-            totals.push(labels[i], unit, m, codes());
+            totals.push(labels[i], unit_of(i as u64), m, codes());
             let logits = at * classes..(at + 1) * classes;
             totals.reference.push(labels[i], &m.reference, &current.reference[logits.clone()], codes());
             totals.candidate.push(labels[i], &m.candidate, &current.candidate[logits], codes());
@@ -186,7 +191,7 @@ pub fn measure_seed(
         std::mem::swap(&mut current, &mut next);
     }
     let seed = files.reference.seed().or(files.candidate.seed());
-    totals.finish(seed, files.reference.name(), files.candidate.name())
+    totals.finish(seed, files.reference.name(), files.candidate.name(), unit_of)
 }
 
 fn same_groups(a: &Logits, b: &Logits) -> Result<(), LogitsError> {
@@ -300,14 +305,20 @@ impl Totals {
         seed: Option<u64>,
         reference: &str,
         candidate: &str,
+        unit_of: impl Fn(u64) -> u64,
     ) -> Result<SeedMeasures, LogitsError> {
+        let part_of = |row: u64| fold_of(bucket(unit_of(row), self.units, BUCKETS));
         let all = || {
+            let (a, parts_of_a) = self.reference.measures_by_parts(reference, FOLDS, part_of)?;
+            let (b, parts_of_b) = self.candidate.measures_by_parts(candidate, FOLDS, part_of)?;
+            let areas = a.auroc.zip(b.auroc).map(|(a, b)| [a.value, b.value]);
             Some(SeedMeasures {
                 seed,
                 samples: self.agreement.values()?.samples,
                 classes: self.classes,
-                reference: self.reference.measures(reference)?,
-                candidate: self.candidate.measures(candidate)?,
+                auroc_parts: areas.and_then(|areas| of_auroc(areas, [&parts_of_a, &parts_of_b])),
+                reference: a,
+                candidate: b,
                 agreement: self.agreement.values()?,
                 floor: self.floor.and_then(|f| f.values()),
                 groups: self.groups.clone(),

@@ -2,10 +2,16 @@
 //! examples are left out in turn.
 
 use crate::buckets::{BucketSums, part};
+use crate::measures::ranking::LeftOut;
 use crate::measures::{Calibration, ConfusionMatrix, Sample, Sums};
 
 /// Parts that are left out in turn.
-const FOLDS: usize = 64;
+pub(crate) const FOLDS: usize = 64;
+
+/// The part that a bucket of examples is in.
+pub(crate) fn fold_of(bucket: usize) -> usize {
+    part(bucket, FOLDS)
+}
 
 /// Most classes of which the answers are kept by part: 3 MiB.
 const MOST_CLASSES: usize = 1024;
@@ -28,7 +34,7 @@ impl Folds {
 
     /// Adds an example of a bucket.
     pub fn push(&mut self, bucket: usize, label: u32, models: [&Sample; 2]) {
-        let fold = part(bucket, FOLDS);
+        let fold = fold_of(bucket);
         for (sums, s) in self.calibration[fold].iter_mut().zip(models) {
             sums.push(s.confidence, s.correct());
         }
@@ -48,21 +54,43 @@ impl Folds {
     }
 }
 
-/// The jackknife's pseudo-values of a measure, times the examples of their part: as sums of buckets
-/// they have the spread that the measure has over examples (Tukey 1958; parts of unequal size as in
-/// Busing, Meijer and van der Leeden, Statistics and Computing 9, 1999).
 fn pseudo_values<T: Sums>(parts: &[[T; 2]], measure: fn(&T) -> f64) -> BucketSums {
     let mut whole = parts.first().cloned().unwrap_or_default();
     for part in parts.iter().skip(1) {
         whole.iter_mut().zip(part).for_each(|(whole, part)| whole.add(part));
     }
-    let of = |[a, b]: &[T; 2]| [measure(a), measure(b) - measure(a)];
-    let (all, n) = (of(&whole), whole[0].samples() as f64);
+    let of = |[a, b]: &[T; 2]| [measure(a), measure(b)];
+    let filled = parts.iter().filter(|part| part[0].samples() > 0);
+    jackknife(
+        of(&whole),
+        filled.map(|part| {
+            let mut others = whole.clone();
+            others.iter_mut().zip(part).for_each(|(others, part)| others.subtract(part));
+            (part[0].samples() as f64, of(&others))
+        }),
+    )
+}
+
+/// Of the areas under the ROC curve of a reference and a candidate, from those without each part.
+/// None where no class tells the other samples apart without some part.
+pub(crate) fn of_auroc(all: [f64; 2], [a, b]: [&LeftOut; 2]) -> Option<BucketSums> {
+    let each = a.samples.iter().zip(a.without.iter().zip(&b.without));
+    let filled = each.filter(|(samples, _)| **samples > 0.0);
+    let parts: Option<Vec<_>> = filled.map(|(&n, (a, b))| Some((n, [(*a)?, (*b)?]))).collect();
+    Some(jackknife(all, parts?.into_iter()))
+}
+
+/// The jackknife's pseudo-values of a measure, times the examples of their part: as sums of buckets
+/// they have the spread that the measure has over examples (Tukey 1958; parts of unequal size as in
+/// Busing, Meijer and van der Leeden, Statistics and Computing 9, 1999). `all` are the reference's
+/// and the candidate's values, and each part has its examples and the values without it.
+fn jackknife(all: [f64; 2], parts: impl Iterator<Item = (f64, [f64; 2])> + Clone) -> BucketSums {
+    let n: f64 = parts.clone().map(|(size, _)| size).sum();
+    let of = |[a, b]: [f64; 2]| [a, b - a];
+    let all = of(all);
     let mut sums = BucketSums::default();
-    for part in parts.iter().filter(|part| part[0].samples() > 0) {
-        let mut others = whole.clone();
-        others.iter_mut().zip(part).for_each(|(others, part)| others.subtract(part));
-        let (size, without) = (part[0].samples() as f64, of(&others));
+    for (size, without) in parts {
+        let without = of(without);
         let pseudo = |i: usize| n * all[i] - (n - size) * without[i];
         sums.counts.push(size);
         sums.references.push(pseudo(0));

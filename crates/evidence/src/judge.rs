@@ -33,9 +33,17 @@ pub(crate) fn judge(
                 if protocol.margin(metric).is_some() && !judged {
                     unjudged.push(Unjudged {
                         what: metric.name().into(),
-                        reason: "how it scatters over examples is not known; `claim = \"samples\"` judges it on these samples \
-                                 alone, over several seeds"
-                            .into(),
+                        reason: format!(
+                            "how it scatters over examples is not known{}; `claim = \"samples\"` judges it on these samples \
+                             alone, over several seeds",
+                            match metric {
+                                Metric::BalancedAccuracy | Metric::MacroF1 => {
+                                    " with more than 1,024 classes, whose answers are not kept by part"
+                                }
+                                Metric::Auroc => ", because one part of the examples has all of some class",
+                                _ => "",
+                            }
+                        ),
                         gates: true,
                     });
                 }
@@ -181,6 +189,7 @@ impl Measured {
             Metric::EceDebiased => Some(s.folds.of_calibration(Calibration::ece_debiased)),
             Metric::BalancedAccuracy => s.folds.of_answers(|m| m.balanced_accuracy().0),
             Metric::MacroF1 => s.folds.of_answers(ConfusionMatrix::macro_f1),
+            Metric::Auroc => s.auroc_parts.clone(),
             _ => s.sums.get(metric.of_examples()?).cloned(),
         };
         // Of a metric whose scatter over examples is not known there are pairs alone.
@@ -210,8 +219,14 @@ impl Measured {
         self.metric.is_share_of_answers().then_some(UnitDifferences { count })
     }
 
+    /// Of the mean of `sign` · (candidate − reference) − `share` · reference.
     fn crossed(&self, sign: f64, share: f64) -> Option<Crossed> {
         Crossed::of(&self.sums.iter().collect::<Vec<_>>(), sign, share)
+    }
+
+    /// Of the mean of candidate − reference.
+    fn crossed_difference(&self) -> Option<Crossed> {
+        self.crossed(1.0, 0.0)
     }
 
     /// The test of other seeds on these samples; none without a finite value of every seed.
@@ -222,6 +237,16 @@ impl Measured {
     /// The test of other seeds on examples like these, or of one pair of models on such examples;
     /// none where there is no spread to judge by.
     pub fn on_examples(&self, asked: Asked, test_sets: TestSets) -> Option<MarginTest> {
+        self.by_crossed(asked, test_sets, self.crossed_difference())
+    }
+
+    /// The same from the spread of the differences, which is estimated once for a row.
+    fn by_crossed(
+        &self,
+        asked: Asked,
+        test_sets: TestSets,
+        difference: Option<Crossed>,
+    ) -> Option<MarginTest> {
         let (reference, candidate) = self.means()?;
         if let ([sums], true, false) =
             (self.sums.as_slice(), self.metric.is_share_of_answers(), self.clustered)
@@ -240,7 +265,9 @@ impl Measured {
             asked.better.harm(candidate - reference),
             reference,
             asked,
-            |sign, share| self.crossed(sign * toward_harm, share),
+            |sign, share| {
+                if share == 0.0 { difference } else { self.crossed(sign * toward_harm, share) }
+            },
             self.answers(self.units / self.seeds() as f64),
         )
     }
@@ -254,16 +281,16 @@ impl Measured {
             question: protocol.question,
             looks: protocol.looks,
         });
+        let crossed = if asked.is_some() || one_pair { self.crossed_difference() } else { None };
         let on_samples = asked.and_then(|asked| self.on_samples(asked));
-        let on_examples = asked.and_then(|asked| self.on_examples(asked, test_sets));
+        let on_examples = asked.and_then(|asked| self.by_crossed(asked, test_sets, crossed));
         let test = match protocol.claim {
             Claim::Samples if !one_pair => on_samples,
             // One pair of which nothing can be said has a row that says so.
             Claim::Examples if !one_pair => on_examples,
             _ => on_examples.or(on_samples),
         };
-        let of_examples = if one_pair { self.crossed(1.0, 0.0) } else { None };
-        let (paired, unit) = match of_examples {
+        let (paired, unit) = match crossed.filter(|_| one_pair) {
             Some(crossed) => {
                 let sd = crossed.error() * self.units.sqrt();
                 (Paired::from_moments(self.units as usize, candidate - reference, Some(sd)), Unit::Examples)
@@ -273,7 +300,9 @@ impl Measured {
         // Calibration of one pair is judged where a margin was asked for it.
         let judged = !one_pair || self.metric.of_examples().is_some() || self.group.is_some();
         let gates = test.is_some() && (judged || protocol.asked_for.contains(&self.metric));
-        let plan = test.filter(|_| !one_pair).map(|test| self.plan(&test, protocol, test_sets));
+        let plan = test
+            .filter(|_| !one_pair)
+            .map(|test| self.plan(&test, protocol, crossed.filter(|_| test_sets == TestSets::Shared)));
         let open = plan.filter(|_| test.is_some_and(|t| t.verdict == Verdict::Inconclusive));
         let (seeds, examples) = (self.seeds(), self.units / self.seeds() as f64);
         let shared = test_sets == TestSets::Shared;
@@ -301,10 +330,9 @@ impl Measured {
     }
 
     /// What a plan of more seeds and examples rests on.
-    fn plan(&self, test: &MarginTest, protocol: &Protocol, test_sets: TestSets) -> Plan {
+    fn plan(&self, test: &MarginTest, protocol: &Protocol, crossed: Option<Crossed>) -> Plan {
         let seeds = self.seeds();
         let examples = self.units / seeds as f64;
-        let crossed = self.crossed(1.0, 0.0).filter(|_| test_sets == TestSets::Shared);
         let spread = match (crossed, protocol.claim) {
             (Some(crossed), Claim::Examples) => Spread::of(crossed.components, seeds, examples),
             (Some(crossed), Claim::Samples) => {
@@ -316,12 +344,10 @@ impl Measured {
             }
         };
         Plan {
-            spread,
-            margin: test.margin_mean,
-            harm: 0.0,
             answers: self.metric.is_share_of_answers(),
             claim: protocol.claim,
             looks: protocol.looks,
+            ..Plan::of(spread, test.margin_mean)
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::measures::by_group::ColumnSums;
 use crate::measures::constant::LossesByLabel;
-use crate::measures::ranking::auroc;
+use crate::measures::ranking::{LeftOut, auroc_by_parts};
 use crate::measures::{
     Auroc, BesideConstant, ClassScores, ColumnMeasures, ConfusionMatrix, GroupColumn, Quality, QualityValues,
     ReliabilityBin, Sample, Temperature, temperature,
@@ -95,8 +95,21 @@ impl ModelSums {
 
     /// What they come to; none without samples.
     pub fn measures(&self, name: &str) -> Option<ModelMeasures> {
-        let auroc = auroc(&self.kept, &self.kept_labels, self.classes);
-        Some(ModelMeasures {
+        Some(self.measures_by_parts(name, 1, |_| 0)?.0)
+    }
+
+    /// The same, and the AUROC without each of `parts` parts of the samples: `part_of` tells that
+    /// of a sample.
+    pub(crate) fn measures_by_parts(
+        &self,
+        name: &str,
+        parts: usize,
+        part_of: impl Fn(u64) -> usize,
+    ) -> Option<(ModelMeasures, LeftOut)> {
+        let part_of = |row: usize| part_of(row as u64 * self.stride);
+        let ranked = auroc_by_parts(&self.kept, &self.kept_labels, self.classes, parts, part_of);
+        let (auroc, left_out) = ranked.unzip();
+        let measures = ModelMeasures {
             name: name.into(),
             quality: self.quality.values()?,
             classes: self.answers.scores()?,
@@ -106,6 +119,7 @@ impl ModelSums {
             reliability: self.quality.calibration.reliability(),
             by_group: self.columns.iter().map(ColumnSums::measures).collect(),
             digest: self.digest,
-        })
+        };
+        Some((measures, left_out.unwrap_or_default()))
     }
 }

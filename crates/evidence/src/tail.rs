@@ -29,8 +29,8 @@ pub(crate) struct Part {
 /// freedom. A one-sided bound at that distance holds with confidence 1 − `alpha` at least, whatever
 /// the shares of the parts are (Banerjee, Sankhyā 22, 1960, 357–358, and A 23, 1961, 359–378): the
 /// chance that a squared normal number stays below a bound is concave in the bound, so the mean
-/// over parts is no less than what each would give alone. By Satterthwaite's degrees of freedom of the
-/// sum a candidate at the margin would pass in up to 5.5 % of cases of three seeds.
+/// over parts is no less than what each would give alone. By Satterthwaite's degrees of freedom of
+/// the sum a candidate at the margin would pass in up to 5.5 % of cases of three seeds.
 pub(crate) fn half_width(parts: &[Part], alpha: f64) -> f64 {
     let of = |p: &Part| if p.variance > 0.0 { t_upper(p.degrees, alpha).powi(2) * p.variance } else { 0.0 };
     parts.iter().map(of).sum::<f64>().sqrt()
@@ -96,7 +96,7 @@ impl Tail {
     }
 }
 
-/// The least level that is told from none: quantiles further out are not needed by any test.
+/// The least level that is looked for: no test needs quantiles that are further out.
 const LEAST_LEVEL: f64 = 1e-15;
 /// Halvings of an interval of eight standard deviations: levels are exact to 1e-11.
 const HALVINGS: u32 = 40;

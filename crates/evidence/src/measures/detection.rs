@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::ranking::{Score, Wins};
+
 /// How well a score that is high for foreign samples tells them from own ones. Foreign is the
 /// positive class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,29 +26,23 @@ pub fn detection(own: &[f64], foreign: &[f64]) -> Option<Detection> {
     if own.is_empty() || foreign.is_empty() || own.iter().chain(foreign).any(|x| x.is_nan()) {
         return None;
     }
-    let mut all: Vec<(f64, bool)> =
-        own.iter().map(|&x| (x, false)).chain(foreign.iter().map(|&x| (x, true))).collect();
-    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let score = |of_class| move |&value: &f64| Score { value, of_class, part: 0 };
+    let mut all: Vec<Score> = own.iter().map(score(false)).chain(foreign.iter().map(score(true))).collect();
+    let auroc = Wins::of(&mut all, 1).area()?;
     let (negatives, positives) = (own.len() as f64, foreign.len() as f64);
     let (mut tp, mut fp) = (0.0, 0.0);
-    let (mut area, mut precision_sum, mut fpr_at_95) = (0.0, 0.0, None);
-    // One threshold at a time: equal scores are flagged together.
-    for equals in all.chunk_by(|a, b| a.0 == b.0) {
-        let new_tp = equals.iter().filter(|s| s.1).count() as f64;
-        let new_fp = equals.len() as f64 - new_tp;
-        area += new_fp * (tp + new_tp / 2.0);
+    let (mut precision_sum, mut fpr_at_95) = (0.0, None);
+    // One threshold at a time, from the greatest: equal scores are flagged together.
+    for equals in all.chunk_by(|a, b| a.value == b.value).rev() {
+        let new_tp = equals.iter().filter(|s| s.of_class).count() as f64;
         tp += new_tp;
-        fp += new_fp;
+        fp += equals.len() as f64 - new_tp;
         precision_sum += new_tp * tp / (tp + fp);
         if fpr_at_95.is_none() && tp >= 0.95 * positives {
             fpr_at_95 = Some(fp / negatives);
         }
     }
-    Some(Detection {
-        auroc: area / (negatives * positives),
-        aupr: precision_sum / positives,
-        fpr_at_95: fpr_at_95.unwrap_or(1.0),
-    })
+    Some(Detection { auroc, aupr: precision_sum / positives, fpr_at_95: fpr_at_95.unwrap_or(1.0) })
 }
 
 #[cfg(test)]

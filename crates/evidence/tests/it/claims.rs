@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use halfstep_evidence::buckets::{BucketSums, TestSets};
 use halfstep_evidence::exact::Excess;
 use halfstep_evidence::judge::Measured;
+use halfstep_evidence::logits::{InMemory, Source};
 use halfstep_evidence::noninferiority::{Asked, Claim, Question};
 use halfstep_evidence::statements::VerdictStatement;
 use halfstep_evidence::stats::{ALPHA, Looks};
-use halfstep_evidence::{Assessment, Margin, MarginTest, Metric, Protocol, Verdict};
+use halfstep_evidence::{Margin, MarginTest, Metric, Protocol, Verdict};
 use halfstep_float::{Philox, unit_f64};
 
 use crate::gates::{accuracy_alone, every_tenth, judged, model, said, with_regions};
@@ -173,20 +174,42 @@ fn as_many_samples_as_are_said_to_be_needed_pass() {
     assert!(enough > 0.8 - 0.1 && few < 0.5, "{needed}: {enough}, {few}");
 }
 
-/// Accuracy, and AUROC, whose scatter over examples is not known.
-fn with_auroc() -> Assessment {
-    let mut protocol = Protocol { claim: Claim::Samples, ..accuracy_alone() };
-    protocol.set(Metric::Auroc, Some(Margin::Absolute(0.05)));
-    let base: Vec<_> = (0..3).map(|s| model(s, 1000, every_tenth)).collect();
-    let same: Vec<_> = (0..3).map(|s| model(s + 50, 1000, every_tenth).with_seed(s)).collect();
-    judged(&base, &same, protocol).unwrap()
-}
-
 #[test]
 fn what_more_samples_do_not_settle_has_no_number() {
-    let a = with_auroc();
+    // Of so many classes the scatter of macro-F1 over examples is not known.
+    let of_many = |seed: u64| {
+        let (mut open, classes) = (model(seed, 1000, every_tenth).open().unwrap(), 1025);
+        let mut rows = Vec::new();
+        open.read(1000, &mut rows).unwrap();
+        let wide = rows.chunks_exact(2).flat_map(|row| [row, &[-9.0; 1023]].concat());
+        InMemory::new(format!("seed {seed}"), classes, wide.collect(), open.labels())
+    };
+    let mut protocol = Protocol { claim: Claim::Samples, ..accuracy_alone() };
+    protocol.set(Metric::MacroF1, Some(Margin::Absolute(0.05)));
+    let base: Vec<_> = (0..3).map(|s| of_many(s).with_seed(s)).collect();
+    let same: Vec<_> = (0..3).map(|s| of_many(s + 50).with_seed(s)).collect();
+    let a = judged(&base, &same, protocol).unwrap();
     assert_eq!((a.verdict, a.on_examples), (Verdict::Pass, Verdict::Inconclusive), "{}", said(&a));
     assert!(said(&a).contains("Whether it is on new ones is not shown yet."), "{}", said(&a));
+}
+
+/// A margin for each measure, most of which are no means over examples.
+#[test]
+fn every_metric_with_a_margin_is_judged_on_examples_like_these() {
+    let mut protocol = Protocol::default();
+    for metric in Metric::ALL.into_iter().filter(|m| *m != Metric::GroupAccuracy) {
+        protocol.set(metric, Some(Margin::Absolute(0.05)));
+    }
+    let base: Vec<_> = (0..3).map(|s| model(s, 2000, |i| every_tenth(i + s as usize))).collect();
+    let same: Vec<_> =
+        (0..3).map(|s| model(s + 50, 2000, |i| every_tenth(i + 1 + s as usize)).with_seed(s)).collect();
+    let a = judged(&base, &same, protocol).unwrap();
+    assert!(a.unjudged.is_empty(), "{}", said(&a));
+    for row in &a.rows {
+        let (narrow, wide) = (row.on_samples.unwrap(), row.on_examples.unwrap());
+        let [narrow, wide] = [narrow, wide].map(|t| t.harm_at_most.unwrap());
+        assert!(wide.is_finite() && wide >= narrow - 1e-12, "{}: {wide}, {narrow}", row.label());
+    }
 }
 
 #[test]
