@@ -48,6 +48,7 @@ mod table;
 mod text;
 
 pub use batch::{Batch, BatchX, Draw};
+pub use class_names::shown as shown_name;
 pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples, sample_hash};
 pub use encoding::read_text;
 pub use error::{DataError, Role};
@@ -60,12 +61,10 @@ pub use preprocessing::Preprocessing;
 pub use printable::{is_printable, printable, readable};
 pub use sampler::{InOrder, Sampler};
 pub use spec::{
-    Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, DecimalMark, IdxFiles,
-    IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec, Limits, MissingNumbers, MissingTarget, Normalise,
-    RandomSplit, SpecError, TailSplit, TestFrom, TestPath, TextOptions, TextSpec, TokenizerSpec,
+    Augment, BundledSpec, Channels, ClassFolders, CsvFormat, CsvSpec, DataSpec, DateOrder, DecimalMark,
+    IdxFiles, IdxSpec, IdxTestFiles, ImageOptions, ImagesSpec, Limits, MissingNumbers, MissingTarget,
+    Normalise, RandomSplit, SpecError, TailSplit, TestFrom, TestPath, TextOptions, TextSpec, TokenizerSpec,
 };
-pub use table::{
-    ColumnEncoder, DateOrder, Encoding, GroupLabels, Notation, TableEncoder, TableRows, TableSamples,
-};
+pub use table::{ColumnEncoder, Encoding, GroupLabels, Notation, TableEncoder, TableRows, TableSamples};
 pub use text::corpus::text_files;
 pub use text::{Bpe, TextPreprocessing, TextSamples, Tokenizer};

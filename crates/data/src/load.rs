@@ -321,7 +321,7 @@ fn tables(cells: &Cells, test_cells: Option<&Cells>, spec: &CsvSpec) -> Result<D
     };
     let every = |count: usize| (0..count as u32).collect::<Vec<u32>>();
     let mut notes = [&cells.notes[..], test_cells.map_or(&[], |cells| &cells.notes)].concat();
-    notes.extend(classes::remarks(cells, target));
+    notes.extend(classes::remarks(cells, target, "The classes"));
     let test_cells = test_cells.unwrap_or(cells);
     let (train_rows, test_rows) = match &spec.test {
         TestFrom::Split(split) => {

@@ -1,6 +1,7 @@
 //! The `[data]` section of a recipe: [`DataSpec::read`] makes one from a table of TOML, serde
 //! writes one.
 
+mod csv_format;
 mod read;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use csv_format::{CsvFormat, DateOrder, DecimalMark};
 
 /// What to do with a missing cell of a numeric column. (In a column of categories, "missing" is a
 /// category of its own.)
@@ -256,83 +259,6 @@ impl CsvSpec {
     /// A file and the column to predict; everything else by default.
     pub fn new(path: PathBuf, target: String) -> CsvSpec {
         CsvSpec { path, target, ..CsvSpec::default() }
-    }
-}
-
-/// How a CSV file is cut into cells, and how its cells are read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CsvFormat {
-    /// `delimiter`: one ASCII character; a comma by default.
-    pub delimiter: char,
-    /// `header`: whether the first line names the columns (default); else they are called `c1`,
-    /// `c2` and so on.
-    pub header: bool,
-    /// `decimal`: the mark before decimals; the other one may then part thousands. By default each
-    /// column is read as its cells decide, and one that can be read in two ways is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decimal: Option<DecimalMark>,
-    /// `encoding`: what a file is that is not UTF-8, by a name that browsers know, such as
-    /// `windows-1252`. A byte-order mark goes before it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<String>,
-    /// `missing_markers`: the cells that count as missing, beside empty ones.
-    #[serde(default = "CsvFormat::first_markers")]
-    pub missing_markers: Vec<String>,
-}
-
-impl Default for CsvFormat {
-    fn default() -> Self {
-        let missing_markers = Self::MISSING_MARKERS.map(str::to_owned).to_vec();
-        CsvFormat { delimiter: ',', header: true, decimal: None, encoding: None, missing_markers }
-    }
-}
-
-impl CsvFormat {
-    /// What programs write for a missing value: R, pandas, SQL, SAS, Excel and people.
-    pub const MISSING_MARKERS: [&'static str; 31] = [
-        "?", "NA", "N/A", "n/a", "n.a.", "#N/A", "<NA>", "NaN", "nan", "NAN", "-nan", "-NaN", "NaT", "null",
-        "NULL", "Null", "None", "nil", "missing", "Missing", "MISSING", "-", "--", ".", "..", "\\N",
-        "#NULL!", "#VALUE!", "#DIV/0!", "#REF!", "#NAME?",
-    ];
-
-    /// The markers of models that were stored before there was a key for them.
-    fn first_markers() -> Vec<String> {
-        vec!["?".to_owned(), "NA".to_owned()]
-    }
-
-    /// Whether a cell says that its value is missing. A marker that is a number stands for every
-    /// way to write it.
-    pub(crate) fn is_missing(&self, cell: &str) -> bool {
-        let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-        let number = |text: &str| text.parse::<f64>().ok();
-        let equal = |marker: &String| {
-            marker == cell || number(marker).is_some_and(|a| number(cell).is_some_and(|b| a == b))
-        };
-        // Most cells are numbers, and most markers are not.
-        let may = |marker: &&String| !digit(cell) || digit(marker);
-        cell.is_empty() || self.missing_markers.iter().filter(may).any(equal)
-    }
-}
-
-/// The mark before the decimals of a number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DecimalMark {
-    /// `3.5`
-    #[default]
-    #[serde(rename = ".")]
-    Point,
-    /// `3,5`
-    #[serde(rename = ",")]
-    Comma,
-}
-
-impl DecimalMark {
-    /// The mark itself and the one that may part thousands beside it.
-    pub(crate) fn and_other(self) -> (char, char) {
-        match self {
-            DecimalMark::Point => ('.', ','),
-            DecimalMark::Comma => (',', '.'),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod classes;
 pub(crate) mod column;
+pub(crate) mod dates;
 pub(crate) mod encoder;
 pub(crate) mod groups;
 pub(crate) mod looks;
@@ -11,7 +12,7 @@ pub(crate) mod read;
 pub use column::{ColumnEncoder, Encoding};
 pub use encoder::{TableEncoder, TableRows};
 pub use groups::GroupLabels;
-pub use notation::{DateOrder, Notation};
+pub use notation::Notation;
 
 /// N rows of features with a class each.
 #[derive(Clone, Debug, PartialEq)]

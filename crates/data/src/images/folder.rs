@@ -45,7 +45,7 @@ impl Listing {
             }
             folder.gather(listing.classes.entry(name).or_default(), &mut listing.unread);
         }
-        notes.extend(class_names::remarks(listing.classes.keys().map(String::as_str)));
+        notes.extend(class_names::remarks("The classes", listing.classes.keys().map(String::as_str)));
         (listing, notes)
     }
 

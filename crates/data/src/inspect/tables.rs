@@ -1,20 +1,21 @@
 //! Tables.
 
+mod column;
 mod format;
 mod target;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use column::Role;
+
 use super::{ColumnKind, ColumnReport, Found, Inspection};
 use crate::encoding;
 use crate::error::DataError;
 use crate::files;
 use crate::spec::{CsvFormat, CsvSpec, DataSpec, DecimalMark, MissingNumbers, MissingTarget};
-use crate::table::classes::{self, value_of};
-use crate::table::column::MAX_CATEGORIES;
-use crate::table::encoder::kept_by;
-use crate::table::looks::{Looks, Numbers};
+use crate::table::classes;
+use crate::table::looks::Looks;
 use crate::table::read::{self, Cells};
 
 /// Looks at a table; `target` is the column to predict, if the person names one. What loading it
@@ -24,11 +25,19 @@ use crate::table::read::{self, Cells};
 /// As those of [`inspect`](super::inspect); there is no column `target`.
 pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, DataError> {
     let mut notes = Vec::new();
-    let (mut cells, format) = open(path, &mut notes)?;
+    let (mut cells, mut format) = open(path, &mut notes)?;
     let target = match target {
         Some(name) => cells.column(name)?,
         None => target::target(&cells, &mut notes)?,
     };
+    if let Some(word) = class_among_markers(&cells, target) {
+        format.missing_markers.retain(|marker| *marker != word);
+        cells.format = format.clone();
+        notes.push(format!(
+            "`{word}` is taken as a class, because it is as frequent as one: add it to `missing_markers` if it means a \
+             missing value."
+        ));
+    }
     let mut spec = CsvSpec { format, ..CsvSpec::new(path.to_owned(), cells.header[target].clone()) };
     let gaps: Vec<String> =
         cells.texts(target).filter(|cell| cells.is_missing(cell)).map(str::to_owned).collect();
@@ -48,17 +57,32 @@ pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, Da
     let count = |class: usize| labels.iter().filter(|label| **label as usize == class).count();
     let counted: Vec<(String, usize)> = (0..classes.len()).map(|i| (classes[i].clone(), count(i))).collect();
 
-    let mut columns = Vec::new();
+    let (mut columns, mut left_out) = (Vec::new(), Vec::new());
     for at in 0..cells.header.len() {
-        let (kind, left_out) = if at == target { (ColumnKind::Target, None) } else { kind(&cells, at) };
-        if let Some(why) = left_out {
-            spec.ignore.push(cells.header[at].clone());
-            notes.push(format!("Column `{}` is left out: {why}.", cells.header[at]));
+        let name = &cells.header[at];
+        let (kind, role) =
+            if at == target { (ColumnKind::Target, Role::Used) } else { column::judge(&cells, at) };
+        match role {
+            Role::Used => {}
+            Role::LeftOut(why) => {
+                spec.ignore.push(name.clone());
+                left_out.push(format!("Column `{name}` is left out: {why}."));
+            }
+            Role::Categories(why) => {
+                spec.categorical.push(name.clone());
+                notes.push(format!("Column `{name}` is taken as categories: {why}."));
+            }
         }
         let gap = gap(&cells, at);
         let missing = cells.texts(at).filter(|cell| cells.is_missing(cell) || gap.as_deref() == Some(cell));
-        columns.push(ColumnReport { name: cells.header[at].clone(), missing: missing.count(), kind });
+        columns.push(ColumnReport { name: name.clone(), missing: missing.count(), kind });
     }
+    if left_out.len() + 1 == columns.len() {
+        let reasons = left_out.join(" ");
+        let reason = format!("no column is left to predict `{}` from. {reasons}", spec.target);
+        return Err(DataError::unusable(path, reason));
+    }
+    notes.extend(left_out);
     let gaps = |c: &&ColumnReport| c.missing > 0 && matches!(c.kind, ColumnKind::Numeric { .. });
     let with_gaps: Vec<String> =
         columns.iter().filter(gaps).map(|c| format!("{} ({})", c.name, c.missing)).collect();
@@ -66,9 +90,12 @@ pub fn inspect_table(path: &Path, target: Option<&str>) -> Result<Inspection, Da
         spec.missing = MissingNumbers::Mean;
         notes.push(format!("Missing numbers become the mean of their column: {}.", with_gaps.join(", ")));
     }
-    for (at, column) in columns.iter().enumerate() {
-        if matches!(column.kind, ColumnKind::Numeric { .. }) {
-            notes.extend(sentinel(&cells, at));
+    for (at, report) in columns.iter().enumerate() {
+        if matches!(report.kind, ColumnKind::Numeric { .. }) {
+            notes.extend(column::sentinel(&cells, at));
+        }
+        if matches!(report.kind, ColumnKind::Numeric { .. } | ColumnKind::Categorical { .. }) {
+            notes.extend(column::gives_away(&cells, at, &labels, classes.len()));
         }
     }
     notes.push("A fifth of the rows is held out for testing, the same share of every class.".to_owned());
@@ -87,12 +114,15 @@ pub(super) fn columns_of(text: &str, path: &Path) -> Option<usize> {
 /// The cells, and how they are written.
 fn open(path: &Path, notes: &mut Vec<String>) -> Result<(Cells, CsvFormat), DataError> {
     let bytes = files::read(path)?;
+    if let Some(what) = format::no_table(&bytes) {
+        return Err(DataError::unusable(path, format!("it is {what}")));
+    }
     let encoding = encoding::needed(&bytes);
     let text = encoding::text(bytes, path, encoding)?;
     let mut format = CsvFormat { encoding: encoding.map(str::to_owned), ..format::format(&text, path)? };
     if let Some(name) = encoding {
         notes.push(format!(
-            "The file is not UTF-8; it is read as {name}. If letters with accents come out wrong, set another `encoding`."
+            "The file is not UTF-8; it is read as {name}. If letters come out wrong, set another `encoding`."
         ));
     }
     let mut cells = read::parse(&text, path, &format)?;
@@ -112,6 +142,14 @@ fn open(path: &Path, notes: &mut Vec<String>) -> Result<(Cells, CsvFormat), Data
         notes.push(format!(
             "Decimals are taken to stand behind `{mark}`: {example}; if not so, set `decimal = \"{other}\"`."
         ));
+    }
+    if has_signs(&cells) {
+        format.missing_markers.retain(|marker| marker != "-");
+        notes.push(
+            "`-` is taken as a value, as it stands in a column of `+` and `-`: add it to `missing_markers` if it means a \
+             missing value."
+                .to_owned(),
+        );
     }
     if is_code(&cells) {
         format.missing_markers.retain(|marker| marker != "NA");
@@ -137,6 +175,32 @@ fn is_code(cells: &Cells) -> bool {
     })
 }
 
+/// Whether a column has the signs of a test's outcome, `+` and `-`.
+fn has_signs(cells: &Cells) -> bool {
+    const SIGNS: [&str; 5] = ["+", "-", "0", "+/-", "±"];
+    (0..cells.header.len()).any(|at| {
+        let of = |sign: &str| cells.texts(at).any(|cell| cell == sign);
+        cells.texts(at).all(|cell| cell.is_empty() || SIGNS.contains(&cell)) && of("+") && of("-")
+    })
+}
+
+/// A word among the markers of missing values that comes in the target as often as a class does, at
+/// least half as often as the mean of them, and in no column of numbers.
+fn class_among_markers(cells: &Cells, target: usize) -> Option<String> {
+    const WORDS: [&str; 5] = ["None", "nil", "missing", "Missing", "MISSING"];
+    let present = || cells.texts(target).filter(|cell| !cells.is_missing(cell));
+    let different = present().collect::<BTreeSet<_>>().len();
+    let is_class = |word: &&&str| {
+        let own = cells.texts(target).filter(|cell| cell == *word).count();
+        own > 1 && own * different * 2 >= present().count()
+    };
+    let word = WORDS.iter().find(is_class)?;
+    let elsewhere = (0..cells.header.len()).filter(|&at| at != target).any(|at| {
+        cells.texts(at).any(|cell| cell == *word) && !matches!(looks(cells, at), Looks::Categorical)
+    });
+    (different > 0 && !elsewhere).then(|| (*word).to_owned())
+}
+
 fn looks(cells: &Cells, at: usize) -> Looks {
     Looks::of(cells.texts(at), &cells.format)
 }
@@ -146,66 +210,4 @@ fn gap(cells: &Cells, at: usize) -> Option<String> {
         Looks::Numeric(numbers) => numbers.gap,
         _ => None,
     }
-}
-
-/// What a column holds; and, if it is left out, why and what keeps it.
-fn kind(cells: &Cells, at: usize) -> (ColumnKind, Option<String>) {
-    let present: Vec<&str> = cells.texts(at).filter(|cell| !cells.is_missing(cell)).collect();
-    let different = present.iter().map(|cell| value_of(cell, &cells.format)).collect::<BTreeSet<_>>().len();
-    let keep = "to use it, take it out of `ignore`";
-    if present.is_empty() {
-        return (ColumnKind::Constant, Some("it is empty".into()));
-    }
-    if different == 1 && present.len() == cells.rows.len() {
-        return (ColumnKind::Constant, Some(format!("every row has `{}`", present[0])));
-    }
-    if let Some(why) = cells.index(at) {
-        let why = format!("{why}; {keep} and write `{}`", kept_by(cells, at));
-        return (ColumnKind::Identifier, Some(why));
-    }
-    match looks(cells, at) {
-        Looks::Open(open) => (ColumnKind::Open, Some(open.reason())),
-        Looks::Numeric(numbers) => match cells.numbers_rows(at) {
-            Some(why) => (ColumnKind::Identifier, Some(format!("{why}; {keep}"))),
-            None => (range(&present, &numbers), None),
-        },
-        Looks::Categorical if different > MAX_CATEGORIES => {
-            let why = format!("it has {different} different texts, and at most {MAX_CATEGORIES} are encoded");
-            (ColumnKind::Identifier, Some(why))
-        }
-        Looks::Categorical if different * 2 > present.len() && different > 20 => {
-            let rows = present.len();
-            let why =
-                format!("it has {different} different texts in {rows} rows, too many to learn from; {keep}");
-            (ColumnKind::Identifier, Some(why))
-        }
-        Looks::Categorical => {
-            let gaps = usize::from(present.len() < cells.rows.len());
-            (ColumnKind::Categorical { values: different + gaps }, None)
-        }
-    }
-}
-
-/// A remark on a number that may stand for a missing value: -99, -999 and so on, several times,
-/// where no other number is near.
-fn sentinel(cells: &Cells, at: usize) -> Option<String> {
-    let numbers: Vec<f64> = cells.texts(at).filter_map(|cell| cell.parse().ok()).collect();
-    let least = numbers.iter().copied().fold(0.0, f64::min);
-    let count = numbers.iter().filter(|number| **number == least).count();
-    let next = numbers.iter().copied().filter(|number| *number != least).fold(f64::INFINITY, f64::min);
-    let suspect = [-99.0, -999.0, -9999.0, -99999.0].contains(&least) && count > 1 && next > least / 2.0;
-    suspect.then(|| {
-        format!(
-            "Column `{}` has {least} in {count} rows, far from its other numbers: if it means a missing value, add \
-             \"{least}\" to `missing_markers` and write `missing = \"mean\"`.",
-            cells.header[at]
-        )
-    })
-}
-
-fn range(present: &[&str], numbers: &Numbers) -> ColumnKind {
-    let values = present.iter().filter_map(|cell| numbers.notation.read(cell));
-    let (min, max) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    ColumnKind::Numeric { min, max }
 }

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{
-    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, IdxFiles, IdxSpec, IdxTestFiles,
+    Augment, BundledSpec, Channels, CsvFormat, CsvSpec, DataSpec, DateOrder, IdxFiles, IdxSpec, IdxTestFiles,
     ImageOptions, ImagesSpec, Limits, Normalise, RandomSplit, SpecError, TailSplit, TestFrom, TestPath,
     TextOptions, TextSpec, TokenizerSpec,
 };
@@ -288,6 +288,7 @@ impl<'i> Keys<'i> {
                 delimiter: self.take("delimiter").unwrap_or(format.delimiter),
                 header: self.take("header").unwrap_or(format.header),
                 decimal: self.take("decimal"),
+                date_order: self.date_order(),
                 encoding: self.encoding(),
                 missing_markers: self.take("missing_markers").unwrap_or(format.missing_markers),
             },
@@ -319,6 +320,15 @@ impl<'i> Keys<'i> {
             first.entry(column).or_insert(key);
         }
         spec
+    }
+
+    fn date_order(&mut self) -> Option<DateOrder> {
+        let order = self.take("date_order")?;
+        let is_open = matches!(order, DateOrder::DayMonthYear | DateOrder::MonthDayYear);
+        let message =
+            || "\"day-month-year\" or \"month-day-year\" is expected: other orders show by themselves".into();
+        self.require(is_open, "date_order", message);
+        Some(order)
     }
 
     fn encoding(&mut self) -> Option<String> {

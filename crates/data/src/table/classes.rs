@@ -10,6 +10,8 @@ use crate::spec::{CsvFormat, DecimalMark};
 
 /// Most classes of a target column.
 pub(crate) const MAX_CLASSES: usize = 1000;
+/// Most sentences of a kind about the spellings in a column.
+const MOST_REMARKS: usize = 5;
 /// Digits that every f64 keeps.
 const EXACT_DIGITS: usize = 15;
 
@@ -134,12 +136,13 @@ pub(crate) fn labels(cells: &Cells, target: usize, classes: &[String]) -> Result
     cells.rows.iter().map(label).collect()
 }
 
-/// What a person should know of the spellings of a column's values.
-pub(crate) fn remarks(cells: &Cells, column: usize) -> Vec<String> {
+/// What a person should know of the spellings of a column's values; `what` they are begins
+/// sentences. There are at most [`MOST_REMARKS`] of a kind.
+pub(crate) fn remarks(cells: &Cells, column: usize, what: &str) -> Vec<String> {
     let quoted = |texts: &[&str]| texts.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ");
     let mut notes = Vec::new();
     let all = spellings(cells.texts(column).filter(|cell| !cells.is_missing(cell)), &cells.format);
-    for spelt in all.values().filter(|spelt| spelt.len() > 1) {
+    for spelt in all.values().filter(|spelt| spelt.len() > 1).take(MOST_REMARKS) {
         let texts: Vec<&str> = spelt.keys().copied().collect();
         notes.push(format!(
             "`{}`: {} are one value, called `{}`.",
@@ -148,8 +151,27 @@ pub(crate) fn remarks(cells: &Cells, column: usize) -> Vec<String> {
             commonest(spelt)
         ));
     }
-    notes.extend(class_names::remarks(all.values().map(commonest)));
+    let names: Vec<&str> = all.values().map(commonest).collect();
+    if names.len() > 2 && names.iter().all(|name| is_yes_or_no(name)) {
+        notes.push(format!(
+            "`{}`: {} may be yes and no in several spellings, but are {} values; write each in one way if so.",
+            cells.header[column],
+            quoted(&names),
+            names.len()
+        ));
+    } else {
+        notes.extend(class_names::remarks(what, names).into_iter().take(MOST_REMARKS));
+    }
     notes
+}
+
+/// Whether a cell is yes or no as people and programs write it.
+fn is_yes_or_no(cell: &str) -> bool {
+    const WORDS: [&str; 24] = [
+        "yes", "no", "y", "n", "true", "false", "t", "f", "1", "0", "1.0", "0.0", "on", "off", "ja", "nein",
+        "oui", "non", "si", "wahr", "falsch", "vrai", "faux", "j",
+    ];
+    WORDS.contains(&cell.to_lowercase().as_str())
 }
 
 #[cfg(test)]
@@ -169,7 +191,10 @@ mod tests {
         let cells = table(&["1", "1.0", "01", "2", "1.0", "1e0", " 2 ", "+2"]);
         assert_eq!(classes(&cells, 0).unwrap(), ["1.0", "2"]);
         assert_eq!(labels(&cells, 0, &["1".into(), "2".into()]).unwrap(), [0, 0, 0, 1, 0, 0, 1, 1]);
-        assert!(remarks(&cells, 0)[0].contains("`01`, `1`, `1.0`, `1e0` are one value, called `1.0`"));
+        assert!(
+            remarks(&cells, 0, "The classes")[0]
+                .contains("`01`, `1`, `1.0`, `1e0` are one value, called `1.0`")
+        );
         assert_eq!(
             classes(&table(&["True", "false", "true", "FALSE", "true"]), 0).unwrap(),
             ["FALSE", "true"]
@@ -181,10 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn several_spellings_of_yes_and_no_are_noted() {
+        let notes = |labels: &[&str]| remarks(&table(labels), 0, "The classes").join(" ");
+        assert!(notes(&["True", "1", "False", "0"]).contains("may be yes and no in several spellings"));
+        assert!(notes(&["yes", "Yes", "Y", "no"]).contains("but are 4 values"));
+        assert!(notes(&["yes", "no"]).is_empty() && notes(&["yes", "no", "maybe"]).is_empty());
+    }
+
+    #[test]
     fn differences_of_case_are_noted() {
         let cells = table(&["Rosa", "rosa", "tulip", "tulip"]);
         assert_eq!(classes(&cells, 0).unwrap(), ["Rosa", "rosa", "tulip"]);
-        let notes = remarks(&cells, 0);
+        let notes = remarks(&cells, 0, "The classes");
         assert!(notes.len() == 1 && notes[0].contains("`Rosa`, `rosa` differ only in case"), "{notes:?}");
     }
 

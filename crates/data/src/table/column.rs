@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::classes::{value_of, values};
+use super::classes::{self, value_of, values};
 use super::looks::Numbers;
 use super::notation::Notation;
 use super::read::{Cell, Cells};
@@ -202,13 +202,37 @@ impl ColumnEncoder {
 
     /// What a person should know of how the column is read: notation, gaps.
     pub(crate) fn remarks(&self, cells: &Cells, at: usize, rows: &[u32]) -> Vec<String> {
-        let Encoding::Numeric { missing, written, gap, .. } = &self.encoding else { return Vec::new() };
+        let Encoding::Numeric { missing, written, gap, .. } = &self.encoding else {
+            return classes::remarks(cells, at, &format!("The categories of `{}`:", self.name));
+        };
         let mut notes = Vec::new();
         let own = || places(cells, at, rows).map(|place| place.row.cells[at].as_str());
         let marked = |cell: &&str| cell.contains([',', '.']) && written.read(cell).is_some();
         let example = own().find(marked).or_else(|| own().find(|cell| written.read(cell).is_some()));
         if let Some(remark) = example.and_then(|example| written.remark(example)) {
             notes.push(format!("Column `{}` {remark}.", self.name));
+        }
+        let digits = |cell: &&str| !cell.is_empty() && cell.bytes().all(|b| b.is_ascii_digit());
+        let code = |cell: &&str| digits(cell) && cell.len() > 1 && cell.starts_with('0');
+        if let Some(code) = own().find(code).filter(|_| written.is_plain())
+            && own().all(|cell| digits(&cell) || cells.is_missing(cell))
+        {
+            notes.push(format!(
+                "Column `{0}` is read as numbers, `{code}` as {1}: if its cells are codes, `categorical = [\"{0}\"]` \
+                 takes them as texts.",
+                self.name,
+                code.trim_start_matches('0').parse::<u64>().unwrap_or(0)
+            ));
+        }
+        let only = own().find(|cell| !cells.is_missing(cell));
+        if let Some(only) = only.filter(|only| own().all(|cell| cell == *only || cells.is_missing(cell)))
+            && own().any(|cell| cells.is_missing(cell))
+        {
+            notes.push(format!(
+                "Column `{0}` says nothing: where it has a value, that is `{only}`, and a missing one becomes the mean; \
+                 `categorical = [\"{0}\"]` tells its gaps apart.",
+                self.name
+            ));
         }
         if let Some(gap) = gap.as_ref().filter(|_| *missing == MissingNumbers::Mean) {
             let count = own().filter(|cell| cell == gap).count();

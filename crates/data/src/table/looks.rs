@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::notation::{DateOrder, Notation, has_short_year};
-use crate::spec::{CsvFormat, DecimalMark};
+use super::dates;
+use super::notation::Notation;
+use crate::spec::{CsvFormat, DateOrder, DecimalMark};
 
 /// Share of the cells that must be numbers for the others to be taken as mistakes in a column of
 /// numbers.
@@ -60,7 +61,8 @@ impl Open {
                 format!("`{example}` can be {as_comma} (write `{comma}`) or {as_point} (write `{point}`)")
             }
             Open::DateOrder(example) => format!(
-                "`{example}` can be day, month or month, day: write dates as year-month-day, 2024-02-01"
+                "`{example}` can be day, month or month, day: write `date_order = \"day-month-year\"` or \
+                 `date_order = \"month-day-year\"`"
             ),
             Open::ShortYear(example) => {
                 format!(
@@ -91,16 +93,22 @@ impl Looks {
     pub(crate) fn of<'a>(cells: impl Iterator<Item = &'a str>, format: &CsvFormat) -> Looks {
         let present: Vec<&str> = cells.filter(|cell| !format.is_missing(cell)).collect();
         let Some(first) = present.first() else { return Looks::Categorical };
+        if present.iter().all(|cell| dates::is_compact(cell)) {
+            let notation = Notation::Date { order: DateOrder::YearMonthDay };
+            return Looks::Numeric(Numbers { notation, gap: None });
+        }
         let told = Notation::number(format.decimal.unwrap_or_default(), format.decimal.is_some(), "", "");
         if let Some(numbers) = fits(&present, told) {
             return Looks::Numeric(numbers);
         }
         if first.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && let Some(looks) = times(&present)
+            && let Some(looks) = times(&present, format)
         {
             return looks;
         }
-        let affixes: BTreeSet<(&str, &str)> = present.iter().take(TRIED).filter_map(|c| affixes(c)).collect();
+        let mut affixes: BTreeSet<(&str, &str)> =
+            present.iter().take(TRIED).filter_map(|c| affixes(c)).collect();
+        affixes.insert(("", ""));
         for &(prefix, suffix) in &affixes {
             if let Some(looks) = marked(&present, format, prefix, suffix) {
                 return looks;
@@ -154,7 +162,7 @@ fn fits(present: &[&str], notation: Notation) -> Option<Numbers> {
 }
 
 /// Dates or times of day.
-fn times(present: &[&str]) -> Option<Looks> {
+fn times(present: &[&str], format: &CsvFormat) -> Option<Looks> {
     let date = |order| fits(present, Notation::Date { order });
     if !present[0].contains(|c: char| c.is_ascii_digit()) {
         return None;
@@ -163,12 +171,17 @@ fn times(present: &[&str]) -> Option<Looks> {
     if let Some(numbers) = fits(present, Notation::Time).or(certain) {
         return Some(Looks::Numeric(numbers));
     }
-    if present.iter().all(|cell| has_short_year(cell)) {
+    if present.iter().all(|cell| dates::has_short_year(cell)) {
         return Some(Looks::Open(Open::ShortYear(present[0].to_owned())));
     }
     match (date(DateOrder::DayMonthYear), date(DateOrder::MonthDayYear)) {
+        (Some(_), Some(month_first)) if format.date_order == Some(DateOrder::MonthDayYear) => {
+            Some(Looks::Numeric(month_first))
+        }
         // Points stand in dates where the day comes first.
-        (Some(numbers), Some(_)) if present[0].contains('.') => Some(Looks::Numeric(numbers)),
+        (Some(day_first), Some(_)) if format.date_order.is_some() || present[0].contains('.') => {
+            Some(Looks::Numeric(day_first))
+        }
         (Some(_), Some(_)) => Some(Looks::Open(Open::DateOrder(present[0].to_owned()))),
         (one, other) => one.or(other).map(Looks::Numeric),
     }
@@ -229,10 +242,12 @@ fn is_currency(text: &str) -> bool {
 fn affixes(cell: &str) -> Option<(&str, &str)> {
     let start = cell.find(|c: char| c.is_ascii_digit())?;
     let around = |c: char| c.is_whitespace() || "+-\u{2212}\u{2013}(.,".contains(c);
-    let prefix = cell[..start].trim_matches(around);
+    // The point of `Rs. 5` belongs to the currency, that of `$.50` to the number.
+    let whole = cell[..start].trim_matches(|c| around(c) && c != '.');
+    let prefix = if is_currency(whole) { whole } else { whole.trim_matches(around) };
     let run = |c: char| c.is_ascii_digit() || c.is_whitespace() || ".,'\u{2019}_".contains(c);
     let end = start + cell[start..].find(|c| !run(c)).unwrap_or(cell.len() - start);
-    let suffix = cell[end..].trim_end_matches(')').trim();
+    let suffix = cell[end..].trim_end_matches(|c| ")-\u{2212}\u{2013}".contains(c)).trim();
     let begins =
         |c: char| c.is_alphabetic() || "%‰°'\"/".contains(c) || is_currency(c.encode_utf8(&mut [0; 4]));
     // `m2` and `m³` end in a digit; `A34` is no unit.

@@ -52,27 +52,101 @@ pub(crate) fn read(path: &Path, format: &CsvFormat) -> Result<Cells, DataError> 
 }
 
 pub(crate) fn parse(text: &str, path: &Path, format: &CsvFormat) -> Result<Cells, DataError> {
-    let (rows, delimiter) = records(text, path, format.delimiter)?;
-    cells(rows, path, &CsvFormat { delimiter, ..format.clone() })
+    if let Some(at) = text.find('\0') {
+        let line = 1 + text[..at].matches('\n').count();
+        let reason =
+            format!("line {line} has a character of code 0, as no text has: the file is damaged or no table");
+        return Err(DataError::unusable(path, reason));
+    }
+    let Records { rows, delimiter, quoting } = records(text, path, format.delimiter)?;
+    let mut cells = cells(rows, path, &CsvFormat { delimiter, ..format.clone() })?;
+    cells.notes.extend(quoting.remark().map(str::to_owned));
+    Ok(cells)
+}
+
+/// How cells with delimiters and quotes in them are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quoting {
+    /// In `"`, two of which stand for one (RFC 4180).
+    Doubled,
+    /// In `"`, with `\"` for one of them, as databases write.
+    Escaped,
+    /// In `'`, as Weka and SQL write.
+    Single,
+}
+
+impl Quoting {
+    fn remark(self) -> Option<&'static str> {
+        match self {
+            Quoting::Doubled => None,
+            Quoting::Escaped => Some("A backslash before a quote is taken to mean the quote itself."),
+            Quoting::Single => Some("Cells are taken to be quoted by `'`."),
+        }
+    }
+}
+
+/// The records of a text.
+pub(crate) struct Records {
+    pub(crate) rows: Vec<TableRow>,
+    /// What parts their cells.
+    pub(crate) delimiter: char,
+    quoting: Quoting,
 }
 
 /// The delimiter in a first line `sep=;`, as Excel reads and writes it, and what follows that line.
 pub(crate) fn separator_line(text: &str) -> Option<(char, &str)> {
     let (first, rest) = text.split_once('\n')?;
-    let mark = first.trim_end_matches('\r').trim_matches('"').strip_prefix("sep=")?;
+    let line = first.trim_end_matches('\r').trim_matches('"');
+    let mark = line.get(4..).filter(|_| line.get(..4).is_some_and(|key| key.eq_ignore_ascii_case("sep=")))?;
     let mut marks = mark.chars();
     marks.next().filter(|mark| mark.is_ascii() && marks.next().is_none()).map(|mark| (mark, rest))
 }
 
-/// The records of a text, and the delimiter that parts their cells: the one given, unless the first
-/// line says `sep=`.
-pub(crate) fn records(text: &str, path: &Path, delimiter: char) -> Result<(Vec<TableRow>, char), DataError> {
+/// The records of a text, parted by the delimiter given, unless the first line says `sep=`. Where
+/// backslashes or single quotes part the cells evenly, they are obeyed.
+pub(crate) fn records(text: &str, path: &Path, delimiter: char) -> Result<Records, DataError> {
     let (delimiter, text, before) = match separator_line(text) {
         Some((mark, rest)) => (mark, rest, 1),
         None => (delimiter, text, 0),
     };
+    let cut = |quoting| cut(text, path, delimiter, quoting, before);
+    let rows = cut(Quoting::Doubled)?;
+    let even = |rows: &[TableRow]| {
+        let first = rows.first().map_or(0, |row| row.cells.len());
+        first > 1 && rows.iter().all(|row| row.cells.len() == first)
+    };
+    let in_single = |cell: &String| cell.len() > 1 && cell.starts_with('\'') && cell.ends_with('\'');
+    let all_single = rows.first().is_some_and(|row| row.cells.iter().all(in_single));
+    let other = if text.contains("\\\"") {
+        Quoting::Escaped
+    } else if all_single || (text.contains('\'') && !even(&rows)) {
+        Quoting::Single
+    } else {
+        Quoting::Doubled
+    };
+    if other != Quoting::Doubled
+        && let Ok(own) = cut(other)
+        // Fewer records would mean that a quote was taken to go on over the end of a line.
+        && even(&own)
+        && (own.len() == rows.len() || !even(&rows))
+    {
+        return Ok(Records { rows: own, delimiter, quoting: other });
+    }
+    Ok(Records { rows, delimiter, quoting: Quoting::Doubled })
+}
+
+/// As [`records`], below `before` lines that are no part of the table.
+fn cut(
+    text: &str,
+    path: &Path,
+    delimiter: char,
+    quoting: Quoting,
+    before: u64,
+) -> Result<Vec<TableRow>, DataError> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter as u8)
+        .quote(if quoting == Quoting::Single { b'\'' } else { b'"' })
+        .escape((quoting == Quoting::Escaped).then_some(b'\\'))
         .has_headers(false)
         .flexible(true)
         .trim(csv::Trim::All)
@@ -92,7 +166,7 @@ pub(crate) fn records(text: &str, path: &Path, delimiter: char) -> Result<(Vec<T
             rows.push(TableRow { line, cells: record.iter().map(composed).collect() });
         }
     }
-    Ok((rows, delimiter))
+    Ok(rows)
 }
 
 /// A cell in Unicode's normal form C.
@@ -143,10 +217,23 @@ fn fit_header(header: &mut Vec<String>, rows: &[TableRow]) {
     }
     if all(header.len() + 1) {
         let closed = rows.iter().all(|row| row.cells.last().is_some_and(String::is_empty));
-        header.insert(if closed { header.len() } else { 0 }, String::new());
+        if closed {
+            header.push(String::new());
+        } else if name_rows(rows) {
+            header.insert(0, String::new());
+        }
     } else if header.last().is_some_and(String::is_empty) && all(header.len() - 1) {
         header.pop();
     }
+}
+
+/// Whether the first cells can be names of rows: no two alike, and all whole numbers or all texts.
+/// Else a quote or a delimiter is amiss.
+fn name_rows(rows: &[TableRow]) -> bool {
+    let first = || rows.iter().filter_map(|row| row.cells.first());
+    let whole = first().all(|cell| cell.parse::<u64>().is_ok());
+    let texts = first().all(|cell| cell.parse::<f64>().is_err());
+    (whole || texts) && first().collect::<BTreeSet<_>>().len() == rows.len()
 }
 
 /// A row with more or fewer cells than are expected.
@@ -255,9 +342,19 @@ impl Cells {
             return Some("it counts the rows");
         }
         let different: BTreeSet<&str> = self.texts(at).collect();
-        let name = self.header[at].to_lowercase();
-        let named =
-            NAMES.contains(&name.as_str()) || ["_id", " id", "-id"].iter().any(|end| name.ends_with(end));
+        let (least, greatest) =
+            numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, g), n| (l.min(*n), g.max(*n)));
+        let whole = numbers.iter().all(|number| number.fract() == 0.0);
+        if whole && different.len() == numbers.len() && greatest - least == (numbers.len() - 1) as f64 {
+            return Some("it numbers the rows, in another order");
+        }
+        let own = &self.header[at];
+        let name = own.to_lowercase();
+        let named = NAMES.contains(&name.as_str())
+            || ["_id", " id", "-id", ".id"].iter().any(|end| name.ends_with(end))
+            || ["Id", "ID"]
+                .iter()
+                .any(|end| own.strip_suffix(end).is_some_and(|rest| rest.ends_with(char::is_lowercase)));
         (named && different.len() == numbers.len())
             .then_some("it has another number in every row and is called as identifiers are")
     }
@@ -324,8 +421,37 @@ mod tests {
             "t.csv: no column `incom` (did you mean `income`?); the columns are `age`, `income`"
         );
     }
+
     fn read(content: &str) -> Cells {
         text(content, CsvFormat::default()).unwrap()
+    }
+
+    #[test]
+    fn quotes_of_databases_and_of_weka() {
+        let cells = read("x,note,kind\n1,\"say \\\"hi\\\", you\",a\n2,\"C:\\dir\",b\n");
+        assert_eq!(cells.rows[0].cells, ["1", "say \"hi\", you", "a"]);
+        assert!(cells.notes[0].contains("backslash"), "{:?}", cells.notes);
+        // A cell that ends in a backslash is none of these.
+        let path = read("x,kind\n\"C:\\dir\\\",a\n\"D:\\\",b\n");
+        assert_eq!((path.rows[0].cells[0].as_str(), path.notes.len()), ("C:\\dir\\", 0));
+        for single in ["'x','a kind'\n'1','a, b'\n'2','it''s'\n", "x,a kind\n1,'a, b'\n2,'it''s'\n"] {
+            let cells = read(single);
+            assert_eq!(
+                (cells.header.join("|"), cells.rows[0].cells[1].as_str()),
+                ("x|a kind".into(), "a, b")
+            );
+            assert_eq!(cells.rows[1].cells[1], "it's");
+        }
+        assert_eq!(read("x,kind\n'1,a\n2,it's\n").rows[0].cells, ["'1", "a"]);
+        // One cell more in each row is no index where it cannot name the rows.
+        let shifted = text("x,kind\n1.5,a,b\n1.5,c,b\n", CsvFormat::default()).unwrap_err().to_string();
+        assert!(shifted.contains("line 2 has 3 cells, expected 2"), "{shifted}");
+    }
+
+    #[test]
+    fn zeros_are_no_text() {
+        let error = text("x,kind\n1,a\n\0\0\n", CsvFormat::default()).unwrap_err().to_string();
+        assert!(error.contains("line 3 has a character of code 0"), "{error}");
     }
 
     #[test]
@@ -334,6 +460,7 @@ mod tests {
         assert_eq!(lines("a,b\n1,\"x\ny\"\n2,z\n"), [2, 4]);
         assert_eq!(lines("a,b\r\n\r\n1,x\r\n2,z\r\n"), [3, 4]);
         assert_eq!(lines("sep=,\na,b\n1,x\n"), [3]);
+        assert_eq!(lines("SEP=,\na,b\n1,x\n"), [3]);
     }
 
     #[test]

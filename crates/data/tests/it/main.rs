@@ -4,4 +4,5 @@ mod folders;
 mod inspect;
 mod load;
 mod spec;
+mod table_forms;
 mod tables;

@@ -9,23 +9,23 @@ use halfstep_data::{
 use tempfile::TempDir;
 use toml::de::DeTable;
 
-struct Table {
-    folder: TempDir,
+pub(crate) struct Table {
+    pub(crate) folder: TempDir,
 }
 
 impl Table {
-    fn new(content: impl AsRef<[u8]>) -> Table {
+    pub(crate) fn new(content: impl AsRef<[u8]>) -> Table {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("t.csv"), content).unwrap();
         Table { folder }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("t.csv")
     }
 
     /// What `inspect` suggests, its notes and those of loading it.
-    fn suggested(&self) -> (CsvSpec, Dataset, String) {
+    pub(crate) fn suggested(&self) -> (CsvSpec, Dataset, String) {
         let seen = inspect(&self.path()).unwrap_or_else(|e| panic!("{e}"));
         let data = load(&seen.spec, Path::new("/")).unwrap_or_else(|e| panic!("{e}"));
         let notes = [seen.notes, data.notes.clone()].concat().join("\n");
@@ -33,7 +33,7 @@ impl Table {
         (spec, data, notes)
     }
 
-    fn load(&self, more: &str) -> Result<Dataset, String> {
+    pub(crate) fn load(&self, more: &str) -> Result<Dataset, String> {
         let toml = format!("kind = 'csv'\npath = 't.csv'\n{more}");
         let spec = DataSpec::read(DeTable::parse(&toml).unwrap().into_inner()).map_err(|e| e.to_string())?;
         load(&spec, self.folder.path()).map_err(|e| e.to_string())
@@ -41,24 +41,24 @@ impl Table {
 }
 
 /// A header and 60 rows of alternating classes, made of the number of the row.
-fn rows(header: &str, row: impl Fn(usize) -> String) -> String {
+pub(crate) fn rows(header: &str, row: impl Fn(usize) -> String) -> String {
     (0..60).fold(format!("{header}\n"), |text, i| text + &row(i) + "\n")
 }
 
-fn kind(i: usize) -> &'static str {
+pub(crate) fn kind(i: usize) -> &'static str {
     ["rosa", "tulip"][i % 2]
 }
 
 /// Numbers with three decimals, no two alike.
-fn petal(i: usize) -> f64 {
+pub(crate) fn petal(i: usize) -> f64 {
     1.0 + (i * 37 % 60) as f64 / 61.0
 }
 
-fn features(data: &Dataset) -> Vec<String> {
+pub(crate) fn features(data: &Dataset) -> Vec<String> {
     data.preprocessing.table().unwrap().feature_names()
 }
 
-fn classes(data: &Dataset) -> Vec<String> {
+pub(crate) fn classes(data: &Dataset) -> Vec<String> {
     data.preprocessing.classes().to_vec()
 }
 
@@ -334,6 +334,12 @@ fn dates_and_times_become_numbers() {
     }));
     let (spec, _, notes) = open.suggested();
     assert!(spec.ignore == ["when"] && notes.contains("can be day, month or month, day"), "{notes}");
+    for order in ["day-month-year", "month-day-year"] {
+        let read = open.load(&format!("target = 'sold'\ndate_order = '{order}'")).unwrap();
+        assert!(features(&read).contains(&"when".to_owned()), "{order}");
+    }
+    let other = open.load("target = 'sold'\ndate_order = 'year-month-day'").unwrap_err();
+    assert!(other.contains("other orders show by themselves"), "{other}");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use halfstep::data::{ColumnKind, DataSpec, Found, InputShape, Inspection, inspect, inspect_table};
+use halfstep::data::{
+    ColumnKind, DataSpec, Found, InputShape, Inspection, inspect, inspect_table, shown_name,
+};
 use halfstep::evidence::units;
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::write_whole;
@@ -87,7 +89,9 @@ impl Plan {
         };
         let batch = 1 << (train / 8).clamp(1, most).ilog2();
         let per_epoch = (train / batch).max(1);
-        let epochs = |steps: usize| format!("epochs = {}", steps.div_ceil(per_epoch).clamp(3, 20));
+        let epochs = |steps: usize| steps.div_ceil(per_epoch).clamp(3, 20);
+        // A tenth of a short run, so that it is not all warm-up.
+        let warmup = |epochs: usize| (epochs * per_epoch / 10).clamp(1, 50) as u64;
         match input {
             InputShape::Image { height, width, .. } => {
                 let stages = (height.min(width) / 4).checked_ilog2().unwrap_or(0).min(4) as usize;
@@ -103,14 +107,18 @@ impl Plan {
                         ),
                     ),
                 };
-                Plan { kind, model, length: epochs(600), batch, warmup: 50, clip: false }
+                let epochs = epochs(600);
+                let length = format!("epochs = {epochs}");
+                Plan { kind, model, length, batch, warmup: warmup(epochs), clip: false }
             }
             InputShape::Features { .. } => {
                 let hidden = if train < 5000 { "[64, 32]" } else { "[128, 64]" };
                 let model = format!(
                     "hidden = {hidden}            # widths of the hidden layers; [] is a linear model"
                 );
-                Plan { kind: "mlp", model, length: epochs(400), batch, warmup: 50, clip: false }
+                let epochs = epochs(400);
+                let length = format!("epochs = {epochs}");
+                Plan { kind: "mlp", model, length, batch, warmup: warmup(epochs), clip: false }
             }
             InputShape::Tokens { .. } => {
                 let model = "width = 128                  # numbers per token\nlayers = 4\nheads = 4\n\
@@ -143,6 +151,7 @@ fn meaning(key: &str) -> &'static str {
         "missing_target" => "rows without a target: \"drop\" or \"error\"",
         "missing_markers" => "cells that count as missing, as empty ones do",
         "decimal" => "what stands before decimals",
+        "date_order" => "which comes first in dates: \"day-month-year\" or \"month-day-year\"",
         "encoding" => "of a file that is not UTF-8",
         "delimiter" => "what parts the cells",
         "header" => "whether the first line names the columns",
@@ -201,7 +210,7 @@ fn describe(inspection: &Inspection) -> Vec<String> {
     let count = |n: usize| units::count(n as u64);
     let some = |classes: &[(String, usize)]| {
         let mut names: Vec<String> =
-            classes.iter().take(12).map(|(c, n)| format!("{c} ({})", count(*n))).collect();
+            classes.iter().take(12).map(|(c, n)| format!("{} ({})", shown_name(c), count(*n))).collect();
         if classes.len() > 12 {
             names.push(format!("and {} more", classes.len() - 12));
         }
@@ -264,6 +273,9 @@ mod tests {
         assert_eq!(Plan::fitting(image, 2, 5).batch, 1);
         assert_eq!(Plan::fitting(InputShape::Image { height: 6, width: 6, channels: 1 }, 2, 100).kind, "mlp");
         assert_eq!(Plan::fitting(InputShape::Features { count: 4 }, 2, 800).batch, 32);
+        // Two rows: 20 epochs of two steps of one row.
+        assert_eq!(Plan::fitting(InputShape::Features { count: 4 }, 2, 2).warmup, 4);
+        assert_eq!(Plan::fitting(InputShape::Features { count: 4 }, 2, 40_000).warmup, 50);
         assert_eq!(Plan::fitting(InputShape::Tokens { sequence: 64 }, 256, 40).batch, 4);
     }
 

@@ -18,8 +18,7 @@ pub(super) fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
     let told = read::separator_line(text).map(|(mark, _)| mark);
     let sample: String = text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).take(50).collect();
     let even = |delimiter| {
-        let records =
-            |text| read::records(text, path, delimiter).ok().map(|(rows, _)| rows).filter(|r| is_even(r));
+        let records = |text| read::records(text, path, delimiter).ok().map(|r| r.rows).filter(|r| is_even(r));
         // A quoted cell may go on past the sample; then only the whole file can tell.
         records(&sample).or_else(|| records(text)).map(|rows| (rows, delimiter))
     };
@@ -42,8 +41,46 @@ pub(super) fn format(text: &str, path: &Path) -> Result<CsvFormat, DataError> {
     }
     // Say what is wrong with it as the most common kind of table.
     read::parse(text, path, &CsvFormat { header: false, ..CsvFormat::default() })?;
-    let reason = "a table of one column; a target and something to predict it from are needed";
+    let cut = match told {
+        Some(mark) => format!("`{mark}`, which its first line names"),
+        None => "commas, semicolons, tabs, `|` or spaces".to_owned(),
+    };
+    let reason = format!(
+        "a table of one column, as its lines are not cut evenly by {cut}; a target and something to predict it from \
+         are needed"
+    );
     Err(DataError::unusable(path, reason))
+}
+
+/// What a file is that is named as a table and is none.
+pub(super) fn no_table(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+    // The first two characters that are no white space.
+    let signs: Vec<u8> = text.iter().copied().filter(|b| !b.is_ascii_whitespace()).take(2).collect();
+    let begins = |start: &[u8]| text.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start));
+    if begins(b"PK\x03\x04") {
+        Some("a ZIP archive or an Excel workbook (XLSX): unpack it, or save the sheet as CSV")
+    } else if begins(b"\xD0\xCF\x11\xE0") {
+        Some("an old Excel workbook (XLS): save the sheet as CSV")
+    } else if begins(b"PAR1") || begins(b"ARROW1") {
+        Some("a Parquet or Arrow file: save the table as CSV")
+    } else if begins(b"\x1F\x8B") || begins(b"BZh") || begins(b"\xFD7zXZ") || begins(b"\x28\xB5\x2F\xFD") {
+        Some("a compressed file: unpack it first")
+    } else if begins(b"%PDF") {
+        Some("a PDF: save the table as CSV")
+    } else if signs.starts_with(b"{\"") || matches!(signs[..], [b'[', b'{' | b'[']) {
+        Some("JSON: save the table as CSV")
+    } else if begins(b"<!doctype") || begins(b"<html") || begins(b"<?xml") || begins(b"<table") {
+        Some("HTML or XML, perhaps the page of a download that failed: save the table as CSV")
+    } else if begins(b"@relation") {
+        Some("Weka's ARFF: save the table as CSV")
+    } else if begins(b"version https://git-lfs") {
+        Some("a pointer of Git LFS: fetch the file with `git lfs pull`")
+    } else if begins(b"\xFF\xFE\0\0") || begins(b"\0\0\xFE\xFF") {
+        Some("text in UTF-32: save it as UTF-8")
+    } else {
+        None
+    }
 }
 
 /// Whether all records have as many cells, but for a first one that has one more or less where a
@@ -134,7 +171,11 @@ pub(super) fn decimal(cells: &Cells) -> Option<DecimalMark> {
     match (comma, point) {
         (true, true) => None,
         (true, false) => Some(DecimalMark::Comma),
-        _ if !some(Marks::Open(DecimalMark::Comma)) => None,
+        // Where spreadsheets part cells by semicolons, a point can part thousands: `1.234`.
+        _ if !some(Marks::Open(DecimalMark::Comma)) => {
+            let open = !point && some(Marks::Open(DecimalMark::Point));
+            (open && cells.format.delimiter == ';').then_some(DecimalMark::Point)
+        }
         _ if cells.format.delimiter == ';' && !point && !some(Marks::Open(DecimalMark::Point)) => {
             Some(DecimalMark::Comma)
         }

@@ -30,16 +30,36 @@ const SHOWN: usize = 8;
 
 /// By name, else the last column if it can be one, else the first, else any.
 pub(super) fn target(cells: &Cells, notes: &mut Vec<String>) -> Result<usize, DataError> {
-    let with_name = |name: &&str| cells.header.iter().position(|h| h.to_lowercase() == *name);
-    let named: Vec<usize> = TARGET_NAMES.iter().filter_map(with_name).collect();
+    let last = cells.header.len() - 1;
+    let lower: Vec<String> = cells.header.iter().map(|name| name.to_lowercase()).collect();
+    let place = |name: &&str| lower.iter().position(|own| own == name);
+    // Beside an `x`, a `y` that is not the last column may be a coordinate.
+    let coordinate = place(&"x").and(place(&"y")).filter(|&at| at != last);
+    let named: Vec<usize> =
+        TARGET_NAMES.iter().filter_map(place).filter(|at| Some(*at) != coordinate).collect();
     for &at in &named {
         match why_no_target(cells, at) {
-            None => return Ok(at),
+            None => {
+                notes.extend(named.iter().filter(|other| **other > at || **other < at).filter_map(|&other| {
+                    why_no_target(cells, other).is_none().then(|| {
+                        let (own, other) = (&cells.header[at], &cells.header[other]);
+                        format!(
+                            "The target is `{own}`, and `{other}`, which is named as one too, is used to predict it \
+                             from; choose with `--target COLUMN`, or write `ignore = [\"{other}\"]`."
+                        )
+                    })
+                }));
+                return Ok(at);
+            }
             Some(why) => notes.push(format!("`{0}` is not taken as the target: {why}.", cells.header[at])),
         }
     }
-    let last = cells.header.len() - 1;
-    let mut order = [last, 0].into_iter().chain(1..last);
+    let word = |name: &String| {
+        let mut words = name.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| TARGET_NAMES[..3].contains(&word))
+    };
+    let with_word = (0..=last).filter(|at| word(&lower[*at]));
+    let mut order = with_word.chain([last, 0]).chain(1..last);
     let Some(guess) = order.find(|&at| cells.index(at).is_none() && why_no_target(cells, at).is_none())
     else {
         let why =
@@ -72,12 +92,21 @@ fn why_no_target(cells: &Cells, at: usize) -> Option<String> {
     let rows = present().count();
     let many = different > (rows / 2).clamp(20, classes::MAX_CLASSES);
     if different < 2 {
-        return Some(if different == 0 { "it is empty".into() } else { "it has one value only".into() });
+        let gaps = cells.rows.len() - rows;
+        return Some(match (different, gaps) {
+            (0, _) => "it is empty".into(),
+            (_, 0) => "it has one value only".into(),
+            _ => format!(
+                "it has one value only, and {gaps} missing cells: if these are a class, write a word into them or \
+                 change `missing_markers`"
+            ),
+        });
     }
     if is_numeric && (many || different > MOST_NUMBERS) {
         return Some(format!(
             "its {different} different numbers are a quantity, and predicting quantities (regression) is not \
-             supported; cut it into classes"
+             supported; cut it into classes{}",
+            if many { "" } else { ", or take its numbers as classes with `--target`" }
         ));
     }
     if many {
