@@ -39,19 +39,21 @@
 //! for the report if that brought nothing, and `tensor::end` when a block ends. A block whose kernel
 //! has an operation `through_proxy` keeps `Shared::proxy`.
 #![forbid(unsafe_code)]
-// The layers stand; execution, which uses them, follows.
-#![allow(dead_code, unused_imports)]
 
 mod arith;
 mod capability;
 mod decode;
+mod execute;
 mod fault;
 pub mod formats;
+mod launch;
 mod machine;
 mod memory;
+mod module;
 mod op;
 mod products;
 mod resolve;
+mod simulator;
 mod summation;
 mod swizzle;
 mod syntax;
@@ -61,6 +63,10 @@ mod types;
 
 pub use capability::Capability;
 pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};
+pub use launch::{Argument, Launch, LaunchError, Region};
+pub use machine::{Counts, Kind};
+pub use module::Module;
+pub use simulator::{Arrival, Checks, MemoryError, Options, Simulator};
 pub use summation::Summation;
 pub use swizzle::Swizzle;
 pub use tensor_map::{TENSOR_MAP_BYTES, TensorMap, TensorMapError};

@@ -116,6 +116,8 @@ pub(crate) struct Resolver {
     specials: HashMap<Special, R32>,
     /// The opcode that operands are resolved for.
     opcode: String,
+    /// Its operands have 16 bits.
+    halves: bool,
 }
 
 impl Resolver {
@@ -127,6 +129,7 @@ impl Resolver {
             constants: HashMap::new(),
             specials: HashMap::new(),
             opcode: String::new(),
+            halves: false,
         }
     }
 
@@ -164,6 +167,10 @@ impl Resolver {
     /// The operands that follow belong to this instruction.
     pub fn begin(&mut self, instruction: &Instruction) {
         self.opcode = instruction.opcode();
+        // The third operand of `mad.wide` has 32 bits; the function cuts the others itself.
+        let wide = instruction.stem() == "mad" && instruction.has("wide");
+        let ty = instruction.parts.last().and_then(|part| Type::parse(part));
+        self.halves = !wide && ty.is_some_and(|ty| ty.bytes() == 2);
     }
 
     /// A register that no name stands for.
@@ -200,6 +207,7 @@ impl Resolver {
                 }
                 _ => Err(self.wrong(operand, "a variable in shared memory")),
             },
+            Operand::Number(Number::Integer(value)) if self.halves => self.constant32(*value as u32 & 0xffff),
             Operand::Number(Number::Integer(value)) => self.constant32(*value as u32),
             Operand::Number(Number::Single(bits)) => self.constant32(*bits),
             Operand::Number(Number::Double(bits)) => {

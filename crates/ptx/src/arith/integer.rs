@@ -148,7 +148,7 @@ fn product_sum(stem: &str, part: &str, ty: Type) -> Option<Shape> {
             Ternary32(each3!(|a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)))
         }
         ("mad", "hi", S32) => Ternary32(each3!(|a, b, c| ((wide(a, b) >> 32) as u32).wrapping_add(c))),
-        ("mad", "wide", U16) => Ternary32(each3!(|a, b, c| a.wrapping_mul(b).wrapping_add(c))),
+        ("mad", "wide", U16) => Ternary32(each3!(|a, b, c| ((a & 0xffff) * (b & 0xffff)).wrapping_add(c))),
         ("mad", "wide", S16) => Ternary32(each3!(|a, b, c| {
             ((i32::from(a as i16) * i32::from(b as i16)) as u32).wrapping_add(c)
         })),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::fault::{LoadProblem, Space};
-use crate::machine::{File, Kind, R32, R64, RP};
+use crate::machine::{File, Kind, RP};
 use crate::op::{Instruction, Op, Value};
 use crate::resolve::{Resolver, Symbol};
 use crate::syntax::{Instruction as Text, Operand};
@@ -175,16 +175,6 @@ impl Body {
     /// A predicate that nothing names.
     pub fn fresh_predicate(&mut self) -> Result<RP, LoadProblem> {
         self.names.fresh(File::Predicate).map(RP)
-    }
-
-    /// A register that nothing names.
-    pub fn fresh32(&mut self) -> Result<R32, LoadProblem> {
-        self.names.fresh(File::Bits32).map(R32)
-    }
-
-    /// A register that nothing names.
-    pub fn fresh64(&mut self) -> Result<R64, LoadProblem> {
-        self.names.fresh(File::Bits64).map(R64)
     }
 
     /// Notes that memory is accessed in pieces of so many bytes.

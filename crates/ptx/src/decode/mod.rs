@@ -201,7 +201,7 @@ impl<'t> Decoder<'t> {
         let body = &mut self.body;
         if tensor::claims(text) {
             let operation = tensor::decode(text, &mut body.names)?;
-            body.emit(kind(text), Op::Tensor(Box::new(operation)));
+            body.emit(operation.kind(), Op::Tensor(Box::new(operation)));
             return Ok(());
         }
         match text.stem() {
@@ -298,18 +298,5 @@ impl<'t> Decoder<'t> {
         self.body.label(BEHIND);
         self.body.close(around);
         Ok(())
-    }
-}
-
-/// What an opcode of Tensor Cores, bulk copies or mbarriers counts as.
-fn kind(text: &Instruction) -> Kind {
-    match text.stem() {
-        "ldmatrix" => Kind::SharedLoad,
-        "stmatrix" => Kind::SharedStore,
-        "movmatrix" => Kind::Warp,
-        "cp" => Kind::Copy,
-        "mma" => Kind::Tensor,
-        "wgmma" if text.has("mma_async") => Kind::Tensor,
-        _ => Kind::Barrier,
     }
 }

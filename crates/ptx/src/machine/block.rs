@@ -1,13 +1,15 @@
 //! A block: shared memory, clocks, copies on their way, and the checked access to memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::barrier::{BARRIERS, Barrier};
 use super::bulk::Bulk;
 use super::copies::Copies;
 use super::count::Counts;
 use super::mbarrier::Mbarrier;
 use super::products::{Agreed, Products};
 use super::shared::Shared;
+use super::sync::Sync;
 use super::trap::Trap;
 use super::warp::Who;
 use crate::fault::{Access, Cause, Space};
@@ -19,6 +21,8 @@ use crate::products::Arithmetic;
 pub(crate) struct Settings {
     /// Asynchronous copies arrive when they are waited for, not when they are asked for.
     pub late: bool,
+    /// Accesses in no order are faults.
+    pub races: bool,
     /// Reads of bytes that nothing was written to are faults.
     pub never_written: bool,
     /// How Tensor Cores add.
@@ -38,8 +42,10 @@ pub(crate) struct Block<'m, 'g> {
     pub memory: &'m mut LaunchMemory<'g>,
     pub shared: Shared,
     pub clocks: Clocks,
-    /// Blocks whose work this block has learned of by atomics.
-    pub known: BTreeSet<u32>,
+    /// Barriers by their numbers; the last one is that of the cluster.
+    pub barriers: [Barrier; BARRIERS],
+    /// What fences and atomic operations let know.
+    pub sync: Sync,
     /// Copies by `cp.async`, for each warp.
     pub copies: Vec<Copies>,
     /// Copies by `cp.async.bulk`.
@@ -93,6 +99,19 @@ impl Block<'_, '_> {
         bytes: usize,
         access: Access,
     ) -> Result<usize, Box<Trap>> {
+        self.shared_touch(who, at, align, bytes, (access, access == Access::Atomic))
+    }
+
+    /// As [`Block::shared_at`], of an access that is strong or not: atomic or volatile.
+    #[inline]
+    pub fn shared_touch(
+        &mut self,
+        who: Who,
+        at: u64,
+        align: u32,
+        bytes: usize,
+        (access, strong): (Access, bool),
+    ) -> Result<usize, Box<Trap>> {
         let size = self.shared.bytes.data.len() as u64;
         let fail = |cause| Err::<usize, _>(Trap::lane(who.lane, cause));
         let space = Space::Shared;
@@ -115,9 +134,9 @@ impl Block<'_, '_> {
         }
         if let Some(shadow) = &mut self.shared.shadow {
             let thread = thread(self.number, who);
-            let order = Order { clocks: &self.clocks, blocks: &self.known };
+            let order = Order { clocks: &self.clocks, blocks: &self.sync.blocks };
             let range = offset..offset + bytes;
-            if let Err(conflict) = shadow.touch(range, access, thread, &order) {
+            if let Err(conflict) = shadow.touch(range, access, strong, thread, &order) {
                 let other = self.name(conflict);
                 return fail(Cause::Race { space, access, address: at, bytes: bytes as u32, other });
             }
@@ -157,6 +176,19 @@ impl Block<'_, '_> {
         bytes: usize,
         access: Access,
     ) -> Result<(usize, usize), Box<Trap>> {
+        self.global_touch(who, address, align, bytes, (access, access == Access::Atomic))
+    }
+
+    /// As [`Block::global_at`], of an access that is strong or not: atomic or volatile.
+    #[inline]
+    pub fn global_touch(
+        &mut self,
+        who: Who,
+        address: u64,
+        align: u32,
+        bytes: usize,
+        (access, strong): (Access, bool),
+    ) -> Result<(usize, usize), Box<Trap>> {
         let fail = |cause| Err(Trap::lane(who.lane, cause));
         let space = Space::Global;
         let located = match self.memory.locate(address, bytes as u32, access) {
@@ -169,14 +201,24 @@ impl Block<'_, '_> {
         if reads && self.settings.never_written && !self.memory.bytes(slot).written.all(at, bytes) {
             return fail(Cause::NeverWritten { space, address, bytes: bytes as u32 });
         }
-        let order = Order { clocks: &self.clocks, blocks: &self.known };
-        match self.memory.touch(located, bytes, access, thread(self.number, who), &order) {
+        let order = Order { clocks: &self.clocks, blocks: &self.sync.blocks };
+        match self.memory.touch(located, bytes, access, strong, thread(self.number, who), &order) {
             Ok(()) => Ok(located),
             Err(conflict) => {
                 let other = self.name(conflict);
                 fail(Cause::Race { space, access, address, bytes: bytes as u32, other })
             }
         }
+    }
+
+    /// Where a range of global memory lies that a whole warp may access as one: nothing where races
+    /// are looked for in it, or where the accesses have to be looked at one by one.
+    #[inline]
+    pub fn whole(&mut self, address: u64, bytes: usize, access: Access) -> Option<(usize, usize)> {
+        let (slot, at) = self.memory.locate(address, bytes as u32, access).ok()?;
+        let reads = access == Access::Read && self.settings.never_written;
+        let clear = !self.memory.watched(slot) && (!reads || self.memory.bytes(slot).written.all(at, bytes));
+        clear.then_some((slot, at))
     }
 
     /// The other side of a race in words.

@@ -1,5 +1,6 @@
 //! What an instruction changes: the registers of a warp, and the state of its block.
 
+mod barrier;
 mod block;
 mod bulk;
 mod copies;
@@ -9,13 +10,15 @@ mod products;
 mod proxy;
 mod registers;
 mod shared;
+mod sync;
 mod trap;
 mod warp;
 
+pub(crate) use barrier::{BARRIERS, Barrier, Waiting, Wants};
 pub(crate) use block::{Block, Settings};
-pub(crate) use bulk::{Bulk, BulkCopy, BulkPiece, Destination};
+pub(crate) use bulk::{BulkCopy, BulkPiece, Destination};
 pub(crate) use copies::{Copies, Piece};
-pub(crate) use count::{Counts, Kind};
+pub use count::{Counts, Kind};
 pub(crate) use mbarrier::{MBARRIER_LIMIT, Mbarrier};
 pub(crate) use products::{Agreed, Left, Product, Products};
 pub(crate) use proxy::Proxy;

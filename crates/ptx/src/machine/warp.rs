@@ -1,5 +1,6 @@
 //! A warp: its registers, its program counters, and what its lanes wait for.
 
+use super::barrier::BARRIERS;
 use super::registers::Registers;
 use crate::memory::Bytes;
 
@@ -21,10 +22,12 @@ pub(crate) struct Warp {
     /// Lanes that have not ended.
     pub live: u32,
     /// Lanes that wait at a barrier of the block, by its number.
-    pub at_barrier: [u32; 16],
+    pub at_barrier: [u32; BARRIERS],
     /// Lanes that wait for lanes of their warp, with the mask that each waits for.
     pub at_warp_barrier: u32,
     pub warp_barrier: [u32; 32],
+    /// Lanes that waited in vain: the others of their warp go on first.
+    pub yielded: u32,
     /// `.local` memory: equal parts, one for each lane.
     pub local: Bytes,
     /// Carry flag of `add.cc` and the like, a bit for each lane.

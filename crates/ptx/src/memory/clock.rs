@@ -59,19 +59,6 @@ impl Clocks {
     pub fn sync_lanes(&mut self, warp: usize) {
         self.of[warp][warp] += 1;
     }
-
-    /// The warps of `mask` let each other know.
-    pub fn barrier(&mut self, mask: u32) {
-        let members = || (0..WARPS).filter(|warp| mask >> warp & 1 == 1);
-        let mut all = [0; WARPS];
-        for warp in members() {
-            join(&mut all, &self.of[warp]);
-        }
-        for warp in members() {
-            self.of[warp] = all;
-            self.of[warp][warp] += 1;
-        }
-    }
 }
 
 /// The larger entry of both, in `to`.

@@ -1,6 +1,9 @@
 //! Global memory: allocations, and what of them one launch may touch.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::bits::Bytes;
+use super::clock::Vector;
 use super::shadow::{Conflict, Order, Shadow, Thread};
 use super::window::GLOBAL_WINDOW;
 use crate::fault::{Access, Cause, Space};
@@ -81,6 +84,8 @@ pub(crate) struct LaunchMemory<'a> {
     last: usize,
     /// Shadows of allocations that the launch writes, by slot.
     shadows: Vec<Option<Shadow>>,
+    /// What blocks let others know through an address: each by its number.
+    pub published: HashMap<u64, BTreeMap<u32, Vector>>,
 }
 
 impl<'a> LaunchMemory<'a> {
@@ -100,7 +105,7 @@ impl<'a> LaunchMemory<'a> {
                 shadows[piece.slot].get_or_insert_with(|| Shadow::new(size, granule));
             }
         }
-        LaunchMemory { global, pieces, last: 0, shadows }
+        LaunchMemory { global, pieces, last: 0, shadows, published: HashMap::new() }
     }
 
     /// Checks an access, and returns where it lies: slot and offset.
@@ -155,6 +160,12 @@ impl<'a> LaunchMemory<'a> {
         self.global.allocations[slot].as_mut().expect("located")
     }
 
+    /// Whether races are looked for in a slot.
+    #[inline]
+    pub fn watched(&self, slot: usize) -> bool {
+        self.shadows[slot].is_some()
+    }
+
     /// Notes an access for the search for races.
     #[inline]
     pub fn touch(
@@ -162,11 +173,12 @@ impl<'a> LaunchMemory<'a> {
         (slot, at): (usize, usize),
         bytes: usize,
         access: Access,
+        strong: bool,
         who: Thread,
         order: &Order,
     ) -> Result<(), Conflict> {
         match &mut self.shadows[slot] {
-            Some(shadow) => shadow.touch(at..at + bytes, access, who, order),
+            Some(shadow) => shadow.touch(at..at + bytes, access, strong, who, order),
             None => Ok(()),
         }
     }

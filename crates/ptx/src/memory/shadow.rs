@@ -1,6 +1,8 @@
 //! Who touched a piece of memory last: finds accesses that are in no order.
 
-use super::clock::Clocks;
+use std::collections::BTreeMap;
+
+use super::clock::{Clocks, Vector};
 use crate::fault::Access;
 
 /// The thread that touches memory.
@@ -17,7 +19,7 @@ const LANES: u32 = 63;
 /// Clocks are kept in 20 bits; a block with more barriers than that is checked less strictly.
 const CLOCK_LIMIT: u32 = (1 << 20) - 1;
 
-/// An access: block + 1 (0: none), then clock, atomic, warp and lane in one word.
+/// An access: block + 1 (0: none), then clock, strong, warp and lane in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Stamp {
     block: u32,
@@ -25,8 +27,8 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn new(who: Thread, clock: u32, atomic: bool) -> Stamp {
-        let rest = clock.min(CLOCK_LIMIT) << 12 | (atomic as u32) << 11 | who.warp << 6 | who.lane;
+    fn new(who: Thread, clock: u32, strong: bool) -> Stamp {
+        let rest = clock.min(CLOCK_LIMIT) << 12 | (strong as u32) << 11 | who.warp << 6 | who.lane;
         Stamp { block: who.block + 1, rest }
     }
 
@@ -38,7 +40,7 @@ impl Stamp {
         self.rest >> 12
     }
 
-    fn atomic(self) -> bool {
+    fn strong(self) -> bool {
         self.rest >> 11 & 1 == 1
     }
 
@@ -56,7 +58,8 @@ impl Stamp {
             return true;
         }
         if self.block != who.block + 1 {
-            return order.blocks.contains(&(self.block - 1));
+            let known = order.blocks.get(&(self.block - 1));
+            return known.is_some_and(|known| self.clock() <= known[self.warp() as usize]);
         }
         if self.warp() == who.warp {
             return self.lane() == who.lane || self.clock() < order.clocks.now(who.warp as usize);
@@ -68,8 +71,8 @@ impl Stamp {
 /// What is known to have happened before.
 pub(crate) struct Order<'a> {
     pub clocks: &'a Clocks,
-    /// Blocks whose work this block has learned of.
-    pub blocks: &'a std::collections::BTreeSet<u32>,
+    /// What this block has learned of others.
+    pub blocks: &'a BTreeMap<u32, Vector>,
 }
 
 /// A piece of memory: its last writer, and two readers since. A reader that came before another one
@@ -109,28 +112,29 @@ impl Shadow {
         self.cells.fill(Cell::default());
     }
 
-    /// Notes an access to `at..at + bytes` and checks it against the earlier ones.
+    /// Notes an access to `range` and checks it against the earlier ones. What is `strong`, an atomic
+    /// operation or a volatile access, is no race with another such.
     pub fn touch(
         &mut self,
         range: std::ops::Range<usize>,
         access: Access,
+        strong: bool,
         who: Thread,
         order: &Order,
     ) -> Result<(), Conflict> {
-        let clock = order.clocks.now(who.warp as usize);
-        let stamp = Stamp::new(who, clock, access == Access::Atomic);
+        let stamp = Stamp::new(who, order.clocks.now(who.warp as usize), strong);
         let cells = range.start >> self.shift..(range.end + (1 << self.shift) - 1) >> self.shift;
         for cell in &mut self.cells[cells] {
-            let atomics = access == Access::Atomic && cell.writer.atomic();
-            if !atomics && !cell.writer.before(who, order) {
-                let access = if cell.writer.atomic() { Access::Atomic } else { Access::Write };
+            if !(strong && cell.writer.strong()) && !cell.writer.before(who, order) {
+                let access = if cell.writer.strong() { Access::Atomic } else { Access::Write };
                 return Err(conflict(cell.writer, access));
             }
             if access == Access::Read {
                 cell.read(stamp, who, order);
                 continue;
             }
-            if let Some(reader) = cell.readers.iter().find(|reader| !reader.before(who, order)) {
+            let unordered = |reader: &&Stamp| !(strong && reader.strong()) && !reader.before(who, order);
+            if let Some(reader) = cell.readers.iter().find(unordered) {
                 return Err(conflict(*reader, Access::Read));
             }
             *cell = Cell { writer: stamp, readers: [Stamp::default(); 2] };

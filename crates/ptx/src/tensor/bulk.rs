@@ -8,9 +8,7 @@
 //! [`Settings::late`]: crate::machine::Settings
 
 use super::barrier::{find, told};
-use super::operand::{
-    Role, SharedAddress, generic, names_shared, only, operand, read, registers, unknown, value,
-};
+use super::operand::{SharedAddress, generic, names_shared, only, operand, read, unknown, value};
 use crate::fault::{Access, Cause, LoadProblem, Space};
 use crate::machine::{Block, BulkCopy, BulkPiece, Destination, Flow, Mbarrier, R32, Trap, Warp, Who, lanes};
 use crate::resolve::{Address, Resolver};

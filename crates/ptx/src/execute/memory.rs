@@ -1,0 +1,354 @@
+//! Loads and stores.
+
+use super::coalesce::{conflicts, sectors};
+use crate::fault::{Access, Cause, Space};
+use crate::machine::{Block, Lanes64, Trap, Warp, Who, lanes};
+use crate::memory::{LOCAL_WINDOW, space_of};
+use crate::op::{Transfer, Value};
+use crate::resolve::{Address, Base};
+
+/// The address of each lane in `m`.
+#[inline]
+pub(super) fn addresses(address: &Address, warp: &Warp, m: u32) -> Result<Lanes64, Box<Trap>> {
+    let offset = address.offset as u64;
+    Ok(match address.base {
+        Base::Narrow(register) => {
+            warp.registers.get32(register, m)?.map(|base| u64::from(base).wrapping_add(offset))
+        }
+        Base::Wide(register) => warp.registers.get64(register, m)?.map(|base| base.wrapping_add(offset)),
+        Base::Fixed => [offset; 32],
+    })
+}
+
+/// The space that the lanes `m` address, and their addresses in it; lanes of a generic access may
+/// differ, and are then split.
+pub(super) fn spaces(
+    space: Option<Space>,
+    addresses: &Lanes64,
+    m: u32,
+) -> impl Iterator<Item = (Space, u32)> {
+    let mut left = m;
+    std::iter::from_fn(move || {
+        let first = lanes(left).next()?;
+        let Some(space) = space else {
+            let (found, _) = space_of(addresses[first]);
+            let same = lanes(left).filter(|lane| space_of(addresses[*lane]).0 == found);
+            let same = same.fold(0, |m, lane| m | 1 << lane);
+            left &= !same;
+            return Some((found, same));
+        };
+        Some((space, std::mem::take(&mut left)))
+    })
+}
+
+/// An address of shared memory as an offset: it is generic where the opcode names no space.
+pub(super) fn shared_offset(space: Option<Space>, address: u64) -> u64 {
+    if space.is_none() { space_of(address).1 } else { address }
+}
+
+/// `ld`.
+pub(super) fn load(transfer: &Transfer, warp: &mut Warp, block: &mut Block, m: u32) -> Result<(), Box<Trap>> {
+    let at = addresses(&transfer.address, warp, m)?;
+    let total = u32::from(transfer.bytes) * transfer.values.len() as u32;
+    for (space, m) in spaces(transfer.space, &at, m) {
+        match space {
+            Space::Global => {
+                block.counts.bytes_loaded += u64::from(total * m.count_ones());
+                block.counts.sectors_loaded += sectors(&at, m, total);
+                if whole_load(transfer, warp, block, m, &at)? {
+                    continue;
+                }
+            }
+            Space::Shared => {
+                let offsets = at.map(|address| shared_offset(transfer.space, address));
+                block.counts.bank_conflicts += conflicts(&offsets, m, total);
+            }
+            _ => {}
+        }
+        let mut buffer = [0u8; 32];
+        for lane in lanes(m) {
+            let to = &mut buffer[..total as usize];
+            read(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], to)?;
+            put(transfer, warp, lane, to);
+        }
+    }
+    Ok(())
+}
+
+/// A load of all lanes from consecutive global memory: checked once. Returns whether it was one.
+#[inline]
+fn whole_load(
+    transfer: &Transfer,
+    warp: &mut Warp,
+    block: &mut Block,
+    m: u32,
+    at: &Lanes64,
+) -> Result<bool, Box<Trap>> {
+    let total = u64::from(transfer.bytes) * transfer.values.len() as u64;
+    let consecutive = m == u32::MAX
+        && !transfer.strong
+        && at.iter().enumerate().all(|(lane, address)| *address == at[0] + lane as u64 * total);
+    if !consecutive || !at[0].is_multiple_of(total) {
+        return Ok(false);
+    }
+    let bytes = 32 * total as usize;
+    let Some((slot, offset)) = block.whole(at[0], bytes, Access::Read) else { return Ok(false) };
+    let data = &block.memory.bytes(slot).data[offset..offset + bytes];
+    for (lane, data) in data.chunks_exact(total as usize).enumerate() {
+        put(transfer, warp, lane, data);
+    }
+    Ok(true)
+}
+
+/// Reads the bytes of one lane.
+fn read(
+    transfer: &Transfer,
+    warp: &Warp,
+    block: &mut Block,
+    who: Who,
+    space: Space,
+    address: u64,
+    to: &mut [u8],
+) -> Result<(), Box<Trap>> {
+    let align = to.len() as u32;
+    let access = (Access::Read, transfer.strong);
+    let source = match space {
+        Space::Global => {
+            let (slot, at) = block.global_touch(who, address, align, to.len(), access)?;
+            to.copy_from_slice(&block.memory.bytes(slot).data[at..at + to.len()]);
+            if transfer.strong {
+                block.meet_global(who.warp, address, false);
+            }
+            return Ok(());
+        }
+        Space::Shared => {
+            let offset = shared_offset(transfer.space, address);
+            let at = block.shared_touch(who, offset, align, to.len(), access)?;
+            to.copy_from_slice(&block.shared.bytes.data[at..at + to.len()]);
+            if transfer.strong {
+                block.meet_shared(who.warp, offset, false);
+            }
+            return Ok(());
+        }
+        Space::Local => {
+            let at = local_at(warp, who, address, to.len(), Access::Read)?;
+            if block.settings.never_written && !warp.local.written.all(at, to.len()) {
+                let cause = Cause::NeverWritten { space, address, bytes: align };
+                return Err(Trap::lane(who.lane, cause));
+            }
+            &warp.local.data[at..at + to.len()]
+        }
+        Space::Const => window(block.constants, space, address, to.len(), who)?,
+        Space::Param => window(block.arguments, space, address, to.len(), who)?,
+        Space::None => &[],
+    };
+    if source.is_empty() {
+        return Err(nowhere(who, address, to.len(), Access::Read));
+    }
+    check_aligned(space, who, address, to.len(), Access::Read)?;
+    to.copy_from_slice(source);
+    Ok(())
+}
+
+fn nowhere(who: Who, address: u64, bytes: usize, access: Access) -> Box<Trap> {
+    let why = "the address lies in no state space";
+    Trap::lane(who.lane, Cause::OutOfBounds { space: Space::None, access, address, bytes: bytes as u32, why })
+}
+
+fn check_aligned(
+    space: Space,
+    who: Who,
+    address: u64,
+    bytes: usize,
+    access: Access,
+) -> Result<(), Box<Trap>> {
+    if address.is_multiple_of(bytes as u64) {
+        return Ok(());
+    }
+    let (align, bytes) = (bytes as u32, bytes as u32);
+    Err(Trap::lane(who.lane, Cause::Misaligned { space, access, address, bytes, align }))
+}
+
+/// Bytes of constants or arguments.
+fn window<'b>(
+    from: &'b [u8],
+    space: Space,
+    address: u64,
+    bytes: usize,
+    who: Who,
+) -> Result<&'b [u8], Box<Trap>> {
+    let offset = (address & 0xffff_ffff) as usize;
+    from.get(offset..offset + bytes).ok_or_else(|| {
+        let why = "there is nothing behind the last one";
+        let bytes = bytes as u32;
+        Trap::lane(who.lane, Cause::OutOfBounds { space, access: Access::Read, address, bytes, why })
+    })
+}
+
+/// Where a lane's local memory has an address.
+fn local_at(warp: &Warp, who: Who, address: u64, bytes: usize, access: Access) -> Result<usize, Box<Trap>> {
+    let size = warp.local.data.len() / 32;
+    let offset = address.wrapping_sub(LOCAL_WINDOW);
+    if offset >= size as u64 || offset + bytes as u64 > size as u64 {
+        let why = "the thread has no variable there";
+        let (space, bytes) = (Space::Local, bytes as u32);
+        return Err(Trap::lane(who.lane, Cause::OutOfBounds { space, access, address, bytes, why }));
+    }
+    Ok(who.lane * size + offset as usize)
+}
+
+/// An element of memory as a number.
+#[inline]
+pub(super) fn number(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b] => u64::from(u16::from_le_bytes([a, b])),
+        [a] => u64::from(a),
+        _ => {
+            let mut all = [0; 8];
+            all[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
+            u64::from_le_bytes(all)
+        }
+    }
+}
+
+/// Puts the elements of one lane into its registers.
+#[inline]
+fn put(transfer: &Transfer, warp: &mut Warp, lane: usize, from: &[u8]) {
+    for (value, element) in transfer.values.iter().zip(from.chunks_exact(transfer.bytes.into())) {
+        let mut bits = number(element);
+        if let Some(register) = transfer.extend {
+            let unused = 64 - 8 * u32::from(transfer.bytes);
+            let extended = ((bits << unused) as i64 >> unused) as u64;
+            bits = extended & u64::MAX >> (64 - 8 * u32::from(register.max(transfer.bytes)));
+        }
+        match *value {
+            Value::Narrow(register) => warp.registers.set_lane32(register, lane, bits as u32),
+            Value::Wide(register) => warp.registers.set_lane64(register, lane, bits),
+        }
+    }
+}
+
+/// `st`.
+pub(super) fn store(
+    transfer: &Transfer,
+    warp: &mut Warp,
+    block: &mut Block,
+    m: u32,
+) -> Result<(), Box<Trap>> {
+    let at = addresses(&transfer.address, warp, m)?;
+    let size = usize::from(transfer.bytes);
+    let total = size * transfer.values.len();
+    let mut data = [[0u8; 32]; 32];
+    for (element, value) in transfer.values.iter().enumerate() {
+        let place = element * size..(element + 1) * size;
+        match *value {
+            Value::Narrow(register) => {
+                let values = warp.registers.get32(register, m)?;
+                for (data, value) in data.iter_mut().zip(values) {
+                    data[place.clone()].copy_from_slice(&value.to_le_bytes()[..size.min(4)]);
+                }
+            }
+            Value::Wide(register) => {
+                let values = warp.registers.get64(register, m)?;
+                for (data, value) in data.iter_mut().zip(values) {
+                    data[place.clone()].copy_from_slice(&value.to_le_bytes()[..size]);
+                }
+            }
+        }
+    }
+    block.progress += 1;
+    for (space, m) in spaces(transfer.space, &at, m) {
+        match space {
+            Space::Global => {
+                block.counts.bytes_stored += total as u64 * u64::from(m.count_ones());
+                block.counts.sectors_stored += sectors(&at, m, total as u32);
+            }
+            Space::Shared => {
+                let offsets = at.map(|address| shared_offset(transfer.space, address));
+                block.counts.bank_conflicts += conflicts(&offsets, m, total as u32);
+            }
+            _ => {}
+        }
+        let m = if block.settings.races { distinct(&at, &data, m, total, space)? } else { m };
+        for lane in lanes(m) {
+            write(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], &data[lane][..total])?;
+        }
+    }
+    Ok(())
+}
+
+/// The lanes whose stores count: of those that write one place, the first, if all write the same.
+fn distinct(
+    at: &Lanes64,
+    data: &[[u8; 32]; 32],
+    m: u32,
+    total: usize,
+    space: Space,
+) -> Result<u32, Box<Trap>> {
+    let mut last = None;
+    let ascending = lanes(m).all(|lane| last.replace(at[lane]).is_none_or(|last| last < at[lane]));
+    if ascending || space == Space::Local {
+        return Ok(m);
+    }
+    let mut order: Vec<usize> = lanes(m).collect();
+    order.sort_by_key(|lane| at[*lane]);
+    let mut kept = m;
+    for pair in order.windows(2) {
+        let [first, second] = [pair[0], pair[1]];
+        if at[first] != at[second] {
+            continue;
+        }
+        if data[first][..total] != data[second][..total] {
+            let address = if space == Space::Shared { at[second] & 0xffff_ffff } else { at[second] };
+            let other = format!("the same store by lane {first}, of another value");
+            let (access, bytes) = (Access::Write, total as u32);
+            return Err(Trap::lane(second, Cause::Race { space, access, address, bytes, other }));
+        }
+        kept &= !(1 << second);
+    }
+    Ok(kept)
+}
+
+/// Writes the bytes of one lane.
+fn write(
+    transfer: &Transfer,
+    warp: &mut Warp,
+    block: &mut Block,
+    who: Who,
+    space: Space,
+    address: u64,
+    from: &[u8],
+) -> Result<(), Box<Trap>> {
+    let align = from.len() as u32;
+    let access = (Access::Write, transfer.strong);
+    match space {
+        Space::Global => {
+            let (slot, at) = block.global_touch(who, address, align, from.len(), access)?;
+            block.memory.bytes(slot).store(at, from);
+            if transfer.strong {
+                block.meet_global(who.warp, address, true);
+            }
+        }
+        Space::Shared => {
+            let offset = shared_offset(transfer.space, address);
+            let at = block.shared_touch(who, offset, align, from.len(), access)?;
+            block.shared.bytes.store(at, from);
+            if transfer.strong {
+                block.meet_shared(who.warp, offset, true);
+            }
+        }
+        Space::Local => {
+            let at = local_at(warp, who, address, from.len(), Access::Write)?;
+            check_aligned(space, who, address, from.len(), Access::Write)?;
+            warp.local.store(at, from);
+        }
+        Space::Const | Space::Param => {
+            let why = "it cannot be written";
+            let (access, bytes) = (Access::Write, align);
+            return Err(Trap::lane(who.lane, Cause::OutOfBounds { space, access, address, bytes, why }));
+        }
+        Space::None => return Err(nowhere(who, address, from.len(), Access::Write)),
+    }
+    Ok(())
+}

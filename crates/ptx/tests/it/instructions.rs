@@ -1,0 +1,1 @@
+//! Instructions one by one.

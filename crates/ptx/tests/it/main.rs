@@ -1,0 +1,4 @@
+//! Tests of the simulated GPU as a whole.
+
+mod instructions;
+mod kernels;
