@@ -145,7 +145,7 @@ pub struct Launch {
     pub arguments: Vec<Argument>,
     /// What it may read.
     pub reads: Vec<Span>,
-    /// What it may write, and read again.
+    /// What it may write; what it also reads is among both.
     pub writes: Vec<Span>,
 }
 

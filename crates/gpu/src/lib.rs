@@ -20,9 +20,13 @@ mod kernels;
 mod lower;
 mod module;
 mod program;
+#[cfg(feature = "simulator")]
+mod sim;
 mod state;
 mod stored;
 
 pub use architecture::Architecture;
 pub use engine::GpuEngine;
 pub use module::{Module, OPTIONS};
+#[cfg(feature = "simulator")]
+pub use sim::SimulatedDevice;

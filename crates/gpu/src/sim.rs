@@ -1,0 +1,207 @@
+//! A simulated GPU: the same commands and kernels, compiled to PTX and run on the processor with
+//! every access checked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use halfstep_graph::engine::EngineError;
+use halfstep_graph::engine_info::FreeMemory;
+use halfstep_ptx::{Argument, Launch, Options, Region, Simulator};
+
+use crate::architecture::Architecture;
+use crate::command::{Action, Bases, Command, Commands, Span};
+use crate::compile::{CodeForm, Compiler};
+use crate::device::{Buffer, Device, Facts, Recording};
+use crate::module::Module;
+
+/// Memory and modules of a simulated GPU.
+type Shared = Arc<Mutex<Simulator>>;
+
+/// A simulated GPU. A launch may read and write what its command declares, and nothing else; what a
+/// run does not write it may not read.
+pub struct SimulatedDevice {
+    facts: Facts,
+    compiler: Compiler,
+    simulator: Shared,
+    modules: Mutex<HashMap<Module, Arc<halfstep_ptx::Module>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SimulatedDevice {
+    /// A GPU of this architecture, on which kernels run as `options` say.
+    pub fn new(compiler: Compiler, architecture: Architecture, options: Options) -> SimulatedDevice {
+        // CUDA C++ Programming Guide, table of technical specifications per compute capability.
+        let shared_kib = match (architecture.major, architecture.minor) {
+            (8, 0) => 163,
+            (8, _) | (12, _) => 99,
+            _ => 227,
+        };
+        let facts = Facts {
+            name: "simulated GPU".into(),
+            architecture,
+            multiprocessors: 1,
+            shared_bytes: shared_kib << 10,
+            memory_bytes: 1 << 32,
+        };
+        let simulator = Arc::new(Mutex::new(Simulator::new(options)));
+        SimulatedDevice { facts, compiler, simulator, modules: Mutex::new(HashMap::new()) }
+    }
+
+    fn failed(&self, what: impl std::fmt::Display) -> EngineError {
+        failed(&self.facts.name, what)
+    }
+}
+
+fn failed(device: &str, what: impl std::fmt::Display) -> EngineError {
+    EngineError::Device { device: device.to_string(), what: what.to_string() }
+}
+
+/// Frees memory when it is dropped.
+struct Owner(Shared, u64);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // It is there: nobody else frees it.
+        let _ = locked(&self.0).free(self.1);
+    }
+}
+
+impl Device for SimulatedDevice {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn compiler(&self) -> String {
+        format!("simulated, NVRTC {}", self.compiler.version())
+    }
+
+    fn free_memory(&self) -> Option<FreeMemory> {
+        None
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Buffer, EngineError> {
+        // No allocation is empty.
+        let region = locked(&self.simulator).allocate(bytes.max(1));
+        let Region { address, .. } = region.map_err(|_| EngineError::Memory { bytes })?;
+        Ok(Buffer::new(address, bytes, Box::new(Owner(self.simulator.clone(), address))))
+    }
+
+    fn clear(&self, buffer: &Buffer) -> Result<(), EngineError> {
+        self.write(buffer.address(), &vec![0; buffer.bytes()])
+    }
+
+    fn write(&self, to: u64, from: &[u8]) -> Result<(), EngineError> {
+        locked(&self.simulator).write(to, from).map_err(|e| self.failed(e))
+    }
+
+    fn read(&self, from: u64, to: &mut [u8]) -> Result<(), EngineError> {
+        locked(&self.simulator).read(from, to).map_err(|e| self.failed(e))
+    }
+
+    fn record(&self, commands: &Commands, bases: &Bases) -> Result<Box<dyn Recording>, EngineError> {
+        let mut known = locked(&self.modules);
+        let new: Vec<Module> =
+            commands.modules.iter().filter(|module| !known.contains_key(*module)).cloned().collect();
+        let compiled = self.compiler.compile(&new, self.facts.architecture, CodeForm::Ptx, &|_| {});
+        for (module, text) in new.into_iter().zip(compiled.map_err(|e| self.failed(e))?) {
+            let loaded = halfstep_ptx::Module::load(&String::from_utf8_lossy(&text));
+            let loaded = loaded.map_err(|e| self.failed(format!("{}: {e}", module.name)))?;
+            known.insert(module, Arc::new(loaded));
+        }
+        let modules = commands.modules.iter().filter_map(|module| known.get(module).cloned()).collect();
+        Ok(Box::new(SimulatedRecording {
+            device: self.facts.name.clone(),
+            simulator: self.simulator.clone(),
+            modules,
+            commands: commands.clone(),
+            bases: *bases,
+            staged: vec![None; commands.inputs.len()],
+        }))
+    }
+}
+
+struct SimulatedRecording {
+    device: String,
+    simulator: Shared,
+    /// By position in the commands' modules.
+    modules: Vec<Arc<halfstep_ptx::Module>>,
+    commands: Commands,
+    bases: Bases,
+    staged: Vec<Option<Vec<u8>>>,
+}
+
+impl SimulatedRecording {
+    fn region(&self, span: &Span) -> Region {
+        Region { address: self.bases.address(span), bytes: span.bytes as u64 }
+    }
+
+    fn failed(&self, at: &str, what: impl std::fmt::Display) -> EngineError {
+        failed(&self.device, format!("`{at}`: {what}"))
+    }
+
+    fn run(&self, simulator: &mut Simulator, command: &Command) -> Result<(), EngineError> {
+        let failed = |what: &dyn std::fmt::Display| self.failed(&command.at, what);
+        match &command.action {
+            Action::Copy { from, to } => {
+                let bytes = simulator.bytes(self.region(from)).map_err(|e| failed(&e))?;
+                simulator.write(self.bases.address(to), &bytes).map_err(|e| failed(&e))
+            }
+            Action::Launch(launch) => {
+                let entry = launch.kernel.entry.clone();
+                let mut call = Launch::new(entry, launch.grid, [launch.block, 1, 1]).shared(launch.shared);
+                for argument in &launch.arguments {
+                    let mut bytes = Vec::new();
+                    argument.encode(&self.bases, &mut bytes);
+                    call = call.argument(Argument::Bytes(bytes));
+                }
+                call = launch.reads.iter().fold(call, |call, span| call.reads(self.region(span)));
+                call = launch.writes.iter().fold(call, |call, span| call.writes(self.region(span)));
+                let module = &self.modules[launch.kernel.module];
+                simulator.launch(module, &call).map(drop).map_err(|e| failed(&e))
+            }
+        }
+    }
+}
+
+impl Recording for SimulatedRecording {
+    fn stage(&mut self, input: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), EngineError> {
+        let mut bytes = vec![0; self.commands.inputs[input].to.bytes];
+        fill(&mut bytes);
+        self.staged[input] = Some(bytes);
+        Ok(())
+    }
+
+    fn launch(&mut self) -> Result<(), EngineError> {
+        let simulator = self.simulator.clone();
+        let mut simulator = locked(&simulator);
+        // Of the last run nothing is left in the arena.
+        let arena = self.commands.list.iter().flat_map(|c| [c.action.reads(), c.action.writes()].concat());
+        for span in arena.filter(|span| span.region == crate::command::Region::Arena) {
+            simulator.forget(self.region(&span)).map_err(|e| failed(&self.device, e))?;
+        }
+        for (input, staged) in self.commands.inputs.iter().zip(&mut self.staged) {
+            if let Some(bytes) = staged.take() {
+                let written = simulator.write(self.bases.address(&input.to), &bytes);
+                written.map_err(|e| failed(&self.device, e))?;
+            }
+        }
+        self.commands.list.iter().try_for_each(|command| self.run(&mut simulator, command))
+    }
+
+    fn wait(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn output(&self, output: usize, to: &mut [u8]) -> Result<(), EngineError> {
+        let address = self.bases.address(&self.commands.outputs[output]);
+        locked(&self.simulator).read(address, to).map_err(|e| failed(&self.device, e))
+    }
+
+    fn launch_measured(&mut self) -> Result<Option<Vec<Duration>>, EngineError> {
+        self.launch().map(|()| None)
+    }
+}
