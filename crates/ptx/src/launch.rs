@@ -46,8 +46,8 @@ impl Argument {
     }
 }
 
-/// A launch of a kernel. It may touch nothing but the regions that it declares, and the variables of
-/// its module.
+/// A launch of a kernel. It may touch nothing but the regions that it declares, and the variables
+/// of its module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
     pub(crate) kernel: String,

@@ -35,9 +35,9 @@
 //! block and the mask of active lanes, and returns a `Flow`: go on, or try the same instruction
 //! again when something else has happened (a wait). Memory is reached through the block alone
 //! (`Block::shared_load`, `Block::global_load`, …), which checks bounds, alignment, written bytes
-//! and races. Execution calls `tensor::deliver` when every warp of a block waits, `tensor::waiting`
-//! for the report if that brought nothing, and `tensor::end` when a block ends. A block whose kernel
-//! has an operation `through_proxy` keeps `Shared::proxy`.
+//! and races. Execution calls `tensor::deliver` when every warp of a block waits,
+//! `tensor::waiting` for the report if that brought nothing, and `tensor::end` when a block ends.
+//! A block whose kernel has an operation `through_proxy` keeps `Shared::proxy`.
 #![forbid(unsafe_code)]
 
 mod arith;

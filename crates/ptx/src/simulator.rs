@@ -100,8 +100,8 @@ impl Simulator {
         Simulator { options, global: Global::new(), variables: HashMap::new() }
     }
 
-    /// Allocates memory that nothing was written to. Its address is a multiple of 2^32, and is never
-    /// given again.
+    /// Allocates memory that nothing was written to. Its address is a multiple of 2^32, and is
+    /// never given again.
     ///
     /// # Errors
     ///

@@ -76,94 +76,126 @@ pub(super) fn run(
 ) -> Result<Stop, Box<Fault>> {
     let mut left = slice;
     loop {
-        let Some(group) = choose(warp) else { return Ok(Stop::Blocked) };
-        let Group { mut pc, mut mask, meets, alone } = group;
-        loop {
-            if pc >= meets || mask == 0 {
-                break;
-            }
-            if left == 0 || budget.left == 0 {
-                save(warp, mask, pc);
-                if budget.left == 0 {
-                    let trap = Trap::warp(Cause::StepLimit { limit: budget.limit });
-                    return Err(fault(program, block, warp.id, mask, pc, *trap));
-                }
-                return Ok(Stop::Slice);
-            }
-            left -= 1;
-            budget.left -= 1;
-            let instruction = &program.code[pc as usize];
-            block.counts.add(instruction.kind);
-            let id = warp.id;
-            let failed = |block: &Block, trap: Box<Trap>, m: u32| {
-                Err(fault(program, block, id, if m == 0 { mask } else { m }, pc, *trap))
-            };
-            let m = match instruction.guard {
-                None => mask,
-                Some((register, negated)) => match warp.registers.get_predicate(register, mask) {
-                    Ok(bits) => mask & if negated { !bits } else { bits },
-                    Err(trap) => return failed(block, trap, 0),
-                },
-            };
-            if m == 0 {
-                pc += 1;
-                continue;
-            }
-            match &instruction.op {
-                Op::Branch(target) => {
-                    let back = *target <= pc;
-                    if m != mask {
-                        save(warp, m, *target);
-                        save(warp, mask & !m, pc + 1);
-                        mask = 0;
-                        break;
-                    }
-                    pc = *target;
-                    // Others may be nearer now.
-                    if !alone && (back || pc > meets) {
-                        break;
-                    }
-                    continue;
-                }
-                Op::BranchTable { index, table } => {
-                    if let Err(trap) = branch_table(program, warp, *index, *table, m) {
-                        return failed(block, trap, m);
-                    }
-                    save(warp, mask & !m, pc + 1);
-                    mask = 0;
-                    break;
-                }
-                Op::Exit => {
-                    warp.live &= !m;
-                    mask &= !m;
-                    block.progress += 1;
-                    open_in_warp(warp, block);
-                    if mask == 0 {
-                        break;
-                    }
-                    pc += 1;
-                    continue;
-                }
-                Op::Tensor(_) => save(warp, mask, pc),
-                _ => {}
-            }
-            let flow = match step(&instruction.op, warp, block, m, mask) {
-                Ok(flow) => flow,
-                Err(trap) => return Err(fault(program, block, warp.id, m, pc, *trap)),
-            };
-            if flow != Flow::Again {
-                pc += 1;
-            }
-            if flow != Flow::Next {
-                save(warp, mask, pc);
+        let Some(mut group) = choose(warp) else { return Ok(Stop::Blocked) };
+        let stop = go_on(program, warp, block, &mut group, &mut left, budget);
+        let Group { pc, mask, .. } = group;
+        save(warp, mask, pc);
+        match stop {
+            Ok(None) => {}
+            Ok(Some(Stop::Yielded)) => {
                 warp.yielded |= mask;
                 return Ok(Stop::Yielded);
             }
-            if matches!(instruction.op, Op::Barrier(_) | Op::WarpBarrier(_)) {
-                break;
-            }
+            Ok(Some(stop)) => return Ok(stop),
+            Err((trap, m)) => return Err(fault(program, block, warp.id, m, pc, *trap)),
         }
-        save(warp, mask, pc);
+    }
+}
+
+/// Where lanes go on behind a branch or an end.
+enum Turn {
+    /// All of them here.
+    To(u32),
+    /// They have parted, and know where each goes on.
+    Apart,
+    /// The lanes that have ended are gone, the others go on.
+    Next,
+}
+
+/// Lets a group go on until it meets or leaves others, waits, or has used up its turn. A trap comes
+/// with the lanes that executed the instruction.
+fn go_on(
+    program: &Program,
+    warp: &mut Warp,
+    block: &mut Block,
+    group: &mut Group,
+    left: &mut u32,
+    budget: &mut Budget,
+) -> Result<Option<Stop>, (Box<Trap>, u32)> {
+    while group.pc < group.meets && group.mask != 0 {
+        if budget.left == 0 {
+            return Err((Trap::warp(Cause::StepLimit { limit: budget.limit }), group.mask));
+        }
+        if *left == 0 {
+            return Ok(Some(Stop::Slice));
+        }
+        *left -= 1;
+        budget.left -= 1;
+        let instruction = &program.code[group.pc as usize];
+        block.counts.add(instruction.kind);
+        let m = match instruction.guard {
+            None => group.mask,
+            Some((register, negated)) => {
+                let bits = warp.registers.get_predicate(register, group.mask);
+                let bits = bits.map_err(|trap| (trap, group.mask))?;
+                group.mask & if negated { !bits } else { bits }
+            }
+        };
+        if m == 0 {
+            group.pc += 1;
+            continue;
+        }
+        let op = &instruction.op;
+        if matches!(op, Op::Branch(_) | Op::BranchTable { .. } | Op::Exit) {
+            match turn(program, warp, block, group, op, m).map_err(|trap| (trap, m))? {
+                Turn::Apart => group.mask = 0,
+                Turn::Next => group.pc += 1,
+                Turn::To(target) => {
+                    // Others may be nearer now.
+                    let again = !group.alone && (target <= group.pc || target > group.meets);
+                    group.pc = target;
+                    if again {
+                        return Ok(None);
+                    }
+                }
+            }
+            continue;
+        }
+        if matches!(op, Op::Tensor(_)) {
+            save(warp, group.mask, group.pc);
+        }
+        let flow = step(op, warp, block, m, group.mask).map_err(|trap| (trap, m))?;
+        if flow != Flow::Again {
+            group.pc += 1;
+        }
+        if flow != Flow::Next {
+            return Ok(Some(Stop::Yielded));
+        }
+        if matches!(op, Op::Barrier(_) | Op::WarpBarrier(_)) {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}
+
+/// Executes a branch or an end in the lanes `m`.
+fn turn(
+    program: &Program,
+    warp: &mut Warp,
+    block: &mut Block,
+    group: &mut Group,
+    op: &Op,
+    m: u32,
+) -> Result<Turn, Box<Trap>> {
+    match op {
+        Op::Branch(target) if m == group.mask => Ok(Turn::To(*target)),
+        Op::Branch(target) => {
+            save(warp, m, *target);
+            save(warp, group.mask & !m, group.pc + 1);
+            Ok(Turn::Apart)
+        }
+        Op::BranchTable { index, table } => {
+            branch_table(program, warp, *index, *table, m)?;
+            save(warp, group.mask & !m, group.pc + 1);
+            Ok(Turn::Apart)
+        }
+        _ => {
+            warp.live &= !m;
+            group.mask &= !m;
+            block.progress += 1;
+            open_in_warp(warp, block);
+            Ok(Turn::Next)
+        }
     }
 }
 

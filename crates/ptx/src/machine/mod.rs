@@ -8,6 +8,7 @@ mod count;
 mod mbarrier;
 mod products;
 mod proxy;
+mod publish;
 mod registers;
 mod shared;
 mod sync;

@@ -112,8 +112,8 @@ impl Shadow {
         self.cells.fill(Cell::default());
     }
 
-    /// Notes an access to `range` and checks it against the earlier ones. What is `strong`, an atomic
-    /// operation or a volatile access, is no race with another such.
+    /// Notes an access to `range` and checks it against the earlier ones. What is `strong`, an
+    /// atomic operation or a volatile access, is no race with another such.
     pub fn touch(
         &mut self,
         range: std::ops::Range<usize>,

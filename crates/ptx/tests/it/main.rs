@@ -1,4 +1,5 @@
 //! Tests of the simulated GPU as a whole.
 
-mod instructions;
+mod integers;
 mod kernels;
+mod single;

@@ -1,0 +1,56 @@
+//! What fences and atomic operations let other threads know, after the memory model of PTX.
+//!
+//! A fence followed by an atomic operation (or a volatile store) publishes, at its address, what
+//! the warp knew at the fence. Such an operation followed by a fence learns what was published
+//! there. Between warps of a block, any fence counts; between blocks, one for the device.
+
+use super::block::Block;
+use crate::memory::{Vector, join};
+
+impl Block<'_, '_> {
+    /// A warp executes a fence.
+    pub fn fence(&mut self, warp: usize, device: bool) {
+        let knows = self.clocks.release(warp);
+        let fenced = self.sync.fenced.entry(warp).or_default();
+        fenced[0] = Some(knows);
+        if device {
+            fenced[1] = Some(knows);
+        }
+        for (block, vector) in self.sync.met.remove(&warp).unwrap_or_default() {
+            self.learn(warp, block, &vector);
+        }
+    }
+
+    fn learn(&mut self, warp: usize, block: u32, vector: &Vector) {
+        if block == self.number {
+            self.clocks.acquire(warp, vector);
+        } else {
+            join(self.sync.blocks.entry(block).or_default(), vector);
+        }
+    }
+
+    /// A warp has executed a strong operation at an address of global memory: it meets what was
+    /// published there, and publishes itself if it writes.
+    pub fn meet_global(&mut self, warp: usize, address: u64, writes: bool) {
+        let number = self.number;
+        if let Some(published) = self.memory.published.get(&address) {
+            let met = self.sync.met.entry(warp).or_default();
+            met.extend(published.iter().map(|(block, vector)| (*block, *vector)));
+        }
+        let Some([_, Some(own)]) = self.sync.fenced.get(&warp).filter(|_| writes) else { return };
+        let published = self.memory.published.entry(address).or_default();
+        join(published.entry(number).or_default(), own);
+        for (block, vector) in &self.sync.blocks {
+            join(published.entry(*block).or_default(), vector);
+        }
+    }
+
+    /// As [`Block::meet_global`], at an offset of shared memory.
+    pub fn meet_shared(&mut self, warp: usize, at: u64, writes: bool) {
+        if let Some(vector) = self.sync.shared.get(&at) {
+            self.sync.met.entry(warp).or_default().push((self.number, *vector));
+        }
+        let Some([Some(own), _]) = self.sync.fenced.get(&warp).filter(|_| writes) else { return };
+        join(self.sync.shared.entry(at).or_default(), own);
+    }
+}

@@ -1,1 +1,0 @@
-//! Instructions one by one.
