@@ -1,5 +1,6 @@
 //! Tests of the simulated GPU as a whole.
 
+mod floats;
 mod integers;
 mod kernels;
 mod single;
