@@ -23,7 +23,8 @@ VARIANTS = {
     "transposed": ("compute_90", [""]),
     "histogram": ("compute_80", ["", "PLAIN_SHARED", "PLAIN_GLOBAL"]),
     "split_k": ("compute_80", ["", "RACE_BETWEEN_BLOCKS", "NO_FENCE"]),
-    "gemm_wgmma": ("compute_90a", ["", "WRONG_BYTES", "NO_FULL_WAIT", "NO_EMPTY_WAIT", "WRONG_PHASE", "NO_PROXY_FENCE",
+    "bulk_copy": ("compute_90", ["", "NO_PROXY_FENCE", "NO_WAIT", "OVERWRITE"]),
+    "gemm_wgmma": ("compute_90a", ["", "TF32", "E4M3", "ACROSS", "WRONG_BYTES", "EARLY_RELEASE", "NO_FULL_WAIT", "NO_EMPTY_WAIT", "WRONG_PHASE", "NO_PROXY_FENCE",
                                    "NO_WGMMA_FENCE", "NO_WGMMA_WAIT"]),
 }
 

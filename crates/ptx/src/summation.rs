@@ -188,6 +188,8 @@ impl Term {
     /// The significand times 2^`shift`, its magnitude truncated to an integer.
     fn truncated(self, shift: i32) -> i64 {
         match shift {
+            // Zeros may have any exponent.
+            _ if self.significand == 0 => 0,
             0.. => self.significand << shift,
             -63..0 => {
                 let magnitude = self.significand.abs() >> -shift;

@@ -142,8 +142,8 @@ impl TensorMap {
 
     fn row(&self, coordinates: &[i32], number: usize, bytes: usize) -> Row {
         let (mut left, mut address, mut inside) = (number, self.address, true);
-        for at in 1..self.sizes.len() {
-            let index = i64::from(coordinates[at]) + (left % self.tile[at] as usize) as i64;
+        for (at, coordinate) in coordinates.iter().enumerate().skip(1) {
+            let index = i64::from(*coordinate) + (left % self.tile[at] as usize) as i64;
             left /= self.tile[at] as usize;
             inside &= (0..self.sizes[at] as i64).contains(&index);
             address = address.wrapping_add_signed(index * self.strides[at - 1] as i64);

@@ -25,7 +25,7 @@ impl Words {
 
     /// A code, and its exponent field's and mantissa's sizes; of any bits where `kind` is 0.
     fn code(&mut self, format: Format, case: u32) -> u32 {
-        let kind = if case % 4 == 0 && self.next() % 20 == 0 { 0 } else { 1 + case % 3 };
+        let kind = if case.is_multiple_of(4) && self.next().is_multiple_of(20) { 0 } else { 1 + case % 3 };
         let padding = if format == Format::Tf32 { 13 } else { 0 };
         let (bits, mantissa) = (format.bits() - padding, format.mantissa_bits());
         let word = self.next();
@@ -36,7 +36,7 @@ impl Words {
             let kind = i64::from(kind);
             let field = (bias + ((word >> 32) as i64) % (4 * kind + 1) - 2 * kind).max(0) as u32;
             let m = word as u32 & ((1 << mantissa) - 1);
-            (word >> 40 & 1) as u32 * (1 << (bits - 1)) | field << mantissa | m
+            ((word >> 40 & 1) as u32) << (bits - 1) | field << mantissa | m
         };
         code << padding
     }
@@ -92,6 +92,17 @@ fn an_exact_sum_spans_the_whole_range_of_bf16() {
     // The negative sum has the same magnitude.
     let a = [code(big), code(big), code(-tiny), code(-tiny)];
     assert_eq!(exact.sum(&a, &b, c | 1 << 31), (-expected).to_bits());
+}
+
+#[test]
+fn zeros_beside_large_factors_do_not_move_the_alignment() {
+    // 0 · 2^127 has a large exponent and no bits: the sum is 1 + 2^-20, not what 2^103 would leave.
+    let alignment = alignment(Capability(80), Unit::Warp, Format::Bf16);
+    let mut adder = Adder::new(Summation::Truncated, alignment, [Format::Bf16, Format::Bf16, Format::F32]);
+    let code = |x: f32| Factor::new(Format::Bf16, x.to_bits() >> 16);
+    let sum =
+        adder.sum(&[code(0.0), code(1.0)], &[code(2f32.powi(127)), code(1.0)], 2f32.powi(-20).to_bits());
+    assert_eq!(f32::from_bits(sum), 1.0 + 2f32.powi(-20));
 }
 
 #[test]

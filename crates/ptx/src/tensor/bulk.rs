@@ -33,6 +33,8 @@ pub(crate) enum Source {
 
 /// Bytes of a piece, and the alignment of lines.
 const PIECE: usize = 16;
+/// Bytes in which global memory is moved.
+const SECTOR: u64 = 32;
 /// The alignment of a tile in shared memory.
 const TILE_ALIGN: u32 = 128;
 
@@ -239,6 +241,9 @@ fn load(
         block.shared.in_flight.set(piece.shared, piece.bytes);
     }
     block.shared.copying = true;
+    let (bytes, sectors) = traffic(&pieces);
+    block.counts.bytes_loaded += bytes;
+    block.counts.sectors_loaded += sectors;
     let knows = Box::new(block.clocks.release(who.warp));
     let to = Destination::Shared { mbarrier: mbarrier as u32, knows };
     let copy = BulkCopy { who, pc, pieces, to };
@@ -249,12 +254,25 @@ fn load(
     carry_out(block, &copy)
 }
 
+/// Bytes and sectors of global memory that a copy moves.
+fn traffic(pieces: &[BulkPiece]) -> (u64, u64) {
+    let (mut bytes, mut sectors, mut last) = (0, 0, None);
+    for (piece, address) in pieces.iter().filter_map(|piece| Some((piece, piece.global?))) {
+        bytes += piece.bytes as u64;
+        sectors += u64::from(last.replace(address / SECTOR) != Some(address / SECTOR));
+    }
+    (bytes, sectors)
+}
+
 /// Asks for a copy to global memory.
 fn store(block: &mut Block, who: Who, pc: u32, pieces: Vec<BulkPiece>) -> Result<(), Box<Trap>> {
     for piece in pieces.iter().filter(|piece| piece.global.is_some()) {
         block.shared_at(who, piece.shared as u64, 1, piece.bytes, Access::Read)?;
         fenced(block, piece.shared, piece.bytes, who)?;
     }
+    let (bytes, sectors) = traffic(&pieces);
+    block.counts.bytes_stored += bytes;
+    block.counts.sectors_stored += sectors;
     let group = block.bulk.open_group(who);
     let copy = BulkCopy { who, pc, pieces, to: Destination::Global { group } };
     if !block.settings.late {
@@ -286,8 +304,6 @@ pub(super) fn carry_out(block: &mut Block, copy: &BulkCopy) -> Result<(), Box<Tr
                 data.fill(0);
                 if let Some(address) = from {
                     block.global_load(copy.who, address, 1, data)?;
-                    block.counts.bytes_loaded += piece.bytes as u64;
-                    block.counts.sectors_loaded += u64::from(address % 32 == 0 || piece.bytes < PIECE);
                 }
                 block.shared.bytes.store(piece.shared, data);
                 block.shared.in_flight.unset(piece.shared, piece.bytes);

@@ -157,8 +157,10 @@ pub(super) fn execute(
         }
         GroupOp::Commit => block.products[warp.id].committed += 1,
         GroupOp::Wait { pending } => {
-            for product in block.products[warp.id].due(*pending) {
-                finish(product, warp, block)?;
+            let mut due = block.products[warp.id].due(*pending);
+            while !due.is_empty() {
+                let product = due.remove(0);
+                finish(product, &due, warp, block)?;
             }
         }
         GroupOp::Multiply(multiply) => ask(multiply, warp, block)?,
@@ -250,11 +252,19 @@ fn fenced_registers(multiply: &GroupMultiply, warp: &Warp, block: &Block) -> Res
     Ok(())
 }
 
-/// A product is waited for: it is computed if it was not, and its registers can be read.
-fn finish(mut product: Product, warp: &mut Warp, block: &mut Block) -> Result<(), Box<Trap>> {
+/// A product is waited for: it is computed if it was not, and its registers can be read, unless a
+/// later one writes them too: one of those that are waited for with it, or that are still in
+/// flight.
+fn finish(
+    mut product: Product,
+    due: &[Product],
+    warp: &mut Warp,
+    block: &mut Block,
+) -> Result<(), Box<Trap>> {
     let id = warp.id;
     let later = |register: &R32, block: &Block| {
-        block.products[id].in_flight.iter().any(|product| product.d.contains(register))
+        let mut products = due.iter().chain(&block.products[id].in_flight);
+        products.any(|product| product.d.contains(register))
     };
     if product.d.iter().any(|register| warp.registers.written32(*register) != 0 && !later(register, block)) {
         let what = "a register of D was written while the product that writes it was on its way";

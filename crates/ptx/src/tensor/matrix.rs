@@ -54,21 +54,15 @@ mod tests {
         let rows: Rows =
             std::array::from_fn(|r| std::array::from_fn(|b| element(r, b / 2).to_le_bytes()[b % 2]));
         let register = load(&rows);
-        for lane in 0..32 {
+        for (lane, word) in register.iter().enumerate() {
             let (row, column) = (lane / 4, lane % 4 * 2);
-            assert_eq!(
-                register[lane],
-                u32::from(element(row, column)) | u32::from(element(row, column + 1)) << 16
-            );
+            assert_eq!(*word, u32::from(element(row, column)) | u32::from(element(row, column + 1)) << 16);
         }
         assert_eq!(store(&register), rows);
         let turned = transposed(&register);
-        for lane in 0..32 {
+        for (lane, word) in turned.iter().enumerate() {
             let (row, column) = (lane / 4, lane % 4 * 2);
-            assert_eq!(
-                turned[lane],
-                u32::from(element(column, row)) | u32::from(element(column + 1, row)) << 16
-            );
+            assert_eq!(*word, u32::from(element(column, row)) | u32::from(element(column + 1, row)) << 16);
         }
         assert_eq!(transposed(&turned), register);
     }

@@ -19,7 +19,7 @@ const SPECIAL: [u32; 9] =
     [0, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7f80_0001, 0x7fc0_0000, 0x7fc1_2345];
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/formats.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/formats.json")).unwrap()
 }
 
 fn hex(bytes: impl Iterator<Item = u8>) -> String {
