@@ -95,3 +95,56 @@ impl Mbarrier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knows(warp: usize, count: u32) -> Vector {
+        let mut vector = Vector::default();
+        vector[warp] = count;
+        vector
+    }
+
+    #[test]
+    fn a_phase_ends_with_its_last_arrival_and_its_last_byte() {
+        let mut mbarrier = Mbarrier::new(2);
+        mbarrier.arrive(1, &knows(0, 3)).unwrap();
+        mbarrier.expect(64).unwrap();
+        mbarrier.arrive(1, &knows(1, 4)).unwrap();
+        assert!(!mbarrier.ended(0) && mbarrier.ended(1));
+        assert_eq!(mbarrier.lacks(), "its phase 0 lacks 0 arrivals and 64 bytes");
+        mbarrier.complete(48, &knows(2, 5)).unwrap();
+        assert!(!mbarrier.ended(0));
+        mbarrier.complete(16, &knows(2, 5)).unwrap();
+        assert!(mbarrier.ended(0) && !mbarrier.ended(1));
+        // Who waits learns what all who arrived knew, and the copy.
+        assert_eq!(mbarrier.arrived[..4], [3, 4, 5, 0]);
+        assert_eq!((mbarrier.pending, mbarrier.phase), (2, 1));
+    }
+
+    #[test]
+    fn bytes_may_come_before_they_are_expected_but_not_instead() {
+        let mut mbarrier = Mbarrier::new(1);
+        mbarrier.complete(32, &knows(0, 1)).unwrap();
+        mbarrier.expect(32).unwrap();
+        mbarrier.arrive(1, &knows(0, 1)).unwrap();
+        assert!(mbarrier.ended(0));
+        mbarrier.expect(16).unwrap();
+        mbarrier.arrive(1, &knows(0, 1)).unwrap();
+        let more = mbarrier.complete(32, &knows(0, 1)).unwrap_err();
+        assert_eq!(more, "16 bytes more were copied than its phase expects");
+    }
+
+    #[test]
+    fn arrivals_beyond_a_phase_are_refused_and_dropped_ones_stay_away() {
+        let mut mbarrier = Mbarrier::new(3);
+        assert!(mbarrier.arrive(4, &knows(0, 1)).is_err());
+        mbarrier.arrive_and_drop(1, &knows(0, 1)).unwrap();
+        mbarrier.arrive(2, &knows(1, 1)).unwrap();
+        assert!(mbarrier.ended(0));
+        mbarrier.arrive(2, &knows(1, 1)).unwrap();
+        assert!(mbarrier.ended(1));
+        assert!(mbarrier.expect(MBARRIER_LIMIT + 1).is_err());
+    }
+}
