@@ -2,11 +2,13 @@
 //! table of them. What decides *which* sentence holds (`findings`, `study`, `reference`) returns
 //! these, and their text is made nowhere else.
 
+mod command;
 mod study;
 #[cfg(test)]
 mod study_tests;
 mod verdict;
 
+pub use command::{CommandStatement, TriedPlan, change, ratio};
 pub use study::{Headline, Pairs, StudyStatement, cost_words};
 pub use verdict::{Loss, Models, Reason, Subject, VerdictStatement};
 

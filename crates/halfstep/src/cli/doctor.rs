@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
-use halfstep::evidence::units;
+use halfstep::evidence::statements::CommandStatement;
 use halfstep::train::checkpoint::Latest;
-use halfstep::train::doctor::{Cause, Diagnosis, Sample, ValueRange};
+use halfstep::train::doctor::{Diagnosis, Sample, ValueRange};
 use halfstep::train::examination::{Examination, Examined, Learns};
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
@@ -71,7 +71,7 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     if args.json {
         output::json(&found)?;
     } else {
-        output::line(&headline(&found));
+        output::line(&headline(&found).to_string());
         output::raw(&found.diagnosis.to_string());
         found.warnings.iter().for_each(|warning| output::line(&format!("warning: {warning}")));
         output::raw(&format!("\n{}", table(&found.sample, args.all)));
@@ -87,16 +87,14 @@ pub fn run(args: Doctor, request: EngineRequest) -> Result<ExitCode, Failure> {
     Ok(if found.is_bad() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// Whether a step fails, in a sentence.
-fn headline(found: &Examination) -> String {
-    let steps = units::count(found.steps);
-    match (found.failed, &found.diagnosis.cause) {
-        (true, _) => format!("The run fails at step {steps}."),
-        (false, Cause::Nothing) if found.learning.learns == Learns::Begins => {
-            format!("No step failed up to step {steps}; it is too early to say whether the model learns.")
-        }
-        (false, Cause::Nothing) => format!("No step failed up to step {steps}, and the model learns."),
-        (false, _) => format!("No step failed up to step {steps}, but something is wrong."),
+/// What was found, in a line.
+fn headline(found: &Examination) -> CommandStatement {
+    let step = found.steps;
+    match (found.is_bad(), found.learning.learns) {
+        (true, _) if found.failed => CommandStatement::RunFails { step },
+        (true, _) => CommandStatement::SomethingWrong { step },
+        (false, Learns::Yes) => CommandStatement::NothingWrong { step },
+        (false, _) => CommandStatement::TooEarlyToSay { step },
     }
 }
 

@@ -9,6 +9,7 @@ use halfstep::EngineRequest;
 use halfstep::data::Samples;
 use halfstep::evidence::measures::{GroupColumn, measure};
 use halfstep::evidence::model::{ModelMeasures, ModelSums};
+use halfstep::evidence::statements::CommandStatement;
 use halfstep::evidence::units;
 use halfstep::nn::InputSpec;
 use serde_json::{Value, json};
@@ -150,11 +151,7 @@ fn show(opened: &Opened, samples: usize, is_text: bool, measured: &Measured) {
     fields.push(("calibration error", format!("{} (ECE)", share(m.quality.ece))));
     output::raw(&output::fields(&fields));
     if !constant.shown_better {
-        output::raw(&output::bullets(&[
-            "This model is not shown better than a constant predictor, which gives every \
-             sample the class frequencies of these labels: not in loss, balanced accuracy or AUROC."
-                .to_string(),
-        ]));
+        output::raw(&output::bullets(&[CommandStatement::NotShownBetter]));
     }
     output::raw(&classes::text(scores, &names, output::width()));
     output::raw(&groups::text(&m.by_group));

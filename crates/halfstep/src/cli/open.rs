@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use halfstep::data::{Dataset, Preprocessing};
+use halfstep::evidence::statements::CommandStatement;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
@@ -100,22 +101,18 @@ impl Opened {
             );
             return Err(Failure::asked(message, "the data of the recipe have changed since the run"));
         }
-        let run = self.dir.path().display();
+        let run = self.dir.path().display().to_string();
+        let warn = |said: CommandStatement| Messages::Stderr.say(&format!("warning: {said}"));
         let Some(samples) = self.samples()? else {
-            Messages::Stderr.say(&format!(
-                "warning: {run} does not say which samples its model was trained on (it was made by an older version, or its \
-                 weights were imported): whether test samples are among them cannot be checked"
-            ));
+            warn(CommandStatement::CannotBeChecked { run });
             return Ok(());
         };
-        let count = units::count(data.test.len() as u64);
+        let measured = data.test.len() as u64;
+        let count = units::count(measured);
         match samples.held_out(data)? {
             HeldOut::Same => Ok(()),
             HeldOut::Others => {
-                Messages::Stderr.say(&format!(
-                    "warning: the test data have changed since {run}: {count} samples are measured, none of which its model was \
-                     trained on"
-                ));
+                warn(CommandStatement::NoneTrainedOn { run, samples: measured });
                 Ok(())
             }
             HeldOut::TrainedOn(known) => Err(Failure::asked(

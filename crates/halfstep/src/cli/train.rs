@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use halfstep::EngineRequest;
+use halfstep::evidence::statements::CommandStatement;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::{self, CheckpointStats, Checkpoints};
@@ -192,9 +193,8 @@ fn end(run: &Run<'_>, args: &Train, dir: &Path, messages: Messages) -> ExitCode 
     match &run.record.outcome {
         Outcome::Finished => {
             if let Some(patience) = run.record.out_of_patience {
-                messages.say(&format!(
-                    "Ended early, after step {attempts}: {patience} evaluations in a row were no better."
-                ));
+                let step = run.session.progress().attempts;
+                messages.say(&CommandStatement::StoppedNoBetter { step, patience }.to_string());
             }
             ExitCode::SUCCESS
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
+use halfstep::evidence::statements::{CommandStatement, TriedPlan, change, ratio};
 use halfstep::evidence::units as format;
 use halfstep::train::recipe::{PlanFile, VALIDATION_FRACTION};
 use halfstep::train::run_dir::write_whole;
@@ -86,7 +87,7 @@ pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
         output::json(&Printed { tuned: &tuned, plan_file: best.map(|_| args.output.as_path()) })?;
     } else {
         show(&tuned);
-        output::line(&conclusion(&tuned, best));
+        output::line(&conclusion(&tuned, best).to_string());
         if best.is_some() {
             let recipe = args.recipe.as_deref().map_or("RECIPE".into(), output::quoted);
             output::line(&format!("Next: halfstep train {recipe} --plan {}", output::quoted(&args.output)));
@@ -97,21 +98,25 @@ pub fn run(args: Tune, request: EngineRequest) -> Result<ExitCode, Failure> {
 
 /// The lines above the plan: where it comes from, and what was measured of it.
 fn comment(recipe: &str, tuned: &Tuned, best: &Tried) -> String {
-    let (spec, o) = (&tuned.spec, &best.outcome);
+    let (plan, steps, seeds) = (measured(tuned, best), tuned.spec.steps, tuned.spec.seeds);
     format!(
-        "A precision plan for {recipe}, found by halfstep {} on {}.\n\
-         The plan `{}`, against fp32 over {} steps with {}: a step takes {} of its time and {},\n\
-         the validation loss is {} ({} at worst). A short training is no verdict: `halfstep compare` gives one.",
+        "A precision plan for {recipe}, found by halfstep {} on {}.\n{}",
         env!("CARGO_PKG_VERSION"),
         tuned.engine,
-        best.name,
-        spec.steps,
-        if spec.seeds == 1 { "one seed".into() } else { format!("{} seeds", spec.seeds) },
-        ratio(o.time),
-        format::bytes(o.bytes),
-        change(o.loss_increase),
-        change(o.worst_increase),
+        CommandStatement::PlanMeasured { plan, steps, seeds }
     )
+}
+
+fn measured(tuned: &Tuned, best: &Tried) -> TriedPlan {
+    let o = &best.outcome;
+    TriedPlan {
+        name: best.name.clone(),
+        time: o.time,
+        bytes: o.bytes,
+        fp32_bytes: tuned.tried[0].outcome.bytes,
+        loss_increase: o.loss_increase,
+        worst_increase: o.worst_increase,
+    }
 }
 
 fn show(tuned: &Tuned) {
@@ -163,38 +168,17 @@ fn unit_row(unit: &UnitReport, objective: Objective) -> Vec<String> {
     row
 }
 
-fn conclusion(tuned: &Tuned, best: Option<&Tried>) -> String {
+fn conclusion(tuned: &Tuned, best: Option<&Tried>) -> CommandStatement {
     let spec = &tuned.spec;
     match best {
-        Some(best) => format!(
-            "The best within the limits is `{}`: {} of fp32's time, {} where fp32 needs {}, validation loss {}.",
-            best.name,
-            ratio(best.outcome.time),
-            format::bytes(best.outcome.bytes),
-            format::bytes(tuned.tried[0].outcome.bytes),
-            change(best.outcome.loss_increase)
-        ),
-        None => format!(
-            "No plan is written: on this machine none saves {} within a rise of {} in loss and {} in time. Keep fp32.",
-            match spec.objective {
+        Some(best) => CommandStatement::BestPlan { plan: measured(tuned, best) },
+        None => CommandStatement::NoPlan {
+            saves: match spec.objective {
                 Objective::Time => "time",
                 Objective::Memory => "memory",
             },
-            percent(spec.max_loss_increase),
-            percent(spec.max_slowdown)
-        ),
+            loss: spec.max_loss_increase,
+            time: spec.max_slowdown,
+        },
     }
-}
-
-fn ratio(x: f64) -> String {
-    if x.is_finite() { format!("{x:.2}×") } else { "–".into() }
-}
-
-fn percent(x: f64) -> String {
-    format!("{:.3}", x * 100.0).trim_end_matches('0').trim_end_matches('.').to_string() + " %"
-}
-
-/// A relative change with its sign.
-fn change(x: f64) -> String {
-    if x.is_finite() { format!("{:+.2} %", x * 100.0) } else { "diverged".into() }
 }

@@ -6,6 +6,7 @@ mod common;
 mod bad_input;
 #[cfg(target_os = "linux")]
 mod bounds;
+mod claims;
 mod compare;
 mod doctor;
 mod eval;

@@ -6,6 +6,7 @@ use halfstep_graph::{DType, Phase};
 use serde::{Deserialize, Serialize};
 
 use super::fix::Fix;
+use super::statements::LearningStatement;
 use super::text::{pass, percent, short};
 use crate::scaler::LossScale;
 
@@ -279,16 +280,8 @@ impl Cause {
                 format!("`{layer}` is zero for every sample: no gradient passes it, and it stays so")
             }
             Cause::DoesNotLearn { loss, constant, fp32 } => {
-                let fp32 = match fp32 {
-                    Some(fp32) => format!(", that of the same run in f32 {}", short(*fp32)),
-                    None => String::new(),
-                };
-                format!(
-                    "the model does not learn, and every value was in range: the loss of training samples is {}, that of the \
-                     constant predictor {}{fp32}",
-                    short(*loss),
-                    short(*constant)
-                )
+                let (loss, constant, fp32) = (*loss, *constant, *fp32);
+                LearningStatement::DoesNotLearnInRange { loss, constant, fp32 }.to_string()
             }
             Cause::Constant { value } => {
                 format!("the constant {value:e} of the model does not fit the format it is stored in")

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::short;
+use super::statements::LearningStatement;
 use crate::change::Change;
 
 /// What trying a fix on a copy of the run showed.
@@ -37,20 +37,12 @@ pub enum Trial {
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trial::Worked { steps, loss, constant } => write!(
-                f,
-                "tried on a copy: it worked; after {steps} steps the loss is {}, that of the constant predictor {}",
-                short(*loss),
-                short(*constant)
-            ),
-            Trial::Finite { steps, loss } => write!(
-                f,
-                "tried on a copy: {steps} steps were finite, and the loss is {}; too few to say whether it learns, \
-                 `halfstep doctor --thorough` tries more",
-                short(*loss)
-            ),
-            Trial::NotTried { reason } => write!(f, "not tried: {reason}"),
+        match *self {
+            Trial::Worked { steps, loss, constant } => {
+                LearningStatement::FixWorked { steps, loss, constant }.fmt(f)
+            }
+            Trial::Finite { steps, loss } => LearningStatement::FixFinite { steps, loss }.fmt(f),
+            Trial::NotTried { ref reason } => write!(f, "not tried: {reason}"),
         }
     }
 }

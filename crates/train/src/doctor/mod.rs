@@ -22,6 +22,7 @@ mod replays;
 mod sample;
 mod scale;
 mod state;
+mod statements;
 mod text;
 
 pub use diagnose::diagnose;
@@ -36,4 +37,5 @@ pub use sample::{FormatShares, Sample, Sampler, ValueRange};
 pub(crate) use sample::{in_f32, scale_of};
 pub(crate) use scale::flushed;
 pub(crate) use state::spoilt_state;
+pub use statements::{LearningStatement, Losses};
 pub(crate) use text::short;

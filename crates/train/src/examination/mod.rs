@@ -20,7 +20,9 @@ use trial::Trials;
 use crate::callbacks::RunError;
 use crate::change::Change;
 use crate::checkpoint::Latest;
-use crate::doctor::{Cause, Diagnosis, FirstWeights, Fix, Sample, Trial, diagnose, in_f32, short};
+use crate::doctor::{
+    Cause, Diagnosis, FirstWeights, Fix, LearningStatement, Losses, Sample, Trial, diagnose, in_f32,
+};
 use crate::lint::Warning;
 use crate::recipe::Experiment;
 
@@ -123,28 +125,22 @@ impl Experiment {
         case.attribute(&mut diagnosis)?;
         let (fp32, learning) = (case.fp32.map(|(learning, _)| learning), course.learning);
         let evidence = std::mem::take(&mut case.trials.evidence);
-        diagnosis.evidence.push(describe(&learning, fp32.as_ref()));
+        diagnosis.evidence.push(describe(&learning, fp32.as_ref()).to_string());
         diagnosis.evidence.extend(evidence);
         let (steps, failed) = (course.attempt, course.failed);
         Ok(Examination { diagnosis, warnings, learning, fp32, sample, steps, failed })
     }
 }
 
-/// What was seen of the losses, in words.
-fn describe(learning: &Learning, fp32: Option<&Learning>) -> String {
-    let Learning { steps, before, loss, constant, learns } = learning;
-    let so = match learns {
-        Learns::Yes => "the model learns",
-        Learns::Begins => "it falls, and it is too early to say whether it falls far enough",
-        Learns::No => "the model does not learn",
-    };
-    let fp32 = fp32.map_or(String::new(), |l| format!(", that of the same run in f32 {}", short(l.loss)));
-    format!(
-        "in {steps} steps the loss of training samples went from {} to {}; that of the constant predictor is {}{fp32}: {so}",
-        short(*before),
-        short(*loss),
-        short(*constant)
-    )
+/// What was seen of the losses.
+fn describe(learning: &Learning, fp32: Option<&Learning>) -> LearningStatement {
+    let Learning { steps, before, loss: after, constant, learns } = *learning;
+    let seen = Losses { steps, before, after, constant, fp32: fp32.map(|l| l.loss) };
+    match learns {
+        Learns::Yes => LearningStatement::Learns { seen },
+        Learns::Begins => LearningStatement::BeginsToLearn { seen },
+        Learns::No => LearningStatement::DoesNotLearn { seen },
+    }
 }
 
 /// A training whose cause is looked for.
@@ -265,7 +261,7 @@ impl Case<'_, '_> {
         for mut fix in fixes {
             // One that works is enough.
             if helped {
-                fix.trial = Trial::NotTried { reason: "the first worked".into() };
+                fix.trial = Trial::NotTried { reason: LearningStatement::FirstFixHolds.to_string() };
                 diagnosis.fixes.push(fix);
                 continue;
             }

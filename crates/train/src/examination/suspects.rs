@@ -7,7 +7,7 @@ use halfstep_nn::ModelSpec;
 use super::course::Course;
 use super::probe::is_below;
 use crate::change::{Change, toml_number};
-use crate::doctor::{Cause, FirstWeights, Fix, Moved, Observed, Weights, short};
+use crate::doctor::{Cause, FirstWeights, Fix, LearningStatement, Moved, Observed, Weights, short};
 use crate::lint::{Found, SettingFinding, Warning};
 use crate::optimiser::{AdamW, Optimiser, Sgd};
 use crate::recipe::Experiment;
@@ -154,7 +154,7 @@ pub(super) fn suspects(
     }
     found.extend(averaged(experiment, course));
     if options.groups.iter().any(|group| group.frozen || group.lr != 1.0) {
-        let why = "what may move is not enough for the model to learn".to_string();
+        let why = LearningStatement::TooLittleMoves.to_string();
         let change = Change::without("train", "groups");
         found.push(Suspect::setting("train", "groups", why, change, "every parameter is trained alike"));
     }
@@ -167,7 +167,7 @@ pub(super) fn suspects(
     }
     if !is_worse {
         let lr = toml_number(optimiser.lr());
-        found.push(rate(optimiser, format!("at {lr} the model does not learn, and at another it does")));
+        found.push(rate(optimiser, LearningStatement::NotAtThisRate { lr }.to_string()));
     }
     let mut keys: Vec<(String, String)> = Vec::new();
     found.retain(|suspect| {
@@ -340,13 +340,13 @@ pub(super) fn of_precision(experiment: &Experiment) -> Vec<Suspect> {
         found.push(Suspect::setting(&section, "margin", why, change, "the whole range is used"));
     }
     if !policy.overrides.is_empty() {
-        let why = "without the exceptions the model learns".to_string();
+        let why = LearningStatement::LearnsLessWithExceptions.to_string();
         let change = Change::without("precision", "overrides");
         found.push(Suspect::setting("precision", "overrides", why, change, "the policy as it is"));
     }
     for (name, what) in [("bf16", "it has f32's range"), ("fp32", "no number is rounded")] {
         if name != policy.name {
-            let why = format!("{} does not train this model, and f32 does", policy.name);
+            let why = LearningStatement::PrecisionDoesNotTrainIt { policy: policy.name.clone() }.to_string();
             let change = Change::set("precision", "policy", format!("\"{name}\""));
             match found.last_mut().filter(|s| s.key() == Some(("precision", "policy"))) {
                 Some(suspect) => suspect.fixes.push(Fix::of(vec![change], what)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::course::{Beginning, Course, Progress};
 use super::probe::{Learning, Learns, Probe};
 use crate::change::{Change, changed};
-use crate::doctor::{Fix, Trial, short};
+use crate::doctor::{Fix, LearningStatement, Trial};
 use crate::recipe::{Experiment, RecipeError};
 
 /// Steps from which on a copy that does not learn is no proof of a fix, though no step fails.
@@ -89,12 +89,9 @@ impl Trials<'_, '_> {
                 Trial::Finite { steps, loss }
             }
             _ => {
-                let seen = if failed {
-                    format!("step {steps} fails too")
-                } else {
-                    format!("the loss is {}", short(loss))
-                };
-                self.evidence.push(format!("tried on a copy, and no help: {} ({seen})", fix.text));
+                let failed_at = failed.then_some(steps);
+                let no_help = LearningStatement::FixNoHelp { fix: fix.text.clone(), failed_at, loss };
+                self.evidence.push(no_help.to_string());
                 return false;
             }
         };

@@ -13,6 +13,7 @@ mod doctor_run;
 mod fp16_underflow;
 mod golden_torch;
 mod import;
+mod learning;
 mod low_state;
 mod memory;
 mod models;

@@ -9,7 +9,7 @@ use halfstep::evidence::cost::Amounts;
 use halfstep::evidence::exact::clean_runs_needed;
 use halfstep::evidence::metric::{Metric, parse_margin};
 use halfstep::evidence::power::{Plan, Spread, all_pass_at_least, sd_at_most};
-use halfstep::evidence::statements::cost_words;
+use halfstep::evidence::statements::{CommandStatement, cost_words};
 use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, Margin, Protocol, Rates, RunResult, Spent, units};
 use halfstep::graph::engine::Engine;
@@ -318,11 +318,8 @@ fn precisions(
 
 fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
     for arm in arms {
-        output::line(&output::bold(&format!(
-            "{}: what a chance of {:.0} % to pass without any difference takes",
-            arm.arm,
-            power * 100.0
-        )));
+        let heading = CommandStatement::WhatAPassTakes { arm: arm.arm.clone(), power };
+        output::line(&output::bold(&heading.to_string()));
         let mut rows = Vec::new();
         for c in &arm.candidates {
             for r in &c.metrics {
@@ -353,23 +350,19 @@ fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
             let seeds = |ratio: &f64| {
                 let looks = plans.clone().next()?.looks;
                 let of_ratio = Plan { looks, ..Plan::of(Spread::of_seeds(*ratio), 1.0) };
-                Some(format!("{} at {ratio}", of_ratio.seeds_needed(1.0, power)?))
+                Some((of_ratio.seeds_needed(1.0, power)?, *ratio))
             };
-            let list: Vec<String> = RATIOS.iter().filter_map(seeds).collect();
-            output::line(&format!(
-                "Nothing is known yet of the spread. Seeds by its ratio to the margin: {}. Two or three seeds made \
-                 first tell, which is a look: state `looks = 2` before.",
-                list.join(", ")
-            ));
+            let seeds = RATIOS.iter().filter_map(seeds).collect();
+            output::line(&CommandStatement::SpreadUnknown { seeds }.to_string());
         }
         for c in &arm.candidates {
-            output::line(&format!(
-                "{}: as stated ({} seeds, {} test samples) all margins hold with a chance of at least {:.0} %.",
-                c.policy,
-                arm.seeds_stated,
-                units::count(arm.test_samples as u64),
-                c.passes_at_least * 100.0
-            ));
+            let as_stated = CommandStatement::PassesAsStated {
+                policy: c.policy.clone(),
+                seeds: arm.seeds_stated,
+                samples: arm.test_samples as u64,
+                at_least: c.passes_at_least,
+            };
+            output::line(&as_stated.to_string());
         }
         let row = |p: &Precision| {
             let (step, run) = (units::milliseconds(p.step_ms), units::seconds(p.run_seconds));
@@ -388,7 +381,7 @@ fn show(arms: &[Planned], power: f64, clean_runs: Option<u64>) {
         }
         output::line("");
     }
-    if let Some(n) = clean_runs {
-        output::line(&format!("`max_divergence` takes {n} clean runs of each precision to show."));
+    if let Some(runs) = clean_runs {
+        output::line(&CommandStatement::CleanRunsNeeded { runs }.to_string());
     }
 }

@@ -2,6 +2,7 @@
 //! was trained on apart, for they say nothing about new ones.
 
 use halfstep::data::sample_hash;
+use halfstep::evidence::statements::CommandStatement;
 use halfstep::evidence::units;
 use halfstep::train::samples::RunSamples;
 use serde::Serialize;
@@ -51,23 +52,12 @@ impl Known {
     }
 
     /// What to say of samples that were trained on.
-    pub(super) fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<CommandStatement> {
         let (known, all) = (self.trained_on.samples, self.new.samples + self.trained_on.samples);
         if !self.checked {
-            return Some(
-                "the run does not say which samples its model was trained on: how many of these are among them cannot \
-                 be checked"
-                    .into(),
-            );
+            return Some(CommandStatement::PredictionsCannotBeChecked);
         }
-        (known > 0).then(|| {
-            format!(
-                "the model was trained on {} of these {} samples, or chosen by them: how often it is right about those \
-                 says nothing about new ones",
-                units::count(known),
-                units::count(all)
-            )
-        })
+        (known > 0).then_some(CommandStatement::PredictionsTrainedOn { known, all })
     }
 
     /// Labels and figures to print.
@@ -81,5 +71,21 @@ impl Known {
             fields.push(("right of samples it was trained on", self.trained_on.text()));
         }
         fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_trained_on_is_said() {
+        let sample = [0.5f32];
+        let known = Known::of(None, [(&sample[..], Some(true))].into_iter()).unwrap();
+        assert_eq!(known.warning(), Some(CommandStatement::PredictionsCannotBeChecked));
+        // Of a run that says it, new samples need no word.
+        let checked = Known { checked: true, ..known };
+        assert_eq!(checked.warning(), None);
+        assert!(Known::of(None, [(&sample[..], None)].into_iter()).is_none(), "no class is known");
     }
 }
