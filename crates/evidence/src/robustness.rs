@@ -7,6 +7,7 @@ use crate::assessment::{GroupFlips, MetricRow};
 use crate::group_table::GroupLine;
 use crate::measures::LayerDivergence;
 use crate::measures::corruption::{CorruptionKind, SEVERITIES};
+use crate::statements::RobustnessStatement;
 use crate::stats::{Paired, Verdict, mean_sd};
 
 /// A trained model.
@@ -340,7 +341,7 @@ pub struct Robustness {
     /// The models.
     pub models: Vec<ModelName>,
     /// What this comes to, in sentences.
-    pub findings: Vec<String>,
+    pub findings: Vec<RobustnessStatement>,
     /// What means nothing for these data.
     pub not_applicable: Vec<NotApplicable>,
     /// The same weights in every precision.

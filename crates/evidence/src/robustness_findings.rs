@@ -1,10 +1,10 @@
-//! What was measured of robustness, in sentences.
+//! What was measured of robustness: which sentences hold.
 
 use crate::assessment::MetricRow;
 use crate::noninferiority::{Better, holm};
 use crate::robustness::{Backdoor, ByPrecision, Robustness, Series, TriggerRow};
+use crate::statements::RobustnessStatement;
 use crate::stats::{ALPHA, Paired, Verdict};
-use crate::units;
 
 /// A change of attack success that is reported: this much more than in fp32.
 const TRIGGER_WAKES: f64 = 0.05;
@@ -19,7 +19,7 @@ const MASKED: f64 = 0.02;
 /// a group, is said where the p value is below α after Holm's adjustment over all such comparisons
 /// of `r`: where nothing differs, any of these sentences is said in at most 5 % of cases. The other
 /// sentences are about these models on these samples, and say what was counted.
-pub fn findings(r: &Robustness) -> Vec<String> {
+pub fn findings(r: &Robustness) -> Vec<RobustnessStatement> {
     let topics = topics(r);
     let of_groups = r.groups.iter().flat_map(|g| judged(&g.rows)).map(|(_, p_fail)| p_fail);
     let of_topics = topics.iter().flat_map(|t| t.compared()).map(|(_, p)| p.p_differs());
@@ -43,24 +43,20 @@ pub fn findings(r: &Robustness) -> Vec<String> {
         backdoor(b, &mut said);
     }
     for n in &r.not_applicable {
-        said.push(format!("Not applicable: {}, for {}.", n.measure, n.reason));
+        said.push(RobustnessStatement::NotApplicable { measure: n.measure, reason: n.reason.clone() });
     }
     said
 }
 
-fn mismatch(r: &Robustness, said: &mut Vec<String>) {
+fn mismatch(r: &Robustness, said: &mut Vec<RobustnessStatement>) {
     let Some(m) = &r.mismatch else { return };
     let changed = m.served.iter().filter(|s| s.trained != s.served);
     let Some(worst) = changed.max_by(|a, b| a.flips.total_cmp(&b.flips)) else { return };
-    let (share, trained, served) = (units::percent(worst.flips, None), &worst.trained, &worst.served);
-    said.push(if worst.flips < FLIPS {
-        format!("Computing the same weights in another precision changes at most {share} of the answers ({trained} weights in {served}).")
+    let (share, trained, served) = (worst.flips, worst.trained.clone(), worst.served.clone());
+    said.push(if share < FLIPS {
+        RobustnessStatement::ServedAlike { share, trained, served }
     } else {
-        format!(
-            "Weights trained in {trained} and computed in {served} change {share} of the answers ({} of them right ones made wrong): \
-             serve them in the precision they were judged in.",
-            units::percent(worst.negative_flips, None)
-        )
+        RobustnessStatement::ServedOtherwise { share, made_wrong: worst.negative_flips, trained, served }
     });
 }
 
@@ -69,7 +65,7 @@ fn judged(rows: &[MetricRow]) -> impl Iterator<Item = (&MetricRow, f64)> {
     rows.iter().filter(|row| row.gates).filter_map(|row| Some((row, row.test?.p_fail?)))
 }
 
-fn groups(r: &Robustness, adjusted: &mut impl Iterator<Item = f64>, said: &mut Vec<String>) {
+fn groups(r: &Robustness, adjusted: &mut impl Iterator<Item = f64>, said: &mut Vec<RobustnessStatement>) {
     for g in &r.groups {
         let name = |row: &MetricRow| row.group.as_ref().map_or(String::new(), |g| g.name());
         let fails = |((row, _), adjusted): &((&MetricRow, f64), f64)| {
@@ -80,29 +76,26 @@ fn groups(r: &Robustness, adjusted: &mut impl Iterator<Item = f64>, said: &mut V
         let failed: Vec<String> = tested.iter().filter(|t| fails(t)).map(|((row, _), _)| name(row)).collect();
         let judged = g.rows.iter().filter(|r| r.verdict().is_some()).count();
         let passed = g.rows.iter().filter(|r| r.verdict() == Some(Verdict::Pass)).count();
+        let (candidate, baseline) = (g.candidate.clone(), r.baseline.clone());
         said.push(match failed.is_empty() {
-            false => format!("{} is worse than {} for {}.", g.candidate, r.baseline, failed.join(", ")),
-            true if judged == 0 => format!("No group is large enough to judge {} by.", g.candidate),
-            true => format!(
-                "{} is shown to be as good as {} in {passed} of {judged} groups, and to be worse in none.",
-                g.candidate, r.baseline
-            ),
+            false => RobustnessStatement::WorseForGroups { candidate, baseline, groups: failed },
+            true if judged == 0 => RobustnessStatement::NoGroupLargeEnough { candidate },
+            true => RobustnessStatement::AsGoodInGroups { candidate, baseline, passed, judged },
         });
     }
 }
 
-fn ladder(r: &Robustness, said: &mut Vec<String>) {
+fn ladder(r: &Robustness, said: &mut Vec<RobustnessStatement>) {
     let Some(l) = &r.ladder else { return };
-    let of =
-        |v: Verdict| -> Vec<&str> { l.rungs.iter().filter(|r| r.verdict == v).map(|r| r.format).collect() };
-    let (pass, fail, open) = (of(Verdict::Pass), of(Verdict::Fail), of(Verdict::Inconclusive));
-    let mut parts = Vec::new();
-    for (formats, what) in [(pass, "as good as f32"), (fail, "worse"), (open, "not decided")] {
-        if !formats.is_empty() {
-            parts.push(format!("{} {what}", formats.join(", ")));
-        }
-    }
-    said.push(format!("Weights of {} stored smaller: {}.", l.trained, parts.join("; ")));
+    let of = |v: Verdict| -> Vec<String> {
+        l.rungs.iter().filter(|r| r.verdict == v).map(|r| r.format.to_string()).collect()
+    };
+    said.push(RobustnessStatement::StoredSmaller {
+        trained: l.trained.clone(),
+        as_good: of(Verdict::Pass),
+        worse: of(Verdict::Fail),
+        open: of(Verdict::Inconclusive),
+    });
 }
 
 /// What a precision may do better or worse than the baseline over seeds.
@@ -142,32 +135,34 @@ impl Topic<'_> {
         baseline: &str,
         adjusted: &mut impl Iterator<Item = f64>,
         comparisons: usize,
-        said: &mut Vec<String>,
+        said: &mut Vec<RobustnessStatement>,
     ) {
         let (does, before) = (self.does, said.len());
-        let over = format!("Holm over {comparisons} comparisons");
         let mut any = false;
         for ((series, precision), difference) in self.compared() {
             any = true;
             let p = adjusted.next().unwrap_or(1.0);
             if p < ALPHA {
-                let how = if self.better.harm(difference.mean) < 0.0 { "better" } else { "worse" };
-                let points = units::points(difference.mean);
-                said.push(format!(
-                    "{} {does} {how} than {baseline}: {} {points} (p = {p:.3}, {over}).",
-                    precision.precision, series.measure
-                ));
+                said.push(RobustnessStatement::Differs {
+                    precision: precision.precision.clone(),
+                    does,
+                    better: self.better.harm(difference.mean) < 0.0,
+                    baseline: baseline.to_string(),
+                    measure: series.measure.clone(),
+                    by: difference.mean,
+                    p,
+                    comparisons,
+                });
             }
         }
         if any && said.len() == before {
-            said.push(format!(
-                "No precision {does} other than {baseline} beyond the spread over seeds ({over})."
-            ));
+            let baseline = baseline.to_string();
+            said.push(RobustnessStatement::NoneDiffers { does, baseline, comparisons });
         }
     }
 }
 
-fn attacks(r: &Robustness, said: &mut Vec<String>) {
+fn attacks(r: &Robustness, said: &mut Vec<RobustnessStatement>) {
     let Some(a) = &r.attacks else { return };
     let of = |series: &[Series], name: &str, precision: &str| -> Option<f64> {
         let s = series.iter().find(|s| s.measure.contains(name))?;
@@ -179,65 +174,43 @@ fn attacks(r: &Robustness, said: &mut Vec<String>) {
             (of(&a.zero_gradients, "f32", name), of(&a.zero_gradients, "own", name))
             && own > wide + BLIND
         {
-            said.push(format!(
-                "In {name} itself {} of the images have no gradient, in f32 {}: an attack in {name} would report robustness that is \
-                 not there.",
-                units::percent(own, None),
-                units::percent(wide, None)
-            ));
+            said.push(RobustnessStatement::BlindGradients { precision: name.into(), own, wide });
         }
         let gradient =
             ["FGSM", "PGD", "PGD on DLR"].iter().filter_map(|n| of(&a.series, n, name)).reduce(f64::min);
-        if let (Some(gradient), Some(black)) = (gradient, of(&a.series, "Square", name))
-            && black < gradient - MASKED
+        if let (Some(by_gradients), Some(black_box)) = (gradient, of(&a.series, "Square", name))
+            && black_box < by_gradients - MASKED
         {
-            said.push(format!(
-                "The black-box attack on {name} leaves {}, those with gradients {}: its gradients are masked.",
-                units::percent(black, None),
-                units::percent(gradient, None)
-            ));
+            let precision = name.into();
+            said.push(RobustnessStatement::GradientsFindLess { precision, black_box, by_gradients });
         }
     }
 }
 
 /// Whether a trigger works better where the weights of the first row are computed or stored
 /// otherwise: other weights differ by their training too.
-fn wakes(what: &str, rows: &[TriggerRow]) -> String {
-    let Some(first) = rows.first() else { return format!("{what} was not tried.") };
-    let base = first.attack_success;
+fn wakes(what: &'static str, rows: &[TriggerRow]) -> RobustnessStatement {
+    let Some(first) = rows.first() else { return RobustnessStatement::TriggerNotTried { what } };
+    let (base, served) = (first.attack_success, first.served.clone());
     let same_weights = rows.iter().filter(|row| row.trained == first.trained);
-    let most = same_weights.max_by(|a, b| a.attack_success.total_cmp(&b.attack_success)).unwrap_or(first);
-    let share = |x: f64| units::percent(x, None);
-    if most.attack_success > base + TRIGGER_WAKES {
-        return format!(
-            "{what} wakes: it succeeds on {} of the images in {}, and on {} with the same weights in {}.",
-            share(base),
-            first.served,
-            share(most.attack_success),
-            most.served
-        );
+    let highest = same_weights.max_by(|a, b| a.attack_success.total_cmp(&b.attack_success)).unwrap_or(first);
+    let (most, most_served) = (highest.attack_success, highest.served.clone());
+    if most > base + TRIGGER_WAKES {
+        return RobustnessStatement::TriggerWakes { what, base, served, most, most_served };
     }
-    format!(
-        "{what} succeeds on {} of the images in {}, and on at most {} with the same weights in any other precision.",
-        share(base),
-        first.served,
-        share(most.attack_success)
-    )
+    RobustnessStatement::TriggerSucceeds { what, base, served, most }
 }
 
-fn backdoor(b: &Backdoor, said: &mut Vec<String>) {
+fn backdoor(b: &Backdoor, said: &mut Vec<RobustnessStatement>) {
     said.push(wakes("The planted backdoor", &b.before));
-    let most = |rows: &[TriggerRow]| rows.iter().map(|r| r.attack_success).fold(0.0, f64::max);
-    said.push(format!(
-        "Removing {} suspects ({} of the {} poisoned) and training again lowers it to at most {} and changes accuracy by {}; it \
-         costs {}.",
-        units::count(b.removed as u64),
-        units::count(b.removed_poisoned as u64),
-        units::count(b.poisoned as u64),
-        units::percent(most(&b.after), None),
-        units::points(b.accuracy_after - b.accuracy),
-        units::seconds(b.mitigation_seconds)
-    ));
+    said.push(RobustnessStatement::SuspectsRemoved {
+        removed: b.removed as u64,
+        removed_poisoned: b.removed_poisoned as u64,
+        poisoned: b.poisoned as u64,
+        most_after: b.after.iter().map(|r| r.attack_success).fold(0.0, f64::max),
+        accuracy_change: b.accuracy_after - b.accuracy,
+        seconds: b.mitigation_seconds,
+    });
 }
 
 #[cfg(test)]
@@ -286,7 +259,7 @@ mod tests {
     }
 
     fn says_a_difference(r: &Robustness) -> bool {
-        findings(r).iter().any(|s| s.contains("better than") || s.contains("worse than"))
+        findings(r).iter().any(|s| matches!(s, RobustnessStatement::Differs { .. }))
     }
 
     /// Twelve comparisons of which none differs: any sentence of a difference is said in at most
@@ -306,7 +279,7 @@ mod tests {
     #[test]
     fn a_difference_that_is_there_is_said_with_its_family() {
         let r = measured(1, 8, 0.0, -0.08);
-        let said = findings(&r);
+        let said: Vec<String> = findings(&r).iter().map(ToString::to_string).collect();
         let of_bf16 = said.iter().find(|s| s.starts_with("bf16 tells foreign samples worse than fp32"));
         assert!(of_bf16.is_some_and(|s| s.contains("Holm over 12 comparisons")), "{said:?}");
         assert!(said.iter().any(|s| s.starts_with("No precision bears corruption other than")), "{said:?}");
@@ -323,12 +296,10 @@ mod tests {
             without_trigger: 0.0,
         };
         let rows = [row("fp32", "fp32", 0.1), row("bf16", "bf16", 0.4), row("fp32", "bf16", 0.12)];
-        assert!(
-            wakes("The trigger", &rows).contains("on at most 12.00 %"),
-            "{}",
-            wakes("The trigger", &rows)
-        );
+        let said = wakes("The trigger", &rows).to_string();
+        assert!(said.contains("on at most 12.00 %"), "{said}");
         let rows = [rows[0].clone(), row("fp32", "int4 weights", 0.3)];
-        assert!(wakes("The trigger", &rows).contains("wakes"), "{}", wakes("The trigger", &rows));
+        let said = wakes("The trigger", &rows).to_string();
+        assert!(said.contains("wakes"), "{said}");
     }
 }

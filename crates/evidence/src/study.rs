@@ -394,6 +394,7 @@ pub(crate) mod tests {
         assert!(headline.starts_with("On examples like these bf16 is as good as fp32"), "{headline}");
         let said = |statement: &StudyStatement, text: &str| statement.to_string().contains(text);
         assert!(said(&good.summary.gained[0], "2.00× as fast"), "{:?}", good.summary);
+        assert!(said(&good.summary.next[0], "train in bf16"), "{:?}", good.summary);
         let bad = study(5);
         assert_eq!(bad.verdict, Some(Verdict::Fail));
         assert!(bad.summary.lost.iter().any(|l| said(l, "accuracy: worse by at least")), "{:?}", bad.summary);

@@ -9,7 +9,7 @@ use crate::robustness_table;
 
 /// The sections of a report, in the order of the tables.
 pub fn robustness(r: &Robustness) -> Vec<Section> {
-    let mut blocks: Vec<Block> = r.findings.iter().map(Block::text).collect();
+    let mut blocks: Vec<Block> = r.findings.iter().map(|said| Block::text(said.to_string())).collect();
     blocks.extend(r.not_applicable.iter().map(|n| Block::text(format!("{}: {}.", n.measure, n.reason))));
     let mut all = Vec::new();
     if !blocks.is_empty() {

@@ -3,12 +3,14 @@
 //! these, and their text is made nowhere else.
 
 mod command;
+mod robustness;
 mod study;
 #[cfg(test)]
 mod study_tests;
 mod verdict;
 
 pub use command::{CommandStatement, TriedPlan, change, ratio};
+pub use robustness::RobustnessStatement;
 pub use study::{Headline, Pairs, StudyStatement, cost_words};
 pub use verdict::{Loss, Models, Reason, Subject, VerdictStatement};
 

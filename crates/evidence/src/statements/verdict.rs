@@ -172,8 +172,8 @@ halfstep_train::statements! {
         /// Open metrics of seeds, of which the plan says that these are enough.
         ["The same plan.", "evidence lib power::tests::the_table_of_seeds"]
         SeedsEnough,
-        /// Metrics pass: how much a pass may hide. That nothing is lost is said of a verdict of pass
-        /// alone.
+        /// Metrics pass: how much a pass may hide. That nothing is lost is said of a verdict of
+        /// pass alone.
         ["The one-sided 95 % upper bound of the harm of each metric.",
          "evidence it claims::a_bound_of_the_harm_covers_it_as_often_as_it_says"]
         LosesAtMost { nothing_beyond: bool, of: Vec<Loss> },

@@ -164,8 +164,8 @@ fn as_many_samples_as_are_said_to_be_needed_pass() {
     let VerdictStatement::SamplesNeeded { needed, now: 2000, .. } = **elsewhere else {
         panic!("{elsewhere}")
     };
-    // Candidates that do the same to so many examples pass with the chance that is planned, 0.8, and
-    // with a tenth of the examples they rarely do. Shares of 400, to five deviations of 0.02.
+    // Candidates that do the same to so many examples pass with the chance that is planned, 0.8,
+    // and with a tenth of the examples they rarely do. Shares of 400, to five deviations of 0.02.
     let passes = |cell, examples: u64| {
         let one = |i| losing(&mut Numbers::new(cell, i), 5, examples as usize, 0.007, 1.0);
         (0..400).filter(|&i| on_examples(&one(i), 0.01).verdict == Verdict::Pass).count() as f64 / 400.0

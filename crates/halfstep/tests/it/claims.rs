@@ -1,6 +1,6 @@
 //! What commands say of a model's quality is what the model is.
 
-use crate::common::{Place, TINY, both};
+use crate::common::{Place, TINY, both, with_data};
 
 /// Nothing moves at this rate.
 const STUCK: &str = "\n[optimiser]\nkind = \"sgd\"\nlr = 1e-12\n";
@@ -13,11 +13,14 @@ fn eval_says_of_a_model_that_learned_nothing_that_it_is_not_shown_better() {
         place.ok(&["train", "recipe.toml", "--out", name]);
         place.ok(&["eval", name]).split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let longer = TINY.replace("epochs = 2", "epochs = 20");
     let sentence = "This model is not shown better than a constant predictor";
-    let nothing = said("nothing", &format!("{longer}{STUCK}"));
+    // The class does not depend on the only feature.
+    let rows: String = (0..400).map(|i| format!("{},c{}\n", i % 2, i / 2 % 2)).collect();
+    place.write("flat.csv", format!("a,class\n{rows}"));
+    let flat = with_data("kind = \"csv\"\npath = \"flat.csv\"\ntarget = \"class\"");
+    let nothing = said("nothing", &flat);
     assert!(nothing.contains(sentence), "{nothing}");
-    let learned = said("learned", &longer);
+    let learned = said("learned", &TINY.replace("epochs = 2", "epochs = 20"));
     assert!(!learned.contains(sentence), "{learned}");
 }
 

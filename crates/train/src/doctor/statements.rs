@@ -43,15 +43,15 @@ crate::statements! {
         /// them.
         ["A training without the exceptions.", "train it learning::exceptions_that_harm_are_named"]
         LearnsLessWithExceptions,
-        /// The precision is to blame: the same run in f32 learns, or learns more, by more than three
-        /// standard errors.
+        /// The precision is to blame: the same run in f32 learns, or learns more, by more than
+        /// three standard errors.
         ["A training in f32.", "train it learning::a_precision_that_does_not_train_a_model_is_named"]
         PrecisionDoesNotTrainIt { policy: String },
         /// The learning rate is to blame: a copy with another was tried.
         ["Trainings with other rates.", "train it learning::what_learns_is_said_to_and_what_does_not_is_not"]
         NotAtThisRate { lr: String },
         /// Parameters that are frozen or slowed are to blame: a copy without groups was tried.
-        ["A training of all parameters alike.", "train it planted::planted_faults_are_named_and_their_fixes_work"]
+        ["A training of all parameters alike.", "train it learning::parameters_that_do_not_move_are_named"]
         TooLittleMoves,
     }
     made of them {}

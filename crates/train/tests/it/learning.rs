@@ -18,7 +18,11 @@ fn experiment(data: &str, hidden: &str, optimiser: &str, precision: &str, folder
         "[data]\n{data}\n[model]\nkind = \"mlp\"\nhidden = {hidden}\n[optimiser]\n{optimiser}\n\
          [schedule]\nkind = \"constant\"\n[train]\nsteps = 100\nbatch = 32\n[precision]\n{precision}\n"
     );
-    Recipe::parse("recipe.toml", &text, folder).unwrap().prepare().unwrap()
+    parsed(&text, folder)
+}
+
+fn parsed(text: &str, folder: &Path) -> Experiment {
+    Recipe::parse("recipe.toml", text, folder).unwrap().prepare().unwrap()
 }
 
 /// Of digits, with the portable kernels: the same bits on every machine.
@@ -154,4 +158,18 @@ fn a_precision_that_does_not_train_a_model_is_named() {
     assert!(1.1 * wide.learning.loss < found.learning.loss, "{} {}", said(&found), said(&wide));
     // Nor is it said of one that does.
     assert_eq!(examined(&digits("[32]", GOOD, "policy = \"bf16\"")).diagnosis.cause, Cause::Nothing);
+}
+
+#[test]
+fn parameters_that_do_not_move_are_named() {
+    let text = format!(
+        "[data]\n{DIGITS}\n[model]\nkind = \"mlp\"\nhidden = [32]\n[optimiser]\n{GOOD}\n[train]\nsteps = 100\n\
+         batch = 32\ngroups = [{{ pattern = \"layers\", lr = 1e-9 }}]\n[precision]\npolicy = \"bf16\"\n"
+    );
+    let wrong = parsed(&text, Path::new("."));
+    let found = examined(&wrong);
+    let sentence = found.diagnosis.cause.sentence();
+    assert!(sentence.contains("what may move is not enough for the model to learn"), "{}", said(&found));
+    // With all of them it does.
+    assert_eq!(examined(&with(&wrong, &found.diagnosis.fixes[0])).learning.learns, Learns::Yes);
 }
