@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fetches NVRTC, NVIDIA's compiler of CUDA kernels, from PyPI into a folder, and prints its file: what
+# HALFSTEP_NVRTC takes. It needs neither a GPU nor a driver. It is NVIDIA's, under NVIDIA's licence.
+#
+#   export HALFSTEP_NVRTC=$(scripts/fetch_nvrtc.sh [FOLDER])    # target/nvrtc if no folder is named
+#
+# The version is pinned: a new one may make other code of the same kernels, and is taken on purpose.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${1:-target/nvrtc}
+library=$folder/nvidia/cu13/lib/libnvrtc.so.13
+if [ ! -f "$library" ]; then
+    fetched=$(mktemp -d)
+    trap 'rm -rf "$fetched"' EXIT
+    echo "nvidia-cuda-nvrtc==13.0.88 --hash=sha256:ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575" \
+        > "$fetched/requirements.txt"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        --platform manylinux_2_17_x86_64 --platform manylinux2010_x86_64 --dest "$fetched" \
+        --requirement "$fetched/requirements.txt" >&2
+    python3 -m zipfile --extract "$fetched"/*.whl "$fetched/files"
+    mkdir -p "$folder"
+    cp -r "$fetched/files/." "$folder/"
+fi
+realpath "$library"
