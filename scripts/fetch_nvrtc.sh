@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fetches NVRTC, NVIDIA's compiler of CUDA kernels, from PyPI into a folder, and prints its file: what
-# HALFSTEP_NVRTC takes. It needs neither a GPU nor a driver. It is NVIDIA's, under NVIDIA's licence.
+# Fetches NVRTC, the compiler of CUDA kernels, from PyPI into a folder, and prints its file: what
+# HALFSTEP_NVRTC takes. It needs neither a GPU nor a driver, and is under NVIDIA's licence.
 #
 #   export HALFSTEP_NVRTC=$(scripts/fetch_nvrtc.sh [FOLDER])    # target/nvrtc if no folder is named
 #
-# The version is pinned: a new one may make other code of the same kernels, and is taken on purpose.
+# The version is pinned: another one may make other code of the same kernels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-target/nvrtc}

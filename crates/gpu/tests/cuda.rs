@@ -112,7 +112,7 @@ fn a_graph_copies_in_the_order_of_its_edges() {
     assert_eq!(fake.problems(), [""; 0]);
 }
 
-/// Writing is done when it returns, though streams do not wait for each other; and it waits for what
+/// Writing is done when it returns, though streams do not wait for each other; it waits for what
 /// was launched before.
 #[test]
 fn what_is_written_is_there_for_the_next_launch_and_not_for_the_last() {
