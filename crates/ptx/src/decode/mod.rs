@@ -67,7 +67,7 @@ pub(crate) fn program(module: &Text, kernel: &Function, layout: &Layout) -> Resu
         parameters,
         parameter_bytes,
         shared_bytes: shared_bytes as u32,
-        local_bytes: decoder.local.next_multiple_of(16) as u32,
+        local_bytes: decoder.local as u32,
         granules: body.granules,
         required_threads: directive(".reqntid"),
         most_threads: directive(".maxntid").map(|n| n.iter().fold(1u32, |a, b| a.saturating_mul(*b))),
