@@ -9,9 +9,11 @@
 mod architecture;
 pub mod cache;
 mod chain;
+mod choice;
 pub mod command;
 pub mod compile;
 pub mod cuda;
+mod cuda_device;
 mod describe;
 pub mod device;
 mod engine;
@@ -24,8 +26,11 @@ mod program;
 mod sim;
 mod state;
 mod stored;
+pub mod survey;
 
 pub use architecture::Architecture;
+pub use choice::{ChoiceError, GpuChoice, UuidError, UuidPrefix};
+pub use cuda_device::CudaDevice;
 pub use engine::GpuEngine;
 pub use module::{Module, OPTIONS};
 #[cfg(feature = "simulator")]

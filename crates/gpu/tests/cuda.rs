@@ -53,7 +53,7 @@ fn a_driver_without_gpus_opens_and_a_broken_one_says_why() {
 }
 
 #[test]
-fn memory_is_zero_at_first_and_copies_stay_inside() {
+fn memory_is_cleared_and_copies_stay_inside() {
     let fake = FakeDriver::new("");
     let context = context(&fake);
     let free = context.free_bytes().unwrap();
@@ -61,6 +61,7 @@ fn memory_is_zero_at_first_and_copies_stay_inside() {
     assert_eq!(memory.address() % 256, 0);
     assert_eq!(context.free_bytes().unwrap(), free - 1000);
     let mut back = vec![1; 1000];
+    context.clear(memory.address(), 1000).unwrap();
     context.read(memory.address(), &mut back).unwrap();
     assert_eq!(back, [0; 1000]);
     context.write(memory.address() + 10, &[7; 20]).unwrap();
@@ -112,8 +113,8 @@ fn a_graph_copies_in_the_order_of_its_edges() {
     assert_eq!(fake.problems(), [""; 0]);
 }
 
-/// Writing is done when it returns, though streams do not wait for each other; it waits for what
-/// was launched before.
+/// Writing is done when it returns, though streams do not wait for each other; and it waits for
+/// what was launched before.
 #[test]
 fn what_is_written_is_there_for_the_next_launch_and_not_for_the_last() {
     let fake = FakeDriver::new("");

@@ -53,8 +53,8 @@ impl Graph {
         self.nodes.iter().any(uses)
     }
 
-    /// All nodes, in the order that is farthest from the one in which they were added: of those that
-    /// wait for nothing any more the last comes next.
+    /// All nodes, in the order that is farthest from the one in which they were added: of those
+    /// that wait for nothing any more the last comes next.
     pub(crate) fn order(&self) -> Vec<usize> {
         let mut order = Vec::with_capacity(self.nodes.len());
         let mut done = vec![false; self.nodes.len()];

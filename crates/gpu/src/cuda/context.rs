@@ -87,7 +87,7 @@ impl CudaContext {
         Ok(free)
     }
 
-    /// Takes memory of the GPU, whose bytes are zero.
+    /// Takes memory of the GPU, of no particular content.
     ///
     /// # Errors
     /// There is not so much.
@@ -98,12 +98,21 @@ impl CudaContext {
         // SAFETY: a place for one address.
         self.check("cuMemAlloc", unsafe { (calls.cuMemAlloc_v2)(&mut address, bytes) })?;
         self.allocations.lock().unwrap_or_else(PoisonError::into_inner).insert(address, bytes);
-        let memory = DeviceMemory { context: self.clone(), address };
-        // SAFETY: the memory was allocated just now, with so many bytes.
+        Ok(DeviceMemory { context: self.clone(), address })
+    }
+
+    /// Sets bytes to zero once all that was launched has ended; they are when this returns.
+    ///
+    /// # Errors
+    /// They are not in one allocation; the driver fails.
+    pub fn clear(&self, address: Address, bytes: usize) -> Result<(), CudaError> {
+        self.inside(address, bytes)?;
+        self.synchronize()?;
+        let calls = self.enter()?;
+        // SAFETY: the bytes lie in one allocation.
         self.check("cuMemsetD8", unsafe { (calls.cuMemsetD8_v2)(address, 0, bytes) })?;
         // It may be under way, and streams do not wait for it.
-        self.synchronize()?;
-        Ok(memory)
+        self.synchronize()
     }
 
     /// Copies bytes to the GPU once all that was launched has ended; they are there when this
