@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, IsaError};
+use halfstep_gpu::survey::{self, DriverError, Traces};
+use halfstep_gpu::{ChoiceError, GpuChoice};
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::Engine;
 
@@ -18,16 +21,30 @@ pub enum DeviceRequest {
     Auto,
     /// The CPU, with the best instruction set it has or the one that `HALFSTEP_ISA` names.
     Cpu,
+    /// A GPU of NVIDIA.
+    Gpu(GpuChoice),
 }
 
 /// Why there is no engine for the device that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// No device has this name.
-    #[error("there is no device `{given}`; there are: {}", DeviceRequest::ALL.map(|d| d.to_string()).join(", "))]
+    #[error("there is no device `{given}`; there are: {}", DeviceRequest::NAMES)]
     Unknown {
         /// The name.
         given: String,
+    },
+    /// There is no GPU to use.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// It is none of the GPUs, or too old.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    /// There is a GPU, and no engine for it.
+    #[error("the engine for GPUs does not run yet: take `--device cpu`; found: {found}")]
+    NotYet {
+        /// The GPU and the driver.
+        found: String,
     },
     /// `HALFSTEP_ISA` names no instruction set, or one that this processor lacks.
     #[error(transparent)]
@@ -35,16 +52,17 @@ pub enum DeviceError {
 }
 
 impl DeviceRequest {
-    /// Every request, as `--device` takes them.
-    pub const ALL: [DeviceRequest; 2] = [DeviceRequest::Auto, DeviceRequest::Cpu];
+    /// What `--device` takes.
+    pub const NAMES: &str = "auto, cpu, cuda, cuda:N, and the UUID of a GPU";
 }
 
 impl fmt::Display for DeviceRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DeviceRequest::Auto => "auto",
-            DeviceRequest::Cpu => "cpu",
-        })
+        match self {
+            DeviceRequest::Auto => f.write_str("auto"),
+            DeviceRequest::Cpu => f.write_str("cpu"),
+            DeviceRequest::Gpu(choice) => choice.fmt(f),
+        }
     }
 }
 
@@ -52,8 +70,17 @@ impl FromStr for DeviceRequest {
     type Err = DeviceError;
 
     fn from_str(name: &str) -> Result<DeviceRequest, DeviceError> {
-        let named = DeviceRequest::ALL.into_iter().find(|d| d.to_string() == name);
-        named.ok_or_else(|| DeviceError::Unknown { given: name.to_string() })
+        let unknown = || DeviceError::Unknown { given: name.to_string() };
+        match name {
+            "auto" => Ok(DeviceRequest::Auto),
+            "cpu" => Ok(DeviceRequest::Cpu),
+            "cuda" => Ok(DeviceRequest::Gpu(GpuChoice::Any)),
+            _ => match name.strip_prefix("cuda:") {
+                Some(n) => n.parse().map(GpuChoice::Ordinal).map_err(|_| unknown()),
+                None => name.parse().map(GpuChoice::Uuid).map_err(|_| unknown()),
+            }
+            .map(DeviceRequest::Gpu),
+        }
     }
 }
 
@@ -71,6 +98,18 @@ impl EngineRequest {
     pub fn threads(self) -> NonZeroUsize {
         let all = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(all)
+    }
+
+    /// Why it is the CPU that is used where a GPU was found and none was asked for; none elsewhere.
+    pub fn why_cpu(self) -> Option<String> {
+        if self.device != DeviceRequest::Auto || !Traces::under(Path::new("/")).any() {
+            return None;
+        }
+        let reason = match found(GpuChoice::Any) {
+            Ok(found) => format!("the engine for GPUs does not run yet (found: {found})"),
+            Err(error) => error.to_string(),
+        };
+        Some(format!("computing on the CPU: {reason}"))
     }
 
     /// The same request for so many threads.
@@ -110,7 +149,17 @@ pub fn planning_engine(request: EngineRequest, ranks: NonZeroUsize) -> Result<Bo
 fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
     match request.device {
         DeviceRequest::Auto | DeviceRequest::Cpu => Ok(CpuEngine::new(Isa::from_env()?, request.threads())),
+        DeviceRequest::Gpu(choice) => Err(DeviceError::NotYet { found: found(choice)? }),
     }
+}
+
+/// The GPU that is meant and its driver, for a sentence.
+fn found(choice: GpuChoice) -> Result<String, DeviceError> {
+    let driver = survey::driver()?;
+    let gpu = choice.of(&driver.gpus)?;
+    let (major, minor) = gpu.capability;
+    let version = driver.driver.version();
+    Ok(format!("{} (compute capability {major}.{minor}, driver of CUDA {version})", gpu.name))
 }
 
 #[cfg(test)]
@@ -119,10 +168,14 @@ mod tests {
 
     #[test]
     fn devices_are_found_by_name_and_others_are_told_of_those_there_are() {
-        for device in DeviceRequest::ALL {
-            assert_eq!(device.to_string().parse(), Ok(device));
+        let uuid = "GPU-8d3a0000-0000-0000-0000-000000000001";
+        for name in ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "GPU-8d3a", uuid] {
+            assert_eq!(name.parse::<DeviceRequest>().unwrap().to_string(), name);
         }
-        let error = "tpu".parse::<DeviceRequest>().unwrap_err();
-        assert_eq!(error.to_string(), "there is no device `tpu`; there are: auto, cpu");
+        for name in ["tpu", "", "cuda:", "cuda:x", "cuda:-1", "GPU-", "GPU-q"] {
+            let error = name.parse::<DeviceRequest>().unwrap_err();
+            let known = "there are: auto, cpu, cuda, cuda:N, and the UUID of a GPU";
+            assert_eq!(error.to_string(), format!("there is no device `{name}`; {known}"));
+        }
     }
 }

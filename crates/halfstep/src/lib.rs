@@ -9,6 +9,7 @@
 //! | [`float`] | number formats, rounding, conversion |
 //! | [`graph`] | the program of a step and the passes over it |
 //! | [`cpu`] | kernels and the engine for processors |
+//! | [`gpu`] | kernels and the engine for GPUs, in preparation |
 //! | [`nn`] | layers and models |
 //! | [`data`] | data sets and preprocessing |
 //! | [`train`] | recipes, the step, the loop, run directories |
@@ -48,15 +49,18 @@ pub use halfstep_cpu as cpu;
 pub use halfstep_data as data;
 pub use halfstep_evidence as evidence;
 pub use halfstep_float as float;
+pub use halfstep_gpu as gpu;
 pub use halfstep_graph as graph;
 pub use halfstep_nn as nn;
 pub use halfstep_stress as stress;
 pub use halfstep_train as train;
 
+mod cache_folder;
 mod choose;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 mod numerics;
 
+pub use cache_folder::{cache_folder, kernel_cache};
 pub use choose::{DeviceError, DeviceRequest, EngineRequest, engine, engine_of_rank, planning_engine};
 pub use numerics::{numerics_maps, numerics_page};

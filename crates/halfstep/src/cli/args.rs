@@ -21,7 +21,7 @@ pub struct Args {
     /// Threads to compute with [default: all cores]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Device to compute on: auto or cpu
+    /// Device to compute on: auto, cpu, cuda, cuda:N or the UUID of a GPU
     #[arg(long, global = true, value_name = "DEVICE", default_value_t)]
     pub device: DeviceRequest,
     /// What to do
@@ -34,7 +34,7 @@ pub struct Args {
 pub enum Command {
     /// Train in several precisions over paired seeds, and judge whether they are as good
     Compare(Compare),
-    /// Show or empty the cache of runs that `compare` has made
+    /// Show or empty the cache: runs that `compare` has made, and compiled kernels for GPUs
     Cache(CacheArgs),
     /// Train in one precision
     Train(Train),
@@ -81,7 +81,7 @@ pub enum Command {
 /// `cache`
 #[derive(Debug, clap::Args)]
 pub struct CacheArgs {
-    /// Remove every cached run that no other process is making
+    /// Remove every cached run that no other process is making, and all compiled kernels
     #[arg(long)]
     pub clear: bool,
     /// Print one JSON object

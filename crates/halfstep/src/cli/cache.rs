@@ -1,4 +1,4 @@
-//! `halfstep cache`: what is kept of earlier comparisons.
+//! `halfstep cache`: what is kept of earlier comparisons, and compiled kernels.
 
 use std::process::ExitCode;
 
@@ -7,19 +7,20 @@ use halfstep::train::run_dir::{RunDir, RunDirError};
 use serde_json::json;
 
 use super::args::CacheArgs;
-use super::compare::cache::{contents, place};
+use super::compare::cache::contents;
 use super::failure::Failure;
 use super::output;
 
 /// Runs the command.
 pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
-    let place = place().ok_or_else(|| {
+    let place = halfstep::cache_folder().ok_or_else(|| {
         Failure::asked(
             "no folder for the cache is known",
             "set HALFSTEP_CACHE, XDG_CACHE_HOME or HOME to a folder",
         )
     })?;
-    let mut removed = 0;
+    let kernels = halfstep::kernel_cache(&place);
+    let (mut removed, mut kernels_removed) = (0, 0);
     if args.clear {
         for entry in std::fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -33,8 +34,11 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             drop(locked);
             removed += 1;
         }
+        kernels_removed = kernels
+            .clear()
+            .map_err(|e| Failure::failed(format!("a compiled kernel cannot be removed: {e}")))?;
     }
-    let contents = contents(&place);
+    let (contents, compiled) = (contents(&place), kernels.contents());
     if args.json {
         output::json(&json!({
             "place": place.display().to_string(),
@@ -42,6 +46,11 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             "unfinished": contents.unfinished,
             "bytes": contents.bytes,
             "removed": removed,
+            "kernels": {
+                "modules": compiled.modules,
+                "bytes": compiled.bytes,
+                "removed": kernels_removed,
+            },
         }))?;
     } else {
         let mut fields = vec![
@@ -49,9 +58,10 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             ("finished runs", contents.finished.to_string()),
             ("begun runs", contents.unfinished.to_string()),
             ("size", units::bytes(contents.bytes as usize)),
+            ("compiled kernels", format!("{}, {}", compiled.modules, units::bytes(compiled.bytes as usize))),
         ];
         if args.clear {
-            fields.push(("removed", removed.to_string()));
+            fields.push(("removed", format!("{removed} runs, {kernels_removed} kernels")));
         }
         output::raw(&output::fields(&fields));
     }

@@ -116,7 +116,7 @@ pub fn run(args: Compare, request: EngineRequest) -> Result<ExitCode, Failure> {
     let run_directory = top.path().display().to_string();
     report::write(&top, &run_directory, &study, &report)?;
     let folder = top.file(UNKEPT);
-    if (args.no_cache || cache::place().is_some()) && !interrupt::asked() && folder.is_dir() {
+    if (args.no_cache || halfstep::cache_folder().is_some()) && !interrupt::asked() && folder.is_dir() {
         std::fs::remove_dir_all(&folder)
             .map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
     }
@@ -283,7 +283,7 @@ const UNKEPT: &str = ".runs";
 /// The folder of the cache, or, with `--no-cache` and where there is no place for one, a folder
 /// that is removed at the end.
 fn cache_folder(args: &Compare, top: &RunDir, messages: Messages) -> PathBuf {
-    match cache::place() {
+    match halfstep::cache_folder() {
         Some(place) if !args.no_cache => place,
         Some(_) => top.file(UNKEPT),
         None => {

@@ -1,4 +1,4 @@
-//! `halfstep info`: the machine, and what each precision runs on.
+//! `halfstep info`: the machine, its GPUs, and what each precision runs on.
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::args::Info;
 use super::failure::Failure;
+use super::gpus::Gpus;
 use super::output;
 
 #[derive(Serialize)]
@@ -43,6 +44,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let (memory, available) = (host::memory_bytes(), host::available_bytes());
     let forced = std::env::var_os("HALFSTEP_ISA").is_some();
+    let gpus = Gpus::find();
     if args.json {
         let runs_on = |(name, d): &(&str, PolicyDescription)| json!({ "precision": name, "runs_on": d.text, "arithmetic": d.arithmetic });
         output::json(&json!({
@@ -55,6 +57,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
             "instruction_sets": sets,
             "used": used,
             "forced": forced,
+            "gpu": gpus.json(),
             "precisions": described.iter().map(runs_on).collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -78,6 +81,10 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
             false => format!("no    lacks {}", set.lacks.join(", ")),
         };
         output::line(&format!("  {:<11} {}", set.name, state.trim_end()));
+    }
+    output::line(&format!("\n{}", output::bold("GPUs")));
+    for (name, text) in gpus.lines() {
+        output::line(&format!("  {name:<11} {text}"));
     }
     output::line(&format!("\n{}", output::bold("What each precision runs on")));
     for (name, description) in described {

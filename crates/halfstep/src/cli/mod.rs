@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod failure;
 mod generate;
+mod gpus;
 mod import;
 mod info;
 mod interrupt;
@@ -115,6 +116,12 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
             format!("{n} threads are too many"),
             format!("give at most {MOST_THREADS}"),
         ));
+    }
+    // Said once, before what takes long; `info` says it of itself.
+    if matches!(args.command, Command::Train(_) | Command::Compare(_))
+        && let Some(why) = request.why_cpu()
+    {
+        output::note(why);
     }
     match args.command {
         Command::Compare(args) => compare::run(args, request),

@@ -368,7 +368,8 @@ fn names_that_do_not_exist() {
     let stderr = place.fails(2, &["info", "--threads", "100000"]);
     assert!(stderr.contains("100000 threads are too many"), "{stderr}");
     let stderr = place.fails(2, &["info", "--device", "tpu"]);
-    assert!(stderr.contains("there is no device `tpu`; there are: auto, cpu"), "{stderr}");
+    let known = "there is no device `tpu`; there are: auto, cpu, cuda, cuda:N, and the UUID of a GPU";
+    assert!(stderr.contains(known), "{stderr}");
     let stderr = place.fails(3, &["compare", "--device", "tpu"]);
     assert!(stderr.contains("there is no device `tpu`"), "{stderr}");
     let stderr = place.fails(2, &["bench", "gemm", "--m", "9999999", "--n", "9999999"]);

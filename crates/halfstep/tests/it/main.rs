@@ -10,6 +10,7 @@ mod claims;
 mod compare;
 mod doctor;
 mod eval;
+mod gpu;
 mod held_out;
 mod import;
 mod numbers;

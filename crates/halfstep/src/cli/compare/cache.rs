@@ -34,8 +34,6 @@ pub const RECORD: &str = "record.json";
 pub const MODEL: &str = "model.safetensors";
 /// Its logits of the test data.
 pub const LOGITS: &str = "logits.safetensors";
-/// The environment's name for another place.
-const PLACE: &str = "HALFSTEP_CACHE";
 /// Of entries; another one is not read.
 pub const FORMAT: u32 = 2;
 
@@ -113,16 +111,6 @@ impl Checksum {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Where runs are kept: `$HALFSTEP_CACHE`, or `halfstep` in `$XDG_CACHE_HOME`, or in `.cache` of
-/// the home folder.
-pub fn place() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    // A relative XDG_CACHE_HOME is to be ignored, says its specification.
-    let xdg = || set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("halfstep"));
-    let home = || set("HOME").map(|p| p.join(".cache").join("halfstep"));
-    set(PLACE).or_else(xdg).or_else(home)
 }
 
 impl Cache {

@@ -16,7 +16,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::{Experiment, Recipe};
 use serde::Serialize;
 
-use super::cache::{self, Cache};
+use super::cache::Cache;
 use super::one_run::{Obtained, Task, cached, measured_samples};
 use super::side_by_side::steps_per_second;
 use super::{Arm, assessments, protocol, recipes_of_arms, setup};
@@ -113,7 +113,7 @@ pub fn run(
     request: EngineRequest,
 ) -> Result<ExitCode, Failure> {
     let sd = args.sd.as_deref().map(given).transpose()?;
-    let place = if args.no_cache { None } else { cache::place() };
+    let place = if args.no_cache { None } else { halfstep::cache_folder() };
     let cache = place.map(|place| Cache::at(place, engine.identity())).transpose()?;
     let name = recipe.name.clone();
     let (power, most) = (recipe.compare.power, recipe.compare.max_divergence);

@@ -1,0 +1,91 @@
+//! What `info` says of GPUs: the driver, what it shows, and the compiler of kernels.
+
+use halfstep::evidence::units;
+use halfstep::gpu::cuda::{CudaVersion, Gpu};
+use halfstep::gpu::find::{self, FindError};
+use halfstep::gpu::survey::{self, DriverError, DriverFound};
+use halfstep::gpu::{Architecture, GpuChoice};
+use serde_json::{Value, json};
+
+/// What was found.
+pub struct Gpus {
+    driver: Result<DriverFound, DriverError>,
+    /// Looked for only where there is a GPU.
+    compiler: Option<Result<(CudaVersion, String), FindError>>,
+}
+
+impl Gpus {
+    /// Looks for the driver, its GPUs and the compiler.
+    pub fn find() -> Gpus {
+        let driver = survey::driver();
+        let compiler = driver.as_ref().ok().map(|found| {
+            let nvrtc = find::nvrtc(Some(found.driver.version().major))?;
+            Ok((nvrtc.version(), nvrtc.file().display().to_string()))
+        });
+        Gpus { driver, compiler }
+    }
+
+    /// Lines of two columns.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        let found = match &self.driver {
+            Ok(found) => found,
+            Err(error) => return vec![("none".into(), error.to_string())],
+        };
+        let driver = format!("CUDA {} ({})", found.driver.version(), found.driver.file().display());
+        let mut lines = vec![("driver".into(), driver)];
+        lines.extend(found.gpus.iter().map(|gpu| (format!("cuda:{}", gpu.ordinal), describe(gpu))));
+        let compiler = match &self.compiler {
+            Some(Ok((version, file))) => format!("NVRTC {version} ({file})"),
+            Some(Err(error)) => error.to_string(),
+            None => return lines,
+        };
+        lines.push(("compiler".into(), compiler));
+        lines.push(("engine".into(), "does not run yet: all is computed on the CPU".into()));
+        lines
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        let error = |e: &dyn std::error::Error| json!({ "error": e.to_string() });
+        let (driver, gpus) = match &self.driver {
+            Ok(found) => {
+                let file = found.driver.file().display().to_string();
+                let version = found.driver.version().to_string();
+                (json!({ "cuda": version, "file": file }), found.gpus.iter().map(object).collect())
+            }
+            Err(e) => (error(e), Vec::new()),
+        };
+        let compiler = match &self.compiler {
+            Some(Ok((version, file))) => json!({ "nvrtc": version.to_string(), "file": file }),
+            Some(Err(e)) => error(e),
+            None => Value::Null,
+        };
+        json!({ "driver": driver, "devices": gpus, "compiler": compiler })
+    }
+}
+
+fn describe(gpu: &Gpu) -> String {
+    let (major, minor) = gpu.capability;
+    let memory = units::bytes(gpu.memory_bytes);
+    // Its own sentence where it cannot be used.
+    let name = match GpuChoice::Any.of(std::slice::from_ref(gpu)) {
+        Ok(_) => format!("{}, compute capability {major}.{minor}", gpu.name),
+        Err(error) => error.to_string(),
+    };
+    format!("{name}, {memory}, {}", gpu.uuid)
+}
+
+fn object(gpu: &Gpu) -> Value {
+    let least = (Architecture::MINIMUM.major, Architecture::MINIMUM.minor);
+    json!({
+        "ordinal": gpu.ordinal,
+        "name": gpu.name,
+        "uuid": gpu.uuid,
+        "capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
+        "supported": gpu.capability >= least,
+        "memory_bytes": gpu.memory_bytes,
+        "multiprocessors": gpu.multiprocessors,
+        "shared_bytes": gpu.shared_bytes,
+        "l2_bytes": gpu.l2_bytes,
+    })
+}

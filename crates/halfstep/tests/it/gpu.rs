@@ -1,0 +1,136 @@
+//! What the program says of GPUs: a library stands in for NVIDIA's driver.
+
+use std::process::Command;
+
+use crate::common::{Place, both};
+
+/// The program with a driver of these settings, and no compiler but one that is not there.
+fn with_driver(place: &Place, settings: &str, args: &[&str]) -> Command {
+    let mut command = place.command(args);
+    command
+        .env("HALFSTEP_CUDA_DRIVER", halfstep_fake_cuda::library())
+        .env("HALFSTEP_FAKE_CUDA", settings)
+        .env("HALFSTEP_NVRTC", "/nowhere/libnvrtc.so.13")
+        .env_remove("CUDA_VISIBLE_DEVICES");
+    command
+}
+
+/// What it prints to stderr, on one line, and its exit code.
+fn refused(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).replace(['│', '×', '╰', '─', '▶'], " ");
+    (output.status.code().unwrap(), text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn info_shows_driver_gpus_and_the_compiler() {
+    let place = Place::new();
+    let settings = "devices=2;capability=8.6;memory=25769803776;name=NVIDIA RTX A5000;version=12080";
+    let output = with_driver(&place, settings, &["info"]).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let gpus = text.split("GPUs\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let lines: Vec<&str> = gpus.lines().map(str::trim).collect();
+    assert!(lines[0].starts_with("driver      CUDA 12.8 (/"), "{gpus}");
+    let gpu = "NVIDIA RTX A5000, compute capability 8.6, 25.8 GB, GPU-fafafafa-fafa-fafa-fafa-fafafafafa0";
+    assert_eq!(lines[1], format!("cuda:0      {gpu}0"));
+    assert_eq!(lines[2], format!("cuda:1      {gpu}1"));
+    assert!(
+        lines[3].starts_with("compiler    NVIDIA's compiler of kernels, NVRTC, cannot be used: /nowhere/")
+    );
+
+    let output = with_driver(&place, settings, &["info", "--json"]).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["gpu"]["driver"]["cuda"], "12.8");
+    assert_eq!(json["gpu"]["devices"][1]["ordinal"], 1);
+    assert_eq!(json["gpu"]["devices"][1]["supported"], true);
+    assert!(json["gpu"]["compiler"]["error"].as_str().unwrap().contains("cannot be used"));
+}
+
+#[test]
+fn info_names_what_is_wrong_with_a_driver() {
+    let place = Place::new();
+    let info = |settings: &str| {
+        let output = with_driver(&place, settings, &["info"]).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split("GPUs\n").nth(1).unwrap().split("\n\n").next().unwrap().to_string()
+    };
+    let none = info("devices=0;version=13000");
+    assert!(none.starts_with("  none        NVIDIA's driver (CUDA 13.0) shows no GPU"), "{none}");
+    assert!(info("init=803").contains("of different versions: restart the machine"));
+    assert!(info("version=11040").contains("knows CUDA 11.4 and older, and CUDA 12.0 is needed"));
+    let old = info("capability=7.5;name=Tesla T4");
+    assert!(old.contains("Tesla T4 has compute capability 7.5; GPUs from 8.0 on are supported"), "{old}");
+
+    let mut hidden = with_driver(&place, "devices=2", &["info"]);
+    let output = hidden.env("CUDA_VISIBLE_DEVICES", "-1").output().unwrap();
+    assert!(both(&output).contains("shows no GPU: CUDA_VISIBLE_DEVICES is `-1`"), "{}", both(&output));
+}
+
+#[test]
+fn cuda_is_refused_with_what_was_found() {
+    let place = Place::new();
+    let settings = "devices=2;name=NVIDIA L4;capability=8.9";
+    let found = "the engine for GPUs does not run yet: take `--device cpu`; found: NVIDIA L4 (compute \
+                 capability 8.9, driver of CUDA 13.0)";
+    let uuid = "GPU-fafafafa-fafa-fafa-fafa-fafafafafa01";
+    let bench = |device: &str| {
+        refused(&mut with_driver(&place, settings, &["bench", "step", "--model", "mlp", "--device", device]))
+    };
+    for device in ["cuda", "cuda:1", uuid] {
+        assert_eq!(bench(device), (2, found.to_string()), "{device}");
+    }
+    let (code, says) = bench("cuda:2");
+    assert!(code == 2 && says.starts_with("there is no GPU `cuda:2`; there are: 0 NVIDIA L4 GPU-"), "{says}");
+    let (code, says) = bench("GPU-fa");
+    assert!(code == 2 && says.starts_with("several GPUs begin with `GPU-fa`: "), "{says}");
+
+    let mut old =
+        with_driver(&place, "capability=7.0", &["bench", "step", "--model", "mlp", "--device", "cuda"]);
+    let (code, says) = refused(&mut old);
+    assert!(code == 2 && says.contains("has compute capability 7.0; GPUs from 8.0 on"), "{says}");
+    let mut absent = place.command(&["bench", "step", "--model", "mlp", "--device", "cuda"]);
+    let (code, says) = refused(absent.env("HALFSTEP_CUDA_DRIVER", "/nowhere/libcuda.so.1"));
+    assert!(
+        code == 2 && says.starts_with("NVIDIA's driver cannot be used: /nowhere/libcuda.so.1: "),
+        "{says}"
+    );
+}
+
+/// A GPU that is there and not used is not passed over in silence; nor is a broken driver.
+#[test]
+fn auto_says_once_why_it_is_the_cpu() {
+    let place = Place::new();
+    place.write(
+        "r.toml",
+        "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 64\nlimit_test = 16\n\
+         [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 2\nbatch = 8\n",
+    );
+    let train = |settings: &str, device: &str, out: &str| {
+        let args = ["train", "r.toml", "--device", device, "--out", out];
+        let output = with_driver(&place, settings, &args).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let says = "note: computing on the CPU: the engine for GPUs does not run yet (found: Fake GPU (compute \
+                capability 9.0, driver of CUDA 13.0))";
+    assert_eq!(train("", "auto", "a").matches(says).count(), 1);
+    assert!(
+        train("init=803", "auto", "b").contains("note: computing on the CPU: NVIDIA's driver cannot be used")
+    );
+    assert!(!train("", "cpu", "c").contains("computing on the CPU"));
+}
+
+#[test]
+fn the_cache_shows_compiled_kernels_and_removes_them() {
+    let place = Place::new();
+    let key = halfstep::gpu::cache::KernelKey::of(["a kernel"]);
+    let kernels = halfstep::kernel_cache(place.cache.path());
+    kernels.write(&key, &[1; 68]).unwrap();
+    assert!(place.ok(&["cache"]).contains("compiled kernels  1, 100 B"));
+    let json = place.json(&["cache", "--json"]);
+    assert_eq!(json["kernels"], serde_json::json!({ "modules": 1, "bytes": 100, "removed": 0 }));
+    assert!(place.ok(&["cache", "--clear"]).contains("0 runs, 1 kernels"));
+    assert_eq!(kernels.read(&key), None);
+}
