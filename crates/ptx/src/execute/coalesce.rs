@@ -47,24 +47,28 @@ pub(super) fn sectors(addresses: &Lanes64, m: u32, bytes: u32) -> u64 {
 /// Passes of shared memory beyond the first: the most different words of one bank, less one, summed
 /// over the requests.
 pub(super) fn conflicts(offsets: &Lanes64, m: u32, bytes: u32) -> u64 {
-    let mut total = 0;
-    for request in requests(m, bytes) {
-        let mut words = [[u64::MAX; 32]; BANKS];
-        let mut counts = [0usize; BANKS];
-        for lane in lanes(request) {
-            let first = offsets[lane] / 4;
-            for word in first..first + u64::from(bytes.div_ceil(4)) {
-                let bank = word as usize % BANKS;
-                let known = &words[bank][..counts[bank]];
-                if !known.contains(&word) && counts[bank] < 32 {
-                    words[bank][counts[bank]] = word;
-                    counts[bank] += 1;
-                }
-            }
-        }
-        total += counts.iter().max().map_or(0, |most| most.saturating_sub(1)) as u64;
+    requests(m, bytes).map(|request| passes(offsets, request, u64::from(bytes.div_ceil(4))) - 1).sum()
+}
+
+/// Passes of one request, of `words` words for each lane.
+fn passes(offsets: &Lanes64, request: u32, words: u64) -> u64 {
+    let all = || lanes(request).flat_map(|lane| offsets[lane] / 4..offsets[lane] / 4 + words);
+    let mut first = [u64::MAX; BANKS];
+    let meets = |word: u64| {
+        let known = &mut first[word as usize % BANKS];
+        let free = *known == u64::MAX || *known == word;
+        *known = word;
+        !free
+    };
+    if !all().any(meets) {
+        return 1;
     }
-    total
+    let mut seen: Vec<u64> = all().collect();
+    seen.sort_unstable();
+    seen.dedup();
+    let mut counts = [0; BANKS];
+    seen.iter().for_each(|word| counts[*word as usize % BANKS] += 1);
+    counts.into_iter().max().unwrap_or(1)
 }
 
 #[cfg(test)]

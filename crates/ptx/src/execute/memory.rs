@@ -49,105 +49,148 @@ pub(super) fn shared_offset(space: Option<Space>, address: u64) -> u64 {
 /// `ld`.
 pub(super) fn load(transfer: &Transfer, warp: &mut Warp, block: &mut Block, m: u32) -> Result<(), Box<Trap>> {
     let at = addresses(&transfer.address, warp, m)?;
-    let total = u32::from(transfer.bytes) * transfer.values.len() as u32;
+    let total = usize::from(transfer.bytes) * transfer.values.len();
     for (space, m) in spaces(transfer.space, &at, m) {
         match space {
             Space::Global => {
-                block.counts.bytes_loaded += u64::from(total * m.count_ones());
-                block.counts.sectors_loaded += sectors(&at, m, total);
-                if whole_load(transfer, warp, block, m, &at)? {
-                    continue;
-                }
+                block.counts.bytes_loaded += total as u64 * u64::from(m.count_ones());
+                block.counts.sectors_loaded += sectors(&at, m, total as u32);
             }
             Space::Shared => {
                 let offsets = at.map(|address| shared_offset(transfer.space, address));
-                block.counts.bank_conflicts += conflicts(&offsets, m, total);
+                block.counts.bank_conflicts += conflicts(&offsets, m, total as u32);
             }
             _ => {}
         }
-        let mut buffer = [0u8; 32];
-        for lane in lanes(m) {
-            let to = &mut buffer[..total as usize];
-            read(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], to)?;
-            put(transfer, warp, lane, to);
+        match transfer.values.len() {
+            1 => gather::<1>(transfer, warp, block, space, m, &at)?,
+            2 => gather::<2>(transfer, warp, block, space, m, &at)?,
+            4 => gather::<4>(transfer, warp, block, space, m, &at)?,
+            _ => gather::<8>(transfer, warp, block, space, m, &at)?,
         }
     }
     Ok(())
 }
 
-/// A load of all lanes from consecutive global memory: checked once. Returns whether it was one.
+/// Loads up to `N` elements for each lane of `m`.
 #[inline]
-fn whole_load(
+fn gather<const N: usize>(
     transfer: &Transfer,
     warp: &mut Warp,
     block: &mut Block,
+    space: Space,
     m: u32,
     at: &Lanes64,
-) -> Result<bool, Box<Trap>> {
-    let total = u64::from(transfer.bytes) * transfer.values.len() as u64;
-    let consecutive = m == u32::MAX
-        && !transfer.strong
-        && at.iter().enumerate().all(|(lane, address)| *address == at[0] + lane as u64 * total);
-    if !consecutive || !at[0].is_multiple_of(total) {
-        return Ok(false);
+) -> Result<(), Box<Trap>> {
+    let mut elements = [[0u64; 32]; N];
+    let size = usize::from(transfer.bytes);
+    let total = size * transfer.values.len();
+    let whole = if space == Space::Global { whole(transfer, block, m, at, total) } else { None };
+    if let Some(data) = whole {
+        for (lane, from) in data.chunks_exact(total).enumerate() {
+            take(&mut elements, lane, from, size);
+        }
+    } else {
+        for lane in lanes(m) {
+            let from = source(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], total)?;
+            take(&mut elements, lane, from, size);
+        }
     }
-    let bytes = 32 * total as usize;
-    let Some((slot, offset)) = block.whole(at[0], bytes, Access::Read) else { return Ok(false) };
-    let data = &block.memory.bytes(slot).data[offset..offset + bytes];
-    for (lane, data) in data.chunks_exact(total as usize).enumerate() {
-        put(transfer, warp, lane, data);
+    for (value, mut elements) in transfer.values.iter().zip(elements) {
+        if let Some(register) = transfer.extend {
+            let unused = 64 - 8 * size as u32;
+            let mask = u64::MAX >> (64 - 8 * usize::from(register).max(size));
+            elements = elements.map(|bits| ((bits << unused) as i64 >> unused) as u64 & mask);
+        }
+        match *value {
+            Value::Narrow(register) => {
+                warp.registers.set32(register, m, &elements.map(|bits| bits as u32));
+            }
+            Value::Wide(register) => warp.registers.set64(register, m, &elements),
+        }
     }
-    Ok(true)
+    Ok(())
 }
 
-/// Reads the bytes of one lane.
-fn read(
+/// Takes the elements of one lane apart.
+#[inline(always)]
+fn take<const N: usize>(to: &mut [[u64; 32]; N], lane: usize, from: &[u8], size: usize) {
+    if size == 4 {
+        for (to, from) in to.iter_mut().zip(from.as_chunks().0) {
+            to[lane] = u64::from(u32::from_le_bytes(*from));
+        }
+    } else {
+        for (to, from) in to.iter_mut().zip(from.chunks_exact(size)) {
+            to[lane] = number(from);
+        }
+    }
+}
+
+/// The bytes of a load of all lanes from consecutive global memory, which is checked once; none if
+/// it is another, or has to be looked at lane by lane.
+#[inline]
+fn whole<'b>(
     transfer: &Transfer,
-    warp: &Warp,
-    block: &mut Block,
+    block: &'b mut Block,
+    m: u32,
+    at: &Lanes64,
+    total: usize,
+) -> Option<&'b [u8]> {
+    let place = |lane: usize| at[0].wrapping_add((lane * total) as u64);
+    let consecutive = m == u32::MAX
+        && !transfer.strong
+        && at[0].is_multiple_of(total as u64)
+        && at.iter().enumerate().all(|(lane, address)| *address == place(lane));
+    if !consecutive {
+        return None;
+    }
+    let (slot, offset) = block.whole(at[0], 32 * total, Access::Read)?;
+    Some(&block.memory.bytes(slot).data[offset..offset + 32 * total])
+}
+
+/// The bytes that one lane loads.
+#[inline]
+fn source<'b>(
+    transfer: &Transfer,
+    warp: &'b Warp,
+    block: &'b mut Block,
     who: Who,
     space: Space,
     address: u64,
-    to: &mut [u8],
-) -> Result<(), Box<Trap>> {
-    let align = to.len() as u32;
+    bytes: usize,
+) -> Result<&'b [u8], Box<Trap>> {
+    let align = bytes as u32;
     let access = (Access::Read, transfer.strong);
-    let source = match space {
+    let found = match space {
         Space::Global => {
-            let (slot, at) = block.global_touch(who, address, align, to.len(), access)?;
-            to.copy_from_slice(&block.memory.bytes(slot).data[at..at + to.len()]);
+            let (slot, at) = block.global_touch(who, address, align, bytes, access)?;
             if transfer.strong {
                 block.meet_global(who.warp, address, false);
             }
-            return Ok(());
+            return Ok(&block.memory.bytes(slot).data[at..at + bytes]);
         }
         Space::Shared => {
             let offset = shared_offset(transfer.space, address);
-            let at = block.shared_touch(who, offset, align, to.len(), access)?;
-            to.copy_from_slice(&block.shared.bytes.data[at..at + to.len()]);
+            let at = block.shared_touch(who, offset, align, bytes, access)?;
             if transfer.strong {
                 block.meet_shared(who.warp, offset, false);
             }
-            return Ok(());
+            return Ok(&block.shared.bytes.data[at..at + bytes]);
         }
         Space::Local => {
-            let at = local_at(warp, who, address, to.len(), Access::Read)?;
-            if block.settings.never_written && !warp.local.written.all(at, to.len()) {
+            let at = local_at(warp, who, address, bytes, Access::Read)?;
+            if block.settings.never_written && !warp.local.written.all(at, bytes) {
                 let cause = Cause::NeverWritten { space, address, bytes: align };
                 return Err(Trap::lane(who.lane, cause));
             }
-            &warp.local.data[at..at + to.len()]
+            &warp.local.data[at..at + bytes]
         }
-        Space::Const => window(block.constants, space, address, to.len(), who)?,
-        Space::Param => window(block.arguments, space, address, to.len(), who)?,
-        Space::None => &[],
+        Space::Const => window(block.constants, space, address, bytes, who)?,
+        Space::Param => window(block.arguments, space, address, bytes, who)?,
+        Space::None => return Err(nowhere(who, address, bytes, Access::Read)),
     };
-    if source.is_empty() {
-        return Err(nowhere(who, address, to.len(), Access::Read));
-    }
-    check_aligned(space, who, address, to.len(), Access::Read)?;
-    to.copy_from_slice(source);
-    Ok(())
+    check_aligned(space, who, address, bytes, Access::Read)?;
+    Ok(found)
 }
 
 fn nowhere(who: Who, address: u64, bytes: usize, access: Access) -> Box<Trap> {
@@ -208,23 +251,6 @@ pub(super) fn number(bytes: &[u8]) -> u64 {
             let mut all = [0; 8];
             all[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
             u64::from_le_bytes(all)
-        }
-    }
-}
-
-/// Puts the elements of one lane into its registers.
-#[inline]
-fn put(transfer: &Transfer, warp: &mut Warp, lane: usize, from: &[u8]) {
-    for (value, element) in transfer.values.iter().zip(from.chunks_exact(transfer.bytes.into())) {
-        let mut bits = number(element);
-        if let Some(register) = transfer.extend {
-            let unused = 64 - 8 * u32::from(transfer.bytes);
-            let extended = ((bits << unused) as i64 >> unused) as u64;
-            bits = extended & u64::MAX >> (64 - 8 * u32::from(register.max(transfer.bytes)));
-        }
-        match *value {
-            Value::Narrow(register) => warp.registers.set_lane32(register, lane, bits as u32),
-            Value::Wide(register) => warp.registers.set_lane64(register, lane, bits),
         }
     }
 }

@@ -148,20 +148,6 @@ impl Registers {
         *to = *to & !mask | values & mask;
     }
 
-    /// Writes one lane of a register.
-    #[inline(always)]
-    pub fn set_lane32(&mut self, register: R32, lane: usize, value: u32) {
-        self.written32[register.0 as usize] |= 1 << lane;
-        self.bits32[register.0 as usize][lane] = value;
-    }
-
-    /// Writes one lane of a register.
-    #[inline(always)]
-    pub fn set_lane64(&mut self, register: R64, lane: usize, value: u64) {
-        self.written64[register.0 as usize] |= 1 << lane;
-        self.bits64[register.0 as usize][lane] = value;
-    }
-
     /// Copies a register in the lanes `mask`, together with whether it was written: a move is no
     /// use of a value yet.
     #[inline(always)]

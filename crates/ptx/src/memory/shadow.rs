@@ -53,6 +53,7 @@ impl Stamp {
     }
 
     /// Whether the access came before what `who` does now.
+    #[inline]
     fn before(self, who: Thread, order: &Order) -> bool {
         if self.none() {
             return true;
