@@ -163,6 +163,7 @@ impl Format {
 
     /// Takes a code apart. Bits above the code are ignored, and so is the padding of `Tf32`, as
     /// Tensor Cores do.
+    #[inline(always)]
     pub const fn parts(self, code: u32) -> Parts {
         let (mantissa_bits, exponent_bits) = (self.mantissa_bits(), self.exponent_bits());
         let code = code >> self.padding();
@@ -281,7 +282,7 @@ fn split(magnitude: u128, drop: i32) -> (u128, bool, bool) {
 }
 
 /// 2^`exponent` for exponents of normal `f64` values.
-fn power_of_two(exponent: i32) -> f64 {
+pub(crate) fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 

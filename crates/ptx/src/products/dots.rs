@@ -86,8 +86,78 @@ pub(crate) struct Arithmetic {
 
 /// Rows of A and columns of B, ready to be multiplied.
 pub(crate) enum Dots {
-    Floats { adder: Box<Adder>, rows: Vec<Factor>, columns: Vec<Factor>, k: usize },
+    Floats(Box<Floats>),
     Integers { types: Types, rows: Vec<u32>, columns: Vec<u32>, k: usize },
+}
+
+/// Floating-point rows and columns.
+pub(crate) struct Floats {
+    adder: Adder,
+    rows: Vec<Factor>,
+    columns: Vec<Factor>,
+    k: usize,
+    finite: bool,
+    /// Where sums are exact in f64 as a rule: the values of rows and of columns.
+    values: Option<[Lines; 2]>,
+}
+
+/// Values of rows or columns, and between which exponents the bits of each line lie.
+struct Lines {
+    values: Vec<f64>,
+    spans: Vec<(i32, i32)>,
+}
+
+impl Lines {
+    fn new(factors: &[Factor], format: Format, k: usize) -> Lines {
+        let mut values = Vec::with_capacity(factors.len());
+        let mut spans = Vec::with_capacity(factors.len() / k);
+        for line in factors.chunks(k) {
+            // A line of zeros takes part nowhere.
+            let mut span = (EMPTY, -EMPTY);
+            for factor in line {
+                let (value, bits) = factor.value(format);
+                let (low, high) = bits.unwrap_or(span);
+                span = (span.0.min(low), span.1.max(high));
+                values.push(value);
+            }
+            spans.push(span);
+        }
+        Lines { values, spans }
+    }
+}
+
+/// The exponent of the lowest bit of nothing; its negative is that of the highest.
+const EMPTY: i32 = 1 << 12;
+/// Mantissa bits of an f64, with the implicit one.
+const F64_BITS: i32 = 53;
+
+impl Floats {
+    fn dot(&mut self, row: usize, column: usize, c: u32) -> u32 {
+        let k = self.k;
+        if let Some(exact) = self.exact(row, column, c) {
+            return exact;
+        }
+        let (row, column) = (&self.rows[row * k..][..k], &self.columns[column * k..][..k]);
+        if self.finite { self.adder.sum_finite(row, column, c) } else { self.adder.sum(row, column, c) }
+    }
+
+    /// The sum in f64, where no bit of it is lost.
+    fn exact(&self, row: usize, column: usize, c: u32) -> Option<u32> {
+        let [rows, columns] = self.values.as_ref()?;
+        let (a, b, c) = (rows.spans[row], columns.spans[column], f32::from_bits(c));
+        let bits = c.to_bits() >> 23 & 0xff;
+        let of_c = if c == 0.0 { (EMPTY, -EMPTY) } else { (bits.max(1) as i32 - 150, bits as i32 - 126) };
+        // 32 products, and c, carry into 6 bits more.
+        let span = (a.1 + b.1).max(of_c.1) + 6 - (a.0 + b.0).min(of_c.0);
+        if span > F64_BITS || bits == 0xff {
+            return None;
+        }
+        let pairs =
+            rows.values[row * self.k..][..self.k].iter().zip(&columns.values[column * self.k..][..self.k]);
+        let sum: f64 = pairs.map(|(a, b)| a * b).sum();
+        // A sum of zeros is +0.
+        Some(((sum + f64::from(c) + 0.0) as f32).to_bits())
+    }
 }
 
 impl Dots {
@@ -103,21 +173,18 @@ impl Dots {
             return Dots::Integers { types, rows, columns, k };
         };
         let c = if types.accumulator == Accumulator::F16 { Format::F16 } else { Format::F32 };
-        let factors = |of: Format, codes: Vec<u32>| codes.iter().map(|&code| Factor::new(of, code)).collect();
-        Dots::Floats {
-            adder: Box::new(Adder::new(summation, alignment, [a, b, c])),
-            rows: factors(a, rows),
-            columns: factors(b, columns),
-            k,
-        }
+        let (rows, columns) = (Factor::all(a, &rows), Factor::all(b, &columns));
+        let finite = rows.iter().chain(&columns).all(|factor| factor.is_finite());
+        let adder = Adder::new(summation, alignment, [a, b, c]);
+        let exact = finite && summation == Summation::Exact && c == Format::F32;
+        let values = exact.then(|| [Lines::new(&rows, a, k), Lines::new(&columns, b, k)]);
+        Dots::Floats(Box::new(Floats { adder, rows, columns, k, finite, values }))
     }
 
     /// The code of `row` · `column` + c, where c has the code `c`.
     pub fn dot(&mut self, row: usize, column: usize, c: u32) -> u32 {
         match self {
-            Dots::Floats { adder, rows, columns, k } => {
-                adder.sum(&rows[row * *k..][..*k], &columns[column * *k..][..*k], c)
-            }
+            Dots::Floats(floats) => floats.dot(row, column, c),
             Dots::Integers { types, rows, columns, k } => {
                 let pairs = rows[row * *k..][..*k].iter().zip(&columns[column * *k..][..*k]);
                 let sum: i64 = pairs.map(|(&x, &y)| types.a.integer(x) * types.b.integer(y)).sum();

@@ -2,7 +2,7 @@
 //! the layouts that the PTX ISA lists shape by shape.
 
 use super::Lanes;
-use super::dots::{Accumulator, Arithmetic, Multiplicand, Types};
+use super::dots::{Accumulator, Arithmetic, Dots, Multiplicand, Types};
 use super::mma::{M, Mma, N};
 use crate::capability::{Capability, Unit, alignment};
 use crate::formats::{Conversion, Format, Rounding};
@@ -66,7 +66,11 @@ fn both_models_add_as_exact_fractions_do() {
                 };
                 let (a, b) = (row(formats[0]), row(formats[1]));
                 let c = words.code(formats[2], case);
-                results.push(adder.sum(&a, &b, c));
+                let sum = adder.sum(&a, &b, c);
+                if a.iter().chain(&b).all(|factor| factor.is_finite()) {
+                    assert_eq!(adder.sum_finite(&a, &b, c), sum, "{name} {key} case {case}");
+                }
+                results.push(sum);
             }
             let first: Vec<String> = results[..12].iter().map(|r| format!("{r:08x}")).collect();
             assert_eq!(Value::from(first), golden[name][key]["first"], "{name} {key}");
@@ -103,6 +107,8 @@ fn zeros_beside_large_factors_do_not_move_the_alignment() {
     let sum =
         adder.sum(&[code(0.0), code(1.0)], &[code(2f32.powi(127)), code(1.0)], 2f32.powi(-20).to_bits());
     assert_eq!(f32::from_bits(sum), 1.0 + 2f32.powi(-20));
+    let sum = adder.sum_finite(&[code(0.0), code(1.0)], &[code(2f32.powi(127)), code(1.0)], 0);
+    assert_eq!(f32::from_bits(sum), 1.0);
 }
 
 #[test]
@@ -250,4 +256,66 @@ fn integers_wrap_or_saturate() {
     };
     assert_eq!(run(Accumulator::S32), i32::MIN + 12);
     assert_eq!(run(Accumulator::S32Saturated), i32::MAX);
+}
+
+#[test]
+fn finite_sums_are_the_same_by_both_ways() {
+    use Format::{Bf16, E4m3, E5m2, F16, F32, Tf32};
+    let formats = [[F16, F16, F32], [F16, F16, F16], [Bf16, Bf16, F32], [Tf32, Tf32, F32], [E4m3, E5m2, F32]];
+    for (at, formats) in formats.into_iter().enumerate() {
+        let mut words = Words(at as u64);
+        for case in 0..20_000 {
+            // Any finite codes, zeros among them, or exponents near that of 1.
+            let mut factor = |format: Format| loop {
+                let any = words.next();
+                let code = match (any >> 40 & 7, case % 3) {
+                    (0, _) => 0,
+                    (_, 0) => any as u32 & u32::MAX >> (32 - format.bits()),
+                    _ => words.code(format, case),
+                };
+                if Factor::new(format, code).is_finite() {
+                    break code;
+                }
+            };
+            let a: Vec<Factor> = (0..8).map(|_| Factor::new(formats[0], factor(formats[0]))).collect();
+            let b: Vec<Factor> = (0..8).map(|_| Factor::new(formats[1], factor(formats[1]))).collect();
+            let c = factor(formats[2]);
+            for model in [Summation::Exact, Summation::Truncated] {
+                for capability in [80, 89, 90] {
+                    let alignment = alignment(Capability(capability), Unit::Warp, formats[0]);
+                    let mut adder = Adder::new(model, alignment, formats);
+                    let (general, finite) = (adder.sum(&a, &b, c), adder.sum_finite(&a, &b, c));
+                    assert_eq!(general, finite, "{formats:?} {model:?} {capability}: {a:?} {b:?} {c:#x}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn elements_of_a_product_are_the_sums_of_its_rows_and_columns() {
+    use Format::{Bf16, E4m3, F16, F32, Tf32};
+    for (at, (format, k)) in [(F16, 16), (Bf16, 16), (Tf32, 8), (E4m3, 32)].into_iter().enumerate() {
+        let kind = Multiplicand::Float(format);
+        let types = Types { a: kind, b: kind, accumulator: Accumulator::F32 };
+        let mut words = Words(at as u64);
+        for case in 0..300 {
+            let mut codes =
+                |count: usize| -> Vec<u32> { (0..count).map(|_| words.code(format, case)).collect() };
+            let (rows, columns) = (codes(M * k), codes(N * k));
+            // Accumulators near, far above and far below the products.
+            let scale = [1.0, 2f32.powi(60), 2f32.powi(-60), 0.0][case as usize / 4 % 4];
+            let c = (f32::from_bits(words.code(F32, case)) * scale).to_bits();
+            for model in [Summation::Exact, Summation::Truncated] {
+                let alignment = alignment(Capability(80), Unit::Warp, format);
+                let mut dots = Dots::new(types, model, alignment, k, [rows.clone(), columns.clone()]);
+                let mut adder = Adder::new(model, alignment, [format, format, F32]);
+                let (rows, columns) = (Factor::all(format, &rows), Factor::all(format, &columns));
+                for (row, column) in (0..M).flat_map(|row| (0..N).map(move |column| (row, column))) {
+                    let expected = adder.sum(&rows[row * k..][..k], &columns[column * k..][..k], c);
+                    assert_eq!(dots.dot(row, column, c), expected, "{format:?} {model:?} {case}");
+                }
+            }
+        }
+    }
 }
