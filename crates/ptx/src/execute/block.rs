@@ -38,7 +38,8 @@ pub(super) fn run_block(
                 continue;
             }
             let slice = if turns.shuffled { 1 + random.below(turns.slice) } else { turns.slice };
-            moved |= run(program, &mut warps[at], block, slice, budget)? == Stop::Slice;
+            let stop = run(program, &mut warps[at], block, slice, budget)?;
+            moved |= matches!(stop, Stop::Slice | Stop::Yielded);
             open(warps, block);
         }
         if moved || block.progress != before {

@@ -115,6 +115,7 @@ fn new_warp(program: &Program, id: usize) -> Warp {
         at_warp_barrier: 0,
         warp_barrier: [0; 32],
         yielded: 0,
+        waits_at: None,
         local: Bytes::new(32 * program.local_bytes as usize),
         carry: 0,
     }
@@ -162,6 +163,7 @@ fn reset(program: &Program, grid: &Grid, block: &Block, warp: &mut Warp, threads
     warp.at_barrier = Default::default();
     warp.at_warp_barrier = 0;
     warp.yielded = 0;
+    warp.waits_at = None;
     warp.carry = 0;
     warp.local.reset();
 }

@@ -11,8 +11,11 @@ use crate::op::{Op, Program};
 pub(super) enum Stop {
     /// It ran as far as it was allowed to.
     Slice,
-    /// It waited in vain.
+    /// It waited in vain, for the first time in this place: what it does next may not rely on
+    /// what it waited for.
     Yielded,
+    /// It waited in vain again.
+    Waiting,
     /// None of its lanes can go on.
     Blocked,
 }
@@ -84,7 +87,8 @@ pub(super) fn run(
             Ok(None) => {}
             Ok(Some(Stop::Yielded)) => {
                 warp.yielded |= mask;
-                return Ok(Stop::Yielded);
+                let again = warp.waits_at.replace(pc) == Some(pc);
+                return Ok(if again { Stop::Waiting } else { Stop::Yielded });
             }
             Ok(Some(stop)) => return Ok(stop),
             Err((trap, m)) => return Err(fault(program, block, warp.id, m, pc, *trap)),
@@ -160,6 +164,9 @@ fn go_on(
         }
         if flow != Flow::Next {
             return Ok(Some(Stop::Yielded));
+        }
+        if matches!(op, Op::Tensor(_)) {
+            warp.waits_at = None;
         }
         if matches!(op, Op::Barrier(_) | Op::WarpBarrier(_)) {
             return Ok(None);

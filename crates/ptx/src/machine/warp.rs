@@ -28,6 +28,8 @@ pub(crate) struct Warp {
     pub warp_barrier: [u32; 32],
     /// Lanes that waited in vain: the others of their warp go on first.
     pub yielded: u32,
+    /// Where it waited in vain last, if it has not waited with success since.
+    pub waits_at: Option<u32>,
     /// `.local` memory: equal parts, one for each lane.
     pub local: Bytes,
     /// Carry flag of `add.cc` and the like, a bit for each lane.

@@ -81,14 +81,28 @@ impl Launch {
         &self.file
     }
 
+    /// The PTX text.
+    pub fn text(&self) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
+        std::fs::read_to_string(folder.join(format!("{}.ptx", self.file))).unwrap()
+    }
+
     /// Runs the launch; the bytes of all buffers afterwards, with nothing for other arguments.
     pub fn run(&self, schedule: Schedule) -> Result<Vec<Vec<u8>>, Fault> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
-        let text = std::fs::read_to_string(folder.join(format!("{}.ptx", self.file))).unwrap();
-        let module = Module::load(&text).unwrap();
+        self.run_module(&Module::load(&self.text()).unwrap(), schedule, 1 << 24).map(|(buffers, _)| buffers)
+    }
+
+    /// Runs the launch with another module, for at most `limit` instructions; the buffers, and how
+    /// many instructions it took.
+    pub fn run_module(
+        &self,
+        module: &Module,
+        schedule: Schedule,
+        limit: u64,
+    ) -> Result<(Vec<Vec<u8>>, u64), Fault> {
         let arrival = if schedule.late { Arrival::Late } else { Arrival::Early };
         let Schedule { seed, summation, .. } = schedule;
-        let options = Options { arrival, seed, summation, limit: 1 << 24, ..Options::default() };
+        let options = Options { arrival, seed, summation, limit, ..Options::default() };
         let mut device = Simulator::new(options);
         let regions: Vec<Option<Region>> = self.args.iter().map(|arg| allocate(&mut device, arg)).collect();
         let mut launch = halfstep_ptx::Launch::new(self.entry, self.grid, [self.threads, 1, 1]);
@@ -107,14 +121,14 @@ impl Launch {
                 (_, None) => unreachable!(),
             };
         }
-        match device.launch(&module, &launch) {
-            Ok(_) => {}
+        let counts = match device.launch(module, &launch) {
+            Ok(counts) => counts,
             Err(LaunchError::Fault(fault)) => return Err(*fault),
             Err(other) => panic!("{}: {other}", self.file),
-        }
+        };
         let bytes =
             |region: Option<Region>| region.map_or(Vec::new(), |region| device.bytes(region).unwrap());
-        Ok(regions.into_iter().map(bytes).collect())
+        Ok((regions.into_iter().map(bytes).collect(), counts.instructions()))
     }
 }
 

@@ -6,6 +6,7 @@ mod floats;
 mod formats;
 mod harness;
 mod integers;
+mod mutations;
 mod numbers;
 mod planted;
 mod programs;

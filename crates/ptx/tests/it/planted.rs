@@ -37,7 +37,7 @@ fn race(cause: &Cause, expected: Space) -> bool {
     matches!(cause, Cause::Race { space, .. } if *space == expected)
 }
 
-fn softmax(file: &str) -> Launch {
+pub fn softmax(file: &str) -> Launch {
     let (codes, _) = Numbers(11).codes(Format::Bf16, 600, 4.0);
     Launch::new(file, "softmax", [2, 1, 1], 128).with([
         Arg::In(bytes_of(&codes, Format::Bf16)),
@@ -104,7 +104,7 @@ fn one_element_too_many() {
     });
 }
 
-fn gemm_simt(file: &str) -> Launch {
+pub fn gemm_simt(file: &str) -> Launch {
     let [m, n, k] = [33, 40, 50];
     let mut numbers = Numbers(14);
     let mut matrix = |count: usize| Arg::In(bytes_of(&numbers.codes(Format::F32, count, 1.0).0, Format::F32));
@@ -125,7 +125,7 @@ fn a_tile_that_is_overwritten_while_it_is_read() {
     found(&gemm_simt("gemm_simt.no_second_barrier"), "shared", |cause| race(cause, Space::Shared));
 }
 
-fn gemm_mma(file: &str) -> Launch {
+pub fn gemm_mma(file: &str) -> Launch {
     let [m, n, row] = [70, 65, 256];
     let mut numbers = Numbers(15);
     let mut matrix =
@@ -164,7 +164,7 @@ fn a_pipeline_without_its_barrier() {
     });
 }
 
-fn histogram(file: &str) -> Launch {
+pub fn histogram(file: &str) -> Launch {
     let x: Vec<u8> = (0..600).map(|i| (i * 7 % 13) as u8).collect();
     Launch::new(file, "histogram", [2, 1, 1], 128).with([
         Arg::In(x),
@@ -179,7 +179,7 @@ fn counting_without_atomics() {
     found(&histogram("histogram.plain_global"), "global", |cause| race(cause, Space::Global));
 }
 
-fn split_k(file: &str) -> Launch {
+pub fn split_k(file: &str) -> Launch {
     let (codes, _) = Numbers(16).codes(Format::F32, 2 * 300, 1.0);
     Launch::new(file, "split_k", [3, 2, 1], 64).with([
         Arg::In(bytes_of(&codes, Format::F32)),
@@ -200,7 +200,7 @@ fn a_counter_without_its_fence() {
     found(&split_k("split_k.no_fence"), "global", |cause| race(cause, Space::Global));
 }
 
-fn bulk_copy(file: &str) -> Launch {
+pub fn bulk_copy(file: &str) -> Launch {
     let (codes, _) = Numbers(17).codes(Format::F32, 512, 1.0);
     Launch::new(file, "bulk_copy", [2, 1, 1], 64)
         .with([Arg::In(bytes_of(&codes, Format::F32)), Arg::Out(2048)])
@@ -229,7 +229,7 @@ fn shared_memory_overwritten_under_a_bulk_store() {
     found(&bulk_copy("bulk_copy.overwrite"), "", |cause| race(cause, Space::Shared));
 }
 
-fn gemm_wgmma(file: &str) -> Launch {
+pub fn gemm_wgmma(file: &str) -> Launch {
     let [m, n, k] = [64, 72, 320];
     let mut numbers = Numbers(18);
     let mut matrix = |buffer, rows: usize| {
