@@ -202,6 +202,12 @@ pub enum Cause {
         /// Its name.
         register: String,
     },
+    /// A register is read that a `wgmma` product writes which was not waited for.
+    #[error("register `{register}` is read, and the wgmma product that writes it was not waited for")]
+    RegisterInFlight {
+        /// Its name.
+        register: String,
+    },
     /// Two accesses to the same bytes, at least one a write, in no order.
     #[error("{access} of {bytes} bytes at {address:#x} in {space} is in no order with {other}")]
     Race {

@@ -3,8 +3,9 @@
 use super::barrier::open_in_warp;
 use super::step::step;
 use crate::fault::{Cause, Fault, Place};
-use crate::machine::{Block, File, Flow, Trap, Warp, Who, lanes};
+use crate::machine::{Block, File, Flow, R32, Trap, Warp, Who, lanes};
 use crate::op::{Op, Program};
+use crate::tensor;
 
 /// Why a warp stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +254,12 @@ pub(super) fn fault(
                 _ => "a register without a name",
             };
             let name = program.frame.names.get(&(file, number)).map_or(unnamed, String::as_str);
-            (lane, Cause::RegisterNeverWritten { register: name.to_string() })
+            let register = name.to_string();
+            if file == File::Bits32 && tensor::writes(block, warp, R32(number)) {
+                (lane, Cause::RegisterInFlight { register })
+            } else {
+                (lane, Cause::RegisterNeverWritten { register })
+            }
         }
     };
     let (instruction, line) = program.sources[pc as usize].clone();

@@ -97,7 +97,7 @@ fn word(text: &str) -> usize {
         length += run(&text[length..], |c| begins_word(c) || c.is_ascii_digit());
         let rest = &text[length..];
         match rest.strip_prefix("::").and_then(|rest| rest.chars().next()) {
-            Some(next) if begins_word(next) => length += 2,
+            Some(next) if begins_word(next) || next.is_ascii_digit() => length += 2,
             _ => return length,
         }
     }

@@ -9,7 +9,7 @@ mod operand;
 mod warp;
 
 use crate::fault::{Cause, LoadProblem};
-use crate::machine::{Block, BulkCopy, Flow, Trap, Warp};
+use crate::machine::{Block, BulkCopy, Flow, R32, Trap, Warp};
 use crate::resolve::Resolver;
 use crate::syntax::Instruction;
 
@@ -58,6 +58,12 @@ pub(crate) fn deliver(block: &mut Block) -> Result<bool, Box<(BulkCopy, Box<Trap
         Ok(()) => Ok(true),
         Err(trap) => Err(Box::new((copy, trap))),
     }
+}
+
+/// Whether a product in flight writes a register of a warp.
+pub(crate) fn writes(block: &Block, warp: usize, register: R32) -> bool {
+    let products = block.products.get(warp).map_or(&[][..], |products| &products.in_flight);
+    products.iter().any(|product| product.d.contains(&register))
 }
 
 /// What the mbarriers of a block wait for, in words, for the report of a deadlock.

@@ -1,5 +1,6 @@
 //! Tests of the simulated GPU as a whole; `scripts/make_ptx.py` makes the PTX of kernels.
 
+mod asynchronous;
 mod clean;
 mod faults;
 mod floats;

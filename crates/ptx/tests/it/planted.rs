@@ -300,7 +300,7 @@ fn products_without_their_fence() {
 #[test]
 fn results_that_are_not_waited_for() {
     found(&gemm_wgmma("gemm_wgmma.no_wgmma_wait"), "", |cause| {
-        matches!(cause, Cause::RegisterNeverWritten { .. } | Cause::Race { .. })
+        matches!(cause, Cause::RegisterInFlight { .. } | Cause::Race { .. })
             || matches!(cause, Cause::Undefined { what } if what.contains("on its way"))
     });
 }
