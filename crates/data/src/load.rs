@@ -242,6 +242,7 @@ fn load_idx(spec: &IdxSpec, base: &Path) -> Result<Dataset, DataError> {
         }
     };
     notes.extend(remarks);
+    notes.extend(remarks::of_parts(&train, &test, &classes));
     images(Sets { train, validation: None, test }, classes, &spec.options, spec.limits, notes)
 }
 
@@ -277,18 +278,21 @@ fn load_folder(spec: &ImagesSpec, base: &Path) -> Result<Dataset, DataError> {
         TestFrom::Files(test) => TestFrom::Files(held_out(&test.path)?),
     };
     let validation = spec.validation_path.as_deref().map(held_out).transpose()?;
-    let set = listing.load(&spec.options, |class| label_of(class, &root))?;
+    let (set, mut headers) = listing.load(&spec.options, |class| label_of(class, &root))?;
     let (first, shape) = (&root, set.shape());
-    let decoded = |(root, listing): (PathBuf, folder::Listing)| {
-        let set = listing.load(&spec.options, |class| label_of(class, &root))?;
+    let mut decoded = |(root, listing): (PathBuf, folder::Listing)| {
+        let (set, own) = listing.load(&spec.options, |class| label_of(class, &root))?;
         folder::check_alike(&spec.options, (first, shape), (&root, set.shape()))?;
+        headers.extend(own);
         Ok::<_, DataError>(set)
     };
-    let validation = validation.map(decoded).transpose()?;
+    let validation = validation.map(&mut decoded).transpose()?;
     let (train, test) = match test {
         TestFrom::Split(split) => split_images(&set, &classes, split)?,
         TestFrom::Files(test) => (set, decoded(test)?),
     };
+    notes.extend(remarks::of_headers(&headers));
+    notes.extend(remarks::of_parts(&train, &test, &classes));
     images(Sets { train, validation, test }, classes, &spec.options, spec.limits, notes)
 }
 

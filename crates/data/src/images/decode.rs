@@ -3,6 +3,7 @@
 //! The decoders are used directly: the `image` crate around them needs colour management that takes
 //! longer to compile than the rest of this crate.
 
+mod jpeg_end;
 mod pnm;
 
 use std::io::Cursor;
@@ -117,12 +118,18 @@ impl<'a> File<'a> {
                 (0xFF, 0xFF) => at += 1, // fill byte
                 (0xFF, _) if end > self.bytes.len() => return Err(self.truncated(Some(end))),
                 (0xFF, 0xDA) => {
+                    seen.scan = end;
                     let ended = self.bytes[end..].windows(2).any(|pair| pair == [0xFF, 0xD9]);
                     return if ended { Ok(seen) } else { Err(self.truncated(None)) };
                 }
                 (0xFF, _) => {
                     let content = &self.bytes[at + 4..end];
                     seen.adobe |= code == 0xEE && content.starts_with(b"Adobe");
+                    match (code, content) {
+                        (0xDD, &[high, low]) => seen.interval = u16::from_be_bytes([high, low]),
+                        (0xC0..=0xC2, _) => seen.units = jpeg_end::units(content),
+                        _ => {}
+                    }
                     seen.several |= code == 0xE2 && content.starts_with(b"MPF\0");
                     at = end;
                 }
@@ -142,15 +149,16 @@ impl<'a> File<'a> {
         decoder.read_info().map_err(|e| self.bad(e))
     }
 
-    fn jpeg(self) -> Result<(Jpeg<'a>, Header, Orientation), DataError> {
-        // Strict: a damaged scan is an error, not a picture with gray in it.
-        let options =
-            DecoderOptions::default().set_strict_mode(true).set_max_width(1 << 16).set_max_height(1 << 16);
+    fn jpeg(self, damage: Damage) -> Result<(Jpeg<'a>, Header, Orientation), DataError> {
+        let options = DecoderOptions::default()
+            .set_strict_mode(damage == Damage::Refused)
+            .set_max_width(1 << 16)
+            .set_max_height(1 << 16);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(self.bytes), options);
         decoder.decode_headers().map_err(|e| self.bad(e))?;
         let (width, height) = decoder.dimensions().ok_or_else(|| self.bad("no size in its header"))?;
         let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
-        let Segments { adobe, several } = self.check_jpeg()?;
+        let Segments { adobe, several, .. } = self.check_jpeg()?;
         if decoder.input_colorspace() == Some(ColorSpace::CMYK) && !adobe {
             let reason =
                 "four inks (CMYK) without the marker that says whether they are inverted; convert it to RGB";
@@ -161,6 +169,44 @@ impl<'a> File<'a> {
         let header = Header { height, width, channels, deep: false, transparent: false, several };
         Ok((decoder, header, orientation))
     }
+
+    /// The values of a JPEG. With `Damage::Refused` a damaged scan is an error, not a picture with
+    /// gray in it.
+    fn jpeg_values(self, damage: Damage) -> Result<(Header, Orientation, Vec<u8>), DataError> {
+        let (mut decoder, header, orientation) = self.jpeg(damage)?;
+        let target = if header.channels == 1 { ColorSpace::Luma } else { ColorSpace::RGB };
+        let options = decoder.options().jpeg_set_out_colorspace(target);
+        decoder.set_options(options);
+        Ok((header, orientation, decoder.decode().map_err(|e| self.bad(e))?))
+    }
+
+    /// As [`jpeg_values`](Self::jpeg_values); a picture whose data end early is refused.
+    fn whole_jpeg(self) -> Result<(Header, Orientation, Vec<u8>), DataError> {
+        let cut_off = || self.bad("its data end before its picture does, as of a file that was cut off");
+        let Segments { scan, interval, units, .. } = self.check_jpeg()?;
+        if interval > 0 {
+            let needed = units.div_ceil(usize::from(interval)).saturating_sub(1);
+            let enough = jpeg_end::restarts(&self.bytes[scan..]) >= needed;
+            return if enough { self.jpeg_values(Damage::Refused) } else { Err(cut_off()) };
+        }
+        // Only its fingerprint is kept, so that the picture is in memory once.
+        let longer = jpeg_end::lengthened(self.bytes, scan).and_then(|bytes| {
+            let values = File { bytes: &bytes, ..self }.jpeg_values(Damage::Passed);
+            values.map(|(.., values)| jpeg_end::fingerprint(&values)).ok()
+        });
+        let (header, orientation, values) = self.jpeg_values(Damage::Refused)?;
+        match longer {
+            Some(longer) if longer != jpeg_end::fingerprint(&values) => Err(cut_off()),
+            _ => Ok((header, orientation, values)),
+        }
+    }
+}
+
+/// What becomes of a damaged scan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    Refused,
+    Passed,
 }
 
 /// What the segments before the scan of a JPEG file tell.
@@ -170,6 +216,12 @@ struct Segments {
     adobe: bool,
     /// The index of a multi-picture file (CIPA DC-007).
     several: bool,
+    /// Units of the picture between two restart markers; 0 if there are none.
+    interval: u16,
+    /// Units of the picture, at least.
+    units: usize,
+    /// Where the data of the first scan begin; 0 if there is none.
+    scan: usize,
 }
 
 /// Reads what the header says, without decoding.
@@ -180,7 +232,7 @@ pub(crate) fn header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
     let (header, orientation) = match format {
         Format::Png => png_header(&file.png()?),
         Format::Jpeg => {
-            let (_, header, orientation) = file.jpeg()?;
+            let (_, header, orientation) = file.jpeg(Damage::Refused)?;
             (header, orientation)
         }
         Format::Pnm => (pnm::decode(file)?.0, Orientation::AS_STORED),
@@ -209,6 +261,11 @@ fn png_header(reader: &png::Reader<Cursor<&[u8]>>) -> (Header, Orientation) {
 /// Decodes to gray or colour of 8 or 16 bits, as the file is; turned as EXIF asks, transparent
 /// pixels laid on white. Of several pictures in a file the first is taken.
 pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
+    Ok(decode_with_header(bytes, path)?.0)
+}
+
+/// As [`decode`], with what the header says.
+pub(crate) fn decode_with_header(bytes: &[u8], path: &Path) -> Result<(Raw, Header), DataError> {
     let file = File { bytes, path };
     let format = file.format()?;
     file.check_complete(format)?;
@@ -226,11 +283,8 @@ pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
             (header, orientation, if opaque { pixels } else { on_white(pixels) })
         }
         Format::Jpeg => {
-            let (mut decoder, header, orientation) = file.jpeg()?;
-            let target = if header.channels == 1 { ColorSpace::Luma } else { ColorSpace::RGB };
-            let options = decoder.options().jpeg_set_out_colorspace(target);
-            decoder.set_options(options);
-            (header, orientation, Pixels::Bits8(decoder.decode().map_err(|e| file.bad(e))?))
+            let (header, orientation, values) = file.whole_jpeg()?;
+            (header, orientation, Pixels::Bits8(values))
         }
         Format::Pnm => {
             let (header, pixels) = pnm::decode(file)?;
@@ -241,7 +295,7 @@ pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
     if pixels.len() != height * width * channels {
         return Err(file.bad(format!("{} values for {height}x{width} pixels", pixels.len())));
     }
-    Ok(orientation.apply(Raw { height, width, channels, pixels }))
+    Ok((orientation.apply(Raw { height, width, channels, pixels }), header))
 }
 
 /// `value * a + white * (1 - a)`, rounded, for pixels of `channels` values and an alpha.

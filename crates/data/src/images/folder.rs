@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::decode;
+use super::decode::{self, Header};
 use super::pixels::Raw;
 use super::tree::{self, Tree};
 use super::{ImageSet, joined, layout};
@@ -81,34 +81,36 @@ impl Listing {
         Ok(())
     }
 
-    /// Decodes all images; `class_of` turns a folder's name into a class index. All have one size
-    /// and one kind of colour, by the options or by themselves.
+    /// Decodes all images, and gives their headers as well; `class_of` turns a folder's name into a
+    /// class index. All have one size and one kind of colour, by the options or by themselves.
     pub(crate) fn load(
         &self,
         options: &ImageOptions,
         class_of: impl Fn(&str) -> Result<u32, DataError>,
-    ) -> Result<ImageSet, DataError> {
+    ) -> Result<(ImageSet, Vec<Header>), DataError> {
         let mut samples = Vec::new();
         for (class, images) in &self.classes {
             let label = class_of(class)?;
             samples.extend(images.iter().map(|path| (path.as_path(), label)));
         }
-        let raws = in_parallel(
+        let decoded = in_parallel(
             &samples,
             |(path, _)| *path,
             |(path, _)| {
-                let mut raw = decode::decode(&files::read(path)?, path)?;
+                let (mut raw, header) = decode::decode_with_header(&files::read(path)?, path)?;
                 if let Some(channels) = options.channels {
                     raw = raw.with_channels(channels.count());
                 }
                 // At once, so that the originals are never all in memory.
-                Ok(match options.resize {
+                let raw = match options.resize {
                     Some((height, width)) => raw.resized(height, width),
                     None => raw,
-                })
+                };
+                Ok((raw, header))
             },
         )?;
-        join(&samples, raws, options)
+        let (raws, headers) = decoded.into_iter().unzip();
+        Ok((join(&samples, raws, options)?, headers))
     }
 }
 

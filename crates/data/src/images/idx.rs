@@ -15,6 +15,8 @@ use crate::files;
 /// Most bytes of elements in a file: the largest published set of this form (EMNIST, by class) has
 /// half as many.
 const MOST: u64 = 1 << 30;
+/// Most bytes that are unpacked of a gzip file whose bytes are almost all alike.
+const MOST_EMPTY: u64 = 1 << 26;
 /// Most classes: each gets an output.
 const MOST_CLASSES: u32 = 1 << 16;
 
@@ -92,7 +94,7 @@ pub(crate) fn unpack<'a>(bytes: &'a [u8], path: &Path, most: u64) -> Result<Cow<
     if !is_gzip(bytes) {
         return Ok(Cow::Borrowed(bytes));
     }
-    let mut unpacked = Vec::new();
+    let mut unpacked = Vec::with_capacity(most.min(16 * bytes.len() as u64) as usize);
     MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked).map_err(|e| {
         let (packed, found) = (bytes.len(), unpacked.len());
         bad(path, format!("gzip data of {packed} bytes end early or are damaged after {found} bytes: {e}"))
@@ -152,6 +154,15 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<Idx<'a>, DataErr
     let start = unpack(bytes, path, HEADER)?;
     let Header { shape, element, length, expected } =
         header(&start[..start.len().min(HEADER as usize)], path)?;
+    // Pictures shrink to a fifth, empty ones to a thousandth: so much of nothing is no data.
+    if is_gzip(bytes) && expected > MOST_EMPTY && expected / bytes.len() as u64 > 100 {
+        let packed = bytes.len();
+        let reason = format!(
+            "its header promises {expected} bytes, but {packed} bytes of gzip can hold so many only if \
+                              almost all are alike"
+        );
+        return Err(bad(path, reason));
+    }
     // One byte more shows a file that is too long, without unpacking all of it.
     let content = unpack(bytes, path, expected + 1)?;
     if expected != content.len() as u64 {
@@ -412,6 +423,10 @@ mod tests {
         assert!(matches!(error, DataError::IdxLength { expected: 10, found: 11, .. }), "{error}");
         let error = parse(&idx(8, &[40_000, 200, 200], &[]), Path::new("t")).err().unwrap().to_string();
         assert!(error.contains("more than the 1073741824 bytes"), "{error}");
+        // As many bytes as may be, in a file of a few hundred.
+        let empty = packed(&idx(8, &[20_000, 200, 200], &[0; 1 << 16]));
+        let error = parse(&empty, Path::new("t")).err().unwrap().to_string();
+        assert!(error.contains("only if almost all are alike"), "{error}");
     }
 
     #[test]

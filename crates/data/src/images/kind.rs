@@ -84,6 +84,18 @@ impl Kind {
             [b'8', b'B', b'P', b'S', 0, 1 | 2, ..] => Kind::Other("Photoshop"),
             [0x76, 0x2F, 0x31, 0x01, ..] => Kind::Other("OpenEXR"),
             [b'#', b'?', b'R', b'A', b'D', b'I', b'A', b'N', b'C', b'E', ..] => Kind::Other("Radiance"),
+            [b'i', b'c', b'n', b's', ..] => Kind::Other("ICNS"),
+            [b'%', b'!', b'P', b'S', ..] | [0xC5, 0xD0, 0xD3, 0xC6, ..] => Kind::Other("PostScript"),
+            [b'%', b'P', b'D', b'F', b'-', ..] => Kind::Other("PDF"),
+            // Version, coding and bits of a pixel.
+            [10, 0 | 2 | 3 | 4 | 5, 1, 1 | 2 | 4 | 8, ..] => Kind::Other("PCX"),
+            [0x01, 0xDA, 0 | 1, 1 | 2, 0, 1..=3, ..] => Kind::Other("SGI"),
+            [b'F', b'U', b'J', b'I', b'F', b'I', b'L', b'M', b'C', b'C', b'D', ..] => {
+                Kind::Other("Fujifilm raw")
+            }
+            [b'I', b'I', b'U', 0, ..] => Kind::Other("Panasonic raw"),
+            [b'I', b'I', b'R', b'O' | b'S', ..] => Kind::Other("Olympus raw"),
+            _ if matches!(bytes, [92, 1, 0, 0, ..] | [0, 0, 1, 92, ..]) => Kind::Other("NIfTI"),
             [b'D', b'D', b'S', b' ', 124, 0, 0, 0, ..] => Kind::Other("DDS"),
             [b'S', b'I', b'M', b'P', b'L', b'E', b' ', b' ', b'=', ..] => Kind::Other("FITS"),
             _ if bytes.get(128..132) == Some(b"DICM") => Kind::Other("DICOM"),
@@ -158,6 +170,12 @@ mod tests {
             (b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0", Kind::Other("BMP")),
             (b"\0\0\x01\0\x01\0", Kind::Other("ICO")),
             (b"<?xml version='1.0'?>\n<svg xmlns=''>", Kind::Other("SVG")),
+            (b"icns\0\0\x01\0", Kind::Other("ICNS")),
+            (b"%!PS-Adobe-3.0 EPSF-3.0", Kind::Other("PostScript")),
+            (b"\x0a\x05\x01\x08\0\0\0\0", Kind::Other("PCX")),
+            (b"\x01\xDA\x01\x01\0\x03\0\x10", Kind::Other("SGI")),
+            (b"FUJIFILMCCD-RAW ", Kind::Other("Fujifilm raw")),
+            (b"\\\x01\0\0", Kind::Other("NIfTI")),
             // Words, tables, films and sounds.
             (b"BMW,Audi\n1,2\n and more text", Kind::NoPicture),
             (b"P1,P2\n", Kind::NoPicture),

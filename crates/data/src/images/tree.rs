@@ -135,7 +135,11 @@ impl PassedOver {
             (!paths.is_empty()).then(|| format!("{} {what}: {}{advice}.", paths.len(), examples(paths, root)))
         };
         [
-            said(&self.no_pictures, "file(s) passed over because they hold no picture", ""),
+            said(
+                &self.no_pictures,
+                "file(s) passed over because they are no pictures of a format that is known here",
+                "",
+            ),
             said(&self.by_programs, "file(s) or folder(s) passed over that programs leave behind", ""),
             said(
                 &self.hidden,
@@ -213,6 +217,8 @@ fn is_left_by_programs(name: &str) -> bool {
     LEFT_BY_PROGRAMS.contains(&name)
         || HIDDEN_BY_PROGRAMS.contains(&name)
         || name.starts_with("._")
+        // Editors keep what a file was before the last change beside it.
+        || name.ends_with('~')
         || name.starts_with(".trash")
 }
 

@@ -72,7 +72,6 @@ pub(super) fn inspect(root: &Path) -> Result<Inspection, DataError> {
             all.len()
         ));
     }
-    describe_values(&all, &mut notes);
     let counts: Vec<(String, usize)> =
         listing.classes.iter().map(|(c, images)| (c.clone(), images.len())).collect();
     let (least, most) = (counts.iter().min_by_key(|c| c.1), counts.iter().max_by_key(|c| c.1));
@@ -111,21 +110,6 @@ fn require_class_folders(tree: &Tree, passed: &[String]) -> Result<(), DataError
         _ => return Ok(()),
     };
     Err(DataError::unusable(&tree.path, reason))
-}
-
-/// What becomes of transparent pixels, 16 bits and files with several pictures.
-fn describe_values(all: &[Header], notes: &mut Vec<String>) {
-    let count = |of: fn(&Header) -> bool| all.iter().filter(|header| of(header)).count();
-    let mut say = |count: usize, what: &str| {
-        if count > 0 {
-            notes.push(format!("{count} of {} images {what}.", all.len()));
-        }
-    };
-    say(count(|h| h.transparent), "can have transparent pixels: these are laid on white");
-    let deep = count(|h| h.deep);
-    let widened = if deep < all.len() { "; the others are widened to that" } else { "" };
-    say(deep, &format!("have 16 bits per channel, all of which are kept{widened}"));
-    say(count(|h| h.several), "are animated or hold several pictures: the first is used");
 }
 
 fn headers(listing: &Listing) -> Result<Vec<Header>, DataError> {

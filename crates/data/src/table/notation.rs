@@ -29,8 +29,8 @@ pub enum Notation {
         /// In which order year, month and day stand.
         order: DateOrder,
     },
-    /// A time of day, such as `7:05`, `19:05:30` or `7:05 pm`, in seconds since midnight; or a span,
-    /// such as `30:15:00` or `2 days 07:05:00`, in seconds.
+    /// A time of day, such as `7:05`, `19:05:30` or `7:05 pm`, in seconds since midnight; or a
+    /// span, such as `30:15:00` or `2 days 07:05:00`, in seconds.
     Time,
 }
 

@@ -98,17 +98,21 @@ const FEW: usize = 100;
 
 /// What is to be said of validation data that are too few.
 fn few_to_choose_by(experiment: &Experiment) -> Option<String> {
-    experiment.recipe.train.validation_fraction?;
     let part = experiment.data.validation.as_ref()?;
     let targets = part.len() * experiment.info.input.labels_per_sample();
     (targets < FEW).then(|| {
         // Half the width of a 95 % interval, for an accuracy of one half.
         let points = 98.0 / (targets as f64).sqrt();
+        let more = match experiment.recipe.data.has_validation() {
+            true => "Put more samples into `validation_path`".to_owned(),
+            false => format!(
+                "Set aside more of the {} train samples with `validation_fraction`",
+                units::count((experiment.info.train_samples + part.len()) as u64)
+            ),
+        };
         format!(
             "models are chosen by {targets} validation samples, whose accuracy is known to about ± {points:.0} points: \
-             what is chosen is chosen largely by chance. Set aside more of the {} train samples with \
-             `validation_fraction`, or choose nothing (no `patience`, no `keep_best`)",
-            units::count((experiment.info.train_samples + part.len()) as u64)
+             what is chosen is chosen largely by chance. {more}, or choose nothing (no `patience`, no `keep_best`)"
         )
     })
 }

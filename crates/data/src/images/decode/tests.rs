@@ -232,6 +232,43 @@ fn every_truncation_of_a_jpeg_is_noticed() {
     }
 }
 
+/// An end marker makes a file whole to the eye: only its data say that something is missing.
+#[test]
+fn a_jpeg_cut_off_before_its_end_marker_is_noticed() {
+    use jpeg_encoder::{ColorType, SamplingFactor};
+    let noise: Vec<u8> = (0..48u32 * 40 * 3).map(|i| (i * i % 251) as u8).collect();
+    for (progressive, sampling, restart) in [
+        (false, SamplingFactor::F_1_1, 0),
+        (false, SamplingFactor::F_2_2, 0),
+        (false, SamplingFactor::F_1_1, 3),
+        (true, SamplingFactor::F_1_1, 0),
+    ] {
+        let mut whole = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut whole, 90);
+        encoder.set_sampling_factor(sampling);
+        encoder.set_progressive(progressive);
+        if restart > 0 {
+            encoder.set_restart_interval(restart);
+        }
+        encoder.encode(&noise, 48, 40, ColorType::Rgb).unwrap();
+        decode(&whole, Path::new("whole.jpg")).unwrap();
+        let scan = whole.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+        // Scans that are missing altogether only leave out detail.
+        let first = if progressive { scan + 300 } else { whole.len() - 20 };
+        // After the last restart marker, nothing counts.
+        let last = if restart > 0 { first / 2 } else { first };
+        for length in [scan + 40, (scan + first) / 2, last] {
+            let cut = [&whole[..length], &[0xFF, 0xD9]].concat();
+            let error = decode(&cut, Path::new("cut.jpg")).map(drop).unwrap_err().to_string();
+            assert!(error.contains("cannot be decoded"), "{progressive} {restart} {length}: {error}");
+        }
+        // Bytes after the end marker are of the camera.
+        decode(&[&whole[..], b"\0\0more\xFF\xD9"].concat(), Path::new("more.jpg")).unwrap();
+    }
+    // Of one colour, so that the last rows are a few bits.
+    decode(&jpeg(64, 64, &[255; 64 * 64], ColorType::Luma), Path::new("white.jpg")).unwrap();
+}
+
 #[test]
 fn damage_and_other_formats_are_named() {
     let error =
