@@ -86,7 +86,6 @@ impl Kind {
             [b'#', b'?', b'R', b'A', b'D', b'I', b'A', b'N', b'C', b'E', ..] => Kind::Other("Radiance"),
             [b'i', b'c', b'n', b's', ..] => Kind::Other("ICNS"),
             [b'%', b'!', b'P', b'S', ..] | [0xC5, 0xD0, 0xD3, 0xC6, ..] => Kind::Other("PostScript"),
-            [b'%', b'P', b'D', b'F', b'-', ..] => Kind::Other("PDF"),
             // Version, coding and bits of a pixel.
             [10, 0 | 2 | 3 | 4 | 5, 1, 1 | 2 | 4 | 8, ..] => Kind::Other("PCX"),
             [0x01, 0xDA, 0 | 1, 1 | 2, 0, 1..=3, ..] => Kind::Other("SGI"),

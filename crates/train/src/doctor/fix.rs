@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::statements::LearningStatement;
+use super::statements::{LearningStatement, Without};
 use crate::change::Change;
 
 /// What trying a fix on a copy of the run showed.
@@ -27,6 +27,10 @@ pub enum Trial {
         steps: u64,
         /// Mean loss of training samples after them.
         loss: f64,
+        /// That of the constant predictor.
+        constant: f64,
+        /// What the run without the fix came to.
+        without: Without,
     },
     /// It was not tried.
     NotTried {
@@ -41,7 +45,9 @@ impl fmt::Display for Trial {
             Trial::Worked { steps, loss, constant } => {
                 LearningStatement::FixWorked { steps, loss, constant }.fmt(f)
             }
-            Trial::Finite { steps, loss } => LearningStatement::FixFinite { steps, loss }.fmt(f),
+            Trial::Finite { steps, loss, constant, without } => {
+                LearningStatement::FixFinite { steps, loss, constant, without }.fmt(f)
+            }
             Trial::NotTried { ref reason } => write!(f, "not tried: {reason}"),
         }
     }

@@ -37,5 +37,5 @@ pub use sample::{FormatShares, Sample, Sampler, ValueRange};
 pub(crate) use sample::{in_f32, scale_of};
 pub(crate) use scale::flushed;
 pub(crate) use state::spoilt_state;
-pub use statements::{LearningStatement, Losses};
+pub use statements::{LearningStatement, Losses, Without};
 pub(crate) use text::short;

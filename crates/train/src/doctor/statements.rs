@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::text::short;
 
 crate::statements! {
@@ -29,10 +31,11 @@ crate::statements! {
           below that too.",
          "train it learning::a_fix_that_is_said_to_work_does_when_it_is_made"]
         FixWorked { steps: u64, loss: f64, constant: f64 },
-        /// No step of a copy with the fix fails, and it is not known whether it learns.
-        ["A training of the copy of too few steps.",
+        /// No step of a copy with the fix fails, and it is not known whether it learns; nor whether
+        /// it does better than without, unless that is said.
+        ["A training of the copy of too few steps, and a paired comparison of losses with the run without the fix.",
          "train it learning::after_a_few_steps_a_fix_is_finite_and_no_more"]
-        FixFinite { steps: u64, loss: f64 },
+        FixFinite { steps: u64, loss: f64, constant: f64, without: Without },
         /// A copy with the fix fails or does not learn.
         ["A training of the copy.", "train it learning::what_does_not_help_is_said_to_be_no_help"]
         FixNoHelp { fix: String, failed_at: Option<u64>, loss: f64 },
@@ -55,6 +58,55 @@ crate::statements! {
         TooLittleMoves,
     }
     made of them {}
+}
+
+/// What a run came to without the fix, in as many steps as its copy had up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Without {
+    /// A step of it failed, or its loss is not finite.
+    Failed {
+        /// Steps up to there.
+        steps: u64,
+    },
+    /// Its loss is higher than the copy's, by more than three standard errors over the samples.
+    Higher {
+        /// Its mean loss.
+        loss: f64,
+        /// The copy's after as many steps.
+        with: f64,
+        /// How many these are.
+        steps: u64,
+    },
+    /// Its loss is not known to be higher.
+    NotHigher {
+        /// Its mean loss.
+        loss: f64,
+        /// The copy's after as many steps.
+        with: f64,
+        /// How many these are.
+        steps: u64,
+    },
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Without::Failed { steps } => write!(f, "without the fix the run fails within {steps} steps"),
+            Without::Higher { loss, with, steps } => write!(
+                f,
+                "after {steps} steps it is {}, below the {} without the fix by more than three standard errors",
+                short(*with),
+                short(*loss)
+            ),
+            Without::NotHigher { loss, with, steps } => write!(
+                f,
+                "after {steps} steps it is {}, not below the {} without the fix by more than chance",
+                short(*with),
+                short(*loss)
+            ),
+        }
+    }
 }
 
 /// What some steps made of the loss of training samples.
@@ -113,11 +165,13 @@ impl fmt::Display for LearningStatement {
                 short(*loss),
                 short(*constant)
             ),
-            FixFinite { steps, loss } => write!(
+            FixFinite { steps, loss, constant, without } => write!(
                 f,
-                "tried on a copy: {steps} steps were finite, and the loss is {}; too few to say whether it learns, \
-                 `halfstep doctor --thorough` tries more",
-                short(*loss)
+                "tried on a copy: {steps} steps were finite, and the loss is {}, which is not below the constant \
+                 predictor's {} by more than chance; {without}; these steps are too few to say whether it learns, `halfstep doctor \
+                 --thorough` tries more",
+                short(*loss),
+                short(*constant)
             ),
             FixNoHelp { fix, failed_at, loss } => {
                 write!(f, "tried on a copy, and no help: {fix} (")?;

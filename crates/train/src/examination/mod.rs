@@ -15,7 +15,7 @@ pub use self::probe::{Learning, Learns};
 use course::{Beginning, Course};
 use probe::{Probe, is_below};
 use suspects::{Suspect, held_back, ladder, of_precision, of_state, outsized, suspects};
-use trial::Trials;
+use trial::{Copy, Trials};
 
 use crate::callbacks::RunError;
 use crate::change::Change;
@@ -105,6 +105,7 @@ impl Experiment {
             most: if thorough { usize::MAX } else { TRIALS },
             progress,
             evidence: Vec::new(),
+            unfixed: None,
         };
         let own = trials.changed(&in_policy)?;
         trials.experiment = &own;
@@ -117,6 +118,8 @@ impl Experiment {
         if course.stopped {
             trials.most = 0;
         }
+        let (failed, after) = (course.failed, course.after.clone());
+        trials.unfixed = Some(Copy { failed, learning: course.learning, after });
         let mut diagnosis = diagnose(&course.session, &course.replayed(), course.scale)?;
         self.locate(&mut diagnosis)?;
         let sample = in_f32(&course.session, &course.replayed(), course.scale)?;

@@ -314,11 +314,15 @@ pub(super) fn of_state(experiment: &Experiment) -> Vec<Suspect> {
         let change = Change::set(&section, "weights", "\"bf16-kahan\"");
         found.push(Suspect::setting(&section, "weights", why, change, "what rounding leaves over is kept"));
     }
-    if moments == MomentFormat::Int8 {
-        let why =
-            "moments in 8 bits make updates jump: a second moment that is small beside others of its block \
-                   becomes zero, and its update is divided by eps alone"
-                .to_string();
+    let why = match moments {
+        MomentFormat::F32 => None,
+        MomentFormat::Bf16 => Some("moments in bf16 are rounded at random, by up to 1/128 of them"),
+        MomentFormat::Int8 => Some(
+            "moments in 8 bits make updates jump: a second moment that is small beside others of its block becomes zero, \
+             and its update is divided by eps alone",
+        ),
+    };
+    if let Some(why) = why.map(str::to_owned) {
         let change = Change::set(&section, "moments", "\"f32\"");
         found.push(Suspect::setting(&section, "moments", why, change, "as they are without this key"));
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::course::{Beginning, Course, Progress};
-use super::probe::{Learning, Learns, Probe};
+use super::probe::{Learning, Learns, Probe, is_below};
 use crate::change::{Change, changed};
-use crate::doctor::{Fix, LearningStatement, Trial};
+use crate::doctor::{Fix, LearningStatement, Trial, Without};
 use crate::recipe::{Experiment, RecipeError};
 
 /// Steps from which on a copy that does not learn is no proof of a fix, though no step fails.
@@ -27,12 +27,37 @@ pub(super) struct Trials<'r, 'p> {
     pub progress: Progress<'p>,
     /// What was tried and did not help.
     pub evidence: Vec<String>,
+    /// What the run came to without any fix.
+    pub unfixed: Option<Copy>,
 }
 
 /// What a copy came to.
-struct Copy {
-    failed: bool,
-    learning: Learning,
+#[derive(Clone)]
+pub(super) struct Copy {
+    pub failed: bool,
+    pub learning: Learning,
+    /// Loss of each row of the probe.
+    pub after: Vec<f64>,
+}
+
+impl Copy {
+    /// Whether no step failed and yet it cannot be said whether it learns.
+    fn is_open(&self) -> bool {
+        let Learning { steps, loss, learns, .. } = self.learning;
+        let few = learns == Learns::No && loss.is_finite() && steps < FEW;
+        !self.failed && (learns == Learns::Begins || few)
+    }
+
+    /// This run, which has no fix, beside a copy that has one.
+    fn beside(&self, fixed: &Copy) -> Without {
+        let Learning { steps, loss, .. } = self.learning;
+        let with = fixed.learning.loss;
+        match (self.failed || !loss.is_finite(), is_below(&fixed.after, &self.after)) {
+            (true, _) => Without::Failed { steps },
+            (false, true) => Without::Higher { loss, with, steps },
+            (false, false) => Without::NotHigher { loss, with, steps },
+        }
+    }
 }
 
 impl Trials<'_, '_> {
@@ -57,7 +82,7 @@ impl Trials<'_, '_> {
         if course.stopped {
             return Err("it was asked to end".into());
         }
-        Ok(Copy { failed: course.failed, learning: course.learning })
+        Ok(Copy { failed: course.failed, learning: course.learning, after: course.after })
     }
 
     /// Tries a fix; whether it helps, which a loss above `most` does not. What is known then stands
@@ -73,20 +98,19 @@ impl Trials<'_, '_> {
             return false;
         }
         self.most -= 1;
-        let Copy { failed, learning } = match self.copy(fix, self.steps) {
-            Ok(copy) => copy,
+        let (copy, without) = match self.longer(fix, most) {
+            Ok(copies) => copies,
             Err(e) => {
                 fix.trial = Trial::NotTried { reason: format!("the copy cannot be made: {e}") };
                 return false;
             }
         };
-        let Learning { steps, loss, constant, learns, .. } = learning;
-        let enough = most.is_none_or(|most| loss <= most);
-        fix.trial = match learns {
-            Learns::Yes if !failed && enough => Trial::Worked { steps, loss, constant },
-            Learns::Begins if !failed && most.is_none() => Trial::Finite { steps, loss },
-            Learns::No if !failed && loss.is_finite() && steps < FEW && most.is_none() => {
-                Trial::Finite { steps, loss }
+        let Learning { steps, loss, constant, learns, .. } = copy.learning;
+        let (failed, enough) = (copy.failed, most.is_none_or(|most| loss <= most));
+        fix.trial = match (learns, without) {
+            (Learns::Yes, _) if !failed && enough => Trial::Worked { steps, loss, constant },
+            (_, Some(without)) if copy.is_open() && most.is_none() => {
+                Trial::Finite { steps, loss, constant, without }
             }
             _ => {
                 let failed_at = failed.then_some(steps);
@@ -96,6 +120,18 @@ impl Trials<'_, '_> {
             }
         };
         true
+    }
+
+    /// A copy with this fix, beside the run without it after as many steps. Where that leaves open
+    /// whether it learns, a copy of twice the steps that were seen, which is the most.
+    fn longer(&mut self, fix: &Fix, most: Option<f64>) -> Result<(Copy, Option<Without>), String> {
+        let copy = self.copy(fix, self.steps)?;
+        let Some(unfixed) = &self.unfixed else { return Ok((copy, None)) };
+        let (without, twice) = (unfixed.beside(&copy), unfixed.learning.steps.saturating_mul(2));
+        if copy.is_open() && most.is_none() && !self.thorough && copy.learning.steps < twice {
+            return Ok((self.copy(fix, twice)?, Some(without)));
+        }
+        Ok((copy, Some(without)))
     }
 
     /// Of alternatives, rates from high to low where they are rates, the one that helps most; none
@@ -109,7 +145,7 @@ impl Trials<'_, '_> {
         let mut ranked: Vec<(f64, usize)> = Vec::new();
         for (i, fix) in fixes.iter().enumerate() {
             let steps = if self.thorough { self.steps } else { self.steps.div_ceil(4).max(4) };
-            let Ok(Copy { failed: false, learning }) = self.copy(fix, steps) else { continue };
+            let Ok(Copy { failed: false, learning, .. }) = self.copy(fix, steps) else { continue };
             if learning.loss.is_finite() {
                 ranked.push((learning.loss, i));
             }

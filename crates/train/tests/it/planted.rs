@@ -10,7 +10,7 @@ use halfstep_cpu::isa::{Isa, Level};
 use halfstep_graph::engine::HostSlice;
 use halfstep_train::change::changed;
 use halfstep_train::checkpoint;
-use halfstep_train::doctor::{Cause, Trial};
+use halfstep_train::doctor::{Cause, Trial, Without};
 use halfstep_train::examination::{Examination, Examined};
 use halfstep_train::lint::Found;
 use halfstep_train::recipe::{Experiment, Recipe};
@@ -244,17 +244,13 @@ fn prepared(parts: &Parts) -> Experiment {
 }
 
 fn examined(experiment: &Experiment, start: Option<&Path>) -> Examination {
+    examined_for(experiment, start, STEPS, true)
+}
+
+fn examined_for(experiment: &Experiment, start: Option<&Path>, steps: u64, thorough: bool) -> Examination {
     let engine = portable();
     let policy = experiment.recipe.precision.policy.clone();
-    let examined = Examined {
-        engine: &engine,
-        policy: &policy,
-        seed: 0,
-        from: None,
-        start,
-        steps: STEPS,
-        thorough: true,
-    };
+    let examined = Examined { engine: &engine, policy: &policy, seed: 0, from: None, start, steps, thorough };
     experiment.examine(&examined, &mut |_, _| true).unwrap()
 }
 
@@ -399,5 +395,56 @@ fn in_healthy_runs_nothing_is_found() {
             found.warnings
         );
         println!("{what}: {:?}", found.learning);
+    }
+}
+
+#[test]
+fn a_fix_of_few_steps_stands_beside_the_run_without_it() {
+    let parts = Parts::new(MLP, "kind = \"adamw\"\nlr = 1e-9", "bf16");
+    let found = examined_for(&prepared(&parts), None, 6, false);
+    assert!(found.diagnosis.cause.sentence().starts_with("`lr`"), "{}", found.diagnosis);
+    let fix = &found.diagnosis.fixes[0];
+    match &fix.trial {
+        Trial::Worked { steps, loss, constant } => assert!(*steps <= 12 && loss < constant, "{fix}"),
+        Trial::Finite { steps, without: Without::Higher { loss, with, steps: seen }, .. } => {
+            assert!(*steps <= 12 && *seen == 6 && with < loss, "{fix}");
+            assert!(fix.to_string().contains("without the fix by more than three standard errors"), "{fix}");
+        }
+        other => panic!("{other:?}\n{}", found.diagnosis),
+    }
+    // A loss scale at which every step fails.
+    let parts = Parts {
+        precision: "policy = \"fp16\"\nloss_scale = { kind = \"static\", scale = 1099511627776.0 }".into(),
+        ..Parts::new(MLP, "kind = \"adamw\"\nlr = 1e-4", "fp16")
+    };
+    let found = examined_for(&prepared(&parts), None, 6, false);
+    let fix = &found.diagnosis.fixes[0];
+    let fails = matches!(fix.trial, Trial::Finite { without: Without::Failed { .. }, .. });
+    assert!(fails || matches!(fix.trial, Trial::Worked { .. }), "{}", found.diagnosis);
+}
+
+#[test]
+fn labels_without_sense_are_no_fault_of_the_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    // Remainders of a multiplier that the features say nothing of.
+    let rows: String = (0u64..800)
+        .map(|i| format!("{},{},{}\n", (i * 37) % 101, (i * 53) % 97, (i * 2_654_435_761 >> 16) % 2))
+        .collect();
+    std::fs::write(folder.path().join("noise.csv"), format!("a,b,class\n{rows}")).unwrap();
+    for policy in ["bf16", "fp16", "fp8", "bf16\"\n[precision.bf16]\nmoments = \"int8"] {
+        let recipe = Parts::new(MLP, ADAMW, policy).recipe().replace(
+            "kind = \"bundled\"\nname = \"digits\"\nlimit_train = 400\nlimit_test = 50",
+            "kind = \"csv\"\npath = \"noise.csv\"\ntarget = \"class\"",
+        );
+        let experiment = Recipe::parse("recipe.toml", &recipe, folder.path()).unwrap().prepare().unwrap();
+        for thorough in [false, true] {
+            let found = examined_for(&experiment, None, STEPS, thorough);
+            let blames_precision = match &found.diagnosis.cause {
+                Cause::Setting { section, .. } => section.starts_with("precision"),
+                Cause::Nothing | Cause::DoesNotLearn { .. } => false,
+                _ => true,
+            };
+            assert!(!blames_precision, "{policy} {thorough}:\n{}", found.diagnosis);
+        }
     }
 }
