@@ -146,7 +146,8 @@ impl TensorMap {
             let index = i64::from(*coordinate) + (left % self.tile[at] as usize) as i64;
             left /= self.tile[at] as usize;
             inside &= (0..self.sizes[at] as i64).contains(&index);
-            address = address.wrapping_add_signed(index * self.strides[at - 1] as i64);
+            // What overflows is beyond every tensor.
+            address = address.wrapping_add_signed(index.wrapping_mul(self.strides[at - 1] as i64));
         }
         let first = i64::from(coordinates[0]);
         let begin = first.max(0);

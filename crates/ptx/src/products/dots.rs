@@ -77,6 +77,20 @@ pub(crate) struct Types {
     pub accumulator: Accumulator,
 }
 
+impl Types {
+    /// Whether PTX has a product of these types.
+    pub fn exist(self) -> bool {
+        let narrow = matches!(self.a, Multiplicand::Float(Format::F16 | Format::E4m3 | Format::E5m2));
+        let sizes = self.a.bits() == self.b.bits();
+        let kinds = match (self.a, self.b) {
+            (Multiplicand::Float(a), Multiplicand::Float(b)) => a.bits() == 8 || a == b,
+            (a, b) => !a.float() && !b.float(),
+        };
+        let sums = self.a.float() != self.accumulator.integer();
+        sizes && kinds && sums && (self.accumulator != Accumulator::F16 || narrow)
+    }
+}
+
 /// How sums are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arithmetic {

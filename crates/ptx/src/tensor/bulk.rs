@@ -169,7 +169,9 @@ fn pieces(
                 return Err(Trap::lane(who.lane, Cause::Undefined { what }));
             }
             aligned(Space::Global, from, PIECE as u32, bytes, who)?;
-            let piece = |i: usize| BulkPiece { shared: at + i, global: Some(from + i as u64), bytes: PIECE };
+            room(block, at, bytes, who)?;
+            let global = |i: usize| Some(from.wrapping_add(i as u64));
+            let piece = |i: usize| BulkPiece { shared: at + i, global: global(i), bytes: PIECE };
             Ok((0..bytes).step_by(PIECE).map(piece).collect())
         }
         Source::Tile { map, coordinates } => {
@@ -182,6 +184,7 @@ fn pieces(
                 return Err(Trap::lane(who.lane, Cause::Undefined { what }));
             };
             aligned(Space::Shared, at as u64, TILE_ALIGN, map.bytes(), who)?;
+            room(block, at, map.bytes(), who)?;
             let coordinate = |register: &R32| -> Result<i32, Box<Trap>> {
                 Ok(warp.registers.get32(*register, 1 << who.lane)?[who.lane] as i32)
             };
@@ -189,6 +192,18 @@ fn pieces(
             Ok(tile_pieces(&map, at, &coordinates?))
         }
     }
+}
+
+/// A copy lies in shared memory as a whole; its pieces are not even made if it does not.
+fn room(block: &Block, at: usize, bytes: usize, who: Who) -> Result<(), Box<Trap>> {
+    let size = block.shared.bytes.data.len();
+    if at.checked_add(bytes).is_some_and(|end| end <= size) {
+        return Ok(());
+    }
+    let why = "it runs over the end of the block's memory";
+    let (space, access, address) = (Space::Shared, Access::Copy, at as u64);
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Err(Trap::lane(who.lane, Cause::OutOfBounds { space, access, address, bytes, why }))
 }
 
 fn aligned(space: Space, address: u64, align: u32, bytes: usize, who: Who) -> Result<(), Box<Trap>> {

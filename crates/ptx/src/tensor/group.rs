@@ -92,7 +92,7 @@ fn shape(instruction: &Instruction, size: &str, types: &[&str]) -> Result<GroupM
     let Some(n) = n.filter(fits) else {
         return Err(unknown(instruction, "the shape is m64nNk with N from 8 to 256 and 32 bytes of K"));
     };
-    if a.bits() != b.bits() || a.float() != b.float() || a.float() == accumulator.integer() {
+    if !shape.types.exist() {
         return Err(unknown(instruction, "PTX has no such combination of types"));
     }
     Ok(GroupMma { n, ..shape })

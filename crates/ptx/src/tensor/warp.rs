@@ -143,11 +143,11 @@ fn shape(instruction: &Instruction) -> Result<Mma, LoadProblem> {
         _ => return Err(unknown(instruction, "the shapes are m16n8k4, k8, k16 and k32")),
     };
     let bytes = k * a.bits() as usize / 8;
-    let sizes = a.bits() == b.bits() && (bytes == 32 || bytes == 16);
-    if !sizes || a.float() != b.float() || a.float() == accumulator.integer() {
+    let types = Types { a, b, accumulator };
+    if !types.exist() || !(bytes == 32 || bytes == 16) {
         return Err(unknown(instruction, "PTX has no such combination of shape and types"));
     }
-    Ok(Mma { k, types: Types { a, b, accumulator } })
+    Ok(Mma { k, types })
 }
 
 /// Where the rows of matrix `at` begin: lanes 8·`at` and on give them.
@@ -218,4 +218,18 @@ fn multiply(fragments: &Fragments, warp: &mut Warp, block: &mut Block, active: u
     }
     block.counts.tensor_operations += fragments.shape.operations();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::conflicts;
+
+    #[test]
+    fn rows_that_meet_in_banks_take_more_passes() {
+        assert_eq!(conflicts(&[0, 16, 32, 48, 64, 80, 96, 112]), 0);
+        assert_eq!(conflicts(&[0, 128, 256, 384, 512, 640, 768, 896]), 7);
+        // Rows of 64 bytes meet in pairs of two, and the same row is read once.
+        assert_eq!(conflicts(&[0, 64, 128, 192, 256, 320, 384, 448]), 3);
+        assert_eq!(conflicts(&[32; 8]), 0);
+    }
 }

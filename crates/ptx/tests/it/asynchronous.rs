@@ -87,6 +87,7 @@ fn misused(body: &str, threads: u32, why: &str) {
 const INIT: &str =
     "@%p0 mbarrier.init.shared::cta.b64 [bar], 1;\n@%p0 fence.proxy.async.shared::cta;\nbar.sync 0;\n";
 const WAIT: &str = "W0:\nmbarrier.try_wait.parity.shared::cta.b64 %p1, [bar], 0;\n@!%p1 bra W0;\n";
+const EXPECT_TILE: &str = "@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 2048;\n";
 /// Word number `tid` of the tile goes to the output.
 const STORE: &str = "shl.b32 %r1, %r0, 2;\nmov.u32 %r2, tile;\nadd.u32 %r2, %r2, %r1;\nld.shared.u32 %r3, [%r2];\n\
     cvt.u64.u32 %d3, %r1;\nadd.u64 %d4, %d1, %d3;\nst.global.u32 [%d4], %r3;\n";
@@ -169,6 +170,10 @@ fn bulk_copies_that_are_misused() {
     // It is the copy that is at fault, although it is carried out later.
     assert!(matches!(found.cause, Cause::OutOfBounds { space: Space::Global, .. }), "{found}");
     assert!(found.place.instruction.contains("cp.async.bulk.shared"), "{found}");
+    let found = fault(&copy("[tile], [%d0], 0xfffffff0, [bar]"), 32);
+    assert!(matches!(found.cause, Cause::OutOfBounds { space: Space::Shared, .. }), "{found}");
+    let far = "mov.u32 %r4, 0x7fffffff;\n@%p0 cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [tile], [%d2, {%r4, %r4}], [bar];\n";
+    assert_eq!(output(&[INIT, EXPECT_TILE, far, WAIT, STORE].concat(), 64)[..256], [0; 256]);
     misused(&copy("[tile], [%d0], 32, [bar]"), 32, "ends while a bulk copy is on its way");
     let tile =
         "mov.u32 %r4, 0;\n@%p0 cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes ";
@@ -298,6 +303,14 @@ fn opcodes_that_are_not_simulated_are_named() {
         ("tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [bar], 32;", ""),
         ("mma.sp.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%f0}, {%r0}, {%r1}, {%f0}, %r2, 0;", "is"),
         ("mma.sync.aligned.m16n8k64.row.col.s32.s4.s4.s32 {%r0}, {%r0}, {%r1}, {%r0};", "types of A and B"),
+        (
+            "mma.sync.aligned.m16n8k16.row.col.f16.bf16.bf16.f16 {%r0}, {%r0}, {%r1}, {%r0};",
+            "no such combination",
+        ),
+        (
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.bf16.f32 {%r0}, {%r0}, {%r1}, {%r0};",
+            "no such combination",
+        ),
         ("wgmma.mma_async.sync.aligned.m64n12k16.f32.bf16.bf16 {%f0}, %d5, %d6, 1, 1, 1, 0, 0;", "N from 8"),
         ("ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0, %r1}, [tile];", "m16n16"),
         ("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%d1], [tile], 16;", ""),
