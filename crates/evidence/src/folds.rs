@@ -6,10 +6,10 @@ use crate::measures::ranking::LeftOut;
 use crate::measures::{Calibration, ConfusionMatrix, Sample, Sums};
 
 /// Parts that are left out in turn.
-pub(crate) const FOLDS: usize = 64;
+pub const FOLDS: usize = 64;
 
 /// The part that a bucket of examples is in.
-pub(crate) fn fold_of(bucket: usize) -> usize {
+pub fn fold_of(bucket: usize) -> usize {
     part(bucket, FOLDS)
 }
 
@@ -73,7 +73,7 @@ fn pseudo_values<T: Sums>(parts: &[[T; 2]], measure: fn(&T) -> f64) -> BucketSum
 
 /// Of the areas under the ROC curve of a reference and a candidate, from those without each part.
 /// None where no class tells the other samples apart without some part.
-pub(crate) fn of_auroc(all: [f64; 2], [a, b]: [&LeftOut; 2]) -> Option<BucketSums> {
+pub fn of_auroc(all: [f64; 2], [a, b]: [&LeftOut; 2]) -> Option<BucketSums> {
     let each = a.samples.iter().zip(a.without.iter().zip(&b.without));
     let filled = each.filter(|(samples, _)| **samples > 0.0);
     let parts: Option<Vec<_>> = filled.map(|(&n, (a, b))| Some((n, [(*a)?, (*b)?]))).collect();

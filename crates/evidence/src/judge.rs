@@ -180,6 +180,9 @@ pub struct Measured {
     pub units: f64,
     /// Whether files name clusters.
     pub clustered: bool,
+    /// The share of the units that a changed answer counts among: 1 but where it counts among those
+    /// of its class.
+    pub counted: f64,
 }
 
 impl Measured {
@@ -192,6 +195,11 @@ impl Measured {
             Metric::Auroc => s.auroc_parts.clone(),
             _ => s.sums.get(metric.of_examples()?).cloned(),
         };
+        let counted = |s: &SeedMeasures| match metric {
+            Metric::BalancedAccuracy | Metric::MacroF1 => s.reference.classes.rarest().unwrap_or(1.0),
+            Metric::Auroc => s.reference.auroc.map_or(1.0, |a| a.rarest),
+            _ => 1.0,
+        };
         // Of a metric whose scatter over examples is not known there are pairs alone.
         Some(Measured {
             metric,
@@ -200,6 +208,7 @@ impl Measured {
             sums: seeds.iter().map(sums).collect::<Option<_>>().unwrap_or_default(),
             units: seeds.iter().map(|s| s.units as f64).sum(),
             clustered: seeds.iter().any(|s| s.units < s.samples),
+            counted: seeds.iter().map(counted).fold(1.0, f64::min),
         })
     }
 
@@ -214,9 +223,9 @@ impl Measured {
         Some((mean(|p| p.0)?, mean(|p| p.1)?))
     }
 
-    /// Of measures that count answers, `count` independent ones.
-    fn answers(&self, count: f64) -> Option<UnitDifferences> {
-        self.metric.is_share_of_answers().then_some(UnitDifferences { count })
+    /// Of measures that move by whole answers, of `units` independent ones.
+    fn answers(&self, units: f64) -> Option<UnitDifferences> {
+        self.metric.moves_by_answers().then_some(UnitDifferences { count: units * self.counted })
     }
 
     /// Of the mean of `sign` · (candidate − reference) − `share` · reference.
@@ -344,7 +353,7 @@ impl Measured {
             }
         };
         Plan {
-            answers: self.metric.is_share_of_answers(),
+            answers: self.metric.moves_by_answers().then_some(self.counted),
             claim: protocol.claim,
             looks: protocol.looks,
             ..Plan::of(spread, test.margin_mean)
@@ -410,6 +419,7 @@ fn of_groups(
             sums: of_seeds.iter().map(|r| r.answers.clone()).collect(),
             units: of_seeds.iter().map(|r| units(r)).sum(),
             clustered,
+            counted: 1.0,
         };
         let each = (measured.units / seeds.len() as f64) as u64;
         let Some(mut row) = measured.row(protocol, test_sets) else { continue };

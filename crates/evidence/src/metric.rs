@@ -107,6 +107,12 @@ impl Metric {
         )
     }
 
+    /// Whether a changed answer moves it by a step of its own, as a share of answers, or of those
+    /// in a class: where few change, its scatter does not show how far it may move.
+    pub fn moves_by_answers(self) -> bool {
+        !matches!(self, Metric::Nll | Metric::Brier | Metric::Kl)
+    }
+
     /// Whether the reference's value is that of another seed's reference: the noise floor.
     pub fn is_beside_floor(self) -> bool {
         matches!(self, Metric::Flips | Metric::NegativeFlips | Metric::Kl)

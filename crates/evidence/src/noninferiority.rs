@@ -116,9 +116,9 @@ pub struct MarginTest {
     pub verdict: Verdict,
 }
 
-/// So many independent differences that are −1, 0 or 1 each: right answers, changed answers. At a
-/// mean of m their variance is m(1 − m) at least, and where few of them are seen it must not be
-/// taken for less.
+/// So many independent differences that are −1, 0 or 1 each: right answers, changed answers, or
+/// those of the rarest class, where each class counts alike. At a mean of m their variance is
+/// m(1 − m) at least, and where few of them are seen it must not be taken for less.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnitDifferences {
     /// Their number.

@@ -53,9 +53,9 @@ pub struct Plan {
     pub margin: f64,
     /// The harm that the candidate is thought to do; 0 for one without any difference.
     pub harm: f64,
-    /// Whether the differences are of single answers, −1, 0 or 1, whose variance at the margin is
-    /// known.
-    pub answers: bool,
+    /// Of a measure that moves by whole answers, the share of the examples that they count among:
+    /// its variance at the margin is known.
+    pub answers: Option<f64>,
     /// Of what it is to speak.
     pub claim: Claim,
     /// Looks over which α is divided.
@@ -65,7 +65,7 @@ pub struct Plan {
 impl Plan {
     /// For one look at a smooth measure of examples like these, of which no harm is thought.
     pub fn of(spread: Spread, margin: f64) -> Plan {
-        Plan { spread, margin, harm: 0.0, answers: false, claim: Claim::Examples, looks: Looks::ONE }
+        Plan { spread, margin, harm: 0.0, answers: None, claim: Claim::Examples, looks: Looks::ONE }
     }
 
     /// The same with the one-sided 95 % upper bound of the scatter that `pilot` seeds showed: a few
@@ -93,7 +93,7 @@ impl Plan {
         let (of_seeds, of_examples) = (seed / s + rest, example / examples);
         let sd = (of_seeds + of_examples).sqrt();
         let alpha = self.looks.alpha();
-        let at_margin = self.answers.then(|| (self.margin * (1.0 - self.margin)).max(0.0));
+        let at_margin = self.answers.map(|share| (self.margin * (1.0 - self.margin)).max(0.0) / share);
         // Of these samples the bound is the wider of two, of others the variances are added.
         let (least, known) = match (self.claim, at_margin) {
             (_, None) => (0.0, 0.0),

@@ -73,6 +73,14 @@ pub struct ClassScores {
 }
 
 impl ClassScores {
+    /// The share of the samples that one of the rarest class counts among in a mean over classes,
+    /// C · (its samples)/n of C classes that have some; none with too many classes.
+    pub fn rarest(&self) -> Option<f64> {
+        let supports = || self.per_class.iter().flatten().map(|c| c.support as f64).filter(|n| *n > 0.0);
+        let fewest = supports().reduce(f64::min)?;
+        Some(fewest * supports().count() as f64 / supports().sum::<f64>())
+    }
+
     /// What is not given because there are many classes, in a sentence; none if all is.
     pub fn left_out(&self) -> Option<String> {
         match (&self.per_class, &self.confusion_matrix) {

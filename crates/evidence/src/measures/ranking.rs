@@ -29,6 +29,10 @@ pub struct Auroc {
     /// the class (Mann and Whitney 1947).
     #[serde(skip)]
     pub chance_sd: f64,
+    /// The share of the ranked samples that a sample of the rarest class counts among: one that
+    /// falls from the top to the bottom lowers the area by 1/(`rarest` · `samples`).
+    #[serde(skip)]
+    pub rarest: f64,
 }
 
 /// Parts of the samples that are left out in turn.
@@ -68,6 +72,7 @@ pub fn auroc_by_parts(
     let mut scores = Vec::with_capacity(rows.len());
     let (mut areas, mut deviations, mut measured) = (0.0, 0.0, 0u32);
     let mut without = vec![(0.0, 0.0); parts];
+    let mut fewest = f64::INFINITY;
     for class in ranked {
         scores.clear();
         // The logarithm of the probability. Rows whose logits differ by a constant tie: the
@@ -80,6 +85,7 @@ pub fn auroc_by_parts(
         if let Some(area) = wins.area() {
             let (n, m) = (rows.len() as f64, wins.own.iter().sum::<f64>());
             areas += area;
+            fewest = fewest.min(m.min(n - m));
             deviations += ((n + 1.0) / (12.0 * m * (n - m))).sqrt();
             measured += 1;
         }
@@ -98,6 +104,7 @@ pub fn auroc_by_parts(
         classes: measured as usize,
         samples: rows.len(),
         chance_sd: deviations / f64::from(measured),
+        rarest: (fewest * f64::from(measured) / rows.len() as f64).min(1.0),
     };
     (measured > 0).then_some((auroc, LeftOut { samples, without }))
 }
@@ -188,7 +195,7 @@ mod tests {
         let logits = [0.0f32, 3.0, 0.0, 1.0, 0.0, 2.0, 0.0, 1.0];
         let a = auroc(&logits, &[1, 1, 0, 0], 2).unwrap();
         assert_eq!((a.value, a.classes, a.samples), (2.5 / 4.0, 1, 4));
-        assert_eq!(a.chance_sd, (5.0f64 / 48.0).sqrt());
+        assert_eq!((a.chance_sd, a.rarest), ((5.0f64 / 48.0).sqrt(), 0.5));
         assert_eq!(auroc(&logits, &[1; 4], 2), None, "one label alone");
         assert_eq!(auroc(&[1.0; 4], &[0; 4], 1), None);
         // A class that no sample has is left out of the mean.

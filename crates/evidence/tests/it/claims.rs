@@ -82,7 +82,7 @@ fn measured(metric: Metric, sums: Vec<BucketSums>, examples: usize) -> Measured 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / examples as f64;
     let pair = |s: &BucketSums| (mean(&s.references), mean(&s.references) + mean(&s.differences));
     let (pairs, units) = (sums.iter().map(pair).collect(), (sums.len() * examples) as f64);
-    Measured { metric, group: None, pairs, sums, units, clustered: false }
+    Measured { metric, group: None, pairs, sums, units, clustered: false, counted: 1.0 }
 }
 
 fn asked(metric: Metric, margin: f64) -> Asked {

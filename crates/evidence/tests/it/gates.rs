@@ -57,6 +57,26 @@ fn no_changed_answer_of_a_hundred_is_no_proof() {
     assert_eq!((pair(298).verdict, pair(299).verdict), (Verdict::Inconclusive, Verdict::Pass));
 }
 
+/// Measures that are no shares of answers move by whole answers all the same: that none changed
+/// among few is no proof.
+#[test]
+fn no_change_among_few_is_no_proof_of_scores_by_class_either() {
+    let verdicts = |samples| {
+        let mut protocol = accuracy_alone();
+        let metrics = [Metric::BalancedAccuracy, Metric::MacroF1, Metric::Auroc, Metric::Ece];
+        metrics.into_iter().for_each(|m| protocol.set(m, Some(Margin::Absolute(0.01))));
+        let (a, b) = (model(0, samples, every_tenth), model(0, samples, every_tenth));
+        let a = judged(&[a], &[b], protocol).unwrap();
+        let of = |m: Metric| a.rows.iter().find(|r| r.metric == m).unwrap().test.unwrap();
+        metrics.map(|m| (of(m).verdict, (of(m).harm_at_most.unwrap() * 1e4).round()))
+    };
+    // 1.6449 · √(0.01 · 0.99 / n), in hundredths of a point; of the AUROC n counts one class.
+    let [share, of_one_class] = [100.0, 50.0].map(|n: f64| (16449.0 * (0.0099 / n).sqrt()).round());
+    let few = [share, share, of_one_class, share].map(|bound| (Verdict::Inconclusive, bound));
+    assert_eq!(verdicts(100), few);
+    assert_eq!(verdicts(2000).map(|v| v.0), [Verdict::Pass; 4]);
+}
+
 #[test]
 fn a_margin_that_cannot_be_judged_is_no_pass() {
     // Changed answers of one pair have no other seed to be compared with.

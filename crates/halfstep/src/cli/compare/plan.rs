@@ -235,7 +235,7 @@ fn row(
     };
     let measured = found.and_then(|r| r.plan).filter(|_| matches!(source, Source::Measured { .. }));
     let plan = measured.unwrap_or(Plan {
-        answers: metric.is_share_of_answers(),
+        answers: metric.moves_by_answers().then_some(1.0),
         claim: asked.protocol.claim,
         looks: asked.protocol.looks,
         ..Plan::of(Spread::of_seeds(sd), margin)

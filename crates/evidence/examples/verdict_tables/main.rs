@@ -11,166 +11,38 @@
 
 #![allow(clippy::print_stdout)] // a program of its own
 
+mod draw;
+mod jackknifed;
+
 use std::num::NonZeroU32;
 
 use halfstep_evidence::answers::Level;
-use halfstep_evidence::buckets::{BucketSums, TestSets};
+use halfstep_evidence::buckets::TestSets;
 use halfstep_evidence::judge::Measured;
 use halfstep_evidence::noninferiority::{Asked, Margin, Question};
 use halfstep_evidence::power::{Plan, Spread, sd_at_most};
 use halfstep_evidence::stats::{ALPHA, Looks};
 use halfstep_evidence::{Metric, Verdict};
-use halfstep_float::{Philox, unit_f64};
+
+use draw::{Answers, Smooth, Stream, measured};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let experiments = arguments.next().map_or(10_000, |n| n.parse().expect("a number of experiments"));
     let asked: Vec<String> = arguments.collect();
-    let tables: [(&str, fn(u64)); 7] = [
+    let tables: [(&str, fn(u64)); 9] = [
         ("pair", |_| one_pair()),
         ("few", few_seeds),
         ("examples", on_examples),
         ("smooth", smooth),
+        ("ece", jackknifed::ece),
+        ("auroc", jackknifed::auroc),
         ("power", power),
         ("looks", looks),
         ("plans", plans),
     ];
     let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|a| a == name);
     tables.into_iter().filter(|(name, _)| is_asked(name)).for_each(|(_, table)| table(experiments));
-}
-
-/// Numbers of one experiment, drawn in order.
-struct Stream {
-    generator: Philox,
-    stream: u64,
-    next: u64,
-}
-
-impl Stream {
-    fn new(cell: u64, experiment: u64) -> Stream {
-        Stream { generator: Philox::new(cell), stream: experiment, next: 0 }
-    }
-
-    fn block(&mut self) -> [u32; 4] {
-        self.next += 1;
-        let (i, s) = (self.next - 1, self.stream);
-        self.generator.block([i as u32, (i >> 32) as u32, s as u32, (s >> 32) as u32])
-    }
-
-    /// In (0, 1].
-    fn uniform(&mut self) -> f64 {
-        let [a, b, _, _] = self.block();
-        1.0 - unit_f64(a, b)
-    }
-
-    fn normal(&mut self) -> f64 {
-        let [a, b, c, d] = self.block();
-        (-2.0 * (1.0 - unit_f64(a, b)).ln()).sqrt() * (std::f64::consts::TAU * unit_f64(c, d)).cos()
-    }
-
-    /// The examples of `n` to which something of chance `p` happens: the gaps between them are
-    /// geometric.
-    fn hits(&mut self, n: usize, p: f64, mut of: impl FnMut(&mut Stream, usize)) {
-        if p <= 0.0 {
-            return;
-        }
-        let mut at = 0usize;
-        loop {
-            let gap = (self.uniform().ln() / (-p).ln_1p()).floor();
-            if gap >= (n - at) as f64 {
-                return;
-            }
-            at += gap as usize;
-            of(self, at);
-            at += 1;
-            if at >= n {
-                return;
-            }
-        }
-    }
-}
-
-/// Candidates whose answers change: each example is lost with chance `loss` and gained with chance
-/// `gain`, and a share `common` of both happens to the same examples in every seed.
-#[derive(Clone, Copy)]
-struct Answers {
-    seeds: usize,
-    examples: usize,
-    common: f64,
-    loss: f64,
-    gain: f64,
-}
-
-impl Answers {
-    fn draw(&self, numbers: &mut Stream) -> Measured {
-        let Answers { seeds, examples, common, loss, gain } = *self;
-        let changed = loss + gain;
-        let is_loss = |numbers: &mut Stream| numbers.uniform() * changed <= loss;
-        let mut fixed = vec![0i8; examples];
-        numbers
-            .hits(examples, common * changed, |numbers, i| fixed[i] = if is_loss(numbers) { -1 } else { 1 });
-        // What is left of the chance for examples that have no common change.
-        let own = (1.0 - common) * changed / (1.0 - common * changed);
-        let of_seed = |numbers: &mut Stream| {
-            let mut answers = fixed.clone();
-            numbers.hits(examples, own, |numbers, i| {
-                if fixed[i] == 0 {
-                    answers[i] = if is_loss(numbers) { -1 } else { 1 };
-                }
-            });
-            answers
-        };
-        let mut sums = Vec::new();
-        for _ in 0..seeds {
-            let answers = of_seed(numbers);
-            let mut of_seed = BucketSums::new(examples.min(2048));
-            for (i, &change) in answers.iter().enumerate() {
-                let bucket = halfstep_evidence::buckets::bucket(i as u64, examples as u64, 2048);
-                of_seed.push(bucket, if change < 0 { 1.0 } else { 0.0 }, f64::from(change));
-            }
-            sums.push(of_seed);
-        }
-        measured(Metric::Accuracy, sums, examples)
-    }
-}
-
-/// Of each seed from its sums.
-fn measured(metric: Metric, sums: Vec<BucketSums>, examples: usize) -> Measured {
-    let pair = |s: &BucketSums| {
-        let reference = s.references.iter().sum::<f64>() / examples as f64;
-        (reference, reference + s.differences.iter().sum::<f64>() / examples as f64)
-    };
-    let pairs = sums.iter().map(pair).collect();
-    let units = (sums.len() * examples) as f64;
-    Measured { metric, group: None, pairs, sums, units, clustered: false }
-}
-
-/// Differences of a smooth measure: seed, example and rest have the standard deviations given.
-#[derive(Clone, Copy)]
-struct Smooth {
-    seeds: usize,
-    examples: usize,
-    mean: f64,
-    seed: f64,
-    example: f64,
-    rest: f64,
-}
-
-impl Smooth {
-    fn draw(&self, numbers: &mut Stream) -> Measured {
-        let common: Vec<f64> = (0..self.examples).map(|_| self.example * numbers.normal()).collect();
-        let mut sums = Vec::new();
-        for _ in 0..self.seeds {
-            let of_seed = self.mean + self.seed * numbers.normal();
-            let mut sum = BucketSums::new(self.examples.min(2048));
-            for (i, common) in common.iter().enumerate() {
-                let bucket = halfstep_evidence::buckets::bucket(i as u64, self.examples as u64, 2048);
-                sum.push(bucket, 1.0, of_seed + common + self.rest * numbers.normal());
-            }
-            sums.push(sum);
-        }
-        measured(Metric::Nll, sums, self.examples)
-    }
 }
 
 fn asked(metric: Metric, margin: f64, looks: Looks) -> Asked {
@@ -388,7 +260,7 @@ fn plans(experiments: u64) {
     {
         let cell = Answers { seeds, examples, common, loss: changed / 2.0, gain: changed / 2.0 };
         let spread = Spread { seed: 0.0, example: common * changed, rest: (1.0 - common) * changed };
-        let plan = Plan { answers: true, ..Plan::of(spread, 0.01) };
+        let plan = Plan { answers: Some(1.0), ..Plan::of(spread, 0.01) };
         let planned = plan.power(seeds, examples as f64);
         let [_, _, found, _] =
             shares(experiments, 7, asked(Metric::Accuracy, 0.01, Looks::ONE), |s| cell.draw(s));
