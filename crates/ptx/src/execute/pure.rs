@@ -2,7 +2,7 @@
 
 use crate::arith::{Comparison, Convert, Shape, convert};
 use crate::fault::Space;
-use crate::machine::{Lanes32, Lanes64, R32, R64, Trap, Warp, lanes};
+use crate::machine::{Lanes64, R32, R64, Trap, Warp, lanes};
 use crate::memory::space_of;
 use crate::op::{CarrySum, Logic, Pure, SetPredicate, Value};
 
@@ -10,72 +10,30 @@ use crate::op::{CarrySum, Logic, Pure, SetPredicate, Value};
 #[inline]
 pub(super) fn apply(pure: &Pure, warp: &mut Warp, m: u32) -> Result<(), Box<Trap>> {
     let r = &mut warp.registers;
-    let narrow = |at: usize| R32(pure.from[at]);
-    let wide = |at: usize| R64(pure.from[at]);
-    let (mut to32, mut to64): (Lanes32, Lanes64) = ([0; 32], [0; 32]);
-    let is_wide = match pure.f {
-        Shape::Unary32(f) => {
-            f(r.get32(narrow(0), m)?, &mut to32);
-            false
-        }
-        Shape::Unary64(f) => {
-            f(r.get64(wide(0), m)?, &mut to64);
-            true
-        }
-        Shape::Widen(f) => {
-            f(r.get32(narrow(0), m)?, &mut to64);
-            true
-        }
-        Shape::Narrow(f) => {
-            f(r.get64(wide(0), m)?, &mut to32);
-            false
-        }
-        Shape::Binary32(f) => {
-            f(r.get32(narrow(0), m)?, r.get32(narrow(1), m)?, &mut to32);
-            false
-        }
-        Shape::Binary64(f) => {
-            f(r.get64(wide(0), m)?, r.get64(wide(1), m)?, &mut to64);
-            true
-        }
-        Shape::Wide(f) => {
-            f(r.get32(narrow(0), m)?, r.get32(narrow(1), m)?, &mut to64);
-            true
-        }
-        Shape::Shift64(f) => {
-            f(r.get64(wide(0), m)?, r.get32(narrow(1), m)?, &mut to64);
-            true
-        }
-        Shape::Ternary32(f) => {
-            f(r.get32(narrow(0), m)?, r.get32(narrow(1), m)?, r.get32(narrow(2), m)?, &mut to32);
-            false
-        }
-        Shape::Ternary64(f) => {
-            f(r.get64(wide(0), m)?, r.get64(wide(1), m)?, r.get64(wide(2), m)?, &mut to64);
-            true
-        }
-        Shape::WideAdd(f) => {
-            f(r.get32(narrow(0), m)?, r.get32(narrow(1), m)?, r.get64(wide(2), m)?, &mut to64);
-            true
-        }
-        Shape::Field64(f) => {
-            f(r.get64(wide(0), m)?, r.get32(narrow(1), m)?, r.get32(narrow(2), m)?, &mut to64);
-            true
-        }
-        Shape::Quaternary32(f) => {
-            let (a, b) = (r.get32(narrow(0), m)?, r.get32(narrow(1), m)?);
-            f(a, b, r.get32(narrow(2), m)?, r.get32(narrow(3), m)?, &mut to32);
-            false
-        }
-        Shape::Insert64(f) => {
-            let (a, b) = (r.get64(wide(0), m)?, r.get64(wide(1), m)?);
-            f(a, b, r.get32(narrow(2), m)?, r.get32(narrow(3), m)?, &mut to64);
-            true
-        }
-    };
-    match is_wide {
-        true => r.set64(R64(pure.to), m, &to64),
-        false => r.set32(R32(pure.to), m, &to32),
+    macro_rules! call {
+        ($f:ident($($file:ident $at:literal),*) -> $set:ident $to:ident) => {{
+            let mut to = [0; 32];
+            $f($(call!($file $at),)* &mut to);
+            r.$set($to(pure.to), m, &to);
+        }};
+        (narrow $at:literal) => { r.get32(R32(pure.from[$at]), m)? };
+        (wide $at:literal) => { r.get64(R64(pure.from[$at]), m)? };
+    }
+    match pure.f {
+        Shape::Unary32(f) => call!(f(narrow 0) -> set32 R32),
+        Shape::Unary64(f) => call!(f(wide 0) -> set64 R64),
+        Shape::Widen(f) => call!(f(narrow 0) -> set64 R64),
+        Shape::Narrow(f) => call!(f(wide 0) -> set32 R32),
+        Shape::Binary32(f) => call!(f(narrow 0, narrow 1) -> set32 R32),
+        Shape::Binary64(f) => call!(f(wide 0, wide 1) -> set64 R64),
+        Shape::Wide(f) => call!(f(narrow 0, narrow 1) -> set64 R64),
+        Shape::Shift64(f) => call!(f(wide 0, narrow 1) -> set64 R64),
+        Shape::Ternary32(f) => call!(f(narrow 0, narrow 1, narrow 2) -> set32 R32),
+        Shape::Ternary64(f) => call!(f(wide 0, wide 1, wide 2) -> set64 R64),
+        Shape::WideAdd(f) => call!(f(narrow 0, narrow 1, wide 2) -> set64 R64),
+        Shape::Field64(f) => call!(f(wide 0, narrow 1, narrow 2) -> set64 R64),
+        Shape::Quaternary32(f) => call!(f(narrow 0, narrow 1, narrow 2, narrow 3) -> set32 R32),
+        Shape::Insert64(f) => call!(f(wide 0, wide 1, narrow 2, narrow 3) -> set64 R64),
     }
     Ok(())
 }

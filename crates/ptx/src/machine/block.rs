@@ -217,7 +217,7 @@ impl Block<'_, '_> {
     pub fn whole(&mut self, address: u64, bytes: usize, access: Access) -> Option<(usize, usize)> {
         let (slot, at) = self.memory.locate(address, bytes as u32, access).ok()?;
         let reads = access == Access::Read && self.settings.never_written;
-        let clear = !self.memory.watched(slot) && (!reads || self.memory.bytes(slot).written.all(at, bytes));
+        let clear = !self.memory.watched() && (!reads || self.memory.bytes(slot).written.all(at, bytes));
         clear.then_some((slot, at))
     }
 

@@ -1,6 +1,7 @@
 //! Global memory: allocations, and what of them one launch may touch.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::bits::Bytes;
 use super::clock::Vector;
@@ -82,8 +83,8 @@ pub(crate) struct LaunchMemory<'a> {
     pieces: Vec<Piece>,
     /// The piece that was touched last.
     last: usize,
-    /// Shadows of allocations that the launch writes, by slot.
-    shadows: Vec<Option<Shadow>>,
+    /// Shadows of what the launch writes, by slot, with the offset that they begin at.
+    shadows: HashMap<usize, (usize, Shadow)>,
     /// What blocks let others know through an address: each by its number.
     pub published: HashMap<u64, BTreeMap<u32, Vector>>,
 }
@@ -98,11 +99,18 @@ impl<'a> LaunchMemory<'a> {
             let end = GLOBAL_WINDOW + bytes.data.len() as u64;
             pieces.insert(0, Piece { start: GLOBAL_WINDOW, end, touch, slot: 0 });
         }
-        let mut shadows = vec![None; global.allocations.len()];
+        let mut shadows = HashMap::new();
         if let Some(granule) = granule {
+            let mut written: BTreeMap<usize, Range<usize>> = BTreeMap::new();
             for piece in pieces.iter().filter(|piece| piece.touch.write) {
-                let size = global.allocations[piece.slot].as_ref().map_or(0, |b| b.data.len());
-                shadows[piece.slot].get_or_insert_with(|| Shadow::new(size, granule));
+                let base = GLOBAL_WINDOW + piece.slot as u64 * WINDOW_BYTES;
+                let [start, end] = [piece.start, piece.end].map(|at| (at - base) as usize);
+                let range = written.entry(piece.slot).or_insert(start..end);
+                *range = range.start.min(start)..range.end.max(end);
+            }
+            for (slot, Range { start, end }) in written {
+                let start = start / granule * granule;
+                shadows.insert(slot, (start, Shadow::new(end - start, granule)));
             }
         }
         LaunchMemory { global, pieces, last: 0, shadows, published: HashMap::new() }
@@ -160,10 +168,11 @@ impl<'a> LaunchMemory<'a> {
         self.global.allocations[slot].as_mut().expect("located")
     }
 
-    /// Whether races are looked for in a slot.
+    /// Whether races are looked for where an access was located last: what nobody may write has
+    /// none.
     #[inline]
-    pub fn watched(&self, slot: usize) -> bool {
-        self.shadows[slot].is_some()
+    pub fn watched(&self) -> bool {
+        self.pieces[self.last].touch.write && !self.shadows.is_empty()
     }
 
     /// Notes an access for the search for races.
@@ -177,8 +186,13 @@ impl<'a> LaunchMemory<'a> {
         who: Thread,
         order: &Order,
     ) -> Result<(), Conflict> {
-        match &mut self.shadows[slot] {
-            Some(shadow) => shadow.touch(at..at + bytes, access, strong, who, order),
+        if !self.watched() {
+            return Ok(());
+        }
+        match self.shadows.get_mut(&slot) {
+            Some((start, shadow)) => {
+                shadow.touch(at - *start..at + bytes - *start, access, strong, who, order)
+            }
             None => Ok(()),
         }
     }

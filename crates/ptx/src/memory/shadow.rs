@@ -19,37 +19,40 @@ const LANES: u32 = 63;
 /// Clocks are kept in 20 bits; a block with more barriers than that is checked less strictly.
 const CLOCK_LIMIT: u32 = (1 << 20) - 1;
 
-/// An access: block + 1 (0: none), then clock, strong, warp and lane in one word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stamp {
-    block: u32,
-    rest: u32,
-}
+/// An access: block + 1 in the upper half (0: none), then clock, strong, warp and lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp(u64);
+
+const NONE: Stamp = Stamp(0);
 
 impl Stamp {
     fn new(who: Thread, clock: u32, strong: bool) -> Stamp {
         let rest = clock.min(CLOCK_LIMIT) << 12 | (strong as u32) << 11 | who.warp << 6 | who.lane;
-        Stamp { block: who.block + 1, rest }
+        Stamp(u64::from(who.block + 1) << 32 | u64::from(rest))
+    }
+
+    fn block(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     fn none(self) -> bool {
-        self.block == 0
+        self.0 == 0
     }
 
     fn clock(self) -> u32 {
-        self.rest >> 12
+        (self.0 as u32) >> 12
     }
 
     fn strong(self) -> bool {
-        self.rest >> 11 & 1 == 1
+        self.0 >> 11 & 1 == 1
     }
 
     fn warp(self) -> u32 {
-        self.rest >> 6 & 31
+        (self.0 >> 6) as u32 & 31
     }
 
     fn lane(self) -> u32 {
-        self.rest & 63
+        self.0 as u32 & 63
     }
 
     /// Whether the access came before what `who` does now.
@@ -58,8 +61,8 @@ impl Stamp {
         if self.none() {
             return true;
         }
-        if self.block != who.block + 1 {
-            let known = order.blocks.get(&(self.block - 1));
+        if self.block() != who.block + 1 {
+            let known = order.blocks.get(&(self.block() - 1));
             return known.is_some_and(|known| self.clock() <= known[self.warp() as usize]);
         }
         if self.warp() == who.warp {
@@ -78,11 +81,9 @@ pub(crate) struct Order<'a> {
 
 /// A piece of memory: its last writer, and two readers since. A reader that came before another one
 /// is replaced by it; a third that is in no order with both is not kept.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cell {
-    writer: Stamp,
-    readers: [Stamp; 2],
-}
+///
+/// As numbers, so that new cells are pages which the system has cleared.
+type Cell = [u64; 3];
 
 /// An access that another one is in no order with.
 #[derive(Clone, Copy, Debug)]
@@ -105,12 +106,12 @@ pub(crate) struct Shadow {
 impl Shadow {
     /// Cells of `granule` bytes, a power of two, for `bytes` bytes.
     pub fn new(bytes: usize, granule: usize) -> Shadow {
-        Shadow { cells: vec![Cell::default(); bytes.div_ceil(granule)], shift: granule.trailing_zeros() }
+        Shadow { cells: vec![[0; 3]; bytes.div_ceil(granule)], shift: granule.trailing_zeros() }
     }
 
     /// Forgets all accesses.
     pub fn clear(&mut self) {
-        self.cells.fill(Cell::default());
+        self.cells.fill([0; 3]);
     }
 
     /// Notes an access to `range` and checks it against the earlier ones. What is `strong`, an
@@ -126,41 +127,46 @@ impl Shadow {
         let stamp = Stamp::new(who, order.clocks.now(who.warp as usize), strong);
         let cells = range.start >> self.shift..(range.end + (1 << self.shift) - 1) >> self.shift;
         for cell in &mut self.cells[cells] {
-            if !(strong && cell.writer.strong()) && !cell.writer.before(who, order) {
-                let access = if cell.writer.strong() { Access::Atomic } else { Access::Write };
-                return Err(conflict(cell.writer, access));
+            let [writer, readers @ ..] = cell.map(Stamp);
+            if !(strong && writer.strong()) && !writer.before(who, order) {
+                let access = if writer.strong() { Access::Atomic } else { Access::Write };
+                return Err(conflict(writer, access));
             }
             if access == Access::Read {
-                cell.read(stamp, who, order);
+                let [first, second] = with_reader(readers, stamp, who, order);
+                *cell = [writer.0, first.0, second.0];
                 continue;
             }
             let unordered = |reader: &&Stamp| !(strong && reader.strong()) && !reader.before(who, order);
-            if let Some(reader) = cell.readers.iter().find(unordered) {
+            if let Some(reader) = readers.iter().find(unordered) {
                 return Err(conflict(*reader, Access::Read));
             }
-            *cell = Cell { writer: stamp, readers: [Stamp::default(); 2] };
+            *cell = [stamp.0, NONE.0, NONE.0];
         }
         Ok(())
     }
 }
 
-impl Cell {
-    fn read(&mut self, stamp: Stamp, who: Thread, order: &Order) {
-        for reader in &mut self.readers {
-            let same_warp = reader.block == stamp.block && reader.warp() == stamp.warp();
-            if same_warp && reader.clock() == stamp.clock() && reader.lane() != who.lane {
-                reader.rest |= LANES;
-                return;
-            }
-            if reader.before(who, order) {
-                *reader = stamp;
-                return;
-            }
+/// The readers of a cell with one more.
+#[inline]
+fn with_reader(mut readers: [Stamp; 2], stamp: Stamp, who: Thread, order: &Order) -> [Stamp; 2] {
+    for reader in &mut readers {
+        let same = reader.block() == stamp.block()
+            && reader.warp() == stamp.warp()
+            && reader.clock() == stamp.clock();
+        if same && reader.lane() != who.lane {
+            reader.0 |= u64::from(LANES);
+            break;
+        }
+        if reader.before(who, order) {
+            *reader = stamp;
+            break;
         }
     }
+    readers
 }
 
 fn conflict(stamp: Stamp, access: Access) -> Conflict {
-    let by = Thread { block: stamp.block - 1, warp: stamp.warp(), lane: stamp.lane() & 31 };
+    let by = Thread { block: stamp.block() - 1, warp: stamp.warp(), lane: stamp.lane() & 31 };
     Conflict { access, by, several: stamp.lane() == LANES }
 }

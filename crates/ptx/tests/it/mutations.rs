@@ -1,5 +1,5 @@
-//! Barriers, waits, fences and guards are taken out of kernels one at a time: nearly all of them are
-//! noticed, by a fault or by a result.
+//! Barriers, waits, fences and guards are taken out of kernels one at a time: nearly all of them
+//! are noticed, by a fault or by a result.
 
 use halfstep_ptx::{Cause, Module, Summation};
 
