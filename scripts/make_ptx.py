@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Makes the PTX of crates/ptx/tests/kernels: compiles each .cu there with NVRTC, plain and with its planted faults.
 
-    pip download --no-deps nvidia-cuda-nvrtc==13.0.88
-    python3 -m zipfile -e nvidia_cuda_nvrtc-13.0.88-*.whl NVRTC
-    python scripts/make_ptx.py NVRTC [--check]
+    scripts/fetch_nvrtc.sh target/nvrtc
+    python scripts/make_ptx.py target/nvrtc [--check]
 
 Needs neither a GPU nor a driver. NVRTC is NVIDIA's, under its licence; its output is what is committed, so that tests need
 no NVRTC. With --check nothing is written: the script ends with 1 if a file is not what NVRTC makes of its source.

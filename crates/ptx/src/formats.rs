@@ -132,6 +132,11 @@ impl Format {
         1 + self.exponent_bits() + self.mantissa_bits() + self.padding()
     }
 
+    /// Bits from one code to the next where two are packed: six-bit codes have a byte each.
+    pub const fn packed_bits(self) -> u32 {
+        if self.bits() == 6 { 8 } else { self.bits() }
+    }
+
     const fn bias(self) -> i32 {
         (1 << (self.exponent_bits() - 1)) - 1
     }
@@ -289,8 +294,7 @@ pub(crate) fn power_of_two(exponent: i32) -> f64 {
 /// Two codes in one register: of `cvt.….f16x2.f32 d, high, low` and its kin, which name the upper
 /// one first.
 pub fn packed(format: Format, high: f64, low: f64, conversion: Conversion) -> u32 {
-    let bits = if format == Format::E3m2 || format == Format::E2m3 { 8 } else { format.bits() };
-    format.encode(high, conversion) << bits | format.encode(low, conversion)
+    format.encode(high, conversion) << format.packed_bits() | format.encode(low, conversion)
 }
 
 /// The `ue8m0` code of a value's magnitude, as `cvt.{rz,rp}.satfinite.ue8m0x2.f32`: a power of two

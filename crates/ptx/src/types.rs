@@ -29,6 +29,10 @@ pub(crate) enum Type {
     F64,
     E4m3x2,
     E5m2x2,
+    E3m2x2,
+    E2m3x2,
+    E2m1x2,
+    Ue8m0x2,
     U16x2,
     S16x2,
 }
@@ -62,6 +66,10 @@ impl Type {
             "f64" => F64,
             "e4m3x2" => E4m3x2,
             "e5m2x2" => E5m2x2,
+            "e3m2x2" => E3m2x2,
+            "e2m3x2" => E2m3x2,
+            "e2m1x2" => E2m1x2,
+            "ue8m0x2" => Ue8m0x2,
             "u16x2" => U16x2,
             "s16x2" => S16x2,
             _ => return None,
@@ -73,8 +81,9 @@ impl Type {
         use Type::*;
         match self {
             Pred => 0,
-            B8 | U8 | S8 => 1,
-            B16 | U16 | S16 | F16 | Bf16 | E4m3x2 | E5m2x2 => 2,
+            B8 | U8 | S8 | E2m1x2 => 1,
+            B16 | U16 | S16 | F16 | Bf16 => 2,
+            E4m3x2 | E5m2x2 | E3m2x2 | E2m3x2 | Ue8m0x2 => 2,
             B32 | U32 | S32 | F32 | Tf32 | F16x2 | Bf16x2 | U16x2 | S16x2 => 4,
             B64 | U64 | S64 | F64 | F32x2 => 8,
             B128 => 16,
@@ -99,6 +108,7 @@ impl Type {
     /// Whether values are floating-point numbers.
     pub fn float(self) -> bool {
         use Type::*;
-        matches!(self, F16 | F16x2 | Bf16 | Bf16x2 | Tf32 | F32 | F32x2 | F64 | E4m3x2 | E5m2x2)
+        let narrow = matches!(self, E4m3x2 | E5m2x2 | E3m2x2 | E2m3x2 | E2m1x2 | Ue8m0x2);
+        narrow || matches!(self, F16 | F16x2 | Bf16 | Bf16x2 | Tf32 | F32 | F32x2 | F64)
     }
 }

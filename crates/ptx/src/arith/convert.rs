@@ -2,7 +2,7 @@
 
 use super::exact::single;
 use super::shape::{Shape, Words, each1, each2};
-use crate::formats::{Conversion, Format, Rounding, packed};
+use crate::formats::{Conversion, Format, Rounding, decode_ue8m0, encode_ue8m0, packed};
 use crate::types::Type;
 
 /// A conversion, decoded.
@@ -39,7 +39,7 @@ pub(crate) fn conversion(modifiers: &[String], register: usize) -> Option<Conver
     let convert = Convert {
         to,
         from,
-        pair: matches!(to, Type::F16x2 | Type::Bf16x2 | Type::E4m3x2 | Type::E5m2x2) && from == Type::F32,
+        pair: packs(to) && from == Type::F32,
         register,
         rounding,
         integral,
@@ -60,12 +60,16 @@ fn format(ty: Type) -> Option<Format> {
         Type::Bf16 | Type::Bf16x2 => Format::Bf16,
         Type::E4m3x2 => Format::E4m3,
         Type::E5m2x2 => Format::E5m2,
+        Type::E3m2x2 => Format::E3m2,
+        Type::E2m3x2 => Format::E2m3,
+        Type::E2m1x2 => Format::E2m1,
         _ => return None,
     })
 }
 
 fn packs(ty: Type) -> bool {
-    matches!(ty, Type::F16x2 | Type::Bf16x2 | Type::E4m3x2 | Type::E5m2x2)
+    use Type::*;
+    matches!(ty, F16x2 | Bf16x2 | E4m3x2 | E5m2x2 | E3m2x2 | E2m3x2 | E2m1x2 | Ue8m0x2)
 }
 
 fn integer(ty: Type) -> bool {
@@ -76,6 +80,13 @@ fn integer(ty: Type) -> bool {
 impl Convert {
     /// Whether PTX has it and it is simulated.
     fn defined(&self) -> bool {
+        if self.to == Type::Ue8m0x2 || self.from == Type::Ue8m0x2 {
+            let directed = matches!(self.rounding, Rounding::Zero | Rounding::Up);
+            return match self.to {
+                Type::Ue8m0x2 => directed && (self.pair || self.from == Type::Bf16x2),
+                to => to == Type::Bf16x2,
+            };
+        }
         let known = |ty| integer(ty) || format(ty).is_some() || ty == Type::F64;
         if !known(self.to) || !known(self.from) {
             return false;
@@ -127,6 +138,9 @@ fn bf16(bits: u32) -> u32 {
 
 /// The result of a conversion; `b` is the second operand of those that take two.
 pub(crate) fn convert(by: &Convert, a: u64, b: u64) -> u64 {
+    if by.to == Type::Ue8m0x2 || by.from == Type::Ue8m0x2 {
+        return scales(by, a as u32, b as u32).into();
+    }
     if by.pair {
         let format = format(by.to).expect("defined");
         let [high, low] = [a, b].map(|bits| single(bits as u32, by.ftz).into());
@@ -134,7 +148,7 @@ pub(crate) fn convert(by: &Convert, a: u64, b: u64) -> u64 {
     }
     if packs(by.to) {
         let (from, to) = (format(by.from).expect("defined"), format(by.to).expect("defined"));
-        let bits = from.bits();
+        let bits = from.packed_bits();
         let half = |at: u32| from.decode(a as u32 >> (at * bits) & ((1 << bits) - 1)).into();
         return packed(to, half(1), half(0), by.rule()).into();
     }
@@ -144,6 +158,18 @@ pub(crate) fn convert(by: &Convert, a: u64, b: u64) -> u64 {
         (false, true) => to_integer(by, number(by, a)),
         (false, false) => to_float(by, a),
     }
+}
+
+/// Two scales of eight bits of exponent, or the bf16 values of two.
+fn scales(by: &Convert, a: u32, b: u32) -> u32 {
+    if by.from == Type::Ue8m0x2 {
+        // bf16 has every power of two that there is, and is the upper half of an f32.
+        let value = |code: u32| decode_ue8m0(code as u8).to_bits() >> 16;
+        return value(a >> 8) << 16 | value(a);
+    }
+    let [high, low] = if by.pair { [a, b] } else { [a & 0xffff_0000, a << 16] };
+    let code = |bits: u32| u32::from(encode_ue8m0(f32::from_bits(bits), by.rounding));
+    code(high) << 8 | code(low)
 }
 
 /// The integer that a register holds as a type.

@@ -33,16 +33,24 @@ struct Ran {
     output: Vec<u8>,
 }
 
-/// Runs a body in one block, with 2048 bytes of input (bytes 0, 1, 2 and on) and of output.
-fn run_input(body: &str, threads: u32, arrival: Arrival, input: &[u8]) -> Ran {
+/// The buffer that the tensor map is of.
+#[derive(Clone, Copy, PartialEq)]
+enum Mapped {
+    Input,
+    Output,
+}
+
+/// Runs a body in one block, with 2048 bytes of input, and 4096 of output that are zero.
+fn run_mapped(body: &str, threads: u32, arrival: Arrival, mapped: Mapped) -> Ran {
     let module = Module::load(&text(body)).unwrap_or_else(|error| panic!("{error}"));
     let mut device = Simulator::new(Options { arrival, ..Options::default() });
-    let from = device.allocate_from(input).unwrap();
+    let from = device.allocate_from(&input()).unwrap();
     let to: Region = device.allocate_from(&[0; 4096]).unwrap();
+    let mapped_region = if mapped == Mapped::Input { from } else { to };
     let launch = Launch::new("k", [1, 1, 1], [threads, 1, 1])
         .input(from)
         .output(to)
-        .argument(Argument::Bytes(map(from.address).encode().unwrap().to_vec()));
+        .argument(Argument::Bytes(map(mapped_region.address).encode().unwrap().to_vec()));
     let result = device.launch(&module, &launch);
     Ran { result, output: device.bytes(to).unwrap() }
 }
@@ -52,7 +60,7 @@ fn input() -> Vec<u8> {
 }
 
 fn run(body: &str, threads: u32, arrival: Arrival) -> Ran {
-    run_input(body, threads, arrival, &input())
+    run_mapped(body, threads, arrival, Mapped::Input)
 }
 
 /// The output of a body without fault, the same for both arrivals.
@@ -115,6 +123,40 @@ fn a_tile_is_swizzled_and_ends_with_its_tensor() {
             assert_eq!(output[place], expected, "row {row}, byte {at}");
         }
     }
+}
+
+#[test]
+fn a_tile_is_stored_as_far_as_its_tensor_goes() {
+    // Word number `tid` of the tile is `tid`; the tile goes to columns 8 and on, rows -1 and on.
+    let fill = "shl.b32 %r1, %r0, 2;\nmov.u32 %r2, tile;\nadd.u32 %r2, %r2, %r1;\nst.shared.u32 [%r2], %r0;\n\
+        fence.proxy.async.shared::cta;\nbar.sync 0;\nmov.u32 %r4, 8;\nmov.u32 %r5, -1;\n";
+    let store = "@%p0 cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%d2, {%r4, %r5}], [tile];\n\
+        @%p0 cp.async.bulk.commit_group;\n";
+    let read = "@%p0 cp.async.bulk.wait_group.read 0;\nbar.sync 0;\nst.shared.u32 [%r2], 0;\n";
+    for arrival in [Arrival::Early, Arrival::Late] {
+        let ran = run_mapped(&[fill, store, read].concat(), 512, arrival, Mapped::Output);
+        ran.result.unwrap_or_else(|error| panic!("{error}"));
+        for row in 0..15 {
+            for at in 0..128 {
+                // Row `row` of the tensor is row `row` + 1 of the tile, 16 bytes to the left of it.
+                let place = (row + 1) * 128 + (at.max(16) - 16 ^ ((row + 1) % 8) << 4);
+                let word = (place / 4) as u32;
+                let expected = if at < 16 { 0 } else { word.to_le_bytes()[place % 4] };
+                assert_eq!(ran.output[row * 128 + at], expected, "row {row}, byte {at}, {arrival:?}");
+            }
+        }
+        assert!(ran.output[15 * 128..].iter().all(|byte| *byte == 0));
+    }
+    // Without the wait, what is copied may be overwritten.
+    let unwaited =
+        [fill, store, "bar.sync 0;\nst.shared.u32 [%r2], 0;\n@%p0 cp.async.bulk.wait_group 0;\n"].concat();
+    let result = run_mapped(&unwaited, 512, Arrival::Late, Mapped::Output).result;
+    let Err(LaunchError::Fault(found)) = result else { panic!("{result:?}") };
+    assert!(
+        matches!(found.cause, Cause::Race { space: Space::Shared, .. })
+            || found.to_string().contains("fence.proxy.async"),
+        "{found}"
+    );
 }
 
 #[test]

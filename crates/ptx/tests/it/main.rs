@@ -8,6 +8,7 @@ mod formats;
 mod harness;
 mod integers;
 mod mutations;
+mod narrow;
 mod numbers;
 mod planted;
 mod programs;
