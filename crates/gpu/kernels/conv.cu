@@ -1,6 +1,10 @@
 // Convolutions of images [N, H, W, C] with windows [O, KH, KW, C], as products whose operands are
-// looked up.
-#include "product.cuh"
+// looked up. PASS says which of the kernels is compiled: they are large.
+#include "operand.cuh"
+
+#define FORWARD 1
+#define GRAD_INPUT 2
+#define GRAD_WEIGHT 3
 
 struct Conv {
     u32 images, height, width, channels, out_height, out_width, out_channels, window_height,
@@ -9,80 +13,67 @@ struct Conv {
     __device__ u32 places() const { return images * out_height * out_width; }
 };
 
-// The element of the image that stands at a place of the window of an output; zero beyond the
+// The element of the image that stands at a place of the window of an output; none beyond the
 // edges.
 template <class T>
 struct Windows {
     const T* x;
     const Conv& s;
-    __device__ float at(u32 output, u32 place) const {
+    __device__ bool together() const { return s.channels % 8 == 0; }
+    __device__ const T* find(u32 output, u32 place) const {
         u32 ox = output % s.out_width, oy = output / s.out_width % s.out_height;
         u32 image = output / s.out_width / s.out_height;
         u32 c = place % s.channels, kx = place / s.channels % s.window_width;
         u32 ky = place / s.channels / s.window_width;
         // Wraps around above and left of the image.
         u32 iy = oy * s.stride + ky - s.pad, ix = ox * s.stride + kx - s.pad;
-        if (iy >= s.height || ix >= s.width) return 0.0f;
-        return get(x, ((image * s.height + iy) * s.width + ix) * s.channels + c);
+        if (iy >= s.height || ix >= s.width) return nullptr;
+        return x + ((image * s.height + iy) * s.width + ix) * s.channels + c;
     }
 };
 
+#if PASS == FORWARD
 // Rows are outputs, k the places of a window.
 template <class T>
 struct OutputsByPlaces {
     Windows<T> windows;
-    __device__ bool along_k() const { return true; }
-    __device__ float at(u32 i, u32 k) const { return windows.at(i, k); }
+    static const bool ALONG = true;
+    __device__ bool together() const { return windows.together(); }
+    __device__ const T* find(u32 i, u32 k) const { return windows.find(i, k); }
 };
 
-// Columns are places of a window, k outputs.
-template <class T>
-struct PlacesByOutputs {
-    Windows<T> windows;
-    __device__ bool along_k() const { return false; }
-    __device__ float at(u32 i, u32 k) const { return windows.at(k, i); }
-};
-
-// A stored matrix whose rows run along k, or across it.
-template <class T, bool ALONG>
-struct Stored {
-    const T* p;
-    u32 width;
-    __device__ bool along_k() const { return ALONG; }
-    __device__ float at(u32 i, u32 k) const {
-        return get(p, ALONG ? i * width + k : k * width + i);
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(256) conv2d(
+extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
     const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Chain chain
 ) {
     OutputsByPlaces<TypeA> left{{x, s}};
-    Stored<TypeB, true> right{w, s.window()};
+    Matrix<TypeB, true> right{w, s.window()};
     product(
         s.places(), s.out_channels, s.window(), left, right,
         RowMajor{chain, 0, s.out_channels, bias}
     );
 }
+#endif
 
+#if PASS == GRAD_INPUT
 // Rows are places of the input, k the places of the windows that cover it, by output channel.
 template <class T>
 struct Covering {
     const T* dy;
     const Conv& s;
-    __device__ bool along_k() const { return true; }
-    __device__ float at(u32 i, u32 k) const {
+    static const bool ALONG = true;
+    __device__ bool together() const { return s.out_channels % 8 == 0; }
+    __device__ const T* find(u32 i, u32 k) const {
         u32 ix = i % s.width, iy = i / s.width % s.height, image = i / s.width / s.height;
         u32 o = k % s.out_channels, kx = k / s.out_channels % s.window_width;
         u32 ky = k / s.out_channels / s.window_width;
         u32 y = iy + s.pad - ky, x = ix + s.pad - kx;
         // Wraps around where the window would begin outside.
         if (iy + s.pad < ky || ix + s.pad < kx || y % s.stride != 0 || x % s.stride != 0)
-            return 0.0f;
+            return nullptr;
         y /= s.stride;
         x /= s.stride;
-        if (y >= s.out_height || x >= s.out_width) return 0.0f;
-        return get(dy, ((image * s.out_height + y) * s.out_width + x) * s.out_channels + o);
+        if (y >= s.out_height || x >= s.out_width) return nullptr;
+        return dy + ((image * s.out_height + y) * s.out_width + x) * s.out_channels + o;
     }
 };
 
@@ -91,14 +82,15 @@ template <class T>
 struct Turned {
     const T* w;
     const Conv& s;
-    __device__ bool along_k() const { return false; }
-    __device__ float at(u32 c, u32 k) const {
+    static const bool ALONG = false;
+    __device__ bool together() const { return true; }
+    __device__ const T* find(u32 c, u32 k) const {
         u32 o = k % s.out_channels, place = k / s.out_channels;
-        return get(w, (o * s.window_height * s.window_width + place) * s.channels + c);
+        return w + (o * s.window_height * s.window_width + place) * s.channels + c;
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_grad_input(
+extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
     const TypeA* dy, const TypeB* w, const float* bias, const Conv s, const Chain chain
 ) {
     Covering<TypeA> left{dy, s};
@@ -109,13 +101,25 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_grad_input(
         RowMajor{chain, 0, s.channels, bias}
     );
 }
+#endif
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_grad_weight(
+#if PASS == GRAD_WEIGHT
+// Columns are places of a window, k outputs.
+template <class T>
+struct PlacesByOutputs {
+    Windows<T> windows;
+    static const bool ALONG = false;
+    __device__ bool together() const { return windows.together(); }
+    __device__ const T* find(u32 i, u32 k) const { return windows.find(k, i); }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
     const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Chain chain
 ) {
-    Stored<TypeB, false> left{dy, s.out_channels};
+    Matrix<TypeB, false> left{dy, s.out_channels};
     PlacesByOutputs<TypeA> right{{x, s}};
     product(
         s.out_channels, s.window(), s.places(), left, right, RowMajor{chain, 0, s.window(), bias}
     );
 }
+#endif

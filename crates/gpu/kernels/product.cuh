@@ -3,8 +3,15 @@
 #pragma once
 #include "after.cuh"
 
-// Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each. `A` and `B` have
-// at(row or column, k) and ALONG_K, whether neighbours in k are neighbours in memory.
+#define THREADS 256
+
+template <class Operand>
+__device__ inline float element(const Operand& operand, u32 i, u32 k) {
+    auto p = operand.find(i, k);
+    return p == nullptr ? 0.0f : widened(*p);
+}
+
+// Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each.
 template <class A, class B, class Store>
 __device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Store store) {
     const u32 TILE = 64, DEPTH = 16;
@@ -17,10 +24,11 @@ __device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Stor
 #pragma unroll
         for (u32 j = 0; j < TILE * DEPTH; j += 256) {
             u32 e = threadIdx.x + j;
-            u32 r = a.along_k() ? e / DEPTH : e % TILE, ra = a.along_k() ? e % DEPTH : e / TILE;
-            as[ra][r] = row + r < m && first + ra < k ? a.at(row + r, first + ra) : 0.0f;
-            u32 c = b.along_k() ? e / DEPTH : e % TILE, rb = b.along_k() ? e % DEPTH : e / TILE;
-            bs[rb][c] = column + c < n && first + rb < k ? b.at(column + c, first + rb) : 0.0f;
+            u32 r = A::ALONG ? e / DEPTH : e % TILE, ra = A::ALONG ? e % DEPTH : e / TILE;
+            as[ra][r] = row + r < m && first + ra < k ? element(a, row + r, first + ra) : 0.0f;
+            u32 c = B::ALONG ? e / DEPTH : e % TILE, rb = B::ALONG ? e % DEPTH : e / TILE;
+            bs[rb][c] =
+                column + c < n && first + rb < k ? element(b, column + c, first + rb) : 0.0f;
         }
         __syncthreads();
 #pragma unroll
@@ -46,15 +54,3 @@ __device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Stor
             if (r < m && c < n) store(r, c, sums[i][j]);
         }
 }
-
-// A result of row-major order, to which a bias may be added before it is rounded.
-struct RowMajor {
-    const Chain& chain;
-    // Of its first element.
-    u32 first;
-    u32 width;
-    const float* bias;
-    __device__ void operator()(u32 row, u32 column, float x) const {
-        chain(first + row * width + column, bias == nullptr ? x : x + bias[column]);
-    }
-};

@@ -25,7 +25,7 @@ pub(crate) enum Source {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 10] = [
+const HEADERS: [(&str, &str); 13] = [
     ("after.cuh", include_str!("../kernels/after.cuh")),
     ("base.cuh", include_str!("../kernels/base.cuh")),
     ("block.cuh", include_str!("../kernels/block.cuh")),
@@ -33,9 +33,12 @@ const HEADERS: [(&str, &str); 10] = [
     ("formats.cuh", include_str!("../kernels/formats.cuh")),
     ("kept.cuh", include_str!("../kernels/kept.cuh")),
     ("math.cuh", include_str!("../kernels/math.cuh")),
+    ("operand.cuh", include_str!("../kernels/operand.cuh")),
     ("philox.cuh", include_str!("../kernels/philox.cuh")),
     ("product.cuh", include_str!("../kernels/product.cuh")),
     ("table.cuh", include_str!("../kernels/table.cuh")),
+    ("tensor.cuh", include_str!("../kernels/tensor.cuh")),
+    ("tensor_product.cuh", include_str!("../kernels/tensor_product.cuh")),
 ];
 
 impl Source {
@@ -67,8 +70,10 @@ impl Source {
         match self {
             Source::Attention => file!("attention.cu", ["TypeX", "TypeY"]),
             Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
-            Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY"]),
-            Source::MatMul => file!("matmul.cu", ["TypeA", "TypeB", "TypeY"]),
+            Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "HALF", "PLANES", "TILE"]),
+            Source::MatMul => {
+                file!("matmul.cu", ["TypeA", "TypeB", "TypeY", "TA", "TB", "HALF", "PLANES", "TILE"])
+            }
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
             Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
@@ -130,8 +135,12 @@ impl Modules {
     /// The same behind a text that says what becomes of results; nothing where they are stored.
     pub fn followed(&mut self, source: Source, types: &[(&str, &str)], entry: &str, chain: &str) -> Kernel {
         let (name, text, macros) = source.file();
-        let value = |macro_: &str| types.iter().find(|(m, _)| *m == macro_).map_or("float", |(_, t)| *t);
-        let defines = macros.iter().map(|m| ((*m).to_string(), value(m).to_string())).collect();
+        let given = |name: &str| types.iter().find(|(m, _)| *m == name).map(|(_, value)| *value);
+        let define = |&name: &&'static str| {
+            let value = given(name).or(name.starts_with("Type").then_some("float"))?;
+            Some((name.to_string(), value.to_string()))
+        };
+        let defines = macros.iter().filter_map(define).collect();
         let source = match source {
             Source::Update => format!("{}{text}", dynamic_maps()),
             _ => format!("{chain}{text}"),

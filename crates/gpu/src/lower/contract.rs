@@ -4,13 +4,11 @@ use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, DType, Graph, Node, Op};
 
 use super::pointwise::After;
+use super::scheme::Scheme;
 use super::{Call, Lowering, MOST_BLOCKS};
 use crate::command::Argument;
-use crate::kernels::Source;
+use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
-
-/// Rows and columns of a tile of a product.
-pub(super) const TILE: usize = 64;
 
 /// A bias, where there is one: a row of f32, which is added to the sum before it is rounded.
 pub(super) fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
@@ -30,13 +28,19 @@ pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), Eng
     let (m, n) = (to[rank - 2], to[rank - 1]);
     let k = left[if ta { rank - 2 } else { rank - 1 }];
     let batch: usize = to[..rank - 2].iter().product();
-    if batch > MOST_BLOCKS || n.div_ceil(TILE) > MOST_BLOCKS {
+    let scheme = Scheme::of(l, batch, m, n);
+    if batch > MOST_BLOCKS || n.div_ceil(scheme.tile) > MOST_BLOCKS {
         return Err(l.unsupported("a product of this size is too wide for a GPU"));
     }
-    let kernel = after.kernel(l, Source::MatMul, &[("TypeA", a.dtype), ("TypeB", b.dtype)], "matmul");
-    let call = Call::new(kernel, [m.div_ceil(TILE), n.div_ceil(TILE), batch], 256);
+    let turned = |turned| if turned { "true" } else { "false" };
+    let types =
+        [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype)), ("TA", turned(ta)), ("TB", turned(tb))];
+    let macros = [&types[..], &scheme.macros()].concat();
+    let kernel = after.kernel(l, Source::MatMul, &macros, "matmul");
+    let grid = [m.div_ceil(scheme.tile), n.div_ceil(scheme.tile), batch];
+    let call = Call::new(kernel, grid, scheme.threads());
     let call = call.read(a).read(b).maybe_read(bias).sizes([m, n, k]);
-    l.launch(after.given(call.with(Argument::I32(ta.into())).with(Argument::I32(tb.into()))));
+    l.launch(after.given(call));
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{ConvGeometry, PoolKind, Shape};
 
-use super::contract::{TILE, bias_of};
+use super::contract::bias_of;
 use super::pointwise::After;
+use super::scheme::Scheme;
 use super::{Call, Lowering, MOST_BLOCKS, structure};
 use crate::command::Argument;
-use crate::kernels::Source;
+use crate::kernels::{Source, c_type};
 
 /// The sizes of a convolution as kernels have them.
 struct Conv {
@@ -42,11 +43,20 @@ fn convolution(
     columns: usize,
 ) -> Result<(), EngineError> {
     let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
-    if columns.div_ceil(TILE) > MOST_BLOCKS {
+    let scheme = Scheme::of(l, 1, rows, columns);
+    if columns.div_ceil(scheme.tile) > MOST_BLOCKS {
         return Err(l.unsupported("a convolution of so many channels is too wide for a GPU"));
     }
-    let kernel = after.kernel(l, Source::Conv, &[("TypeA", a.dtype), ("TypeB", b.dtype)], entry);
-    let call = Call::new(kernel, [rows.div_ceil(TILE), columns.div_ceil(TILE), 1], 256);
+    let pass = match entry {
+        "conv2d" => "FORWARD",
+        "conv2d_grad_input" => "GRAD_INPUT",
+        _ => "GRAD_WEIGHT",
+    };
+    let types = [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype)), ("PASS", pass)];
+    let macros = [&types[..], &scheme.macros()].concat();
+    let kernel = after.kernel(l, Source::Conv, &macros, entry);
+    let grid = [rows.div_ceil(scheme.tile), columns.div_ceil(scheme.tile), 1];
+    let call = Call::new(kernel, grid, scheme.threads());
     l.launch(after.given(call.read(a).read(b).maybe_read(bias).with(conv.argument())));
     Ok(())
 }

@@ -7,6 +7,7 @@ mod normalise;
 mod pointwise;
 mod quantise;
 mod reduce;
+mod scheme;
 mod update;
 
 use halfstep_graph::engine::EngineError;

@@ -7,7 +7,7 @@ use super::pointwise::After;
 use super::reduce::{self, COLUMN_CHUNK, add_chunks, block_of, chunks_bytes};
 use super::{Call, Lowering, MOST_BLOCKS};
 use crate::command::{Argument, Kernel};
-use crate::kernels::Source;
+use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
 /// A launch with a block for each row.
@@ -115,6 +115,7 @@ pub(super) fn layer_norm_grad(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let [x, gamma, mean, rstd, dy] = [0, 1, 2, 3, 4].map(|i| l.input(i));
     let (after, columns) = (After::of(l)?, l.matrix().1);
     let types = [("TypeX", x.dtype), ("TypeG", gamma.dtype), ("TypeD", dy.dtype)];
+    let types = types.map(|(m, t)| (m, c_type(t)));
     let kernel = after.kernel(l, Source::Norms, &types, "layer_norm_grad");
     let call = by_rows(l, kernel).read(x).read(gamma).read(mean).read(rstd).read(dy);
     l.launch(after.given(call).sizes([columns]));
@@ -149,7 +150,7 @@ pub(super) fn batch_norm_part(l: &mut Lowering<'_>, part: BatchNormPart) -> Resu
         BatchNormPart::Apply { eps } => {
             let [gamma, beta, mean, var] = [1, 2, 3, 4].map(|i| l.input(i));
             let (after, rstd) = (After::of(l)?, l.result(1));
-            let types = [("TypeX", x.dtype), ("TypeG", gamma.dtype)];
+            let types = [("TypeX", c_type(x.dtype)), ("TypeG", c_type(gamma.dtype))];
             let kernel = after.kernel(l, Source::Norms, &types, "batch_norm");
             let call = Call::each(kernel, x.count).read(x).read(gamma).read(beta).read(mean).read(var);
             l.launch(after.given(call.write(rstd)).sizes([x.count, columns]).f32(eps as f32));

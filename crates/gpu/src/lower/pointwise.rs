@@ -87,11 +87,10 @@ impl After {
         &self,
         l: &mut Lowering<'_>,
         source: Source,
-        types: &[(&str, DType)],
+        macros: &[(&str, &str)],
         entry: &str,
     ) -> Kernel {
-        let types = types.iter().copied().chain([("TypeY", self.y)]);
-        let types: Vec<(&str, &str)> = types.map(|(m, t)| (m, c_type(t))).collect();
+        let types: Vec<(&str, &str)> = macros.iter().copied().chain([("TypeY", c_type(self.y))]).collect();
         l.output.modules.followed(source, &types, entry, &self.text)
     }
 

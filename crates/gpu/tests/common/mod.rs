@@ -1,0 +1,38 @@
+//! The simulated GPU for tests. Kernels are compiled by NVRTC: whether there is one is known at run
+//! time only, so these tests have a harness of their own, which counts them as ignored without it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use halfstep_gpu::cache::{KernelCache, LIMIT_BYTES};
+use halfstep_gpu::compile::Compiler;
+use halfstep_gpu::{Architecture, GpuEngine, SimulatedDevice, find};
+use halfstep_ptx::Options;
+use libtest_mimic::{Arguments, Trial};
+
+/// An engine on a simulated GPU, whose kernels are kept between runs.
+pub fn engine(architecture: Architecture, options: Options) -> GpuEngine {
+    let nvrtc = find::nvrtc(None).unwrap_or_else(|absent| panic!("{absent}"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
+    let compiler = Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap();
+    GpuEngine::new(Arc::new(SimulatedDevice::new(compiler, architecture, options)))
+}
+
+/// Runs tests by name.
+pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
+    let absent = find::nvrtc(None).err();
+    // Read by who wonders why tests are ignored.
+    #[allow(clippy::print_stderr)]
+    if let Some(absent) = &absent {
+        eprintln!("{absent}");
+    }
+    let trial = |(name, test): (String, Box<dyn FnOnce() + Send>)| {
+        let test = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, test).with_ignored_flag(absent.is_some())
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.into_iter().map(trial).collect()).exit_code()
+}
