@@ -1,28 +1,31 @@
 //! What the kernels make of a precision policy.
 
+use halfstep_graph::Split;
 use halfstep_graph::engine_info::{Arithmetic, PolicyDescription};
 use halfstep_graph::precision::Policy;
 
-/// How contractions under `policy` are computed: all by multiplications of f32, which hold operands
-/// and codes of fewer bits exactly.
+/// How contractions under `policy` are computed: on Tensor Cores, by `mma.sync` of 16-bit operands,
+/// but for `fp32`. Attention multiplies in f32, which holds its operands exactly.
 pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
     let (arithmetic, text) = match (policy.narrow, policy.split, policy.low) {
         (Some(_), ..) => (
             Arithmetic::Emulated,
-            "emulated: exact codes, multiplied as f32 on CUDA cores (exact products): shows quality, \
-             saves memory, not time"
-                .to_string(),
+            "emulated: exact codes, multiplied by Tensor Cores as bf16, f32 sums".to_string(),
         ),
-        (None, Some(_), _) => (
-            Arithmetic::Widened,
-            "f32 multiply-add on CUDA cores: as accurate and as fast as fp32".to_string(),
-        ),
-        (None, None, Some(low)) => (
-            Arithmetic::Widened,
-            format!(
-                "f32 multiply-add of {low} values (exact products) on CUDA cores: saves memory, not time"
-            ),
-        ),
+        (None, Some(split), _) => {
+            let (terms, passes, error) = match split {
+                Split::Bf16x3 => ("two", "three", "2^-15"),
+                Split::Bf16x6 => ("three", "six", "2^-23"),
+            };
+            let text = format!(
+                "Tensor Cores: each f32 value as {terms} bf16 terms, {passes} passes; error within {error} \
+                 of |A||B|"
+            );
+            (Arithmetic::Split, text)
+        }
+        (None, None, Some(low)) => {
+            (Arithmetic::Native, format!("Tensor Cores: exact {low} products, f32 sums; attention in f32"))
+        }
         (None, None, None) => (Arithmetic::Native, "f32 multiply-add on CUDA cores".to_string()),
     };
     PolicyDescription { arithmetic, text }

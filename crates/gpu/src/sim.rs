@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::FreeMemory;
-use halfstep_ptx::{Argument, Launch, Options, Region, Simulator};
+use halfstep_ptx::{Argument, Counts, Launch, Options, Region, Simulator};
 
 use crate::architecture::Architecture;
 use crate::command::{Action, Bases, Command, Commands, Span};
@@ -25,7 +25,11 @@ pub struct SimulatedDevice {
     compiler: Compiler,
     simulator: Shared,
     modules: Mutex<HashMap<Module, Arc<halfstep_ptx::Module>>>,
+    launches: Launches,
 }
+
+/// What was launched, by the names of kernels.
+type Launches = Arc<Mutex<Vec<(String, Counts)>>>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,7 +52,13 @@ impl SimulatedDevice {
             memory_bytes: 1 << 32,
         };
         let simulator = Arc::new(Mutex::new(Simulator::new(options)));
-        SimulatedDevice { facts, compiler, simulator, modules: Mutex::new(HashMap::new()) }
+        let (modules, launches) = (Mutex::default(), Arc::default());
+        SimulatedDevice { facts, compiler, simulator, modules, launches }
+    }
+
+    /// The launches since the last call, in their order: names of kernels, and what each did.
+    pub fn take_launches(&self) -> Vec<(String, Counts)> {
+        std::mem::take(&mut *locked(&self.launches))
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> EngineError {
@@ -116,6 +126,7 @@ impl Device for SimulatedDevice {
         Ok(Box::new(SimulatedRecording {
             device: self.facts.name.clone(),
             simulator: self.simulator.clone(),
+            launches: self.launches.clone(),
             modules,
             commands: commands.clone(),
             bases: *bases,
@@ -127,6 +138,7 @@ impl Device for SimulatedDevice {
 struct SimulatedRecording {
     device: String,
     simulator: Shared,
+    launches: Launches,
     /// By position in the commands' modules.
     modules: Vec<Arc<halfstep_ptx::Module>>,
     commands: Commands,
@@ -161,7 +173,9 @@ impl SimulatedRecording {
                 call = launch.reads.iter().fold(call, |call, span| call.reads(self.region(span)));
                 call = launch.writes.iter().fold(call, |call, span| call.writes(self.region(span)));
                 let module = &self.modules[launch.kernel.module];
-                simulator.launch(module, &call).map(drop).map_err(|e| failed(&e))
+                let counts = simulator.launch(module, &call).map_err(|e| failed(&e))?;
+                locked(&self.launches).push((launch.kernel.entry.clone(), counts));
+                Ok(())
             }
         }
     }

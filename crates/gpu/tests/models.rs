@@ -83,7 +83,7 @@ fn steps_agree(kind: &str, policy_name: &str) {
     // make much of what is rounded in fewer bits: after the first step such a ResNet is another.
     let compared = if kind == "resnet18" && policy_name != "fp32" { 1 } else { STEPS };
     near(&found[..compared], &wanted[..compared], policy_name);
-    assert!(policy_name == "fp16" || found[STEPS - 1] < 0.9 * found[0], "{found:?}");
+    assert!(policy_name == "fp16" || found[STEPS - 1] < found[0], "{found:?}");
     assert_eq!(session.footprint().unwrap(), session.plan().footprint);
 
     let shuffled = Options { seed: Some(3), arrival: Arrival::Early, ..Options::default() };

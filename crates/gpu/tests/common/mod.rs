@@ -11,12 +11,18 @@ use halfstep_gpu::{Architecture, GpuEngine, SimulatedDevice, find};
 use halfstep_ptx::Options;
 use libtest_mimic::{Arguments, Trial};
 
-/// An engine on a simulated GPU, whose kernels are kept between runs.
+/// An engine on a simulated GPU.
+#[allow(dead_code, reason = "not every test binary uses it")]
 pub fn engine(architecture: Architecture, options: Options) -> GpuEngine {
+    GpuEngine::new(Arc::new(device(architecture, options)))
+}
+
+/// A simulated GPU, whose kernels are kept between runs.
+pub fn device(architecture: Architecture, options: Options) -> SimulatedDevice {
     let nvrtc = find::nvrtc(None).unwrap_or_else(|absent| panic!("{absent}"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
     let compiler = Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap();
-    GpuEngine::new(Arc::new(SimulatedDevice::new(compiler, architecture, options)))
+    SimulatedDevice::new(compiler, architecture, options)
 }
 
 /// Runs tests by name.
