@@ -62,6 +62,11 @@ impl CudaDevice {
         failed(&self.facts.name, error)
     }
 
+    /// Before anything ran: nothing is lost.
+    fn refused(&self, code: &str, error: CudaError) -> EngineError {
+        EngineError::Unsupported(format!("`{}` does not take the code of {code}: {error}", self.facts.name))
+    }
+
     /// The modules, compiled and loaded where they were not before.
     fn load(&self, modules: &[Module]) -> Result<Vec<Arc<CudaModule>>, EngineError> {
         let mut loaded = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +76,8 @@ impl CudaDevice {
             .compile(&absent, self.facts.architecture, CodeForm::Cubin, &*self.progress)
             .map_err(|e| EngineError::Unsupported(e.to_string()))?;
         for (module, cubin) in absent.into_iter().zip(cubins) {
-            let code = CudaModule::load(&self.context, &module.name, &cubin).map_err(|e| self.failed(e))?;
+            let code = CudaModule::load(&self.context, &module.name, &cubin);
+            let code = code.map_err(|e| self.refused(&module.name, e))?;
             loaded.insert(module, code);
         }
         Ok(modules.iter().filter_map(|module| loaded.get(module).cloned()).collect())
@@ -89,7 +95,7 @@ impl CudaDevice {
         }
         let function = |(kernel, bytes): (&Kernel, u32)| {
             let function = modules[kernel.module].function(&kernel.entry, bytes);
-            Ok((kernel.clone(), function.map_err(|e| self.failed(e))?))
+            Ok((kernel.clone(), function.map_err(|e| self.refused(&kernel.entry, e))?))
         };
         shared.into_iter().map(function).collect()
     }

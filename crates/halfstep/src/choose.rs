@@ -8,10 +8,16 @@ use std::sync::Arc;
 
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, IsaError};
+use halfstep_gpu::compile::{CompileProgress, Compiler};
+use halfstep_gpu::cuda::CudaError;
+use halfstep_gpu::cuda::nvrtc::NvrtcError;
+use halfstep_gpu::find::{self, FindError};
 use halfstep_gpu::survey::{self, DriverError, Traces};
-use halfstep_gpu::{ChoiceError, GpuChoice};
+use halfstep_gpu::{ChoiceError, CudaDevice, GpuChoice, GpuEngine};
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::Engine;
+
+use crate::cache_folder::{cache_folder, kernel_cache};
 
 /// The device that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,15 +46,26 @@ pub enum DeviceError {
     /// It is none of the GPUs, or too old.
     #[error(transparent)]
     Choice(#[from] ChoiceError),
-    /// There is a GPU, and no engine for it.
-    #[error("the engine for GPUs does not run yet: take `--device cpu`; found: {found}")]
-    NotYet {
-        /// The GPU and the driver.
-        found: String,
+    /// There is a GPU, and nothing that compiles kernels for it.
+    #[error(transparent)]
+    Compiler(#[from] FindError),
+    /// Nothing can be compiled.
+    #[error("kernels for the GPU cannot be compiled: {0}")]
+    Kernels(#[from] NvrtcError),
+    /// The GPU cannot be used: another process may have it for itself.
+    #[error("`{gpu}` cannot be used: {error}")]
+    Gpu {
+        /// Its model.
+        gpu: String,
+        /// What the driver says.
+        error: CudaError,
     },
     /// `HALFSTEP_ISA` names no instruction set, or one that this processor lacks.
     #[error(transparent)]
     Isa(#[from] IsaError),
+    /// Ranks that compute on GPUs.
+    #[error("ranks share a step on CPUs alone: take `--device cpu`")]
+    Ranks,
 }
 
 impl DeviceRequest {
@@ -85,12 +102,14 @@ impl FromStr for DeviceRequest {
 }
 
 /// The engine that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct EngineRequest {
     /// What it computes on.
     pub device: DeviceRequest,
     /// Threads of the CPU; none for as many as this process may use.
     pub threads: Option<NonZeroUsize>,
+    /// Is notified while kernels are compiled for a GPU, which takes seconds the first time.
+    pub compiling: Option<fn(CompileProgress)>,
 }
 
 impl EngineRequest {
@@ -105,8 +124,8 @@ impl EngineRequest {
         if self.device != DeviceRequest::Auto || !Traces::under(Path::new("/")).any() {
             return None;
         }
-        let reason = match found(GpuChoice::Any) {
-            Ok(found) => format!("the engine for GPUs does not run yet (found: {found})"),
+        let reason = match usable(GpuChoice::Any) {
+            Ok(gpu) => format!("{UNPROVEN}; `--device cuda` takes {gpu}"),
             Err(error) => error.to_string(),
         };
         Some(format!("computing on the CPU: {reason}"))
@@ -119,23 +138,32 @@ impl EngineRequest {
     }
 }
 
+/// Why no GPU is taken unless it is asked for.
+pub const UNPROVEN: &str = "the engine for GPUs has been tested on a simulated GPU, and on no real one yet";
+
 /// An engine.
 ///
 /// # Errors
 /// The device cannot be used.
 pub fn engine(request: EngineRequest) -> Result<Box<dyn Engine>, DeviceError> {
-    Ok(Box::new(cpu(request)?))
+    match request.device {
+        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?)),
+        DeviceRequest::Gpu(choice) => Ok(Box::new(gpu(choice, request.compiling)?)),
+    }
 }
 
 /// [`engine`], as one of several ranks that share each training step.
 ///
 /// # Errors
-/// As there.
+/// As there; ranks compute on CPUs.
 pub fn engine_of_rank(
     request: EngineRequest,
     ranks: Arc<Communicator>,
 ) -> Result<Box<dyn Engine>, DeviceError> {
-    Ok(Box::new(cpu(request)?.with_communicator(ranks)))
+    match request.device {
+        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?.with_communicator(ranks))),
+        DeviceRequest::Gpu(_) => Err(DeviceError::Ranks),
+    }
 }
 
 /// [`engine`], whose plans are those of one of so many ranks: to look at, not to run.
@@ -143,23 +171,38 @@ pub fn engine_of_rank(
 /// # Errors
 /// As there.
 pub fn planning_engine(request: EngineRequest, ranks: NonZeroUsize) -> Result<Box<dyn Engine>, DeviceError> {
-    Ok(Box::new(cpu(request)?.planning_for(ranks)))
-}
-
-fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
     match request.device {
-        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(CpuEngine::new(Isa::from_env()?, request.threads())),
-        DeviceRequest::Gpu(choice) => Err(DeviceError::NotYet { found: found(choice)? }),
+        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?.planning_for(ranks))),
+        DeviceRequest::Gpu(_) if ranks.get() > 1 => Err(DeviceError::Ranks),
+        DeviceRequest::Gpu(_) => engine(request),
     }
 }
 
-/// The GPU that is meant and its driver, for a sentence.
-fn found(choice: GpuChoice) -> Result<String, DeviceError> {
-    let driver = survey::driver()?;
-    let gpu = choice.of(&driver.gpus)?;
+fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
+    Ok(CpuEngine::new(Isa::from_env()?, request.threads()))
+}
+
+fn gpu(choice: GpuChoice, compiling: Option<fn(CompileProgress)>) -> Result<GpuEngine, DeviceError> {
+    let found = survey::driver()?;
+    let gpu = choice.of(&found.gpus)?;
+    let nvrtc = find::nvrtc(Some(found.driver.version().major))?;
+    let compiler = Compiler::new(nvrtc, cache_folder().map(|folder| kernel_cache(&folder)))?;
+    let progress = Box::new(move |progress| compiling.map_or((), |notify| notify(progress)));
+    let device = CudaDevice::open(&found.driver, gpu, compiler, progress);
+    let device = device.map_err(|error| DeviceError::Gpu { gpu: gpu.name.clone(), error })?;
+    Ok(GpuEngine::new(Arc::new(device)))
+}
+
+/// The GPU that is meant, for a sentence, if it can be used.
+fn usable(choice: GpuChoice) -> Result<String, DeviceError> {
+    let found = survey::driver()?;
+    let gpu = choice.of(&found.gpus)?;
     let (major, minor) = gpu.capability;
-    let version = driver.driver.version();
-    Ok(format!("{} (compute capability {major}.{minor}, driver of CUDA {version})", gpu.name))
+    Ok(format!(
+        "{} (compute capability {major}.{minor}, driver of CUDA {})",
+        gpu.name,
+        found.driver.version()
+    ))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! | [`float`] | number formats, rounding, conversion |
 //! | [`graph`] | the program of a step and the passes over it |
 //! | [`cpu`] | kernels and the engine for processors |
-//! | [`gpu`] | kernels and the engine for GPUs, in preparation |
+//! | [`gpu`] | kernels and the engine for GPUs of NVIDIA |
 //! | [`nn`] | layers and models |
 //! | [`data`] | data sets and preprocessing |
 //! | [`train`] | recipes, the step, the loop, run directories |
@@ -62,5 +62,7 @@ pub mod mpi;
 mod numerics;
 
 pub use cache_folder::{cache_folder, kernel_cache};
-pub use choose::{DeviceError, DeviceRequest, EngineRequest, engine, engine_of_rank, planning_engine};
+pub use choose::{
+    DeviceError, DeviceRequest, EngineRequest, UNPROVEN, engine, engine_of_rank, planning_engine,
+};
 pub use numerics::{numerics_maps, numerics_page};

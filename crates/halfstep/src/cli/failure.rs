@@ -83,6 +83,11 @@ impl Failure {
         Failure { code, ..self }
     }
 
+    /// The same, with what to do.
+    pub fn with_help(self, help: &str) -> Failure {
+        Failure { unwritten: self.unwritten, ..Failure::new(&self.report.to_string(), help, self.code) }
+    }
+
     /// The message and the help, as text.
     #[cfg(test)]
     pub fn to_text(&self) -> String {

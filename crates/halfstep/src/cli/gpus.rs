@@ -1,11 +1,26 @@
-//! What `info` says of GPUs: the driver, what it shows, and the compiler of kernels.
+//! What is said of GPUs: the driver, what it shows, and the compiler of kernels.
 
 use halfstep::evidence::units;
+use halfstep::gpu::compile::CompileProgress;
 use halfstep::gpu::cuda::{CudaVersion, Gpu};
 use halfstep::gpu::find::{self, FindError};
 use halfstep::gpu::survey::{self, DriverError, DriverFound};
 use halfstep::gpu::{Architecture, GpuChoice};
 use serde_json::{Value, json};
+
+use super::output;
+
+/// Says that kernels are compiled, once for each program that has new ones.
+pub fn compiling(progress: CompileProgress) {
+    match progress {
+        CompileProgress::Compiled { done: 0, of } => output::note(format!(
+            "compiling {of} {} for the GPU, which are kept for later runs",
+            if of == 1 { "kernel module" } else { "kernel modules" }
+        )),
+        CompileProgress::Compiled { .. } => {}
+        CompileProgress::NotKept(why) => output::warning(why),
+    }
+}
 
 /// What was found.
 pub struct Gpus {
@@ -40,7 +55,7 @@ impl Gpus {
             None => return lines,
         };
         lines.push(("compiler".into(), compiler));
-        lines.push(("engine".into(), "does not run yet: all is computed on the CPU".into()));
+        lines.push(("engine".into(), format!("`--device cuda`: {}", halfstep::UNPROVEN)));
         lines
     }
 

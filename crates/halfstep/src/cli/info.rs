@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
 use halfstep::graph::engine_info::PolicyDescription;
 use halfstep::graph::precision::Policy;
+use halfstep::{DeviceRequest, EngineRequest};
 use serde::Serialize;
 use serde_json::json;
 
@@ -45,6 +45,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
     let (memory, available) = (host::memory_bytes(), host::available_bytes());
     let forced = std::env::var_os("HALFSTEP_ISA").is_some();
     let gpus = Gpus::find();
+    let gpu_asked = matches!(request.device, DeviceRequest::Gpu(_));
     if args.json {
         let runs_on = |(name, d): &(&str, PolicyDescription)| json!({ "precision": name, "runs_on": d.text, "arithmetic": d.arithmetic });
         output::json(&json!({
@@ -65,7 +66,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
     let bytes = |n: Option<usize>| n.map_or("unknown".into(), units::bytes);
     output::raw(&output::fields(&[
         ("halfstep", env!("CARGO_PKG_VERSION").to_string()),
-        ("processor", processor),
+        (if gpu_asked { "device" } else { "processor" }, processor),
         ("cores", format!("{cores} ({threads} threads used)")),
         ("memory", format!("{}, {} available", bytes(memory), bytes(available))),
     ]));

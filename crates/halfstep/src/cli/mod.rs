@@ -110,7 +110,8 @@ fn unreadable(error: &clap::Error) -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode, Failure> {
-    let request = EngineRequest { device: args.device, threads: args.threads };
+    let compiling = Some(gpus::compiling as fn(_));
+    let request = EngineRequest { device: args.device, threads: args.threads, compiling };
     if let Some(n) = args.threads.filter(|n| n.get() > MOST_THREADS) {
         return Err(Failure::asked(
             format!("{n} threads are too many"),

@@ -181,7 +181,7 @@ fn train<'a>(
         output::message(&delivery_message(name, &delivered, dir.path()));
     }
     // The run's own error first: on a full disk the pictures fail too.
-    let run = run?;
+    let run = run.map_err(|error| directory::failed(error, dir))?;
     shown?;
     Ok(Trained { run, checkpoints: checkpoints.stats(), checkpoint_error })
 }

@@ -69,28 +69,25 @@ fn info_names_what_is_wrong_with_a_driver() {
 }
 
 #[test]
-fn cuda_is_refused_with_what_was_found() {
+fn a_gpu_that_cannot_be_used_is_refused_with_what_there_is() {
     let place = Place::new();
     let settings = "devices=2;name=NVIDIA L4;capability=8.9";
-    let found = "the engine for GPUs does not run yet: take `--device cpu`; found: NVIDIA L4 (compute \
-                 capability 8.9, driver of CUDA 13.0)";
-    let uuid = "GPU-fafafafa-fafa-fafa-fafa-fafafafafa01";
-    let bench = |device: &str| {
-        refused(&mut with_driver(&place, settings, &["bench", "step", "--model", "mlp", "--device", device]))
-    };
-    for device in ["cuda", "cuda:1", uuid] {
-        assert_eq!(bench(device), (2, found.to_string()), "{device}");
+    let step = |device: &'static str| ["bench", "step", "--model", "mlp", "--device", device];
+    let bench = |settings: &str, device| refused(&mut with_driver(&place, settings, &step(device)));
+    for device in ["cuda", "cuda:1", "GPU-fafafafa-fafa-fafa-fafa-fafafafafa01"] {
+        let (code, says) = bench(settings, device);
+        let compiler = "NVIDIA's compiler of kernels, NVRTC, cannot be used: /nowhere/libnvrtc.so.13: ";
+        assert!(code == 2 && says.starts_with(compiler), "{device}: {code} {says}");
     }
-    let (code, says) = bench("cuda:2");
+    let (code, says) = bench(settings, "cuda:2");
     assert!(code == 2 && says.starts_with("there is no GPU `cuda:2`; there are: 0 NVIDIA L4 GPU-"), "{says}");
-    let (code, says) = bench("GPU-fa");
+    let (code, says) = bench(settings, "GPU-fa");
     assert!(code == 2 && says.starts_with("several GPUs begin with `GPU-fa`: "), "{says}");
-
-    let mut old =
-        with_driver(&place, "capability=7.0", &["bench", "step", "--model", "mlp", "--device", "cuda"]);
-    let (code, says) = refused(&mut old);
+    let (code, says) = bench("capability=7.0", "cuda");
     assert!(code == 2 && says.contains("has compute capability 7.0; GPUs from 8.0 on"), "{says}");
-    let mut absent = place.command(&["bench", "step", "--model", "mlp", "--device", "cuda"]);
+    let (code, says) = bench("devices=0", "cuda");
+    assert!(code == 2 && says.starts_with("NVIDIA's driver (CUDA 13.0) shows no GPU"), "{says}");
+    let mut absent = place.command(&step("cuda"));
     let (code, says) = refused(absent.env("HALFSTEP_CUDA_DRIVER", "/nowhere/libcuda.so.1"));
     assert!(
         code == 2 && says.starts_with("NVIDIA's driver cannot be used: /nowhere/libcuda.so.1: "),
@@ -113,8 +110,8 @@ fn auto_says_once_why_it_is_the_cpu() {
         assert!(output.status.success(), "{}", both(&output));
         String::from_utf8(output.stderr).unwrap()
     };
-    let says = "note: computing on the CPU: the engine for GPUs does not run yet (found: Fake GPU (compute \
-                capability 9.0, driver of CUDA 13.0))";
+    let says = "note: computing on the CPU: the engine for GPUs has been tested on a simulated GPU, and on no \
+                real one yet; `--device cuda` takes Fake GPU (compute capability 9.0, driver of CUDA 13.0)\n";
     assert_eq!(train("", "auto", "a").matches(says).count(), 1);
     assert!(
         train("init=803", "auto", "b").contains("note: computing on the CPU: NVIDIA's driver cannot be used")

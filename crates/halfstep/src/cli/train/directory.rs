@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use halfstep::graph::engine::EngineError;
+
 use halfstep::train::checkpoint::Latest;
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 use halfstep::train::run_log::{Lines, LogPosition};
-use halfstep::train::session::Progress;
+use halfstep::train::session::{Progress, TrainError};
+use halfstep::train::train_loop::RunError;
 
 use super::Training;
 use super::request::Destination;
@@ -113,6 +116,20 @@ fn resume(training: &Training<'_>, dir: RunDir, messages: Messages) -> Result<Ru
             .map_err(|e| Failure::failed(format!("{}: {e}", earlier.display())))?;
     }
     Ok(RunFiles { dir, lines, latest })
+}
+
+/// Why a run ended, and where it resumes from if it is the device that failed: what was on it is
+/// gone.
+pub fn failed(error: RunError, dir: &RunDir) -> Failure {
+    if !matches!(error, RunError::Train(TrainError::Engine(EngineError::Device { .. }))) {
+        return error.into();
+    }
+    let resume = format!("`halfstep train --resume {}`", output::quoted(dir.path()));
+    let help = match Latest::find(dir).0 {
+        Some(latest) => format!("{resume} resumes from the checkpoint {}", latest.name),
+        None => format!("there is no checkpoint yet: {resume} starts at the first step"),
+    };
+    Failure::from(error).with_help(&help)
 }
 
 /// Warns if the checkpoint was made by another engine or version.

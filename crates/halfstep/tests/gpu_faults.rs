@@ -1,0 +1,173 @@
+//! What becomes of a training on a GPU when something fails: the sentence, the exit code, and what
+//! is on disk. A library stands in for the driver; it runs no kernels, so what is trained means
+//! nothing.
+//!
+//! Kernels are compiled, so without NVRTC these tests are counted as ignored.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Output};
+
+use common::{Place, both};
+use halfstep::gpu::find;
+use libtest_mimic::{Arguments, Trial};
+
+const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 64\nlimit_test = 16\n\
+    [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 8\nbatch = 8\n[checkpoint]\nevery = 2\n";
+
+/// A folder with the recipe; compiled kernels are kept in its cache.
+fn place() -> Place {
+    let place = Place::new();
+    place.write("r.toml", RECIPE);
+    place
+}
+
+fn command(place: &Place, settings: &str, args: &[&str]) -> Command {
+    let mut command = place.command(args);
+    let log = place.path("log");
+    let _ = std::fs::remove_file(&log);
+    command
+        .env("HALFSTEP_CUDA_DRIVER", halfstep_fake_cuda::library())
+        .env("HALFSTEP_FAKE_CUDA", format!("{settings};log={}", log.display()))
+        .env_remove("CUDA_VISIBLE_DEVICES");
+    command
+}
+
+fn train(place: &Place, settings: &str, out: &str) -> Output {
+    command(place, settings, &["train", "r.toml", "--device", "cuda", "--precision", "fp32", "--out", out])
+        .output()
+        .unwrap()
+}
+
+/// The words of what was printed, without the frame around an error.
+fn words(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).replace(['│', '×', '╰', '─', '▶'], " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// No call was made that the driver would not take, and nothing was left behind.
+fn no_problems(place: &Place) {
+    assert_eq!(halfstep_fake_cuda::problems(&place.path("log")), [""; 0]);
+}
+
+/// Every line of the log is whole.
+fn whole(run: &Path) {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert!(metrics.ends_with('\n') || metrics.is_empty());
+    for line in metrics.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    }
+}
+
+fn a_training_calls_the_driver_as_it_wants() {
+    let place = place();
+    let output = train(&place, "", "run");
+    assert!(output.status.success(), "{}", both(&output));
+    assert!(words(&output).contains("note: compiling"), "{}", both(&output));
+    no_problems(&place);
+    whole(&place.path("run"));
+    let again = train(&place, "", "again");
+    assert!(again.status.success() && !words(&again).contains("compiling"), "{}", both(&again));
+}
+
+/// Whichever allocation fails, it is said, and no directory of a run is half made.
+fn any_allocation_may_fail() {
+    let place = place();
+    assert!(train(&place, "", "first").status.success());
+    for n in 1.. {
+        let name = format!("run{n}");
+        let output = train(&place, &format!("no_memory={n}"), &name);
+        no_problems(&place);
+        if output.status.success() {
+            assert!(n > 8, "{n}");
+            break;
+        }
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        assert!(words(&output).contains("bytes of memory could not be allocated"), "{}", both(&output));
+        let run = place.path(&name);
+        if run.exists() {
+            whole(&run);
+        }
+    }
+}
+
+/// The GPU fails in the middle: the sentence names the checkpoint, and the run resumes from it, on
+/// the CPU too.
+fn a_failed_gpu_loses_no_checkpoint() {
+    for (fault, name) in [("illegal", "CUDA_ERROR_ILLEGAL_ADDRESS"), ("lost", "CUDA_ERROR_UNKNOWN")] {
+        let place = place();
+        assert!(train(&place, "", "first").status.success());
+        let log = std::fs::read_to_string(place.path("log")).unwrap();
+        // Each graph of a step has as many kernels as the first that was made.
+        let kernels = log.lines().filter(|l| l.starts_with("cuGraphAddKernelNode_v2")).count();
+        let launches = log.lines().filter(|l| l.starts_with("cuGraphLaunch")).count();
+        assert!(launches > 8 && kernels > 8, "{launches} {kernels}");
+        let (mut before, mut named) = (0, 0);
+        for at in [1, 2 * kernels, 4 * kernels, 6 * kernels] {
+            let run = format!("run{at}");
+            let output = train(&place, &format!("{fault}={at}"), &run);
+            no_problems(&place);
+            if output.status.success() {
+                continue;
+            }
+            let says = words(&output);
+            assert_eq!(output.status.code(), Some(1), "{says}");
+            assert!(says.contains("`Fake GPU` failed: ") && says.contains(name), "{says}");
+            whole(&place.path(&run));
+            let resume = format!("`halfstep train --resume {run}`");
+            if says.contains(&format!("there is no checkpoint yet: {resume} starts at the first step")) {
+                before += 1;
+            } else {
+                assert!(says.contains(&format!("{resume} resumes from the checkpoint step-")), "{says}");
+                named += 1;
+            }
+            let resumed = place.run(&["train", "--resume", &run, "--device", "cpu"]);
+            assert!(resumed.status.success(), "{}", both(&resumed));
+        }
+        assert!(before > 0 && named > 0, "{before} {named}");
+    }
+}
+
+fn what_the_driver_does_not_run_is_refused_before_a_run_begins() {
+    let place = place();
+    let nvrtc = find::nvrtc(None).unwrap().version().major;
+    let older = format!("NVRTC {nvrtc}.");
+    for (settings, code, says) in [
+        ("load=209", 1, "does not take the code of"),
+        ("version=12080", 2, older.as_str()),
+        ("capability=7.5", 2, "has compute capability 7.5"),
+        ("devices=0", 2, "shows no GPU"),
+        ("init=999", 2, "NVIDIA's driver cannot be used: cuInit failed: CUDA_ERROR_UNKNOWN"),
+    ] {
+        if settings.starts_with("version") && nvrtc == 12 {
+            continue;
+        }
+        let output = train(&place, settings, "run");
+        assert_eq!(output.status.code(), Some(code), "{settings}: {}", both(&output));
+        assert!(words(&output).contains(says), "{settings}: {}", both(&output));
+        assert!(!place.path("run").exists(), "{settings}");
+        no_problems(&place);
+    }
+}
+
+fn main() -> ExitCode {
+    let absent = find::nvrtc(None).is_err();
+    let trial = |name: &str, test: fn()| {
+        let test = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, test).with_ignored_flag(absent)
+    };
+    let trials = vec![
+        trial("a_training_calls_the_driver_as_it_wants", a_training_calls_the_driver_as_it_wants),
+        trial("any_allocation_may_fail", any_allocation_may_fail),
+        trial("a_failed_gpu_loses_no_checkpoint", a_failed_gpu_loses_no_checkpoint),
+        trial(
+            "what_the_driver_does_not_run_is_refused_before_a_run_begins",
+            what_the_driver_does_not_run_is_refused_before_a_run_begins,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
