@@ -26,7 +26,7 @@ FALSE, TRUE = "false", "true"
 # Of each sentence: the file, a text that stands there once, the expression in it, and what it becomes.
 MUTATIONS = {
     "VerdictStatement": {
-        "AsGoodOnExamples": (E + "noninferiority.rs", "Some(Tail::of_parts(mean, &parts, asked.looks))", "mean", "mean - 0.3 * margin"),
+        "AsGoodOnExamples": (E + "noninferiority.rs", "Some(Tail::of_parts(mean, &parts, asked.looks))", "&parts", "&parts[..1]"),
         "AsGoodOnSamples": (E + "noninferiority.rs", "few.filter(|_| sd.is_some())", "sd.is_some()", FALSE),
         "AsGoodOnSamplesOnly": (E + "findings.rs", "if a.on_samples == Verdict::Pass", "a.on_samples == Verdict::Pass", FALSE),
         "WorseThanAllowed": (E + "noninferiority.rs", "over_adjusted(tests, &holm(&p), looks)", "holm(&p)", "p.clone()"),
