@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 E, T, H = "crates/evidence/src/", "crates/train/src/", "crates/halfstep/src/cli/"
 FALSE, TRUE = "false", "true"
 
-# Of each sentence: the file, a text that stands there once, the expression in it, and what it becomes.
+# Of each sentence: the file, a text that stands there once, the expression in it, what it becomes.
 MUTATIONS = {
     "VerdictStatement": {
         "AsGoodOnExamples": (E + "noninferiority.rs", "Some(Tail::of_parts(mean, &parts, asked.looks))", "&parts", "&parts[..1]"),
@@ -133,9 +133,9 @@ MUTATIONS = {
         "DoesNotLearn": (T + "examination/probe.rs", "            () => Learns::No,", "Learns::No", "Learns::Begins"),
         "DoesNotLearnInRange": (T + "examination/mod.rs", "if diagnosis.cause == Cause::Nothing {\n            let Learning", "diagnosis.cause == Cause::Nothing", FALSE),
         "FixWorked": (T + "examination/trial.rs", "self.changed(&fix.changes).map_err", "self.changed(&fix.changes)", "self.changed(&[])"),
-        "FixFinite": (T + "doctor/fix.rs", "LearningStatement::FixFinite { steps, loss }.fmt(f)", "LearningStatement::FixFinite { steps, loss }", "LearningStatement::FixWorked { steps, loss, constant: loss }"),
-        "FixNoHelp": (T + "examination/trial.rs", "steps < FEW && most.is_none()", "steps < FEW", TRUE),
-        "FirstFixHolds": (T + "examination/mod.rs", "LearningStatement::FirstFixHolds.to_string()", "LearningStatement::FirstFixHolds", "LearningStatement::FixFinite { steps: 0, loss: 0.0 }"),
+        "FixFinite": (T + "doctor/fix.rs", "LearningStatement::FixFinite { steps, loss, constant, without }.fmt(f)", "LearningStatement::FixFinite { steps, loss, constant, without }", "LearningStatement::FixWorked { steps, loss, constant }"),
+        "FixNoHelp": (T + "examination/trial.rs", "loss.is_finite() && steps < FEW", "steps < FEW", TRUE),
+        "FirstFixHolds": (T + "examination/mod.rs", "LearningStatement::FirstFixHolds.to_string()", "LearningStatement::FirstFixHolds", "LearningStatement::NotAtThisRate { lr: String::new() }"),
         "LearnsLessWithExceptions": (T + "examination/suspects.rs", "if !policy.overrides.is_empty()", "!policy.overrides.is_empty()", FALSE),
         "PrecisionDoesNotTrainIt": (T + "examination/mod.rs", "learning.loss > HARMED * fp32.loss", "learning.loss > HARMED * fp32.loss", FALSE),
         "NotAtThisRate": (T + "examination/probe.rs", "            () => Learns::No,", "Learns::No", "Learns::Yes"),
