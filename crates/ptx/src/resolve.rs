@@ -287,7 +287,7 @@ impl Resolver {
     }
 
     /// Where a predicate goes; `_` is a predicate that nothing reads.
-    pub fn to_predicate(&mut self, operand: &Operand) -> Result<RP, LoadProblem> {
+    pub fn result_predicate(&mut self, operand: &Operand) -> Result<RP, LoadProblem> {
         match operand {
             Operand::Name(name) if name == "_" => self.fresh(File::Predicate).map(RP),
             Operand::Name(_) => self.predicate(operand),

@@ -45,16 +45,20 @@ macro_rules! floats {
         fn view($x: $bits) -> $as {
             $view
         }
+        #[inline(always)]
+        fn nan(a: $bits, b: $bits) -> bool {
+            view(a).is_nan() || view(b).is_nan()
+        }
         Comparison::$of(match $word {
             "ne" => test!(|a, b| view(a) < view(b) || view(a) > view(b)),
-            "equ" => test!(|a, b| !(view(a) < view(b) || view(a) > view(b))),
+            "equ" => test!(|a, b| view(a) == view(b) || nan(a, b)),
             "neu" => test!(|a, b| view(a) != view(b)),
-            "ltu" => test!(|a, b| !(view(a) >= view(b))),
-            "leu" => test!(|a, b| !(view(a) > view(b))),
-            "gtu" => test!(|a, b| !(view(a) <= view(b))),
-            "geu" => test!(|a, b| !(view(a) < view(b))),
-            "num" => test!(|a, b| !view(a).is_nan() && !view(b).is_nan()),
-            "nan" => test!(|a, b| view(a).is_nan() || view(b).is_nan()),
+            "ltu" => test!(|a, b| view(a) < view(b) || nan(a, b)),
+            "leu" => test!(|a, b| view(a) <= view(b) || nan(a, b)),
+            "gtu" => test!(|a, b| view(a) > view(b) || nan(a, b)),
+            "geu" => test!(|a, b| view(a) >= view(b) || nan(a, b)),
+            "num" => test!(|a, b| !nan(a, b)),
+            "nan" => test!(|a, b| nan(a, b)),
             "eq" => test!(|a, b| view(a) == view(b)),
             "lt" => test!(|a, b| view(a) < view(b)),
             "le" => test!(|a, b| view(a) <= view(b)),

@@ -121,11 +121,11 @@ fn product(stem: &str, part: &str, ty: Type) -> Option<Shape> {
         ("mul", "hi", S16) => {
             Binary32(each2!(|a, b| (i32::from(a as i16) * i32::from(b as i16)) as u32 >> 16))
         }
-        ("mul", "hi", U32) => Binary32(each2!(|a, b| (u64::from(a) * u64::from(b) >> 32) as u32)),
+        ("mul", "hi", U32) => Binary32(each2!(|a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32)),
         ("mul", "hi", S32) => Binary32(each2!(|a, b| (wide(a, b) >> 32) as u32)),
-        ("mul", "hi", U64) => Binary64(each2!(|a, b| (u128::from(a) * u128::from(b) >> 64) as u64)),
+        ("mul", "hi", U64) => Binary64(each2!(|a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64)),
         ("mul", "hi", S64) => {
-            Binary64(each2!(|a, b| (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64))
+            Binary64(each2!(|a, b| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64))
         }
         ("mul", "wide", U16) => Binary32(each2!(|a, b| a.wrapping_mul(b))),
         ("mul", "wide", S16) => Binary32(each2!(|a, b| (i32::from(a as i16) * i32::from(b as i16)) as u32)),
@@ -145,7 +145,7 @@ fn product_sum(stem: &str, part: &str, ty: Type) -> Option<Shape> {
         ("mad", "lo", U32 | S32) => Ternary32(each3!(|a, b, c| a.wrapping_mul(b).wrapping_add(c))),
         ("mad", "lo", U64 | S64) => Ternary64(each3!(|a, b, c| a.wrapping_mul(b).wrapping_add(c))),
         ("mad", "hi", U32) => {
-            Ternary32(each3!(|a, b, c| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)))
+            Ternary32(each3!(|a, b, c| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)))
         }
         ("mad", "hi", S32) => Ternary32(each3!(|a, b, c| ((wide(a, b) >> 32) as u32).wrapping_add(c))),
         ("mad", "wide", U16) => Ternary32(each3!(|a, b, c| ((a & 0xffff) * (b & 0xffff)).wrapping_add(c))),

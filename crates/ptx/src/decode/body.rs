@@ -155,7 +155,7 @@ impl Body {
     }
 
     /// Where a value goes: the file is that of the register; `_` has the one of `bytes`.
-    pub fn to_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
+    pub fn result_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
         let wide = self.type_of(operand).map_or(bytes == 8, |ty| ty.bytes() == 8);
         Ok(match wide {
             true => Value::Wide(self.names.to64(operand)?),
@@ -164,7 +164,7 @@ impl Body {
     }
 
     /// A value to read: the file is that of the register; a number has the one of `bytes`.
-    pub fn from_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
+    pub fn source_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
         let wide = self.type_of(operand).map_or(bytes == 8, |ty| ty.bytes() == 8);
         Ok(match wide {
             true => Value::Wide(self.names.r64(operand)?),

@@ -106,7 +106,7 @@ fn transfer(body: &mut Body, text: &Instruction, at: usize, values: usize) -> Re
     };
     let values = operands
         .iter()
-        .map(|one| if load { body.to_value(one, bytes) } else { body.from_value(one, bytes) })
+        .map(|one| if load { body.result_value(one, bytes) } else { body.source_value(one, bytes) })
         .collect::<Result<Box<[Value]>, _>>()?;
     body.granule(space, bytes);
     let ordering = found.acquire || found.release;
@@ -135,18 +135,19 @@ fn atomic(body: &mut Body, text: &Instruction, returns: bool) -> Result<(), Load
     let address = body.names.address(operand(text, first)?)?;
     let bytes = ty.bytes();
     let from = body.names.elements(operand(text, first + 1)?).to_vec();
-    let from = from.iter().map(|one| body.from_value(one, bytes)).collect::<Result<Box<[Value]>, _>>()?;
+    let from = from.iter().map(|one| body.source_value(one, bytes)).collect::<Result<Box<[Value]>, _>>()?;
     if from.len() != found.elements {
         return Err(body.names.wrong(operand(text, first + 1)?, "as many registers as elements"));
     }
     let swap = match kind {
-        AtomicKind::CompareSwap => Some(body.from_value(operand(text, first + 2)?, bytes)?),
+        AtomicKind::CompareSwap => Some(body.source_value(operand(text, first + 2)?, bytes)?),
         _ => None,
     };
     let to = match returns {
         true => {
             let to = body.names.elements(operand(text, 0)?).to_vec();
-            let to = to.iter().map(|one| body.to_value(one, bytes)).collect::<Result<Box<[Value]>, _>>()?;
+            let to =
+                to.iter().map(|one| body.result_value(one, bytes)).collect::<Result<Box<[Value]>, _>>()?;
             Some(to).filter(|to| to.len() == found.elements)
         }
         false => None,

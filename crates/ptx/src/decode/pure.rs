@@ -86,19 +86,20 @@ fn mov(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     match (to, from) {
         (Operand::Vector(parts), _) => {
             let bits = 8 * ty.bytes() / parts.len().max(1);
-            let from = body.from_value(from, ty.bytes())?;
-            let to = parts.iter().map(|part| body.to_value(part, bits / 8)).collect::<Result<_, _>>()?;
+            let from = body.source_value(from, ty.bytes())?;
+            let to = parts.iter().map(|part| body.result_value(part, bits / 8)).collect::<Result<_, _>>()?;
             body.emit(Kind::Integer, Op::Split { from, to, bits: bits as u8 });
         }
         (_, Operand::Vector(parts)) => {
             let bits = 8 * ty.bytes() / parts.len().max(1);
-            let from = parts.iter().map(|part| body.from_value(part, bits / 8)).collect::<Result<_, _>>()?;
-            let to = body.to_value(to, ty.bytes())?;
+            let from =
+                parts.iter().map(|part| body.source_value(part, bits / 8)).collect::<Result<_, _>>()?;
+            let to = body.result_value(to, ty.bytes())?;
             body.emit(Kind::Integer, Op::Join { to, from, bits: bits as u8 });
         }
         _ if ty == Type::Pred => {
             let from = body.names.predicate(from)?;
-            let to = body.names.to_predicate(to)?;
+            let to = body.names.result_predicate(to)?;
             body.emit(Kind::Integer, Op::MovePredicate(to, from));
         }
         _ if ty.bytes() == 8 => {
@@ -157,8 +158,10 @@ fn setp(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let join = join(body, text, &mut words)?;
     let (test, operands) = test(body, text, &mut words, ty, operands)?;
     let (to, other) = match operand(text, 0)? {
-        Operand::Pair(to, other) => (body.names.to_predicate(to)?, Some(body.names.to_predicate(other)?)),
-        to => (body.names.to_predicate(to)?, None),
+        Operand::Pair(to, other) => {
+            (body.names.result_predicate(to)?, Some(body.names.result_predicate(other)?))
+        }
+        to => (body.names.result_predicate(to)?, None),
     };
     if !words.done() {
         return Err(unknown(text, ""));
@@ -242,7 +245,7 @@ fn slct(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
 
 fn logic(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let a = body.names.predicate(operand(text, 1)?)?;
-    let to = body.names.to_predicate(operand(text, 0)?)?;
+    let to = body.names.result_predicate(operand(text, 0)?)?;
     let op = match text.stem() {
         "not" => Op::Not { to, a },
         stem => {
@@ -264,9 +267,9 @@ fn cvt(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     if let Some(f) = by.shape() {
         return apply(body, text, f, Kind::Convert);
     }
-    let a = body.from_value(operand(text, 1)?, by.from.bytes())?;
-    let b = if by.pair { body.from_value(operand(text, 2)?, 4)? } else { a };
-    let to = body.to_value(operand(text, 0)?, by.to.bytes())?;
+    let a = body.source_value(operand(text, 1)?, by.from.bytes())?;
+    let b = if by.pair { body.source_value(operand(text, 2)?, 4)? } else { a };
+    let to = body.result_value(operand(text, 0)?, by.to.bytes())?;
     body.emit(Kind::Convert, Op::Convert { by, to, a, b });
     Ok(())
 }
@@ -306,7 +309,7 @@ fn isspacep(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let space = text.modifiers().iter().find_map(|part| space_of(part));
     let space = space.ok_or_else(|| unknown(text, ""))?;
     let address = body.names.r64(operand(text, 1)?)?;
-    let to = body.names.to_predicate(operand(text, 0)?)?;
+    let to = body.names.result_predicate(operand(text, 0)?)?;
     body.emit(Kind::Integer, Op::InSpace { to, address, space });
     Ok(())
 }
@@ -314,9 +317,9 @@ fn isspacep(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
 fn carry(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let ty = type_of(text).filter(|ty| ty.bytes() >= 4 && !ty.float());
     let bytes = ty.ok_or_else(|| unknown(text, ""))?.bytes();
-    let a = body.from_value(operand(text, 1)?, bytes)?;
-    let b = body.from_value(operand(text, 2)?, bytes)?;
-    let to = body.to_value(operand(text, 0)?, bytes)?;
+    let a = body.source_value(operand(text, 1)?, bytes)?;
+    let b = body.source_value(operand(text, 2)?, bytes)?;
+    let to = body.result_value(operand(text, 0)?, bytes)?;
     let stem = text.stem();
     let sum = CarrySum {
         to,

@@ -40,7 +40,7 @@ pub(super) fn decode(body: &mut Body, text: &Instruction) -> Result<(), LoadProb
 /// A result of 32 bits, and a predicate beside it.
 fn pair(body: &mut Body, operand: &Operand) -> Result<(crate::machine::R32, Option<RP>), LoadProblem> {
     match operand {
-        Operand::Pair(to, valid) => Ok((body.names.to32(to)?, Some(body.names.to_predicate(valid)?))),
+        Operand::Pair(to, valid) => Ok((body.names.to32(to)?, Some(body.names.result_predicate(valid)?))),
         to => Ok((body.names.to32(to)?, None)),
     }
 }
@@ -68,8 +68,8 @@ fn barrier(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
         ["sync"] => BarrierMode::Sync,
         ["arrive"] => BarrierMode::Arrive,
         ["red", "popc", "u32"] => BarrierMode::Count(body.names.to32(next()?)?),
-        ["red", "and", "pred"] => BarrierMode::Join(Logic::And, body.names.to_predicate(next()?)?),
-        ["red", "or", "pred"] => BarrierMode::Join(Logic::Or, body.names.to_predicate(next()?)?),
+        ["red", "and", "pred"] => BarrierMode::Join(Logic::And, body.names.result_predicate(next()?)?),
+        ["red", "or", "pred"] => BarrierMode::Join(Logic::Or, body.names.result_predicate(next()?)?),
         _ => return Err(unknown(text, "")),
     };
     let number = body.names.r32(next()?)?;
@@ -133,13 +133,13 @@ fn vote(body: &mut Body, text: &Instruction, mode: &str) -> Result<(), LoadProbl
         "uni" => VoteMode::Uniform,
         _ => return Err(unknown(text, "")),
     };
-    let to = body.names.to_predicate(operand(text, 0)?)?;
+    let to = body.names.result_predicate(operand(text, 0)?)?;
     body.emit(Kind::Warp, Op::Vote { mode, to, by, members });
     Ok(())
 }
 
 fn matches(body: &mut Body, text: &Instruction, all: bool, bytes: usize) -> Result<(), LoadProblem> {
-    let value = body.from_value(operand(text, 1)?, bytes)?;
+    let value = body.source_value(operand(text, 1)?, bytes)?;
     let members = body.names.r32(operand(text, 2)?)?;
     let (to, valid) = pair(body, operand(text, 0)?)?;
     body.emit(Kind::Warp, Op::Match { to, valid, value, members, all });

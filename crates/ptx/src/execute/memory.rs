@@ -213,13 +213,7 @@ fn check_aligned(
 }
 
 /// Bytes of constants or arguments.
-fn window<'b>(
-    from: &'b [u8],
-    space: Space,
-    address: u64,
-    bytes: usize,
-    who: Who,
-) -> Result<&'b [u8], Box<Trap>> {
+fn window(from: &[u8], space: Space, address: u64, bytes: usize, who: Who) -> Result<&[u8], Box<Trap>> {
     let offset = (address & 0xffff_ffff) as usize;
     from.get(offset..offset + bytes).ok_or_else(|| {
         let why = "there is nothing behind the last one";

@@ -47,6 +47,11 @@ impl Stamp {
         self.0 >> 11 & 1 == 1
     }
 
+    /// Whether another access needs no order with this one: both are strong.
+    fn allows(self, strong: bool) -> bool {
+        strong && self.strong()
+    }
+
     fn warp(self) -> u32 {
         (self.0 >> 6) as u32 & 31
     }
@@ -128,7 +133,7 @@ impl Shadow {
         let cells = range.start >> self.shift..(range.end + (1 << self.shift) - 1) >> self.shift;
         for cell in &mut self.cells[cells] {
             let [writer, readers @ ..] = cell.map(Stamp);
-            if !(strong && writer.strong()) && !writer.before(who, order) {
+            if !writer.allows(strong) && !writer.before(who, order) {
                 let access = if writer.strong() { Access::Atomic } else { Access::Write };
                 return Err(conflict(writer, access));
             }
@@ -137,7 +142,7 @@ impl Shadow {
                 *cell = [writer.0, first.0, second.0];
                 continue;
             }
-            let unordered = |reader: &&Stamp| !(strong && reader.strong()) && !reader.before(who, order);
+            let unordered = |reader: &&Stamp| !reader.allows(strong) && !reader.before(who, order);
             if let Some(reader) = readers.iter().find(unordered) {
                 return Err(conflict(*reader, Access::Read));
             }

@@ -118,7 +118,7 @@ pub(super) fn decode(instruction: &Instruction, names: &mut Resolver) -> Result<
             let phase = operand(instruction, 2)?;
             let parity = instruction.has("parity");
             BarrierOp::Test {
-                to: names.to_predicate(operand(instruction, 0)?)?,
+                to: names.result_predicate(operand(instruction, 0)?)?,
                 at: address(names, 1)?,
                 phase: if parity {
                     Phase::Parity(names.r32(phase)?)

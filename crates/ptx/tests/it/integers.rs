@@ -67,7 +67,7 @@ fn sums_products_and_extremes() {
             check(&code, &[width, width], 2 * width, &[values, values], f);
             let code = format!("mul.hi.{sign}{width} %d, %a0, %a1;");
             let f =
-                |row: &[u64]| (value(row[0], width, signed) * value(row[1], width, signed) >> width) as u64;
+                |row: &[u64]| ((value(row[0], width, signed) * value(row[1], width, signed)) >> width) as u64;
             check(&code, &[width, width], width, &[values, values], f);
             let code = format!("mad.wide.{sign}{width} %d, %a0, %a1, %a2;");
             let values3: [&[u64]; 3] = [values, &values[3..7], &[0, 5, 0x8000_0001]];
@@ -81,7 +81,7 @@ fn sums_products_and_extremes() {
         // The upper half of a product of 64 bits by schoolbook multiplication.
         let f = |row: &[u64]| {
             let (a, b) = (row[0], row[1]);
-            let high = (u128::from(a) * u128::from(b) >> 64) as u64;
+            let high = ((u128::from(a) * u128::from(b)) >> 64) as u64;
             let negative = |x: u64| signed && x >> 63 == 1;
             let correction = if negative(a) { b } else { 0 };
             high.wrapping_sub(correction).wrapping_sub(if negative(b) { a } else { 0 })
