@@ -122,7 +122,15 @@ fn show(opened: &Opened, samples: usize, is_text: bool, measured: &Measured) {
     if is_text {
         fields.push(("perplexity", format!("{:.2} per token", measured.loss.exp())));
     }
-    let Some(m) = &measured.measures else { return output::raw(&output::fields(&fields)) };
+    let Some(m) = &measured.measures else {
+        output::raw(&output::fields(&fields));
+        if is_text {
+            let none =
+                "There are no scores of classes and no confusion matrix: a text has tokens, not classes.";
+            output::raw(&output::bullets(&[none]));
+        }
+        return;
+    };
     let (constant, scores) = (&m.beside_constant, &m.classes);
     let names = classes::names(opened.preprocessing.classes());
     let majority = &names[scores.majority_class as usize];

@@ -217,6 +217,12 @@ fn a_text_from_new_to_generate() {
     let result = place.json(&["predict", "run", "same.txt", "other.txt", "--json"]);
     let loss = |i: usize| result["predictions"][i]["loss"].as_f64().unwrap();
     assert!(loss(0) < loss(1), "{result}");
+    place.write("old.txt", b"gr\xFC\xDFe\n");
+    let refused = place.fails(2, &["predict", "run", "old.txt"]).replace('│', " ");
+    let refused = refused.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(refused.contains("byte 2 (line 1) is none of it") && !refused.contains("`encoding"), "{refused}");
+    let scores = place.ok(&["eval", "run"]);
+    assert!(scores.contains("perplexity") && scores.contains("a text has tokens, not classes"), "{scores}");
 }
 
 #[test]

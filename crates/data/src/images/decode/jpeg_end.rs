@@ -2,7 +2,7 @@
 //!
 //! A decoder takes zeros for what is missing before the end marker, and says nothing. But the data
 //! of a whole picture are never read to the end marker: what is put before that changes nothing.
-//! Where a file has restart markers, their number tells as much, but of what follows the last of them.
+//! Where a file has restart markers, their number tells as much, but of what follows the last.
 
 use std::hash::{DefaultHasher, Hasher};
 

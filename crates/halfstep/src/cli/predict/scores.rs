@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use halfstep::data::{read_text, text_files};
+use halfstep::data::{DataError, read_text, text_files};
 use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, HostSlice};
 use halfstep::train::session::Session;
@@ -25,13 +25,26 @@ struct Score {
     bits_per_byte: f64,
 }
 
+/// What is said of a text in another encoding: the model has no key that names it, as recipes do.
+fn not_utf8(name: &str, error: DataError) -> Failure {
+    let what = match &error {
+        DataError::NotUtf8 { offset, line, .. } => format!("byte {offset} (line {line}) is none of it"),
+        DataError::Encoding { looks_like, .. } => format!("it looks like {looks_like}"),
+        _ => return error.into(),
+    };
+    Failure::asked(
+        format!("{name}: texts to score are read as UTF-8, and {what}"),
+        "save the file as UTF-8, or as UTF-16 with a byte-order mark",
+    )
+}
+
 /// Scores each text.
 pub(super) fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCode, Failure> {
     let text = opened.preprocessing.text()?;
     let mut inputs = Vec::new();
     for input in files(&args.inputs)? {
         let name = input.display().to_string();
-        let content = read_text(&input)?;
+        let content = read_text(&input).map_err(|error| not_utf8(&name, error))?;
         let tokens: Vec<i32> = text.encode(&content)?.into_iter().map(|t| t as i32).collect();
         if tokens.len() < 2 {
             return Err(Failure::asked(
