@@ -1,6 +1,7 @@
 //! Tests of the simulated GPU as a whole; `scripts/make_ptx.py` makes the PTX of kernels.
 
 mod asynchronous;
+mod changed;
 mod clean;
 mod faults;
 mod floats;
