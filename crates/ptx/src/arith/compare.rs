@@ -50,7 +50,7 @@ macro_rules! floats {
             view(a).is_nan() || view(b).is_nan()
         }
         Comparison::$of(match $word {
-            "ne" => test!(|a, b| view(a) < view(b) || view(a) > view(b)),
+            "ne" => test!(|a, b| view(a) != view(b) && !nan(a, b)),
             "equ" => test!(|a, b| view(a) == view(b) || nan(a, b)),
             "neu" => test!(|a, b| view(a) != view(b)),
             "ltu" => test!(|a, b| view(a) < view(b) || nan(a, b)),

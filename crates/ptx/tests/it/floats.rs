@@ -182,7 +182,7 @@ fn extremes_saturation_and_signs() {
     check("copysign.f32 %d, %a0, %a1;", &[32, 32], 32, &two, |r| r[0] & 1 << 31 | r[1] & 0x7fff_ffff);
     for (word, f) in [
         ("eq", (|a, b| a == b) as fn(f32, f32) -> bool),
-        ("ne", |a, b| a != b),
+        ("ne", |a: f32, b: f32| a != b && !a.is_nan() && !b.is_nan()),
         ("lt", |a, b| a < b),
         ("ge", |a, b| a >= b),
         ("neu", |a, b| a != b),
