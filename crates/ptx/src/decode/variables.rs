@@ -8,8 +8,17 @@ use crate::resolve::{Resolver, Symbol};
 use crate::syntax::{Function, Initial, Number, Operand, Statement, Text, Variable};
 use crate::types::Type;
 
-/// Most bytes of the variables of one space.
-const LIMIT: usize = 1 << 30;
+/// Most bytes of the variables of one space: those of CUDA ("Technical Specifications per Compute
+/// Capability" in the CUDA C++ Programming Guide) where there are such. A launch checks those of
+/// shared memory together with what it adds.
+fn limit(space: &str) -> usize {
+    match space {
+        "const" => 64 << 10,
+        "local" => 512 << 10,
+        "param" => 32_764,
+        _ => 1 << 30,
+    }
+}
 
 /// The `.const` and `.global` variables of a module.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +41,7 @@ pub(super) fn extent(variable: &Variable) -> Result<(usize, usize), LoadError> {
     let ty = Type::parse(&variable.ty).filter(|ty| ty.bytes() > 0).ok_or_else(declaration)?;
     let elements = variable.elements.unwrap_or(variable.initial.len() as u64) as usize;
     let align = variable.align.map_or(ty.bytes(), |align| align as usize);
-    let bytes = ty.bytes().checked_mul(elements).filter(|bytes| *bytes <= LIMIT);
+    let bytes = ty.bytes().checked_mul(elements).filter(|bytes| *bytes <= limit(&variable.space));
     if !align.is_power_of_two() || align > 1 << 16 {
         return Err(declaration());
     }
@@ -44,9 +53,12 @@ pub(super) fn place(end: &mut usize, variable: &Variable) -> Result<usize, LoadE
     let (bytes, align) = extent(variable)?;
     let offset = end.next_multiple_of(align);
     *end = offset + bytes;
-    match *end <= LIMIT {
+    let limit = limit(&variable.space);
+    match *end <= limit {
         true => Ok(offset),
-        false => at(variable.line, Err(LoadProblem::Limit { what: "bytes of variables", limit: LIMIT })),
+        false => {
+            at(variable.line, Err(LoadProblem::Limit { what: "bytes of variables of one space", limit }))
+        }
     }
 }
 

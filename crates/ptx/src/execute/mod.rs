@@ -88,10 +88,11 @@ pub(crate) fn run(program: &Program, grid: &Grid, memory: &mut LaunchMemory) -> 
         Some(_) => Turns { slice: SHORT, shuffled: true },
         None => Turns { slice: LONG, shuffled: false },
     };
-    let mut order: Vec<u32> = (0..grid.blocks.iter().product()).collect();
-    if grid.seed.is_some() {
-        random.shuffle(&mut order);
-    }
+    let blocks = grid.blocks.iter().product();
+    let order: Box<dyn Iterator<Item = u32>> = match grid.seed {
+        Some(_) => Box::new(random.order(blocks)),
+        None => Box::new(0..blocks),
+    };
     let mut budget = Budget { left: grid.limit, limit: grid.limit };
     for number in order {
         begin(&mut block, number, grid);

@@ -139,7 +139,7 @@ fn a_tile_is_stored_as_far_as_its_tensor_goes() {
         for row in 0..15 {
             for at in 0..128 {
                 // Row `row` of the tensor is row `row` + 1 of the tile, 16 bytes to the left of it.
-                let place = (row + 1) * 128 + (at.max(16) - 16 ^ ((row + 1) % 8) << 4);
+                let place = (row + 1) * 128 + ((at.max(16) - 16) ^ (((row + 1) % 8) << 4));
                 let word = (place / 4) as u32;
                 let expected = if at < 16 { 0 } else { word.to_le_bytes()[place % 4] };
                 assert_eq!(ran.output[row * 128 + at], expected, "row {row}, byte {at}, {arrival:?}");

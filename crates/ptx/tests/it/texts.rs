@@ -122,4 +122,6 @@ fn deep_nesting_is_refused() {
     // So are registers without end.
     assert!(Module::load(&format!("{head}.reg .b32 %r<4000000000>;\nret;\n}}")).is_err());
     assert!(Module::load(&format!("{head}.shared .b8 s[4000000000];\nret;\n}}")).is_err());
+    assert!(Module::load(&format!("{head}.local .b8 s[600000];\nret;\n}}")).is_err());
+    assert!(Module::load(&format!("{head}.local .b8 s[500000];\nret;\n}}")).is_ok());
 }
