@@ -11,7 +11,7 @@ use crate::assessment_table;
 use crate::comparison::{Candidate, Comparison};
 use crate::cost::{Amounts, Energy, PolicyCost};
 use crate::group_table;
-use crate::noninferiority::Question;
+use crate::noninferiority::{Claim, Question};
 use crate::run::RunResult;
 use crate::statements::StudyStatement;
 use crate::study::{Floor, Study};
@@ -401,6 +401,10 @@ fn how(study: &Study) -> Section {
         Question::NonInferiority => "A candidate may be better by any amount.",
         Question::Equivalence => "A candidate that is better by more than a margin fails too.",
     };
+    let decides = match s.protocol.claim {
+        Claim::Examples => "that on examples like these decides",
+        Claim::Samples => "that on these samples decides",
+    };
     section(
         HOW,
         "How each number was made",
@@ -408,9 +412,10 @@ fn how(study: &Study) -> Section {
             details(
                 "Verdict",
                 format!(
-                    "Margins were stated before the runs: {}. For each metric a one-sided paired t-test over seeds: pass if the \
-                     95 % upper bound of the mean harm lies within the margin, fail if the lower bound lies beyond it, else \
-                     inconclusive. Over all, pass needs every metric to pass; fail needs one that fails after Holm's adjustment \
+                    "Margins were stated before the runs: {}. Each metric has two one-sided tests. On these samples: a paired t-test \
+                     over seeds. On examples like these: the scatter over examples is added to that over seeds. Here {decides}. \
+                     Pass if the 95 % upper bound of the mean harm lies within the margin, fail if the lower bound lies beyond \
+                     it, else inconclusive. Over all, pass needs every metric to pass; fail needs one that fails after Holm's adjustment \
                      for their number, and only such metrics are named. {sides}",
                     margins.join(", ")
                 ),
