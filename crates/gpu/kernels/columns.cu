@@ -67,3 +67,17 @@ extern "C" __global__ void batch_norm_grad(
     float normal = (get(x, i) - mean[c]) * rstd[c];
     put(dx, i, get(gamma, c) * rstd[c] * (get(dy, i) - fmaf(normal, dgamma[c], dbeta[c]) / rows));
 }
+
+// Adds chunks of two partial sums [chunks, width]: those of blockIdx.y.
+extern "C" __global__ void add_pairs(
+    const float* products, const float* dy, float* of_products, float* of_dy, u32 chunks, u32 width
+) {
+    __shared__ float shared[8][32];
+    u32 down = threadIdx.x / 32, column = blockIdx.x * 32 + threadIdx.x % 32;
+    const float* from = blockIdx.y == 0 ? products : dy;
+    float sum = 0.0f;
+    if (column < width)
+        for (u32 i = down; i < chunks; i += 8) sum += from[i * width + column];
+    sum = over_rows(sum, shared);
+    if (down == 0 && column < width) (blockIdx.y == 0 ? of_products : of_dy)[column] = sum;
+}

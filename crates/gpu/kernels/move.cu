@@ -1,5 +1,6 @@
 // Moves elements of type Element, whose bits are copied and not read.
 #include "base.cuh"
+#include "table.cuh"
 
 struct Box {
     u32 size[6], from[6], to[6];
@@ -57,10 +58,22 @@ extern "C" __global__ void gather(
     y[i] = table[(u32)index[i / width] * width + i % width];
 }
 
-// The same elements, where the step is committed.
-extern "C" __global__ void commit_copy(
-    const Element* x, Element* y, const float* commit, u32 count
+struct Copy {
+    const Element* from;
+    Element* to;
+    u32 count, first;
+};
+struct Copies {
+    u32 tensors, unused;
+    Copy of[150];
+};
+
+// Many tensors, where the step is committed.
+extern "C" __global__ void __launch_bounds__(256) commit_copy(
+    const float* commit, const __grid_constant__ Copies table
 ) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count && *commit != 0.0f) y[i] = x[i];
+    if (*commit == 0.0f) return;
+    const Copy& t = table.of[tensor_of(table, blockIdx.x)];
+    u32 first = (blockIdx.x - t.first) * PART, end = min(first + PART, t.count);
+    for (u32 i = first + threadIdx.x; i < end; i += 256) t.to[i] = t.from[i];
 }

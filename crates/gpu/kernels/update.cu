@@ -9,7 +9,7 @@
 struct Trained {
     Kept p, m, v;
     const TypeX* grad;
-    u32 count, first, draws, unused;
+    u32 count, draws, unused, first;
 };
 struct Table {
     u32 tensors, unused;

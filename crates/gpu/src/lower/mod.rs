@@ -8,6 +8,7 @@ mod pointwise;
 mod quantise;
 mod reduce;
 mod scheme;
+mod table;
 mod update;
 
 use halfstep_graph::engine::EngineError;

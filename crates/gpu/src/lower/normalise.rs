@@ -70,7 +70,9 @@ pub(super) fn workspace_bytes(graph: &Graph, node: &Node) -> usize {
             reduce::workspace_bytes(&[shape.rows(), shape.last()], &[0])
         }
         Op::BatchNormPart(BatchNormPart::Variance) => one,
-        Op::LayerNormGrad | Op::BatchNormPart(BatchNormPart::Sums) => 2 * one,
+        Op::LayerNormGrad | Op::BatchNormPart(BatchNormPart::Sums) => {
+            2 * 4 * chunks(shape.rows()) * shape.last()
+        }
         _ => 0,
     }
 }
@@ -95,18 +97,19 @@ fn pair_sums(
         return Err(l.unsupported("sums over too many rows for a GPU"));
     }
     let kernel = l.kernel(Source::Columns, &[("TypeX", x.dtype), ("TypeD", dy.dtype)], "pair_sums");
-    let other = chunks_bytes(chunks, columns);
+    let count = chunks * columns;
     let parts = match chunks {
         1 => to,
-        _ => [0, other].map(|skip| l.work(skip, chunks * columns, DType::F32)),
+        _ => [0, 4 * count].map(|skip| l.work(skip, count, DType::F32)),
     };
     let call = Call::new(kernel, [columns.div_ceil(32), chunks, 1], 256);
     let call = call.read(x).read(mean).read(rstd).read(dy).write(parts[0]).write(parts[1]);
     let by_rows = i32::from(statistics == Statistics::OfRows);
     l.launch(call.sizes([rows, columns, COLUMN_CHUNK]).with(Argument::I32(by_rows)));
     if chunks > 1 {
-        add_chunks(l, 0, (chunks, columns), to[0], 1.0)?;
-        add_chunks(l, other, (chunks, columns), to[1], 1.0)?;
+        let kernel = l.kernel(Source::Columns, &[], "add_pairs");
+        let call = Call::new(kernel, [columns.div_ceil(32), 2, 1], 256).read(parts[0]).read(parts[1]);
+        l.launch(call.write(to[0]).write(to[1]).sizes([chunks, columns]));
     }
     Ok(())
 }

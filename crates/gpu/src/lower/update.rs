@@ -6,24 +6,16 @@ use halfstep_graph::{
 };
 
 use super::movement::word;
+use super::table::{Table, number, parts};
 use super::{Call, Lowering};
 use crate::command::{Action, Argument, Command};
 use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
-/// Elements of a tensor that a block works on.
-const PART: usize = 4096;
-/// Tensors in the table of one launch and bytes of an entry, as kernels declare them.
-const NORMS: usize = 200;
-const NORM: usize = 16;
-const TRAINED: usize = 30;
-const ENTRY: usize = 120;
-/// Which member of an entry is the number of its first block.
-const FIRST: usize = 5;
-
-fn parts(count: usize) -> usize {
-    count.div_ceil(PART)
-}
+/// Tables as kernels declare them.
+const NORMS: Table = Table { room: 200, bytes: 16 };
+const TRAINED: Table = Table { room: 30, bytes: 120 };
+const COPIES: Table = Table { room: 150, bytes: 24 };
 
 pub(super) fn norm_workspace_bytes(graph: &Graph, node: &Node) -> usize {
     8 * node.inputs.iter().map(|&v| parts(graph.shape(v).count())).sum::<usize>()
@@ -38,7 +30,7 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let sums = l.work(0, 2 * all, DType::F32);
     let mut base = 0;
     // Neighbours of one type share a launch.
-    for same in tensors.chunk_by(|a, b| a.dtype == b.dtype).flat_map(|same| same.chunks(NORMS)) {
+    for same in tensors.chunk_by(|a, b| a.dtype == b.dtype).flat_map(|same| same.chunks(NORMS.room)) {
         let kernel = l.kernel(Source::Norm, &[("TypeX", same[0].dtype)], "squares");
         let mut first = 0;
         let mut entries = Vec::new();
@@ -47,8 +39,7 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
             entries.push(Argument::Struct(members.into()));
             first += parts(tensor.count);
         }
-        let table = table([number(same.len()), number(base)], entries, (NORMS, NORM));
-        let call = Call::new(kernel, [first, 1, 1], 256).write(sums).with(table);
+        let call = Call::new(kernel, [first, 1, 1], 256).write(sums).with(NORMS.of(base, entries));
         l.launch(same.iter().fold(call, |call, &tensor| call.also_read(tensor)));
         base += first;
     }
@@ -56,17 +47,6 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let norm = l.result(0);
     l.launch(Call::new(kernel, [1, 1, 1], 256).read(sums).write(norm).sizes([all]));
     Ok(())
-}
-
-/// A table as kernels declare it: two words, and room for so many entries of so many bytes.
-fn table(head: [Argument; 2], entries: Vec<Argument>, (room, bytes): (usize, usize)) -> Argument {
-    let rest = Argument::Zeros((room - entries.len()) * bytes);
-    let [first, second] = head;
-    Argument::Struct(vec![first, second, Argument::Struct(entries), rest])
-}
-
-fn number(n: usize) -> Argument {
-    Argument::U32(n as u32)
 }
 
 /// How kernels keep weights and moments of these formats, and in how many tensors each.
@@ -132,48 +112,13 @@ fn train(
     }
     call = (0..tensors).fold(call, |call, i| call.also_read(l.input(i)).also_write(l.result(i)));
     let rest =
-        [Argument::Pointer(grad.span), number(grad.count), number(0), Argument::U32(kept.draws), number(0)];
+        [Argument::Pointer(grad.span), number(grad.count), Argument::U32(kept.draws), number(0), number(0)];
     members.extend(rest);
-    let table = table([number(1), number(0)], vec![Argument::Struct(members)], (TRAINED, ENTRY));
-    let call = call.with(table);
-    if !l.output.commands.last_mut().is_some_and(|before| joins(&mut before.action, &call)) {
+    let call = call.with(TRAINED.of(0, vec![Argument::Struct(members)]));
+    if !TRAINED.join(&mut l.output.commands, &call) {
         l.launch(call);
     }
     Ok(())
-}
-
-/// Adds the tensor of `call` to the table of the launch before it, where both do the same and
-/// neither waits for the other.
-fn joins(before: &mut Action, call: &Call) -> bool {
-    let independent = !before.conflicts(&Action::Launch(call.0.clone()));
-    let Action::Launch(launch) = before else { return false };
-    let (Some((table, others)), Some((new_table, new_others))) =
-        (launch.arguments.split_last_mut(), call.0.arguments.split_last())
-    else {
-        return false;
-    };
-    let (Argument::Struct(table), Argument::Struct(new_table)) = (table, new_table) else { return false };
-    let (
-        [Argument::U32(tensors), _, Argument::Struct(entries), Argument::Zeros(rest)],
-        [_, _, Argument::Struct(new), _],
-    ) = (&mut table[..], &new_table[..])
-    else {
-        return false;
-    };
-    let same = launch.kernel == call.0.kernel && *others == *new_others;
-    let [Argument::Struct(entry)] = &new[..] else { return false };
-    if !same || !independent || *rest == 0 {
-        return false;
-    }
-    let mut entry = entry.clone();
-    entry[FIRST] = Argument::U32(launch.grid[0]);
-    *rest -= ENTRY;
-    entries.push(Argument::Struct(entry));
-    *tensors += 1;
-    launch.grid[0] += call.0.grid[0];
-    launch.reads.extend(&call.0.reads);
-    launch.writes.extend(&call.0.writes);
-    true
 }
 
 pub(super) fn adamw(l: &mut Lowering<'_>, spec: AdamWSpec) -> Result<(), EngineError> {
@@ -200,8 +145,15 @@ pub(crate) fn copy_to_slot(
         Some(commit) => {
             let types = [("Element", word(from.dtype))];
             let kernel = output.modules.kernel(Source::Move, &types, "commit_copy");
-            let call = Call::each(kernel, from.count).read(from).write(to).read(commit);
-            Action::Launch(call.sizes([from.count]).0)
+            let ends = [Argument::Pointer(from.span), Argument::Pointer(to.span)];
+            let entry = [&ends[..], &[number(from.count), number(0)]].concat();
+            let call = Call::new(kernel, [parts(from.count), 1, 1], 256).read(commit);
+            let call = call.with(COPIES.of(0, vec![Argument::Struct(entry)]));
+            let call = call.also_read(from).also_write(to);
+            if COPIES.join(&mut output.commands, &call) {
+                return;
+            }
+            Action::Launch(call.0)
         }
     };
     output.commands.push(Command { action, at: slot.to_string(), step: None });
