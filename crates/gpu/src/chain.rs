@@ -17,6 +17,9 @@ use crate::kernels::{NAME, c_type};
 /// The most operands and results: all parameters together are far below what a launch takes.
 const MOST: usize = 24;
 
+/// Bytes of parameters that a launch takes at least, with some to spare: 4 KiB.
+const PARAMETER_BYTES: usize = 3840;
+
 /// Threads of a block.
 pub(crate) const THREADS: u32 = 256;
 
@@ -30,10 +33,22 @@ pub(crate) enum Parameter {
     Number(Argument),
 }
 
+/// A kernel of a table of sets of arguments, one for each block along y.
+pub(crate) struct Many {
+    /// Its text, with [`NAME`] for its name.
+    pub text: String,
+    /// How many sets the table has room for.
+    pub room: usize,
+    /// Bytes of a set.
+    pub bytes: usize,
+}
+
 /// A generated kernel and what it is launched with.
 pub(crate) struct Chain {
     /// Its text: a kernel with [`NAME`] for its name, or a struct behind an include.
     pub text: String,
+    /// The same, where it follows no anchor, for many sets of arguments.
+    pub many: Many,
     pub parameters: Vec<Parameter>,
     /// Elements of a thread.
     pub width: usize,
@@ -78,7 +93,8 @@ pub(crate) fn chain(graph: &Graph, group: &Group) -> Result<Chain, EngineError> 
         let _ = writeln!(writer.stores, "    put_several<{width}>(y{n}, i, r{n});");
     }
     let text = if follows { writer.structure() } else { writer.kernel() };
-    Ok(Chain { text, parameters: writer.parameters, width, count: expression.count })
+    let many = writer.many();
+    Ok(Chain { text, many, parameters: writer.parameters, width, count: expression.count })
 }
 
 fn unsupported(what: String) -> EngineError {
@@ -209,6 +225,36 @@ impl Writer {
              u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * {width};\n    \
              if (i >= count) return;\n{elements}}}\n"
         )
+    }
+
+    /// A kernel of many sets of arguments, as many as a launch takes.
+    fn many(&self) -> Many {
+        let members: String = self.declarations.iter().map(|d| format!("    {d};\n")).collect();
+        let name = |d: &String| d.rsplit(' ').next().unwrap_or_default().to_string();
+        let names = self.declarations.iter().map(name);
+        let locals: String = names.map(|n| format!("    auto {n} = a.{n};\n")).collect();
+        let (width, elements, bytes) = (self.width, self.elements(), self.bytes());
+        let room = PARAMETER_BYTES / bytes;
+        let text = format!(
+            "struct {NAME}_arguments {{\n{members}}};\n\
+             struct {NAME}_table {{\n    u32 sets, unused;\n    {NAME}_arguments of[{room}];\n}};\n\
+             extern \"C\" __global__ void __launch_bounds__({THREADS}) {NAME}(\n    \
+             const __grid_constant__ {NAME}_table table\n) {{\n    \
+             const {NAME}_arguments& a = table.of[blockIdx.y];\n{locals}    \
+             u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * {width};\n    \
+             if (i >= count) return;\n{elements}}}\n"
+        );
+        Many { text, room, bytes }
+    }
+
+    /// Bytes of a struct of the parameters, of which one at least is a pointer.
+    fn bytes(&self) -> usize {
+        let size = |parameter: &Parameter| match parameter {
+            Parameter::Read(_) | Parameter::Write(_) => 8,
+            Parameter::Number(argument) => argument.alignment(),
+        };
+        let end = self.parameters.iter().fold(0usize, |end, p| end.next_multiple_of(size(p)) + size(p));
+        end.next_multiple_of(8)
     }
 
     fn structure(&self) -> String {

@@ -173,6 +173,13 @@ impl Modules {
         Kernel { module: *module, entry: format!("chain_{at}") }
     }
 
+    /// The kernel of a generated text, if there is one.
+    pub fn known(&self, text: &str) -> Option<Kernel> {
+        let (module, texts) = self.generated.as_ref()?;
+        let at = texts.iter().position(|t| t == text)?;
+        Some(Kernel { module: *module, entry: format!("chain_{at}") })
+    }
+
     /// All of them.
     pub fn finish(mut self) -> Vec<Module> {
         if let Some((module, texts)) = self.generated {

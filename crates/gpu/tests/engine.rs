@@ -25,8 +25,9 @@ fn nothing_is_left_out(left_out: Vec<String>) {
 
 /// Sums over so many rows and columns that each is taken apart agree with the interpreter's.
 ///
-/// Numbers lie in 0 .. 1, so that a sum of n of them errs by at most n·2^-24 of itself (Higham 2002,
-/// §4.2), and each is made of at most 256 that are added one after another, and less than 256 parts.
+/// Numbers lie in 0 .. 1, so that a sum of n of them errs by at most n·2^-24 of itself (Higham
+/// 2002, §4.2), and each is made of at most 256 that are added one after another, and of less than
+/// 256 parts.
 fn sums_in_parts(engine: &GpuEngine) {
     let mut g = Graph::new();
     let x = g.input("x", ValueType::f32([600, 33].into()));

@@ -3,9 +3,10 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{BatchNormPart, DType, Graph, Group, Op};
 
-use super::{Call, Lowering};
-use crate::chain::{Parameter, THREADS, chain, fits};
-use crate::command::{Argument, Kernel};
+use super::table::Table;
+use super::{Call, Lowering, Output};
+use crate::chain::{Many, Parameter, THREADS, chain, fits};
+use crate::command::{Action, Argument, Kernel};
 use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
@@ -24,6 +25,10 @@ pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
     continues && fits(graph, group)
 }
 
+/// Chains of at most so many elements share a launch with others like them: they take less time
+/// than a launch.
+const SMALL: usize = 1 << 16;
+
 pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let chain = chain(l.graph, l.group).map_err(|e| l.unsupported(e))?;
     let kernel = l.output.modules.generated(chain.text);
@@ -37,8 +42,46 @@ pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
             Parameter::Number(argument) => call.with(argument),
         };
     }
-    l.launch(call);
+    let most = SMALL.div_ceil(THREADS as usize * chain.width) as u32;
+    if chain.count > SMALL || !joins(l.output, &call, &chain.many, most) {
+        l.launch(call);
+    }
     Ok(())
+}
+
+/// Adds the arguments of `call` to an earlier launch of the same chain, of `most` blocks at most, if
+/// it has to wait for nothing from there on. Says whether it did.
+fn joins(output: &mut Output, call: &Call, many: &Many, most: u32) -> bool {
+    let action = Action::Launch(call.0.clone());
+    let several = output.modules.known(&many.text);
+    let table = Table { room: many.room, bytes: many.bytes };
+    for before in output.commands.iter_mut().rev() {
+        if before.action.conflicts(&action) {
+            return false;
+        }
+        let Action::Launch(launch) = &mut before.action else { continue };
+        let first = launch.kernel == call.0.kernel && launch.grid[0] <= most;
+        let has_room = Some(&launch.kernel) == several.as_ref() && (launch.grid[1] as usize) < many.room;
+        if !first && !has_room {
+            continue;
+        }
+        let mut sets = match &mut launch.arguments[..] {
+            [Argument::Struct(table)] if !first => match &mut table[..] {
+                [_, _, Argument::Struct(sets), _] => std::mem::take(sets),
+                _ => return false,
+            },
+            arguments => vec![Argument::Struct(arguments.to_vec())],
+        };
+        sets.push(Argument::Struct(call.0.arguments.clone()));
+        launch.grid = [launch.grid[0].max(call.0.grid[0]), sets.len() as u32, 1];
+        launch.block = launch.block.max(call.0.block);
+        launch.reads.extend(&call.0.reads);
+        launch.writes.extend(&call.0.writes);
+        launch.arguments = vec![table.of(0, sets)];
+        launch.kernel = output.modules.generated(many.text.clone());
+        return true;
+    }
+    false
 }
 
 /// What becomes of the first result of a group's anchor.
