@@ -30,3 +30,23 @@ pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
     };
     PolicyDescription { arithmetic, text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_has_the_description_of_its_own_format() {
+        use Arithmetic::{Emulated, Native};
+        let of = |name: &str| describe(&Policy::named(name).unwrap());
+        for name in Policy::NAMES {
+            let (policy, found) = (Policy::named(name).unwrap(), of(name));
+            assert_eq!(found.arithmetic == Emulated, policy.narrow.is_some(), "{name}");
+            assert_eq!(found.arithmetic == Arithmetic::Split, policy.split.is_some(), "{name}");
+        }
+        assert!(of("bf16").arithmetic == Native && of("bf16").text.contains("exact bf16 products"));
+        assert!(of("fp16").text.contains("exact f16 products"));
+        assert!(of("bf16x3").text.contains("2^-15") && of("bf16x6").text.contains("2^-23"));
+        assert!(!of("fp32").text.contains("16"));
+    }
+}

@@ -49,8 +49,8 @@ pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Adds the arguments of `call` to an earlier launch of the same chain, of `most` blocks at most, if
-/// it has to wait for nothing from there on. Says whether it did.
+/// Adds the arguments of `call` to an earlier launch of the same chain, of `most` blocks at most,
+/// if it has to wait for nothing from there on. Says whether it did.
 fn joins(output: &mut Output, call: &Call, many: &Many, most: u32) -> bool {
     let action = Action::Launch(call.0.clone());
     let several = output.modules.known(&many.text);
