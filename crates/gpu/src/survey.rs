@@ -27,7 +27,7 @@ pub struct DriverFound {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DriverError {
     /// It is not installed, or not where this process sees it.
-    #[error("no driver of NVIDIA was found ({reason}){hint}")]
+    #[error("no driver of NVIDIA was found ({}: {reason}){hint}", LIBRARIES[0])]
     Absent {
         /// What the system's loader says.
         reason: String,

@@ -151,6 +151,35 @@ fn what_the_driver_does_not_run_is_refused_before_a_run_begins() {
     }
 }
 
+/// `scripts/gpu.sh check`, as on a GPU machine; without a GPU, what needs kernels has to fail.
+fn the_script_for_gpu_machines_runs_to_its_end() {
+    let place = place();
+    let (programs, out) = (place.path("programs"), place.path("out"));
+    std::fs::create_dir(&programs).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_halfstep"), programs.join("halfstep")).unwrap();
+    // In place of the conformance suite: it says what it says where there is no GPU.
+    std::os::unix::fs::symlink("/bin/true", programs.join("gpu")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/gpu.sh");
+    let output = Command::new("bash")
+        .arg(script)
+        .arg("check")
+        .args([&programs, &out])
+        .env("HALFSTEP_CUDA_DRIVER", halfstep_fake_cuda::library())
+        .env("HALFSTEP_FAKE_CUDA", "")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("gpu.json")).unwrap()).unwrap();
+    let part = |name: &str| json["parts"].as_array().unwrap().iter().find(|p| p["part"] == name).unwrap();
+    for name in ["info", "cuda", "cpu"] {
+        assert_eq!(part(name)["code"], 0, "{}", both(&output));
+    }
+    assert_eq!(part("info")["printed"]["gpu"]["devices"][0]["name"], "Fake GPU");
+    assert_eq!(part("conformance")["code"], "nothing was tested");
+    assert_eq!((&part("losses")["code"], &part("losses")["printed"]["steps"][0]), (&1.into(), &200.into()));
+}
+
 fn main() -> ExitCode {
     let absent = find::nvrtc(None).is_err();
     let trial = |name: &str, test: fn()| {
@@ -168,6 +197,7 @@ fn main() -> ExitCode {
             "what_the_driver_does_not_run_is_refused_before_a_run_begins",
             what_the_driver_does_not_run_is_refused_before_a_run_begins,
         ),
+        trial("the_script_for_gpu_machines_runs_to_its_end", the_script_for_gpu_machines_runs_to_its_end),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

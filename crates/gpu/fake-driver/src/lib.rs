@@ -10,8 +10,8 @@
 //! * everything is freed once, and nothing is left when the context is released,
 //! * nothing is freed that a graph still uses.
 //!
-//! What is wrong is a line that begins with `PROBLEM` in its log. [`Settings`](settings::Settings)
-//! say what GPUs there are and what fails; a program gets them by the environment variable
+//! What is wrong is a line that begins with `PROBLEM` in its log. Settings (`settings.rs`) say what
+//! GPUs there are and what fails; a program gets them by the environment variable
 //! `HALFSTEP_FAKE_CUDA`, a test by [`FakeDriver::new`].
 
 mod calls;
