@@ -83,12 +83,17 @@ impl<'a> Lowering<'a> {
     }
 
     fn launch(&mut self, call: Call) {
-        let (at, step) = (self.node.name.clone(), Some(self.step));
+        let (at, step) = (self.at(), Some(self.step));
         self.output.commands.push(Command { action: Action::Launch(call.0), at, step });
     }
 
+    /// What reports call it: the node's name, and its operation where it has none.
+    fn at(&self) -> String {
+        if self.node.name.is_empty() { self.node.op.name() } else { self.node.name.clone() }
+    }
+
     fn unsupported(&self, why: impl std::fmt::Display) -> EngineError {
-        EngineError::Unsupported(format!("`{}`: {why}", self.node.name))
+        EngineError::Unsupported(format!("`{}`: {why}", self.at()))
     }
 }
 
