@@ -69,7 +69,8 @@ pub enum LogitsError {
     },
     /// A logit is NaN or infinite.
     #[error(
-        "{name}: the logit of row {row}, class {class} is {value}; a model that gives such numbers has failed, and no measure of it means anything"
+        "{name}: the logit of row {row}, class {class} is {}; a model that gives such numbers has failed, and no measure of it means anything",
+        if value.is_nan() { "NaN" } else { "infinite, or beyond what f32 holds (3.4e38)" }
     )]
     NotFinite {
         /// The file.
@@ -80,6 +81,15 @@ pub enum LogitsError {
         class: usize,
         /// The value.
         value: f32,
+    },
+    /// The rows are probabilities, of which a softmax would make others.
+    #[error(
+        "{name}: `logits` holds probabilities: each row lies between 0 and 1 and sums to 1. Save what the model gives before \
+         its softmax, or np.log(np.maximum(p, 1e-30))"
+    )]
+    Probabilities {
+        /// The file.
+        name: String,
     },
     /// Reading failed on the way.
     #[error("{name}: the logits cannot be read: {source}")]

@@ -55,6 +55,18 @@ pub struct Logits {
     seed: Option<u64>,
     rows: Rows,
     next: usize,
+    seen: Seen,
+}
+
+/// What the rows that were read could be, besides logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nothing was read, or rows of zeros and a single one.
+    OneHot,
+    /// Rows between 0 and 1 that sum to 1.
+    Probabilities,
+    /// Nothing else.
+    Logits,
 }
 
 enum Rows {
@@ -118,7 +130,17 @@ impl Logits {
         for group in &mut groups {
             group.name = group.name.strip_prefix(GROUP_PREFIX).unwrap_or_default().into();
         }
-        Ok(Logits { name, classes, labels, groups, clusters, seed, rows: source, next: 0 })
+        Ok(Logits {
+            name,
+            classes,
+            labels,
+            groups,
+            clusters,
+            seed,
+            rows: source,
+            next: 0,
+            seen: Seen::OneHot,
+        })
     }
 
     /// What messages call it.
@@ -155,7 +177,8 @@ impl Logits {
     /// which rows they are.
     ///
     /// # Errors
-    /// The file cannot be read or ends early; a logit is not a finite number.
+    /// The file cannot be read or ends early; a logit is not a finite number; all rows are
+    /// probabilities, which is known at the last.
     pub fn read(&mut self, rows: usize, out: &mut Vec<f32>) -> Result<std::ops::Range<usize>, LogitsError> {
         let range = self.next..self.labels.len().min(self.next.saturating_add(rows));
         let length = range.len() * self.classes;
@@ -181,8 +204,29 @@ impl Logits {
                 value: out[i],
             });
         }
+        if self.seen != Seen::Logits && self.classes > 1 {
+            self.seen = out.chunks_exact(self.classes).fold(self.seen, Seen::with);
+        }
         self.next = range.end;
+        if self.seen == Seen::Probabilities && range.end == self.labels.len() {
+            return Err(LogitsError::Probabilities { name: self.name.clone() });
+        }
         Ok(range)
+    }
+}
+
+impl Seen {
+    fn with(self, row: &[f32]) -> Seen {
+        // A sum of C numbers that were rounded to 16 bits.
+        const ROUNDED: f32 = 4e-3;
+        if self == Seen::Logits || row.iter().any(|p| !(0.0..=1.0).contains(p)) {
+            return Seen::Logits;
+        }
+        match (row.iter().sum::<f32>() - 1.0).abs() <= ROUNDED {
+            false => Seen::Logits,
+            true if row.iter().all(|&p| p == 0.0 || p == 1.0) => self,
+            true => Seen::Probabilities,
+        }
     }
 }
 
@@ -299,10 +343,31 @@ mod tests {
         let e = open.read(5, &mut out).unwrap_err().to_string();
         assert!(e.contains("row 3") && e.contains("class 1") && e.contains("NaN"), "{e}");
 
+        let mut huge = all.clone();
+        huge[2] = f32::INFINITY;
+        let e = InMemory::new("m", 2, huge, &[0; 5]).open().unwrap().read(5, &mut out).unwrap_err();
+        assert!(e.to_string().contains("class 0 is infinite, or beyond what f32 holds"), "{e}");
+
         let message = |m: InMemory| m.open().err().unwrap().to_string();
         assert!(message(InMemory::new("m", 2, all.clone(), &[0, 1, 0, 2, 0])).contains("label 2"));
         assert!(message(InMemory::new("m", 3, all, &[0; 5])).contains("10 logits"));
         assert!(message(InMemory::new("m", 3, vec![], &[])).contains("empty"));
         assert!(Logits::open(Path::new("x.csv")).err().unwrap().to_string().contains(".npz"));
+    }
+
+    #[test]
+    fn probabilities_are_no_logits() {
+        let read = |rows: &[[f32; 2]]| {
+            let mut open = InMemory::new("m", 2, rows.concat(), &vec![0; rows.len()]).open().unwrap();
+            let mut out = Vec::new();
+            // In two batches: what is said is said of all rows.
+            open.read(1, &mut out).and_then(|_| open.read(9, &mut out)).map_err(|e| e.to_string())
+        };
+        let said = read(&[[0.25, 0.75], [1.0, 0.0], [0.333, 0.667]]).unwrap_err();
+        assert!(said.starts_with("m: `logits` holds probabilities"), "{said}");
+        // One row that is none, a sum that is another, and answers without probabilities.
+        assert!(read(&[[0.25, 0.75], [1.5, -0.5]]).is_ok());
+        assert!(read(&[[0.25, 0.75], [0.25, 0.5]]).is_ok());
+        assert!(read(&[[0.0, 1.0], [1.0, 0.0]]).is_ok());
     }
 }
