@@ -1,6 +1,6 @@
-//! Sentences about quality. Each is a variant of an enum that [`statements!`](crate::statements)
-//! declares together with what it rests on, so that none can be printed without an entry in
-//! `docs/claims.md`.
+//! Sentences about quality. Each is a variant of an enum that the macro
+//! [`statements!`](macro@crate::statements) declares together with what it rests on, so that none
+//! can be printed without an entry in `docs/claims.md`.
 
 /// What a sentence rests on: a row of `docs/claims.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

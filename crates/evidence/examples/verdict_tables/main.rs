@@ -26,11 +26,14 @@ use halfstep_evidence::{Metric, Verdict};
 
 use draw::{Answers, Smooth, Stream, measured};
 
+/// Prints a table, from so many experiments a cell.
+type Maker = fn(u64);
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let experiments = arguments.next().map_or(10_000, |n| n.parse().expect("a number of experiments"));
     let asked: Vec<String> = arguments.collect();
-    let tables: [(&str, fn(u64)); 9] = [
+    let tables: [(&str, Maker); 9] = [
         ("pair", |_| one_pair()),
         ("few", few_seeds),
         ("examples", on_examples),

@@ -47,14 +47,14 @@ fn losing(numbers: &mut Numbers, seeds: usize, examples: usize, harm: f64, commo
     let mut sums = vec![BucketSums::new(examples); seeds];
     // From one loss to the next the gap is geometric.
     let mut hits = |chance: f64, of: &mut dyn FnMut(usize)| {
-        let mut at = 0;
-        while chance > 0.0 {
-            at += (numbers.uniform().ln() / (-chance).ln_1p()) as usize;
-            if at >= examples {
-                break;
-            }
+        let mut next = |from: usize| match chance > 0.0 {
+            true => from.saturating_add((numbers.uniform().ln() / (-chance).ln_1p()) as usize),
+            false => examples,
+        };
+        let mut at = next(0);
+        while at < examples {
             of(at);
-            at += 1;
+            at = next(at + 1);
         }
     };
     let mut lost = vec![vec![false; examples]; seeds];

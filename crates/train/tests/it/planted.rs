@@ -428,7 +428,7 @@ fn labels_without_sense_are_no_fault_of_the_precision() {
     let folder = tempfile::tempdir().unwrap();
     // Remainders of a multiplier that the features say nothing of.
     let rows: String = (0u64..800)
-        .map(|i| format!("{},{},{}\n", (i * 37) % 101, (i * 53) % 97, (i * 2_654_435_761 >> 16) % 2))
+        .map(|i| format!("{},{},{}\n", (i * 37) % 101, (i * 53) % 97, ((i * 2_654_435_761) >> 16) % 2))
         .collect();
     std::fs::write(folder.path().join("noise.csv"), format!("a,b,class\n{rows}")).unwrap();
     for policy in ["bf16", "fp16", "fp8", "bf16\"\n[precision.bf16]\nmoments = \"int8"] {

@@ -40,14 +40,14 @@ pub(super) fn target(cells: &Cells, notes: &mut Vec<String>) -> Result<usize, Da
     for &at in &named {
         match why_no_target(cells, at) {
             None => {
-                notes.extend(named.iter().filter(|other| **other > at || **other < at).filter_map(|&other| {
-                    why_no_target(cells, other).is_none().then(|| {
-                        let (own, other) = (&cells.header[at], &cells.header[other]);
-                        format!(
-                            "The target is `{own}`, and `{other}`, which is named as one too, is used to predict it \
-                             from; choose with `--target COLUMN`, or write `ignore = [\"{other}\"]`."
-                        )
-                    })
+                let others =
+                    named.iter().filter(|&&other| other != at && why_no_target(cells, other).is_none());
+                notes.extend(others.map(|&other| {
+                    let (own, other) = (&cells.header[at], &cells.header[other]);
+                    format!(
+                        "The target is `{own}`, and `{other}`, which is named as one too, is used to predict it \
+                         from; choose with `--target COLUMN`, or write `ignore = [\"{other}\"]`."
+                    )
                 }));
                 return Ok(at);
             }
