@@ -211,7 +211,7 @@ impl Columns {
             Some(n) => format!("{n} values"),
         };
         format!(
-            "row {} (counted from 0) of `logits` has {found}, but the others have {}",
+            "row {} (counted from 0) of `logits` has {found}, but the others have {}; a missing value does not count",
             self.row + at,
             self.classes
         )
@@ -336,7 +336,7 @@ mod tests {
         let cases: [(Lists<'_>, &str); 5] = [
             (
                 &[None, whole, whole],
-                "row 0 (counted from 0) of `logits` has no values, but the others have 2",
+                "row 0 (counted from 0) of `logits` has no values, but the others have 2; a missing value does not count",
             ),
             (&[whole, Some(&[]), whole], "row 1 (counted from 0) of `logits` has no values"),
             (&[Some(&[Some(1.0)]), whole, whole], "row 0 (counted from 0) of `logits` has 1 value,"),
