@@ -16,7 +16,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::kind::{self, Kind, LOOKED_AT};
 use super::orientation::Orientation;
-use super::pixels::{Level, Pixels, Raw, each_depth};
+use super::pixels::{Level, Pixels, Raw, each_depth, pixel_hash};
 use crate::error::DataError;
 
 /// Most bytes of a decoded image: 16,384 x 16,384 in colour.
@@ -76,18 +76,8 @@ impl<'a> File<'a> {
     }
 
     /// Refuses a file that ends early: some decoders fill what is missing with gray and say
-    /// nothing.
-    fn check_complete(self, format: Format) -> Result<(), DataError> {
-        match format {
-            Format::Png => self.check_png(),
-            Format::Jpeg => self.check_jpeg().map(drop),
-            // Its decoder asks for every value.
-            Format::Pnm => Ok(()),
-        }
-    }
-
-    /// Signature, then chunks of length, type, data, checksum; IEND is the last (PNG specification,
-    /// section 5.3).
+    /// nothing. Signature, then chunks of length, type, data, checksum; IEND is the last (PNG
+    /// specification, section 5.3).
     fn check_png(self) -> Result<(), DataError> {
         let mut at = 8usize;
         loop {
@@ -103,9 +93,10 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Segments of known length up to the start of the scan (ITU-T T.81, annex B), then an end
-    /// marker somewhere: cameras and editors may add bytes after it, and a thumbnail before the
-    /// scan has one of its own.
+    /// Refuses a file that ends early, as [`check_png`](Self::check_png) does. Segments of known
+    /// length up to the start of the scan (ITU-T T.81, annex B), then an end marker somewhere:
+    /// cameras and editors may add bytes after it, and a thumbnail before the scan has one of its
+    /// own.
     fn check_jpeg(self) -> Result<Segments, DataError> {
         let mut at = 2usize;
         let mut seen = Segments::default();
@@ -140,6 +131,7 @@ impl<'a> File<'a> {
     }
 
     fn png(self) -> Result<png::Reader<Cursor<&'a [u8]>>, DataError> {
+        self.check_png()?;
         let limits = png::Limits { bytes: MAX_BYTES };
         let mut decoder = png::Decoder::new_with_limits(Cursor::new(self.bytes), limits);
         // Palettes and fewer bits become 8 bits per channel, a transparent colour an alpha.
@@ -149,7 +141,7 @@ impl<'a> File<'a> {
         decoder.read_info().map_err(|e| self.bad(e))
     }
 
-    fn jpeg(self, damage: Damage) -> Result<(Jpeg<'a>, Header, Orientation), DataError> {
+    fn jpeg(self, seen: Segments, damage: Damage) -> Result<(Jpeg<'a>, Header, Orientation), DataError> {
         let options = DecoderOptions::default()
             .set_strict_mode(damage == Damage::Refused)
             .set_max_width(1 << 16)
@@ -158,7 +150,7 @@ impl<'a> File<'a> {
         decoder.decode_headers().map_err(|e| self.bad(e))?;
         let (width, height) = decoder.dimensions().ok_or_else(|| self.bad("no size in its header"))?;
         let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
-        let Segments { adobe, several, .. } = self.check_jpeg()?;
+        let Segments { adobe, several, .. } = seen;
         if decoder.input_colorspace() == Some(ColorSpace::CMYK) && !adobe {
             let reason =
                 "four inks (CMYK) without the marker that says whether they are inverted; convert it to RGB";
@@ -172,8 +164,12 @@ impl<'a> File<'a> {
 
     /// The values of a JPEG. With `Damage::Refused` a damaged scan is an error, not a picture with
     /// gray in it.
-    fn jpeg_values(self, damage: Damage) -> Result<(Header, Orientation, Vec<u8>), DataError> {
-        let (mut decoder, header, orientation) = self.jpeg(damage)?;
+    fn jpeg_values(
+        self,
+        seen: Segments,
+        damage: Damage,
+    ) -> Result<(Header, Orientation, Vec<u8>), DataError> {
+        let (mut decoder, header, orientation) = self.jpeg(seen, damage)?;
         let target = if header.channels == 1 { ColorSpace::Luma } else { ColorSpace::RGB };
         let options = decoder.options().jpeg_set_out_colorspace(target);
         decoder.set_options(options);
@@ -183,20 +179,21 @@ impl<'a> File<'a> {
     /// As [`jpeg_values`](Self::jpeg_values); a picture whose data end early is refused.
     fn whole_jpeg(self) -> Result<(Header, Orientation, Vec<u8>), DataError> {
         let cut_off = || self.bad("its data end before its picture does, as of a file that was cut off");
-        let Segments { scan, interval, units, .. } = self.check_jpeg()?;
+        let seen = self.check_jpeg()?;
+        let Segments { scan, interval, units, .. } = seen;
         if interval > 0 {
             let needed = units.div_ceil(usize::from(interval)).saturating_sub(1);
             let enough = jpeg_end::restarts(&self.bytes[scan..]) >= needed;
-            return if enough { self.jpeg_values(Damage::Refused) } else { Err(cut_off()) };
+            return if enough { self.jpeg_values(seen, Damage::Refused) } else { Err(cut_off()) };
         }
         // Only its fingerprint is kept, so that the picture is in memory once.
         let longer = jpeg_end::lengthened(self.bytes, scan).and_then(|bytes| {
-            let values = File { bytes: &bytes, ..self }.jpeg_values(Damage::Passed);
-            values.map(|(.., values)| jpeg_end::fingerprint(&values)).ok()
+            let values = File { bytes: &bytes, ..self }.jpeg_values(seen, Damage::Passed);
+            values.map(|(.., values)| pixel_hash(&values)).ok()
         });
-        let (header, orientation, values) = self.jpeg_values(Damage::Refused)?;
+        let (header, orientation, values) = self.jpeg_values(seen, Damage::Refused)?;
         match longer {
-            Some(longer) if longer != jpeg_end::fingerprint(&values) => Err(cut_off()),
+            Some(longer) if longer != pixel_hash(&values) => Err(cut_off()),
             _ => Ok((header, orientation, values)),
         }
     }
@@ -227,12 +224,10 @@ struct Segments {
 /// Reads what the header says, without decoding.
 pub(crate) fn header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
     let file = File { bytes, path };
-    let format = file.format()?;
-    file.check_complete(format)?;
-    let (header, orientation) = match format {
+    let (header, orientation) = match file.format()? {
         Format::Png => png_header(&file.png()?),
         Format::Jpeg => {
-            let (_, header, orientation) = file.jpeg(Damage::Refused)?;
+            let (_, header, orientation) = file.jpeg(file.check_jpeg()?, Damage::Refused)?;
             (header, orientation)
         }
         Format::Pnm => (pnm::decode(file)?.0, Orientation::AS_STORED),
@@ -267,9 +262,7 @@ pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Raw, DataError> {
 /// As [`decode`], with what the header says.
 pub(crate) fn decode_with_header(bytes: &[u8], path: &Path) -> Result<(Raw, Header), DataError> {
     let file = File { bytes, path };
-    let format = file.format()?;
-    file.check_complete(format)?;
-    let (header, orientation, pixels) = match format {
+    let (header, orientation, pixels) = match file.format()? {
         Format::Png => {
             let mut reader = file.png()?;
             let (header, orientation) = png_header(&reader);

@@ -1,5 +1,7 @@
 //! Values of pixels in 8 or 16 bits; one image in memory: colour, gray and another size.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 /// The value of one pixel in one channel.
 pub(crate) trait Level: Copy + Ord {
     /// White: the greatest value.
@@ -42,6 +44,14 @@ pub enum Pixels {
     Bits8(Vec<u8>),
     /// Of 16 bits.
     Bits16(Vec<u16>),
+}
+
+/// A number that two images share only if they are equal, but for a chance of 2^-64. Within one run
+/// of the program alone.
+pub(crate) fn pixel_hash<T: Hash>(values: &[T]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    values.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The same expression for both kinds of values.

@@ -1,10 +1,10 @@
 //! What looks odd in the values of train images.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hash;
 
 use super::decode::Header;
-use super::pixels::{Level, Pixels};
+use super::pixels::{Level, Pixels, pixel_hash};
 use super::{ImageSet, counts};
 use crate::class_names::shown;
 use crate::spec::Normalise;
@@ -108,8 +108,8 @@ fn of_copies(train: &ImageSet, test: &ImageSet) -> Vec<String> {
     remarks
 }
 
-/// A number that two images share only if they are equal, but for a chance of 2^-64. None of images
-/// of one value all over, which are equal without being copies.
+/// The hash of an image. None of images of one value all over, which are equal without being
+/// copies.
 fn print_of(set: &ImageSet, place: usize) -> Option<u64> {
     let values = place * set.image_len()..(place + 1) * set.image_len();
     match &set.pixels {
@@ -119,11 +119,7 @@ fn print_of(set: &ImageSet, place: usize) -> Option<u64> {
 }
 
 fn print<T: PartialEq + Hash>(image: &[T]) -> Option<u64> {
-    image.iter().any(|value| *value != image[0]).then(|| {
-        let mut hasher = DefaultHasher::new();
-        image.hash(&mut hasher);
-        hasher.finish()
-    })
+    image.iter().any(|value| *value != image[0]).then(|| pixel_hash(image))
 }
 
 /// A sentence on classes without test images.

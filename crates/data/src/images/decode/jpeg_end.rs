@@ -4,8 +4,6 @@
 //! of a whole picture are never read to the end marker: what is put before that changes nothing.
 //! Where a file has restart markers, their number tells as much, but of what follows the last.
 
-use std::hash::{DefaultHasher, Hasher};
-
 /// More bytes than a decoder reads ahead; in Huffman codes unlike the zeros that it makes up.
 const MORE: [u8; 64] = [0x5A; 64];
 
@@ -44,11 +42,4 @@ pub(super) fn units(frame: &[u8]) -> usize {
 pub(super) fn restarts(scan: &[u8]) -> usize {
     let markers = scan.windows(2).filter(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
     markers.take_while(|pair| matches!(pair[1], 0xD0..=0xD7)).count()
-}
-
-/// A number that two pictures share only if they are equal, but for a chance of 2^-64.
-pub(super) fn fingerprint(values: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(values);
-    hasher.finish()
 }
