@@ -4,10 +4,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use super::calls::{
-    Address, CopyNode, CopySide, DEVICE, HOST, Handle, KernelNode, PARAMETERS, PARAMETERS_BYTES,
-    PARAMETERS_END,
-};
+use super::calls::{Address, CopyNode, CopySide, DEVICE, HOST, Handle, KernelNode};
 use super::context::CudaContext;
 use super::error::CudaError;
 use super::module::{CudaModule, KernelLaunch};
@@ -76,14 +73,8 @@ impl CudaGraphBuilder {
     pub fn kernel(&mut self, launch: KernelLaunch<'_>, after: &[GraphNode]) -> Result<GraphNode, CudaError> {
         let after = self.handles(after);
         let calls = self.context.enter()?;
-        let mut bytes = launch.parameters.len();
-        let mut extra = [
-            PARAMETERS,
-            launch.parameters.as_ptr().cast_mut().cast(),
-            PARAMETERS_BYTES,
-            ptr::from_mut(&mut bytes).cast(),
-            PARAMETERS_END,
-        ];
+        let mut bytes = 0;
+        let mut extra = launch.extra(&mut bytes);
         let kernel = KernelNode {
             function: launch.function.handle(),
             grid: launch.grid,

@@ -1,11 +1,11 @@
 //! Machine code on a GPU, and its kernels.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, c_int, c_void};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 
-use super::calls::{Handle, MAX_DYNAMIC_SHARED_BYTES};
+use super::calls::{Handle, MAX_DYNAMIC_SHARED_BYTES, PARAMETERS, PARAMETERS_BYTES, PARAMETERS_END};
 use super::context::CudaContext;
 use super::error::CudaError;
 
@@ -124,4 +124,19 @@ pub struct KernelLaunch<'a> {
     /// Its parameters, laid out as the members of a C struct. The driver refuses another size than
     /// the kernel's.
     pub parameters: &'a [u8],
+}
+
+impl KernelLaunch<'_> {
+    /// The parameters as the driver takes them; `bytes` becomes their number. It is read until the
+    /// call ends, as the parameters are.
+    pub(super) fn extra(&self, bytes: &mut usize) -> [*mut c_void; 5] {
+        *bytes = self.parameters.len();
+        [
+            PARAMETERS,
+            self.parameters.as_ptr().cast_mut().cast(),
+            PARAMETERS_BYTES,
+            ptr::from_mut(bytes).cast(),
+            PARAMETERS_END,
+        ]
+    }
 }

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::calls::{Address, Handle, PARAMETERS, PARAMETERS_BYTES, PARAMETERS_END, STREAM_NON_BLOCKING};
+use super::calls::{Address, Handle, STREAM_NON_BLOCKING};
 use super::context::CudaContext;
 use super::error::CudaError;
 use super::module::KernelLaunch;
@@ -53,14 +53,8 @@ impl Stream {
     /// The driver refuses it, or something before it failed.
     pub fn launch(&self, launch: KernelLaunch<'_>) -> Result<(), CudaError> {
         let calls = self.context.enter()?;
-        let ([x, y, z], mut bytes) = (launch.grid, launch.parameters.len());
-        let mut extra = [
-            PARAMETERS,
-            launch.parameters.as_ptr().cast_mut().cast(),
-            PARAMETERS_BYTES,
-            ptr::from_mut(&mut bytes).cast(),
-            PARAMETERS_END,
-        ];
+        let ([x, y, z], mut bytes) = (launch.grid, 0);
+        let mut extra = launch.extra(&mut bytes);
         // SAFETY: the function's module is loaded, for it holds it. The driver reads as many
         // parameters as is said, before it returns, and does not write them.
         let status = unsafe {
