@@ -46,22 +46,32 @@ pub(super) fn shared_offset(space: Option<Space>, address: u64) -> u64 {
     if space.is_none() { space_of(address).1 } else { address }
 }
 
+/// Counts what the lanes `m` of a load or store move in this space.
+fn count(access: Access, transfer: &Transfer, block: &mut Block, space: Space, m: u32, at: &Lanes64) {
+    let total = u32::from(transfer.bytes) * transfer.values.len() as u32;
+    let counts = &mut block.counts;
+    match space {
+        Space::Global => {
+            let (bytes, touched) = match access {
+                Access::Read => (&mut counts.bytes_loaded, &mut counts.sectors_loaded),
+                _ => (&mut counts.bytes_stored, &mut counts.sectors_stored),
+            };
+            *bytes += u64::from(total) * u64::from(m.count_ones());
+            *touched += sectors(at, m, total);
+        }
+        Space::Shared => {
+            let offsets = at.map(|address| shared_offset(transfer.space, address));
+            counts.bank_conflicts += conflicts(&offsets, m, total);
+        }
+        _ => {}
+    }
+}
+
 /// `ld`.
 pub(super) fn load(transfer: &Transfer, warp: &mut Warp, block: &mut Block, m: u32) -> Result<(), Box<Trap>> {
     let at = addresses(&transfer.address, warp, m)?;
-    let total = usize::from(transfer.bytes) * transfer.values.len();
     for (space, m) in spaces(transfer.space, &at, m) {
-        match space {
-            Space::Global => {
-                block.counts.bytes_loaded += total as u64 * u64::from(m.count_ones());
-                block.counts.sectors_loaded += sectors(&at, m, total as u32);
-            }
-            Space::Shared => {
-                let offsets = at.map(|address| shared_offset(transfer.space, address));
-                block.counts.bank_conflicts += conflicts(&offsets, m, total as u32);
-            }
-            _ => {}
-        }
+        count(Access::Read, transfer, block, space, m, &at);
         match transfer.values.len() {
             1 => gather::<1>(transfer, warp, block, space, m, &at)?,
             2 => gather::<2>(transfer, warp, block, space, m, &at)?,
@@ -279,17 +289,7 @@ pub(super) fn store(
     }
     block.progress += 1;
     for (space, m) in spaces(transfer.space, &at, m) {
-        match space {
-            Space::Global => {
-                block.counts.bytes_stored += total as u64 * u64::from(m.count_ones());
-                block.counts.sectors_stored += sectors(&at, m, total as u32);
-            }
-            Space::Shared => {
-                let offsets = at.map(|address| shared_offset(transfer.space, address));
-                block.counts.bank_conflicts += conflicts(&offsets, m, total as u32);
-            }
-            _ => {}
-        }
+        count(Access::Write, transfer, block, space, m, &at);
         let m = if block.settings.races { distinct(&at, &data, m, total, space)? } else { m };
         for lane in lanes(m) {
             write(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], &data[lane][..total])?;
