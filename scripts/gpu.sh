@@ -58,7 +58,8 @@ steps = 200
 batch = 32
 RECIPE
     part info 20 "$dir/halfstep" info --json
-    part conformance 90 "$dir/gpu" --test-threads 4
+    part sums 20 python3 scripts/gpu_sums.py "$out/sums.json"
+    part conformance 120 "$dir/gpu" --test-threads 4
     for device in cuda cpu; do
         part "$device" 30 "$dir/halfstep" train "$out/steps.toml" --device "$device" --precision fp32 --json \
             --out "$out/run-$device"
