@@ -1,5 +1,6 @@
 //! From a group of nodes to commands: which kernels run it, over which memory.
 
+mod attention;
 mod contract;
 mod images;
 mod movement;
@@ -219,8 +220,8 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), EngineError> {
         Op::Conv2d(geometry) => images::conv2d(l, *geometry),
         Op::Conv2dGradInput { geometry, .. } => images::conv2d_grad_input(l, *geometry),
         Op::Conv2dGradWeight { geometry, .. } => images::conv2d_grad_weight(l, *geometry),
-        Op::Attention(spec) => contract::attention(l, *spec),
-        Op::AttentionGrad(spec) => contract::attention_grad(l, *spec),
+        Op::Attention(spec) => attention::attention(l, *spec),
+        Op::AttentionGrad(spec) => attention::attention_grad(l, *spec),
         Op::GlobalNorm => update::global_norm(l),
         Op::AdamW(spec) => update::adamw(l, *spec),
         Op::Sgd(spec) => update::sgd(l, *spec),
@@ -235,7 +236,7 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node) -> usize {
     match &node.op {
         Op::Reduce { axes, .. } => reduce::workspace_bytes(graph.shape(node.inputs[0]), axes),
         Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::workspace_bytes(graph, node),
-        Op::AttentionGrad(spec) => contract::attention_workspace_bytes(graph, node, *spec),
+        Op::AttentionGrad(spec) => attention::workspace_bytes(graph, node, *spec),
         Op::GlobalNorm => update::norm_workspace_bytes(graph, node),
         _ => 0,
     }
