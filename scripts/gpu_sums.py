@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """What the instructions of this machine's GPU give, for the simulated one to be compared with.
 
-    scripts/gpu_sums.py OUT.json     # needs a GPU and cupy
+    scripts/gpu_sums.py OUT.json               # needs a GPU, numpy and cupy
+    scripts/gpu_sums.py --shorten OUT.json     # a third of it to standard output: crates/ptx/tests/golden/h200.json
 
 Sums of Tensor Cores: for each form of `mma.sync` tiles of random operands, whose exponents lie far enough apart that the
 order of additions and the bits kept while adding show in the last bits. Approximations: `ex2`, `lg2`, `rcp`, `rsqrt`,
 `sqrt`, `tanh`, `sin`, `cos` of numbers of every magnitude. All values are bit patterns in hexadecimal.
 """
 import json, sys
-import cupy, numpy as np
+
+try:
+    import cupy, numpy as np
+except ImportError:
+    cupy = None  # `--shorten` needs neither.
 
 TILES = 24
 # Form: instruction, bits of an operand's code.
@@ -65,6 +70,21 @@ def codes(form, x):
     return (code | (bits >> np.uint32(31)).astype(np.int64) << 7).astype(np.uint8)
 
 
+def shortened(path):
+    """The first third of the tiles, each eighth argument, and the eight special ones at the end."""
+    with open(path) as file:
+        out = json.load(file)
+    for sums in out["sums"].values():
+        for key, words in sums.items():
+            sums[key] = words[: len(words) // 3]
+    # A number has 8 digits.
+    some = lambda words: "".join(words[8 * i : 8 * i + 8] for i in [*range(0, len(words) // 8 - 8, 8), *range(len(words) // 8 - 8, len(words) // 8)])
+    out["arguments"] = some(out["arguments"])
+    out["approximations"] = {name: some(words) for name, words in out["approximations"].items()}
+    json.dump(out, sys.stdout, indent=0)
+    print()
+
+
 def main(path):
     rng = np.random.default_rng(14)
     hexadecimal = lambda a: np.ascontiguousarray(a).view(np.uint32).reshape(-1).tobytes().hex()
@@ -94,4 +114,9 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
+    if len(sys.argv) == 3 and sys.argv[1] == "--shorten":
+        shortened(sys.argv[2])
+    elif len(sys.argv) == 2 and cupy:
+        main(sys.argv[1])
+    else:
+        sys.exit(__doc__)

@@ -7,10 +7,12 @@
 //! Wang, Yang, Yang, "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and Matrix Cores",
 //! arXiv:2511.10909, 2025 (all below, equal bit by bit to ten GPUs); DeepSeek-AI, "DeepSeek-V3
 //! Technical Report", arXiv:2412.19437, section 3.3.2 (fp8 on H800 keeps about 14 bits); Khattak
-//! and Mikaitis, arXiv:2510.15884 (the RTX 3060 adds as the A100 does).
+//! and Mikaitis, arXiv:2510.15884 (the RTX 3060 adds as the A100 does). `mma.sync` on Hopper was
+//! measured by `scripts/gpu_sums.py` on an H200 on 2026-11-27: 3,072 sums each of bf16, f16, tf32,
+//! e4m3 and e5m2, all of which this table gives bit by bit; `tests/it/hardware.rs` has a third.
 
 use crate::formats::Format;
-use crate::summation::Alignment;
+use crate::summation::{AccumulatorAdded, Alignment};
 
 /// The compute capability that a kernel is run as: 80 for 8.0, 90 for 9.0, and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,33 +36,31 @@ pub fn alignment(capability: Capability, unit: Unit, format: Format) -> Alignmen
     let sm = capability.0;
     let fp8 = matches!(format, Format::E4m3 | Format::E5m2);
     let tf32 = format == Format::Tf32;
+    let apart = emulated(capability, unit, format);
+    let accumulator = if apart { AccumulatorAdded::AfterProducts } else { AccumulatorAdded::WithProducts };
+    let bits = |fraction_bits, products, result_bits| Alignment {
+        fraction_bits,
+        products,
+        result_bits,
+        accumulator,
+    };
     match sm {
         // Ada: short registers for fp8, 16 products at a time (MMA-Sim); everything else as Ampere.
-        89 if fp8 => Alignment { fraction_bits: SHORT_BITS, products: 16, result_bits: SHORT_BITS },
+        89 if fp8 => bits(SHORT_BITS, 16, SHORT_BITS),
         // Ampere: one extra bit; 8 products of 16 bits, 4 of tf32 (Fasi et al., table 6; MMA-Sim).
-        ..90 => Alignment { fraction_bits: 24, products: if tf32 { 4 } else { 8 }, result_bits: F32_BITS },
+        ..90 => bits(24, if tf32 { 4 } else { 8 }, F32_BITS),
         // Hopper's fp8 wgmma: short registers over all 32 products (MMA-Sim; DeepSeek-V3).
-        90..100 if fp8 && unit == Unit::WarpGroup => {
-            Alignment { fraction_bits: SHORT_BITS, products: 32, result_bits: SHORT_BITS }
-        }
-        // Hopper and Blackwell: two extra bits, one step an instruction (FTTN; MMA-Sim).
-        _ => {
-            let whole = fp8 && !emulated(capability, unit, format);
-            let products = if whole {
-                32
-            } else if tf32 {
-                8
-            } else {
-                16
-            };
-            Alignment { fraction_bits: 25, products, result_bits: F32_BITS }
-        }
+        90..100 if fp8 && unit == Unit::WarpGroup => bits(SHORT_BITS, 32, SHORT_BITS),
+        // Hopper and Blackwell: two extra bits, one step an instruction (FTTN; MMA-Sim; Hopper's
+        // `mma.sync` measured).
+        _ if fp8 && !apart => bits(25, 32, F32_BITS),
+        _ => bits(25, if tf32 { 8 } else { 16 }, F32_BITS),
     }
 }
 
 /// Whether `mma.sync` of fp8 is assembled to conversions and two f16 products, the first of them
-/// with elements 0 and 1 of each register, the second with 2 and 3. So does ptxas 13.0 for 9.0 and
-/// 10.0, but not for 8.9 and 12.0.
+/// with elements 0 and 1 of each register, the second with 2 and 3, and an addition of the
+/// accumulator to what both give. So does ptxas 13.0 for 9.0 and 10.0, but not for 8.9 and 12.0.
 pub fn emulated(capability: Capability, unit: Unit, format: Format) -> bool {
     let fp8 = matches!(format, Format::E4m3 | Format::E5m2);
     fp8 && unit == Unit::Warp && (90..120).contains(&capability.0)

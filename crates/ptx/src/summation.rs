@@ -3,8 +3,9 @@
 //! NVIDIA does not specify it. `Summation::Exact` is the best that hardware could do.
 //! `Summation::Truncated` is what was measured on hardware: the products, unrounded, and the
 //! accumulator are aligned to the greatest exponent among them, each is truncated to a number of
-//! fraction bits, and the integer sum is rounded once. A kernel whose results hold under both does
-//! not lean on either.
+//! fraction bits, and the integer sum is rounded once. Where an instruction is made of several, the
+//! accumulator may be added to the sum of the products instead. A kernel whose results hold under
+//! both does not lean on either.
 
 use crate::formats::{Conversion, Format, Parts, Rounding, power_of_two};
 
@@ -27,6 +28,17 @@ pub struct Alignment {
     /// Mantissa bits of the result that are not zero: 13 where fp8 is added in short registers,
     /// else those of the accumulator's format.
     pub result_bits: u32,
+    /// When the accumulator is added.
+    pub accumulator: AccumulatorAdded,
+}
+
+/// When the accumulator of a product is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccumulatorAdded {
+    /// With the first products.
+    WithProducts,
+    /// To the sum of all products, by an addition that rounds to nearest even.
+    AfterProducts,
 }
 
 /// An operand of a product, taken apart: significand · 2^(exponent − mantissa bits of its format).
@@ -137,12 +149,34 @@ impl Adder {
         match self.model {
             Summation::Exact => self.quick_exact(a, b, c).unwrap_or_else(|| self.step(a, b, c)),
             Summation::Truncated => {
-                let n = self.alignment.products;
-                a.chunks(n)
-                    .zip(b.chunks(n))
-                    .fold(c, |c, (a, b)| self.quick_truncated(a, b, c).unwrap_or_else(|| self.step(a, b, c)))
+                let step = |adder: &mut Self, a: &[Factor], b: &[Factor], c| {
+                    adder.quick_truncated(a, b, c).unwrap_or_else(|| adder.step(a, b, c))
+                };
+                self.steps(a, b, c, step)
             }
         }
+    }
+
+    /// The truncated model, with what adds a part of the products to what was added before.
+    fn steps(
+        &mut self,
+        a: &[Factor],
+        b: &[Factor],
+        c: u32,
+        step: impl Fn(&mut Self, &[Factor], &[Factor], u32) -> u32,
+    ) -> u32 {
+        let n = self.alignment.products;
+        let after = self.alignment.accumulator == AccumulatorAdded::AfterProducts;
+        let first = if after { 0 } else { c };
+        let sum = a.chunks(n).zip(b.chunks(n)).fold(first, |sum, (a, b)| step(self, a, b, sum));
+        if after { self.added(sum, c) } else { sum }
+    }
+
+    /// The sum of two codes of the accumulator's format. It is rounded to f64 first, whose 53 bits
+    /// are enough for that to change nothing.
+    fn added(&self, a: u32, b: u32) -> u32 {
+        let value = |code| f64::from(self.accumulator.decode(code));
+        self.accumulator.encode(value(a) + value(b), Conversion::rounded(Rounding::NearestEven))
     }
 
     fn accumulator_parts(&self, c: u32) -> Parts {
@@ -212,10 +246,7 @@ impl Adder {
     pub fn sum(&mut self, a: &[Factor], b: &[Factor], c: u32) -> u32 {
         match self.model {
             Summation::Exact => self.step(a, b, c),
-            Summation::Truncated => {
-                let n = self.alignment.products;
-                a.chunks(n).zip(b.chunks(n)).fold(c, |c, (a, b)| self.step(a, b, c))
-            }
+            Summation::Truncated => self.steps(a, b, c, Self::step),
         }
     }
 

@@ -3,7 +3,8 @@
 //! GPUs compute them from tables with the errors that the PTX ISA bounds (2 ulp for `ex2`,
 //! 2^-22.9 for `rsqrt`, 2^-22 for `lg2`, 2^-20.5 for `sin` and `cos` in [-π, π], a relative 2^-11
 //! for `tanh`). Here each is the exact value rounded to the nearest f32, as far as the f64
-//! functions of the standard library are exact: within every bound, but not the bits of a GPU.
+//! functions of the standard library are exact: within every bound, but not the bits of a GPU;
+//! `tests/it/hardware.rs` has the distances from an H200's.
 
 use super::exact::{register, single};
 use super::shape::{Shape, Words, by_flag, each1};

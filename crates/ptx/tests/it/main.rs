@@ -6,6 +6,7 @@ mod clean;
 mod faults;
 mod floats;
 mod formats;
+mod hardware;
 mod harness;
 mod integers;
 mod mutations;
