@@ -43,13 +43,14 @@ struct OutputsByPlaces {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
-    const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Chain chain
+    const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Parts parts,
+    const Chain chain
 ) {
     OutputsByPlaces<TypeA> left{{x, s}};
     Matrix<TypeB, true> right{w, s.window()};
     product(
-        s.places(), s.out_channels, s.window(), left, right,
-        RowMajor{chain, 0, s.out_channels, bias}
+        s.places(), s.out_channels, parts.first(), parts.end(s.window()), left, right,
+        RowMajor{chain, blockIdx.z * s.places() * s.out_channels, s.out_channels, bias}
     );
 }
 #endif
@@ -91,14 +92,16 @@ struct Turned {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
-    const TypeA* dy, const TypeB* w, const float* bias, const Conv s, const Chain chain
+    const TypeA* dy, const TypeB* w, const float* bias, const Conv s, const Parts parts,
+    const Chain chain
 ) {
     Covering<TypeA> left{dy, s};
     Turned<TypeB> right{w, s};
     u32 depth = s.window_height * s.window_width * s.out_channels;
+    u32 places = s.images * s.height * s.width;
     product(
-        s.images * s.height * s.width, s.channels, depth, left, right,
-        RowMajor{chain, 0, s.channels, bias}
+        places, s.channels, parts.first(), parts.end(depth), left, right,
+        RowMajor{chain, blockIdx.z * places * s.channels, s.channels, bias}
     );
 }
 #endif
@@ -114,12 +117,14 @@ struct PlacesByOutputs {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
-    const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Chain chain
+    const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Parts parts,
+    const Chain chain
 ) {
     Matrix<TypeB, false> left{dy, s.out_channels};
     PlacesByOutputs<TypeA> right{{x, s}};
     product(
-        s.out_channels, s.window(), s.places(), left, right, RowMajor{chain, 0, s.window(), bias}
+        s.out_channels, s.window(), parts.first(), parts.end(s.places()), left, right,
+        RowMajor{chain, blockIdx.z * s.out_channels * s.window(), s.window(), bias}
     );
 }
 #endif

@@ -11,6 +11,15 @@
 #include "product.cuh"
 #endif
 
+// A block sums a part of k, of so many: the one that its place along z says, where those of a batch
+// lie one after another.
+struct Parts {
+    u32 count, depth;
+    __device__ u32 batch() const { return blockIdx.z / count; }
+    __device__ u32 first() const { return blockIdx.z % count * depth; }
+    __device__ u32 end(u32 k) const { return k < first() + depth ? k : first() + depth; }
+};
+
 // A stored matrix whose rows run along k, or across it.
 template <class T, bool ALONG_K>
 struct Matrix {

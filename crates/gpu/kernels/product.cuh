@@ -12,15 +12,18 @@ __device__ inline float element(const Operand& operand, u32 i, u32 k) {
 }
 
 // Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each.
+// Over k from `begin` on.
 template <class A, class B, class Store>
-__device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Store store) {
+__device__ inline void product(
+    u32 m, u32 n, u32 begin, u32 k, const A& a, const B& b, Store store
+) {
     const u32 TILE = 64, DEPTH = 16;
     // 66: neighbours in k are two banks apart, and neighbours in m or n one.
     __shared__ float as[DEPTH][TILE + 2], bs[DEPTH][TILE + 2];
     u32 across = threadIdx.x % 16, down = threadIdx.x / 16;
     u32 row = blockIdx.x * TILE, column = blockIdx.y * TILE;
     float sums[4][4] = {};
-    for (u32 first = 0; first < k; first += DEPTH) {
+    for (u32 first = begin; first < k; first += DEPTH) {
 #pragma unroll
         for (u32 j = 0; j < TILE * DEPTH; j += 256) {
             u32 e = threadIdx.x + j;

@@ -152,8 +152,11 @@ __device__ inline void multiply_tiles(
             }
 }
 
+// Over k from `begin` on.
 template <class A, class B, class Store>
-__device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Store store) {
+__device__ inline void product(
+    u32 m, u32 n, u32 begin, u32 k, const A& a, const B& b, Store store
+) {
     // What is multiplied, and what is fetched for the next turn; at the end the results.
     __shared__ alignas(128) Tiles tiles[2];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -162,9 +165,9 @@ __device__ inline void product(u32 m, u32 n, u32 k, const A& a, const B& b, Stor
     float sums[TILE / 32][4][4] = {};
     Part<A> left;
     Part<B> right;
-    left.get(a, row, 0, m, k);
-    right.get(b, column, 0, n, k);
-    for (u32 first = 0, turn = 0; first < k; first += DEPTH, turn ^= 1) {
+    left.get(a, row, begin, m, k);
+    right.get(b, column, begin, n, k);
+    for (u32 first = begin, turn = 0; first < k; first += DEPTH, turn ^= 1) {
         left.put(tiles[turn].left);
         right.put(tiles[turn].right);
         __syncthreads();

@@ -42,7 +42,7 @@ impl Target for GpuEngine {
     }
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
-        workspace_bytes(graph, node)
+        workspace_bytes(graph, node, self.device.facts())
     }
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {

@@ -16,6 +16,7 @@ pub(crate) enum Source {
     Move,
     Norm,
     Norms,
+    Parts,
     Pool,
     Quantise,
     Reduce,
@@ -43,7 +44,7 @@ const HEADERS: [(&str, &str); 13] = [
 
 impl Source {
     /// Every file.
-    pub const ALL: [Source; 13] = [
+    pub const ALL: [Source; 14] = [
         Source::Attention,
         Source::Columns,
         Source::Conv,
@@ -51,6 +52,7 @@ impl Source {
         Source::Move,
         Source::Norm,
         Source::Norms,
+        Source::Parts,
         Source::Pool,
         Source::Quantise,
         Source::Reduce,
@@ -77,6 +79,7 @@ impl Source {
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
             Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Parts => file!("parts.cu", ["TypeY"]),
             Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
             Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
             Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY"]),

@@ -1,16 +1,17 @@
-//! Products of matrices.
+//! Products: of matrices, and those that convolutions are.
 
 use halfstep_graph::DType;
 use halfstep_graph::engine::EngineError;
 
 use super::pointwise::After;
-use super::scheme::Scheme;
-use super::{Call, Lowering, MOST_BLOCKS};
+use super::scheme::{Scheme, Sizes};
+use super::{Call, Lowering, MOST_BLOCKS, structure};
+use crate::command::Argument;
 use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
 /// A bias, where there is one: a row of f32, which is added to the sum before it is rounded.
-pub(super) fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
+fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
     let bias = (l.node.inputs.len() > 2).then(|| l.input(2));
     match bias {
         Some(bias) if bias.dtype != DType::F32 => {
@@ -21,24 +22,53 @@ pub(super) fn bias_of(l: &Lowering<'_>) -> Result<Option<Stored>, EngineError> {
 }
 
 pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), EngineError> {
+    let turned = |turned| if turned { "true" } else { "false" };
+    let macros = [("TA", turned(ta)), ("TB", turned(tb))];
+    let Some(sizes) = Sizes::of(l.graph, l.node) else { return Ok(()) };
+    product(l, Source::MatMul, &macros, "matmul", structure(&[sizes.m, sizes.n, sizes.k]))
+}
+
+/// The product of the first two operands, by a kernel that takes them, a bias, `shape`, the parts of
+/// k and what becomes of results.
+///
+/// # Errors
+/// It is too large for a GPU.
+pub(super) fn product(
+    l: &mut Lowering<'_>,
+    source: Source,
+    macros: &[(&str, &str)],
+    entry: &str,
+    shape: Argument,
+) -> Result<(), EngineError> {
+    let architecture = l.facts.architecture;
+    let found = Sizes::of(l.graph, l.node).zip(Scheme::of(l.graph, l.node, architecture));
+    let Some((sizes, scheme)) = found else { return Err(l.unsupported("no product")) };
     let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
-    let (left, to) = (l.shape(0), l.result_shape());
-    let rank = to.len();
-    let (m, n) = (to[rank - 2], to[rank - 1]);
-    let k = left[if ta { rank - 2 } else { rank - 1 }];
-    let batch: usize = to[..rank - 2].iter().product();
-    let scheme = Scheme::of(l, batch, m, n);
-    if batch > MOST_BLOCKS || n.div_ceil(scheme.tile) > MOST_BLOCKS {
+    let [rows, columns] = scheme.tile;
+    let grid = [sizes.m.div_ceil(rows), sizes.n.div_ceil(columns), sizes.batch * scheme.parts];
+    if grid[1] > MOST_BLOCKS || grid[2] > MOST_BLOCKS {
         return Err(l.unsupported("a product of this size is too wide for a GPU"));
     }
-    let turned = |turned| if turned { "true" } else { "false" };
-    let types =
-        [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype)), ("TA", turned(ta)), ("TB", turned(tb))];
-    let macros = [&types[..], &scheme.macros()].concat();
-    let kernel = after.kernel(l, Source::MatMul, &macros, "matmul");
-    let grid = [m.div_ceil(scheme.tile), n.div_ceil(scheme.tile), batch];
-    let call = Call::new(kernel, grid, scheme.threads());
-    let call = call.read(a).read(b).maybe_read(bias).sizes([m, n, k]);
+    let types = [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype))];
+    let macros = [&types[..], macros, &scheme.macros()].concat();
+    let launch = |l: &mut Lowering<'_>, bias: Option<Stored>, after: After| {
+        let kernel = after.kernel(l, source, &macros, entry);
+        let call = Call::new(kernel, grid, scheme.threads()).read(a).read(b).maybe_read(bias);
+        let call = call.with(shape).with(structure(&[scheme.parts, scheme.depth]));
+        l.launch(after.given(call));
+    };
+    if scheme.parts == 1 {
+        launch(l, bias, after);
+        return Ok(());
+    }
+    let sums = l.work(0, scheme.parts * sizes.count(), DType::F32);
+    launch(l, None, After::stored(sums));
+    // Threads that add the parts of one element: so many that none adds more than about 8.
+    let ways = (scheme.parts / 8).next_power_of_two().clamp(1, 8);
+    let kernel = after.kernel(l, Source::Parts, &[], "add_parts");
+    let call = Call::new(kernel, [sizes.count().div_ceil(256 / ways), 1, 1], 256);
+    let numbers = [sizes.count(), sizes.m * sizes.n, sizes.n, scheme.parts, ways];
+    let call = call.read(sums).maybe_read(bias).sizes(numbers);
     l.launch(after.given(call));
     Ok(())
 }

@@ -3,12 +3,10 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{ConvGeometry, PoolKind, Shape};
 
-use super::contract::bias_of;
-use super::pointwise::After;
-use super::scheme::Scheme;
-use super::{Call, Lowering, MOST_BLOCKS, structure};
+use super::contract::product;
+use super::{Call, Lowering, structure};
 use crate::command::Argument;
-use crate::kernels::{Source, c_type};
+use crate::kernels::Source;
 
 /// The sizes of a convolution as kernels have them.
 struct Conv {
@@ -34,50 +32,29 @@ impl Conv {
     }
 }
 
-/// A convolution or one of its gradients: a product of `rows` by `columns`.
-fn convolution(
-    l: &mut Lowering<'_>,
-    conv: &Conv,
-    entry: &str,
-    rows: usize,
-    columns: usize,
-) -> Result<(), EngineError> {
-    let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
-    let scheme = Scheme::of(l, 1, rows, columns);
-    if columns.div_ceil(scheme.tile) > MOST_BLOCKS {
-        return Err(l.unsupported("a convolution of so many channels is too wide for a GPU"));
-    }
+/// A convolution or one of its gradients.
+fn convolution(l: &mut Lowering<'_>, conv: &Conv, entry: &str) -> Result<(), EngineError> {
     let pass = match entry {
         "conv2d" => "FORWARD",
         "conv2d_grad_input" => "GRAD_INPUT",
         _ => "GRAD_WEIGHT",
     };
-    let types = [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype)), ("PASS", pass)];
-    let macros = [&types[..], &scheme.macros()].concat();
-    let kernel = after.kernel(l, Source::Conv, &macros, entry);
-    let grid = [rows.div_ceil(scheme.tile), columns.div_ceil(scheme.tile), 1];
-    let call = Call::new(kernel, grid, scheme.threads());
-    l.launch(after.given(call.read(a).read(b).maybe_read(bias).with(conv.argument())));
-    Ok(())
+    product(l, Source::Conv, &[("PASS", pass)], entry, conv.argument())
 }
 
 pub(super) fn conv2d(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
     let conv = Conv { image: l.shape(0).clone(), windows: l.shape(1).clone(), geometry };
-    let (rows, columns) = (l.result_shape().rows(), l.result_shape().last());
-    convolution(l, &conv, "conv2d", rows, columns)
+    convolution(l, &conv, "conv2d")
 }
 
 pub(super) fn conv2d_grad_input(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
     let conv = Conv { image: l.result_shape().clone(), windows: l.shape(1).clone(), geometry };
-    let (rows, columns) = (l.result_shape().rows(), l.result_shape().last());
-    convolution(l, &conv, "conv2d_grad_input", rows, columns)
+    convolution(l, &conv, "conv2d_grad_input")
 }
 
 pub(super) fn conv2d_grad_weight(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
     let conv = Conv { image: l.shape(0).clone(), windows: l.result_shape().clone(), geometry };
-    let windows = &conv.windows;
-    let (rows, columns) = (windows[0], windows[1..].iter().product());
-    convolution(l, &conv, "conv2d_grad_weight", rows, columns)
+    convolution(l, &conv, "conv2d_grad_weight")
 }
 
 /// The sizes of a pooling of `image` to images of `output`.

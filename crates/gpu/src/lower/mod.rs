@@ -20,6 +20,8 @@ use crate::device::Facts;
 use crate::kernels::{Modules, Source, c_type};
 use crate::stored::Stored;
 
+use scheme::{Scheme, Sizes};
+
 pub(crate) use pointwise::fuses;
 pub(crate) use update::copy_to_slot;
 
@@ -232,12 +234,15 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), EngineError> {
 }
 
 /// Bytes of arena that a node needs besides operands and results.
-pub(crate) fn workspace_bytes(graph: &Graph, node: &Node) -> usize {
+pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, facts: &Facts) -> usize {
     match &node.op {
         Op::Reduce { axes, .. } => reduce::workspace_bytes(graph.shape(node.inputs[0]), axes),
         Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::workspace_bytes(graph, node),
         Op::AttentionGrad(spec) => attention::workspace_bytes(graph, node, *spec),
         Op::GlobalNorm => update::norm_workspace_bytes(graph, node),
-        _ => 0,
+        _ => {
+            let product = Sizes::of(graph, node).zip(Scheme::of(graph, node, facts.architecture));
+            product.map_or(0, |(sizes, scheme)| scheme.workspace_bytes(sizes))
+        }
     }
 }

@@ -98,15 +98,7 @@ impl After {
     /// The chain of the group, or nothing but storing the result.
     pub fn of(l: &Lowering<'_>) -> Result<After, EngineError> {
         if l.group.nodes.len() == 1 {
-            let to = l.result(0);
-            let argument = Argument::Struct(vec![Argument::Pointer(to.span)]);
-            return Ok(After {
-                y: to.dtype,
-                text: String::new(),
-                argument,
-                reads: Vec::new(),
-                writes: vec![to],
-            });
+            return Ok(After::stored(l.result(0)));
         }
         let chain = chain(l.graph, l.group).map_err(|e| l.unsupported(e))?;
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
@@ -123,6 +115,12 @@ impl After {
         };
         let argument = Argument::Struct(chain.parameters.into_iter().map(&mut member).collect());
         Ok(After { y: DType::F32, text: chain.text, argument, reads, writes })
+    }
+
+    /// Nothing but storing the result.
+    pub fn stored(to: Stored) -> After {
+        let argument = Argument::Struct(vec![Argument::Pointer(to.span)]);
+        After { y: to.dtype, text: String::new(), argument, reads: Vec::new(), writes: vec![to] }
     }
 
     /// A kernel whose results it takes.
