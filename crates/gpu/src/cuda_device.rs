@@ -8,7 +8,6 @@ use std::time::Duration;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::FreeMemory;
 
-use crate::architecture::Architecture;
 use crate::command::{Action, Bases, Command, Commands, Kernel, Region, Span};
 use crate::compile::{CodeForm, CompileProgress, Compiler};
 use crate::cuda::{
@@ -47,15 +46,17 @@ impl CudaDevice {
     ) -> Result<CudaDevice, CudaError> {
         let context = CudaContext::of(driver, gpu)?;
         let stream = Arc::new(Stream::new(&context)?);
-        let (major, minor) = gpu.capability;
-        let facts = Facts {
-            name: gpu.name.clone(),
-            architecture: Architecture::of_device(major, minor),
-            multiprocessors: gpu.multiprocessors,
-            shared_bytes: gpu.shared_bytes,
-            memory_bytes: gpu.memory_bytes,
-        };
+        let facts = Facts::of(gpu);
         Ok(CudaDevice { context, facts, compiler, stream, modules: Mutex::default(), progress })
+    }
+
+    /// Whether the driver takes what is compiled for this GPU: loads a kernel that does nothing.
+    ///
+    /// # Errors
+    /// It does not compile, or is not taken.
+    pub fn check(&self) -> Result<(), EngineError> {
+        let (name, source) = ("nothing.cu".into(), "extern \"C\" __global__ void nothing() {}\n".into());
+        self.load(&[Module { name, source, headers: Vec::new(), defines: Vec::new() }]).map(drop)
     }
 
     fn failed(&self, error: CudaError) -> EngineError {

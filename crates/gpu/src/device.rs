@@ -8,6 +8,7 @@ use halfstep_graph::engine_info::FreeMemory;
 
 use crate::architecture::Architecture;
 use crate::command::{Bases, Commands};
+use crate::cuda::Gpu;
 
 /// What is known of a device before anything runs on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,32 @@ pub struct Facts {
     pub shared_bytes: usize,
     /// Bytes of memory in all.
     pub memory_bytes: usize,
+}
+
+impl Facts {
+    /// Of a GPU that the driver shows.
+    pub fn of(gpu: &Gpu) -> Facts {
+        let (major, minor) = gpu.capability;
+        Facts {
+            name: gpu.name.clone(),
+            architecture: Architecture::of_device(major, minor),
+            multiprocessors: gpu.multiprocessors,
+            shared_bytes: gpu.shared_bytes,
+            memory_bytes: gpu.memory_bytes,
+        }
+    }
+
+    /// Of some GPU of this architecture, none of which is at hand: what all of them have in common,
+    /// which is what programs are planned by.
+    pub fn of_architecture(architecture: Architecture) -> Facts {
+        Facts {
+            name: "no GPU at hand".into(),
+            architecture,
+            multiprocessors: 1,
+            shared_bytes: architecture.shared_bytes(),
+            memory_bytes: 0,
+        }
+    }
 }
 
 /// Memory of a device, which is freed when this is dropped.

@@ -8,11 +8,13 @@ use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, Group, InputChecks, Node, Plan, Slot};
 use sha2::{Digest, Sha256};
 
+use crate::command::{Commands, Region};
 use crate::describe::describe;
-use crate::device::Device;
+use crate::device::{Device, Facts};
 use crate::kernels::texts;
 use crate::lower::{fuses, workspace_bytes};
-use crate::program::GpuProgram;
+use crate::paper::Paper;
+use crate::program::{GpuProgram, lowered};
 use crate::state::{Arena, GpuMemory};
 use crate::stored::{ALIGNMENT, Stored};
 
@@ -29,6 +31,31 @@ impl GpuEngine {
     /// The engine of a device.
     pub fn new(device: Arc<dyn Device>) -> GpuEngine {
         GpuEngine { device }
+    }
+
+    /// An engine to plan with, for a GPU of which no more is known or in use.
+    pub fn planning(facts: Facts) -> GpuEngine {
+        GpuEngine::new(Arc::new(Paper(facts)))
+    }
+
+    /// The name of an engine on such a GPU, as checkpoints have it.
+    pub fn name_on(facts: &Facts) -> String {
+        format!("{} {}, {}", Self::KIND, facts.architecture, facts.name)
+    }
+
+    /// Whether it is the name of an engine on some GPU.
+    pub fn is_name(name: &str) -> bool {
+        name.strip_prefix(Self::KIND).is_some_and(|rest| rest.starts_with(" sm_"))
+    }
+
+    /// All that one run of the plan's program does, over a state that has the plan's slots in their
+    /// order.
+    ///
+    /// # Errors
+    /// The plan asks for something that no kernel does.
+    pub fn commands(&self, plan: &Plan) -> Result<Commands, EngineError> {
+        InputChecks::of(&plan.graph, self)?;
+        Ok(lowered(self.device.facts(), plan, &laid_out(&plan.graph.slots).0)?.commands)
     }
 }
 
@@ -52,8 +79,7 @@ impl Target for GpuEngine {
 
 impl Engine for GpuEngine {
     fn name(&self) -> String {
-        let facts = self.device.facts();
-        format!("{} {}, {}", Self::KIND, facts.architecture, facts.name)
+        Self::name_on(self.device.facts())
     }
 
     fn identity(&self) -> EngineIdentity {
@@ -84,14 +110,7 @@ impl Engine for GpuEngine {
     }
 
     fn new_state(&self, slots: &[Slot]) -> Result<State, EngineError> {
-        let mut bytes = 0;
-        let mut place = |slot: &Slot| {
-            let (count, dtype) = (slot.ty.shape.count(), slot.ty.dtype);
-            let stored = Stored::new(crate::command::Region::Slots, bytes, count, dtype);
-            bytes = (bytes + stored.span.bytes).next_multiple_of(ALIGNMENT);
-            stored
-        };
-        let stored = slots.iter().map(&mut place).collect();
+        let (stored, bytes) = laid_out(slots);
         let buffer = self.device.alloc(bytes)?;
         self.device.clear(&buffer)?;
         let arena = Mutex::new(Arena::default());
@@ -103,4 +122,16 @@ impl Engine for GpuEngine {
         let checks = InputChecks::of(&plan.graph, self)?;
         Ok(Box::new(GpuProgram::new(self.device.clone(), checks, plan, state)?))
     }
+}
+
+/// Where each slot of a state lies, and how many bytes all take.
+fn laid_out(slots: &[Slot]) -> (Vec<Stored>, usize) {
+    let mut bytes = 0;
+    let mut place = |slot: &Slot| {
+        let (count, dtype) = (slot.ty.shape.count(), slot.ty.dtype);
+        let stored = Stored::new(Region::Slots, bytes, count, dtype);
+        bytes = (bytes + stored.span.bytes).next_multiple_of(ALIGNMENT);
+        stored
+    };
+    (slots.iter().map(&mut place).collect(), bytes)
 }

@@ -21,6 +21,7 @@ pub mod find;
 mod kernels;
 mod lower;
 mod module;
+mod paper;
 mod program;
 #[cfg(feature = "simulator")]
 mod sim;
@@ -28,7 +29,7 @@ mod state;
 mod stored;
 pub mod survey;
 
-pub use architecture::Architecture;
+pub use architecture::{Architecture, ArchitectureError};
 pub use choice::{ChoiceError, GpuChoice, UuidError, UuidPrefix};
 pub use cuda_device::CudaDevice;
 pub use engine::GpuEngine;

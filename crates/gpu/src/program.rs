@@ -9,7 +9,7 @@ use halfstep_graph::engine::{
 use halfstep_graph::{Footprint, Graph, InputChecks, Op, OutputId, Place, Plan, ValueId, When};
 
 use crate::command::{Action, Bases, Command, Commands, Input, Region};
-use crate::device::{Buffer, Device, Recording};
+use crate::device::{Buffer, Device, Facts, Recording};
 use crate::lower::{Lowering, Output, copy_to_slot, lower};
 use crate::state::GpuMemory;
 use crate::stored::{ALIGNMENT, Stored, decode, decode_number, encode};
@@ -47,8 +47,8 @@ impl GpuProgram {
         let graph = plan.graph.clone();
         let memory = state.memory::<GpuMemory>().ok_or_else(foreign)?;
         let slots: Vec<Stored> = bind_slots(&graph, state)?.into_iter().map(|i| memory.slots[i]).collect();
-        let (values, constant_bytes) = places(plan, &slots)?;
-        let (commands, outputs, output_bytes) = commands(&*device, plan, &values, &slots)?;
+        let Lowered { commands, values, constant_bytes, outputs, output_bytes } =
+            lowered(device.facts(), plan, &slots)?;
         let constants = device.alloc(constant_bytes)?;
         fill_constants(&*device, plan, &values, &constants)?;
         let output_buffer = device.alloc(output_bytes)?;
@@ -155,20 +155,30 @@ fn fill_constants(
     Ok(())
 }
 
-/// The commands of a plan; where its outputs are kept, and how many bytes those take.
-fn commands(
-    device: &dyn Device,
-    plan: &Plan,
-    values: &[Stored],
-    slots: &[Stored],
-) -> Result<(Commands, Vec<Stored>, usize), EngineError> {
+/// A plan as commands.
+pub(crate) struct Lowered {
+    pub commands: Commands,
+    /// Where every value lies.
+    values: Vec<Stored>,
+    constant_bytes: usize,
+    /// Where the outputs are kept, by position in the graph's.
+    outputs: Vec<Stored>,
+    output_bytes: usize,
+}
+
+/// The commands of a plan over slots that lie there.
+///
+/// # Errors
+/// A tensor of too many elements; something that no kernel does.
+pub(crate) fn lowered(facts: &Facts, plan: &Plan, slots: &[Stored]) -> Result<Lowered, EngineError> {
     let graph = &plan.graph;
+    let (values, constant_bytes) = places(plan, slots)?;
     let of = |value: ValueId| values[value.0 as usize];
     let mut output = Output::default();
     for (step, group) in plan.groups.steps.iter().enumerate() {
         let root = group.root(graph);
         let (node, workspace) = (graph.node(root), plan.workspaces[root.0 as usize]);
-        let (facts, output) = (device.facts(), &mut output);
+        let (values, output) = (&values, &mut output);
         lower(&mut Lowering { graph, group, node, values, workspace, step, facts, output })?;
     }
     let (mut outputs, mut output_bytes) = (Vec::new(), 0);
@@ -197,7 +207,7 @@ fn commands(
     let list = output.commands;
     let spans = outputs.iter().map(|output| output.span).collect();
     let commands = Commands { modules: output.modules.finish(), inputs, list, outputs: spans };
-    Ok((commands, outputs, output_bytes))
+    Ok(Lowered { commands, values, constant_bytes, outputs, output_bytes })
 }
 
 impl Program for GpuProgram {

@@ -38,17 +38,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl SimulatedDevice {
     /// A GPU of this architecture, on which kernels run as `options` say.
     pub fn new(compiler: Compiler, architecture: Architecture, options: Options) -> SimulatedDevice {
-        // CUDA C++ Programming Guide, table of technical specifications per compute capability.
-        let shared_kib = match (architecture.major, architecture.minor) {
-            (8, 0) => 163,
-            (8, _) | (12, _) => 99,
-            _ => 227,
-        };
         let facts = Facts {
             name: "simulated GPU".into(),
             architecture,
             multiprocessors: 1,
-            shared_bytes: shared_kib << 10,
+            shared_bytes: architecture.shared_bytes(),
             memory_bytes: 1 << 32,
         };
         let simulator = Arc::new(Mutex::new(Simulator::new(options)));

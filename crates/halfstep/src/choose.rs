@@ -9,30 +9,33 @@ use std::sync::Arc;
 use halfstep_cpu::CpuEngine;
 use halfstep_cpu::isa::{Isa, IsaError};
 use halfstep_gpu::compile::{CompileProgress, Compiler};
-use halfstep_gpu::cuda::CudaError;
 use halfstep_gpu::cuda::nvrtc::NvrtcError;
+use halfstep_gpu::cuda::{CudaError, Gpu};
+use halfstep_gpu::device::Facts;
 use halfstep_gpu::find::{self, FindError};
-use halfstep_gpu::survey::{self, DriverError, Traces};
-use halfstep_gpu::{ChoiceError, CudaDevice, GpuChoice, GpuEngine};
+use halfstep_gpu::survey::{self, DriverError, DriverFound, Traces};
+use halfstep_gpu::{Architecture, ChoiceError, CudaDevice, GpuChoice, GpuEngine};
 use halfstep_graph::communicator::Communicator;
-use halfstep_graph::engine::Engine;
+use halfstep_graph::engine::{Engine, EngineError};
 
 use crate::cache_folder::{cache_folder, kernel_cache};
 
 /// The device that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceRequest {
-    /// The best one there is: the CPU.
+    /// The first GPU that can be used; the CPU where there is none.
     #[default]
     Auto,
     /// The CPU, with the best instruction set it has or the one that `HALFSTEP_ISA` names.
     Cpu,
     /// A GPU of NVIDIA.
     Gpu(GpuChoice),
+    /// Any GPU of this architecture, none of which need be there: to plan for, not to compute on.
+    Planned(Architecture),
 }
 
 /// Why there is no engine for the device that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DeviceError {
     /// No device has this name.
     #[error("there is no device `{given}`; there are: {}", DeviceRequest::NAMES)]
@@ -60,6 +63,12 @@ pub enum DeviceError {
         /// What the driver says.
         error: CudaError,
     },
+    /// The GPU does not take what is compiled for it.
+    #[error(transparent)]
+    Code(EngineError),
+    /// An architecture was named, which is no device.
+    #[error("`{0}` is an architecture to plan for with `plan` and `explain`, and no device to compute on")]
+    OnlyPlanned(Architecture),
     /// `HALFSTEP_ISA` names no instruction set, or one that this processor lacks.
     #[error(transparent)]
     Isa(#[from] IsaError),
@@ -70,7 +79,8 @@ pub enum DeviceError {
 
 impl DeviceRequest {
     /// What `--device` takes.
-    pub const NAMES: &str = "auto, cpu, cuda, cuda:N, and the UUID of a GPU";
+    pub const NAMES: &str =
+        "auto, cpu, cuda, cuda:N, the UUID of a GPU, and, to plan for, an architecture such as sm_90a";
 }
 
 impl fmt::Display for DeviceRequest {
@@ -79,6 +89,7 @@ impl fmt::Display for DeviceRequest {
             DeviceRequest::Auto => f.write_str("auto"),
             DeviceRequest::Cpu => f.write_str("cpu"),
             DeviceRequest::Gpu(choice) => choice.fmt(f),
+            DeviceRequest::Planned(architecture) => architecture.fmt(f),
         }
     }
 }
@@ -93,10 +104,12 @@ impl FromStr for DeviceRequest {
             "cpu" => Ok(DeviceRequest::Cpu),
             "cuda" => Ok(DeviceRequest::Gpu(GpuChoice::Any)),
             _ => match name.strip_prefix("cuda:") {
-                Some(n) => n.parse().map(GpuChoice::Ordinal).map_err(|_| unknown()),
-                None => name.parse().map(GpuChoice::Uuid).map_err(|_| unknown()),
-            }
-            .map(DeviceRequest::Gpu),
+                Some(n) => n.parse().map(GpuChoice::Ordinal).map(DeviceRequest::Gpu).map_err(|_| unknown()),
+                None if name.starts_with("sm_") => {
+                    name.parse().map(DeviceRequest::Planned).map_err(|_| unknown())
+                }
+                None => name.parse().map(GpuChoice::Uuid).map(DeviceRequest::Gpu).map_err(|_| unknown()),
+            },
         }
     }
 }
@@ -119,16 +132,48 @@ impl EngineRequest {
         self.threads.unwrap_or_else(all)
     }
 
-    /// Why it is the CPU that is used where a GPU was found and none was asked for; none elsewhere.
-    pub fn why_cpu(self) -> Option<String> {
-        if self.device != DeviceRequest::Auto || !Traces::under(Path::new("/")).any() {
-            return None;
+    /// The request with the CPU in place of [`DeviceRequest::Auto`].
+    #[must_use]
+    pub fn cpu_by_default(self) -> EngineRequest {
+        match self.device {
+            DeviceRequest::Auto => EngineRequest { device: DeviceRequest::Cpu, ..self },
+            _ => self,
         }
-        let reason = match usable(GpuChoice::Any) {
-            Ok(gpu) => format!("{UNPROVEN}; `--device cuda` takes {gpu}"),
-            Err(error) => error.to_string(),
-        };
-        Some(format!("computing on the CPU: {reason}"))
+    }
+
+    /// The request with a device in place of [`DeviceRequest::Auto`].
+    pub fn taken(self) -> Taken {
+        self.taken_for(None)
+    }
+
+    /// [`taken`](Self::taken) for a run that is resumed, and that the engine of this name has begun:
+    /// the CPU if it was the CPU, and such a GPU rather than another.
+    pub fn taken_for(self, began: Option<&str>) -> Taken {
+        let cpu = self.cpu_by_default();
+        if self.device != DeviceRequest::Auto || !Traces::under(Path::new("/")).any() {
+            return cpu.into();
+        }
+        let on_cpu = |why: String| Taken { why: Some(why), ..cpu.into() };
+        match usable(began) {
+            Err(error) => on_cpu(format!("computing on the CPU: {error}")),
+            Ok((gpu, ..)) if began.is_some_and(|name| !GpuEngine::is_name(name)) => on_cpu(format!(
+                "computing on the CPU, on which the run was begun; `--device cuda` takes {gpu} from here on"
+            )),
+            Ok((gpu, ordinal, device)) => {
+                let why = match began {
+                    Some(_) => "the run was begun on a GPU",
+                    None => "the first GPU that can be used; `--device cpu` takes the CPU",
+                };
+                Taken {
+                    request: EngineRequest {
+                        device: DeviceRequest::Gpu(GpuChoice::Ordinal(ordinal)),
+                        ..self
+                    },
+                    why: Some(format!("computing on {gpu}: {why}")),
+                    _gpu: Some(device),
+                }
+            }
+        }
     }
 
     /// The same request for so many threads.
@@ -138,24 +183,40 @@ impl EngineRequest {
     }
 }
 
-/// Why no GPU is taken unless it is asked for.
-pub const UNPROVEN: &str = "the engine for GPUs has been tested on a simulated GPU, and on no real one yet";
+/// What a request came to, and why.
+pub struct Taken {
+    /// The request, with a device in place of [`DeviceRequest::Auto`].
+    pub request: EngineRequest,
+    /// What `Auto` took and why, where there is a GPU or a driver; none elsewhere.
+    pub why: Option<String>,
+    /// The GPU, which stays open: it takes time to open it again.
+    _gpu: Option<CudaDevice>,
+}
+
+impl From<EngineRequest> for Taken {
+    /// The request as it is.
+    fn from(request: EngineRequest) -> Taken {
+        Taken { request, why: None, _gpu: None }
+    }
+}
 
 /// An engine.
 ///
 /// # Errors
 /// The device cannot be used.
 pub fn engine(request: EngineRequest) -> Result<Box<dyn Engine>, DeviceError> {
-    match request.device {
-        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?)),
+    let taken = request.taken();
+    match taken.request.device {
         DeviceRequest::Gpu(choice) => Ok(Box::new(gpu(choice, request.compiling)?)),
+        DeviceRequest::Planned(architecture) => Err(DeviceError::OnlyPlanned(architecture)),
+        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?)),
     }
 }
 
 /// [`engine`], as one of several ranks that share each training step.
 ///
 /// # Errors
-/// As there; ranks compute on CPUs.
+/// As there; ranks compute on CPUs, which [`DeviceRequest::Auto`] is here.
 pub fn engine_of_rank(
     request: EngineRequest,
     ranks: Arc<Communicator>,
@@ -163,6 +224,7 @@ pub fn engine_of_rank(
     match request.device {
         DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?.with_communicator(ranks))),
         DeviceRequest::Gpu(_) => Err(DeviceError::Ranks),
+        DeviceRequest::Planned(architecture) => Err(DeviceError::OnlyPlanned(architecture)),
     }
 }
 
@@ -171,11 +233,28 @@ pub fn engine_of_rank(
 /// # Errors
 /// As there.
 pub fn planning_engine(request: EngineRequest, ranks: NonZeroUsize) -> Result<Box<dyn Engine>, DeviceError> {
-    match request.device {
-        DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?.planning_for(ranks))),
-        DeviceRequest::Gpu(_) if ranks.get() > 1 => Err(DeviceError::Ranks),
-        DeviceRequest::Gpu(_) => engine(request),
-    }
+    let gpu = match (ranks.get(), request.device) {
+        (1, _) => planning_gpu(request)?,
+        (_, DeviceRequest::Auto | DeviceRequest::Cpu) => None,
+        (_, DeviceRequest::Gpu(_) | DeviceRequest::Planned(_)) => return Err(DeviceError::Ranks),
+    };
+    Ok(match gpu {
+        Some(gpu) => Box::new(gpu),
+        None => Box::new(cpu(request)?.planning_for(ranks)),
+    })
+}
+
+/// The GPU that a request means, to plan for; none where it is the CPU that is meant.
+///
+/// # Errors
+/// There is no such GPU.
+pub fn planning_gpu(request: EngineRequest) -> Result<Option<GpuEngine>, DeviceError> {
+    let facts = match request.taken().request.device {
+        DeviceRequest::Auto | DeviceRequest::Cpu => return Ok(None),
+        DeviceRequest::Gpu(choice) => Facts::of(choice.of(&survey::driver()?.gpus)?),
+        DeviceRequest::Planned(architecture) => Facts::of_architecture(architecture),
+    };
+    Ok(Some(GpuEngine::planning(facts)))
 }
 
 fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
@@ -184,25 +263,38 @@ fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
 
 fn gpu(choice: GpuChoice, compiling: Option<fn(CompileProgress)>) -> Result<GpuEngine, DeviceError> {
     let found = survey::driver()?;
-    let gpu = choice.of(&found.gpus)?;
-    let nvrtc = find::nvrtc(Some(found.driver.version().major))?;
-    let compiler = Compiler::new(nvrtc, cache_folder().map(|folder| kernel_cache(&folder)))?;
     let progress = Box::new(move |progress| compiling.map_or((), |notify| notify(progress)));
-    let device = CudaDevice::open(&found.driver, gpu, compiler, progress);
-    let device = device.map_err(|error| DeviceError::Gpu { gpu: gpu.name.clone(), error })?;
-    Ok(GpuEngine::new(Arc::new(device)))
+    Ok(GpuEngine::new(Arc::new(open(&found, choice.of(&found.gpus)?, progress)?)))
 }
 
-/// The GPU that is meant, for a sentence, if it can be used.
-fn usable(choice: GpuChoice) -> Result<String, DeviceError> {
+fn open(
+    found: &DriverFound,
+    gpu: &Gpu,
+    progress: Box<dyn Fn(CompileProgress) + Send + Sync>,
+) -> Result<CudaDevice, DeviceError> {
+    let nvrtc = find::nvrtc(Some(found.driver.version().major))?;
+    let compiler = Compiler::new(nvrtc, cache_folder().map(|folder| kernel_cache(&folder)))?;
+    let device = CudaDevice::open(&found.driver, gpu, compiler, progress);
+    device.map_err(|error| DeviceError::Gpu { gpu: gpu.name.clone(), error })
+}
+
+/// The first GPU that can be used, or one that an engine of this name has computed on: in words,
+/// its number, and itself. It has shown that it takes code.
+fn usable(began: Option<&str>) -> Result<(String, u32, CudaDevice), DeviceError> {
     let found = survey::driver()?;
-    let gpu = choice.of(&found.gpus)?;
-    let (major, minor) = gpu.capability;
-    Ok(format!(
-        "{} (compute capability {major}.{minor}, driver of CUDA {})",
-        gpu.name,
-        found.driver.version()
-    ))
+    let same = |gpu: &&Gpu| began == Some(GpuEngine::name_on(&Facts::of(gpu)).as_str());
+    let gpu = match found.gpus.iter().find(same) {
+        Some(gpu) => gpu,
+        None => GpuChoice::Any.of(&found.gpus)?,
+    };
+    let device = open(&found, gpu, Box::new(|_| {}))?;
+    device.check().map_err(DeviceError::Code)?;
+    let ((major, minor), cuda) = (gpu.capability, found.driver.version());
+    let words = format!(
+        "{} (cuda:{}, compute capability {major}.{minor}, driver of CUDA {cuda})",
+        gpu.name, gpu.ordinal
+    );
+    Ok((words, gpu.ordinal, device))
 }
 
 #[cfg(test)]
@@ -212,12 +304,13 @@ mod tests {
     #[test]
     fn devices_are_found_by_name_and_others_are_told_of_those_there_are() {
         let uuid = "GPU-8d3a0000-0000-0000-0000-000000000001";
-        for name in ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "GPU-8d3a", uuid] {
+        for name in ["auto", "cpu", "cuda", "cuda:0", "cuda:12", "GPU-8d3a", uuid, "sm_90a", "sm_80"] {
             assert_eq!(name.parse::<DeviceRequest>().unwrap().to_string(), name);
         }
-        for name in ["tpu", "", "cuda:", "cuda:x", "cuda:-1", "GPU-", "GPU-q"] {
+        for name in ["tpu", "", "cuda:", "cuda:x", "cuda:-1", "GPU-", "GPU-q", "sm_75"] {
             let error = name.parse::<DeviceRequest>().unwrap_err();
-            let known = "there are: auto, cpu, cuda, cuda:N, and the UUID of a GPU";
+            let known = "there are: auto, cpu, cuda, cuda:N, the UUID of a GPU, and, to plan for, an \
+                         architecture such as sm_90a";
             assert_eq!(error.to_string(), format!("there is no device `{name}`; {known}"));
         }
     }

@@ -151,6 +151,52 @@ fn what_the_driver_does_not_run_is_refused_before_a_run_begins() {
     }
 }
 
+/// `auto` takes a GPU that works, and says so in a line; a run goes on where it began.
+fn auto_takes_a_gpu_and_leaves_runs_where_they_are() {
+    let place = place();
+    let says = |args: &[&str]| {
+        let output = command(&place, "name=Card", args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", both(&output));
+        no_problems(&place);
+        both(&output)
+    };
+    let short = RECIPE
+        .replace("steps = 8", "steps = 4")
+        .replace("[checkpoint]", "[schedule]\nkind = \"constant\"\n[checkpoint]");
+    place.write("short.toml", &short);
+    place.write("r.toml", short.replace("steps = 4", "steps = 8"));
+    let card = "Card (cuda:0, compute capability 9.0, driver of CUDA 13.0)";
+    let begun = says(&["train", "short.toml", "--precision", "fp32", "--out", "gpu"]);
+    let taken =
+        format!("note: computing on {card}: the first GPU that can be used; `--device cpu` takes the CPU\n");
+    assert_eq!(begun.matches(&taken).count(), 1, "{begun}");
+    assert!(begun.contains("GPU sm_90a, Card"), "{begun}");
+
+    let resume = |run| ["train", "r.toml", "--precision", "fp32", "--resume", run];
+    let resumed = says(&resume("gpu"));
+    assert!(
+        resumed.contains(&format!("note: computing on {card}: the run was begun on a GPU\n")),
+        "{resumed}"
+    );
+    assert!(!resumed.contains("warning"), "{resumed}");
+
+    says(&["train", "short.toml", "--precision", "fp32", "--out", "cpu", "--device", "cpu"]);
+    let resumed = says(&resume("cpu"));
+    let stays =
+        "note: computing on the CPU, on which the run was begun; `--device cuda` takes Card (cuda:0, ";
+    assert!(resumed.contains(stays) && !resumed.contains("warning"), "{resumed}");
+
+    // What the GPU does not run is said, and is the CPU.
+    let broken = ["train", "short.toml", "--precision", "fp32", "--out", "broken"];
+    let output = command(&place, "load=209", &broken).output().unwrap();
+    let said = words(&output);
+    assert!(
+        output.status.success() && said.contains("computing on the CPU: `Fake GPU` does not take"),
+        "{said}"
+    );
+    no_problems(&place);
+}
+
 /// `scripts/gpu.sh check`, as on a GPU machine; without a GPU, what needs kernels has to fail.
 fn the_script_for_gpu_machines_runs_to_its_end() {
     let place = place();
@@ -196,6 +242,10 @@ fn main() -> ExitCode {
         trial(
             "what_the_driver_does_not_run_is_refused_before_a_run_begins",
             what_the_driver_does_not_run_is_refused_before_a_run_begins,
+        ),
+        trial(
+            "auto_takes_a_gpu_and_leaves_runs_where_they_are",
+            auto_takes_a_gpu_and_leaves_runs_where_they_are,
         ),
         trial("the_script_for_gpu_machines_runs_to_its_end", the_script_for_gpu_machines_runs_to_its_end),
     ];

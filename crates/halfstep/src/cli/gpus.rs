@@ -6,6 +6,7 @@ use halfstep::gpu::cuda::{CudaVersion, Gpu};
 use halfstep::gpu::find::{self, FindError};
 use halfstep::gpu::survey::{self, DriverError, DriverFound};
 use halfstep::gpu::{Architecture, GpuChoice};
+use halfstep::{EngineRequest, Taken};
 use serde_json::{Value, json};
 
 use super::output;
@@ -27,6 +28,8 @@ pub struct Gpus {
     driver: Result<DriverFound, DriverError>,
     /// Looked for only where there is a GPU.
     compiler: Option<Result<(CudaVersion, String), FindError>>,
+    /// What `--device auto` takes.
+    auto: Taken,
 }
 
 impl Gpus {
@@ -37,7 +40,8 @@ impl Gpus {
             let nvrtc = find::nvrtc(Some(found.driver.version().major))?;
             Ok((nvrtc.version(), nvrtc.file().display().to_string()))
         });
-        Gpus { driver, compiler }
+        let auto = EngineRequest::default().taken();
+        Gpus { driver, compiler, auto }
     }
 
     /// Lines of two columns.
@@ -55,7 +59,7 @@ impl Gpus {
             None => return lines,
         };
         lines.push(("compiler".into(), compiler));
-        lines.push(("engine".into(), format!("`--device cuda`: {}", halfstep::UNPROVEN)));
+        lines.extend(self.auto.why.iter().map(|why| ("auto".into(), why.clone())));
         lines
     }
 
@@ -75,7 +79,8 @@ impl Gpus {
             Some(Err(e)) => error(e),
             None => Value::Null,
         };
-        json!({ "driver": driver, "devices": gpus, "compiler": compiler })
+        let auto = json!({ "device": self.auto.request.device.to_string(), "why": self.auto.why });
+        json!({ "driver": driver, "devices": gpus, "compiler": compiler, "auto": auto })
     }
 }
 

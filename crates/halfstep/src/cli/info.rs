@@ -3,12 +3,13 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
+use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
+use halfstep::gpu::GpuEngine;
 use halfstep::graph::engine_info::PolicyDescription;
 use halfstep::graph::precision::Policy;
-use halfstep::{DeviceRequest, EngineRequest};
 use serde::Serialize;
 use serde_json::json;
 
@@ -27,6 +28,7 @@ struct Set {
 
 /// Runs the command.
 pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
+    let gpus = Gpus::find();
     let engine = halfstep::engine(request)?;
     let used = Isa::from_env()?;
     let set = |level: Level| {
@@ -40,17 +42,16 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
     let described: Vec<(&str, PolicyDescription)> =
         Policy::NAMES.into_iter().map(describe).collect::<Result<_, Failure>>()?;
     let (sets, used) = (Level::ALL.map(set), used.level().name());
-    let (processor, threads) = (engine.device().name, request.threads());
+    let (device, processor, threads) = (engine.device(), host::processor(), request.threads());
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let (memory, available) = (host::memory_bytes(), host::available_bytes());
     let forced = std::env::var_os("HALFSTEP_ISA").is_some();
-    let gpus = Gpus::find();
-    let gpu_asked = matches!(request.device, DeviceRequest::Gpu(_));
     if args.json {
         let runs_on = |(name, d): &(&str, PolicyDescription)| json!({ "precision": name, "runs_on": d.text, "arithmetic": d.arithmetic });
         output::json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "processor": processor,
+            "device": { "kind": device.kind, "name": device.name },
             "cores": cores,
             "threads": threads,
             "memory_bytes": memory,
@@ -64,12 +65,16 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let bytes = |n: Option<usize>| n.map_or("unknown".into(), units::bytes);
-    output::raw(&output::fields(&[
+    let mut machine = vec![
         ("halfstep", env!("CARGO_PKG_VERSION").to_string()),
-        (if gpu_asked { "device" } else { "processor" }, processor),
+        ("processor", processor),
         ("cores", format!("{cores} ({threads} threads used)")),
         ("memory", format!("{}, {} available", bytes(memory), bytes(available))),
-    ]));
+    ];
+    if device.kind == GpuEngine::KIND {
+        machine.push(("computes on", device.name));
+    }
+    output::raw(&output::fields(&machine));
     output::line(&format!("\n{}", output::bold("Instruction sets")));
     for set in &sets {
         let used = match (set.name == used, forced) {

@@ -51,7 +51,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Bench, Command};
 use failure::Failure;
-use halfstep::EngineRequest;
+use halfstep::{EngineRequest, Taken};
 
 /// More threads than any processor has cores, and fewer than a system refuses.
 const MOST_THREADS: usize = 1024;
@@ -118,12 +118,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
             format!("give at most {MOST_THREADS}"),
         ));
     }
-    // Said once, before what takes long; `info` says it of itself.
-    if matches!(args.command, Command::Train(_) | Command::Compare(_))
-        && let Some(why) = request.why_cpu()
-    {
-        output::note(why);
-    }
+    let taken = taken(&args.command, request);
+    let request = taken.request;
     match args.command {
         Command::Compare(args) => compare::run(args, request),
         Command::Cache(args) => cache::run(args),
@@ -148,5 +144,32 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Bench(Bench::Step(args)) => bench::step::run(args, request),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, request),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, request),
+    }
+}
+
+/// The request with a device in place of `auto`. What that is and why is said once, before what
+/// takes long.
+fn taken(command: &Command, request: EngineRequest) -> Taken {
+    match command {
+        // Weights are read and written: not worth compiling kernels for.
+        Command::Import(_) => request.cpu_by_default().into(),
+        #[cfg(feature = "onnx")]
+        Command::Export(_) => request.cpu_by_default().into(),
+        // A step is shared on CPUs alone, and all ranks of a machine would take the same GPU.
+        _ if ranks::in_job() => request.cpu_by_default().into(),
+        Command::Compare(_)
+        | Command::Eval(_)
+        | Command::Predict(_)
+        | Command::Generate(_)
+        | Command::Doctor(_)
+        | Command::Stress(_)
+        | Command::Tune(_)
+        | Command::Bench(Bench::Step(_) | Bench::Suite(_)) => {
+            let taken = request.taken();
+            taken.why.iter().for_each(output::note);
+            taken
+        }
+        // What is trained decides it, what is printed names it, or there is none.
+        _ => request.into(),
     }
 }

@@ -22,12 +22,17 @@ static JOB: OnceLock<Arc<Communicator>> = OnceLock::new();
 /// What launchers tell their processes: Open MPI's mpirun, MPICH's and Slurm's PMI, PMIx.
 const SIGNS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 
+/// Whether this process was started in an MPI job.
+pub fn in_job() -> bool {
+    SIGNS.iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Joins the MPI job that this process was started in, if it was.
 ///
 /// # Errors
 /// MPI fails, or this program was built without it and would do the same work on every rank.
 pub fn join() -> Result<Option<Arc<Communicator>>, Failure> {
-    if SIGNS.iter().all(|name| std::env::var_os(name).is_none()) {
+    if !in_job() {
         return Ok(None);
     }
     let ranks = Arc::new(joined()?);

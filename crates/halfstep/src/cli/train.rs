@@ -63,7 +63,10 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     if args.tui {
         super::tui::check()?;
     }
-    let engine = ranks::engine(request, ranks.as_ref())?;
+    // A run goes on where it began, if that is there.
+    let taken = request.taken_for(destination.engine());
+    taken.why.iter().for_each(output::note);
+    let engine = ranks::engine(taken.request, ranks.as_ref())?;
     if let Some(ranks) = ranks.as_ref().filter(|r| r.size() > 1) {
         ranks.broadcast(recipe.resolved()?.into_bytes())?;
     }

@@ -38,12 +38,14 @@ fn info_shows_driver_gpus_and_the_compiler() {
     assert!(
         lines[3].starts_with("compiler    NVIDIA's compiler of kernels, NVRTC, cannot be used: /nowhere/")
     );
+    assert!(lines[4].starts_with("auto        computing on the CPU: NVIDIA's compiler of kernels"), "{gpus}");
 
     let output = with_driver(&place, settings, &["info", "--json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["gpu"]["driver"]["cuda"], "12.8");
     assert_eq!(json["gpu"]["devices"][1]["ordinal"], 1);
     assert_eq!(json["gpu"]["devices"][1]["supported"], true);
+    assert_eq!((&json["gpu"]["auto"]["device"], &json["device"]["kind"]), (&"cpu".into(), &"CPU".into()));
     assert!(json["gpu"]["compiler"]["error"].as_str().unwrap().contains("cannot be used"));
 }
 
@@ -110,12 +112,16 @@ fn auto_says_once_why_it_is_the_cpu() {
         assert!(output.status.success(), "{}", both(&output));
         String::from_utf8(output.stderr).unwrap()
     };
-    let says = "note: computing on the CPU: the engine for GPUs has been tested on a simulated GPU, and on no \
-                real one yet; `--device cuda` takes Fake GPU (compute capability 9.0, driver of CUDA 13.0)\n";
-    assert_eq!(train("", "auto", "a").matches(says).count(), 1);
-    assert!(
-        train("init=803", "auto", "b").contains("note: computing on the CPU: NVIDIA's driver cannot be used")
-    );
+    for (settings, reason) in [
+        ("", "NVIDIA's compiler of kernels, NVRTC, cannot be used: /nowhere/libnvrtc.so.13: "),
+        ("init=803", "NVIDIA's driver cannot be used: "),
+        ("version=11040", "NVIDIA's driver knows CUDA 11.4 and older"),
+        ("devices=0", "NVIDIA's driver (CUDA 13.0) shows no GPU"),
+        ("capability=7.5", "Fake GPU has compute capability 7.5"),
+    ] {
+        let says = format!("note: computing on the CPU: {reason}");
+        assert_eq!(train(settings, "auto", &format!("auto-{settings}")).matches(&says).count(), 1, "{says}");
+    }
     assert!(!train("", "cpu", "c").contains("computing on the CPU"));
 }
 

@@ -11,7 +11,7 @@ use halfstep::train::session::{Progress, TrainError};
 use halfstep::train::train_loop::RunError;
 
 use super::Training;
-use super::request::Destination;
+use super::request::{Destination, Resumed};
 use crate::cli::failure::Failure;
 use crate::cli::open::FINAL;
 use crate::cli::output::Messages;
@@ -49,7 +49,7 @@ impl RunFiles {
                 begin(training, initial, || new_run::create_run_dir(out.as_ref(), name))
             }
             Destination::Over(out) => begin(training, initial, || RunDir::create_over(&out)),
-            Destination::Resume(dir) => resume(training, dir, messages),
+            Destination::Resume(resumed) => resume(training, *resumed, messages),
         }
     }
 
@@ -88,9 +88,9 @@ fn begin(
     Ok(RunFiles { dir, lines, latest: None })
 }
 
-fn resume(training: &Training<'_>, dir: RunDir, messages: Messages) -> Result<RunFiles, Failure> {
+fn resume(training: &Training<'_>, resumed: Resumed, messages: Messages) -> Result<RunFiles, Failure> {
     memory::check(training.experiment, training.engine, std::slice::from_ref(training.policy), true)?;
-    let (latest, rejected) = Latest::find(&dir);
+    let Resumed { dir, latest, rejected } = resumed;
     for bad in rejected {
         output::warning(format!("the checkpoint {} cannot be used: {}", bad.name, bad.reason));
     }

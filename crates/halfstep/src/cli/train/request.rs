@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use halfstep::train::checkpoint::{Latest, Rejected};
 use halfstep::train::recipe::{Length, PlanFile, Recipe, RecipeError, TrackSettings, folder_name};
 use halfstep::train::run_dir::{self, RunDir, RunDirError, RunInfo};
 
@@ -25,7 +26,34 @@ pub enum Destination {
     /// A new one of this path, where a run may have been killed before it had begun.
     Over(PathBuf),
     /// That of a run to resume, locked.
-    Resume(RunDir),
+    Resume(Box<Resumed>),
+}
+
+/// A run to resume.
+pub struct Resumed {
+    /// Its directory, locked.
+    pub dir: RunDir,
+    /// The checkpoint to resume from; none before the first.
+    pub latest: Option<Latest>,
+    /// Checkpoints that cannot be used.
+    pub rejected: Vec<Rejected>,
+}
+
+impl Resumed {
+    fn of(dir: RunDir) -> Resumed {
+        let (latest, rejected) = Latest::find(&dir);
+        Resumed { dir, latest, rejected }
+    }
+}
+
+impl Destination {
+    /// The name of the engine that a run to resume has computed with.
+    pub fn engine(&self) -> Option<&str> {
+        match self {
+            Destination::Resume(resumed) => Some(&resumed.latest.as_ref()?.state.engine),
+            Destination::New(_) | Destination::Over(_) => None,
+        }
+    }
 }
 
 impl Request {
@@ -47,7 +75,7 @@ impl Request {
                 asked.checkpoint.keep_best = there.checkpoint.keep_best;
             }
             let recipe = resumed(path, &dir, there, &asked)?;
-            Ok(Request { recipe, destination: Destination::Resume(dir) })
+            Ok(Request { recipe, destination: Destination::Resume(Box::new(Resumed::of(dir))) })
         };
         match (&args.resume, &args.out, given) {
             (Some(Some(_)), Some(_), _) => Err(Failure::asked(
