@@ -22,6 +22,8 @@ mod kernels;
 mod lower;
 mod module;
 mod paper;
+#[cfg(feature = "simulator")]
+pub mod predict;
 mod program;
 #[cfg(feature = "simulator")]
 mod sim;

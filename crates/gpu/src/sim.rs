@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::FreeMemory;
-use halfstep_ptx::{Argument, Counts, Launch, Options, Region, Simulator};
+use halfstep_ptx::{Argument, Counts, Launch, Options, Region, Simulator, Watch};
 
 use crate::architecture::Architecture;
 use crate::command::{Action, Bases, Command, Commands, Span};
@@ -26,6 +26,15 @@ pub struct SimulatedDevice {
     simulator: Shared,
     modules: Mutex<HashMap<Module, Arc<halfstep_ptx::Module>>>,
     launches: Launches,
+    recorded: Mutex<Option<Arc<Recorded>>>,
+}
+
+/// Commands, and what they need to run.
+pub(crate) struct Recorded {
+    /// By position in the commands' modules.
+    pub modules: Vec<Arc<halfstep_ptx::Module>>,
+    pub commands: Commands,
+    bases: Bases,
 }
 
 /// What was launched, by the names of kernels.
@@ -46,13 +55,67 @@ impl SimulatedDevice {
             memory_bytes: 1 << 32,
         };
         let simulator = Arc::new(Mutex::new(Simulator::new(options)));
-        let (modules, launches) = (Mutex::default(), Arc::default());
-        SimulatedDevice { facts, compiler, simulator, modules, launches }
+        let (modules, launches, recorded) = Default::default();
+        SimulatedDevice { facts, compiler, simulator, modules, launches, recorded }
     }
 
     /// The launches since the last call, in their order: names of kernels, and what each did.
     pub fn take_launches(&self) -> Vec<(String, Counts)> {
         std::mem::take(&mut *locked(&self.launches))
+    }
+
+    /// The PTX of what was recorded last, by position in its modules.
+    ///
+    /// # Errors
+    /// A module does not compile.
+    pub fn ptx(&self) -> Result<Vec<Vec<u8>>, EngineError> {
+        let recorded = self.recorded();
+        let modules = recorded.as_ref().map_or(&[][..], |recorded| &recorded.commands.modules);
+        let compiled = self.compiler.compile(modules, self.facts.architecture, CodeForm::Ptx, &|_| {});
+        compiled.map_err(|e| self.failed(e))
+    }
+
+    /// What was recorded last.
+    pub(crate) fn recorded(&self) -> Option<Arc<Recorded>> {
+        locked(&self.recorded).clone()
+    }
+
+    /// Makes the inputs indices below `classes`, which are numbers near 0 where they are not
+    /// indices.
+    pub(crate) fn fill_inputs(&self, recorded: &Recorded, classes: u32) -> Result<(), EngineError> {
+        for input in &recorded.commands.inputs {
+            // 7919 is a prime that no number of classes is a multiple of.
+            let index = |i: usize| ((i * 7919 % classes as usize) as u32).to_le_bytes();
+            let bytes: Vec<u8> = (0..input.to.bytes.div_ceil(4)).flat_map(index).collect();
+            self.write(recorded.bases.address(&input.to), &bytes[..input.to.bytes])?;
+        }
+        Ok(())
+    }
+
+    /// Runs some blocks of a launch, over the inputs as they are and zeros in the rest of the
+    /// arena, where what is one number is 1.
+    pub(crate) fn sample(
+        &self,
+        recorded: &Recorded,
+        launch: &crate::command::Launch,
+        at: &str,
+        blocks: Vec<u32>,
+        watch: &mut dyn Watch,
+    ) -> Result<Counts, EngineError> {
+        let mut simulator = locked(&self.simulator);
+        let inputs = &recorded.commands.inputs;
+        let filled = |span: &&Span| {
+            let small = span.bytes == 4;
+            let input = inputs.iter().any(|input| input.to.overlaps(span));
+            span.region == crate::command::Region::Arena && (small || !input)
+        };
+        for span in launch.reads.iter().filter(filled) {
+            let bytes = if span.bytes == 4 { 1f32.to_le_bytes().to_vec() } else { vec![0; span.bytes] };
+            simulator.write(recorded.bases.address(span), &bytes).map_err(|e| self.failed(e))?;
+        }
+        let call = recorded.call(launch).only(blocks);
+        let counts = simulator.launch_watched(&recorded.modules[launch.kernel.module], &call, watch);
+        counts.map_err(|e| self.failed(format!("`{at}`: {e}")))
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> EngineError {
@@ -117,13 +180,13 @@ impl Device for SimulatedDevice {
             known.insert(module, Arc::new(loaded));
         }
         let modules = commands.modules.iter().filter_map(|module| known.get(module).cloned()).collect();
+        let recorded = Arc::new(Recorded { modules, commands: commands.clone(), bases: *bases });
+        *locked(&self.recorded) = Some(recorded.clone());
         Ok(Box::new(SimulatedRecording {
             device: self.facts.name.clone(),
             simulator: self.simulator.clone(),
             launches: self.launches.clone(),
-            modules,
-            commands: commands.clone(),
-            bases: *bases,
+            recorded,
             staged: vec![None; commands.inputs.len()],
         }))
     }
@@ -133,18 +196,29 @@ struct SimulatedRecording {
     device: String,
     simulator: Shared,
     launches: Launches,
-    /// By position in the commands' modules.
-    modules: Vec<Arc<halfstep_ptx::Module>>,
-    commands: Commands,
-    bases: Bases,
+    recorded: Arc<Recorded>,
     staged: Vec<Option<Vec<u8>>>,
 }
 
-impl SimulatedRecording {
+impl Recorded {
     fn region(&self, span: &Span) -> Region {
         Region { address: self.bases.address(span), bytes: span.bytes as u64 }
     }
 
+    fn call(&self, launch: &crate::command::Launch) -> Launch {
+        let entry = launch.kernel.entry.clone();
+        let mut call = Launch::new(entry, launch.grid, [launch.block, 1, 1]).shared(launch.shared);
+        for argument in &launch.arguments {
+            let mut bytes = Vec::new();
+            argument.encode(&self.bases, &mut bytes);
+            call = call.argument(Argument::Bytes(bytes));
+        }
+        call = launch.reads.iter().fold(call, |call, span| call.reads(self.region(span)));
+        launch.writes.iter().fold(call, |call, span| call.writes(self.region(span)))
+    }
+}
+
+impl SimulatedRecording {
     fn failed(&self, at: &str, what: impl std::fmt::Display) -> EngineError {
         failed(&self.device, format!("`{at}`: {what}"))
     }
@@ -153,21 +227,12 @@ impl SimulatedRecording {
         let failed = |what: &dyn std::fmt::Display| self.failed(&command.at, what);
         match &command.action {
             Action::Copy { from, to } => {
-                let bytes = simulator.bytes(self.region(from)).map_err(|e| failed(&e))?;
-                simulator.write(self.bases.address(to), &bytes).map_err(|e| failed(&e))
+                let bytes = simulator.bytes(self.recorded.region(from)).map_err(|e| failed(&e))?;
+                simulator.write(self.recorded.bases.address(to), &bytes).map_err(|e| failed(&e))
             }
             Action::Launch(launch) => {
-                let entry = launch.kernel.entry.clone();
-                let mut call = Launch::new(entry, launch.grid, [launch.block, 1, 1]).shared(launch.shared);
-                for argument in &launch.arguments {
-                    let mut bytes = Vec::new();
-                    argument.encode(&self.bases, &mut bytes);
-                    call = call.argument(Argument::Bytes(bytes));
-                }
-                call = launch.reads.iter().fold(call, |call, span| call.reads(self.region(span)));
-                call = launch.writes.iter().fold(call, |call, span| call.writes(self.region(span)));
-                let module = &self.modules[launch.kernel.module];
-                let counts = simulator.launch(module, &call).map_err(|e| failed(&e))?;
+                let module = &self.recorded.modules[launch.kernel.module];
+                let counts = simulator.launch(module, &self.recorded.call(launch)).map_err(|e| failed(&e))?;
                 locked(&self.launches).push((launch.kernel.entry.clone(), counts));
                 Ok(())
             }
@@ -177,7 +242,7 @@ impl SimulatedRecording {
 
 impl Recording for SimulatedRecording {
     fn stage(&mut self, input: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), EngineError> {
-        let mut bytes = vec![0; self.commands.inputs[input].to.bytes];
+        let mut bytes = vec![0; self.recorded.commands.inputs[input].to.bytes];
         fill(&mut bytes);
         self.staged[input] = Some(bytes);
         Ok(())
@@ -187,17 +252,18 @@ impl Recording for SimulatedRecording {
         let simulator = self.simulator.clone();
         let mut simulator = locked(&simulator);
         // Of the last run nothing is left in the arena.
-        let arena = self.commands.list.iter().flat_map(|c| [c.action.reads(), c.action.writes()].concat());
+        let Recorded { commands, bases, .. } = &*self.recorded;
+        let arena = commands.list.iter().flat_map(|c| [c.action.reads(), c.action.writes()].concat());
         for span in arena.filter(|span| span.region == crate::command::Region::Arena) {
-            simulator.forget(self.region(&span)).map_err(|e| failed(&self.device, e))?;
+            simulator.forget(self.recorded.region(&span)).map_err(|e| failed(&self.device, e))?;
         }
-        for (input, staged) in self.commands.inputs.iter().zip(&mut self.staged) {
+        for (input, staged) in commands.inputs.iter().zip(&mut self.staged) {
             if let Some(bytes) = staged.take() {
-                let written = simulator.write(self.bases.address(&input.to), &bytes);
+                let written = simulator.write(bases.address(&input.to), &bytes);
                 written.map_err(|e| failed(&self.device, e))?;
             }
         }
-        self.commands.list.iter().try_for_each(|command| self.run(&mut simulator, command))
+        commands.list.iter().try_for_each(|command| self.run(&mut simulator, command))
     }
 
     fn wait(&mut self) -> Result<(), EngineError> {
@@ -205,7 +271,7 @@ impl Recording for SimulatedRecording {
     }
 
     fn output(&self, output: usize, to: &mut [u8]) -> Result<(), EngineError> {
-        let address = self.bases.address(&self.commands.outputs[output]);
+        let address = self.recorded.bases.address(&self.recorded.commands.outputs[output]);
         locked(&self.simulator).read(address, to).map_err(|e| failed(&self.device, e))
     }
 

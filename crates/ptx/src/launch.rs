@@ -56,6 +56,7 @@ pub struct Launch {
     pub(crate) shared_bytes: u32,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) spans: Vec<Span>,
+    pub(crate) only: Option<Vec<u32>>,
 }
 
 impl Launch {
@@ -68,12 +69,20 @@ impl Launch {
             shared_bytes: 0,
             arguments: Vec::new(),
             spans: Vec::new(),
+            only: None,
         }
     }
 
     /// Adds `bytes` bytes of dynamic shared memory to each block.
     pub fn shared(mut self, bytes: u32) -> Launch {
         self.shared_bytes = bytes;
+        self
+    }
+
+    /// Runs these blocks of the grid alone, by their numbers: x first, then y, then z. For counts
+    /// of a launch whose blocks all do alike; numbers beyond the grid are left out.
+    pub fn only(mut self, blocks: Vec<u32>) -> Launch {
+        self.only = Some(blocks);
         self
     }
 

@@ -64,7 +64,7 @@ mod types;
 pub use capability::Capability;
 pub use fault::{Access, Cause, Fault, LoadError, LoadProblem, Place, Space};
 pub use launch::{Argument, Launch, LaunchError, Region};
-pub use machine::{Counts, Kind};
+pub use machine::{Counts, Kind, Watch};
 pub use module::Module;
 pub use simulator::{Arrival, Checks, MemoryError, Options, Simulator};
 pub use summation::Summation;

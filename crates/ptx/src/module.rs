@@ -57,4 +57,11 @@ impl Module {
     pub fn instructions(&self, kernel: &str) -> Option<usize> {
         Some(self.programs.iter().find(|program| program.name == kernel)?.code.len())
     }
+
+    /// The texts of a kernel's instructions, by the numbers that a [`Watch`](crate::Watch) is
+    /// given.
+    pub fn texts(&self, kernel: &str) -> Option<impl Iterator<Item = &str>> {
+        let program = self.programs.iter().find(|program| program.name == kernel)?;
+        Some(program.sources.iter().map(|(text, _)| text.as_str()))
+    }
 }

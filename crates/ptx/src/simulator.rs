@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::execute::{Grid, run};
 use crate::launch::{Argument, Launch, LaunchError, Region};
-use crate::machine::{Counts, Settings};
+use crate::machine::{Counts, Settings, Watch};
 use crate::memory::{Bytes, Global, LaunchMemory};
 use crate::module::Module;
 use crate::op::Program;
@@ -206,6 +206,29 @@ impl Simulator {
     ///
     /// The launch does not fit the kernel, or the kernel's first fault.
     pub fn launch(&mut self, module: &Module, launch: &Launch) -> Result<Counts, LaunchError> {
+        self.run(module, launch, None)
+    }
+
+    /// Runs a launch to its end, and lets `watch` know each instruction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Simulator::launch`].
+    pub fn launch_watched(
+        &mut self,
+        module: &Module,
+        launch: &Launch,
+        watch: &mut dyn Watch,
+    ) -> Result<Counts, LaunchError> {
+        self.run(module, launch, Some(watch))
+    }
+
+    fn run(
+        &mut self,
+        module: &Module,
+        launch: &Launch,
+        watch: Option<&mut dyn Watch>,
+    ) -> Result<Counts, LaunchError> {
         let found = module.programs.iter().find(|program| program.name == launch.kernel);
         let program = found.ok_or_else(|| LaunchError::NoKernel(launch.kernel.clone()))?;
         let arguments = arguments(program, &launch.arguments)?;
@@ -233,6 +256,7 @@ impl Simulator {
             settings,
             seed,
             limit,
+            only: launch.only.as_deref(),
         };
         if !module.layout.globals.is_empty() {
             let held = self.variables.remove(&module.number);
@@ -241,7 +265,7 @@ impl Simulator {
         }
         let granule = checks.races.then_some(program.granules[1]);
         let mut memory = LaunchMemory::new(&mut self.global, &launch.spans, granule);
-        let result = run(program, &grid, &mut memory);
+        let result = run(program, &grid, &mut memory, watch);
         if let Some(held) = self.global.variables().take() {
             self.variables.insert(module.number, held);
         }

@@ -1,6 +1,9 @@
 //! The simulated GPU for tests. Kernels are compiled by NVRTC: whether there is one is known at run
 //! time only, so these tests have a harness of their own, which counts them as ignored without it.
 
+#[allow(dead_code, reason = "not every test binary uses it")]
+pub mod ptxas;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,12 +23,16 @@ pub fn engine(architecture: Architecture, options: Options) -> GpuEngine {
 /// A simulated GPU, whose kernels are kept between runs.
 pub fn device(architecture: Architecture, options: Options) -> SimulatedDevice {
     let nvrtc = find::nvrtc(None).unwrap_or_else(|absent| panic!("{absent}"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
+    // Examples are not given the folder of tests.
+    let folder = option_env!("CARGO_TARGET_TMPDIR")
+        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tmp"));
+    let folder = Path::new(folder).join("kernels");
     let compiler = Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap();
     SimulatedDevice::new(compiler, architecture, options)
 }
 
 /// Runs tests by name.
+#[allow(dead_code, reason = "an example has none")]
 pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
     let absent = find::nvrtc(None).err();
     // Read by who wonders why tests are ignored.

@@ -19,7 +19,7 @@ use random::Random;
 use warp::Budget;
 
 use crate::fault::Fault;
-use crate::machine::{Block, Copies, Counts, Products, Proxy, Registers, Settings, Shared, Warp};
+use crate::machine::{Block, Copies, Counts, Products, Proxy, Registers, Settings, Shared, Warp, Watch};
 use crate::memory::{Bytes, Clocks, LaunchMemory};
 use crate::op::{Op, Program};
 use crate::resolve::Special;
@@ -42,6 +42,8 @@ pub(crate) struct Grid<'a> {
     pub seed: Option<u64>,
     /// Most warp instructions.
     pub limit: u64,
+    /// The blocks that run, where not all do.
+    pub only: Option<&'a [u32]>,
 }
 
 /// Runs a launch.
@@ -49,7 +51,12 @@ pub(crate) struct Grid<'a> {
 /// # Errors
 ///
 /// The first fault.
-pub(crate) fn run(program: &Program, grid: &Grid, memory: &mut LaunchMemory) -> Result<Counts, Box<Fault>> {
+pub(crate) fn run(
+    program: &Program,
+    grid: &Grid,
+    memory: &mut LaunchMemory,
+    watch: Option<&mut dyn Watch>,
+) -> Result<Counts, Box<Fault>> {
     let threads = grid.threads.iter().product::<u32>() as usize;
     let warp_count = threads.div_ceil(32);
     let mut warps: Vec<Warp> = (0..warp_count).map(|id| new_warp(program, id)).collect();
@@ -81,6 +88,10 @@ pub(crate) fn run(program: &Program, grid: &Grid, memory: &mut LaunchMemory) -> 
         arguments: grid.arguments,
         constants: grid.constants,
         counts: Counts::default(),
+        watch: match watch {
+            Some(watch) => Some(watch),
+            None => None,
+        },
         progress: 0,
     };
     let mut random = Random::new(grid.seed.unwrap_or(0));
@@ -94,10 +105,14 @@ pub(crate) fn run(program: &Program, grid: &Grid, memory: &mut LaunchMemory) -> 
         None => Box::new(0..blocks),
     };
     let mut budget = Budget { left: grid.limit, limit: grid.limit };
+    let order = order.filter(|number| grid.only.is_none_or(|only| only.contains(number)));
     for number in order {
         begin(&mut block, number, grid);
         for warp in &mut warps {
             reset(program, grid, &block, warp, threads);
+        }
+        if let Some(watch) = &mut block.watch {
+            watch.block(warp_count);
         }
         run_block(program, &mut warps, &mut block, turns, &mut random, &mut budget)?;
     }

@@ -128,6 +128,9 @@ fn go_on(
         budget.left -= 1;
         let instruction = &program.code[group.pc as usize];
         block.counts.add(instruction.kind);
+        if let Some(watch) = &mut block.watch {
+            watch.instruction(warp.id, group.pc as usize);
+        }
         let m = match instruction.guard {
             None => group.mask,
             Some((register, negated)) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::barrier::{BARRIERS, Barrier};
 use super::bulk::Bulk;
 use super::copies::Copies;
-use super::count::Counts;
+use super::count::{Counts, Watch};
 use super::mbarrier::Mbarrier;
 use super::products::{Agreed, Products};
 use super::shared::Shared;
@@ -61,6 +61,7 @@ pub(crate) struct Block<'m, 'g> {
     /// `.const` variables.
     pub constants: &'m [u8],
     pub counts: Counts,
+    pub watch: Option<&'m mut (dyn Watch + 'm)>,
     /// Grows whenever something happens that another warp may wait for.
     pub progress: u64,
 }

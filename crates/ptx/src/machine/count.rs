@@ -59,6 +59,16 @@ kinds! {
     Tensor "tensor",
 }
 
+/// Sees each instruction of a launch as it is executed, such as to estimate how long a GPU would
+/// take for it. Blocks run one after another.
+pub trait Watch: fmt::Debug {
+    /// A block of so many warps begins.
+    fn block(&mut self, warps: usize);
+
+    /// A warp executes an instruction, by its position in the kernel; also where no lane does.
+    fn instruction(&mut self, warp: usize, instruction: usize);
+}
+
 /// What a launch did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -19,7 +19,7 @@ pub(crate) use barrier::{BARRIERS, Barrier, Waiting, Wants};
 pub(crate) use block::{Block, Settings};
 pub(crate) use bulk::{BulkCopy, BulkPiece, Destination};
 pub(crate) use copies::{Copies, Piece};
-pub use count::{Counts, Kind};
+pub use count::{Counts, Kind, Watch};
 pub(crate) use mbarrier::{MBARRIER_LIMIT, Mbarrier};
 pub(crate) use products::{Agreed, Left, Product, Products};
 pub(crate) use proxy::Proxy;

@@ -16,4 +16,5 @@ mod planted;
 mod programs;
 mod single;
 mod texts;
+mod watched;
 mod written;
