@@ -5,7 +5,8 @@ use halfstep_graph::engine_info::{Arithmetic, PolicyDescription};
 use halfstep_graph::precision::Policy;
 
 /// How contractions under `policy` are computed: on Tensor Cores, by `mma.sync` of 16-bit operands,
-/// but for `fp32`. Attention multiplies in f32, which holds its operands exactly.
+/// but for `fp32`. Attention in f32 is multiplied as it is, which is within what a split promises; so
+/// is attention whose heads are wider than 128 elements, or no multiple of 8 wide.
 pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
     let (arithmetic, text) = match (policy.narrow, policy.split, policy.low) {
         (Some(_), ..) => (
@@ -19,12 +20,12 @@ pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
             };
             let text = format!(
                 "Tensor Cores: each f32 value as {terms} bf16 terms, {passes} passes; error within {error} \
-                 of |A||B|"
+                 of |A||B|; attention in f32"
             );
             (Arithmetic::Split, text)
         }
         (None, None, Some(low)) => {
-            (Arithmetic::Native, format!("Tensor Cores: exact {low} products, f32 sums; attention in f32"))
+            (Arithmetic::Native, format!("Tensor Cores: exact {low} products, f32 sums"))
         }
         (None, None, None) => (Arithmetic::Native, "f32 multiply-add on CUDA cores".to_string()),
     };

@@ -10,6 +10,10 @@ use crate::module::Module;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Attention,
+    AttentionDelta,
+    AttentionGrad,
+    AttentionTensor,
+    AttentionTensorGrad,
     Columns,
     Conv,
     MatMul,
@@ -26,8 +30,12 @@ pub(crate) enum Source {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 13] = [
+const HEADERS: [(&str, &str); 17] = [
     ("after.cuh", include_str!("../kernels/after.cuh")),
+    ("asynchronous.cuh", include_str!("../kernels/asynchronous.cuh")),
+    ("attention.cuh", include_str!("../kernels/attention.cuh")),
+    ("attention_squares.cuh", include_str!("../kernels/attention_squares.cuh")),
+    ("attention_tiles.cuh", include_str!("../kernels/attention_tiles.cuh")),
     ("base.cuh", include_str!("../kernels/base.cuh")),
     ("block.cuh", include_str!("../kernels/block.cuh")),
     ("elementwise.cuh", include_str!("../kernels/elementwise.cuh")),
@@ -44,8 +52,12 @@ const HEADERS: [(&str, &str); 13] = [
 
 impl Source {
     /// Every file.
-    pub const ALL: [Source; 14] = [
+    pub const ALL: [Source; 18] = [
         Source::Attention,
+        Source::AttentionDelta,
+        Source::AttentionGrad,
+        Source::AttentionTensor,
+        Source::AttentionTensorGrad,
         Source::Columns,
         Source::Conv,
         Source::MatMul,
@@ -71,6 +83,10 @@ impl Source {
         }
         match self {
             Source::Attention => file!("attention.cu", ["TypeX", "TypeY"]),
+            Source::AttentionDelta => file!("attention_delta.cu", ["TypeY"]),
+            Source::AttentionGrad => file!("attention_grad.cu", ["TypeX", "TypeY"]),
+            Source::AttentionTensor => file!("attention_tensor.cu", ["HALF", "WIDTH"]),
+            Source::AttentionTensorGrad => file!("attention_tensor_grad.cu", ["HALF", "WIDTH"]),
             Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
             Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "HALF", "PLANES", "TILE"]),
             Source::MatMul => {

@@ -1,12 +1,19 @@
-//! Attention by heads, and its gradients.
+//! Attention by heads, and its gradients: on Tensor Cores where they take the operands, else in f32.
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, DType, Graph, Node, Op};
 
 use super::{Call, Lowering, MOST_BLOCKS};
-use crate::command::Argument;
-use crate::kernels::Source;
+use crate::command::{Argument, Kernel};
+use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
+
+/// Rows of a block of threads, and the elements of results that it has where it does not have all.
+const SIDE: usize = 64;
+/// Threads that add up a row of delta.
+const DELTA_LANES: usize = 16;
+/// The widest head that one block of threads has on Tensor Cores.
+const WIDEST: usize = 128;
 
 /// How the heads of an attention lie.
 struct Heads {
@@ -37,6 +44,11 @@ impl Heads {
         self.heads * self.dim
     }
 
+    /// Elements of a row of a tile of Tensor Cores.
+    fn tile_width(&self) -> usize {
+        self.dim.next_multiple_of(16)
+    }
+
     fn argument(&self) -> Argument {
         let stride = self.width() * if self.packed { 3 } else { 1 };
         let sizes = [self.heads, self.time, self.dim, stride, self.causal.into()];
@@ -59,18 +71,63 @@ impl Heads {
             part
         })
     }
+}
 
-    /// Blocks with one query or key each, if scores of so many rows fit into shared memory.
-    fn grid(&self, l: &Lowering<'_>, rows: usize) -> Result<([usize; 3], usize), EngineError> {
-        let shared = 4 * rows * self.time;
-        // Besides what the kernel declares itself.
-        if shared + 1024 > l.facts.shared_bytes || self.heads.max(self.batch) > MOST_BLOCKS {
-            return Err(l.unsupported(format!(
-                "attention over {} places needs {shared} bytes of shared memory; {} has {}",
-                self.time, l.facts.name, l.facts.shared_bytes
-            )));
+/// Kernels that compute it.
+enum Unit {
+    /// Those of Tensor Cores, for operands of this type.
+    Tensor(DType),
+    /// Those in f32, for operands of the first type, and results of the second.
+    Vector(DType, DType),
+}
+
+impl Unit {
+    /// For q, k and v of one type, and the result of the other. Tensor Cores take rows whose chunks
+    /// of 16 bytes are aligned.
+    fn of(heads: &Heads, operand: DType, result: DType) -> Unit {
+        let half = matches!(operand, DType::Bf16 | DType::F16) && operand == result;
+        if half && heads.dim.is_multiple_of(8) && heads.dim <= WIDEST {
+            Unit::Tensor(operand)
+        } else {
+            Unit::Vector(operand, result)
         }
-        Ok(([self.time, self.heads, self.batch], shared))
+    }
+
+    fn kernel(
+        &self,
+        l: &mut Lowering<'_>,
+        heads: &Heads,
+        [tensor, vector]: [Source; 2],
+        entry: &str,
+    ) -> Kernel {
+        match self {
+            Unit::Tensor(half) => {
+                let width = heads.tile_width().to_string();
+                let macros = [("HALF", c_type(*half)), ("WIDTH", width.as_str())];
+                l.output.modules.kernel(tensor, &macros, entry)
+            }
+            Unit::Vector(x, y) => l.kernel(vector, &[("TypeX", *x), ("TypeY", *y)], entry),
+        }
+    }
+
+    /// A launch with a block of threads for each 64 queries or keys of a head, whose dynamic memory
+    /// is of so many tiles on Tensor Cores.
+    fn call(
+        &self,
+        l: &Lowering<'_>,
+        heads: &Heads,
+        kernel: Kernel,
+        tiles: usize,
+    ) -> Result<Call, EngineError> {
+        let (parts, threads, tiles) = match self {
+            Unit::Tensor(_) => (1, 128, tiles),
+            Unit::Vector(..) => (heads.dim.div_ceil(SIDE), 256, 0),
+        };
+        let grid = [heads.heads * parts, heads.batch, heads.time.div_ceil(SIDE)];
+        if grid[1].max(grid[2]) > MOST_BLOCKS {
+            return Err(l.unsupported("attention of this size is too long or too wide for a GPU"));
+        }
+        Ok(Call::new(kernel, grid, threads).shared(tiles * SIDE * heads.tile_width() * 2))
     }
 }
 
@@ -78,9 +135,9 @@ pub(super) fn attention(l: &mut Lowering<'_>, spec: AttentionSpec) -> Result<(),
     let heads = Heads::of(l.graph, l.node, spec);
     let [q, k, v] = heads.three(|i| l.input(i));
     let (out, lse) = (l.result(0), l.result(1));
-    let (grid, shared) = heads.grid(l, 1)?;
-    let kernel = l.kernel(Source::Attention, &[("TypeX", q.dtype), ("TypeY", out.dtype)], "attention");
-    let call = Call::new(kernel, grid, 128).shared(shared).read(q).read(k).read(v).write(out).write(lse);
+    let unit = Unit::of(&heads, q.dtype, out.dtype);
+    let kernel = unit.kernel(l, &heads, [Source::AttentionTensor, Source::Attention], "attention");
+    let call = unit.call(l, &heads, kernel, 4)?.read(q).read(k).read(v).write(out).write(lse);
     l.launch(call.with(heads.argument()));
     Ok(())
 }
@@ -99,17 +156,17 @@ pub(super) fn attention_grad(l: &mut Lowering<'_>, spec: AttentionSpec) -> Resul
         return Err(l.unsupported("attention whose gradients have other types than what they are of"));
     }
     let delta = l.work(0, heads.rows(), DType::F32);
-    let types = [("TypeX", q.dtype), ("TypeY", out.dtype)];
-    let kernel = l.kernel(Source::Attention, &types, "attention_delta");
-    let call = Call::each(kernel, heads.rows()).read(out).read(dout).write(delta);
+    let kernel = l.kernel(Source::AttentionDelta, &[("TypeY", out.dtype)], "attention_delta");
+    let call = Call::each(kernel, heads.rows() * DELTA_LANES).read(out).read(dout).write(delta);
     l.launch(call.sizes([heads.rows()]).with(heads.argument()));
-    let (grid, shared) = heads.grid(l, 1)?;
-    let kernel = l.kernel(Source::Attention, &types, "attention_grad_queries");
-    let call = Call::new(kernel, grid, 128).shared(shared).read(q).read(k).read(v).read(dout);
+    let unit = Unit::of(&heads, q.dtype, out.dtype);
+    let sources = [Source::AttentionTensorGrad, Source::AttentionGrad];
+    let kernel = unit.kernel(l, &heads, sources, "attention_grad_queries");
+    let call = unit.call(l, &heads, kernel, 4)?.read(q).read(k).read(v).read(dout);
     l.launch(call.read(lse).read(delta).write(dq).with(heads.argument()));
-    let (grid, shared) = heads.grid(l, 2)?;
-    let kernel = l.kernel(Source::Attention, &types, "attention_grad_keys");
-    let call = Call::new(kernel, grid, 128).shared(shared).read(q).read(k).read(v).read(dout);
+    let kernel = unit.kernel(l, &heads, sources, "attention_grad_keys");
+    let tiles = if heads.tile_width() > 64 { 6 } else { 4 };
+    let call = unit.call(l, &heads, kernel, tiles)?.read(q).read(k).read(v).read(dout);
     l.launch(call.read(lse).read(delta).write(dk).write(dv).with(heads.argument()));
     Ok(())
 }
