@@ -141,6 +141,35 @@ def stochastic(name, bits):
     return (codes | sign.astype(np.int64) << (width - 1)).astype(code)
 
 
+def tf32(bits):
+    """Bits of f32 values rounded to 11 significant bits, ties away from zero, as PTX defines cvt.rna.tf32.f32."""
+    x = bits.view(np.float32).astype(np.float64)
+    # frexp gives a fraction in [1/2, 1); subnormals have the unit of the smallest normal number.
+    fraction, exponent = np.frexp(np.where(np.isfinite(x), np.abs(x), 0))
+    unit = np.maximum(exponent, -125) - 11
+    rounded = np.ldexp(np.floor(np.ldexp(fraction, exponent - unit) + 0.5), unit)
+    y = np.copysign(np.where(np.isfinite(x), rounded, x), x).astype(np.float32)      # infinite from 2^128 on
+    out = y.view(u32).copy()
+    out[np.isnan(x)] = 0x7FC00000
+    return out
+
+
+def tf32_edges():
+    """Halfway points of every exponent and few mantissas, their f32 neighbours, and special values, with either sign."""
+    mantissas = np.array([0, 1, 2, 511, 512, 1022, 1023], u32) << u32(13) | u32(0x1000)
+    middle = (np.arange(255, dtype=u32)[:, None] << u32(23) | mantissas).reshape(-1)
+    around = np.stack([middle - u32(1), middle, middle + u32(1)], axis=1).reshape(-1)
+    positive = np.concatenate([around, np.array(SPECIAL, u32)])
+    return np.concatenate([positive, positive | u32(0x80000000)])
+
+
+def tf32_hashes():
+    h = hashlib.sha256()
+    for first in range(0, COUNT, PART):
+        h.update(tf32(values(first, PART)).tobytes())
+    return {"edges_sha256": sha(tf32(tf32_edges())), "values_sha256": h.hexdigest()}
+
+
 def e8m0():
     kind = ml_dtypes.float8_e8m0fnu
     table = np.arange(256, dtype=np.uint8).view(kind).astype(np.float32)
@@ -273,6 +302,7 @@ def main():
         "count": COUNT,
         "values_sha256": h.hexdigest(),
         "formats": formats(),
+        "tf32": tf32_hashes(),
         "e8m0": e8m0(),
         "blocks": blocks(),
     }

@@ -55,6 +55,13 @@ fn low_products(low: DType, level: Level) -> (Arithmetic, String) {
 
 fn split_f32(split: Split, level: Level) -> (Arithmetic, String) {
     let (terms, passes, error) = match split {
+        Split::Tf32 => {
+            let f32 = f32_products(level);
+            let text = format!(
+                "{f32}, of operands rounded to tf32 (exact products): not faster than fp32; attention in f32"
+            );
+            return (Arithmetic::Widened, text);
+        }
         Split::Bf16x3 => ("two", "three", "2^-15"),
         Split::Bf16x6 => ("three", "six", "2^-23"),
     };
@@ -109,6 +116,10 @@ mod tests {
             assert!(of("fp16", level).text.contains("f16"));
         }
         assert!(of("bf16x3", Level::Amx).text.contains("2^-15"));
+        for level in Level::ALL {
+            let found = of("tf32", level);
+            assert!(found.arithmetic == Widened && found.text.contains("rounded to tf32"), "{level:?}");
+        }
         assert!(of("bf16x6", Level::Amx).text.contains("2^-23"));
     }
 }

@@ -20,6 +20,7 @@ mod scale;
 mod stats;
 mod stored;
 mod sums;
+mod tf32;
 
 pub use bulk::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
 pub use bulk::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
@@ -35,3 +36,4 @@ pub use scale::E8m0;
 pub use stats::{FormatCounts, RangeStats};
 pub use stored::{Class, Fields, Odds, Stored, exact_decimal};
 pub use sums::{Accumulation, RunningSum};
+pub use tf32::round_to_tf32;

@@ -125,12 +125,30 @@ fn midpoints_their_neighbours_and_special_values() {
     }
 }
 
+fn tf32(x: &[f32]) -> Vec<u32> {
+    let bits = |&x: &f32| if x.is_nan() { CANONICAL_NAN } else { round_to_tf32(x).to_bits() };
+    assert!(x.iter().all(|&x| x.is_nan() == round_to_tf32(x).is_nan()));
+    x.iter().map(bits).collect()
+}
+
+#[test]
+fn halves_round_away_from_zero_to_tf32() {
+    let mantissas = [0, 1, 2, 511, 512, 1022, 1023].map(|m: u32| m << 13 | 0x1000);
+    let middles = (0..255u32).flat_map(|e| mantissas.map(|m| e << 23 | m));
+    let mut bits: Vec<u32> = middles.flat_map(|b| [b - 1, b, b + 1]).collect();
+    bits.extend([0, 1, 0x7fffff, 0x800000, 0x7f7fffff, 0x7f800000, 0x7f800001, 0x7fc00000, 0x7fc12345]);
+    bits.extend(bits.clone().into_iter().map(|b| b | 1 << 31));
+    let x: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+    assert_eq!(sha(&tf32(&x)), golden()["tf32"]["edges_sha256"]);
+}
+
 #[test]
 fn ten_million_values_round_as_in_ml_dtypes() {
     let golden = golden();
     assert_eq!(golden["count"], COUNT);
     let mut of_values = Sha256::new();
     let mut of_scales = Sha256::new();
+    let mut of_tf32 = Sha256::new();
     let mut of_formats: Vec<(Format, Sha256)> = narrow().map(|f| (f, Sha256::new())).collect();
     for first in (0..COUNT).step_by(PART as usize) {
         let bits: Vec<u32> = (first..COUNT.min(first + PART)).map(|i| value(i, false)).collect();
@@ -138,6 +156,7 @@ fn ten_million_values_round_as_in_ml_dtypes() {
         let x: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
         let scales: Vec<u8> = x.iter().map(|&x| E8m0::nearest(x).0).collect();
         scales.as_slice().add(&mut of_scales);
+        tf32(&x).as_slice().add(&mut of_tf32);
         for (format, hash) in &mut of_formats {
             let codes = add_codes(*format, &x, hash);
             // The reference is the same, and so are the processors' kin of the 16-bit conversions
@@ -154,6 +173,7 @@ fn ten_million_values_round_as_in_ml_dtypes() {
         }
     }
     assert_eq!(hex(of_values), golden["values_sha256"], "the values themselves");
+    assert_eq!(hex(of_tf32), golden["tf32"]["values_sha256"], "tf32");
     assert_eq!(hex(of_scales), golden["e8m0"]["encode_sha256"], "e8m0");
     for (format, hash) in of_formats {
         assert_eq!(hex(hash), golden["formats"][format.name()]["encode_sha256"], "{format}");

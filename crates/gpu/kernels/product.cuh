@@ -1,14 +1,25 @@
 // A product of two operands that say themselves where their elements lie: exact f32 products, added
-// by fused multiplications in ascending order of k.
+// by fused multiplications in ascending order of k. With TF32 operands are rounded to that.
 #pragma once
 #include "after.cuh"
 
 #define THREADS 256
 
+__device__ inline float factor(float x) {
+#ifdef TF32
+    u32 code;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(code) : "f"(x));
+    // The lower bits of the code have no meaning.
+    return __uint_as_float(code & 0xffffe000);
+#else
+    return x;
+#endif
+}
+
 template <class Operand>
 __device__ inline float element(const Operand& operand, u32 i, u32 k) {
     auto p = operand.find(i, k);
-    return p == nullptr ? 0.0f : widened(*p);
+    return p == nullptr ? 0.0f : factor(widened(*p));
 }
 
 // Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each.

@@ -15,6 +15,10 @@ pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
         ),
         (None, Some(split), _) => {
             let (terms, passes, error) = match split {
+                Split::Tf32 => {
+                    let text = "f32 multiply-add on CUDA cores, of operands rounded to tf32 (exact products); attention in f32";
+                    return PolicyDescription { arithmetic: Arithmetic::Widened, text: text.into() };
+                }
                 Split::Bf16x3 => ("two", "three", "2^-15"),
                 Split::Bf16x6 => ("three", "six", "2^-23"),
             };
@@ -42,8 +46,10 @@ mod tests {
         let of = |name: &str| describe(&Policy::named(name).unwrap());
         for name in Policy::NAMES {
             let (policy, found) = (Policy::named(name).unwrap(), of(name));
+            let tf32 = policy.split == Some(Split::Tf32);
             assert_eq!(found.arithmetic == Emulated, policy.narrow.is_some(), "{name}");
-            assert_eq!(found.arithmetic == Arithmetic::Split, policy.split.is_some(), "{name}");
+            assert_eq!(found.arithmetic == Arithmetic::Split, policy.split.is_some() && !tf32, "{name}");
+            assert_eq!(found.arithmetic == Arithmetic::Widened, tf32, "{name}");
         }
         assert!(of("bf16").arithmetic == Native && of("bf16").text.contains("exact bf16 products"));
         assert!(of("fp16").text.contains("exact f16 products"));

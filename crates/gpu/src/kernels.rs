@@ -88,9 +88,11 @@ impl Source {
             Source::AttentionTensor => file!("attention_tensor.cu", ["HALF", "WIDTH"]),
             Source::AttentionTensorGrad => file!("attention_tensor_grad.cu", ["HALF", "WIDTH"]),
             Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
-            Source::Conv => file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "HALF", "PLANES", "TILE"]),
+            Source::Conv => {
+                file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "TF32", "HALF", "PLANES", "TILE"])
+            }
             Source::MatMul => {
-                file!("matmul.cu", ["TypeA", "TypeB", "TypeY", "TA", "TB", "HALF", "PLANES", "TILE"])
+                file!("matmul.cu", ["TypeA", "TypeB", "TypeY", "TA", "TB", "TF32", "HALF", "PLANES", "TILE"])
             }
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
@@ -154,6 +156,10 @@ impl Modules {
     /// The same behind a text that says what becomes of results; nothing where they are stored.
     pub fn followed(&mut self, source: Source, types: &[(&str, &str)], entry: &str, chain: &str) -> Kernel {
         let (name, text, macros) = source.file();
+        debug_assert!(
+            types.iter().all(|(m, _)| macros.contains(m)),
+            "{name} knows {macros:?}, not all of {types:?}"
+        );
         let given = |name: &str| types.iter().find(|(m, _)| *m == name).map(|(_, value)| *value);
         let define = |&name: &&'static str| {
             let value = given(name).or(name.starts_with("Type").then_some("float"))?;

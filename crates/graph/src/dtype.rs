@@ -74,17 +74,22 @@ impl DType {
     }
 }
 
-/// How a contraction multiplies f32 operands on a matrix unit that takes bf16: each is split into
-/// bf16 terms, each term the rest of those before it rounded to nearest even, and the products of
-/// terms that matter are added in f32.
+/// How a contraction multiplies f32 operands on a matrix unit that takes fewer bits: as terms that
+/// the unit takes, of which the products that matter are added in f32.
 ///
-/// With a = a₀ + a₁ + …, |a₁| ≤ 2^-8·|a| and |a₂| ≤ 2^-17·|a|. Besides the rounding of the f32 sum,
-/// a product differs from Σab by at most [`Split::bound`] times Σ|a||b|. That is the contract:
-/// hardware without such a unit may multiply in f32, which keeps it with room to spare. Names are
-/// XLA's dot algorithms `BF16_BF16_F32_X3` and `_X6`.
+/// bf16 terms are each the rest of those before it rounded to nearest even. With a = a₀ + a₁ + …,
+/// |a₁| ≤ 2^-8·|a| and |a₂| ≤ 2^-17·|a|. Besides the rounding of the f32 sum, a product differs
+/// from Σab by at most [`Split::bound`] times Σ|a||b|. That is the contract: hardware without such
+/// a unit may multiply in f32, which keeps it with room to spare. Names are XLA's dot algorithms
+/// `BF16_BF16_F32_X3` and `_X6`.
+///
+/// tf32 is one term, and what is multiplied is the contract: every engine rounds operands to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
+    /// One term, the operand rounded to 11 significant bits, ties away from zero
+    /// ([`halfstep_float::round_to_tf32`]), and one product: a₀b₀.
+    Tf32,
     /// Two terms, three products: a₀b₀ + a₀b₁ + a₁b₀.
     Bf16x3,
     /// Three terms, which hold every f32 exactly, and six products: those aᵢbⱼ with i + j ≤ 2.
@@ -93,9 +98,11 @@ pub enum Split {
 
 impl Split {
     /// The largest error of a product as a fraction of Σ|a||b|, without that of the f32 sum and of
-    /// underflow: 2^-15 for a₁b₁ and the rests of both operands; 2^-23 for a₁b₂, a₂b₁ and a₂b₂.
+    /// underflow: (1 + 2^-11)² − 1 for tf32's rounding of both operands; 2^-15 for a₁b₁ and the
+    /// rests of both; 2^-23 for a₁b₂, a₂b₁ and a₂b₂.
     pub fn bound(self) -> f64 {
         match self {
+            Split::Tf32 => 1.0 / f64::from(1 << 10) + 1.0 / f64::from(1 << 22),
             Split::Bf16x3 => 1.0 / f64::from(1 << 15),
             Split::Bf16x6 => 1.0 / f64::from(1 << 23),
         }
@@ -104,15 +111,22 @@ impl Split {
     /// Products of terms.
     pub fn products(self) -> usize {
         match self {
+            Split::Tf32 => 1,
             Split::Bf16x3 => 3,
             Split::Bf16x6 => 6,
         }
+    }
+
+    /// Whether an engine may multiply the f32 operands themselves instead.
+    pub fn allows_f32(self) -> bool {
+        self != Split::Tf32
     }
 }
 
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Split::Tf32 => "tf32",
             Split::Bf16x3 => "bf16x3",
             Split::Bf16x6 => "bf16x6",
         })

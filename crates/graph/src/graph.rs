@@ -46,8 +46,8 @@ pub struct Node {
     pub name: String,
     /// Which part of the step it belongs to.
     pub phase: Phase,
-    /// For a contraction of f32 operands: how they may be split into bf16 terms. None: multiplied
-    /// as they are stored.
+    /// For a contraction of f32 operands: the terms of fewer bits that are multiplied in their
+    /// place. None: multiplied as they are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
 }

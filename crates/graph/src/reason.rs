@@ -12,6 +12,8 @@ pub enum Reason {
     PolicyIsF32,
     /// A contraction under a policy with a low format.
     Contraction,
+    /// A contraction under a policy that rounds f32 operands to tf32.
+    Tf32,
     /// A contraction under a policy that splits f32 operands into two bf16 terms.
     SplitInTwo,
     /// A contraction under a policy that splits f32 operands into three bf16 terms.
@@ -30,6 +32,8 @@ pub enum Reason {
     HeadStays,
     /// Attention under a policy below 16 bits: it stays in 16 bits.
     AttentionStays,
+    /// Attention under a policy that rounds f32 operands to tf32: it stays in f32.
+    AttentionStaysF32,
     /// A convolution under a policy whose blocks belong to matrix products: it stays in 16 bits.
     ConvolutionStays,
     /// An operation that stays in f32.
@@ -79,6 +83,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::PolicyIsF32 => "the policy has no low format",
             Reason::Contraction => "contraction: exact products, f32 accumulation, stored low",
+            Reason::Tf32 => "contraction: f32 operands rounded to tf32, exact products, f32 accumulation",
             Reason::SplitInTwo => {
                 "contraction: f32 operands as two bf16 terms, three products (f32 products where there is no bf16 unit)"
             }
@@ -95,6 +100,9 @@ impl fmt::Display for Reason {
             }
             Reason::AttentionStays => {
                 "contraction in bf16: scores and probabilities, which softmax makes sensitive, as Transformer Engine keeps them"
+            }
+            Reason::AttentionStaysF32 => {
+                "contraction in f32: scores and probabilities, which softmax makes sensitive; tf32 is for the other products"
             }
             Reason::ConvolutionStays => "contraction in bf16: blocks run along the sum of a matrix product",
             Reason::StaysF32 => "statistics, exponentials and long sums stay in f32",

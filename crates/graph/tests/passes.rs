@@ -154,21 +154,27 @@ fn an_override_holds_for_the_operation_and_its_derivative() {
 
 #[test]
 fn a_split_stores_f32_and_marks_every_product_also_after_fusion() {
-    for (name, split) in [("bf16x3", Split::Bf16x3), ("bf16x6", Split::Bf16x6)] {
+    for (name, split, why) in [
+        ("tf32", Split::Tf32, "rounded to tf32"),
+        ("bf16x3", Split::Bf16x3, "two bf16 terms"),
+        ("bf16x6", Split::Bf16x6, "three bf16 terms"),
+    ] {
         let mut policy = Policy::named(name).unwrap();
         policy.overrides.push(Override { pattern: "qkv".into(), rule: Rule::F32 });
         let (g, plan) = assign(&block(), &policy);
         assert_eq!(plan.casts().count(), 0);
         assert!(plan.entries.iter().all(|e| !e.storage.is_float() || e.storage == DType::F32));
         for node in &fuse(&g).nodes {
-            let contraction = matches!(node.op, Op::MatMul { .. } | Op::Attention(_) | Op::AttentionGrad(_));
+            let attention = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_));
+            let contraction = matches!(node.op, Op::MatMul { .. }) || attention && split != Split::Tf32;
             let expected = (contraction && node.name != "qkv").then_some(split);
             assert_eq!(node.split, expected, "{} {}", node.name, node.op.name());
         }
         let up = plan.entries.iter().find(|e| e.name == "up" && e.op == "matmul").unwrap();
         assert_eq!((up.compute, up.accumulate), (Compute::Split(split), DType::F32));
         let text = plan.to_string();
-        assert!(text.contains(&format!("f32/{name}/f32")) && text.contains("bf16 terms"), "{text}");
+        assert!(text.contains(&format!("f32/{name}/f32")) && text.contains(why), "{text}");
+        assert_eq!(text.contains("contraction in f32: scores"), split == Split::Tf32, "{text}");
         // A plan is read back as it was written.
         let json = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<PrecisionPlan>(&json).unwrap(), plan);

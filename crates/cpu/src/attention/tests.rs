@@ -1,14 +1,25 @@
 use proptest::prelude::*;
 
 use super::unit;
+use halfstep_graph::Split;
+
 use super::*;
 use crate::gemm::scheme::with_scheme;
 use crate::gemm::simulated::SimulatedTiles;
-use crate::gemm::tests::{COMPUTES, Unit};
+use crate::gemm::tests::Unit;
 use crate::isa::Isa;
 use crate::pool::Pool;
 use crate::rows::storage::Dst;
 use crate::rows::support::*;
+
+/// The formats that attention multiplies in: tf32 is for the other products.
+const COMPUTES: [ProductFormat; 5] = [
+    ProductFormat::F32,
+    ProductFormat::Bf16,
+    ProductFormat::F16,
+    ProductFormat::Split(Split::Bf16x3),
+    ProductFormat::Split(Split::Bf16x6),
+];
 
 /// q, k and v, or gradients of them, in one packed tensor or in three.
 #[derive(Clone, Copy, Debug, PartialEq)]

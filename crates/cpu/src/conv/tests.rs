@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gemm::Scratch;
-use crate::gemm::tests::{COMPUTES, Tensor, Unit, bound, format_of, instruction_sets, numbers};
+use crate::gemm::tests::{COMPUTES, Tensor, Unit, bound, format_of, instruction_sets, multiplied, numbers};
 use crate::pool::Pool;
 
 static POOLS: LazyLock<[Pool; 3]> =
@@ -93,7 +93,7 @@ fn check(conv: &Conv2d, compute: ProductFormat, out: Format, seed: u64) {
     for (i, e) in exact[0].iter_mut().enumerate() {
         e.add(bias[i % conv.out_channels].into());
     }
-    let value = |t: &Tensor, i: usize| f64::from(t.get(i));
+    let value = |t: &Tensor, i: usize| multiplied(compute, t.get(i));
     products(conv, |xi, wi, yi| {
         exact[0][yi].add(value(&x, xi) * value(&w, wi));
         exact[1][xi].add(value(&dy, yi) * value(&w, wi));

@@ -1,6 +1,6 @@
 //! How a stored element becomes what a micro-kernel multiplies.
 
-use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use halfstep_float::{bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16, round_to_tf32};
 
 /// A stored element and the f32 value that it stands for in the product.
 pub(crate) trait Element {
@@ -36,6 +36,8 @@ macro_rules! elements {
 elements! {
     /// f32 computed as f32, or split into bf16 terms.
     F32(x: f32) = x, split_f32(x);
+    /// f32 rounded to tf32.
+    F32ToTf32(x: f32) = round_to_tf32(x), split_f32(round_to_tf32(x));
     /// bf16 codes.
     Bf16(code: u16) = f32_from_bf16(code), [code, 0, 0];
     /// f16 codes.

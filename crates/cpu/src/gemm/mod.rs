@@ -73,11 +73,19 @@ pub enum ProductFormat {
     /// Exact products of f16 operands; on AMX without f16 tiles by four products of bf16 parts, 4·K
     /// terms in the sum instead of K.
     F16,
-    /// Products of f32 operands within [`Split::bound`] · Σ|a||b| of the exact ones. On AMX by
-    /// products of bf16 terms: 3·K or 6·K terms in the sum, and as many times the underflow of
-    /// [`ProductFormat::Bf16`]; a partial sum within 2^-7 of f32's maximum may overflow. Elsewhere
-    /// as [`ProductFormat::F32`].
+    /// Of [`Split::Tf32`]: f32 multiply-add of f32 operands rounded to tf32, whose products are
+    /// exact in f32. Of the others: products of f32 operands within [`Split::bound`] · Σ|a||b| of
+    /// the exact ones. On AMX by products of bf16 terms: 3·K or 6·K terms in the sum, and as many
+    /// times the underflow of [`ProductFormat::Bf16`]; a partial sum within 2^-7 of f32's maximum
+    /// may overflow. Elsewhere as [`ProductFormat::F32`].
     Split(Split),
+}
+
+impl ProductFormat {
+    /// Whether a processor with tiles multiplies by them.
+    pub(crate) fn has_tiles(self) -> bool {
+        !matches!(self, ProductFormat::F32 | ProductFormat::Split(Split::Tf32))
+    }
 }
 
 /// Shape and strides of a stored matrix, in elements. Element (i, j) of batch (p, q) is at
@@ -366,12 +374,12 @@ macro_rules! with_tiles {
         {
             use $crate::gemm::{ProductFormat, amx, dot, scheme};
             let compute: ProductFormat = $compute;
-            let tiles = amx::Tiles::new($isa).filter(|_| compute != ProductFormat::F32);
+            let tiles = amx::Tiles::new($isa).filter(|_| compute.has_tiles());
             if let Some(tiles) = tiles {
                 scheme::with_scheme!(compute, tiles.takes_f16(), S => {
                     let $micro_kernel = amx::Amx::<S>::new(tiles);
                     $body
-                }, else unreachable!("f32 has no tiles"))
+                }, else unreachable!("{compute:?} has no tiles"))
             } else if let Some($micro_kernel) = dot::Dots::new($isa).filter(|_| compute == ProductFormat::Bf16) {
                 $body
             } else {

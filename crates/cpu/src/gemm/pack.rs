@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use halfstep_float::f32_from_bf16;
+use halfstep_graph::Split;
 
 use super::ProductFormat;
-use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code};
+use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, F32ToTf32};
 use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Line, Piece, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
@@ -48,8 +49,11 @@ pub(crate) fn panels_f32<const W: usize>(piece: Piece<'_>, compute: ProductForma
 #[inline(always)]
 fn load(source: &Source<'_>, compute: ProductFormat, line: Line, position: Position, to: &mut [f32]) {
     match (source.data, compute) {
-        // Without tiles a split product is an f32 product, which is more accurate and takes a third
-        // or a sixth of the work.
+        (Src::F32(d), ProductFormat::Split(Split::Tf32)) => {
+            load_as::<F32ToTf32>(source, d, line, position, to)
+        }
+        // Without tiles a product of bf16 terms is an f32 product, which is more accurate and takes
+        // a third or a sixth of the work.
         (Src::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
             load_as::<F32>(source, d, line, position, to)
         }

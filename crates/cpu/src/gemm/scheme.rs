@@ -63,7 +63,7 @@ schemes! {
 }
 
 /// Runs `$body` with `$scheme` naming the [`Scheme`] of a compute format, given whether tiles take
-/// f16; f32 has none.
+/// f16; f32 and tf32 have none.
 macro_rules! with_scheme {
     ($compute:expr, $native_f16:expr, $scheme:ident => $body:expr, else $other:expr) => {
         $crate::gemm::scheme::with_scheme!(@ $compute, $native_f16, $scheme, $body, $other;
@@ -77,7 +77,7 @@ macro_rules! with_scheme {
         $($format:pat, $native:pat => $name:ident);+) => {{
         use $crate::gemm::ProductFormat;
         match ($compute, $native_f16) {
-            (ProductFormat::F32, _) => $other,
+            (ProductFormat::F32 | ProductFormat::Split(halfstep_graph::Split::Tf32), _) => $other,
             $(($format, $native) => {
                 type $scheme = $crate::gemm::scheme::$name;
                 $body

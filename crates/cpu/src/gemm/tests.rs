@@ -3,16 +3,21 @@
 use std::num::NonZeroUsize;
 use std::sync::LazyLock;
 
-use halfstep_float::{Format, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16};
+use halfstep_float::{
+    Format, bf16_from_f32, f16_from_f32, f32_from_bf16, f32_from_f16, round_to, round_to_tf32,
+};
 use proptest::prelude::*;
 
 use super::scheme::with_scheme;
 use super::simulated::SimulatedTiles;
 use super::*;
 
+const TF32: ProductFormat = ProductFormat::Split(Split::Tf32);
+
 /// Every compute format.
-pub(crate) const COMPUTES: [ProductFormat; 5] = [
+pub(crate) const COMPUTES: [ProductFormat; 6] = [
     ProductFormat::F32,
+    TF32,
     ProductFormat::Bf16,
     ProductFormat::F16,
     ProductFormat::Split(Split::Bf16x3),
@@ -106,6 +111,14 @@ pub(crate) fn format_of(compute: ProductFormat) -> Format {
     }
 }
 
+/// The value that an operand is multiplied as.
+pub(crate) fn multiplied(compute: ProductFormat, x: f32) -> f64 {
+    match compute {
+        TF32 => round_to_tf32(x).into(),
+        _ => round_to(format_of(compute), x.into()),
+    }
+}
+
 /// How a kernel multiplies, as far as bounds know.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unit {
@@ -132,7 +145,8 @@ impl Unit {
     /// Products of tiles for one product of matrices, and what fraction of Σ|a||b| they leave out.
     pub fn passes(self, compute: ProductFormat) -> (usize, f64) {
         match (self, compute) {
-            (Unit::Vector | Unit::Dots, _) | (_, ProductFormat::F32 | ProductFormat::Bf16) => (1, 0.0),
+            (Unit::Vector | Unit::Dots, _) => (1, 0.0),
+            (_, ProductFormat::F32 | TF32 | ProductFormat::Bf16) => (1, 0.0),
             (Unit::TilesWithF16, ProductFormat::F16) => (1, 0.0),
             (Unit::Tiles, ProductFormat::F16) => (4, 0.0),
             (_, ProductFormat::Split(split)) => (split.products(), split.bound()),
@@ -161,6 +175,7 @@ pub(crate) fn bound(
     let (passes, left_out) = unit.passes(compute);
     let flushed = match compute {
         ProductFormat::Bf16 if unit != Unit::Vector => 1.0 + 2.0 * largest,
+        TF32 => 0.0,
         ProductFormat::Split(_) if matches!(unit, Unit::Tiles | Unit::TilesWithF16) => {
             2.0 * passes as f64 + 4.0 * largest
         }
@@ -270,7 +285,7 @@ enum On {
 /// Where to run a case; simulating is slow, so only up to a size.
 fn everywhere(case: &Case) -> Vec<On> {
     let products = case.batch.iter().chain(&case.mnk).product::<usize>();
-    let simulate = case.compute != ProductFormat::F32 && products <= 5_000_000;
+    let simulate = case.compute.has_tiles() && products <= 5_000_000;
     let mut on: Vec<On> = instruction_sets().into_iter().map(On::Isa).collect();
     on.extend(simulate.then_some(On::SimulatedTiles { with_f16: false }));
     on.extend(
@@ -311,7 +326,7 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
                 let tiles = SimulatedTiles::<S>::new();
                 let plan = Plan::new(tiles, extents, operands, pool.threads(), false);
                 run::run(tiles, &mut ctx, &problem, &plan);
-            }, else unreachable!("f32 has no tiles"));
+            }, else unreachable!("no tiles"));
             return;
         }
     };
@@ -322,7 +337,7 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
 }
 
 fn rounded(t: &Tensor, compute: ProductFormat) -> Vec<f64> {
-    t.f32s.iter().map(|&x| halfstep_float::round_to(format_of(compute), x.into())).collect()
+    t.f32s.iter().map(|&x| multiplied(compute, x)).collect()
 }
 
 fn check(case: &Case) {
@@ -435,7 +450,7 @@ fn larger_products_lie_within_the_bound() {
 /// order of pending blocks and kept sums has to get right.
 #[test]
 fn tiles_with_several_strips_lie_within_the_bound() {
-    for compute in COMPUTES.into_iter().filter(|&c| c != ProductFormat::F32) {
+    for compute in COMPUTES.into_iter().filter(|c| c.has_tiles()) {
         check(&Case { batch: [2, 1], ..plain([100, 70, 40], compute, [false, false]) });
         check(&Case { batch: [1, 2], bias: true, ..plain([70, 33, 700], compute, [true, true]) });
         check(&plain([33, 65, 1300], compute, [false, true]));
@@ -470,7 +485,7 @@ fn non_finite_values_pass_through() {
                     // Products of terms keep that the result is not finite and NaN, but not
                     // infinities (see `split_f16`).
                     let parts = match (compute, on.unit()) {
-                        (_, Unit::Vector) => false,
+                        (TF32, _) | (_, Unit::Vector) => false,
                         (ProductFormat::F16, unit) => unit == Unit::Tiles,
                         (compute, _) => matches!(compute, ProductFormat::Split(_)),
                     };

@@ -6,6 +6,8 @@
 
 use std::arch::x86_64::*;
 
+use halfstep_graph::Split;
+
 use super::micro_kernel::MicroKernel;
 use super::source::{Piece, Source};
 use super::{ProductFormat, in_place, pack};
@@ -30,7 +32,8 @@ enum Form {
 impl Form {
     fn of(a: &Source<'_>, compute: ProductFormat, k: usize) -> Form {
         match (a.data, compute) {
-            // A split product is an f32 product here, see `pack::load`.
+            (_, ProductFormat::Split(Split::Tf32)) => Form::Packed,
+            // A product of bf16 terms is an f32 product here, see `pack::load`.
             (Src::F32(_), ProductFormat::F32 | ProductFormat::Split(_))
                 if in_place::is_possible(a, RUN, k) =>
             {

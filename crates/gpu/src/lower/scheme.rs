@@ -42,11 +42,35 @@ impl Sizes {
     }
 }
 
+/// What is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Factors {
+    /// f32 as it is, by fused multiplications.
+    F32,
+    /// f32 rounded to tf32.
+    Tf32,
+    /// By Tensor Cores, numbers of a type of 16 bits, of which so many are the terms of an operand.
+    Halves(DType, usize),
+}
+
+impl Factors {
+    /// Codes of 8 bits are exact in bf16.
+    fn of(graph: &Graph, node: &Node) -> Factors {
+        let in_bf16 = |d: DType| matches!(d, DType::Bf16 | DType::E4m3 | DType::E5m2);
+        match (graph.dtype(node.inputs[0]), graph.dtype(node.inputs[1]), node.split) {
+            (a, b, _) if in_bf16(a) && in_bf16(b) => Factors::Halves(DType::Bf16, 1),
+            (DType::F16, DType::F16, _) => Factors::Halves(DType::F16, 1),
+            (DType::F32, DType::F32, Some(Split::Tf32)) => Factors::Tf32,
+            (DType::F32, DType::F32, Some(Split::Bf16x3)) => Factors::Halves(DType::Bf16, 2),
+            (DType::F32, DType::F32, Some(Split::Bf16x6)) => Factors::Halves(DType::Bf16, 3),
+            _ => Factors::F32,
+        }
+    }
+}
+
 /// How a product is computed.
 pub(super) struct Scheme {
-    /// The type that Tensor Cores multiply, and in how many terms each operand is split; none where
-    /// f32 is multiplied as it is.
-    tensor: Option<(DType, usize)>,
+    factors: Factors,
     /// Rows and columns of a tile.
     pub tile: [usize; 2],
     /// In how many parts k is cut: a block sums one, and a second kernel adds their sums.
@@ -56,20 +80,13 @@ pub(super) struct Scheme {
 }
 
 impl Scheme {
-    /// Of a product; none for other nodes. Codes of 8 bits are exact in bf16.
+    /// Of a product; none for other nodes.
     pub fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Scheme> {
         let sizes = Sizes::of(graph, node)?;
-        let in_bf16 = |d: DType| matches!(d, DType::Bf16 | DType::E4m3 | DType::E5m2);
-        let tensor = match (graph.dtype(node.inputs[0]), graph.dtype(node.inputs[1]), node.split) {
-            (a, b, _) if in_bf16(a) && in_bf16(b) => Some((DType::Bf16, 1)),
-            (DType::F16, DType::F16, _) => Some((DType::F16, 1)),
-            (DType::F32, DType::F32, Some(Split::Bf16x3)) => Some((DType::Bf16, 2)),
-            (DType::F32, DType::F32, Some(Split::Bf16x6)) => Some((DType::Bf16, 3)),
-            _ => None,
-        };
-        let rates = Rates::of(architecture, tensor);
-        let tiles: &[[usize; 2]] = match tensor {
-            Some((_, 1)) => &[[128, 128], [64, 64]],
+        let factors = Factors::of(graph, node);
+        let rates = Rates::of(architecture, factors);
+        let tiles: &[[usize; 2]] = match factors {
+            Factors::Halves(_, 1) => &[[128, 128], [64, 64]],
             _ => &[[64, 64]],
         };
         let choices =
@@ -79,13 +96,16 @@ impl Scheme {
             parts == 1 || parts * sizes.count() < 1 << 28 && parts * sizes.batch <= super::MOST_BLOCKS
         });
         let (tile, (parts, depth)) = possible.min_by_key(|&(tile, cut)| rates.clocks(sizes, tile, cut))?;
-        Some(Scheme { tensor, tile, parts, depth })
+        Some(Scheme { factors, tile, parts, depth })
     }
 
     /// What kernels know of it.
     pub fn macros(&self) -> Vec<(&'static str, &'static str)> {
-        let Some((half, planes)) = self.tensor else { return Vec::new() };
-        let planes = ["1", "2", "3"][planes - 1];
+        let (half, planes) = match self.factors {
+            Factors::F32 => return Vec::new(),
+            Factors::Tf32 => return vec![("TF32", "1")],
+            Factors::Halves(half, terms) => (half, ["1", "2", "3"][terms - 1]),
+        };
         vec![
             ("HALF", c_type(half)),
             ("PLANES", planes),
@@ -95,7 +115,7 @@ impl Scheme {
 
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
-        if self.tensor.is_some() { 2 * self.tile[0] as u32 } else { 256 }
+        if matches!(self.factors, Factors::Halves(..)) { 2 * self.tile[0] as u32 } else { 256 }
     }
 
     /// Bytes of the sums of parts.
@@ -138,7 +158,7 @@ impl Rates {
     /// Of a launch that waits for another: 3 µs.
     const LAUNCH: usize = 5000;
 
-    fn of(architecture: Architecture, tensor: Option<(DType, usize)>) -> Rates {
+    fn of(architecture: Architecture, factors: Factors) -> Rates {
         // CUDA C++ Programming Guide and the whitepapers of the architectures: A100, GA102, AD102,
         // H100, B200, GB202.
         let multiprocessors = match (architecture.major, architecture.minor) {
@@ -149,9 +169,9 @@ impl Rates {
             (10, _) => 148,
             _ => 170,
         };
-        let (products, element_bytes) = match tensor {
-            Some((_, planes)) => (1024 / [1, 3, 6][planes - 1], if planes == 1 { 2 } else { 4 }),
-            None => (128, 4),
+        let (products, element_bytes) = match factors {
+            Factors::Halves(_, terms) => (1024 / [1, 3, 6][terms - 1], if terms == 1 { 2 } else { 4 }),
+            Factors::F32 | Factors::Tf32 => (128, 4),
         };
         Rates { multiprocessors, products, element_bytes }
     }

@@ -74,6 +74,8 @@ pub(super) const QUANTISE: &str = "quantise";
 /// rounded to a type with unit roundoff u differ by at most 2u·|y| more. Where a low format is
 /// used, attention rounds its probabilities too: u per term.
 ///
+/// tf32 operands are rounded by the interpreter too: their products have the bound of f32.
+///
 /// A split product errs by ε·Σ|a||b| more ([`crate::Split::bound`]), and has six times the terms.
 /// In attention with heads of D ≤ 16 elements a score then errs by ε√D, a probability by twice that
 /// relative to itself, a result by ε(2√D + 1) and δ and dout·vᵀ by at most D times that; so a
@@ -85,7 +87,7 @@ fn bound(case: &Case, dtype: DType, policy: &Policy, y: f64) -> f64 {
     let n = policy.split.map_or(4.0, |s| s.products() as f64) * case.terms as f64 + 8.0;
     let gamma = n * unit(DType::F32) / (1.0 - n * unit(DType::F32));
     let sums = gamma * (case.terms as f64 + y.abs());
-    let inner = match policy.split {
+    let inner = match policy.split.filter(|split| split.allows_f32()) {
         None if attention && lowest != DType::F32 => 4.0 * unit(lowest) * (case.terms as f64).sqrt(),
         None => 0.0,
         Some(split) if case.contracts() => {

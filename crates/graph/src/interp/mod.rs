@@ -12,7 +12,9 @@ mod pointwise;
 mod quantise;
 mod update;
 
-use crate::dtype::{DType, Shape, ValueType};
+use halfstep_float::round_to_tf32;
+
+use crate::dtype::{DType, Shape, Split, ValueType};
 use crate::engine::EngineError;
 use crate::graph::{Graph, Node, ValueId, When};
 use crate::op::{Op, ReduceKind};
@@ -24,7 +26,8 @@ pub use pointwise::{erf, gelu};
 pub enum Rounding {
     /// f64 throughout.
     None,
-    /// Each result is rounded to its storage type.
+    /// Each result is rounded to its storage type, and operands to tf32 where a contraction
+    /// multiplies that.
     Stored,
 }
 
@@ -149,6 +152,9 @@ pub fn evaluate_on_ranks(
                     }
                     sums
                 }
+                _ if rounding == Rounding::Stored && node.split == Some(Split::Tf32) => {
+                    evaluate_node(node, &in_tf32(node.inputs.iter().map(operand)).iter().collect::<Vec<_>>())?
+                }
                 _ => evaluate_node(node, &node.inputs.iter().map(operand).collect::<Vec<_>>())?,
             };
             for (&output, result) in node.outputs.iter().zip(results) {
@@ -160,6 +166,12 @@ pub fn evaluate_on_ranks(
         }
     }
     Ok(values)
+}
+
+/// The operands of a contraction as it multiplies them; a bias is only added.
+fn in_tf32<'a>(operands: impl Iterator<Item = &'a Tensor>) -> Vec<Tensor> {
+    let rounded = |x: f64| f64::from(round_to_tf32(x as f32));
+    operands.enumerate().map(|(i, t)| if i < 2 { t.map(rounded) } else { t.clone() }).collect()
 }
 
 /// The slots after a step that computed `values`.

@@ -81,13 +81,14 @@ impl Assign<'_> {
             }
             return quantiser.contraction(&mut self.rewrite, node, &inputs, &operands, storage);
         }
-        let split = self.policy.split.filter(|_| contraction && rule == Rule::Low);
+        let attention = matches!(node.op, Op::Attention(_) | Op::AttentionGrad(_));
+        let split = self
+            .policy
+            .split
+            .filter(|&split| contraction && rule == Rule::Low && !(attention && split == Split::Tf32));
         let inputs = if contraction {
-            let operands = match node.op {
-                Op::Attention(_) | Op::AttentionGrad(_) => inputs.len(),
-                // A bias is added to the f32 accumulator.
-                _ => 2,
-            };
+            // A bias is added to the f32 accumulator.
+            let operands = if attention { inputs.len() } else { 2 };
             let read = |(i, &v): (usize, &ValueId)| {
                 let reads = i < operands && !is_log_sum_exp(node, i);
                 if reads { cast(&mut self.rewrite, &mut self.casts, v, storage, node) } else { v }
@@ -119,12 +120,15 @@ impl Assign<'_> {
                 (storage, Reason::Override)
             } else if let Some(split) = split {
                 let reason = match split {
+                    Split::Tf32 => Reason::Tf32,
                     Split::Bf16x3 => Reason::SplitInTwo,
                     Split::Bf16x6 => Reason::SplitInThree,
                 };
                 (DType::F32, reason)
             } else if contraction && storage != DType::F32 {
                 (storage, stays.unwrap_or(Reason::Contraction))
+            } else if attention && self.policy.split == Some(Split::Tf32) {
+                (DType::F32, Reason::AttentionStaysF32)
             } else if self.policy.low.is_none() {
                 (DType::F32, Reason::PolicyIsF32)
             } else if rule == Rule::Follow && value.gradient_of.is_none() {

@@ -18,7 +18,7 @@ use crate::reason::Reason;
 pub enum Compute {
     /// A format.
     Format(DType),
-    /// f32 operands split into bf16 terms.
+    /// f32 operands as terms of fewer bits.
     Split(Split),
     /// Codes with scales in blocks, as the bf16 numbers that both stand for.
     Codes(Format),

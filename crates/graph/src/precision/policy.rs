@@ -60,7 +60,8 @@ pub struct Policy {
     /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrow: Option<Narrow>,
-    /// How contractions split f32 operands; none for policies with a low format and for `fp32`.
+    /// Which terms of f32 operands contractions multiply; none for policies with a low format and
+    /// for `fp32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
     /// How weights and moments are kept.
@@ -77,10 +78,11 @@ pub struct PolicyError(pub String);
 
 impl Policy {
     /// The named policies.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "fp32",
         "bf16",
         "fp16",
+        "tf32",
         "bf16x3",
         "bf16x6",
         "fp8",
@@ -117,6 +119,7 @@ impl Policy {
             "fp32" => (None, None),
             "bf16" => (Some(DType::Bf16), None),
             "fp16" => (Some(DType::F16), None),
+            "tf32" => (None, Some(Split::Tf32)),
             "bf16x3" => (None, Some(Split::Bf16x3)),
             "bf16x6" => (None, Some(Split::Bf16x6)),
             _ if narrow.is_some() => (Some(DType::Bf16), None),

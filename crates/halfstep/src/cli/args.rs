@@ -97,8 +97,8 @@ pub struct CacheArgs {
 pub struct Compare {
     /// Recipe to run [default: a small convolutional net on the bundled Fashion-MNIST images]
     pub recipe: Option<PathBuf>,
-    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
-    /// fp8-current, fp8-block, mxfp8, mxfp4, nvfp4
+    /// Precisions to compare, in place of the recipe's: fp32, bf16, fp16, tf32, bf16x3, bf16x6,
+    /// fp8, fp8-current, fp8-block, mxfp8, mxfp4, nvfp4
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub precisions: Option<Vec<String>>,
     /// Number of seeds, in place of the recipe's
@@ -134,7 +134,7 @@ pub struct Compare {
 pub struct Train {
     /// Recipe to run
     pub recipe: Option<PathBuf>,
-    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, tf32, bf16x3, bf16x6, fp8,
     /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
@@ -242,7 +242,7 @@ pub struct Explain {
     /// Form of the program to print [default: a summary]
     #[arg(long)]
     pub stage: Option<Stage>,
-    /// Precision, in place of the recipe's: fp32, bf16, fp16, bf16x3, bf16x6, fp8,
+    /// Precision, in place of the recipe's: fp32, bf16, fp16, tf32, bf16x3, bf16x6, fp8,
     /// fp8-current, fp8-block, mxfp8, mxfp4 or nvfp4
     #[arg(long, value_name = "NAME")]
     pub precision: Option<String>,
@@ -486,6 +486,8 @@ pub enum Precision {
     Bf16,
     /// f16 operands, with loss scaling
     Fp16,
+    /// f32 storage, products of operands rounded to tf32
+    Tf32,
     /// f32 storage, products of two bf16 terms
     Bf16x3,
     /// f32 storage, products of three bf16 terms

@@ -29,6 +29,7 @@ use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{
     Assessment, Comparison, Report, RunResult, Setup, Study, Verdict, Way, table, units,
 };
+use halfstep::graph::Split;
 use halfstep::graph::communicator::Communicator;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::engine_info::Arithmetic;
@@ -465,7 +466,8 @@ fn not_split_here(policies: &[String], engine: &dyn Engine) -> Result<Option<Stu
     for name in policies {
         let policy = Policy::named(name)?;
         let described = engine.describe(&policy);
-        if policy.split.is_some() && described.arithmetic != Arithmetic::Split {
+        let allowed = policy.split.is_some_and(Split::allows_f32);
+        if allowed && described.arithmetic != Arithmetic::Split {
             names.push(name.clone());
             how.push(described.text);
         }
@@ -561,7 +563,7 @@ mod tests {
                 .unwrap()
                 .map(|said| said.to_string())
         };
-        assert_eq!(not_split(&["fp32", "bf16"]), None);
+        assert_eq!(not_split(&["fp32", "bf16", "tf32"]), None);
         let said = not_split(&["fp32", "bf16x3"]).unwrap();
         assert!(said.starts_with("bf16x3 was computed as fp32 ("), "{said}");
         assert!(said.ends_with("These runs say nothing about the split itself."), "{said}");

@@ -2,7 +2,7 @@
 //! loss scaling did. `schema/precision-manifest.schema.json` describes it.
 
 use halfstep_graph::precision::{Compute, GradientRounding, PlanEntry, Policy};
-use halfstep_graph::{DType, MomentFormat, SlotKind, WeightFormat};
+use halfstep_graph::{DType, MomentFormat, SlotKind, Split, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::scaler::LossScale;
@@ -59,6 +59,8 @@ pub struct Formats {
 pub enum Rounding {
     /// To the nearest value, of two equally near ones to that with an even last digit.
     NearestEven,
+    /// To the nearest value, of two equally near ones to that farther from zero.
+    NearestAway,
     /// Gradients that become codes, up or down by chance with an exact mean; all else to the
     /// nearest.
     Stochastic,
@@ -147,9 +149,10 @@ impl PrecisionManifest {
                     MomentFormat::Bf16 => DType::Bf16,
                     MomentFormat::Int8 => DType::U8,
                 },
-                rounding: match session.policy().narrow.map(|n| n.rounding) {
-                    Some(GradientRounding::Stochastic) => Rounding::Stochastic,
-                    Some(GradientRounding::Nearest) | None => Rounding::NearestEven,
+                rounding: match (session.policy().narrow.map(|n| n.rounding), session.policy().split) {
+                    (Some(GradientRounding::Stochastic), _) => Rounding::Stochastic,
+                    (_, Some(Split::Tf32)) => Rounding::NearestAway,
+                    (Some(GradientRounding::Nearest) | None, _) => Rounding::NearestEven,
                 },
             },
             loss_scaling: LossScaling { recipe: session.spec().scaling.clone(), history: history.to_vec() },

@@ -286,6 +286,7 @@ pub(crate) struct PrecisionTable {
     pub fp32: Option<()>,
     pub bf16: Option<()>,
     pub fp16: Option<()>,
+    pub tf32: Option<()>,
     pub bf16x3: Option<()>,
     pub bf16x6: Option<()>,
     pub fp8: Option<()>,

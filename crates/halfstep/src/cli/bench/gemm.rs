@@ -25,6 +25,7 @@ pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure>
         Precision::Fp32 => (ProductFormat::F32, 4),
         Precision::Bf16 => (ProductFormat::Bf16, 2),
         Precision::Fp16 => (ProductFormat::F16, 2),
+        Precision::Tf32 => (ProductFormat::Split(Split::Tf32), 4),
         Precision::Bf16x3 => (ProductFormat::Split(Split::Bf16x3), 4),
         Precision::Bf16x6 => (ProductFormat::Split(Split::Bf16x6), 4),
     };
