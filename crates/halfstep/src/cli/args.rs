@@ -1,5 +1,7 @@
 //! What can be written on the command line.
 
+#[cfg(feature = "serve")]
+mod signing;
 mod trained;
 mod tune;
 
@@ -9,6 +11,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::DeviceRequest;
 use halfstep::graph::ByteSize;
+#[cfg(feature = "serve")]
+pub use signing::{Key, NewKey, Sign, Verify};
 #[cfg(feature = "onnx")]
 pub use trained::Export;
 pub use trained::{Chosen, Eval, Generate, Predict};
@@ -73,6 +77,16 @@ pub enum Command {
     Stress(Stress),
     /// Find which parts of a model to lower: most time or memory saved within a rise of the loss
     Tune(Tune),
+    /// Make keys to sign with
+    #[cfg(feature = "serve")]
+    #[command(subcommand)]
+    Key(Key),
+    /// Sign a folder of a model, or the verdict of a comparison
+    #[cfg(feature = "serve")]
+    Sign(Sign),
+    /// Verify who signed a model, and whether a signed verdict names it
+    #[cfg(feature = "serve")]
+    Verify(Verify),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),

@@ -11,7 +11,7 @@ mod examples;
 mod looks;
 mod one_run;
 mod plan;
-mod protocol;
+pub mod protocol;
 mod side_by_side;
 mod spread;
 
@@ -47,7 +47,7 @@ use super::output::Messages;
 use super::{interrupt, new_run, numerics, output, prepare, progress, ranks, report, stress, verdict};
 
 /// Folder of the logits, as `halfstep verdict` reads them.
-const LOGITS_FOLDER: &str = "logits";
+pub const LOGITS_FOLDER: &str = "logits";
 /// One arm, ready to run.
 struct Arm {
     name: String,

@@ -16,6 +16,8 @@ mod gpus;
 mod import;
 mod info;
 mod interrupt;
+#[cfg(feature = "serve")]
+mod key;
 mod lint;
 mod machine;
 mod memory;
@@ -34,6 +36,8 @@ mod progress;
 mod ranks;
 mod report;
 mod share;
+#[cfg(feature = "serve")]
+mod sign;
 mod stdio;
 mod stress;
 #[cfg(test)]
@@ -44,6 +48,8 @@ mod train;
 mod tui;
 mod tune;
 mod verdict;
+#[cfg(feature = "serve")]
+mod verify;
 
 use std::process::ExitCode;
 
@@ -141,6 +147,12 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Stress(args) => stress::run(args, request),
         Command::Verdict(args) => verdict::run(args, request.threads()),
         Command::Tune(args) => tune::run(args, request),
+        #[cfg(feature = "serve")]
+        Command::Key(args::Key::New(args)) => key::new(args),
+        #[cfg(feature = "serve")]
+        Command::Sign(args) => sign::run(args, request.threads()),
+        #[cfg(feature = "serve")]
+        Command::Verify(args) => verify::run(args),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, request),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, request),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, request),

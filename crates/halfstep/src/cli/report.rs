@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::failure::Failure;
 
 /// File of the comparison's numbers.
-const RESULTS: &str = "results.json";
+pub const RESULTS: &str = "results.json";
 /// Costs in the form of CodeCarbon's.
 const EMISSIONS: &str = "emissions.csv";
 

@@ -1,0 +1,102 @@
+//! Arguments of `key`, `sign` and `verify`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use halfstep_attest::DateTime;
+
+/// `key`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a private key (P-256) and the public key that belongs to it
+    New(NewKey),
+}
+
+/// `key new`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The passphrase is read from HALFSTEP_PASSPHRASE where that is set, and else asked for on the terminal."
+)]
+pub struct NewKey {
+    /// File of the private key; the public key is written beside it, with the ending .pub.pem
+    /// [default: signing-key.pem in HALFSTEP_KEYS, or in halfstep in the folder of configuration]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Do not encrypt the private key: whoever can read the file can sign
+    #[arg(long)]
+    pub no_passphrase: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sign`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The passphrase of the key is read from HALFSTEP_PASSPHRASE where that is set, and else asked for on the terminal."
+)]
+pub struct Sign {
+    /// Folder of the model, or, with --verdict, of the comparison
+    pub folder: PathBuf,
+    /// Sign what the comparison came to, with the digests of all that it judged
+    #[arg(long, conflicts_with = "ignore")]
+    pub verdict: bool,
+    /// Private key [default: the one that `halfstep key new` makes]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// File of the signature [default: model.sig, or verdict.sig, in the folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// Leave out what lies at or below this path, which is taken from the folder's top
+    #[arg(long, value_name = "PATH")]
+    pub ignore: Vec<String>,
+    /// Overwrite a signature that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `verify`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 verified, 1 refused, 2 wrong arguments, 3 named by a verdict that is no pass."
+)]
+pub struct Verify {
+    /// Folder of the model; with --verdict, a file of weights
+    pub model: PathBuf,
+    /// Signature of the folder [default: model.sig in it]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "verdict")]
+    pub signature: Option<PathBuf>,
+    /// Signed verdict: is this file of weights among those that it judged, and did they pass?
+    #[arg(long, value_name = "FILE")]
+    pub verdict: Option<PathBuf>,
+    /// Public key that is trusted; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// Certificate of an authority that is trusted; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub root: Vec<PathBuf>,
+    /// Trust file [default: trust.toml beside the default key, where neither --key nor --root is
+    /// given]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Time at which keys and certificates have to be valid, such as 2026-11-27T12:00:00Z
+    /// [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<DateTime>,
+    /// Leave out what lies at or below this path, for signatures that do not name it
+    #[arg(long, value_name = "PATH", conflicts_with = "verdict")]
+    pub ignore: Vec<String>,
+    /// Accept files that were not signed
+    #[arg(long, conflicts_with = "verdict")]
+    pub ignore_unsigned: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn time(text: &str) -> Result<DateTime, String> {
+    text.parse().map_err(|_| "not a time in UTC; write it as 2026-11-27T12:00:00Z".to_string())
+}

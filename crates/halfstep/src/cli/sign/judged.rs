@@ -1,0 +1,246 @@
+//! What a comparison judged, from its folder, for a statement to be signed.
+//!
+//! A signature is to be of what the files show, so the logits that lie there are judged again: a
+//! folder whose numbers are others than those in its `results.json` is not signed.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use halfstep::evidence::assessment::MetricRow;
+use halfstep::evidence::stats::Looks;
+use halfstep::evidence::{Assessment, Protocol};
+use halfstep::train::recipe::{Recipe, folder_name};
+use halfstep::train::run_dir::{CHECKPOINTS, PLAN, PREPROCESSING, RECIPE};
+use halfstep_attest::DateTime;
+use halfstep_attest::digest::Digest;
+use halfstep_attest::subject::Subject;
+use halfstep_attest::verdict::{Arm, Candidate, Conclusion, Run, Verdict};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cli::compare::{LOGITS_FOLDER, protocol};
+use crate::cli::failure::Failure;
+use crate::cli::report::RESULTS;
+use crate::cli::verdict::assess_files;
+
+/// What is read of `results.json`.
+#[derive(Deserialize)]
+struct Results {
+    name: String,
+    arms: Vec<ArmRecord>,
+}
+
+#[derive(Deserialize)]
+struct ArmRecord {
+    setup: SetupRecord,
+    candidates: Vec<CandidateRecord>,
+    runs: Vec<RunRecord>,
+}
+
+#[derive(Deserialize)]
+struct SetupRecord {
+    name: String,
+    model: String,
+    data: String,
+    fingerprint: String,
+    seeds: Vec<u64>,
+    reference: String,
+    targets_measured: u64,
+    engine: String,
+    processor: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct CandidateRecord {
+    policy: String,
+    verdict: Conclusion,
+    pairs: u64,
+    missing: u64,
+    assessment: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct RunRecord {
+    policy: String,
+    seed: u64,
+    outcome: OutcomeRecord,
+}
+
+#[derive(Deserialize)]
+struct OutcomeRecord {
+    kind: String,
+}
+
+impl RunRecord {
+    fn finished(&self) -> bool {
+        self.outcome.kind == "finished"
+    }
+
+    /// The name of its files.
+    fn file(&self) -> String {
+        format!("{}-seed{}.safetensors", self.policy, self.seed)
+    }
+}
+
+/// The statement of a comparison.
+///
+/// # Errors
+/// The folder is none of a comparison; a file that was judged is missing; the logits do not give
+/// what `results.json` says.
+pub fn verdict(folder: &Path, threads: NonZeroUsize) -> Result<Verdict, Failure> {
+    let path = folder.join(RESULTS);
+    let bytes = std::fs::read(&path).map_err(|e| {
+        let help = "give the run directory of `halfstep compare`";
+        Failure::asked(format!("{}: {e}: this is no folder of a comparison", path.display()), help)
+    })?;
+    let results: Results = serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::asked(format!("{}: not as `compare` writes it: {e}", path.display()), ""))?;
+    let recipe = Recipe::read(&folder.join(RECIPE))?;
+    let version = results.arms.first().map_or_else(String::new, |arm| arm.setup.version.clone());
+    let made = DateTime::try_from(SystemTime::now())
+        .map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+    let mut arms = Vec::new();
+    for record in results.arms {
+        let name = &record.setup.name;
+        let own = recipe.ablation.iter().find(|arm| arm.name == *name).map(|arm| &arm.recipe);
+        let (recipe, prefix) = match (own, recipe.ablation.is_empty()) {
+            (Some(own), _) => (own, format!("{}/", folder_name(name))),
+            (None, true) => (&recipe, String::new()),
+            (None, false) => {
+                let message = format!("{}: the recipe has no arm `{name}`", path.display());
+                return Err(Failure::asked(message, ""));
+            }
+        };
+        arms.push(Judging { folder, prefix, recipe, threads, record: &record }.arm()?);
+    }
+    Ok(Verdict { name: results.name, made: made.to_string(), version, arms })
+}
+
+/// One arm of a comparison on its way to a statement.
+struct Judging<'a> {
+    folder: &'a Path,
+    /// Of its paths in the folder.
+    prefix: String,
+    recipe: &'a Recipe,
+    threads: NonZeroUsize,
+    record: &'a ArmRecord,
+}
+
+impl Judging<'_> {
+    fn arm(&self) -> Result<Arm, Failure> {
+        let ArmRecord { setup, candidates, runs } = self.record;
+        let files: Result<_, _> =
+            [RECIPE, PLAN, PREPROCESSING].map(|name| self.subject(name)).into_iter().collect();
+        let run = |run: &RunRecord| {
+            let of = |folder: &str| {
+                let subject = || self.subject(&format!("{folder}/{}", run.file()));
+                run.finished().then(subject).transpose()
+            };
+            let (policy, seed) = (run.policy.clone(), run.seed);
+            Ok::<_, Failure>(Run { policy, seed, weights: of(CHECKPOINTS)?, logits: of(LOGITS_FOLDER)? })
+        };
+        Ok(Arm {
+            name: setup.name.clone(),
+            model: setup.model.clone(),
+            data: setup.data.clone(),
+            data_sha256: setup.fingerprint.clone(),
+            engine: setup.engine.clone(),
+            processor: setup.processor.clone(),
+            samples: setup.targets_measured,
+            seeds: setup.seeds.clone(),
+            reference: setup.reference.clone(),
+            files: files?,
+            candidates: candidates.iter().map(|c| self.candidate(c)).collect::<Result<_, _>>()?,
+            runs: runs.iter().map(run).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// A file of the arm, by its path in the comparison's folder.
+    fn subject(&self, name: &str) -> Result<Subject, Failure> {
+        let name = format!("{}{name}", self.prefix);
+        let path = self.folder.join(&name);
+        let digest = Digest::of_file(&path).map_err(|e| {
+            Failure::asked(format!("{}: {e}: it was judged, and is not there", path.display()), "")
+        })?;
+        Ok(Subject::new(name, digest))
+    }
+
+    fn candidate(&self, record: &CandidateRecord) -> Result<Candidate, Failure> {
+        let (policy, verdict, pairs) = (record.policy.clone(), record.verdict, record.pairs);
+        let Some(stored) = &record.assessment else {
+            // A pass rests on logits; divergence alone can decide otherwise.
+            if verdict == Conclusion::Pass {
+                return Err(self.disagreement(record));
+            }
+            return Ok(Candidate { policy, verdict, pairs, protocol: Value::Null, metrics: Vec::new() });
+        };
+        let again = self.judged_again(record, stored)?;
+        let ended = record.pairs > 1 && record.missing == 0;
+        let follows = if ended { again.verdict.name() } else { Conclusion::Inconclusive.name() };
+        if verdict.name() != follows {
+            return Err(self.disagreement(record));
+        }
+        let judged = again.rows.iter().filter(|row| row.gates);
+        let metric = |row: &MetricRow| {
+            json!({
+                "metric": row.label(),
+                "reference": row.reference,
+                "candidate": row.candidate,
+                "unit": row.unit,
+                "test": row.test,
+            })
+        };
+        let protocol = serde_json::to_value(&again.protocol)?;
+        Ok(Candidate { policy, verdict, pairs, protocol, metrics: judged.map(metric).collect() })
+    }
+
+    /// The assessment of the logits in the folder, which has to be the stored one. Whether earlier
+    /// looks had used α up stands nowhere but in the stored numbers.
+    fn judged_again(&self, record: &CandidateRecord, stored: &Value) -> Result<Assessment, Failure> {
+        let (reference, policy) = (&self.record.setup.reference, &record.policy);
+        let runs = &self.record.runs;
+        let of = |policy: &str, seed: u64| {
+            runs.iter().find(|r| r.policy == policy && r.seed == seed).filter(|r| r.finished())
+        };
+        let path = |run: &RunRecord| -> PathBuf {
+            self.folder.join(format!("{}{LOGITS_FOLDER}/{}", self.prefix, run.file()))
+        };
+        let pairs = self.record.setup.seeds.iter().filter_map(|&s| of(reference, s).zip(of(policy, s)));
+        let (baseline, candidate): (Vec<_>, Vec<_>) = pairs.map(|(a, b)| (path(a), path(b))).unzip();
+        let diverged = |policy: &str| {
+            runs.iter().filter(|r| r.policy == policy && r.outcome.kind == "diverged").count() as u64
+        };
+        let stated = stored["protocol"]["looks"].as_u64().and_then(|n| u32::try_from(n).ok());
+        let looks = Looks::of(stated.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN));
+        for looks in [looks, looks.after(looks.number())] {
+            let protocol = Protocol {
+                looks,
+                diverged: diverged(policy),
+                baseline_diverged: diverged(reference),
+                ..protocol::of(self.recipe)?
+            };
+            let again = assess_files(&baseline, &candidate, protocol, self.threads)
+                .map_err(|e| Failure::asked(e.to_string(), ""))?;
+            if serde_json::to_value(&again.rows)? == stored["rows"]
+                && serde_json::to_value(again.verdict)? == stored["verdict"]
+            {
+                return Ok(again);
+            }
+        }
+        Err(self.disagreement(record))
+    }
+
+    fn disagreement(&self, record: &CandidateRecord) -> Failure {
+        Failure::asked(
+            format!(
+                "{}: what {RESULTS} says of {} is not what the logits in {}{LOGITS_FOLDER} give",
+                self.folder.display(),
+                record.policy,
+                self.prefix
+            ),
+            "one of them was changed, or another version of the program wrote them: `halfstep compare` makes a new comparison",
+        )
+    }
+}
