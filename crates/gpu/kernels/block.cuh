@@ -1,5 +1,6 @@
 // Sums and largest values over a block, in an order that its size alone decides.
 #pragma once
+#include "base.cuh"
 
 struct Add {
     __device__ float operator()(float a, float b) const { return a + b; }
@@ -25,4 +26,18 @@ __device__ inline float over_block(float x, F combine, float* shared) {
         for (u32 w = 1; w < warps; ++w) x = combine(x, shared[w]);
     }
     return x;
+}
+
+// Whether this is the last of so many blocks that end: it finds what all of them have written
+// before. The counter is zero at first, and again behind the last one.
+__device__ inline bool is_last(u32* counter, u32 blocks) {
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicInc(counter, blocks - 1) == blocks - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }

@@ -1,83 +1,154 @@
-// Sums over rows with what norms need of each element: partial sums of chunks of rows, [chunk,
-// column], which reduce.cu adds; and what norms by columns make of them.
-#include "base.cuh"
+// Sums over rows with what norms need of each element, and what norms by columns make of them.
+#include "columns.cuh"
 
-// Both sums of eight rows of threads, each for one column, added in order.
-__device__ inline float over_rows(float x, float (*shared)[32]) {
-    u32 lane = threadIdx.x % 32, down = threadIdx.x / 32;
-    __syncthreads();
-    shared[down][lane] = x;
-    __syncthreads();
-    x = shared[0][lane];
-    for (u32 i = 1; i < 8; ++i) x += shared[i][lane];
-    return x;
-}
-
-// Of (x - mean)^2, divided by `divisor`.
-extern "C" __global__ void moments(
-    const TypeX* x, const float* mean, float* to, u32 rows, u32 width, u32 chunk, float divisor
+// The mean of each column, and the mean of (x - center)^2, whose center is that mean or what is
+// `given`; null where one is not wanted. Of each chunk the mean is taken first and then the squares
+// of the distances to it; chunks are put together by the theorem of Steiner (Chan, Golub and
+// LeVeque 1983, "Algorithms for computing the sample variance").
+extern "C" __global__ void __launch_bounds__(256) statistics(
+    const TypeX* x, const float* given, float* mean, float* var, float* parts, u32* counters,
+    u32 rows, u32 width, u32 chunk
 ) {
-    __shared__ float shared[8][32];
-    u32 down = threadIdx.x / 32, column = blockIdx.x * 32 + threadIdx.x % 32;
-    u32 first = blockIdx.y * chunk, end = min(first + chunk, rows);
-    float sum = 0.0f;
-    if (column < width) {
-        float m = mean[column];
-        for (u32 r = first + down; r < end; r += 8) {
-            float d = get(x, r * width + column) - m;
-            sum = fmaf(d, d, sum);
+    __shared__ float shared[ROOM], means[COLUMNS];
+    Rows at(rows, chunk);
+    bool inside = at.column < width;
+    float sums[WIDE] = {};
+    if (inside) {
+#pragma unroll 8
+        for (u32 r = at.first; r < at.end; r += DOWN) {
+            float v[WIDE];
+            get_several<WIDE>(x, r * width + at.column, v);
+#pragma unroll
+            for (u32 k = 0; k < WIDE; ++k) sums[k] += v[k];
         }
     }
-    sum = over_rows(sum, shared);
-    if (down == 0 && column < width) to[blockIdx.y * width + column] = sum / divisor;
+    float sum = down_block(sums, Add(), shared), squares = 0.0f;
+    float here = (float)(min(blockIdx.y * chunk + chunk, rows) - blockIdx.y * chunk);
+    if (var) {
+        if (threadIdx.x < COLUMNS) means[threadIdx.x] = sum / here;
+        __syncthreads();
+        float of[WIDE] = {};
+        if (inside) {
+            float m[WIDE];
+#pragma unroll
+            for (u32 k = 0; k < WIDE; ++k) m[k] = means[threadIdx.x % LANES * WIDE + k];
+#pragma unroll 8
+            for (u32 r = at.first; r < at.end; r += DOWN) {
+                float v[WIDE];
+                get_several<WIDE>(x, r * width + at.column, v);
+#pragma unroll
+                for (u32 k = 0; k < WIDE; ++k) of[k] = fmaf(v[k] - m[k], v[k] - m[k], of[k]);
+            }
+        }
+        squares = down_block(of, Add(), shared);
+    }
+    u32 column = own_column(), all = gridDim.y * width;
+    if (gridDim.y > 1) {
+        if (owns(width)) {
+            parts[blockIdx.y * width + column] = sum;
+            if (var) parts[all + blockIdx.y * width + column] = squares;
+        }
+        if (!is_last(counters + blockIdx.x, gridDim.y)) return;
+        auto of_sums = [&](u32 c, u32 column) { return parts[c * width + column]; };
+        sum = over_chunks(width, 0.0f, Add(), shared, of_sums);
+    }
+    float m = sum / (float)rows;
+    if (mean && owns(width)) mean[column] = m;
+    if (!var) return;
+    float center = given && owns(width) ? given[column] : m;
+    if (gridDim.y > 1) {
+        __syncthreads();
+        if (threadIdx.x < COLUMNS) means[threadIdx.x] = center;
+        __syncthreads();
+        auto around = [&](u32 c, u32 column) {
+            float n = (float)(min(c * chunk + chunk, rows) - c * chunk);
+            float d = parts[c * width + column] / n - means[threadIdx.x % COLUMNS];
+            return fmaf(n * d, d, parts[all + c * width + column]);
+        };
+        squares = over_chunks(width, 0.0f, Add(), shared, around);
+    } else {
+        squares = fmaf(here * (m - center), m - center, squares);
+    }
+    if (owns(width)) var[column] = squares / (float)rows;
 }
 
 // Of dy x^ and of dy, with x^ = (x - mean) rstd, whose statistics are those of columns or of rows.
-extern "C" __global__ void pair_sums(
+extern "C" __global__ void __launch_bounds__(256) pair_sums(
     const TypeX* x, const float* mean, const float* rstd, const TypeD* dy, float* of_products,
-    float* of_dy, u32 rows, u32 width, u32 chunk, int by_rows
+    float* of_dy, float* parts, u32* counters, u32 rows, u32 width, u32 chunk, int by_rows
 ) {
-    __shared__ float shared[8][32];
-    u32 down = threadIdx.x / 32, column = blockIdx.x * 32 + threadIdx.x % 32;
-    u32 first = blockIdx.y * chunk, end = min(first + chunk, rows);
-    float products = 0.0f, sum = 0.0f;
-    if (column < width)
-        for (u32 r = first + down; r < end; r += 8) {
-            u32 of = by_rows ? r : column;
-            float d = get(dy, r * width + column);
-            products = fmaf(d, (get(x, r * width + column) - mean[of]) * rstd[of], products);
-            sum += d;
+    __shared__ float shared[ROOM];
+    Rows at(rows, chunk);
+    float products[WIDE] = {}, sums[WIDE] = {};
+    if (at.column < width) {
+        float m[WIDE], s[WIDE];
+        if (!by_rows) {
+            get_several<WIDE>(mean, at.column, m);
+            get_several<WIDE>(rstd, at.column, s);
         }
-    products = over_rows(products, shared);
-    sum = over_rows(sum, shared);
-    if (down == 0 && column < width) {
-        of_products[blockIdx.y * width + column] = products;
-        of_dy[blockIdx.y * width + column] = sum;
+#pragma unroll 4
+        for (u32 r = at.first; r < at.end; r += DOWN) {
+            float v[WIDE], d[WIDE];
+            get_several<WIDE>(x, r * width + at.column, v);
+            get_several<WIDE>(dy, r * width + at.column, d);
+#pragma unroll
+            for (u32 k = 0; k < WIDE; ++k) {
+                if (by_rows) {
+                    m[k] = mean[r];
+                    s[k] = rstd[r];
+                }
+                products[k] = fmaf(d[k], (v[k] - m[k]) * s[k], products[k]);
+                sums[k] += d[k];
+            }
+        }
+    }
+    float product = down_block(products, Add(), shared), sum = down_block(sums, Add(), shared);
+    if (gridDim.y > 1) {
+        u32 all = gridDim.y * width;
+        if (owns(width)) {
+            parts[blockIdx.y * width + own_column()] = product;
+            parts[all + blockIdx.y * width + own_column()] = sum;
+        }
+        if (!is_last(counters + blockIdx.x, gridDim.y)) return;
+        auto first = [&](u32 c, u32 column) { return parts[c * width + column]; };
+        auto second = [&](u32 c, u32 column) { return parts[all + c * width + column]; };
+        product = over_chunks(width, 0.0f, Add(), shared, first);
+        sum = over_chunks(width, 0.0f, Add(), shared, second);
+    }
+    if (owns(width)) {
+        of_products[own_column()] = product;
+        of_dy[own_column()] = sum;
     }
 }
 
 // dx = gamma rstd (dy - (dbeta + x^ dgamma) / rows).
-extern "C" __global__ void batch_norm_grad(
+extern "C" __global__ void __launch_bounds__(256) batch_norm_grad(
     const TypeX* x, const TypeG* gamma, const float* mean, const float* rstd, const TypeD* dy,
-    const float* dgamma, const float* dbeta, TypeY* dx, u32 count, u32 width, float rows
+    const float* dgamma, const float* dbeta, TypeY* dx, u32 rows, u32 width, u32 chunk,
+    float divisor
 ) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    u32 c = i % width;
-    float normal = (get(x, i) - mean[c]) * rstd[c];
-    put(dx, i, get(gamma, c) * rstd[c] * (get(dy, i) - fmaf(normal, dgamma[c], dbeta[c]) / rows));
-}
-
-// Adds chunks of two partial sums [chunks, width]: those of blockIdx.y.
-extern "C" __global__ void add_pairs(
-    const float* products, const float* dy, float* of_products, float* of_dy, u32 chunks, u32 width
-) {
-    __shared__ float shared[8][32];
-    u32 down = threadIdx.x / 32, column = blockIdx.x * 32 + threadIdx.x % 32;
-    const float* from = blockIdx.y == 0 ? products : dy;
-    float sum = 0.0f;
-    if (column < width)
-        for (u32 i = down; i < chunks; i += 8) sum += from[i * width + column];
-    sum = over_rows(sum, shared);
-    if (down == 0 && column < width) (blockIdx.y == 0 ? of_products : of_dy)[column] = sum;
+    Rows at(rows, chunk);
+    if (at.column >= width) return;
+    float m[WIDE], s[WIDE], scale[WIDE], of_products[WIDE], of_dy[WIDE];
+    get_several<WIDE>(mean, at.column, m);
+    get_several<WIDE>(rstd, at.column, s);
+    get_several<WIDE>(gamma, at.column, scale);
+    get_several<WIDE>(dgamma, at.column, of_products);
+    get_several<WIDE>(dbeta, at.column, of_dy);
+#pragma unroll
+    for (u32 k = 0; k < WIDE; ++k) {
+        scale[k] *= s[k];
+        of_products[k] /= divisor;
+        of_dy[k] /= divisor;
+    }
+#pragma unroll 2
+    for (u32 r = at.first; r < at.end; r += DOWN) {
+        float v[WIDE], d[WIDE];
+        get_several<WIDE>(x, r * width + at.column, v);
+        get_several<WIDE>(dy, r * width + at.column, d);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k)
+            v[k] = scale[k] * (d[k] - fmaf((v[k] - m[k]) * s[k], of_products[k], of_dy[k]));
+        put_several<WIDE>(dx, r * width + at.column, v);
+    }
 }

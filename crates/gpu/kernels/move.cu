@@ -68,12 +68,13 @@ struct Copies {
     Copy of[150];
 };
 
-// Many tensors, where the step is committed.
-extern "C" __global__ void __launch_bounds__(256) commit_copy(
+// Many tensors: where the step is committed, or always.
+extern "C" __global__ void __launch_bounds__(256) copies(
     const float* commit, const __grid_constant__ Copies table
 ) {
-    if (*commit == 0.0f) return;
+    if (commit != nullptr && *commit == 0.0f) return;
     const Copy& t = table.of[tensor_of(table, blockIdx.x)];
     u32 first = (blockIdx.x - t.first) * PART, end = min(first + PART, t.count);
+#pragma unroll 4
     for (u32 i = first + threadIdx.x; i < end; i += 256) t.to[i] = t.from[i];
 }

@@ -1,5 +1,6 @@
 // The norm of all gradients.
 #include "base.cuh"
+#include "block.cuh"
 #include "table.cuh"
 
 struct Norm {
@@ -13,6 +14,8 @@ struct Norms {
 
 // The sum over the block in f64, in an order of its own; thread 0 gets it.
 __device__ inline double over_block(double x, double* shared) {
+    // What an earlier call left there has been read.
+    __syncthreads();
     shared[threadIdx.x] = x;
     __syncthreads();
     for (u32 half = blockDim.x / 2; half > 0; half /= 2) {
@@ -22,29 +25,26 @@ __device__ inline double over_block(double x, double* shared) {
     return shared[0];
 }
 
-// Sums of squares of parts of tensors, in f64: squares of f32 neither overflow nor vanish.
+// Sums of squares of parts of tensors, in f64: squares of f32 neither overflow nor vanish. The last
+// launch of a norm has a counter: its last block takes the root of the sum of all `count` parts.
 extern "C" __global__ void __launch_bounds__(256) squares(
-    double* parts, const __grid_constant__ Norms table
+    double* parts, float* norm, u32* counter, u32 count, const __grid_constant__ Norms table
 ) {
     __shared__ double shared[256];
     const Norm& t = table.of[tensor_of(table, blockIdx.x)];
     u32 first = (blockIdx.x - t.first) * PART, end = min(first + PART, t.count);
     double sum = 0.0;
+#pragma unroll 4
     for (u32 i = first + threadIdx.x; i < end; i += 256) {
         double x = get(t.x, i);
         sum += x * x;
     }
     sum = over_block(sum, shared);
     if (threadIdx.x == 0) parts[table.base + blockIdx.x] = sum;
-}
-
-// The root of the sum of all parts.
-extern "C" __global__ void __launch_bounds__(256) norm_of_parts(
-    const double* parts, float* to, u32 count
-) {
-    __shared__ double shared[256];
-    double sum = 0.0;
+    if (counter == nullptr || !is_last(counter, gridDim.x)) return;
+    sum = 0.0;
+#pragma unroll 4
     for (u32 i = threadIdx.x; i < count; i += 256) sum += parts[i];
     sum = over_block(sum, shared);
-    if (threadIdx.x == 0) *to = (float)sqrt(sum);
+    if (threadIdx.x == 0) *norm = (float)sqrt(sum);
 }

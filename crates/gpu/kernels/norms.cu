@@ -1,6 +1,8 @@
 // Norms whose result a chain may go on with.
 #include "after.cuh"
 #include "block.cuh"
+#include "columns.cuh"
+#include "rows.cuh"
 
 // dx = rstd (dy gamma - (sum of dy gamma + x^ sum of dy gamma x^) / size), with x^ = (x - mean)
 // rstd.
@@ -11,28 +13,52 @@ extern "C" __global__ void layer_norm_grad(
     __shared__ float shared[32];
     u32 row = blockIdx.x * size;
     float m = mean[blockIdx.x], r = rstd[blockIdx.x];
+    Part<TypeX> of_x(x + row);
+    Part<TypeD> of_dy(dy + row);
     float sum = 0.0f, dot = 0.0f;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) {
-        float scaled = get(dy, row + i) * get(gamma, i);
-        sum += scaled;
-        dot = fmaf(scaled, (get(x, row + i) - m) * r, dot);
-    }
+    for_each(size, [&](u32 e, u32 i) {
+        const float *v = of_x.first(e, i), *d = of_dy.first(e, i);
+        float scale[WIDE];
+        get_several<WIDE>(gamma, i, scale);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) {
+            sum += d[k] * scale[k];
+            dot = fmaf(d[k] * scale[k], (v[k] - m) * r, dot);
+        }
+    });
     sum = over_block(sum, Add(), shared);
     dot = over_block(dot, Add(), shared);
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) {
-        float scaled = get(dy, row + i) * get(gamma, i), normal = (get(x, row + i) - m) * r;
-        chain(row + i, r * (scaled - fmaf(normal, dot, sum) / (float)size));
-    }
+    for_each(size, [&](u32 e, u32 i) {
+        const float *v = of_x.again(e, i), *d = of_dy.again(e, i);
+        float scale[WIDE], dx[WIDE];
+        get_several<WIDE>(gamma, i, scale);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k)
+            dx[k] = r * (d[k] * scale[k] - fmaf((v[k] - m) * r, dot, sum) / (float)size);
+        chain(row + i, dx);
+    });
 }
 
-extern "C" __global__ void batch_norm(
+extern "C" __global__ void __launch_bounds__(256) batch_norm(
     const TypeX* x, const TypeG* gamma, const TypeG* beta, const float* mean, const float* var,
-    float* rstd, const Chain chain, u32 count, u32 width, float eps
+    float* rstd, const Chain chain, u32 rows, u32 width, u32 chunk, float eps
 ) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    u32 c = i % width;
-    float r = 1.0f / sqrtf(var[c] + eps);
-    chain(i, fmaf((get(x, i) - mean[c]) * r, get(gamma, c), get(beta, c)));
-    if (i < width) rstd[c] = r;
+    Rows at(rows, chunk);
+    if (at.column >= width) return;
+    float m[WIDE], s[WIDE], scale[WIDE], shift[WIDE];
+    get_several<WIDE>(mean, at.column, m);
+    get_several<WIDE>(var, at.column, s);
+    get_several<WIDE>(gamma, at.column, scale);
+    get_several<WIDE>(beta, at.column, shift);
+#pragma unroll
+    for (u32 k = 0; k < WIDE; ++k) s[k] = 1.0f / sqrtf(s[k] + eps);
+    if (at.first == 0) put_several<WIDE>(rstd, at.column, s);
+#pragma unroll 2
+    for (u32 r = at.first; r < at.end; r += DOWN) {
+        float v[WIDE];
+        get_several<WIDE>(x, r * width + at.column, v);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) v[k] = fmaf((v[k] - m[k]) * s[k], scale[k], shift[k]);
+        chain(r * width + at.column, v);
+    }
 }

@@ -1,24 +1,38 @@
 // One row to a block: softmax, layer norm, losses.
-#include "base.cuh"
 #include "block.cuh"
 #include "math.cuh"
+#include "rows.cuh"
 
 // The largest element of a row of logits and the sum of exponentials of the distances to it.
-__device__ inline float2 exponentials(const TypeX* x, u32 row, u32 size, float* shared) {
+__device__ inline float2 exponentials(Part<TypeX>& x, u32 size, float* shared) {
     float most = -INFINITE;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) most = larger(most, get(x, row + i));
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = x.first(e, i);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) most = larger(most, v[k]);
+    });
     most = over_block(most, Larger(), shared);
     float sum = 0.0f;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) sum += exponential(get(x, row + i) - most);
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = x.again(e, i);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) sum += exponential(v[k] - most);
+    });
     return make_float2(most, over_block(sum, Add(), shared));
 }
 
 extern "C" __global__ void softmax(const TypeX* x, TypeY* y, u32 size) {
     __shared__ float shared[32];
     u32 row = blockIdx.x * size;
-    float2 e = exponentials(x, row, size, shared);
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x)
-        put(y, row + i, exponential(get(x, row + i) - e.x) / e.y);
+    Part<TypeX> logits(x + row);
+    float2 found = exponentials(logits, size, shared);
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = logits.again(e, i);
+        float p[WIDE];
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) p[k] = exponential(v[k] - found.x) / found.y;
+        put_several<WIDE>(y + row, i, p);
+    });
 }
 
 extern "C" __global__ void cross_entropy(
@@ -26,7 +40,8 @@ extern "C" __global__ void cross_entropy(
 ) {
     __shared__ float shared[32];
     u32 row = blockIdx.x * size;
-    float2 e = exponentials(x, row, size, shared);
+    Part<TypeX> logits(x + row);
+    float2 e = exponentials(logits, size, shared);
     if (threadIdx.x > 0) return;
     // Of an infinite maximum the interpreter takes it for the logarithm.
     float log_sum = is_finite(e.x) ? e.x + logarithm(e.y) : e.x;
@@ -39,11 +54,17 @@ extern "C" __global__ void cross_entropy_grad(
     const TypeX* x, const int* target, const float* lse, const float* dloss, TypeY* dx, u32 count,
     u32 size
 ) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDE;
     if (i >= count) return;
-    u32 row = i / size;
-    float p = exponential(get(x, i) - lse[row]);
-    put(dx, i, (p - (i % size == (u32)target[row] ? 1.0f : 0.0f)) * dloss[row]);
+    u32 row = i / size, wanted = row * size + target[row];
+    float v[WIDE];
+    get_several<WIDE>(x, i, v);
+#pragma unroll
+    for (u32 k = 0; k < WIDE; ++k) {
+        float p = exponential(v[k] - lse[row]);
+        v[k] = (p - (i + k == wanted ? 1.0f : 0.0f)) * dloss[row];
+    }
+    put_several<WIDE>(dx, i, v);
 }
 
 extern "C" __global__ void layer_norm(
@@ -52,17 +73,30 @@ extern "C" __global__ void layer_norm(
 ) {
     __shared__ float shared[32];
     u32 row = blockIdx.x * size;
+    Part<TypeX> part(x + row);
     float sum = 0.0f;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) sum += get(x, row + i);
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = part.first(e, i);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) sum += v[k];
+    });
     float m = over_block(sum, Add(), shared) / (float)size;
     float squares = 0.0f;
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x) {
-        float d = get(x, row + i) - m;
-        squares = fmaf(d, d, squares);
-    }
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = part.again(e, i);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) squares = fmaf(v[k] - m, v[k] - m, squares);
+    });
     float r = 1.0f / sqrtf(over_block(squares, Add(), shared) / (float)size + eps);
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x)
-        put(y, row + i, fmaf((get(x, row + i) - m) * r, get(gamma, i), get(beta, i)));
+    for_each(size, [&](u32 e, u32 i) {
+        const float* v = part.again(e, i);
+        float scale[WIDE], shift[WIDE], to[WIDE];
+        get_several<WIDE>(gamma, i, scale);
+        get_several<WIDE>(beta, i, shift);
+#pragma unroll
+        for (u32 k = 0; k < WIDE; ++k) to[k] = fmaf((v[k] - m) * r, scale[k], shift[k]);
+        put_several<WIDE>(y + row, i, to);
+    });
     if (threadIdx.x == 0) {
         mean[blockIdx.x] = m;
         rstd[blockIdx.x] = r;

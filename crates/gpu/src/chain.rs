@@ -33,7 +33,7 @@ pub(crate) enum Parameter {
     Number(Argument),
 }
 
-/// A kernel of a table of sets of arguments, one for each block along y.
+/// A kernel of a table of sets of arguments, each with the number of its first block.
 pub(crate) struct Many {
     /// Its text, with [`NAME`] for its name.
     pub text: String,
@@ -58,22 +58,26 @@ pub(crate) struct Chain {
 
 /// Whether the elementwise members of a group can be a chain.
 pub(crate) fn fits(graph: &Graph, group: &Group) -> bool {
-    chain(graph, group).is_ok()
+    chain(graph, group, None).is_ok()
 }
 
 /// The elementwise members of a group: a kernel, or the `struct Chain` that kernels of anchors are
-/// given.
+/// given, which takes one result, or so many neighbours at a time as `wide` says.
 ///
 /// # Errors
 /// Arithmetic on integers, or too many operands.
-pub(crate) fn chain(graph: &Graph, group: &Group) -> Result<Chain, EngineError> {
+pub(crate) fn chain(graph: &Graph, group: &Group, wide: Option<usize>) -> Result<Chain, EngineError> {
     let expression = Expression::of(graph, group);
     let follows = group.anchor(graph).is_some();
     if expression.operands.len() + expression.outputs.len() > MOST {
         return Err(unsupported(format!("more than {MOST} operands and results in one kernel")));
     }
-    let width = if expression.count.is_multiple_of(4) && !follows { 4 } else { 1 };
-    let mut writer = Writer { width, ..Writer::default() };
+    let width = match follows {
+        true => wide.unwrap_or(1),
+        false if expression.count.is_multiple_of(4) => 4,
+        false => 1,
+    };
+    let mut writer = Writer { width, wide: wide.is_some(), ..Writer::default() };
     if !follows {
         writer.number("u32 count", Argument::U32(expression.count as u32));
     }
@@ -108,6 +112,8 @@ fn number_type(dtype: DType) -> Result<DType, EngineError> {
 #[derive(Default)]
 struct Writer {
     width: usize,
+    /// Whether what a chain behind an anchor is given is several neighbours.
+    wide: bool,
     declarations: Vec<String>,
     parameters: Vec<Parameter>,
     keys: Vec<ValueId>,
@@ -140,7 +146,7 @@ impl Writer {
     /// Loads an operand for all elements of a thread.
     fn operand(&mut self, n: usize, operand: &Operand) -> Result<(), EngineError> {
         let Some(source) = operand.source else {
-            let _ = writeln!(self.loads, "    float o{n}[1] = {{result}};");
+            let _ = writeln!(self.loads, "    const float* o{n} = {};", self.result());
             return Ok(());
         };
         let (width, ty) = (self.width, c_type(number_type(operand.dtype)?));
@@ -236,33 +242,39 @@ impl Writer {
         let (width, elements, bytes) = (self.width, self.elements(), self.bytes());
         let room = PARAMETER_BYTES / bytes;
         let text = format!(
-            "struct {NAME}_arguments {{\n{members}}};\n\
-             struct {NAME}_table {{\n    u32 sets, unused;\n    {NAME}_arguments of[{room}];\n}};\n\
+            "struct {NAME}_arguments {{\n{members}    u32 first;\n}};\n\
+             struct {NAME}_table {{\n    u32 tensors, unused;\n    {NAME}_arguments of[{room}];\n}};\n\
              extern \"C\" __global__ void __launch_bounds__({THREADS}) {NAME}(\n    \
              const __grid_constant__ {NAME}_table table\n) {{\n    \
-             const {NAME}_arguments& a = table.of[blockIdx.y];\n{locals}    \
-             u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * {width};\n    \
+             const {NAME}_arguments& a = table.of[tensor_of(table, blockIdx.x)];\n{locals}    \
+             u32 i = ((blockIdx.x - a.first) * blockDim.x + threadIdx.x) * {width};\n    \
              if (i >= count) return;\n{elements}}}\n"
         );
         Many { text, room, bytes }
     }
 
-    /// Bytes of a struct of the parameters, of which one at least is a pointer.
+    /// Bytes of a struct of the parameters, of which one at least is a pointer, and a number.
     fn bytes(&self) -> usize {
         let size = |parameter: &Parameter| match parameter {
             Parameter::Read(_) | Parameter::Write(_) => 8,
             Parameter::Number(argument) => argument.alignment(),
         };
         let end = self.parameters.iter().fold(0usize, |end, p| end.next_multiple_of(size(p)) + size(p));
-        end.next_multiple_of(8)
+        (end.next_multiple_of(4) + 4).next_multiple_of(8)
+    }
+
+    /// The name of what a chain behind an anchor is given, as a pointer.
+    fn result(&self) -> &'static str {
+        if self.wide { "result" } else { "&result" }
     }
 
     fn structure(&self) -> String {
         let members: String = self.declarations.iter().map(|d| format!("    {d};\n")).collect();
         let elements = self.elements();
+        let result = if self.wide { "const float* result" } else { "float result" };
         format!(
             "#include \"elementwise.cuh\"\n#define CHAINED\nstruct Chain {{\n{members}    \
-             __device__ void operator()(u32 i, float result) const {{\n{elements}    }}\n}};\n"
+             __device__ void operator()(u32 i, {result}) const {{\n{elements}    }}\n}};\n"
         )
     }
 }

@@ -14,7 +14,7 @@ pub enum Region {
     Arena,
     /// The slots of the state.
     Slots,
-    /// Constants of the program.
+    /// Constants of the program, and what kernels keep from run to run: zeros at first.
     Constants,
     /// Copies of the outputs, which outlive a run.
     Outputs,

@@ -12,7 +12,7 @@ use crate::command::{Commands, Region};
 use crate::describe::describe;
 use crate::device::{Device, Facts};
 use crate::kernels::texts;
-use crate::lower::{fuses, workspace_bytes};
+use crate::lower::{fuses, kept_bytes, workspace_bytes};
 use crate::paper::Paper;
 use crate::program::{GpuProgram, lowered};
 use crate::state::{Arena, GpuMemory};
@@ -70,6 +70,14 @@ impl Target for GpuEngine {
 
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
         workspace_bytes(graph, node, self.device.facts())
+    }
+
+    fn kept_bytes(&self, graph: &Graph, node: &Node) -> usize {
+        kept_bytes(graph, node)
+    }
+
+    fn batches(&self) -> bool {
+        true
     }
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {

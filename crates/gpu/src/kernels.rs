@@ -30,7 +30,7 @@ pub(crate) enum Source {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 17] = [
+const HEADERS: &[(&str, &str)] = &[
     ("after.cuh", include_str!("../kernels/after.cuh")),
     ("asynchronous.cuh", include_str!("../kernels/asynchronous.cuh")),
     ("attention.cuh", include_str!("../kernels/attention.cuh")),
@@ -38,6 +38,7 @@ const HEADERS: [(&str, &str); 17] = [
     ("attention_tiles.cuh", include_str!("../kernels/attention_tiles.cuh")),
     ("base.cuh", include_str!("../kernels/base.cuh")),
     ("block.cuh", include_str!("../kernels/block.cuh")),
+    ("columns.cuh", include_str!("../kernels/columns.cuh")),
     ("elementwise.cuh", include_str!("../kernels/elementwise.cuh")),
     ("formats.cuh", include_str!("../kernels/formats.cuh")),
     ("kept.cuh", include_str!("../kernels/kept.cuh")),
@@ -45,6 +46,7 @@ const HEADERS: [(&str, &str); 17] = [
     ("operand.cuh", include_str!("../kernels/operand.cuh")),
     ("philox.cuh", include_str!("../kernels/philox.cuh")),
     ("product.cuh", include_str!("../kernels/product.cuh")),
+    ("rows.cuh", include_str!("../kernels/rows.cuh")),
     ("table.cuh", include_str!("../kernels/table.cuh")),
     ("tensor.cuh", include_str!("../kernels/tensor.cuh")),
     ("tensor_product.cuh", include_str!("../kernels/tensor_product.cuh")),
@@ -87,7 +89,7 @@ impl Source {
             Source::AttentionGrad => file!("attention_grad.cu", ["TypeX", "TypeY"]),
             Source::AttentionTensor => file!("attention_tensor.cu", ["HALF", "WIDTH"]),
             Source::AttentionTensorGrad => file!("attention_tensor_grad.cu", ["HALF", "WIDTH"]),
-            Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD", "WIDE"]),
             Source::Conv => {
                 file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "TF32", "HALF", "PLANES", "TILE"])
             }
@@ -96,12 +98,12 @@ impl Source {
             }
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
-            Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD", "WIDE", "EACH"]),
             Source::Parts => file!("parts.cu", ["TypeY"]),
             Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
             Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
-            Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY"]),
-            Source::Rows => file!("rows.cu", ["TypeX", "TypeY", "TypeG", "TypeD"]),
+            Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY", "WIDE"]),
+            Source::Rows => file!("rows.cu", ["TypeX", "TypeY", "TypeG", "TypeD", "WIDE", "EACH"]),
             Source::Scatter => file!("scatter.cu", ["TypeX", "TypeY"]),
             Source::Update => file!("update.cu", ["TypeX", "WEIGHT", "MOMENTS"]),
         }
@@ -209,8 +211,10 @@ impl Modules {
     pub fn finish(mut self) -> Vec<Module> {
         if let Some((module, texts)) = self.generated {
             let kernels = texts.iter().enumerate().map(|(i, t)| t.replace(NAME, &format!("chain_{i}")));
-            self.list[module].source =
-                format!("#include \"elementwise.cuh\"\n\n{}", kernels.collect::<Vec<_>>().join("\n"));
+            self.list[module].source = format!(
+                "#include \"elementwise.cuh\"\n#include \"table.cuh\"\n\n{}",
+                kernels.collect::<Vec<_>>().join("\n")
+            );
         }
         self.list
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use halfstep_graph::engine::{
     EngineError, HostSlice, HostTensor, Program, State, bind_slots, output_id, scalar_output,
 };
-use halfstep_graph::{Footprint, Graph, InputChecks, Op, OutputId, Place, Plan, ValueId, When};
+use halfstep_graph::{Footprint, Graph, InputChecks, Node, Op, OutputId, Place, Plan, ValueId, When};
 
-use crate::command::{Action, Bases, Command, Commands, Input, Region};
+use crate::command::{Bases, Commands, Input, Region};
 use crate::device::{Buffer, Device, Facts, Recording};
-use crate::lower::{Lowering, Output, copy_to_slot, lower};
+use crate::lower::{Lowering, Output, copy_out, kept_bytes, lower};
 use crate::state::GpuMemory;
 use crate::stored::{ALIGNMENT, Stored, decode, decode_number, encode};
 
@@ -50,6 +50,7 @@ impl GpuProgram {
         let Lowered { commands, values, constant_bytes, outputs, output_bytes } =
             lowered(device.facts(), plan, &slots)?;
         let constants = device.alloc(constant_bytes)?;
+        device.clear(&constants)?;
         fill_constants(&*device, plan, &values, &constants)?;
         let output_buffer = device.alloc(output_bytes)?;
         let (arena, generation) = memory.reserve(plan.arena_bytes)?;
@@ -136,6 +137,18 @@ fn places(plan: &Plan, slots: &[Stored]) -> Result<(Vec<Stored>, usize), EngineE
     Ok((values, constant_bytes))
 }
 
+/// Where what each node keeps from run to run begins behind so many bytes of constants, and where
+/// it ends.
+fn kept(plan: &Plan, mut end: usize) -> (Vec<usize>, usize) {
+    let place = |node: &Node| {
+        let begin = end;
+        end += kept_bytes(&plan.graph, node).next_multiple_of(ALIGNMENT);
+        begin
+    };
+    let kept = plan.graph.nodes.iter().map(place).collect();
+    (kept, end)
+}
+
 fn fill_constants(
     device: &dyn Device,
     plan: &Plan,
@@ -173,21 +186,22 @@ pub(crate) struct Lowered {
 pub(crate) fn lowered(facts: &Facts, plan: &Plan, slots: &[Stored]) -> Result<Lowered, EngineError> {
     let graph = &plan.graph;
     let (values, constant_bytes) = places(plan, slots)?;
+    let (kept, constant_bytes) = kept(plan, constant_bytes);
     let of = |value: ValueId| values[value.0 as usize];
     let mut output = Output::default();
     for (step, group) in plan.groups.steps.iter().enumerate() {
         let root = group.root(graph);
         let (node, workspace) = (graph.node(root), plan.workspaces[root.0 as usize]);
+        let kept = kept[root.0 as usize];
         let (values, output) = (&values, &mut output);
-        lower(&mut Lowering { graph, group, node, values, workspace, step, facts, output })?;
+        lower(&mut Lowering { graph, group, node, values, workspace, kept, step, facts, output })?;
     }
     let (mut outputs, mut output_bytes) = (Vec::new(), 0);
     for (name, value) in &graph.outputs {
         let from = of(*value);
         let to = Stored::new(Region::Outputs, output_bytes, from.count, from.dtype);
         output_bytes = (output_bytes + to.span.bytes).next_multiple_of(ALIGNMENT);
-        let action = Action::Copy { from: from.span, to: to.span };
-        output.commands.push(Command { action, at: name.clone(), step: None });
+        copy_out(&mut output, from, to, None, name);
         outputs.push(to);
     }
     for write in &graph.writes {
@@ -201,7 +215,7 @@ pub(crate) fn lowered(facts: &Facts, plan: &Plan, slots: &[Stored]) -> Result<Lo
             )));
         }
         let commit = graph.commit.filter(|_| write.when == When::Committed).map(of);
-        copy_to_slot(&mut output, from, to, commit, name);
+        copy_out(&mut output, from, to, commit, name);
     }
     let inputs = graph.inputs().map(|(name, v)| Input { name: name.to_string(), to: of(v).span }).collect();
     let list = output.commands;

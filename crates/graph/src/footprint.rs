@@ -9,7 +9,7 @@ pub struct Footprint {
     pub state: usize,
     /// The values of a step and the workspace of its nodes.
     pub arena: usize,
-    /// Constants of the program.
+    /// Constants of the program, and what its nodes keep from run to run.
     pub constants: usize,
     /// Copies of the outputs, which outlive a run.
     pub outputs: usize,

@@ -124,9 +124,30 @@ impl StateBytes {
     }
 }
 
+/// Where a target batches, values of at most so many bytes share no place over time.
+const SMALL_BYTES: usize = 8192;
+
 /// Groups the nodes of `graph` into steps and decides where every value lives on `target`.
 pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
     let groups = group(&graph, target);
+    let early = if target.batches() { of_state_first(&graph, &groups) } else { groups.clone() };
+    if early.steps == groups.steps {
+        return plan_groups(graph, groups, target);
+    }
+    let (plan, early) = (plan_groups(graph.clone(), groups, target), plan_groups(graph, early, target));
+    if early.arena_bytes <= plan.arena_bytes { early } else { plan }
+}
+
+/// The same steps, of which those come first that read nothing but slots and constants.
+fn of_state_first(graph: &Graph, groups: &Groups) -> Groups {
+    let is_state =
+        |v: &ValueId| matches!(graph.node(graph.value(*v).node).op, Op::Read { .. } | Op::Const { .. });
+    let mut groups = groups.clone();
+    groups.steps.sort_by_key(|step| !step.reads.iter().all(is_state));
+    groups
+}
+
+fn plan_groups(graph: Graph, groups: Groups, target: &dyn Target) -> Plan {
     let uses = Uses::of(&graph);
     let end = groups.steps.len();
     let last_use = last_uses(&graph, &uses, &groups);
@@ -192,6 +213,11 @@ pub fn plan(graph: Graph, target: &dyn Target) -> Plan {
         }
     }
 
+    if target.batches() {
+        for block in blocks.iter_mut().filter(|block| block.bytes <= SMALL_BYTES) {
+            (block.first, block.last) = (0, end);
+        }
+    }
     let (_, live_bytes) = fullest(&blocks, end);
     let arena_bytes = place_blocks(&mut blocks, live_bytes);
     let place_of = |v: u32| {
@@ -222,12 +248,13 @@ fn footprint(
     };
     let in_place = |place| graph.values.iter().zip(places).filter(move |(_, p)| **p == place);
     let constants = in_place(Place::Constant);
+    let kept = graph.nodes.iter().map(|node| target.kept_bytes(graph, node).next_multiple_of(alignment));
     let transit: usize = in_place(Place::Transit).map(|(v, _)| v.ty.bytes()).sum();
     let scratch = groups.steps.iter().map(|step| target.scratch_bytes(graph, step)).max().unwrap_or(0);
     Footprint {
         state: aligned(&mut graph.slots.iter().map(|s| &s.ty)),
         arena,
-        constants: aligned(&mut constants.map(|(v, _)| &v.ty)),
+        constants: aligned(&mut constants.map(|(v, _)| &v.ty)) + kept.sum::<usize>(),
         outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
         scratch: scratch + transit,
     }

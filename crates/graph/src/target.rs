@@ -18,6 +18,17 @@ pub trait Target {
     fn alignment(&self) -> usize;
     /// Bytes of scratch memory `node` needs while it runs, besides its operands and results.
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize;
+    /// Bytes of a program's own memory in which `node` keeps something from run to run, such as
+    /// counters.
+    fn kept_bytes(&self, _graph: &Graph, _node: &Node) -> usize {
+        0
+    }
+    /// Whether it runs steps that do alike with different values as one, where the plan permits it.
+    /// The plan then has steps that read nothing but state first, if that takes no more memory, and
+    /// does not let small values share a place over time.
+    fn batches(&self) -> bool {
+        false
+    }
     /// Whether it can run these nodes as one step, with the same bits as one by one. A single node
     /// it always can.
     fn fuses(&self, _graph: &Graph, _group: &Group) -> bool {

@@ -27,6 +27,12 @@ impl Target for Unfused<'_> {
     fn workspace_bytes(&self, graph: &Graph, node: &Node) -> usize {
         self.0.target().workspace_bytes(graph, node)
     }
+    fn kept_bytes(&self, graph: &Graph, node: &Node) -> usize {
+        self.0.target().kept_bytes(graph, node)
+    }
+    fn batches(&self) -> bool {
+        self.0.target().batches()
+    }
     fn checks_indices(&self) -> bool {
         self.0.target().checks_indices()
     }

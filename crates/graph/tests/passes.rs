@@ -214,8 +214,9 @@ fn committed(file: &str, text: &str) {
     );
 }
 
-/// A target with this alignment, a workspace for every product, and every group there can be.
-struct Roomy(usize);
+/// A target with this alignment, a workspace for every product, and every group there can be; it
+/// may run several steps as one.
+struct Roomy(usize, bool);
 
 impl Target for Roomy {
     fn name(&self) -> String {
@@ -226,6 +227,9 @@ impl Target for Roomy {
     }
     fn workspace_bytes(&self, _: &Graph, node: &Node) -> usize {
         if matches!(node.op, Op::MatMul { .. }) { 100 } else { 0 }
+    }
+    fn batches(&self) -> bool {
+        self.1
     }
     fn fuses(&self, _: &Graph, _: &Group) -> bool {
         true
@@ -348,7 +352,7 @@ fn check_places(g: Graph, target: &dyn Target) {
 #[test]
 fn the_groups_of_a_block_are_as_committed() {
     let (g, _) = assign(&block(), &Policy::named("fp16").unwrap());
-    let planned = plan(fuse(&g), &Roomy(64));
+    let planned = plan(fuse(&g), &Roomy(64, false));
     committed("block_fp16_groups.txt", &planned.groups.describe(&planned.graph));
 }
 
@@ -356,7 +360,7 @@ fn the_groups_of_a_block_are_as_committed() {
 fn a_group_moves_fewer_bytes_and_does_the_same_arithmetic() {
     for policy in Policy::NAMES {
         let (g, _) = assign(&block(), &Policy::named(policy).unwrap());
-        let together = plan(fuse(&g), &Roomy(64));
+        let together = plan(fuse(&g), &Roomy(64, false));
         let apart = plan(fuse(&g), &InterpreterEngine { rounding: Rounding::None });
         let sum = |p: &halfstep_graph::Plan| {
             let each = p.groups.steps.iter().map(|s| p.groups.traffic(&p.graph, s));
@@ -390,9 +394,41 @@ fn the_arithmetic_of_products_is_counted() {
 fn no_value_is_overwritten_while_it_is_needed() {
     for policy in Policy::NAMES {
         let (g, _) = assign(&block(), &Policy::named(policy).unwrap());
-        check_places(fuse(&g), &Roomy(64));
+        check_places(fuse(&g), &Roomy(64, false));
+        check_places(fuse(&g), &Roomy(64, true));
         check_places(g, &InterpreterEngine { rounding: Rounding::None });
     }
+}
+
+/// Weights that are cast before the first product, if they are alive together later anyway.
+#[test]
+fn steps_that_read_nothing_but_state_come_first_where_that_takes_no_memory() {
+    let build = |needed_later: bool| {
+        let mut g = Graph::new();
+        let mut x = g.input("x", ValueType::f32([64, 128].into()));
+        let mut low = Vec::new();
+        for name in ["a", "b", "c"] {
+            let init = Init::Constant(0.0);
+            let slot =
+                g.add_slot(name, ValueType::f32([128, 128].into()), SlotKind::Statistic, init).unwrap();
+            let weight = g.read(slot);
+            low.push(g.cast(weight, DType::Bf16).unwrap());
+            x = g.matmul(x, low[low.len() - 1], false, false).unwrap();
+        }
+        for y in low.into_iter().rev().filter(|_| needed_later) {
+            x = g.matmul(x, y, false, true).unwrap();
+        }
+        g.add_output("y", x);
+        g
+    };
+    let casts = |needed_later, batches| -> Vec<usize> {
+        let p = plan(build(needed_later), &Roomy(64, batches));
+        let is_cast = |step: &Group| matches!(p.graph.node(step.nodes[0]).op, Op::Cast { .. });
+        (0..p.groups.steps.len()).filter(|&i| is_cast(&p.groups.steps[i])).collect()
+    };
+    assert_eq!(casts(true, true), [0, 1, 2]);
+    assert_eq!(casts(true, false), [0, 2, 4]);
+    assert_eq!(casts(false, true), [0, 2, 4]);
 }
 
 proptest! {
@@ -417,6 +453,7 @@ proptest! {
         let last = values[values.len() - 1];
         g.add_output("y", last);
         g.add_output("middle", values[values.len() / 2]);
-        check_places(g, &Roomy(1 << align));
+        check_places(g.clone(), &Roomy(1 << align, true));
+        check_places(g, &Roomy(1 << align, false));
     }
 }

@@ -23,7 +23,7 @@ use crate::stored::Stored;
 use scheme::{Scheme, Sizes};
 
 pub(crate) use pointwise::fuses;
-pub(crate) use update::copy_to_slot;
+pub(crate) use update::copy_out;
 
 /// What lowering adds to.
 #[derive(Default)]
@@ -42,6 +42,8 @@ pub(crate) struct Lowering<'a> {
     pub values: &'a [Stored],
     /// Where the node's workspace begins in the arena.
     pub workspace: usize,
+    /// Where what the node keeps from run to run begins behind the constants.
+    pub kept: usize,
     /// The position of the group among the plan's steps.
     pub step: usize,
     pub facts: &'a Facts,
@@ -79,10 +81,22 @@ impl<'a> Lowering<'a> {
         Stored::new(Region::Arena, self.workspace + skip, count, dtype)
     }
 
+    /// Counters that are zero when a launch begins and when it has ended, which begin `skip` bytes
+    /// behind the first of the node.
+    fn counters(&self, skip: usize, count: usize) -> Stored {
+        Stored::new(Region::Constants, self.kept + skip, count, DType::I32)
+    }
+
     /// A kernel of a file whose macros stand for these types.
     fn kernel(&mut self, source: Source, types: &[(&str, DType)], entry: &str) -> Kernel {
         let types: Vec<(&str, &str)> = types.iter().map(|&(m, t)| (m, c_type(t))).collect();
         self.output.modules.kernel(source, &types, entry)
+    }
+
+    /// The same, of threads that take so many neighbours at a time.
+    fn wide_kernel(&mut self, source: Source, types: &[(&str, DType)], wide: &str, entry: &str) -> Kernel {
+        let types = types.iter().map(|&(m, t)| (m, c_type(t))).chain([("WIDE", wide)]);
+        self.output.modules.kernel(source, &types.collect::<Vec<_>>(), entry)
     }
 
     fn launch(&mut self, call: Call) {
@@ -101,6 +115,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// A launch as it is put together: what a pointer is for is said where it is given.
+#[derive(Clone)]
 pub(crate) struct Call(Launch);
 
 impl Call {
@@ -136,6 +151,11 @@ impl Call {
     fn write(mut self, value: Stored) -> Call {
         self.0.arguments.push(Argument::Pointer(value.span));
         self.also_write(value)
+    }
+
+    /// Reads and writes it.
+    fn changes(self, value: Stored) -> Call {
+        self.read(value).also_write(value)
     }
 
     /// Reads what another argument points to.
@@ -236,7 +256,7 @@ pub(crate) fn lower(l: &mut Lowering<'_>) -> Result<(), EngineError> {
 /// Bytes of arena that a node needs besides operands and results.
 pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, facts: &Facts) -> usize {
     match &node.op {
-        Op::Reduce { axes, .. } => reduce::workspace_bytes(graph.shape(node.inputs[0]), axes),
+        Op::Reduce { axes, .. } => reduce::workspace_bytes(graph, node, axes),
         Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::workspace_bytes(graph, node),
         Op::AttentionGrad(spec) => attention::workspace_bytes(graph, node, *spec),
         Op::GlobalNorm => update::norm_workspace_bytes(graph, node),
@@ -244,5 +264,15 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, facts: &Facts) -> usiz
             let product = Sizes::of(graph, node).zip(Scheme::of(graph, node, facts.architecture));
             product.map_or(0, |(sizes, scheme)| scheme.workspace_bytes(sizes))
         }
+    }
+}
+
+/// Bytes that a node's kernels keep from run to run: zeros at first.
+pub(crate) fn kept_bytes(graph: &Graph, node: &Node) -> usize {
+    match &node.op {
+        Op::Reduce { axes, .. } => reduce::kept_bytes(graph, node, axes),
+        Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::kept_bytes(graph, node),
+        Op::GlobalNorm => 4,
+        _ => 0,
     }
 }

@@ -3,10 +3,10 @@
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{BatchNormPart, DType, Graph, Group, Op};
 
-use super::table::Table;
+use super::table::{At, Table, place_for};
 use super::{Call, Lowering, Output};
 use crate::chain::{Many, Parameter, THREADS, chain, fits};
-use crate::command::{Action, Argument, Kernel};
+use crate::command::{Action, Argument, Kernel, Launch};
 use crate::kernels::{Source, c_type};
 use crate::stored::Stored;
 
@@ -25,12 +25,8 @@ pub(crate) fn fuses(graph: &Graph, group: &Group) -> bool {
     continues && fits(graph, group)
 }
 
-/// Chains of at most so many elements share a launch with others like them: they take less time
-/// than a launch.
-const SMALL: usize = 1 << 16;
-
 pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
-    let chain = chain(l.graph, l.group).map_err(|e| l.unsupported(e))?;
+    let chain = chain(l.graph, l.group, None).map_err(|e| l.unsupported(e))?;
     let kernel = l.output.modules.generated(chain.text);
     let threads = (chain.count / chain.width).next_multiple_of(32).min(THREADS as usize);
     let blocks = chain.count.div_ceil(threads * chain.width);
@@ -42,46 +38,44 @@ pub(super) fn chain_of(l: &mut Lowering<'_>) -> Result<(), EngineError> {
             Parameter::Number(argument) => call.with(argument),
         };
     }
-    let most = SMALL.div_ceil(THREADS as usize * chain.width) as u32;
-    if chain.count > SMALL || !joins(l.output, &call, &chain.many, most) {
+    if !joins(l.output, &call, &chain.many) {
         l.launch(call);
     }
     Ok(())
 }
 
-/// Adds the arguments of `call` to an earlier launch of the same chain, of `most` blocks at most,
-/// if it has to wait for nothing from there on. Says whether it did.
-fn joins(output: &mut Output, call: &Call, many: &Many, most: u32) -> bool {
-    let action = Action::Launch(call.0.clone());
+/// Joins `call` with an earlier launch of the same chain, at the place of either, if nothing
+/// between has to be waited for there. Says whether it did.
+fn joins(output: &mut Output, call: &Call, many: &Many) -> bool {
     let several = output.modules.known(&many.text);
     let table = Table { room: many.room, bytes: many.bytes };
-    for before in output.commands.iter_mut().rev() {
-        if before.action.conflicts(&action) {
-            return false;
-        }
-        let Action::Launch(launch) = &mut before.action else { continue };
-        let first = launch.kernel == call.0.kernel && launch.grid[0] <= most;
-        let has_room = Some(&launch.kernel) == several.as_ref() && (launch.grid[1] as usize) < many.room;
-        if !first && !has_room {
-            continue;
-        }
-        let mut sets = match &mut launch.arguments[..] {
-            [Argument::Struct(table)] if !first => match &mut table[..] {
-                [_, _, Argument::Struct(sets), _] => std::mem::take(sets),
-                _ => return false,
-            },
-            arguments => vec![Argument::Struct(arguments.to_vec())],
+    let one = |launch: &Launch| launch.kernel == call.0.kernel;
+    let is_like = |launch: &Launch| one(launch) || Some(&launch.kernel) == several.as_ref();
+    let has_room = |launch: &Launch| one(launch) || table.has_room(&launch.arguments[0]);
+    let Some((at, place)) = place_for(&output.commands, call, |l| is_like(l) && has_room(l)) else {
+        return false;
+    };
+    let mut command = output.commands.remove(at);
+    if let Action::Launch(launch) = &mut command.action {
+        let set = |arguments: &[Argument], first: u32| {
+            Argument::Struct(arguments.iter().cloned().chain([Argument::U32(first)]).collect())
         };
-        sets.push(Argument::Struct(call.0.arguments.clone()));
-        launch.grid = [launch.grid[0].max(call.0.grid[0]), sets.len() as u32, 1];
+        let new = set(&call.0.arguments, launch.grid[0]);
+        if one(launch) {
+            launch.arguments = vec![table.of(0, vec![set(&launch.arguments, 0)])];
+            launch.kernel = output.modules.generated(many.text.clone());
+        }
+        table.add(&mut launch.arguments[0], new);
+        launch.grid[0] += call.0.grid[0];
         launch.block = launch.block.max(call.0.block);
         launch.reads.extend(&call.0.reads);
         launch.writes.extend(&call.0.writes);
-        launch.arguments = vec![table.of(0, sets)];
-        launch.kernel = output.modules.generated(many.text.clone());
-        return true;
     }
-    false
+    match place {
+        At::Earlier => output.commands.insert(at, command),
+        At::Later => output.commands.push(command),
+    }
+    true
 }
 
 /// What becomes of the first result of a group's anchor.
@@ -97,10 +91,19 @@ pub(super) struct After {
 impl After {
     /// The chain of the group, or nothing but storing the result.
     pub fn of(l: &Lowering<'_>) -> Result<After, EngineError> {
+        After::taking(l, None)
+    }
+
+    /// The same for so many neighbours at a time.
+    pub fn wide(l: &Lowering<'_>, wide: &str) -> Result<After, EngineError> {
+        After::taking(l, wide.parse().ok())
+    }
+
+    fn taking(l: &Lowering<'_>, wide: Option<usize>) -> Result<After, EngineError> {
         if l.group.nodes.len() == 1 {
             return Ok(After::stored(l.result(0)));
         }
-        let chain = chain(l.graph, l.group).map_err(|e| l.unsupported(e))?;
+        let chain = chain(l.graph, l.group, wide).map_err(|e| l.unsupported(e))?;
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         let mut member = |parameter: Parameter| match parameter {
             Parameter::Read(value) => {

@@ -21,16 +21,19 @@ pub(super) fn norm_workspace_bytes(graph: &Graph, node: &Node) -> usize {
     8 * node.inputs.iter().map(|&v| parts(graph.shape(v).count())).sum::<usize>()
 }
 
-/// The root of the sum of squares of all operands: of parts of tensors first, whose sums are added
-/// in their order.
+/// The root of the sum of squares of all operands: of parts of tensors first, whose sums the last
+/// block adds in their order.
 pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
     let tensors: Vec<Stored> = (0..l.node.inputs.len()).map(|i| l.input(i)).collect();
     let all: usize = tensors.iter().map(|t| parts(t.count)).sum();
     // Each sum is an f64: two words.
     let sums = l.work(0, 2 * all, DType::F32);
+    let norm = l.result(0);
     let mut base = 0;
     // Neighbours of one type share a launch.
-    for same in tensors.chunk_by(|a, b| a.dtype == b.dtype).flat_map(|same| same.chunks(NORMS.room)) {
+    let same: Vec<&[Stored]> = tensors.chunk_by(|a, b| a.dtype == b.dtype).collect();
+    let mut launches = same.into_iter().flat_map(|same| same.chunks(NORMS.room)).peekable();
+    while let Some(same) = launches.next() {
         let kernel = l.kernel(Source::Norm, &[("TypeX", same[0].dtype)], "squares");
         let mut first = 0;
         let mut entries = Vec::new();
@@ -39,13 +42,15 @@ pub(super) fn global_norm(l: &mut Lowering<'_>) -> Result<(), EngineError> {
             entries.push(Argument::Struct(members.into()));
             first += parts(tensor.count);
         }
-        let call = Call::new(kernel, [first, 1, 1], 256).write(sums).with(NORMS.of(base, entries));
+        let call = Call::new(kernel, [first, 1, 1], 256);
+        let call = match launches.peek() {
+            Some(_) => call.write(sums).with(Argument::Null).with(Argument::Null),
+            None => call.changes(sums).write(norm).changes(l.counters(0, 1)),
+        };
+        let call = call.sizes([all]).with(NORMS.of(base, entries));
         l.launch(same.iter().fold(call, |call, &tensor| call.also_read(tensor)));
         base += first;
     }
-    let kernel = l.kernel(Source::Norm, &[], "norm_of_parts");
-    let norm = l.result(0);
-    l.launch(Call::new(kernel, [1, 1, 1], 256).read(sums).write(norm).sizes([all]));
     Ok(())
 }
 
@@ -132,29 +137,32 @@ pub(super) fn sgd(l: &mut Lowering<'_>, spec: SgdSpec) -> Result<(), EngineError
     train(l, "sgd", spec.kept, 1, 2, numbers)
 }
 
-/// Adds the copy of a staged value to its slot: in every step, or where `commit` is not zero.
-pub(crate) fn copy_to_slot(
+/// Elements that a launch copies in less time than it takes to start.
+const FEW: usize = 1 << 16;
+
+/// Adds the copy of a value to its slot or output: in every step, or where `commit` is not zero.
+pub(crate) fn copy_out(
     output: &mut super::Output,
     from: Stored,
     to: Stored,
     commit: Option<Stored>,
-    slot: &str,
+    name: &str,
 ) {
-    let action = match commit {
-        None => Action::Copy { from: from.span, to: to.span },
-        Some(commit) => {
-            let types = [("Element", word(from.dtype))];
-            let kernel = output.modules.kernel(Source::Move, &types, "commit_copy");
-            let ends = [Argument::Pointer(from.span), Argument::Pointer(to.span)];
-            let entry = [&ends[..], &[number(from.count), number(0)]].concat();
-            let call = Call::new(kernel, [parts(from.count), 1, 1], 256).read(commit);
-            let call = call.with(COPIES.of(0, vec![Argument::Struct(entry)]));
-            let call = call.also_read(from).also_write(to);
-            if COPIES.join(&mut output.commands, &call) {
-                return;
-            }
-            Action::Launch(call.0)
+    // Many bytes are copied without a kernel where nothing is to be decided.
+    let action = if commit.is_none() && from.count > FEW {
+        Action::Copy { from: from.span, to: to.span }
+    } else {
+        let types = [("Element", word(from.dtype))];
+        let kernel = output.modules.kernel(Source::Move, &types, "copies");
+        let ends = [Argument::Pointer(from.span), Argument::Pointer(to.span)];
+        let entry = [&ends[..], &[number(from.count), number(0)]].concat();
+        let call = Call::new(kernel, [parts(from.count), 1, 1], 256).maybe_read(commit);
+        let call = call.with(COPIES.of(0, vec![Argument::Struct(entry)]));
+        let call = call.also_read(from).also_write(to);
+        if COPIES.join(&mut output.commands, &call) {
+            return;
         }
+        Action::Launch(call.0)
     };
-    output.commands.push(Command { action, at: slot.to_string(), step: None });
+    output.commands.push(Command { action, at: name.to_string(), step: None });
 }
