@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Training steps of Halfstep and PyTorch side by side on the CPU, in alternation, each measurement a process of its own.
+"""Training steps of Halfstep and PyTorch side by side, each measurement a process of its own.
 
     cargo build --release && pip install torch
     python scripts/beside_torch.py --models gpt,mlp --precisions fp32,bf16 --pairs 3 --seconds 8 [-- --width 768 …]
+    python scripts/beside_torch.py --device cuda --seconds 2 --deadline 330
 
 Both sides run the models of `halfstep bench step`, AdamW included, on a fixed random batch. Time is PyTorch's better of
 eager and compiled with its memory kept between steps (glibc gives freed memory back after each step unless told
 otherwise, and fresh pages are slow); memory is PyTorch's smaller peak with its default allocator. What follows `--` goes
-to both sides. Prints a table of medians with their spread, and with --json every measurement.
+to both sides. On the CPU both alternate. Prints a table of medians with their spread, and with --json every measurement.
+
+On a GPU each step is waited for. All of ours come first, then PyTorch's, those that matter most first: eager AMP,
+torch.compile, and torch.compile with CUDA graphs (`reduce-overhead`), images in the order that was faster eagerly; and
+GPT-2 124M, 8 × 1024 tokens (`gpt2`). Each is a line of JSON as soon as it is measured; after --deadline seconds none is begun.
 """
 import argparse, json, os, resource, statistics, subprocess, sys, time
 
@@ -15,12 +20,15 @@ KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184", "MALLO
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 DEFAULTS = {"mlp": dict(batch=256), "resnet18": dict(batch=64, width=64),
             "gpt": dict(batch=8, width=384, layers=6, heads=6, seq=256, vocab=256)}
+GPT2 = dict(batch=8, width=768, layers=12, heads=12, seq=1024, vocab=50304)
 
 
 def options():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--models", default="mlp,resnet18,gpt")
-    p.add_argument("--precisions", default="fp32,bf16,fp16")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    p.add_argument("--deadline", type=float, default=330.0, help="seconds, on a GPU")
+    p.add_argument("--models", help="on the CPU mlp,resnet18,gpt, on a GPU gpt2 too")
+    p.add_argument("--precisions", help="fp32,bf16,fp16, on a GPU our fp8 too")
     p.add_argument("--peer-precision", help="what PyTorch runs, in place of the same precision")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--pairs", type=int, default=3)
@@ -30,9 +38,15 @@ def options():
     p.add_argument("--json", action="store_true")
     p.add_argument("--peer-step", metavar="MODEL", help=argparse.SUPPRESS)
     p.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
+    p.add_argument("--mode", help=argparse.SUPPRESS)
+    p.add_argument("--channels-last", action="store_true", help=argparse.SUPPRESS)
     for size in ("batch", "width", "layers", "heads", "seq", "vocab"):
         p.add_argument("--" + size, type=int)
-    return p.parse_args([x for x in sys.argv[1:] if x != "--"])
+    a = p.parse_args([x for x in sys.argv[1:] if x != "--"])
+    gpu = a.device == "cuda"
+    a.models = a.models or ("mlp,gpt,resnet18,gpt2" if gpu else "mlp,resnet18,gpt")
+    a.precisions = a.precisions or ("bf16,fp32,fp16,fp8" if gpu else "fp32,bf16,fp16")
+    return a
 
 
 def peer_step(a):
@@ -89,39 +103,101 @@ def peer_step(a):
     for key, value in DEFAULTS[a.peer_step].items():
         if getattr(a, key) is None:
             setattr(a, key, value)
+    gpu = a.device == "cuda"
     torch.manual_seed(0)
     torch.set_num_threads(a.threads)
     if a.peer_step == "mlp":
         net = nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
         x, y = torch.randn(a.batch, 784), torch.randint(10, (a.batch,))
     elif a.peer_step == "resnet18":
-        net, last = resnet(), torch.channels_last
-        net, x, y = net.to(memory_format=last), torch.randn(a.batch, 3, 32, 32).to(memory_format=last), torch.randint(10, (a.batch,))
+        order = torch.channels_last if a.channels_last or not gpu else torch.contiguous_format
+        net, x, y = resnet().to(memory_format=order), torch.randn(a.batch, 3, 32, 32).to(memory_format=order), torch.randint(10, (a.batch,))
     else:
         net, x = Gpt(), torch.randint(a.vocab, (a.batch, a.seq))
         y = torch.randint(a.vocab, (a.batch * a.seq,))
+    net, x, y = net.to(a.device), x.to(a.device), y.to(a.device)
+    torch.backends.cudnn.benchmark = True
+    # f32 is exact on both sides.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
-    scaler = torch.amp.GradScaler("cpu", enabled=a.precisions == "fp16")
+    scaler = torch.amp.GradScaler(a.device, enabled=a.precisions == "fp16")
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(a.precisions)
-    forward = torch.compile(net) if a.compile else net
+    forward = torch.compile(net, mode=a.mode) if a.compile else net
+    wait = torch.cuda.synchronize if gpu else lambda: None
 
     def step():
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=low, enabled=low is not None):
+        with torch.autocast(a.device, dtype=low, enabled=low is not None):
             loss = F.cross_entropy(forward(x), y)
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
+        wait()
 
-    for _ in range(3):
+    for _ in range(20 if gpu else 3):
         step()
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     times, end = [], time.perf_counter() + a.seconds
     while len(times) < 5 or time.perf_counter() < end:
         begin = time.perf_counter()
         step()
         times.append((time.perf_counter() - begin) * 1e3)
-    print(json.dumps({"peer": "torch " + torch.__version__, "median_ms": statistics.median(times),
+    held = {"on": torch.cuda.get_device_name(), "allocated_bytes": torch.cuda.max_memory_allocated(),
+            "reserved_bytes": torch.cuda.max_memory_reserved()} if gpu else {}
+    print(json.dumps({"peer": "torch " + torch.__version__, "median_ms": statistics.median(times), **held,
                       "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+def on_gpu(a):
+    """Each measurement as a line: who, model, precision, way, and what was measured or why not."""
+    begin, models, precisions = time.monotonic(), a.models.split(","), a.precisions.split(",")
+    # Why no peer can be measured.
+    absent = None
+
+    def measured(who, model, precision, way, command):
+        nonlocal absent
+        left, result = a.deadline - (time.monotonic() - begin), {}
+        line = {"who": who, "model": model, "precision": precision, "way": way}
+        if who == "torch" and absent:
+            line["not_measured"] = absent
+        elif left < 5:
+            line["not_measured"] = "no time was left"
+        else:
+            try:
+                ran = subprocess.run(command, capture_output=True, text=True, timeout=min(left, 150))
+                if ran.returncode:
+                    line["not_measured"] = " ".join(ran.stderr.split())[-300:] or f"exit code {ran.returncode}"
+                    absent = line["not_measured"] if "No module named" in ran.stderr or "NVIDIA driver" in ran.stderr else absent
+                else:
+                    result = json.loads(ran.stdout.strip().splitlines()[-1])
+            except subprocess.TimeoutExpired:
+                line["not_measured"] = "it took too long"
+            except ValueError:
+                line["not_measured"] = "what it printed is no JSON"
+        print(json.dumps({**line, **result}), flush=True)
+        return result.get("median_ms", float("inf"))
+
+    def sizes(model):
+        given = GPT2 if model == "gpt2" else {k: getattr(a, k) for k in GPT2 if getattr(a, k)}
+        return ["--seconds", str(a.seconds), *(w for k, v in given.items() for w in ("--" + k, str(v)))]
+
+    kind = lambda model: "gpt" if model == "gpt2" else model
+    for model in models:
+        for precision in precisions if model != "gpt2" else ["bf16"]:
+            measured("halfstep", model, precision, "own", [a.halfstep, "bench", "step", "--device", "cuda", "--json", "--groups", "1000",
+                     "--model", kind(model), "--precision", precision, *sizes(model)])
+    ordered = [(m, p) for p in ["bf16", "fp16", "fp32"] if p in precisions for m in models if m != "gpt2" or p == "bf16"]
+    for model, precision in ordered:
+        peer = [sys.executable, __file__, "--device", "cuda", "--peer-step", kind(model), "--precisions", precision, *sizes(model)]
+        layout = []
+        plain = measured("torch", model, precision, "eager", peer)
+        if model == "resnet18" and measured("torch", model, precision, "eager, channels last", peer + ["--channels-last"]) < plain:
+            layout = ["--channels-last"]
+        # The others are no goal, and compiling takes a minute.
+        if precision == "bf16" and not a.no_compile:
+            measured("torch", model, precision, "compiled", peer + layout + ["--compile"])
+            measured("torch", model, precision, "graphs", peer + layout + ["--compile", "--mode", "reduce-overhead"])
 
 
 def main(a):
@@ -163,4 +239,7 @@ def main(a):
 
 if __name__ == "__main__":
     arguments = options()
-    peer_step(arguments) if arguments.peer_step else main(arguments)
+    if arguments.peer_step:
+        peer_step(arguments)
+    else:
+        on_gpu(arguments) if arguments.device == "cuda" else main(arguments)

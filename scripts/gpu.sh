@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Checks the GPU engine on a machine with a GPU that has no Rust: what is run there is built before.
+# Checks and times the GPU engine on a machine with a GPU that has no Rust: what is run there is
+# built before.
 #
 #   scripts/gpu.sh pack DIR          # here: builds the program and its tests for GPUs into DIR
 #   scripts/gpu.sh check DIR OUT     # there, in three minutes: writes OUT/gpu.json and OUT/gpu.log
+#   scripts/gpu.sh time DIR OUT [ARGUMENTS]     # there, in six minutes: OUT/time.json, OUT/gpu.log
 #
-# `check` needs this repository, python3 and NVRTC. Each part has its own time; one that fails or
-# runs out of time does not end the others, and the exit code is 1 then.
+# Both need this repository, python3 and NVRTC, and torch for what is held against PyTorch.
+# ARGUMENTS go to scripts/beside_torch.py. Each part has its own time; one that fails or runs out
+# of time does not end the others, and the exit code is 1 then. `scripts/gpu_report.py docs OUT`
+# makes the tables of docs/gpu.md of time.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -58,7 +62,9 @@ steps = 200
 batch = 32
 RECIPE
     part info 20 "$dir/halfstep" info --json
+    part roofs 30 python3 scripts/gpu_roofs.py
     part sums 20 python3 scripts/gpu_sums.py "$out/sums.json"
+    part simulated 10 python3 scripts/gpu_sums.py --compare "$out/sums.json"
     part conformance 120 "$dir/gpu" --test-threads 4
     for device in cuda cpu; do
         part "$device" 30 "$dir/halfstep" train "$out/steps.toml" --device "$device" --precision fp32 --json \
@@ -73,6 +79,16 @@ RECIPE
     python3 scripts/gpu_report.py write "$out"
 }
 
+# PyTorch begins nothing behind its deadline, and what it has begun ends some time after.
+time_steps() {
+    rm -rf "$out/parts.jsonl" "$out/gpu.log"
+    export HALFSTEP_CACHE=$out/cache TORCHINDUCTOR_CACHE_DIR=$out/inductor
+    part info 20 "$dir/halfstep" info --json
+    part roofs 30 python3 scripts/gpu_roofs.py
+    part steps 310 python3 scripts/beside_torch.py --device cuda --halfstep "$dir/halfstep" --seconds 1.5 --deadline 300 "$@"
+    python3 scripts/gpu_report.py write "$out" time.json
+}
+
 command=${1:-}
 case "$command" in
     pack) [ $# = 2 ] || fail "usage: scripts/gpu.sh pack DIR"; pack "$2" ;;
@@ -82,5 +98,11 @@ case "$command" in
         dir=$(cd "$2" && pwd) out=$(cd "$3" && pwd)
         check
         ;;
-    *) fail "usage: scripts/gpu.sh pack DIR | check DIR OUT" ;;
+    time)
+        [ $# -ge 3 ] || fail "usage: scripts/gpu.sh time DIR OUT [ARGUMENTS]"
+        mkdir -p "$3"
+        dir=$(cd "$2" && pwd) out=$(cd "$3" && pwd)
+        time_steps "${@:4}"
+        ;;
+    *) fail "usage: scripts/gpu.sh pack DIR | check DIR OUT | time DIR OUT [ARGUMENTS]" ;;
 esac

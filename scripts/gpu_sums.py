@@ -2,6 +2,7 @@
 """What the instructions of this machine's GPU give, for the simulated one to be compared with.
 
     scripts/gpu_sums.py OUT.json               # needs a GPU, numpy and cupy
+    scripts/gpu_sums.py --compare OUT.json     # with the simulated GPU, whose tests have the same file
     scripts/gpu_sums.py --shorten OUT.json     # a third of it to standard output: crates/ptx/tests/golden/h200.json
 
 Sums of Tensor Cores: for each form of `mma.sync` tiles of random operands, whose exponents lie far enough apart that the
@@ -9,11 +10,12 @@ order of additions and the bits kept while adding show in the last bits. Approxi
 `sqrt`, `tanh`, `sin`, `cos` of numbers of every magnitude. All values are bit patterns in hexadecimal.
 """
 import json, sys
+from pathlib import Path
 
 try:
     import cupy, numpy as np
 except ImportError:
-    cupy = None  # `--shorten` needs neither.
+    cupy = None  # `--compare` and `--shorten` need neither.
 
 TILES = 24
 # Form: instruction, bits of an operand's code.
@@ -70,6 +72,25 @@ def codes(form, x):
     return (code | (bits >> np.uint32(31)).astype(np.int64) << 7).astype(np.uint8)
 
 
+GOLDEN = Path(__file__).parents[1] / "crates/ptx/tests/golden/h200.json"
+
+
+def compared(path):
+    """Numbers that differ from the golden ones, by form and function; sums of Hopper may have none. The
+    tests of crates/ptx hold the simulated GPU against the same file."""
+    ours, golden = json.loads(shortened(path)), json.loads(GOLDEN.read_text())
+    words = lambda text: [text[i : i + 8] for i in range(0, len(text), 8)]
+    unlike = lambda a, b: sum(x != y for x, y in zip(words(a), words(b)))
+    same_inputs = ours["arguments"] == golden["arguments"] and all(
+        ours["sums"][form][key] == golden["sums"][form][key] for form in FORMS for key in "abc")
+    sums = {form: unlike(ours["sums"][form]["d"], golden["sums"][form]["d"]) for form in FORMS}
+    others = {name: unlike(ours["approximations"][name], golden["approximations"][name]) for name in APPROXIMATIONS}
+    print(json.dumps({"gpu": ours["gpu"], "same_inputs": same_inputs, "sums_that_differ": sums,
+                      "approximations_that_differ": others}))
+    hopper = any(name in ours["gpu"] for name in ("H100", "H200", "GH200"))
+    sys.exit(0 if same_inputs and not (hopper and any(sums.values())) else 1)
+
+
 def shortened(path):
     """The first third of the tiles, each eighth argument, and the eight special ones at the end."""
     with open(path) as file:
@@ -81,8 +102,7 @@ def shortened(path):
     some = lambda words: "".join(words[8 * i : 8 * i + 8] for i in [*range(0, len(words) // 8 - 8, 8), *range(len(words) // 8 - 8, len(words) // 8)])
     out["arguments"] = some(out["arguments"])
     out["approximations"] = {name: some(words) for name, words in out["approximations"].items()}
-    json.dump(out, sys.stdout, indent=0)
-    print()
+    return json.dumps(out, indent=0)
 
 
 def main(path):
@@ -115,7 +135,9 @@ def main(path):
 
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "--shorten":
-        shortened(sys.argv[2])
+        print(shortened(sys.argv[2]))
+    elif len(sys.argv) == 3 and sys.argv[1] == "--compare":
+        compared(sys.argv[2])
     elif len(sys.argv) == 2 and cupy:
         main(sys.argv[1])
     else:

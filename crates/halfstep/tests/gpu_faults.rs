@@ -226,6 +226,46 @@ fn the_script_for_gpu_machines_runs_to_its_end() {
     assert_eq!((&part("losses")["code"], &part("losses")["printed"]["steps"][0]), (&1.into(), &200.into()));
 }
 
+/// `scripts/gpu.sh time` measures our steps, says why PyTorch's were not, and makes tables of both.
+fn the_script_times_steps_and_makes_tables() {
+    let place = place();
+    let (programs, out) = (place.path("programs"), place.path("out"));
+    std::fs::create_dir(&programs).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_halfstep"), programs.join("halfstep")).unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts");
+    let output = Command::new("bash")
+        .arg(scripts.join("gpu.sh"))
+        .arg("time")
+        .args([&programs, &out])
+        .args(["--models", "mlp", "--precisions", "bf16", "--seconds", "0", "--no-compile"])
+        .env("HALFSTEP_CUDA_DRIVER", halfstep_fake_cuda::library())
+        .env("HALFSTEP_FAKE_CUDA", "")
+        .output()
+        .unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("time.json")).unwrap()).unwrap();
+    let steps = json["parts"].as_array().unwrap().iter().find(|p| p["part"] == "steps").unwrap();
+    assert_eq!(steps["code"], 0, "{}", both(&output));
+    let [ours, theirs] = &steps["printed"].as_array().unwrap()[..] else { panic!("{steps}") };
+    assert_eq!(
+        (&ours["who"], &ours["engine"]),
+        (&"halfstep".into(), &"GPU sm_90a, Fake GPU".into()),
+        "{ours}"
+    );
+    assert!(ours["device_bytes"].as_u64() > ours["state_bytes"].as_u64(), "{ours}");
+    assert_eq!((&theirs["who"], &theirs["way"]), (&"torch".into(), &"eager".into()));
+    let tables = place.path("tables.md");
+    std::fs::write(&tables, "above\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nbelow\n").unwrap();
+    let mut report = Command::new("python3");
+    report.arg(scripts.join("gpu_report.py")).arg("docs").args([&out, &tables]);
+    let report = report.output().unwrap();
+    assert!(report.status.success(), "{}", both(&report));
+    let text = std::fs::read_to_string(&tables).unwrap();
+    let ms = format!("| bf16 | {:.2} |", ours["median_ms"].as_f64().unwrap());
+    assert!(text.contains(&ms) && text.contains("not measured") && !text.contains("old"), "{text}");
+    assert!(text.starts_with("above\n") && text.ends_with("\nbelow\n"), "{text}");
+}
+
 fn main() -> ExitCode {
     let absent = find::nvrtc(None).is_err();
     let trial = |name: &str, test: fn()| {
@@ -248,6 +288,7 @@ fn main() -> ExitCode {
             auto_takes_a_gpu_and_leaves_runs_where_they_are,
         ),
         trial("the_script_for_gpu_machines_runs_to_its_end", the_script_for_gpu_machines_runs_to_its_end),
+        trial("the_script_times_steps_and_makes_tables", the_script_times_steps_and_makes_tables),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
+use halfstep::gpu::GpuEngine;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::graph::{Plan, Unfused};
@@ -63,6 +64,9 @@ pub struct StepMeasurement {
     pub arena_bytes: usize,
     /// Size of weights and optimiser state.
     pub state_bytes: usize,
+    /// Memory of the GPU that is allocated: state, arena, constants and outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_bytes: Option<usize>,
     /// Resident before the model was made: the program and its libraries.
     pub baseline_rss_bytes: Option<usize>,
     /// Most that was resident at any time.
@@ -151,6 +155,8 @@ fn measure(
     })?;
     let groups = slowest(&mut session, &batch, args.groups)?;
     let steps = times.len();
+    let on_gpu = GpuEngine::is_name(&engine.name());
+    let device_bytes = on_gpu.then(|| session.footprint()).transpose()?.map(|held| held.total());
     let (median_ms, min_ms) = median_and_min(&mut times);
     let measurement = StepMeasurement {
         median_ms,
@@ -159,6 +165,7 @@ fn measure(
         steps,
         arena_bytes: session.arena_bytes(),
         state_bytes: session.plan().state_bytes().total(),
+        device_bytes,
         baseline_rss_bytes,
         peak_rss_bytes: machine::peak_rss_bytes(),
         compile_ms: session.compile_time().as_secs_f64() * 1e3,
@@ -169,7 +176,7 @@ fn measure(
 
 fn show(printed: &Printed) {
     let m = &printed.measurement;
-    output::raw(&output::fields(&[
+    let mut fields = vec![
         ("model", format!("{}, {}", printed.model, printed.precision)),
         ("engine", printed.engine.clone()),
         ("step", format!("{}, over {} steps", median_and_least(m.median_ms, m.min_ms), m.steps)),
@@ -186,7 +193,11 @@ fn show(printed: &Printed) {
             },
         ),
         ("compiled in", units::milliseconds(m.compile_ms)),
-    ]));
+    ];
+    if let Some(bytes) = m.device_bytes {
+        fields.push(("memory of the GPU", units::bytes(bytes)));
+    }
+    output::raw(&output::fields(&fields));
     for group in &m.groups {
         output::line(&format!("{:>9}  {}", units::milliseconds(group.ms), group.name));
     }

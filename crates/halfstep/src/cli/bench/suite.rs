@@ -351,6 +351,7 @@ mod tests {
             steps: 5,
             arena_bytes: 1,
             state_bytes: 1,
+            device_bytes: None,
             baseline_rss_bytes: Some(10),
             peak_rss_bytes: Some(30),
             compile_ms: 1.0,
