@@ -2,7 +2,7 @@
 
 /// A translation unit: everything that decides what is compiled, the architecture and the
 /// compiler's version apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Module {
     /// The name that messages of the compiler begin with, such as `reduce.cu`.
     pub name: String,

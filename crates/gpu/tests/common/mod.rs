@@ -20,15 +20,20 @@ pub fn engine(architecture: Architecture, options: Options) -> GpuEngine {
     GpuEngine::new(Arc::new(device(architecture, options)))
 }
 
-/// A simulated GPU, whose kernels are kept between runs.
+/// A simulated GPU.
+#[allow(dead_code, reason = "not every test binary uses it")]
 pub fn device(architecture: Architecture, options: Options) -> SimulatedDevice {
+    SimulatedDevice::new(compiler(), architecture, options)
+}
+
+/// The compiler; what it makes is kept between runs.
+pub fn compiler() -> Compiler {
     let nvrtc = find::nvrtc(None).unwrap_or_else(|absent| panic!("{absent}"));
     // Examples are not given the folder of tests.
     let folder = option_env!("CARGO_TARGET_TMPDIR")
         .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tmp"));
     let folder = Path::new(folder).join("kernels");
-    let compiler = Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap();
-    SimulatedDevice::new(compiler, architecture, options)
+    Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap()
 }
 
 /// Runs tests by name.

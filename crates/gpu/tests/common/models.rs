@@ -9,6 +9,7 @@ use halfstep_train::session::SessionSpec;
 pub struct Measured {
     pub model: Box<dyn Model>,
     pub input: InputSpec,
+    #[allow(dead_code, reason = "only estimates need it")]
     pub classes: u32,
     batch: usize,
 }
