@@ -87,16 +87,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
                 multiply(scores[j], queries[d / 16], right);
                 multiply(scores[j + 1], queries[d / 16], right + 2);
             }
-        // The last keys are those at the diagonal, or at the end.
-        if (turn + 1 == turns) {
+#pragma unroll
+        for (u32 e = 0; e < 4; ++e) {
+            u32 query = at.first() + own + lane / 4 + e / 2 * 8;
+            int last = last_seen(s, query, turn * SIDE);
 #pragma unroll
             for (u32 j = 0; j < SIDE / 8; ++j)
-#pragma unroll
-                for (u32 e = 0; e < 4; ++e) {
-                    u32 key = turn * SIDE + j * 8 + lane % 4 * 2 + e % 2;
-                    u32 query = at.first() + own + lane / 4 + e / 2 * 8;
-                    if (key >= s.time || (s.causal && key > query)) scores[j][e] = -INFINITE;
-                }
+                if ((int)(j * 8 + e % 2) > last) scores[j][e] = -INFINITE;
         }
         softmax.turn(scores, sums, s.scale * LOG2_E);
 #pragma unroll

@@ -82,18 +82,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_queries(
             for (u32 d = 0; d < WIDTH; d += 16)
                 scores.add(own.first[d / 16], own.second[d / 16], now, step, d);
 #pragma unroll
-            for (u32 j = 0; j < STEP / 8; ++j)
+            for (u32 e = 0; e < 4; ++e) {
+                u32 query = at.first() + row + lane / 4 + e / 2 * 8;
+                int last = last_seen(s, query, turn * SIDE + step);
 #pragma unroll
-                for (u32 e = 0; e < 4; ++e) {
+                for (u32 j = 0; j < STEP / 8; ++j) {
                     float p = power(fmaf(scores.of[j][e], scale, less[e / 2]));
-                    // The last keys are those at the diagonal, or at the end.
-                    if (turn + 1 == turns) {
-                        u32 key = turn * SIDE + step + j * 8 + lane % 4 * 2 + e % 2;
-                        u32 query = at.first() + row + lane / 4 + e / 2 * 8;
-                        if (key >= s.time || (s.causal && key > query)) p = 0.0f;
-                    }
+                    if ((int)(j * 8 + e % 2) > last) p = 0.0f;
                     scores.of[j][e] = p * (scores.grads[j][e] - deltas[e / 2]);
                 }
+            }
 #pragma unroll
             for (u32 j = 0; j < STEP / 8; j += 2) {
                 u32 left[4];
@@ -152,7 +150,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
         wait_for_copies<0>();
         __syncthreads();
         if (turn + 1 < at.blocks()) fetch_turn(turn + 1);
+        // The first query that sees a key, counted from the lane's first column.
+        int seen_from[2];
 #pragma unroll
+        for (u32 h = 0; h < 2; ++h) {
+            int from = (int)(row + lane / 4 + h * 8) - (int)(lane % 4 * 2);
+            seen_from[h] = s.causal && turn == first ? from : -SIDE;
+        }
+// Addresses of all steps at once are more than registers hold besides sums of wide heads.
+#pragma unroll KEPT ? SIDE / STEP : 1
         for (u32 step = 0; step < SIDE; step += STEP) {
             Scores scores = {};
 #pragma unroll
@@ -170,8 +176,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
                 for (u32 e = 0; e < 4; ++e) {
                     u32 column = step + j * 8 + lane % 4 * 2 + e % 2;
                     float p = power(fmaf(scores.of[j][e], scale, -known.lse[column] * LOG2_E));
-                    // The first queries are those at the diagonal.
-                    if (s.causal && turn == first && column < row + lane / 4 + e / 2 * 8) p = 0.0f;
+                    if ((int)(step + j * 8 + e % 2) < seen_from[e / 2]) p = 0.0f;
                     scores.of[j][e] = p;
                     scores.grads[j][e] = p * (scores.grads[j][e] - known.delta[column]);
                 }

@@ -52,6 +52,12 @@ __device__ inline void load_elements(u32* r, const Tile& tile, u32 row, u32 elem
     load_turned(r, &tile.of[place(row + lane % 16, element / 8 + lane / 16)]);
 }
 
+// The last key that a query sees, counted from the lane's first column of the keys from `keys` on.
+__device__ inline int last_seen(const Heads& s, u32 query, u32 keys) {
+    u32 last = s.causal && query < s.time ? query : s.time - 1;
+    return (int)last - (int)(keys + threadIdx.x % 4 * 2);
+}
+
 // 2^x within 2 ulp, below 2^-126 zero: what is made of it is rounded to 16 bits, or a sum of
 // positive numbers.
 __device__ inline float power(float x) {

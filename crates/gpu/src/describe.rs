@@ -5,8 +5,8 @@ use halfstep_graph::engine_info::{Arithmetic, PolicyDescription};
 use halfstep_graph::precision::Policy;
 
 /// How contractions under `policy` are computed: on Tensor Cores, by `mma.sync` of 16-bit operands,
-/// but for `fp32`. Attention in f32 is multiplied as it is, which is within what a split promises; so
-/// is attention whose heads are wider than 128 elements, or no multiple of 8 wide.
+/// but for `fp32`. Attention in f32 is multiplied as it is, which is within what a split promises;
+/// so is attention whose heads are wider than 128 elements, or no multiple of 8 wide.
 pub(crate) fn describe(policy: &Policy) -> PolicyDescription {
     let (arithmetic, text) = match (policy.narrow, policy.split, policy.low) {
         (Some(_), ..) => (

@@ -1,4 +1,5 @@
-//! Attention by heads, and its gradients: on Tensor Cores where they take the operands, else in f32.
+//! Attention by heads, and its gradients: on Tensor Cores where they take the operands, else in
+//! f32.
 
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::{AttentionSpec, DType, Graph, Node, Op};
