@@ -90,6 +90,7 @@ MUTATIONS = {
         "MoreSeedsTell": (E + "study.rs", "candidate.assessment.as_ref().and_then(examples_needed)", "candidate.assessment.as_ref().and_then(examples_needed)", "Some(1)"),
         "LooksUsedUp": (H + "compare/looks.rs", "let note = looks.are_spent().then(||", "looks.are_spent()", FALSE),
         "NotSplit": (H + "compare.rs", "described.arithmetic != Arithmetic::Split", "described.arithmetic != Arithmetic::Split", FALSE),
+        "WithoutTheGpu": (H + "compare.rs", "gpus::is_gpu(engine).then_some", "gpus::is_gpu(engine)", TRUE),
     },
     "RobustnessStatement": {
         "ServedAlike": (E + "robustness_findings.rs", "said.push(if share < FLIPS {", "share < FLIPS", "share > FLIPS"),

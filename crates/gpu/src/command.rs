@@ -5,7 +5,13 @@
 //! What it declares decides what may run beside it, and the simulated device lets a launch access
 //! nothing else.
 
+use std::fmt;
+
 use crate::module::Module;
+
+/// Outputs of at most so many bytes are copied to the host as a part of each run: loss and norm are
+/// read after every step.
+pub(crate) const SMALL_OUTPUT: usize = 256;
 
 /// A piece of memory that belongs to a program or to the state it works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +24,17 @@ pub enum Region {
     Constants,
     /// Copies of the outputs, which outlive a run.
     Outputs,
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Region::Arena => "arena",
+            Region::Slots => "slots",
+            Region::Constants => "constants",
+            Region::Outputs => "outputs",
+        })
+    }
 }
 
 /// Some bytes of a region.
@@ -37,6 +54,13 @@ impl Span {
         self.region == other.region
             && self.offset < other.offset + other.bytes
             && other.offset < self.offset + self.bytes
+    }
+}
+
+/// Such as `arena 256..512`.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}..{}", self.region, self.offset, self.offset + self.bytes)
     }
 }
 
@@ -245,6 +269,23 @@ impl Commands {
             all.push(direct);
         }
         all
+    }
+
+    /// What each input, command and small output waits for, by position among all of them in this
+    /// order: those before it that share memory with it, one of which writes it.
+    pub fn edges(&self) -> Vec<Vec<usize>> {
+        // The host's side of a copy shares memory with nothing.
+        let host = Span { region: Region::Outputs, offset: 0, bytes: 0 };
+        let copy = |from: Span, to: Span| Command {
+            action: Action::Copy { from, to },
+            at: String::new(),
+            step: None,
+        };
+        let inputs = self.inputs.iter().map(|input| copy(host, input.to));
+        let small = self.outputs.iter().filter(|span| span.bytes <= SMALL_OUTPUT);
+        let outputs = small.map(|span| copy(*span, host));
+        let list = inputs.chain(self.list.iter().cloned()).chain(outputs).collect();
+        Commands { list, ..Commands::default() }.dependencies()
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::FreeMemory;
 
-use crate::command::{Action, Bases, Command, Commands, Kernel, Region, Span};
+use crate::allowance::Allowance;
+use crate::command::{Action, Bases, Command, Commands, Kernel, SMALL_OUTPUT, Span};
 use crate::compile::{CodeForm, CompileProgress, Compiler};
 use crate::cuda::{
     CopyPlace, CudaContext, CudaError, CudaEvent, CudaGraph, CudaGraphBuilder, CudaModule, Driver, Function,
@@ -17,9 +18,6 @@ use crate::cuda::{
 use crate::device::{Buffer, Device, Facts, Recording};
 use crate::module::Module;
 
-/// Outputs of at most so many bytes are copied to the host by the graph itself: loss and norm are
-/// read after each step.
-const SMALL_OUTPUT: usize = 256;
 /// To a multiple of which inputs begin in pinned memory.
 const ALIGNMENT: usize = 64;
 
@@ -28,6 +26,8 @@ pub struct CudaDevice {
     context: Arc<CudaContext>,
     facts: Facts,
     compiler: Compiler,
+    /// Where less than all memory may be taken.
+    allowance: Option<Arc<Allowance>>,
     stream: Arc<Stream>,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     progress: Box<dyn Fn(CompileProgress) + Send + Sync>,
@@ -47,7 +47,14 @@ impl CudaDevice {
         let context = CudaContext::of(driver, gpu)?;
         let stream = Arc::new(Stream::new(&context)?);
         let facts = Facts::of(gpu);
-        Ok(CudaDevice { context, facts, compiler, stream, modules: Mutex::default(), progress })
+        let (modules, allowance) = (Mutex::default(), None);
+        Ok(CudaDevice { context, facts, compiler, allowance, stream, modules, progress })
+    }
+
+    /// The same, of whose memory at most so many bytes are taken.
+    #[must_use]
+    pub fn with_at_most(self, bytes: usize) -> CudaDevice {
+        CudaDevice { allowance: Some(Allowance::new(bytes)), ..self }
     }
 
     /// Whether the driver takes what is compiled for this GPU: loads a kernel that does nothing.
@@ -113,15 +120,35 @@ impl Device for CudaDevice {
 
     fn free_memory(&self) -> Option<FreeMemory> {
         let bytes = self.context.free_bytes().ok()?;
-        Some(FreeMemory { bytes, limit: format!("are free on {}", self.facts.name) })
+        let name = &self.facts.name;
+        Some(match self.allowance.as_ref().map(|allowance| allowance.left()) {
+            Some(left) if left < bytes => {
+                FreeMemory { bytes: left, limit: format!("are left of what may be taken of {name}") }
+            }
+            _ => FreeMemory { bytes, limit: format!("are free on {name}") },
+        })
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer, EngineError> {
-        let memory = self.context.allocate(bytes).map_err(|e| out_of(bytes, e, &self.facts.name))?;
-        Ok(Buffer::new(memory.address(), bytes, Box::new(memory)))
+        if bytes == 0 {
+            return Ok(Buffer::new(0, 0, Box::new(())));
+        }
+        let too_little = || {
+            let free = self.free_memory().map_or(0, |free| free.bytes);
+            EngineError::DeviceMemory { device: self.facts.name.clone(), bytes, free, holds: None }
+        };
+        let allowed = self.allowance.as_ref().map(|a| a.take(bytes).ok_or_else(too_little)).transpose()?;
+        let memory = self.context.allocate(bytes).map_err(|e| match e.is_out_of_memory() {
+            true => too_little(),
+            false => self.failed(e),
+        })?;
+        Ok(Buffer::new(memory.address(), bytes, Box::new((memory, allowed))))
     }
 
     fn clear(&self, buffer: &Buffer) -> Result<(), EngineError> {
+        if buffer.bytes() == 0 {
+            return Ok(());
+        }
         self.context.clear(buffer.address(), buffer.bytes()).map_err(|e| self.failed(e))
     }
 
@@ -149,7 +176,7 @@ fn failed(device: &str, error: CudaError) -> EngineError {
     EngineError::Device { device: device.to_string(), what: error.to_string() }
 }
 
-/// What is said where so much memory was asked for.
+/// What is said where so much of the host's memory was asked for.
 fn out_of(bytes: usize, error: CudaError, device: &str) -> EngineError {
     if error.is_out_of_memory() { EngineError::Memory { bytes } } else { failed(device, error) }
 }
@@ -207,26 +234,12 @@ impl Work {
             }
         };
         let list = commands.list.iter().map(prepare).collect();
-        Work { list, inputs, input_bytes, outputs, output_bytes, after: edges(commands) }
+        Work { list, inputs, input_bytes, outputs, output_bytes, after: commands.edges() }
     }
 
     fn small_outputs(&self) -> impl Iterator<Item = (u64, &Range<usize>)> {
         self.outputs.iter().filter_map(|(address, _, host)| Some((*address, host.as_ref()?)))
     }
-}
-
-/// What each input, command and small output waits for: those before it that share memory with it,
-/// one of which writes it.
-fn edges(commands: &Commands) -> Vec<Vec<usize>> {
-    // The host's side of a copy shares memory with nothing.
-    let host = Span { region: Region::Outputs, offset: 0, bytes: 0 };
-    let copy =
-        |from: Span, to: Span| Command { action: Action::Copy { from, to }, at: String::new(), step: None };
-    let inputs = commands.inputs.iter().map(|input| copy(host, input.to));
-    let small = commands.outputs.iter().filter(|span| span.bytes <= SMALL_OUTPUT);
-    let outputs = small.map(|span| copy(*span, host));
-    let list = inputs.chain(commands.list.iter().cloned()).chain(outputs).collect();
-    Commands { list, ..Commands::default() }.dependencies()
 }
 
 /// A graph with pinned memory of its own: while it runs, the inputs of the next run are written to

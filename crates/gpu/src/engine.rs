@@ -128,7 +128,13 @@ impl Engine for GpuEngine {
 
     fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
         let checks = InputChecks::of(&plan.graph, self)?;
-        Ok(Box::new(GpuProgram::new(self.device.clone(), checks, plan, state)?))
+        let program = GpuProgram::new(self.device.clone(), checks, plan, state);
+        Ok(Box::new(program.map_err(|error| match error {
+            EngineError::DeviceMemory { device, bytes, free, .. } => {
+                EngineError::DeviceMemory { device, bytes, free, holds: Some(plan.footprint) }
+            }
+            error => error,
+        })?))
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod allowance;
 mod architecture;
 pub mod cache;
 mod chain;

@@ -121,6 +121,22 @@ pub enum EngineError {
         /// How many were asked for.
         bytes: usize,
     },
+    /// A device has less memory than is asked for.
+    #[error(
+        "{bytes} bytes could not be taken of the memory of `{device}`, {free} of which are free{}: a \
+         smaller batch or model needs less",
+        of_program(holds)
+    )]
+    DeviceMemory {
+        /// Which one, as in reports.
+        device: String,
+        /// How many were asked for.
+        bytes: usize,
+        /// How many there are.
+        free: usize,
+        /// All that the program holds there that is compiled, if one is.
+        holds: Option<Footprint>,
+    },
     /// The device or its driver failed.
     #[error("`{device}` failed: {what}; what it held may be lost: resume from the last checkpoint")]
     Device {
@@ -135,6 +151,18 @@ pub enum EngineError {
     /// The engine cannot do something the plan asks for.
     #[error("{0}")]
     Unsupported(String),
+}
+
+fn of_program(holds: &Option<Footprint>) -> String {
+    holds.map_or_else(String::new, |held| {
+        format!(
+            "; this program holds {} there: {} of state, {} of a step's values, {} of constants and outputs",
+            held.total(),
+            held.state,
+            held.arena,
+            held.constants + held.outputs
+        )
+    })
 }
 
 impl EngineError {

@@ -15,6 +15,7 @@ use halfstep_gpu::device::Facts;
 use halfstep_gpu::find::{self, FindError};
 use halfstep_gpu::survey::{self, DriverError, DriverFound, Traces};
 use halfstep_gpu::{Architecture, ChoiceError, CudaDevice, GpuChoice, GpuEngine};
+use halfstep_graph::ByteSize;
 use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError};
 
@@ -32,6 +33,53 @@ pub enum DeviceRequest {
     Gpu(GpuChoice),
     /// Any GPU of this architecture, none of which need be there: to plan for, not to compute on.
     Planned(Architecture),
+}
+
+/// How much of a GPU's memory may be taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MemoryLimit {
+    /// So many bytes.
+    Bytes(ByteSize),
+    /// So many hundredths of what it has in all.
+    Percent(f64),
+}
+
+/// What is no limit of memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither a number of bytes such as \"20 GB\" nor a share such as 80%, of at most 100%")]
+pub struct MemoryLimitError(String);
+
+impl MemoryLimit {
+    fn of(self, gpu: &Gpu) -> usize {
+        match self {
+            MemoryLimit::Bytes(ByteSize(bytes)) => bytes,
+            MemoryLimit::Percent(share) => (gpu.memory_bytes as f64 * share / 100.0) as usize,
+        }
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MemoryLimit::Bytes(bytes) => bytes.fmt(f),
+            MemoryLimit::Percent(share) => write!(f, "{share}%"),
+        }
+    }
+}
+
+impl FromStr for MemoryLimit {
+    type Err = MemoryLimitError;
+
+    fn from_str(text: &str) -> Result<MemoryLimit, MemoryLimitError> {
+        let wrong = || MemoryLimitError(text.to_string());
+        match text.trim().strip_suffix('%') {
+            Some(share) => {
+                let share = share.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && *x <= 100.0);
+                share.map(MemoryLimit::Percent).ok_or_else(wrong)
+            }
+            None => text.parse().map(MemoryLimit::Bytes).map_err(|_| wrong()),
+        }
+    }
 }
 
 /// Why there is no engine for the device that is asked for.
@@ -121,6 +169,8 @@ pub struct EngineRequest {
     pub device: DeviceRequest,
     /// Threads of the CPU; none for as many as this process may use.
     pub threads: Option<NonZeroUsize>,
+    /// How much of a GPU's memory may be taken; none for all that is free.
+    pub device_memory: Option<MemoryLimit>,
     /// Is notified while kernels are compiled for a GPU, which takes seconds the first time.
     pub compiling: Option<fn(CompileProgress)>,
 }
@@ -146,7 +196,7 @@ impl EngineRequest {
         self.taken_for(None)
     }
 
-    /// [`taken`](Self::taken) for a run that is resumed, and that the engine of this name has begun:
+    /// [`taken`](Self::taken) for a run that is resumed, and that the engine of this name began:
     /// the CPU if it was the CPU, and such a GPU rather than another.
     pub fn taken_for(self, began: Option<&str>) -> Taken {
         let cpu = self.cpu_by_default();
@@ -207,7 +257,7 @@ impl From<EngineRequest> for Taken {
 pub fn engine(request: EngineRequest) -> Result<Box<dyn Engine>, DeviceError> {
     let taken = request.taken();
     match taken.request.device {
-        DeviceRequest::Gpu(choice) => Ok(Box::new(gpu(choice, request.compiling)?)),
+        DeviceRequest::Gpu(choice) => Ok(Box::new(gpu(choice, request)?)),
         DeviceRequest::Planned(architecture) => Err(DeviceError::OnlyPlanned(architecture)),
         DeviceRequest::Auto | DeviceRequest::Cpu => Ok(Box::new(cpu(request)?)),
     }
@@ -261,10 +311,15 @@ fn cpu(request: EngineRequest) -> Result<CpuEngine, DeviceError> {
     Ok(CpuEngine::new(Isa::from_env()?, request.threads()))
 }
 
-fn gpu(choice: GpuChoice, compiling: Option<fn(CompileProgress)>) -> Result<GpuEngine, DeviceError> {
+fn gpu(choice: GpuChoice, request: EngineRequest) -> Result<GpuEngine, DeviceError> {
     let found = survey::driver()?;
-    let progress = Box::new(move |progress| compiling.map_or((), |notify| notify(progress)));
-    Ok(GpuEngine::new(Arc::new(open(&found, choice.of(&found.gpus)?, progress)?)))
+    let gpu = choice.of(&found.gpus)?;
+    let progress = Box::new(move |progress| request.compiling.map_or((), |notify| notify(progress)));
+    let mut device = open(&found, gpu, progress)?;
+    if let Some(limit) = request.device_memory {
+        device = device.with_at_most(limit.of(gpu));
+    }
+    Ok(GpuEngine::new(Arc::new(device)))
 }
 
 fn open(
@@ -312,6 +367,17 @@ mod tests {
             let known = "there are: auto, cpu, cuda, cuda:N, the UUID of a GPU, and, to plan for, an \
                          architecture such as sm_90a";
             assert_eq!(error.to_string(), format!("there is no device `{name}`; {known}"));
+        }
+    }
+
+    #[test]
+    fn memory_is_limited_in_bytes_and_shares() {
+        let read = |text: &str| text.parse::<MemoryLimit>().map_err(|e| e.to_string());
+        assert_eq!(read("20 GB"), Ok(MemoryLimit::Bytes(ByteSize(20_000_000_000))));
+        assert_eq!(read("80%"), Ok(MemoryLimit::Percent(80.0)));
+        assert_eq!(read("12.5 %").unwrap().to_string(), "12.5%");
+        for wrong in ["", "%", "0%", "101%", "-5%", "NaN%", "much"] {
+            assert!(read(wrong).unwrap_err().starts_with(&format!("`{wrong}` is neither")), "{wrong}");
         }
     }
 }

@@ -63,6 +63,7 @@ mod numerics;
 
 pub use cache_folder::{cache_folder, kernel_cache};
 pub use choose::{
-    DeviceError, DeviceRequest, EngineRequest, Taken, engine, engine_of_rank, planning_engine, planning_gpu,
+    DeviceError, DeviceRequest, EngineRequest, MemoryLimit, MemoryLimitError, Taken, engine, engine_of_rank,
+    planning_engine, planning_gpu,
 };
 pub use numerics::{numerics_maps, numerics_page};

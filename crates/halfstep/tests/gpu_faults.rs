@@ -9,9 +9,9 @@ mod common;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 
+use common::gpu::{self, command, no_problems};
 use common::{Place, both};
 use halfstep::gpu::find;
-use libtest_mimic::{Arguments, Trial};
 
 const RECIPE: &str = "[data]\nkind = \"bundled\"\nname = \"digits\"\nlimit_train = 64\nlimit_test = 16\n\
     [model]\nkind = \"mlp\"\nhidden = [8]\n[train]\nsteps = 8\nbatch = 8\n[checkpoint]\nevery = 2\n";
@@ -21,17 +21,6 @@ fn place() -> Place {
     let place = Place::new();
     place.write("r.toml", RECIPE);
     place
-}
-
-fn command(place: &Place, settings: &str, args: &[&str]) -> Command {
-    let mut command = place.command(args);
-    let log = place.path("log");
-    let _ = std::fs::remove_file(&log);
-    command
-        .env("HALFSTEP_CUDA_DRIVER", halfstep_fake_cuda::library())
-        .env("HALFSTEP_FAKE_CUDA", format!("{settings};log={}", log.display()))
-        .env_remove("CUDA_VISIBLE_DEVICES");
-    command
 }
 
 fn train(place: &Place, settings: &str, out: &str) -> Output {
@@ -44,11 +33,6 @@ fn train(place: &Place, settings: &str, out: &str) -> Output {
 fn words(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).replace(['│', '×', '╰', '─', '▶'], " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// No call was made that the driver would not take, and nothing was left behind.
-fn no_problems(place: &Place) {
-    assert_eq!(halfstep_fake_cuda::problems(&place.path("log")), [""; 0]);
 }
 
 /// Every line of the log is whole.
@@ -75,6 +59,7 @@ fn a_training_calls_the_driver_as_it_wants() {
 fn any_allocation_may_fail() {
     let place = place();
     assert!(train(&place, "", "first").status.success());
+    let mut refused = Vec::new();
     for n in 1.. {
         let name = format!("run{n}");
         let output = train(&place, &format!("no_memory={n}"), &name);
@@ -84,12 +69,24 @@ fn any_allocation_may_fail() {
             break;
         }
         assert_eq!(output.status.code(), Some(1), "{}", both(&output));
-        assert!(words(&output).contains("bytes of memory could not be allocated"), "{}", both(&output));
+        // Of the host, pinned; or of the GPU, with what there is and what the program holds.
+        let said = words(&output);
+        let host = said.contains("bytes of memory could not be allocated");
+        let device = said.contains("bytes could not be taken of the memory of `Fake GPU`, 10");
+        assert!(host || (device && said.contains(" of which are free")), "{}", both(&output));
+        refused.push(if host {
+            "host"
+        } else if said.contains("this program holds") {
+            "program"
+        } else {
+            "state"
+        });
         let run = place.path(&name);
         if run.exists() {
             whole(&run);
         }
     }
+    assert!(["host", "program", "state"].iter().all(|kind| refused.contains(kind)), "{refused:?}");
 }
 
 /// The GPU fails in the middle: the sentence names the checkpoint, and the run resumes from it, on
@@ -267,28 +264,16 @@ fn the_script_times_steps_and_makes_tables() {
 }
 
 fn main() -> ExitCode {
-    let absent = find::nvrtc(None).is_err();
-    let trial = |name: &str, test: fn()| {
-        let test = move || {
-            test();
-            Ok(())
-        };
-        Trial::test(name, test).with_ignored_flag(absent)
-    };
-    let trials = vec![
-        trial("a_training_calls_the_driver_as_it_wants", a_training_calls_the_driver_as_it_wants),
-        trial("any_allocation_may_fail", any_allocation_may_fail),
-        trial("a_failed_gpu_loses_no_checkpoint", a_failed_gpu_loses_no_checkpoint),
-        trial(
+    gpu::run(&[
+        ("a_training_calls_the_driver_as_it_wants", a_training_calls_the_driver_as_it_wants),
+        ("any_allocation_may_fail", any_allocation_may_fail),
+        ("a_failed_gpu_loses_no_checkpoint", a_failed_gpu_loses_no_checkpoint),
+        (
             "what_the_driver_does_not_run_is_refused_before_a_run_begins",
             what_the_driver_does_not_run_is_refused_before_a_run_begins,
         ),
-        trial(
-            "auto_takes_a_gpu_and_leaves_runs_where_they_are",
-            auto_takes_a_gpu_and_leaves_runs_where_they_are,
-        ),
-        trial("the_script_for_gpu_machines_runs_to_its_end", the_script_for_gpu_machines_runs_to_its_end),
-        trial("the_script_times_steps_and_makes_tables", the_script_times_steps_and_makes_tables),
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+        ("auto_takes_a_gpu_and_leaves_runs_where_they_are", auto_takes_a_gpu_and_leaves_runs_where_they_are),
+        ("the_script_for_gpu_machines_runs_to_its_end", the_script_for_gpu_machines_runs_to_its_end),
+        ("the_script_times_steps_and_makes_tables", the_script_times_steps_and_makes_tables),
+    ])
 }

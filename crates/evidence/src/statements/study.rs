@@ -144,6 +144,9 @@ halfstep_train::statements! {
         /// A policy that splits f32 products ran on an engine that does not.
         ["What the engine says of its arithmetic.", "halfstep bin cli::compare::tests::what_was_not_split_is_said"]
         NotSplit { policies: Vec<String>, how: Vec<String> },
+        /// Runs on a GPU: nothing measures what it draws.
+        ["The kind of the engine's device.", "halfstep bin cli::compare::tests::what_a_gpu_draws_is_said_to_be_left_out"]
+        WithoutTheGpu,
     }
     made of them {
         /// What an assessment says.
@@ -366,6 +369,10 @@ impl fmt::Display for StudyStatement {
                 policies.join(" and "),
                 if policies.len() == 1 { "was" } else { "were" },
                 how.join("; ")
+            ),
+            WithoutTheGpu => f.write_str(
+                "energy and cost are those of the processor's cores: what the GPU draws is not measured, and comes \
+                 on top.",
             ),
             Verdict(said) => said.fmt(f),
             Within(said) => write!(f, "{}.", lower(said)),

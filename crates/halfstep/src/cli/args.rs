@@ -9,8 +9,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use halfstep::DeviceRequest;
 use halfstep::graph::ByteSize;
+use halfstep::{DeviceRequest, MemoryLimit};
 #[cfg(feature = "serve")]
 pub use signing::{Key, NewKey, Sign, Verify};
 #[cfg(feature = "onnx")]
@@ -28,6 +28,10 @@ pub struct Args {
     /// Device to compute on: auto, cpu, cuda, cuda:N or the UUID of a GPU
     #[arg(long, global = true, value_name = "DEVICE", default_value_t)]
     pub device: DeviceRequest,
+    /// Most memory to take of a GPU, in bytes, such as "20 GB", or as a share, such as 80%
+    /// [default: all that is free]
+    #[arg(long, global = true, value_name = "BYTES|%")]
+    pub device_memory: Option<MemoryLimit>,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -246,6 +250,9 @@ pub enum Stage {
     Fused,
     /// With a place in memory for every value
     Plan,
+    /// What a GPU is asked to do: launches of kernels, what they read, write and wait for; of a
+    /// GPU that --device names, or of an architecture, such as --device sm_90a
+    Device,
 }
 
 /// `explain`
@@ -263,6 +270,9 @@ pub struct Explain {
     /// Show the program of one of N ranks that share each step
     #[arg(long, value_name = "N", default_value = "1")]
     pub ranks: NonZeroUsize,
+    /// With --stage device: print one JSON object
+    #[arg(long, requires = "stage")]
+    pub json: bool,
 }
 
 /// What to search the largest of.

@@ -44,7 +44,7 @@ use self::one_run::{Obtained, Task};
 use super::args::Compare;
 use super::failure::{Failure, INTERRUPTED};
 use super::output::Messages;
-use super::{interrupt, new_run, numerics, output, prepare, progress, ranks, report, stress, verdict};
+use super::{gpus, interrupt, new_run, numerics, output, prepare, progress, ranks, report, stress, verdict};
 
 /// Folder of the logits, as `halfstep verdict` reads them.
 pub const LOGITS_FOLDER: &str = "logits";
@@ -186,6 +186,7 @@ fn compare_arm(
     let mut comparison = Comparison::new(setup, runs, assessments);
     comparison.notes.extend(notes);
     comparison.notes.extend(not_split_here(&comparison.setup.policies, engine)?);
+    comparison.notes.extend(not_measured_of(engine));
     if messages == Messages::Stdout {
         output::raw(&format!("\n{}\n", table::text(&comparison, &output::bold)));
     }
@@ -306,9 +307,8 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
         for i in 0..setup.policies.len() {
             // Precisions take turns in going first: what else the machine does falls on all of them
             // alike.
-            let policy = setup.policies[(i + round) % setup.policies.len()].clone();
-            let id = cache.id(experiment, &policy, seed)?;
-            tasks.push(Task { policy, seed, id });
+            let policy = &setup.policies[(i + round) % setup.policies.len()];
+            tasks.push(Task::of(cache, experiment, policy, seed)?);
         }
     }
     let mut found: Vec<Option<Obtained>> =
@@ -317,6 +317,15 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
     if there > 0 {
         messages
             .say(&format!("{there} of {} runs were made before and are taken from the cache.", tasks.len()));
+    }
+    let missing: Vec<&str> = (tasks.iter().zip(&found))
+        .filter_map(|(task, found)| found.is_none().then_some(task.on_any_engine.as_str()))
+        .collect();
+    for (engine, count) in cache.of_other_engines(&missing) {
+        messages.say(&format!(
+            "{count} of the others were made before by another engine ({engine}), whose last bits differ: they are \
+             not used here."
+        ));
     }
     // Each rank does runs of its own.
     let is_mine = |i: usize| found[i].is_none() && ranks.is_none_or(|ranks| i % ranks.size() == ranks.rank());
@@ -327,7 +336,9 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
         let choice = side_by_side::choose(experiment, &first.policy, pending.len(), request, jobs)?;
         let beside = choice.workers - 1;
         let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
-        if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
+        if gpus::is_gpu(common.engine) && choice.workers == 1 && pending.len() > 1 {
+            messages.say(&format!("One run at a time: {}.", choice.why));
+        } else if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
             messages.say(&format!("{} at a time ({}).", way.words(), choice.why));
         }
         let bars = MultiProgress::new();
@@ -476,6 +487,11 @@ fn not_split_here(policies: &[String], engine: &dyn Engine) -> Result<Option<Stu
     Ok((!names.is_empty()).then_some(StudyStatement::NotSplit { policies: names, how }))
 }
 
+/// What must be said of energy and cost where a GPU draws most of it.
+fn not_measured_of(engine: &dyn Engine) -> Option<StudyStatement> {
+    gpus::is_gpu(engine).then_some(StudyStatement::WithoutTheGpu)
+}
+
 fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
     let (experiment, recipe) = (&arm.experiment, &arm.experiment.recipe);
     let (per_sample, device) = (experiment.info.input.labels_per_sample(), engine.device());
@@ -550,9 +566,20 @@ fn list(seeds: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use halfstep::gpu::device::Facts;
+    use halfstep::gpu::{Architecture, GpuEngine};
     use halfstep::graph::interp::{InterpreterEngine, Rounding};
 
     use super::*;
+
+    #[test]
+    fn what_a_gpu_draws_is_said_to_be_left_out() {
+        let gpu = GpuEngine::planning(Facts::of_architecture(Architecture::MINIMUM));
+        let said = not_measured_of(&gpu).unwrap().to_string();
+        assert!(said.starts_with("energy and cost are those of the processor's cores: "), "{said}");
+        let cpu = halfstep::engine(EngineRequest::default().cpu_by_default()).unwrap();
+        assert_eq!(not_measured_of(cpu.as_ref()), None);
+    }
 
     #[test]
     fn what_was_not_split_is_said() {

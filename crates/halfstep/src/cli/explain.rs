@@ -1,5 +1,7 @@
 //! `halfstep explain`: what a recipe becomes.
 
+mod commands;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -20,6 +22,9 @@ use super::{output, prepare};
 pub fn run(args: Explain, request: EngineRequest) -> Result<ExitCode, Failure> {
     let recipe = prepare::recipe(args.recipe.as_deref())?;
     prepare::known_precisions(&args.precision)?;
+    if args.json && args.stage != Some(Stage::Device) {
+        return Err(Failure::asked("--json goes with --stage device", "leave it out"));
+    }
     let engine = halfstep::planning_engine(request, args.ranks)?;
     let experiment = prepare::prepare(recipe)?;
     if args.stage == Some(Stage::Graph) {
@@ -40,6 +45,10 @@ pub fn run(args: Explain, request: EngineRequest) -> Result<ExitCode, Failure> {
         Stage::Precision => stages.precision.to_string(),
         Stage::Fused => stages.plan.groups.describe(&stages.plan.graph),
         Stage::Plan => stages.plan.to_string(),
+        Stage::Device => {
+            commands::show(&stages.plan, &policies[0], request, args.json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -95,6 +104,6 @@ fn summary(experiment: &Experiment, engine: &dyn Engine, policies: &[String]) ->
             output::line(&format!("  {count:>5} values {:>8} in {storage:<5} {reason}", units::bytes(bytes)));
         }
     }
-    output::line("\nWith --stage: graph, diff, precision, fused or plan print the program itself.");
+    output::line("\nWith --stage: graph, diff, precision, fused, plan or device print the program itself.");
     Ok(ExitCode::SUCCESS)
 }

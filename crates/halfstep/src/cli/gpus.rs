@@ -5,8 +5,9 @@ use halfstep::gpu::compile::CompileProgress;
 use halfstep::gpu::cuda::{CudaVersion, Gpu};
 use halfstep::gpu::find::{self, FindError};
 use halfstep::gpu::survey::{self, DriverError, DriverFound};
-use halfstep::gpu::{Architecture, GpuChoice};
-use halfstep::{EngineRequest, Taken};
+use halfstep::gpu::{Architecture, GpuChoice, GpuEngine};
+use halfstep::graph::engine::Engine;
+use halfstep::{DeviceRequest, EngineRequest, Taken};
 use serde_json::{Value, json};
 
 use super::output;
@@ -21,6 +22,19 @@ pub fn compiling(progress: CompileProgress) {
         CompileProgress::Compiled { .. } => {}
         CompileProgress::NotKept(why) => output::warning(why),
     }
+}
+
+/// Says what `--device auto` took, and why.
+pub fn say(taken: &Taken) {
+    taken.why.iter().for_each(output::note);
+    if taken.request.device_memory.is_some() && taken.request.device == DeviceRequest::Cpu {
+        output::note("--device-memory limits what is taken of a GPU: on the CPU it limits nothing");
+    }
+}
+
+/// Whether an engine computes on a GPU, which has memory of its own.
+pub fn is_gpu(engine: &dyn Engine) -> bool {
+    engine.device().kind == GpuEngine::KIND
 }
 
 /// What was found.

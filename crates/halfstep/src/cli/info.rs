@@ -7,7 +7,6 @@ use halfstep::EngineRequest;
 use halfstep::cpu::host;
 use halfstep::cpu::isa::{Isa, IsaError, Level};
 use halfstep::evidence::units;
-use halfstep::gpu::GpuEngine;
 use halfstep::graph::engine_info::PolicyDescription;
 use halfstep::graph::precision::Policy;
 use serde::Serialize;
@@ -15,7 +14,7 @@ use serde_json::json;
 
 use super::args::Info;
 use super::failure::Failure;
-use super::gpus::Gpus;
+use super::gpus::{self, Gpus};
 use super::output;
 
 #[derive(Serialize)]
@@ -28,7 +27,7 @@ struct Set {
 
 /// Runs the command.
 pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
-    let gpus = Gpus::find();
+    let found = Gpus::find();
     let engine = halfstep::engine(request)?;
     let used = Isa::from_env()?;
     let set = |level: Level| {
@@ -59,7 +58,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
             "instruction_sets": sets,
             "used": used,
             "forced": forced,
-            "gpu": gpus.json(),
+            "gpu": found.json(),
             "precisions": described.iter().map(runs_on).collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -71,7 +70,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
         ("cores", format!("{cores} ({threads} threads used)")),
         ("memory", format!("{}, {} available", bytes(memory), bytes(available))),
     ];
-    if device.kind == GpuEngine::KIND {
+    if gpus::is_gpu(engine.as_ref()) {
         machine.push(("computes on", device.name));
     }
     output::raw(&output::fields(&machine));
@@ -89,7 +88,7 @@ pub fn run(args: Info, request: EngineRequest) -> Result<ExitCode, Failure> {
         output::line(&format!("  {:<11} {}", set.name, state.trim_end()));
     }
     output::line(&format!("\n{}", output::bold("GPUs")));
-    for (name, text) in gpus.lines() {
+    for (name, text) in found.lines() {
         output::line(&format!("  {name:<11} {text}"));
     }
     output::line(&format!("\n{}", output::bold("What each precision runs on")));

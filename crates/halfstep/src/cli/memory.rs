@@ -1,14 +1,18 @@
 //! Whether a run fits in memory, before it begins.
 
 use halfstep::evidence::units;
-use halfstep::graph::engine::Engine;
+use halfstep::graph::engine::{Engine, Target};
 use halfstep::graph::engine_info::FreeMemory;
-use halfstep::graph::{ByteSize, Footprint};
+use halfstep::graph::precision::Policy;
+use halfstep::graph::{ByteSize, Footprint, Plan};
 use halfstep::train::memory::{StepStages, step_stages};
 use halfstep::train::recipe::Experiment;
-use halfstep::train::step::snapshot_bytes;
+use halfstep::train::session::TrainError;
+use halfstep::train::stages::stages;
+use halfstep::train::step::{eval_graph, snapshot_bytes};
 
 use super::failure::Failure;
+use super::gpus;
 
 /// Bytes that a run needs at one time, by what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +21,16 @@ struct Need {
     state: usize,
     /// The arena of the step, and what the engine holds besides.
     scratch: usize,
-    /// The copy of the state that a checkpoint is written from.
+    /// The copy of the state that a checkpoint is written from; none where it is not in the same
+    /// memory.
     snapshot: usize,
+    /// What an evaluation adds, where memory is taken in advance.
+    evaluation: usize,
 }
 
 impl Need {
     fn total(self) -> usize {
-        self.state + self.scratch + self.snapshot
+        self.state + self.scratch + self.snapshot + self.evaluation
     }
 }
 
@@ -45,9 +52,34 @@ fn need(
     let plan = train.plan;
     let besides_state = |held: Footprint| held.total() - held.state;
     let end = apply.map_or(0, |stages| besides_state(stages.plan.footprint));
+    let (state, scratch) = (plan.footprint.state, besides_state(plan.footprint).max(end));
+    if gpus::is_gpu(engine) {
+        let batch = experiment.recipe.train.batch / parts.max(1);
+        let evaluation = evaluation_bytes(experiment, batch, &policy, &plan, engine.target())?;
+        return Ok(Need { state, scratch, snapshot: 0, evaluation });
+    }
     let snapshot = if checkpoints { snapshot_bytes(&plan.graph.slots) } else { 0 };
     // Programs run one after another in one arena.
-    Ok(Need { state: plan.footprint.state, scratch: besides_state(plan.footprint).max(end), snapshot })
+    Ok(Need { state, scratch, snapshot, evaluation: 0 })
+}
+
+/// What a program that evaluates so many samples adds to that of a step: constants and outputs of
+/// its own, and what it needs more of what both share.
+pub fn evaluation_bytes(
+    experiment: &Experiment,
+    batch: usize,
+    policy: &Policy,
+    step: &Plan,
+    target: &dyn Target,
+) -> Result<usize, Failure> {
+    let model = experiment.model.as_ref();
+    let graph = eval_graph(model, &experiment.input, batch);
+    let evaluation = stages(graph.map_err(TrainError::from)?, policy, target).plan.footprint;
+    let held = step.footprint;
+    Ok(evaluation.constants
+        + evaluation.outputs
+        + evaluation.arena.saturating_sub(held.arena)
+        + evaluation.scratch.saturating_sub(held.scratch))
 }
 
 /// An error if one of the precisions does not fit in the memory that is free, with the setting that
@@ -92,8 +124,12 @@ fn check_within(
             0 => String::new(),
             bytes => format!(", {} for the copy that checkpoints are written from", units::bytes(bytes)),
         };
+        let evaluation = match found.evaluation {
+            0 => String::new(),
+            bytes => format!(", {} more for evaluations", units::bytes(bytes)),
+        };
         let message = format!(
-            "this run in {policy} needs {}: {} for weights and optimiser, {} for a step of {} samples{copy}; \
+            "this run in {policy} needs {}: {} for weights and optimiser, {} for a step of {} samples{copy}{evaluation}; \
              {} {}",
             units::bytes(found.total()),
             units::bytes(found.state),
@@ -121,7 +157,7 @@ fn advice(
     limit: usize,
     fits: impl Fn(&str, usize, Option<ByteSize>) -> Option<Need>,
 ) -> String {
-    let fixed = found.state + found.snapshot;
+    let fixed = found.state + found.snapshot + found.evaluation;
     if fixed > limit {
         return "weights and optimiser alone are too large: choose a smaller model".into();
     }
@@ -136,7 +172,7 @@ fn advice(
     if let Some((more, need)) = more.find_map(|more| Some((more, fits(policy, more, None)?))) {
         settings.push(format!("`accumulate = {more}` in [train] ({})", units::bytes(need.total())));
     }
-    let kilobytes = (limit - found.snapshot) / 1000;
+    let kilobytes = (limit - found.snapshot - found.evaluation) / 1000;
     if let Some(need) = fits(policy, parts, Some(ByteSize(kilobytes * 1000))) {
         let setting = format!("`memory_budget = \"{kilobytes} kB\"` in [train]");
         settings.push(format!("{setting} ({}, some of it computed twice)", units::bytes(need.total())));

@@ -57,7 +57,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Args, Bench, Command};
 use failure::Failure;
-use halfstep::{EngineRequest, Taken};
+use halfstep::{DeviceRequest, EngineRequest, Taken};
 
 /// More threads than any processor has cores, and fewer than a system refuses.
 const MOST_THREADS: usize = 1024;
@@ -117,7 +117,18 @@ fn unreadable(error: &clap::Error) -> ExitCode {
 
 fn run(args: Args) -> Result<ExitCode, Failure> {
     let compiling = Some(gpus::compiling as fn(_));
-    let request = EngineRequest { device: args.device, threads: args.threads, compiling };
+    let request = EngineRequest {
+        device: args.device,
+        threads: args.threads,
+        device_memory: args.device_memory,
+        compiling,
+    };
+    if let (Some(_), DeviceRequest::Cpu | DeviceRequest::Planned(_)) = (args.device_memory, args.device) {
+        return Err(Failure::asked(
+            format!("--device-memory limits what is taken of a GPU, and --device is {}", args.device),
+            "leave it out; `memory_budget` in [train] of a recipe limits what a step holds on any device",
+        ));
+    }
     if let Some(n) = args.threads.filter(|n| n.get() > MOST_THREADS) {
         return Err(Failure::asked(
             format!("{n} threads are too many"),
@@ -178,7 +189,7 @@ fn taken(command: &Command, request: EngineRequest) -> Taken {
         | Command::Tune(_)
         | Command::Bench(Bench::Step(_) | Bench::Suite(_)) => {
             let taken = request.taken();
-            taken.why.iter().for_each(output::note);
+            gpus::say(&taken);
             taken
         }
         // What is trained decides it, what is printed names it, or there is none.

@@ -2,6 +2,7 @@
 //! of bytes, before any step.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use halfstep::EngineRequest;
@@ -12,14 +13,13 @@ use halfstep::nn::ModelSpec;
 use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::TrainError;
-use halfstep::train::stages::stages;
-use halfstep::train::step::{eval_graph, snapshot_bytes};
+use halfstep::train::step::snapshot_bytes;
 use serde::Serialize;
 use serde_json::json;
 
 use super::args::{Largest, Plan};
 use super::failure::{ASKED, Failure};
-use super::{output, prepare, progress};
+use super::{memory, output, prepare, progress};
 
 /// Lines of what is in the arena when it is fullest.
 const RESIDENTS: usize = 8;
@@ -78,7 +78,7 @@ pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
     let mut recipe = prepare::recipe(args.recipe.as_deref())?;
     prepare::known_precisions(args.precision.iter().flatten())?;
     recipe.train.memory_budget = args.memory_budget.or(recipe.train.memory_budget);
-    let engine = halfstep::engine(request)?;
+    let engine = halfstep::planning_engine(request, NonZeroUsize::MIN)?;
     let experiment = progress::during("loading data", || recipe.prepare())?;
     let policies = args.precision.unwrap_or_else(|| experiment.recipe.precision.policies.clone());
 
@@ -126,15 +126,8 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
         }
         Err(e) => return Err(e.into()),
     };
-    let graph = eval_graph(model, input, spec.batch).map_err(TrainError::from)?;
-    let evaluation = stages(graph, &policy, target).plan.footprint;
-    // A second program over the same state adds constants and outputs of its own, and what it
-    // needs more of what is shared.
-    let held = step.plan.footprint;
-    let added = evaluation.constants
-        + evaluation.outputs
-        + evaluation.arena.saturating_sub(held.arena)
-        + evaluation.scratch.saturating_sub(held.scratch);
+    let batch = experiment.evaluation_batch();
+    let added = memory::evaluation_bytes(experiment, batch, &policy, &step.plan, target)?;
     let recomputation = step.recomputation.as_ref().map(|r| Recomputed {
         bytes_without: r.without.total(),
         values: r.dropped.len(),

@@ -26,7 +26,7 @@ use super::open::FINAL;
 use super::output::Messages;
 use super::progress::LogCallbacks;
 use super::track::{Trackers, Tracking, delivery_message};
-use super::{import, interrupt, output, prepare, ranks};
+use super::{gpus, import, interrupt, output, prepare, ranks};
 use callbacks::{EvaluationTime, TrainCallbacks};
 use directory::{InitialWeights, RunFiles};
 use display::Display;
@@ -65,7 +65,7 @@ pub fn run(args: Train, request: EngineRequest) -> Result<ExitCode, Failure> {
     }
     // A run goes on where it began, if that is there.
     let taken = request.taken_for(destination.engine());
-    taken.why.iter().for_each(output::note);
+    gpus::say(&taken);
     let engine = ranks::engine(taken.request, ranks.as_ref())?;
     if let Some(ranks) = ranks.as_ref().filter(|r| r.size() > 1) {
         ranks.broadcast(recipe.resolved()?.into_bytes())?;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses some of it
 
+pub mod gpu;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Place, both};
+use crate::common::{Place, TINY, both};
 
 /// The program with a driver of these settings, and no compiler but one that is not there.
 fn with_driver(place: &Place, settings: &str, args: &[&str]) -> Command {
@@ -60,7 +60,14 @@ fn info_names_what_is_wrong_with_a_driver() {
     };
     let none = info("devices=0;version=13000");
     assert!(none.starts_with("  none        NVIDIA's driver (CUDA 13.0) shows no GPU"), "{none}");
-    assert!(info("init=803").contains("of different versions: restart the machine"));
+    for (settings, says) in [
+        ("init=34", "take its folder off LD_LIBRARY_PATH"),
+        ("init=803", "of different versions: restart the machine, or give the container the library"),
+        ("init=804", "take the folder `compat` off LD_LIBRARY_PATH"),
+        ("init=999", "`nvidia-smi` may say more"),
+    ] {
+        assert!(info(settings).contains(says), "{settings}: {}", info(settings));
+    }
     assert!(info("version=11040").contains("knows CUDA 11.4 and older, and CUDA 12.0 is needed"));
     let old = info("capability=7.5;name=Tesla T4");
     assert!(old.contains("Tesla T4 has compute capability 7.5; GPUs from 8.0 on are supported"), "{old}");
@@ -97,6 +104,21 @@ fn a_gpu_that_cannot_be_used_is_refused_with_what_there_is() {
     );
 }
 
+/// Without NVRTC the package of PyPI is named whose code the driver runs.
+#[test]
+fn info_names_the_package_that_has_the_compiler() {
+    let place = Place::new();
+    for (version, package) in [(12_080, "nvidia-cuda-nvrtc-cu12"), (13_000, "nvidia-cuda-nvrtc")] {
+        let mut info = with_driver(&place, &format!("version={version}"), &["info"]);
+        info.env_remove("HALFSTEP_NVRTC").env_remove("LD_LIBRARY_PATH").env("PATH", "/nowhere");
+        let text = both(&info.output().unwrap());
+        let line = text.lines().find(|line| line.trim_start().starts_with("compiler ")).unwrap();
+        // Where a toolkit is installed it is found.
+        let found = line.contains("NVRTC 1") && !line.contains("was not found");
+        assert!(found || line.contains(&format!("`pip install {package}`")), "{text}");
+    }
+}
+
 /// A GPU that is there and not used is not passed over in silence; nor is a broken driver.
 #[test]
 fn auto_says_once_why_it_is_the_cpu() {
@@ -123,6 +145,61 @@ fn auto_says_once_why_it_is_the_cpu() {
         assert_eq!(train(settings, "auto", &format!("auto-{settings}")).matches(&says).count(), 1, "{says}");
     }
     assert!(!train("", "cpu", "c").contains("computing on the CPU"));
+}
+
+/// What a GPU would be asked to do is shown without one.
+#[test]
+fn explain_shows_the_commands_for_an_architecture() {
+    let place = Place::new();
+    place.write("r.toml", TINY);
+    let explain = |more: &[&str]| {
+        place.ok(&[&["explain", "r.toml", "--precision", "bf16", "--stage", "device"], more].concat())
+    };
+    let text = explain(&["--device", "sm_90a"]);
+    assert!(text.starts_with("bf16 on GPU sm_90a, no GPU at hand: "), "{text}");
+    for words in
+        ["input x", "for layers.0", "grid ", "reads arena ", "writes slots ", "waits for ", "TypeA=bf16"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+
+    let json: serde_json::Value = serde_json::from_str(&explain(&["--device", "sm_80", "--json"])).unwrap();
+    let commands = json["commands"].as_array().unwrap();
+    let footprint = &json["footprint"];
+    let mut waiting = 0;
+    for command in commands {
+        let number = command["number"].as_u64().unwrap();
+        let after = command["after"].as_array().unwrap();
+        assert!(after.iter().all(|before| before.as_u64().unwrap() < number), "{command}");
+        waiting += after.len();
+        let spans = [&command["reads"], &command["writes"]].map(|spans| spans.as_array().unwrap());
+        for span in spans.into_iter().flatten() {
+            let region = span["region"].as_str().unwrap();
+            let bytes = footprint[if region == "slots" { "state" } else { region }].as_u64().unwrap();
+            assert!(span["offset"].as_u64().unwrap() + span["bytes"].as_u64().unwrap() <= bytes, "{command}");
+        }
+    }
+    assert!(waiting > commands.len() / 2 && commands[0]["shared_bytes"].is_number(), "{}", commands[0]);
+    // The driver alone is asked for a GPU, and its compiler is not.
+    let there = ["explain", "r.toml", "--stage", "device", "--device", "cuda"];
+    let output = with_driver(&place, "name=Card", &there).output().unwrap();
+    assert!(both(&output).contains("on GPU sm_90a, Card: "), "{}", both(&output));
+    let none = place.fails(2, &["explain", "r.toml", "--stage", "device", "--device", "cpu"]);
+    assert!(none.contains("--device sm_90a"), "{none}");
+    assert!(place.fails(2, &["train", "r.toml", "--device", "sm_90a"]).contains("no device to compute on"));
+    assert!(place.fails(2, &["explain", "r.toml", "--stage", "plan", "--json"]).contains("--stage device"));
+}
+
+#[test]
+fn a_limit_of_a_gpus_memory_is_none_of_the_cpu() {
+    let place = Place::new();
+    place.write("r.toml", TINY);
+    let limited = ["train", "r.toml", "--device-memory", "50%"];
+    assert!(place.fails(2, &[&limited[..], &["--device", "cpu"]].concat()).contains("--device is cpu"));
+    assert!(place.fails(2, &["train", "r.toml", "--device-memory", "0%"]).contains("neither a number of"));
+    let output = with_driver(&place, "devices=0", &limited).output().unwrap();
+    assert!(output.status.success() && both(&output).contains("on the CPU it limits nothing"));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use halfstep::EngineRequest;
 use halfstep::cpu::isa::Isa;
 use halfstep::cpu::{CpuEngine, ProductFormat, random_product};
 use halfstep::graph::Split;
+use halfstep::{DeviceRequest, EngineRequest};
 
 use super::super::args::{BenchGemm, Precision};
 use super::super::failure::Failure;
@@ -17,6 +17,12 @@ use super::{check_seconds, median_and_least, median_and_min, times};
 pub fn run(args: BenchGemm, request: EngineRequest) -> Result<ExitCode, Failure> {
     let (m, n, k) = (args.m.get(), args.n.get(), args.k.get());
     check_seconds(args.seconds)?;
+    if matches!(request.device, DeviceRequest::Gpu(_) | DeviceRequest::Planned(_)) {
+        return Err(Failure::asked(
+            "`bench gemm` measures products of the CPU",
+            "`bench step --device cuda --groups 10` shows those of a step on a GPU",
+        ));
+    }
     let too_large =
         || Failure::asked(format!("{m} × {n} × {k} is more than memory can hold"), "give smaller sizes");
     let elements = |a: usize, b: usize| a.checked_mul(b).filter(|&e| e < 1 << 40).ok_or_else(too_large);

@@ -5,21 +5,21 @@
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
+use halfstep::EngineRequest;
 use halfstep::cpu::isa::{Isa, Level};
-use halfstep::cpu::{CpuEngine, Roofline};
+use halfstep::cpu::{CpuEngine, Roofline, host};
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::precision::Policy;
 use halfstep::train::run_dir::write_whole;
-use halfstep::{DeviceRequest, EngineRequest};
 use serde::Serialize;
 
 use super::super::args::{BenchModel, BenchSuite};
 use super::super::failure::{Failure, INTERRUPTED};
 use super::super::output::value_name;
 use super::super::progress::bar;
-use super::super::{interrupt, machine, output};
+use super::super::{gpus, interrupt, machine, output};
 use super::step::{GroupTime, StepMeasurement};
 use super::{check_seconds, median_and_min};
 
@@ -72,8 +72,16 @@ struct Measured {
 struct Slow {
     #[serde(flatten)]
     group: GroupTime,
-    /// The least time the machine's roofs allow, over the time it took. Above 1 where a cache held
-    /// what memory was charged for.
+    /// What the machine's roofs allow; none of a GPU, whose roofs are not measured.
+    #[serde(flatten)]
+    against: Option<Against>,
+}
+
+/// A time beside the machine's roofs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Against {
+    /// The least time that they allow, over the time it took. Above 1 where a cache held what
+    /// memory was charged for.
     roofline_share: f64,
     /// What that bound is made of.
     bound: &'static str,
@@ -83,10 +91,12 @@ struct Slow {
 #[derive(Debug, Serialize)]
 struct Printed {
     program: String,
+    engine: String,
     processor: String,
     cores: usize,
+    /// Of the CPU.
     instruction_set: &'static str,
-    /// Per number of threads.
+    /// Per number of threads; none of a GPU.
     roofs: Vec<Roof>,
     load_before: Option<f64>,
     load_after: Option<f64>,
@@ -115,11 +125,11 @@ impl Roof {
         }
     }
 
-    fn slow(&self, precision: &str, group: &GroupTime) -> Slow {
+    fn against(&self, precision: &str, group: &GroupTime) -> Against {
         let compute = group.flops / (self.gflops(precision) * 1e6);
         let memory = group.bytes / (self.memory_gb_per_s * 1e6);
         let bound = if compute > memory { "arithmetic" } else { "memory" };
-        Slow { group: group.clone(), roofline_share: compute.max(memory) / group.ms.max(1e-9), bound }
+        Against { roofline_share: compute.max(memory) / group.ms.max(1e-9), bound }
     }
 }
 
@@ -147,13 +157,16 @@ fn cases(args: &BenchSuite, threads: &[usize]) -> Vec<Case> {
 }
 
 /// Measures a case in a process of its own.
-fn measure(case: &Case, seconds: f64, device: DeviceRequest) -> Result<StepMeasurement, Failure> {
+fn measure(case: &Case, seconds: f64, request: EngineRequest) -> Result<StepMeasurement, Failure> {
     let program = std::env::current_exe();
     let program = program.map_err(|e| Failure::failed(format!("this program cannot be found: {e}")))?;
     let mut command = Command::new(program);
     command.args(["bench", "step", "--json", "--model", &case.model, "--precision", &case.precision]);
     command.args(["--threads", &case.threads.to_string(), "--seconds", &seconds.to_string()]);
-    command.args(["--device", &device.to_string()]);
+    command.args(["--device", &request.device.to_string()]);
+    if let Some(limit) = request.device_memory {
+        command.args(["--device-memory", &limit.to_string()]);
+    }
     command.args(["--groups", &SLOWEST.to_string()]);
     if let Some((dimension, size)) = case.size {
         command.args([&format!("--{dimension}"), &size.to_string()]);
@@ -176,8 +189,12 @@ fn summary(case: Case, rounds: Vec<StepMeasurement>, roofs: &[Roof]) -> Option<M
     let first = rounds.first()?;
     let mut medians: Vec<f64> = rounds.iter().map(|r| r.median_ms).collect();
     let (median_ms, least) = median_and_min(&mut medians);
-    let roof = roofs.iter().find(|r| r.threads == case.threads)?;
-    let slowest = first.groups.iter().map(|g| roof.slow(&case.precision, g)).collect();
+    let roof = roofs.iter().find(|r| r.threads == case.threads);
+    let slow = |group: &GroupTime| Slow {
+        group: group.clone(),
+        against: roof.map(|roof| roof.against(&case.precision, group)),
+    };
+    let slowest = first.groups.iter().map(slow).collect();
     let growth = |r: &StepMeasurement| Some(r.peak_rss_bytes?.saturating_sub(r.baseline_rss_bytes?));
     Some(Measured {
         median_ms,
@@ -202,9 +219,11 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
         engine.target().supports(&Policy::named(&value_name(precision))?)?;
     }
     let all = request.threads();
-    let threads = if all.get() == 1 { vec![1] } else { vec![1, all.get()] };
-    let roofs: Vec<Roof> =
-        threads.iter().filter_map(|&t| NonZeroUsize::new(t)).map(|t| roof(isa, t)).collect();
+    let on_gpu = gpus::is_gpu(engine.as_ref());
+    // Threads share the work of the CPU alone, and its roofs are measured.
+    let threads = if all.get() == 1 || on_gpu { vec![all.get()] } else { vec![1, all.get()] };
+    let measured = threads.iter().filter(|_| !on_gpu).filter_map(|&t| NonZeroUsize::new(t));
+    let roofs: Vec<Roof> = measured.map(|t| roof(isa, t)).collect();
     let cases = cases(&args, &threads);
     let load_before = machine::load();
     let mut rounds: Vec<Vec<StepMeasurement>> = vec![Vec::new(); cases.len()];
@@ -212,7 +231,7 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
     'all: for _ in 0..args.rounds.get() {
         for (case, measured) in cases.iter().zip(&mut rounds) {
             bar.set_message(label(case));
-            match measure(case, args.seconds, request.device) {
+            match measure(case, args.seconds, request) {
                 // Ctrl-C reaches the measuring process too.
                 Err(_) if interrupt::asked() => break 'all,
                 result => measured.push(result?),
@@ -227,7 +246,8 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
     let measured = cases.into_iter().zip(rounds).filter_map(|(case, told)| summary(case, told, &roofs));
     let printed = Printed {
         program: format!("halfstep {}", env!("CARGO_PKG_VERSION")),
-        processor: engine.device().name,
+        engine: engine.name(),
+        processor: host::processor(),
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         instruction_set: isa.level().name(),
         cases: measured.collect(),
@@ -241,7 +261,8 @@ pub fn run(args: BenchSuite, request: EngineRequest) -> Result<ExitCode, Failure
     if args.json {
         output::json(&printed)?;
     } else {
-        show(&printed, isa);
+        let on = if on_gpu { engine.name() } else { format!("{}, {isa}", CpuEngine::KIND) };
+        show(&printed, &on);
         widened(&printed, engine.as_ref())?.iter().for_each(|text| output::line(text));
     }
     Ok(if interrupt::asked() { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
@@ -263,8 +284,8 @@ fn roof(isa: Isa, threads: NonZeroUsize) -> Roof {
     }
 }
 
-fn show(printed: &Printed, isa: Isa) {
-    output::line(&format!("{} on {} ({}, {isa})", printed.program, printed.processor, CpuEngine::KIND));
+fn show(printed: &Printed, engine: &str) {
+    output::line(&format!("{} on {} ({engine})", printed.program, printed.processor));
     for roof in &printed.roofs {
         let bf16 = roof.bf16_gflops.map_or(String::new(), |g| format!("bf16 {} GFLOP/s, ", units::three(g)));
         output::line(&format!(
@@ -309,8 +330,8 @@ fn show(printed: &Printed, isa: Isa) {
                 slow.group.name.clone(),
                 units::three(slow.group.ms),
                 format!("{:.0} %", 100.0 * slow.group.ms / m.rounds[0].median_ms),
-                format!("{:.0} %", 100.0 * slow.roofline_share),
-                slow.bound.into(),
+                slow.against.map_or("–".into(), |a| format!("{:.0} %", 100.0 * a.roofline_share)),
+                slow.against.map_or("–".into(), |a| a.bound.into()),
             ]
         };
         let rows =
@@ -379,7 +400,7 @@ mod tests {
         let m = summary(case, vec![measurement(4.0), measurement(2.0), measurement(3.0)], &[roof]).unwrap();
         assert_eq!((m.median_ms, m.spread_ms, m.growth_rss_bytes), (3.0, [2.0, 4.0], Some(20)));
         // 10^8 operations at 10^11 per second take 1 ms of the 2 ms; 10^6 bytes take 0.1 ms.
-        assert_eq!((m.slowest[0].roofline_share, m.slowest[0].bound), (0.5, "arithmetic"));
+        assert_eq!(m.slowest[0].against, Some(Against { roofline_share: 0.5, bound: "arithmetic" }));
         assert!((m.items_per_s - 1000.0 / 3.0).abs() < 1e-9);
     }
 }

@@ -55,7 +55,8 @@ pub struct Cache {
 struct Identity<'a> {
     format: u32,
     program: &'a str,
-    engine: &'a EngineIdentity,
+    /// None in the name of what runs have in common that differ in their engine alone.
+    engine: Option<&'a EngineIdentity>,
     fingerprint: &'a str,
     /// Without paths: the fingerprint stands for what is there.
     data: DataSpec,
@@ -78,8 +79,22 @@ pub struct CachedRun {
     /// The run, without what its log tells.
     #[serde(flatten)]
     pub run: RunResult,
+    /// The engine it was made by.
+    #[serde(default)]
+    pub engine: Option<EngineIdentity>,
+    /// [`Cache::on_any_engine`] of the run.
+    #[serde(default)]
+    pub on_any_engine: String,
     /// Checksums of the other files.
     pub files: BTreeMap<String, Checksum>,
+}
+
+/// What `record.json` says of the engine.
+#[derive(Deserialize)]
+struct MadeBy {
+    engine: Option<EngineIdentity>,
+    #[serde(default)]
+    on_any_engine: String,
 }
 
 /// Length and SHA-256 of a file.
@@ -151,11 +166,50 @@ impl Cache {
         Some(spare)
     }
 
+    /// The engine whose runs are in it.
+    pub fn engine(&self) -> &EngineIdentity {
+        &self.engine
+    }
+
     /// Names a run by what decides it.
     ///
     /// # Errors
     /// No precision has that name.
     pub fn id(&self, experiment: &Experiment, policy: &str, seed: u64) -> Result<String, Failure> {
+        self.name(experiment, policy, seed, Some(&self.engine))
+    }
+
+    /// Names what it has in common with the same run on other engines.
+    ///
+    /// # Errors
+    /// No precision has that name.
+    pub fn on_any_engine(&self, experiment: &Experiment, policy: &str, seed: u64) -> Result<String, Failure> {
+        self.name(experiment, policy, seed, None)
+    }
+
+    /// How many finished runs there are of those named, by the engines that made them, this one
+    /// apart.
+    pub fn of_other_engines(&self, on_any_engine: &[&str]) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let Ok(bytes) = fs::read(entry.path().join(RECORD)) else { continue };
+            let Ok(run) = serde_json::from_slice::<MadeBy>(&bytes) else { continue };
+            if let Some(engine) = run.engine.filter(|engine| *engine != self.engine)
+                && on_any_engine.contains(&run.on_any_engine.as_str())
+            {
+                *found.entry(engine.to_string()).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    fn name(
+        &self,
+        experiment: &Experiment,
+        policy: &str,
+        seed: u64,
+        engine: Option<&EngineIdentity>,
+    ) -> Result<String, Failure> {
         let (policy, spec) = experiment.session_spec(policy, seed)?;
         let recipe = &experiment.recipe;
         let mut data = recipe.data.clone();
@@ -163,7 +217,7 @@ impl Cache {
         let identity = Identity {
             format: FORMAT,
             program: &self.program,
-            engine: &self.engine,
+            engine,
             fingerprint: &experiment.info.fingerprint,
             data,
             preprocessing: &experiment.data.preprocessing,

@@ -25,7 +25,7 @@ use crate::cli::failure::Failure;
 use crate::cli::numerics::Numerics;
 use crate::cli::output::{self, Messages};
 use crate::cli::progress::{LogCallbacks, above, bar};
-use crate::cli::{interrupt, machine, pass};
+use crate::cli::{gpus, interrupt, machine, pass};
 
 /// Attempts at a run, with what they cost.
 const ATTEMPTS: &str = "attempts.json";
@@ -43,6 +43,20 @@ pub struct Task {
     pub seed: u64,
     /// Its name in the cache.
     pub id: String,
+    /// What it has in common with the same run on other engines.
+    pub on_any_engine: String,
+}
+
+impl Task {
+    /// A run of an experiment, named as in this cache.
+    ///
+    /// # Errors
+    /// No precision has that name.
+    pub fn of(cache: &Cache, experiment: &Experiment, policy: &str, seed: u64) -> Result<Task, Failure> {
+        let id = cache.id(experiment, policy, seed)?;
+        let on_any_engine = cache.on_any_engine(experiment, policy, seed)?;
+        Ok(Task { policy: policy.to_string(), seed, id, on_any_engine })
+    }
 }
 
 /// A run, and where its files are.
@@ -128,7 +142,7 @@ fn make_in(
         Ok(None) => {}
         Err(_) => clear(&dir)?,
     }
-    let mut ledger = Ledger::open(&dir, way.threads)?;
+    let mut ledger = Ledger::open(&dir, way.threads, gpus::is_gpu(engine))?;
     let alone = way.beside == 0;
     if alone {
         machine::reset_peak_rss();
@@ -158,7 +172,13 @@ fn make_in(
         inference,
         ended: now() as u64,
     };
-    let mut cached = CachedRun { format: FORMAT, run: result, files: Default::default() };
+    let mut cached = CachedRun {
+        format: FORMAT,
+        run: result,
+        engine: Some(cache.engine().clone()),
+        on_any_engine: task.on_any_engine.clone(),
+        files: Default::default(),
+    };
     if record.outcome != Outcome::Interrupted {
         checkpoint::save(&session, &dir.file(MODEL))?;
         for name in [MODEL, LOGITS, METRICS] {
@@ -292,7 +312,8 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn open(dir: &RunDir, threads: usize) -> Result<Ledger, Failure> {
+    /// The energy of a GPU is not counted, and that of the processor is not all then.
+    fn open(dir: &RunDir, threads: usize, on_gpu: bool) -> Result<Ledger, Failure> {
         let mut attempts: Vec<Attempt> = dir.read_json(ATTEMPTS).unwrap_or_default();
         if let Some(killed) = attempts.last_mut().filter(|a| a.seconds.is_none()) {
             // The last sign of life is the last line of its log.
@@ -302,7 +323,8 @@ impl Ledger {
         }
         attempts.push(Attempt { began: now(), seconds: None, threads, joules: None });
         dir.write_json(ATTEMPTS, &attempts)?;
-        Ok(Ledger { attempts, begun: Instant::now(), meter: Meter::start() })
+        let meter = if on_gpu { None } else { Meter::start() };
+        Ok(Ledger { attempts, begun: Instant::now(), meter })
     }
 
     /// Ends this attempt, and sums up all. The energy of `sharing` runs side by side is shared

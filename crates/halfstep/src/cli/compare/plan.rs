@@ -164,8 +164,8 @@ fn planned(
     if let Some(cache) = cache {
         for policy in &policies {
             for &seed in &looked_for {
-                let id = cache.id(&experiment, policy, seed)?;
-                there.extend(cached(cache, &Task { policy: policy.clone(), seed, id }, Messages::Quiet));
+                let task = Task::of(cache, &experiment, policy, seed)?;
+                there.extend(cached(cache, &task, Messages::Quiet));
             }
         }
     }

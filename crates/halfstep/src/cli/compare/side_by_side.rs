@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use halfstep::EngineRequest;
 use halfstep::data::{Batch, Sampler};
 use halfstep::graph::engine::Engine;
 use halfstep::train::checkpoint::host_slice;
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::TrainError;
+use halfstep::{DeviceRequest, EngineRequest};
 
 use crate::cli::failure::Failure;
 use crate::cli::{interrupt, memory};
@@ -48,6 +48,9 @@ pub fn choose(
     if let Some(jobs) = jobs {
         let workers = jobs.get().min(pending.max(1));
         return Ok(Choice { workers, threads: share(workers), why: "as --jobs asks".into() });
+    }
+    if matches!(request.device, DeviceRequest::Gpu(_)) {
+        return Ok(one("it has the whole GPU".into()));
     }
     let workers = pending.min(all.get());
     if workers < 2 {
