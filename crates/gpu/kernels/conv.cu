@@ -6,9 +6,22 @@
 #define GRAD_INPUT 2
 #define GRAD_WEIGHT 3
 
+// A size by which numbers below 2^31 are divided: x / size is the upper half of 2 x multiplier,
+// shifted (Granlund and Montgomery 1994, theorem 4.2).
+struct Size {
+    u32 size, multiplier, shift;
+    __device__ operator u32() const { return size; }
+    // Leaves the remainder in x.
+    __device__ u32 divide(u32& x) const {
+        u32 quotient = __umulhi(2 * x, multiplier) >> shift;
+        x -= quotient * size;
+        return quotient;
+    }
+};
+
 struct Conv {
-    u32 images, height, width, channels, out_height, out_width, out_channels, window_height,
-        window_width, stride, pad;
+    Size height, width, channels, out_height, out_width, out_channels, window_width, stride;
+    u32 images, window_height, pad;
     __device__ u32 window() const { return window_height * window_width * channels; }
     __device__ u32 places() const { return images * out_height * out_width; }
 };
@@ -19,16 +32,26 @@ template <class T>
 struct Windows {
     const T* x;
     const Conv& s;
-    __device__ bool together() const { return s.channels % 8 == 0; }
-    __device__ const T* find(u32 output, u32 place) const {
-        u32 ox = output % s.out_width, oy = output / s.out_width % s.out_height;
-        u32 image = output / s.out_width / s.out_height;
-        u32 c = place % s.channels, kx = place / s.channels % s.window_width;
-        u32 ky = place / s.channels / s.window_width;
-        // Wraps around above and left of the image.
-        u32 iy = oy * s.stride + ky - s.pad, ix = ox * s.stride + kx - s.pad;
-        if (iy >= s.height || ix >= s.width) return nullptr;
-        return x + ((image * s.height + iy) * s.width + ix) * s.channels + c;
+    // The first place of a window: its element, which may be none, and row and column, which wrap
+    // around above and left of the image.
+    struct Output {
+        u32 at, y, x;
+    };
+    // What a place adds to them.
+    typedef Output Place;
+    __device__ Output output(u32 output) const {
+        u32 ox = output, image = s.out_width.divide(ox), oy = image;
+        image = s.out_height.divide(oy);
+        u32 y = oy * s.stride - s.pad, x = ox * s.stride - s.pad;
+        return Output{((image * s.height + y) * s.width + x) * s.channels, y, x};
+    }
+    __device__ Place place(u32 place) const {
+        u32 c = place, kx = s.channels.divide(c), ky = s.window_width.divide(kx);
+        return Place{(ky * s.width + kx) * s.channels + c, ky, kx};
+    }
+    __device__ const T* find(const Output& o, const Place& p) const {
+        if (o.y + p.y >= s.height || o.x + p.x >= s.width) return nullptr;
+        return x + (o.at + p.at);
     }
 };
 
@@ -36,22 +59,26 @@ struct Windows {
 // Rows are outputs, k the places of a window.
 template <class T>
 struct OutputsByPlaces {
-    Windows<T> windows;
+    typedef T Element;
     static const bool ALONG = true;
-    __device__ bool together() const { return windows.together(); }
-    __device__ const T* find(u32 i, u32 k) const { return windows.find(i, k); }
+    const T* p;
+    Windows<T> windows;
+    __device__ auto row(u32 i) const { return windows.output(i); }
+    __device__ auto depth(u32 k) const { return windows.place(k); }
+    template <class Row, class Depth>
+    __device__ const T* find(const Row& row, const Depth& depth) const {
+        return windows.find(row, depth);
+    }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
     const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
-    OutputsByPlaces<TypeA> left{{x, s}};
+    OutputsByPlaces<TypeA> left{x, {x, s}};
     Matrix<TypeB, true> right{w, s.window()};
-    product(
-        s.places(), s.out_channels, parts.first(), parts.end(s.window()), left, right,
-        RowMajor{chain, blockIdx.z * s.places() * s.out_channels, s.out_channels, bias}
-    );
+    Extent extent{s.places(), s.out_channels, parts.first(), parts.end(s.window())};
+    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
 }
 #endif
 
@@ -59,36 +86,50 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
 // Rows are places of the input, k the places of the windows that cover it, by output channel.
 template <class T>
 struct Covering {
-    const T* dy;
-    const Conv& s;
+    typedef T Element;
     static const bool ALONG = true;
-    __device__ bool together() const { return s.out_channels % 8 == 0; }
-    __device__ const T* find(u32 i, u32 k) const {
-        u32 ix = i % s.width, iy = i / s.width % s.height, image = i / s.width / s.height;
-        u32 o = k % s.out_channels, kx = k / s.out_channels % s.window_width;
-        u32 ky = k / s.out_channels / s.window_width;
-        u32 y = iy + s.pad - ky, x = ix + s.pad - kx;
-        // Wraps around where the window would begin outside.
-        if (iy + s.pad < ky || ix + s.pad < kx || y % s.stride != 0 || x % s.stride != 0)
-            return nullptr;
-        y /= s.stride;
-        x /= s.stride;
-        if (y >= s.out_height || x >= s.out_width) return nullptr;
-        return dy + ((image * s.out_height + y) * s.out_width + x) * s.out_channels + o;
+    const T* p;
+    const Conv& s;
+    // Of the first output of the image; row and column of the place in the padded image.
+    struct Input {
+        u32 at, y, x;
+    };
+    struct Place {
+        u32 o, y, x;
+    };
+    __device__ Input row(u32 i) const {
+        u32 ix = i, image = s.width.divide(ix), iy = image;
+        image = s.height.divide(iy);
+        u32 first = image * s.out_height * s.out_width * s.out_channels;
+        return Input{first, iy + s.pad, ix + s.pad};
+    }
+    __device__ Place depth(u32 k) const {
+        u32 o = k, kx = s.out_channels.divide(o), ky = s.window_width.divide(kx);
+        return Place{o, ky, kx};
+    }
+    __device__ const T* find(const Input& input, const Place& place) const {
+        // Where the window would begin outside.
+        if (input.y < place.y || input.x < place.x) return nullptr;
+        u32 y = input.y - place.y, x = input.x - place.x;
+        u32 oy = s.stride.divide(y), ox = s.stride.divide(x);
+        if (y != 0 || x != 0 || oy >= s.out_height || ox >= s.out_width) return nullptr;
+        return p + (input.at + (oy * s.out_width + ox) * s.out_channels + place.o);
     }
 };
 
 // Columns are input channels, k places of a window by output channel.
 template <class T>
 struct Turned {
-    const T* w;
-    const Conv& s;
+    typedef T Element;
     static const bool ALONG = false;
-    __device__ bool together() const { return true; }
-    __device__ const T* find(u32 c, u32 k) const {
-        u32 o = k % s.out_channels, place = k / s.out_channels;
-        return w + (o * s.window_height * s.window_width + place) * s.channels + c;
+    const T* p;
+    const Conv& s;
+    __device__ u32 row(u32 c) const { return c; }
+    __device__ u32 depth(u32 k) const {
+        u32 o = k, place = s.out_channels.divide(o);
+        return (o * s.window_height * s.window_width + place) * s.channels;
     }
+    __device__ const T* find(u32 c, u32 at) const { return p + (c + at); }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
@@ -99,10 +140,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
     Turned<TypeB> right{w, s};
     u32 depth = s.window_height * s.window_width * s.out_channels;
     u32 places = s.images * s.height * s.width;
-    product(
-        places, s.channels, parts.first(), parts.end(depth), left, right,
-        RowMajor{chain, blockIdx.z * places * s.channels, s.channels, bias}
-    );
+    Extent extent{places, s.channels, parts.first(), parts.end(depth)};
+    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
 }
 #endif
 
@@ -110,21 +149,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
 // Columns are places of a window, k outputs.
 template <class T>
 struct PlacesByOutputs {
-    Windows<T> windows;
+    typedef T Element;
     static const bool ALONG = false;
-    __device__ bool together() const { return windows.together(); }
-    __device__ const T* find(u32 i, u32 k) const { return windows.find(k, i); }
+    const T* p;
+    Windows<T> windows;
+    __device__ auto row(u32 i) const { return windows.place(i); }
+    __device__ auto depth(u32 k) const { return windows.output(k); }
+    template <class Row, class Depth>
+    __device__ const T* find(const Row& row, const Depth& depth) const {
+        return windows.find(depth, row);
+    }
 };
 
+// Operand A is the image, as in all three kernels, and the right one of the product.
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
     const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
     Matrix<TypeB, false> left{dy, s.out_channels};
-    PlacesByOutputs<TypeA> right{{x, s}};
-    product(
-        s.out_channels, s.window(), parts.first(), parts.end(s.places()), left, right,
-        RowMajor{chain, blockIdx.z * s.out_channels * s.window(), s.window(), bias}
-    );
+    PlacesByOutputs<TypeA> right{x, {x, s}};
+    Extent extent{s.out_channels, s.window(), parts.first(), parts.end(s.places())};
+    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
 }
 #endif

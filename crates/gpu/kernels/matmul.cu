@@ -12,8 +12,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) matmul(
     u64 batch = parts.batch();
     Matrix<TypeA, !TA> left{a + batch * s.m * s.k, TA ? s.m : s.k};
     Matrix<TypeB, TB> right{b + batch * s.n * s.k, TB ? s.k : s.n};
-    product(
-        s.m, s.n, parts.first(), parts.end(s.k), left, right,
-        RowMajor{chain, blockIdx.z * s.m * s.n, s.n, bias}
-    );
+    Extent extent{s.m, s.n, parts.first(), parts.end(s.k)};
+    product(extent, left, right, RowMajor{chain, blockIdx.z * s.m * s.n, bias});
 }

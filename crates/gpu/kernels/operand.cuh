@@ -1,14 +1,25 @@
 // Operands of products, and what becomes of results: on Tensor Cores where HALF says of which type,
 // else in f32.
 //
-// An operand has ALONG, whether neighbours in k are neighbours in memory, or else those in i;
-// find(i, k), where an element lies, or nothing where it is zero; and together(), whether from each
-// multiple of 8 on 8 neighbours lie together, or all nowhere.
+// A product has rows and columns, both called `i` below, and a depth `k` over which it sums. An
+// operand has ALONG, whether neighbours in k are neighbours in memory, or else those in i; row(i)
+// and depth(k), what it has to know of each to find an element; and find(row, depth), where the
+// element lies, or nothing where it is zero. WHOLE_LEFT and WHOLE_RIGHT say of an operand that 8
+// neighbours from each multiple of 8 on lie together and at a multiple of their size, or all
+// nowhere, and that none is beyond its sizes unless all are. WIDE is 4 where so many neighbours of a
+// result may be stored at once, else 1.
 #pragma once
+#include "after.cuh"
+
+// Elements that a thread brings at a time, and threads of a block: on Tensor Cores two warps for the
+// rows of a tile, each with 32 of its columns.
 #ifdef HALF
-#include "tensor_product.cuh"
+#define CHUNK 8
+#define THREADS (TILE_N / 32 * 64)
 #else
-#include "product.cuh"
+#define CHUNK 4
+#define DEPTH 8
+#define THREADS (TILE_M / 8 * (TILE_N / 8))
 #endif
 
 // A block sums a part of k, of so many: the one that its place along z says, where those of a batch
@@ -23,12 +34,87 @@ struct Parts {
 // A stored matrix whose rows run along k, or across it.
 template <class T, bool ALONG_K>
 struct Matrix {
+    typedef T Element;
     static const bool ALONG = ALONG_K;
     const T* p;
     u32 width;
-    __device__ bool together() const { return true; }
-    __device__ const T* find(u32 i, u32 k) const {
-        return p + (ALONG ? i * width + k : k * width + i);
+    __device__ u32 row(u32 i) const { return ALONG ? i * width : i; }
+    __device__ u32 depth(u32 k) const { return ALONG ? k : k * width; }
+    __device__ const T* find(u32 row, u32 depth) const { return p + (row + depth); }
+};
+
+// Number of rows and columns of a result, and where the sum begins and ends.
+struct Extent {
+    u32 m, n, begin, end;
+};
+
+// The part of the tiles of an operand that a thread brings: SIZE of i from `first` on, by DEPTH of
+// k. Its chunks have one place in the rows of the tile, and are STRIDE of those apart.
+template <class Operand, bool WHOLE, u32 SIZE>
+struct Part {
+    typedef typename Operand::Element Element;
+    static const bool ALONG = Operand::ALONG;
+    static const u32 ROW = (ALONG ? DEPTH : SIZE) / CHUNK;
+    static const u32 STRIDE = THREADS / ROW;
+    static const u32 EACH = SIZE * DEPTH / CHUNK / THREADS;
+    static_assert(THREADS % ROW == 0 && SIZE * DEPTH % (CHUNK * THREADS) == 0, "a chunk is shared");
+
+    const Operand& operand;
+    u32 first, count;
+    // Of the thread's rows where they run along k, else of its columns.
+    decltype(operand.row(0)) rows[ALONG ? EACH : 1];
+
+    __device__ Part(const Operand& operand, u32 first, u32 count)
+        : operand(operand), first(first), count(count) {
+#pragma unroll
+        for (u32 j = 0; j < (ALONG ? EACH : 1); ++j)
+            rows[j] = operand.row(first + (ALONG ? row(j) : column()));
+    }
+
+    // Where chunk `j` of the thread lies in the tile.
+    __device__ static u32 row(u32 j) { return threadIdx.x / ROW + j * STRIDE; }
+    __device__ static u32 column() { return threadIdx.x % ROW * CHUNK; }
+
+    // Calls `use(j, p)` with where each chunk of the tile from k on lies, or with nothing.
+    template <class Use>
+    __device__ void each(u32 k, u32 end, Use use) const {
+        auto along = operand.depth(k + column());
+#pragma unroll
+        for (u32 j = 0; j < EACH; ++j) {
+            u32 i = first + (ALONG ? row(j) : column()), at = k + (ALONG ? column() : row(j));
+            bool there = i < count && at < end;
+            auto depth = ALONG ? along : operand.depth(at);
+            use(j, there ? operand.find(rows[ALONG ? j : 0], depth) : nullptr);
+        }
+    }
+
+    // Calls `use(j, e, x)` with element `e` of each chunk, where it is one.
+    template <class Use>
+    __device__ void each_element(u32 k, u32 end, Use use) const {
+        if constexpr (WHOLE) {
+            each(k, end, [&](u32 j, const Element* p) {
+                if (p == nullptr) return;
+                Several<Element, CHUNK> several = *(const Several<Element, CHUNK>*)p;
+#pragma unroll
+                for (u32 e = 0; e < CHUNK; ++e) use(j, e, several.of[e]);
+            });
+            return;
+        }
+#pragma unroll
+        for (u32 e = 0; e < CHUNK; ++e) {
+            u32 i = first + column() + e, at = k + column() + e;
+            auto along = operand.depth(at);
+            auto across = operand.row(i);
+#pragma unroll
+            for (u32 j = 0; j < EACH; ++j) {
+                if (ALONG) i = first + row(j);
+                if (!ALONG) at = k + row(j);
+                if (i >= count || at >= end) continue;
+                auto p = ALONG ? operand.find(rows[j], along)
+                               : operand.find(across, operand.depth(at));
+                if (p != nullptr) use(j, e, *p);
+            }
+        }
     }
 };
 
@@ -37,9 +123,20 @@ struct RowMajor {
     const Chain& chain;
     // Of its first element.
     u32 first;
-    u32 width;
     const float* bias;
-    __device__ void operator()(u32 row, u32 column, float x) const {
-        chain(first + row * width + column, bias == nullptr ? x : x + bias[column]);
+    // WIDE neighbours, if they are there.
+    __device__ void put(const Extent& extent, u32 row, u32 column, float* x) const {
+        if (row >= extent.m || column >= extent.n) return;
+        if (bias != nullptr) {
+#pragma unroll
+            for (u32 e = 0; e < WIDE; ++e) x[e] += bias[column + e];
+        }
+        chain(first + row * extent.n + column, x);
     }
 };
+
+#ifdef HALF
+#include "tensor_product.cuh"
+#else
+#include "product.cuh"
+#endif

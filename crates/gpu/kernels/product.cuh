@@ -1,9 +1,8 @@
 // A product of two operands that say themselves where their elements lie: exact f32 products, added
 // by fused multiplications in ascending order of k. With TF32 operands are rounded to that.
+//
+// Tiles of TILE_M by TILE_N, DEPTH of k at a time; a thread has 8 by 8 results.
 #pragma once
-#include "after.cuh"
-
-#define THREADS 256
 
 __device__ inline float factor(float x) {
 #ifdef TF32
@@ -16,55 +15,87 @@ __device__ inline float factor(float x) {
 #endif
 }
 
-template <class Operand>
-__device__ inline float element(const Operand& operand, u32 i, u32 k) {
-    auto p = operand.find(i, k);
-    return p == nullptr ? 0.0f : factor(widened(*p));
+// 4 more: rows of chunks that are stored turned begin in other banks.
+template <u32 SIZE>
+using Tile = float[DEPTH][SIZE + 4];
+
+template <class Operand, bool WHOLE, u32 SIZE>
+struct Bringer {
+    typedef Part<Operand, WHOLE, SIZE> Chosen;
+    Chosen part;
+    float chunks[Chosen::EACH][CHUNK];
+
+    __device__ Bringer(const Operand& operand, u32 first, u32 count) : part(operand, first, count) {}
+
+    __device__ void begin(u32 k, u32 end) {
+#pragma unroll
+        for (u32 j = 0; j < Chosen::EACH; ++j)
+#pragma unroll
+            for (u32 e = 0; e < CHUNK; ++e) chunks[j][e] = 0.0f;
+        part.each_element(k, end, [&](u32 j, u32 e, typename Operand::Element x) {
+            chunks[j][e] = factor(widened(x));
+        });
+    }
+
+    __device__ void finish(Tile<SIZE>& tile) const {
+#pragma unroll
+        for (u32 j = 0; j < Chosen::EACH; ++j) {
+            if constexpr (Operand::ALONG) {
+#pragma unroll
+                for (u32 e = 0; e < CHUNK; ++e)
+                    tile[Chosen::column() + e][Chosen::row(j)] = chunks[j][e];
+            } else {
+                put_several<CHUNK>(&tile[Chosen::row(j)][Chosen::column()], 0, chunks[j]);
+            }
+        }
+    }
+};
+
+// The 8 rows or columns of a thread: 4 neighbours in each half of a tile.
+template <u32 SIZE>
+__device__ inline u32 half(u32 at, u32 which) {
+    return which * (SIZE / 2) + at * 4;
 }
 
-// Tiles of 64 by 64, 16 of k at a time; 256 threads with 4 by 4 results each.
-// Over k from `begin` on.
 template <class A, class B, class Store>
-__device__ inline void product(
-    u32 m, u32 n, u32 begin, u32 k, const A& a, const B& b, Store store
-) {
-    const u32 TILE = 64, DEPTH = 16;
-    // 66: neighbours in k are two banks apart, and neighbours in m or n one.
-    __shared__ float as[DEPTH][TILE + 2], bs[DEPTH][TILE + 2];
-    u32 across = threadIdx.x % 16, down = threadIdx.x / 16;
-    u32 row = blockIdx.x * TILE, column = blockIdx.y * TILE;
-    float sums[4][4] = {};
-    for (u32 first = begin; first < k; first += DEPTH) {
-#pragma unroll
-        for (u32 j = 0; j < TILE * DEPTH; j += 256) {
-            u32 e = threadIdx.x + j;
-            u32 r = A::ALONG ? e / DEPTH : e % TILE, ra = A::ALONG ? e % DEPTH : e / TILE;
-            as[ra][r] = row + r < m && first + ra < k ? element(a, row + r, first + ra) : 0.0f;
-            u32 c = B::ALONG ? e / DEPTH : e % TILE, rb = B::ALONG ? e % DEPTH : e / TILE;
-            bs[rb][c] =
-                column + c < n && first + rb < k ? element(b, column + c, first + rb) : 0.0f;
-        }
+__device__ inline void product(const Extent& extent, const A& a, const B& b, Store store) {
+    __shared__ alignas(16) Tile<TILE_M> as[2];
+    __shared__ alignas(16) Tile<TILE_N> bs[2];
+    u32 across = threadIdx.x % (TILE_N / 8), down = threadIdx.x / (TILE_N / 8);
+    u32 row = blockIdx.x * TILE_M, column = blockIdx.y * TILE_N;
+    float sums[8][8] = {};
+    Bringer<A, WHOLE_LEFT, TILE_M> left(a, row, extent.m);
+    Bringer<B, WHOLE_RIGHT, TILE_N> right(b, column, extent.n);
+    left.begin(extent.begin, extent.end);
+    right.begin(extent.begin, extent.end);
+    for (u32 k = extent.begin, turn = 0; k < extent.end; k += DEPTH, turn ^= 1) {
+        left.finish(as[turn]);
+        right.finish(bs[turn]);
         __syncthreads();
+        if (k + DEPTH < extent.end) {
+            left.begin(k + DEPTH, extent.end);
+            right.begin(k + DEPTH, extent.end);
+        }
 #pragma unroll
         for (u32 d = 0; d < DEPTH; ++d) {
-            float x[4], y[4];
+            float x[8], y[8];
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) {
-                x[i] = as[d][down + 16 * i];
-                y[i] = bs[d][across + 16 * i];
+            for (u32 h = 0; h < 2; ++h) {
+                get_several<4>(&as[turn][d][half<TILE_M>(down, h)], 0, x + 4 * h);
+                get_several<4>(&bs[turn][d][half<TILE_N>(across, h)], 0, y + 4 * h);
             }
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i)
+            for (u32 i = 0; i < 8; ++i)
 #pragma unroll
-                for (u32 j = 0; j < 4; ++j) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
+                for (u32 j = 0; j < 8; ++j) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
         }
-        __syncthreads();
     }
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i)
+    for (u32 i = 0; i < 8; ++i)
 #pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
-            u32 r = row + down + 16 * i, c = column + across + 16 * j;
-            if (r < m && c < n) store(r, c, sums[i][j]);
+        for (u32 j = 0; j < 8; j += WIDE) {
+            u32 r = row + half<TILE_M>(down, i / 4) + i % 4;
+            u32 c = column + half<TILE_N>(across, j / 4) + j % 4;
+            store.put(extent, r, c, &sums[i][j]);
         }
 }

@@ -52,6 +52,26 @@ const HEADERS: &[(&str, &str)] = &[
     ("tensor_product.cuh", include_str!("../kernels/tensor_product.cuh")),
 ];
 
+/// The macros of products: types, which product it is, and its scheme.
+const PRODUCT: [&str; 16] = [
+    "TypeA",
+    "TypeB",
+    "TypeY",
+    "PASS",
+    "TA",
+    "TB",
+    "TF32",
+    "HALF",
+    "PLANES",
+    "TILE_M",
+    "TILE_N",
+    "DEPTH",
+    "STAGES",
+    "WHOLE_LEFT",
+    "WHOLE_RIGHT",
+    "WIDE",
+];
+
 impl Source {
     /// Every file.
     pub const ALL: [Source; 18] = [
@@ -90,16 +110,12 @@ impl Source {
             Source::AttentionTensor => file!("attention_tensor.cu", ["HALF", "WIDTH"]),
             Source::AttentionTensorGrad => file!("attention_tensor_grad.cu", ["HALF", "WIDTH"]),
             Source::Columns => file!("columns.cu", ["TypeX", "TypeY", "TypeG", "TypeD", "WIDE"]),
-            Source::Conv => {
-                file!("conv.cu", ["TypeA", "TypeB", "TypeY", "PASS", "TF32", "HALF", "PLANES", "TILE"])
-            }
-            Source::MatMul => {
-                file!("matmul.cu", ["TypeA", "TypeB", "TypeY", "TA", "TB", "TF32", "HALF", "PLANES", "TILE"])
-            }
+            Source::Conv => file!("conv.cu", PRODUCT),
+            Source::MatMul => file!("matmul.cu", PRODUCT),
             Source::Move => file!("move.cu", ["Element"]),
             Source::Norm => file!("norm.cu", ["TypeX"]),
             Source::Norms => file!("norms.cu", ["TypeX", "TypeY", "TypeG", "TypeD", "WIDE", "EACH"]),
-            Source::Parts => file!("parts.cu", ["TypeY"]),
+            Source::Parts => file!("parts.cu", ["TypeY", "WIDE"]),
             Source::Pool => file!("pool.cu", ["TypeX", "TypeY", "TypeD"]),
             Source::Quantise => file!("quantise.cu", ["TypeX", "TypeY", "FORMAT"]),
             Source::Reduce => file!("reduce.cu", ["TypeX", "TypeY", "WIDE"]),

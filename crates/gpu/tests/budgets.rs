@@ -8,28 +8,37 @@ use std::sync::Arc;
 use halfstep_gpu::{Architecture, GpuEngine};
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::precision::{Policy, assign};
-use halfstep_graph::{Graph, ValueType, fuse, plan};
+use halfstep_graph::{ConvGeometry, Graph, GraphError, Op, Shape, ValueId, ValueType, fuse, plan};
 use halfstep_ptx::{Counts, Options};
 
-/// The counts of the one product in a program of `a` times `b`, both stored as the flags say.
-fn product(policy: &str, [m, n, k]: [usize; 3], ta: bool, tb: bool) -> Counts {
+/// What the launches of a program of these inputs did, by the names of their kernels.
+fn launches(
+    policy: &str,
+    shapes: &[Shape],
+    build: impl Fn(&mut Graph, &[ValueId]) -> Result<Vec<ValueId>, GraphError>,
+) -> Vec<(String, Counts)> {
     let mut graph = Graph::new();
-    let (a, b) = (if ta { [k, m] } else { [m, k] }, if tb { [n, k] } else { [k, n] });
-    let x = graph.input("x", ValueType::f32(a.into()));
-    let y = graph.input("y", ValueType::f32(b.into()));
-    let product = graph.matmul(x, y, ta, tb).unwrap();
-    graph.add_output("product", product);
+    let names: Vec<String> = (0..shapes.len()).map(|i| format!("x{i}")).collect();
+    let input = |(name, shape): (&String, &Shape)| graph.input(name, ValueType::f32(shape.clone()));
+    let inputs: Vec<ValueId> = names.iter().zip(shapes).map(input).collect();
+    for (i, result) in build(&mut graph, &inputs).unwrap().into_iter().enumerate() {
+        graph.add_output(&i.to_string(), result);
+    }
     let (graph, _) = assign(&graph, &Policy::named(policy).unwrap());
     let device = Arc::new(common::device(Architecture::MINIMUM, Options::default()));
     let engine = GpuEngine::new(device.clone());
     let planned = plan(fuse(&graph), engine.target());
     let mut state = engine.new_state(&[]).unwrap();
     let mut program = engine.compile(&planned, &state).unwrap();
-    let (x, y) = (vec![1.0; m * k], vec![0.5; n * k]);
-    program.run(&mut state, &[("x", HostSlice::F32(&x)), ("y", HostSlice::F32(&y))]).unwrap();
-    assert_eq!(program.read("product").unwrap().f32(), vec![0.5 * k as f32; m * n]);
-    let launches = device.take_launches();
-    let [(_, counts)] = &launches.iter().filter(|(name, _)| name == "matmul").collect::<Vec<_>>()[..] else {
+    let data: Vec<Vec<f32>> = shapes.iter().map(|shape| vec![0.5; shape.iter().product()]).collect();
+    let inputs = names.iter().map(String::as_str).zip(data.iter().map(|x| HostSlice::F32(x)));
+    program.run(&mut state, &inputs.collect::<Vec<_>>()).unwrap();
+    device.take_launches()
+}
+
+/// The counts of the one launch of this kernel.
+fn one(launches: &[(String, Counts)], kernel: &str) -> Counts {
+    let [(_, counts)] = &launches.iter().filter(|(name, _)| name == kernel).collect::<Vec<_>>()[..] else {
         panic!("{launches:?}")
     };
     counts.clone()
@@ -37,13 +46,16 @@ fn product(policy: &str, [m, n, k]: [usize; 3], ta: bool, tb: bool) -> Counts {
 
 /// No two lanes meet in a bank; of each sector that is asked for all bytes are; and operands are
 /// read once for each tile.
-fn within_budget(policy: &str, sizes: [usize; 3], tile: usize, element_bytes: usize) {
+fn within_budget(policy: &str, sizes: [usize; 3], tile: [usize; 2], element_bytes: usize) {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
-        let counts = product(policy, sizes, ta, tb);
-        let at = format!("{policy} {sizes:?} {ta} {tb}: {counts:?}");
         let [m, n, k] = sizes;
-        let tiles = m.div_ceil(tile) * n.div_ceil(tile);
-        let operands = (tiles * 2 * tile * k * element_bytes) as f64;
+        let (a, b) = (if ta { [k, m] } else { [m, k] }, if tb { [n, k] } else { [k, n] });
+        let launches =
+            launches(policy, &[a.into(), b.into()], |g, x| Ok(vec![g.matmul(x[0], x[1], ta, tb)?]));
+        let counts = one(&launches, "matmul");
+        let at = format!("{policy} {sizes:?} {ta} {tb}: {counts:?}");
+        let tiles = m.div_ceil(tile[0]) * n.div_ceil(tile[1]);
+        let operands = (tiles * (tile[0] + tile[1]) * k * element_bytes) as f64;
         assert_eq!(counts.bank_conflicts, 0, "{at}");
         // A thread reads 8 neighbours of f32, which are split, in two accesses to one sector.
         let twice = if policy == "bf16x6" { 2.0 } else { 1.0 };
@@ -54,18 +66,53 @@ fn within_budget(policy: &str, sizes: [usize; 3], tile: usize, element_bytes: us
     }
 }
 
+/// The same of a convolution and its gradients; what lies beyond the edges is not read at all.
+fn convolutions_within_budget() {
+    let (images, size, channels) = (4, 16, 64);
+    let geometry = ConvGeometry { stride: 1, pad: 1 };
+    let image: Shape = [images, size, size, channels].into();
+    let shapes = [image.clone(), [channels, 3, 3, channels].into(), image];
+    let launches = launches("bf16", &shapes, |g, x| {
+        let y = g.conv2d(x[0], x[1], geometry)?;
+        let dx = g.push(Op::Conv2dGradInput { geometry, size: (size, size) }, &[x[2], x[1]])?;
+        let dw = g.push(Op::Conv2dGradWeight { geometry, window: (3, 3) }, &[x[0], x[2]])?;
+        Ok(vec![y, dx[0], dw[0]])
+    });
+    for kernel in ["conv2d", "conv2d_grad_input", "conv2d_grad_weight"] {
+        let counts = one(&launches, kernel);
+        // The smallest tiles are 64 by 32.
+        let products = images * size * size * channels * 9 * channels;
+        let operands = (2 * products * (64 + 32) / (64 * 32)) as f64;
+        assert_eq!(counts.bank_conflicts, 0, "{kernel}: {counts:?}");
+        assert!(
+            counts.sectors_loaded as f64 <= 1.05 * counts.bytes_loaded as f64 / 32.0,
+            "{kernel}: {counts:?}"
+        );
+        assert!(
+            counts.sectors_stored as f64 <= 1.05 * counts.bytes_stored as f64 / 32.0,
+            "{kernel}: {counts:?}"
+        );
+        assert!(counts.bytes_loaded as f64 <= 1.05 * operands, "{kernel}: {counts:?}");
+    }
+}
+
 fn main() -> ExitCode {
-    let cases: [(&str, [usize; 3], usize, usize); 5] = [
-        ("bf16", [128, 192, 64], 64, 2),
-        ("bf16", [1024, 1024, 64], 128, 2),
-        ("fp16", [128, 64, 96], 64, 2),
-        ("bf16x6", [64, 128, 64], 64, 4),
-        ("fp32", [128, 64, 32], 64, 4),
+    let cases: [(&str, [usize; 3], [usize; 2], usize); 7] = [
+        ("bf16", [128, 192, 64], [64, 32], 2),
+        ("bf16", [1024, 768, 64], [64, 64], 2),
+        ("bf16", [1024, 1024, 64], [128, 64], 2),
+        ("bf16", [2048, 1024, 64], [128, 128], 2),
+        ("fp16", [128, 64, 96], [64, 32], 2),
+        ("bf16x6", [64, 128, 64], [64, 64], 4),
+        ("fp32", [128, 64, 32], [64, 64], 4),
     ];
-    let test = |(policy, sizes, tile, bytes): (&'static str, [usize; 3], usize, usize)| {
+    type Case = (&'static str, [usize; 3], [usize; 2], usize);
+    let test = |(policy, sizes, tile, bytes): Case| {
         let name = format!("{policy}::{sizes:?}");
         let test: Box<dyn FnOnce() + Send> = Box::new(move || within_budget(policy, sizes, tile, bytes));
         (name, test)
     };
-    common::run(cases.into_iter().map(test).collect())
+    let mut tests: Vec<_> = cases.into_iter().map(test).collect();
+    tests.push(("bf16::convolutions".into(), Box::new(convolutions_within_budget)));
+    common::run(tests)
 }

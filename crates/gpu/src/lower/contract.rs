@@ -4,7 +4,7 @@ use halfstep_graph::DType;
 use halfstep_graph::engine::EngineError;
 
 use super::pointwise::After;
-use super::scheme::{Scheme, Sizes};
+use super::scheme::{Scheme, Side, Sizes, sides};
 use super::{Call, Lowering, MOST_BLOCKS, structure};
 use crate::command::Argument;
 use crate::kernels::{Source, c_type};
@@ -28,8 +28,8 @@ pub(super) fn matmul(l: &mut Lowering<'_>, ta: bool, tb: bool) -> Result<(), Eng
     product(l, Source::MatMul, &macros, "matmul", structure(&[sizes.m, sizes.n, sizes.k]))
 }
 
-/// The product of the first two operands, by a kernel that takes them, a bias, `shape`, the parts of
-/// k and what becomes of results.
+/// The product of the first two operands, by a kernel that takes them, a bias, `shape`, the parts
+/// of k and what becomes of results.
 ///
 /// # Errors
 /// It is too large for a GPU.
@@ -43,18 +43,24 @@ pub(super) fn product(
     let architecture = l.facts.architecture;
     let found = Sizes::of(l.graph, l.node).zip(Scheme::of(l.graph, l.node, architecture));
     let Some((sizes, scheme)) = found else { return Err(l.unsupported("no product")) };
-    let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::of(l)?);
-    let [rows, columns] = scheme.tile;
-    let grid = [sizes.m.div_ceil(rows), sizes.n.div_ceil(columns), sizes.batch * scheme.parts];
+    let wide = ("WIDE", if sizes.n.is_multiple_of(4) { "4" } else { "1" });
+    let (a, b, bias, after) = (l.input(0), l.input(1), bias_of(l)?, After::wide(l, wide.1)?);
+    let across = sizes.n.div_ceil(scheme.tile.columns);
+    let grid = [sizes.m.div_ceil(scheme.tile.rows), across, sizes.batch * scheme.parts];
     if grid[1] > MOST_BLOCKS || grid[2] > MOST_BLOCKS {
         return Err(l.unsupported("a product of this size is too wide for a GPU"));
     }
     let types = [("TypeA", c_type(a.dtype)), ("TypeB", c_type(b.dtype))];
-    let macros = [&types[..], macros, &scheme.macros()].concat();
+    let whole = whole(l, &scheme);
+
+    let macros = [&types[..], macros, &scheme.macros(), &whole, &[wide]].concat();
     let launch = |l: &mut Lowering<'_>, bias: Option<Stored>, after: After| {
         let kernel = after.kernel(l, source, &macros, entry);
         let call = Call::new(kernel, grid, scheme.threads()).read(a).read(b).maybe_read(bias);
-        let call = call.with(shape).with(structure(&[scheme.parts, scheme.depth]));
+        let call = call
+            .shared(scheme.shared_bytes())
+            .with(shape.clone())
+            .with(structure(&[scheme.parts, scheme.depth]));
         l.launch(after.given(call));
     };
     if scheme.parts == 1 {
@@ -65,10 +71,22 @@ pub(super) fn product(
     launch(l, None, After::stored(sums));
     // Threads that add the parts of one element: so many that none adds more than about 8.
     let ways = (scheme.parts / 8).next_power_of_two().clamp(1, 8);
-    let kernel = after.kernel(l, Source::Parts, &[], "add_parts");
-    let call = Call::new(kernel, [sizes.count().div_ceil(256 / ways), 1, 1], 256);
+    let kernel = after.kernel(l, Source::Parts, &[wide], "add_parts");
+    let each = if wide.1 == "4" { 4 } else { 1 };
+    let call = Call::new(kernel, [sizes.count().div_ceil(each * 256 / ways), 1, 1], 256);
     let numbers = [sizes.count(), sizes.m * sizes.n, sizes.n, scheme.parts, ways];
     let call = call.read(sums).maybe_read(bias).sizes(numbers);
     l.launch(after.given(call));
     Ok(())
+}
+
+/// Of which operands each chunk lies together and at a multiple of its size.
+fn whole(l: &Lowering<'_>, scheme: &Scheme) -> Vec<(&'static str, &'static str)> {
+    let whole = |Side { input, together }: Side| {
+        let stored = l.input(input);
+        let aligned = stored.span.offset.is_multiple_of(scheme.chunk() * stored.dtype.bytes());
+        if aligned && together.is_multiple_of(scheme.chunk()) { "true" } else { "false" }
+    };
+    let [left, right] = sides(l.graph, l.node).map_or(["false"; 2], |sides| sides.map(whole));
+    vec![("WHOLE_LEFT", left), ("WHOLE_RIGHT", right)]
 }

@@ -25,11 +25,18 @@ impl Conv {
     fn argument(&self) -> Argument {
         let (image, windows, [height, width]) = (&self.image, &self.windows, self.output());
         let ConvGeometry { stride, pad } = self.geometry;
-        structure(&[
-            image[0], image[1], image[2], image[3], height, width, windows[0], windows[1], windows[2],
-            stride, pad,
-        ])
+        let divisors = [image[1], image[2], image[3], height, width, windows[0], windows[2], stride];
+        let divisors = divisors.into_iter().flat_map(divisor);
+        structure(&divisors.chain([image[0], windows[1], pad]).collect::<Vec<_>>())
     }
+}
+
+/// A size, and the multiplier and the shift by which kernels divide by it: x / size is the upper
+/// half of 2 x multiplier, shifted, for every x below 2^31 (Granlund and Montgomery 1994, theorem
+/// 4.2).
+fn divisor(size: usize) -> [usize; 3] {
+    let shift = size.max(1).next_power_of_two().ilog2();
+    [size, (1usize << (31 + shift)).div_ceil(size.max(1)), shift as usize]
 }
 
 /// A convolution or one of its gradients.
@@ -94,4 +101,21 @@ pub(super) fn pool_grad(
     };
     l.launch(call.read(dy).write(dx).sizes([dx.count]).with(window));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divisor;
+
+    #[test]
+    fn multipliers_divide() {
+        for size in (1..2000).chain([65_535, 65_536, (1 << 30) + 1, (1 << 31) - 1]) {
+            let [_, multiplier, shift] = divisor(size).map(|n| n as u64);
+            assert!(multiplier < 1 << 32, "{size}");
+            let multiples = (0..100).flat_map(|n| [n * size as u64, (n + 1) * size as u64 - 1]);
+            for x in multiples.chain([(1 << 31) - 1]).filter(|&x| x < 1 << 31) {
+                assert_eq!((2 * x * multiplier >> 32) >> shift, x / size as u64, "{x} / {size}");
+            }
+        }
+    }
 }

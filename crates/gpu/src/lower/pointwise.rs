@@ -89,21 +89,12 @@ pub(super) struct After {
 }
 
 impl After {
-    /// The chain of the group, or nothing but storing the result.
-    pub fn of(l: &Lowering<'_>) -> Result<After, EngineError> {
-        After::taking(l, None)
-    }
-
-    /// The same for so many neighbours at a time.
+    /// The chain of the group, or nothing but storing the result, for so many neighbours at a time.
     pub fn wide(l: &Lowering<'_>, wide: &str) -> Result<After, EngineError> {
-        After::taking(l, wide.parse().ok())
-    }
-
-    fn taking(l: &Lowering<'_>, wide: Option<usize>) -> Result<After, EngineError> {
         if l.group.nodes.len() == 1 {
             return Ok(After::stored(l.result(0)));
         }
-        let chain = chain(l.graph, l.group, wide).map_err(|e| l.unsupported(e))?;
+        let chain = chain(l.graph, l.group, wide.parse().ok()).map_err(|e| l.unsupported(e))?;
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         let mut member = |parameter: Parameter| match parameter {
             Parameter::Read(value) => {

@@ -1,4 +1,4 @@
-//! How a product is computed: what is multiplied, in tiles of which size, and in how many parts of k.
+//! How a product is computed: what is multiplied, in tiles of which size, in how many parts of k.
 //!
 //! Nothing here is measured while a program runs, and nothing depends on how many multiprocessors a
 //! device has: a product has the same bits on each device of an architecture.
@@ -42,6 +42,24 @@ impl Sizes {
     }
 }
 
+/// An operand of a product: which one it is of the node, and how many neighbours lie together.
+pub(super) struct Side {
+    pub input: usize,
+    pub together: usize,
+}
+
+/// The operands of a product, the one that rows come from first; none for other nodes.
+pub(super) fn sides(graph: &Graph, node: &Node) -> Option<[Side; 2]> {
+    let last = |i: usize| graph.shape(node.inputs[i]).last();
+    let [left, right] = match node.op {
+        Op::MatMul { .. } | Op::Conv2dGradInput { .. } => [(0, last(0)), (1, last(1))],
+        Op::Conv2d(_) => [(0, last(0)), (1, graph.shape(node.inputs[1])[1..].iter().product())],
+        Op::Conv2dGradWeight { .. } => [(1, last(1)), (0, last(0))],
+        _ => return None,
+    };
+    Some([left, right].map(|(input, together)| Side { input, together }))
+}
+
 /// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Factors {
@@ -66,13 +84,40 @@ impl Factors {
             _ => Factors::F32,
         }
     }
+
+    /// In how many terms Tensor Cores take an operand; 0 where they are not used.
+    fn terms(self) -> usize {
+        match self {
+            Factors::Halves(_, terms) => terms,
+            Factors::F32 | Factors::Tf32 => 0,
+        }
+    }
+}
+
+/// How much of a product a block computes between two barriers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub rows: usize,
+    pub columns: usize,
+    /// Of k.
+    pub depth: usize,
+}
+
+/// The tiles there are for Tensor Cores, for operands that are split, and for f32. Large ones read
+/// less, small ones are more. Deep ones have fewer barriers, and more to hide behind each.
+const TILES: [Tile; 5] =
+    [tile(128, 128, 32), tile(128, 64, 64), tile(64, 128, 64), tile(64, 64, 64), tile(64, 32, 64)];
+const SPLIT_TILES: [Tile; 1] = [tile(64, 64, 32)];
+const F32_TILES: [Tile; 3] = [tile(128, 128, 8), tile(128, 64, 8), tile(64, 64, 8)];
+
+const fn tile(rows: usize, columns: usize, depth: usize) -> Tile {
+    Tile { rows, columns, depth }
 }
 
 /// How a product is computed.
 pub(super) struct Scheme {
     factors: Factors,
-    /// Rows and columns of a tile.
-    pub tile: [usize; 2],
+    pub tile: Tile,
     /// In how many parts k is cut: a block sums one, and a second kernel adds their sums.
     pub parts: usize,
     /// How much of k is in a part; less in the last one.
@@ -80,18 +125,18 @@ pub(super) struct Scheme {
 }
 
 impl Scheme {
-    /// Of a product; none for other nodes.
+    /// Of a product; none for other nodes. Codes of 8 bits are exact in bf16.
     pub fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Scheme> {
         let sizes = Sizes::of(graph, node)?;
         let factors = Factors::of(graph, node);
         let rates = Rates::of(architecture, factors);
-        let tiles: &[[usize; 2]] = match factors {
-            Factors::Halves(_, 1) => &[[128, 128], [64, 64]],
-            _ => &[[64, 64]],
+        let tiles: &[Tile] = match factors.terms() {
+            0 => &F32_TILES,
+            1 => &TILES,
+            _ => &SPLIT_TILES,
         };
-        let choices =
-            tiles.iter().flat_map(|&tile| PARTS.map(|parts| cut(sizes.k, parts)).map(|c| (tile, c)));
-        let possible = choices.filter(|&(_, (parts, _))| {
+        let cuts = |&tile: &Tile| PARTS.map(|parts| (tile, cut(sizes.k, parts, tile.depth)));
+        let possible = tiles.iter().flat_map(cuts).filter(|&(_, (parts, _))| {
             // Partial sums are counted with 32 bits.
             parts == 1 || parts * sizes.count() < 1 << 28 && parts * sizes.batch <= super::MOST_BLOCKS
         });
@@ -101,21 +146,44 @@ impl Scheme {
 
     /// What kernels know of it.
     pub fn macros(&self) -> Vec<(&'static str, &'static str)> {
-        let (half, planes) = match self.factors {
-            Factors::F32 => return Vec::new(),
-            Factors::Tf32 => return vec![("TF32", "1")],
-            Factors::Halves(half, terms) => (half, ["1", "2", "3"][terms - 1]),
+        let tile = [("TILE_M", number(self.tile.rows)), ("TILE_N", number(self.tile.columns))];
+        let (half, terms) = match self.factors {
+            Factors::F32 => return tile.into(),
+            Factors::Tf32 => return [&tile[..], &[("TF32", "1")]].concat(),
+            Factors::Halves(half, terms) => (half, terms),
         };
-        vec![
-            ("HALF", c_type(half)),
-            ("PLANES", planes),
-            ("TILE", if self.tile[0] == 128 { "128" } else { "64" }),
-        ]
+        let tensor = [("HALF", c_type(half)), ("PLANES", number(terms))];
+        let pipeline = [("DEPTH", number(self.tile.depth)), ("STAGES", number(self.stages()))];
+        [tile, tensor, pipeline].concat()
     }
 
-    /// Threads of a block.
+    /// Neighbours that a thread brings at a time.
+    pub fn chunk(&self) -> usize {
+        if self.factors.terms() > 0 { 8 } else { 4 }
+    }
+
+    /// Threads of a block: warps with 32 columns each of half of the rows, or 8 by 8 results each.
     pub fn threads(&self) -> u32 {
-        if matches!(self.factors, Factors::Halves(..)) { 2 * self.tile[0] as u32 } else { 256 }
+        let Tile { rows, columns, .. } = self.tile;
+        (if self.factors.terms() > 0 { 2 * columns } else { rows * columns / 64 }) as u32
+    }
+
+    /// Tiles of a block in shared memory at a time: as many as leave room for a second block where
+    /// there is less than 100 KiB for both.
+    fn stages(&self) -> usize {
+        match (self.factors.terms(), self.tile.depth) {
+            (1, 32) => 4,
+            (1, _) => 3,
+            _ => 2,
+        }
+    }
+
+    /// Bytes of shared memory of a block, besides what its kernel declares.
+    pub fn shared_bytes(&self) -> usize {
+        let Tile { rows, columns, depth } = self.tile;
+        // Of a stage, and of 32 rows of results with room for 8 more in each.
+        let terms = self.factors.terms();
+        (self.stages() * 2 * terms * (rows + columns) * depth).max(terms.min(1) * 32 * 4 * (columns + 8))
     }
 
     /// Bytes of the sums of parts.
@@ -124,15 +192,27 @@ impl Scheme {
     }
 }
 
+/// A number of a scheme as text.
+fn number(n: usize) -> &'static str {
+    match n {
+        1 => "1",
+        2 => "2",
+        3 => "3",
+        4 => "4",
+        32 => "32",
+        64 => "64",
+        128 => "128",
+        other => unreachable!("no scheme has {other}"),
+    }
+}
+
 /// In how many parts k may be cut.
 const PARTS: [usize; 16] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
-/// How much of k a block multiplies between two barriers; parts are multiples of it.
-const STEP: usize = 32;
-
-/// `k` in at most so many parts: how many there are, and how much each has.
-fn cut(k: usize, parts: usize) -> (usize, usize) {
-    let depth = k.div_ceil(parts).next_multiple_of(STEP).max(STEP);
+/// `k` in at most so many parts, each but the last a multiple of `step`: how many there are, and
+/// how much each has.
+fn cut(k: usize, parts: usize, step: usize) -> (usize, usize) {
+    let depth = k.div_ceil(parts).next_multiple_of(step).max(step);
     (k.div_ceil(depth).max(1), depth)
 }
 
@@ -151,8 +231,12 @@ impl Rates {
     /// Bytes that a multiprocessor gets in a clock while all load from the second-level cache: 5.5
     /// TB/s were measured on an H100 (Chips and Cheese, 2023).
     const LOADED: usize = 24;
-    /// From one barrier to the next with nothing to wait for but shared memory and Tensor Cores.
-    const STEP_LATENCY: usize = 250;
+    /// The same of one of a few.
+    const LOADED_BY_ONE: usize = 48;
+    /// From one barrier to the next with nothing to wait for but shared memory and Tensor Cores: at
+    /// all, and for 16 of k besides a clock for each row.
+    const BARRIER: usize = 100;
+    const LATENCY: usize = 40;
     /// Of a block, before its first product and behind its last.
     const BLOCK: usize = 2000;
     /// Of a launch that waits for another: 3 µs.
@@ -176,17 +260,47 @@ impl Rates {
         Rates { multiprocessors, products, element_bytes }
     }
 
-    fn clocks(&self, sizes: Sizes, [rows, columns]: [usize; 2], (parts, depth): (usize, usize)) -> usize {
+    fn clocks(&self, sizes: Sizes, tile: Tile, (parts, depth): (usize, usize)) -> usize {
+        let Tile { rows, columns, depth: step } = tile;
         let blocks = sizes.m.div_ceil(rows) * sizes.n.div_ceil(columns) * sizes.batch * parts;
-        let steps = depth.min(sizes.k).div_ceil(STEP);
+        let steps = depth.min(sizes.k).div_ceil(step);
         let waves = blocks.div_ceil(self.multiprocessors);
-        let multiplied = waves * steps * (rows * columns * STEP / self.products);
-        let loaded = blocks * steps * (rows + columns) * STEP * self.element_bytes;
-        let loaded = loaded / (Self::LOADED * self.multiprocessors);
+        let multiplied = waves * steps * (rows * columns * step / self.products);
+        let operands = steps * (rows + columns) * step * self.element_bytes;
+        let together = blocks * operands / (Self::LOADED * self.multiprocessors);
+        let loaded = together.max(waves * operands / Self::LOADED_BY_ONE);
         // Two blocks at a time hide each other's latency.
-        let waited = waves.div_ceil(2) * steps * Self::STEP_LATENCY;
+        let waited = waves.div_ceil(2) * steps * (Self::BARRIER + step * (rows + Self::LATENCY) / 16);
         let added = 8 * parts * sizes.count() / (Self::LOADED * self.multiprocessors);
-        let together = if parts > 1 { Self::LAUNCH + added } else { 0 };
-        multiplied.max(loaded).max(waited) + waves.div_ceil(2) * Self::BLOCK + together
+        let last = if parts > 1 { Self::LAUNCH + added } else { 0 };
+        // What takes longest hides most of the rest.
+        let longest = multiplied.max(loaded).max(waited);
+        longest + (multiplied + loaded + waited - longest) / 8 + waves.div_ceil(2) * Self::BLOCK + last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Architecture, Factors, Rates, Sizes, TILES, cut, tile};
+    use halfstep_graph::DType;
+
+    #[test]
+    fn parts_are_multiples_of_a_step_and_cover_k() {
+        assert_eq!(cut(1000, 3, 64), (3, 384));
+        assert_eq!(cut(1000, 256, 64), (16, 64));
+        assert_eq!(cut(10, 1, 64), (1, 64));
+    }
+
+    #[test]
+    fn long_sums_with_few_results_are_estimated_to_be_faster_in_parts() {
+        let rates = Rates::of(Architecture::of_device(9, 0), Factors::Halves(DType::Bf16, 1));
+        // The weight gradient of a stem of 3 channels, and a large product of matrices.
+        let stem = Sizes { batch: 1, m: 64, n: 27, k: 65_536 };
+        let large = Sizes { batch: 1, m: 8192, n: 8192, k: 8192 };
+        let small = tile(64, 32, 64);
+        let clocks = |parts| rates.clocks(stem, small, cut(stem.k, parts, 64));
+        assert!(clocks(128) * 20 < clocks(1));
+        assert!(TILES[1..].iter().all(|&t| rates.clocks(large, TILES[0], cut(large.k, 1, 32))
+            < rates.clocks(large, t, cut(large.k, 1, 64))));
     }
 }

@@ -1,0 +1,114 @@
+//! Products whose operands are copied in chunks, at the edges of tiles and in parts of k, have the
+//! interpreter's bits where every sum is exact, on a simulated GPU that checks every access.
+
+mod common;
+
+use std::process::ExitCode;
+
+use halfstep_gpu::{Architecture, GpuEngine};
+use halfstep_graph::engine::{Engine, HostSlice};
+use halfstep_graph::interp::{Rounding, Tensor, evaluate};
+use halfstep_graph::precision::{Policy, assign};
+use halfstep_graph::{ConvGeometry, Graph, GraphError, Op, Shape, ValueId, ValueType, fuse, plan};
+use halfstep_ptx::{Arrival, Options};
+
+/// Whole numbers between -3 and 3: all types hold them, and f32 holds every sum of fewer than 2^20
+/// of their products.
+fn whole_numbers(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| (((i + seed) * 7919 + i / 7 * 13) % 7) as f32 - 3.0).collect()
+}
+
+type Build = dyn Fn(&mut Graph, &[ValueId]) -> Result<Vec<ValueId>, GraphError>;
+
+/// The results of a program of inputs of these shapes are the interpreter's.
+fn exact(engine: &GpuEngine, policy: &str, shapes: &[Shape], build: &Build) {
+    let mut g = Graph::new();
+    let names: Vec<String> = (0..shapes.len()).map(|i| format!("x{i}")).collect();
+    let inputs: Vec<ValueId> =
+        names.iter().zip(shapes).map(|(name, shape)| g.input(name, ValueType::f32(shape.clone()))).collect();
+    let results = build(&mut g, &inputs).unwrap();
+    for (i, result) in results.iter().enumerate() {
+        g.add_output(&i.to_string(), *result);
+    }
+    let (g, _) = assign(&g, &Policy::named(policy).unwrap());
+    let planned = plan(fuse(&g), engine.target());
+    let data: Vec<Vec<f32>> =
+        shapes.iter().enumerate().map(|(i, s)| whole_numbers(s.iter().product(), i * 1000)).collect();
+    let slices: Vec<(&str, HostSlice<'_>)> =
+        names.iter().zip(&data).map(|(name, x)| (name.as_str(), HostSlice::F32(x))).collect();
+    let mut state = engine.new_state(&[]).unwrap();
+    let mut program = engine.compile(&planned, &state).unwrap();
+    program.run(&mut state, &slices).unwrap();
+    let tensor =
+        |(x, shape): (&Vec<f32>, &Shape)| Tensor::new(shape.clone(), x.iter().map(|&x| x.into()).collect());
+    let tensors: Vec<(&str, Tensor)> =
+        names.iter().map(String::as_str).zip(data.iter().zip(shapes).map(tensor)).collect();
+    let graph = &planned.graph;
+    let wanted = evaluate(graph, &[], &tensors, Rounding::Stored).unwrap();
+    for (name, value) in &graph.outputs {
+        let found: Vec<f64> = program.read(name).unwrap().f32().iter().map(|&x| x.into()).collect();
+        let wrong = found.iter().zip(&wanted[value.0 as usize].data).position(|(y, t)| y != t);
+        assert_eq!(wrong, None, "{policy} {shapes:?}: the first wrong element of result {name}");
+    }
+}
+
+/// A product with a bias and what follows it, of operands stored in all ways.
+fn matrices(engine: &GpuEngine, policy: &str, [m, n, k]: [usize; 3]) {
+    for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+        let a: Shape = if ta { [k, m].into() } else { [m, k].into() };
+        let b: Shape = if tb { [n, k].into() } else { [k, n].into() };
+        let shapes = [a, b, [n].into(), [m, n].into()];
+        exact(engine, policy, &shapes, &move |g: &mut Graph, x: &[ValueId]| {
+            let product = g.matmul(x[0], x[1], ta, tb)?;
+            let biased = g.add(product, x[2])?;
+            let sum = g.add(biased, x[3])?;
+            Ok(vec![g.relu(sum)?])
+        });
+    }
+}
+
+/// A convolution of 2 images and its gradients.
+fn convolution(
+    engine: &GpuEngine,
+    policy: &str,
+    size: usize,
+    window: usize,
+    stride: usize,
+    [c, o]: [usize; 2],
+) {
+    let geometry = ConvGeometry { stride, pad: window / 2 };
+    let out = geometry.output(size, window).unwrap();
+    let shapes = [[2, size, size, c].into(), [o, window, window, c].into(), [2, out, out, o].into()];
+    exact(engine, policy, &shapes, &move |g: &mut Graph, x: &[ValueId]| {
+        let y = g.conv2d(x[0], x[1], geometry)?;
+        let dx = g.push(Op::Conv2dGradInput { geometry, size: (size, size) }, &[x[2], x[1]])?;
+        let window = (window, window);
+        let dw = g.push(Op::Conv2dGradWeight { geometry, window }, &[x[0], x[2]])?;
+        Ok(vec![y, dx[0], dw[0]])
+    });
+}
+
+fn products(engine: &GpuEngine, policy: &str) {
+    // Whole chunks at the edges of tiles of every size; some and no whole chunks; parts of k.
+    for sizes in [[72, 40, 104], [264, 136, 40], [40, 24, 20], [33, 35, 70], [16, 12, 2400], [9, 10, 2501]] {
+        matrices(engine, policy, sizes);
+    }
+    for (size, window, stride, channels) in
+        [(9, 3, 1, [8, 16]), (8, 3, 2, [16, 8]), (7, 1, 2, [8, 24]), (6, 3, 1, [3, 8]), (40, 3, 1, [8, 8])]
+    {
+        convolution(engine, policy, size, window, stride, channels);
+    }
+}
+
+fn main() -> ExitCode {
+    let late = Options::default();
+    let shuffled = Options { arrival: Arrival::Early, seed: Some(7), ..Options::default() };
+    let of = |architecture: Architecture, options: &Options, policy: &'static str| {
+        let options = options.clone();
+        let test = move || products(&common::engine(architecture, options), policy);
+        (format!("{architecture}::{policy}"), Box::new(test) as Box<dyn FnOnce() + Send>)
+    };
+    let ampere = ["fp32", "bf16", "bf16x6"].map(|policy| of(Architecture::MINIMUM, &late, policy));
+    let hopper = ["bf16", "fp16"].map(|policy| of(Architecture::of_device(9, 0), &shuffled, policy));
+    common::run(ampere.into_iter().chain(hopper).collect())
+}
