@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::graph::ByteSize;
 use halfstep::{DeviceRequest, MemoryLimit};
 #[cfg(feature = "serve")]
-pub use signing::{Key, NewKey, Sign, Verify};
+pub use signing::{Card, Key, NewKey, Sign, Verify};
 #[cfg(feature = "onnx")]
 pub use trained::Export;
 pub use trained::{Chosen, Eval, Generate, Predict};
@@ -81,6 +81,9 @@ pub enum Command {
     Stress(Stress),
     /// Find which parts of a model to lower: most time or memory saved within a rise of the loss
     Tune(Tune),
+    /// Write a model card and a bill of materials for a model of a comparison
+    #[cfg(feature = "serve")]
+    Card(Card),
     /// Make keys to sign with
     #[cfg(feature = "serve")]
     #[command(subcommand)]

@@ -3,7 +3,11 @@
 mod args;
 mod bench;
 mod cache;
+#[cfg(feature = "serve")]
+mod card;
 mod compare;
+#[cfg(feature = "serve")]
+mod compared;
 mod doctor;
 mod duration;
 mod eval;
@@ -158,6 +162,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Stress(args) => stress::run(args, request),
         Command::Verdict(args) => verdict::run(args, request.threads()),
         Command::Tune(args) => tune::run(args, request),
+        #[cfg(feature = "serve")]
+        Command::Card(args) => card::run(args),
         #[cfg(feature = "serve")]
         Command::Key(args::Key::New(args)) => key::new(args),
         #[cfg(feature = "serve")]

@@ -1,9 +1,37 @@
-//! Arguments of `key`, `sign` and `verify`.
+//! Arguments of `card`, `key`, `sign` and `verify`.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use halfstep_attest::DateTime;
+
+/// `card`
+#[derive(Debug, clap::Args)]
+pub struct Card {
+    /// Run directory of the comparison
+    pub comparison: PathBuf,
+    /// Precision of the model
+    #[arg(long, value_name = "NAME")]
+    pub precision: String,
+    /// Seed of the model [default: the first]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Arm of an ablation
+    #[arg(long, value_name = "NAME")]
+    pub arm: Option<String>,
+    /// Licence of the model, such as apache-2.0; without it the card says that none is stated
+    #[arg(long = "license", value_name = "NAME")]
+    pub licence: Option<String>,
+    /// Folder for README.md and model.cdx.json [default: that of the comparison]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// `key`
 #[derive(Debug, Subcommand)]

@@ -10,79 +10,16 @@ use std::time::SystemTime;
 use halfstep::evidence::assessment::MetricRow;
 use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, Protocol};
-use halfstep::train::recipe::{Recipe, folder_name};
 use halfstep::train::run_dir::{CHECKPOINTS, PLAN, PREPROCESSING, RECIPE};
 use halfstep_attest::DateTime;
-use halfstep_attest::digest::Digest;
-use halfstep_attest::subject::Subject;
 use halfstep_attest::verdict::{Arm, Candidate, Conclusion, Run, Verdict};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::compare::{LOGITS_FOLDER, protocol};
+use crate::cli::compared::{self, ArmRecord, CandidateRecord, ComparedArm, RunRecord};
 use crate::cli::failure::Failure;
 use crate::cli::report::RESULTS;
 use crate::cli::verdict::assess_files;
-
-/// What is read of `results.json`.
-#[derive(Deserialize)]
-struct Results {
-    name: String,
-    arms: Vec<ArmRecord>,
-}
-
-#[derive(Deserialize)]
-struct ArmRecord {
-    setup: SetupRecord,
-    candidates: Vec<CandidateRecord>,
-    runs: Vec<RunRecord>,
-}
-
-#[derive(Deserialize)]
-struct SetupRecord {
-    name: String,
-    model: String,
-    data: String,
-    fingerprint: String,
-    seeds: Vec<u64>,
-    reference: String,
-    targets_measured: u64,
-    engine: String,
-    processor: String,
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct CandidateRecord {
-    policy: String,
-    verdict: Conclusion,
-    pairs: u64,
-    missing: u64,
-    assessment: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct RunRecord {
-    policy: String,
-    seed: u64,
-    outcome: OutcomeRecord,
-}
-
-#[derive(Deserialize)]
-struct OutcomeRecord {
-    kind: String,
-}
-
-impl RunRecord {
-    fn finished(&self) -> bool {
-        self.outcome.kind == "finished"
-    }
-
-    /// The name of its files.
-    fn file(&self) -> String {
-        format!("{}-seed{}.safetensors", self.policy, self.seed)
-    }
-}
 
 /// The statement of a comparison.
 ///
@@ -90,52 +27,36 @@ impl RunRecord {
 /// The folder is none of a comparison; a file that was judged is missing; the logits do not give
 /// what `results.json` says.
 pub fn verdict(folder: &Path, threads: NonZeroUsize) -> Result<Verdict, Failure> {
-    let path = folder.join(RESULTS);
-    let bytes = std::fs::read(&path).map_err(|e| {
-        let help = "give the run directory of `halfstep compare`";
-        Failure::asked(format!("{}: {e}: this is no folder of a comparison", path.display()), help)
-    })?;
-    let results: Results = serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::asked(format!("{}: not as `compare` writes it: {e}", path.display()), ""))?;
-    let recipe = Recipe::read(&folder.join(RECIPE))?;
-    let version = results.arms.first().map_or_else(String::new, |arm| arm.setup.version.clone());
+    let compared = compared::read(folder)?;
+    let version = compared.arms.first().map_or_else(String::new, |arm| arm.record.setup.version.clone());
     let made = DateTime::try_from(SystemTime::now())
         .map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
-    let mut arms = Vec::new();
-    for record in results.arms {
-        let name = &record.setup.name;
-        let own = recipe.ablation.iter().find(|arm| arm.name == *name).map(|arm| &arm.recipe);
-        let (recipe, prefix) = match (own, recipe.ablation.is_empty()) {
-            (Some(own), _) => (own, format!("{}/", folder_name(name))),
-            (None, true) => (&recipe, String::new()),
-            (None, false) => {
-                let message = format!("{}: the recipe has no arm `{name}`", path.display());
-                return Err(Failure::asked(message, ""));
-            }
-        };
-        arms.push(Judging { folder, prefix, recipe, threads, record: &record }.arm()?);
-    }
-    Ok(Verdict { name: results.name, made: made.to_string(), version, arms })
+    let arms = compared.arms.iter().map(|arm| Judging { folder, arm, threads }.arm());
+    Ok(Verdict {
+        name: compared.name.clone(),
+        made: made.to_string(),
+        version,
+        arms: arms.collect::<Result<_, _>>()?,
+    })
 }
 
 /// One arm of a comparison on its way to a statement.
 struct Judging<'a> {
     folder: &'a Path,
-    /// Of its paths in the folder.
-    prefix: String,
-    recipe: &'a Recipe,
+    arm: &'a ComparedArm,
     threads: NonZeroUsize,
-    record: &'a ArmRecord,
 }
 
 impl Judging<'_> {
     fn arm(&self) -> Result<Arm, Failure> {
-        let ArmRecord { setup, candidates, runs } = self.record;
-        let files: Result<_, _> =
-            [RECIPE, PLAN, PREPROCESSING].map(|name| self.subject(name)).into_iter().collect();
+        let ArmRecord { setup, candidates, runs } = &self.arm.record;
+        let files: Result<_, _> = [RECIPE, PLAN, PREPROCESSING]
+            .map(|name| self.arm.subject(self.folder, name))
+            .into_iter()
+            .collect();
         let run = |run: &RunRecord| {
             let of = |folder: &str| {
-                let subject = || self.subject(&format!("{folder}/{}", run.file()));
+                let subject = || self.arm.subject(self.folder, &format!("{folder}/{}", run.file()));
                 run.finished().then(subject).transpose()
             };
             let (policy, seed) = (run.policy.clone(), run.seed);
@@ -155,16 +76,6 @@ impl Judging<'_> {
             candidates: candidates.iter().map(|c| self.candidate(c)).collect::<Result<_, _>>()?,
             runs: runs.iter().map(run).collect::<Result<_, _>>()?,
         })
-    }
-
-    /// A file of the arm, by its path in the comparison's folder.
-    fn subject(&self, name: &str) -> Result<Subject, Failure> {
-        let name = format!("{}{name}", self.prefix);
-        let path = self.folder.join(&name);
-        let digest = Digest::of_file(&path).map_err(|e| {
-            Failure::asked(format!("{}: {e}: it was judged, and is not there", path.display()), "")
-        })?;
-        Ok(Subject::new(name, digest))
     }
 
     fn candidate(&self, record: &CandidateRecord) -> Result<Candidate, Failure> {
@@ -199,19 +110,18 @@ impl Judging<'_> {
     /// The assessment of the logits in the folder, which has to be the stored one. Whether earlier
     /// looks had used α up stands nowhere but in the stored numbers.
     fn judged_again(&self, record: &CandidateRecord, stored: &Value) -> Result<Assessment, Failure> {
-        let (reference, policy) = (&self.record.setup.reference, &record.policy);
-        let runs = &self.record.runs;
+        let (reference, policy) = (&self.arm.record.setup.reference, &record.policy);
+        let runs = &self.arm.record.runs;
         let of = |policy: &str, seed: u64| {
             runs.iter().find(|r| r.policy == policy && r.seed == seed).filter(|r| r.finished())
         };
         let path = |run: &RunRecord| -> PathBuf {
-            self.folder.join(format!("{}{LOGITS_FOLDER}/{}", self.prefix, run.file()))
+            self.folder.join(format!("{}{LOGITS_FOLDER}/{}", self.arm.prefix, run.file()))
         };
-        let pairs = self.record.setup.seeds.iter().filter_map(|&s| of(reference, s).zip(of(policy, s)));
+        let pairs = self.arm.record.setup.seeds.iter().filter_map(|&s| of(reference, s).zip(of(policy, s)));
         let (baseline, candidate): (Vec<_>, Vec<_>) = pairs.map(|(a, b)| (path(a), path(b))).unzip();
-        let diverged = |policy: &str| {
-            runs.iter().filter(|r| r.policy == policy && r.outcome.kind == "diverged").count() as u64
-        };
+        let diverged =
+            |policy: &str| runs.iter().filter(|r| r.policy == policy && r.diverged()).count() as u64;
         let stated = stored["protocol"]["looks"].as_u64().and_then(|n| u32::try_from(n).ok());
         let looks = Looks::of(stated.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN));
         for looks in [looks, looks.after(looks.number())] {
@@ -219,7 +129,7 @@ impl Judging<'_> {
                 looks,
                 diverged: diverged(policy),
                 baseline_diverged: diverged(reference),
-                ..protocol::of(self.recipe)?
+                ..protocol::of(&self.arm.recipe)?
             };
             let again = assess_files(&baseline, &candidate, protocol, self.threads)
                 .map_err(|e| Failure::asked(e.to_string(), ""))?;
@@ -238,7 +148,7 @@ impl Judging<'_> {
                 "{}: what {RESULTS} says of {} is not what the logits in {}{LOGITS_FOLDER} give",
                 self.folder.display(),
                 record.policy,
-                self.prefix
+                self.arm.prefix
             ),
             "one of them was changed, or another version of the program wrote them: `halfstep compare` makes a new comparison",
         )
