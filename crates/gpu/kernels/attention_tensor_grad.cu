@@ -111,6 +111,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_queries(
 // log-sum-exp and delta of 64 queries.
 struct Numbers {
     float lse[SIDE], delta[SIDE];
+
+    // Asks for those from `first` on; zeros behind the last query: with dout, which is zero there,
+    // nothing comes of it.
+    __device__ void fetch(const float* from_lse, const float* from_delta, u32 first, u32 time) {
+        u32 i = threadIdx.x % SIDE, query = first + i;
+        bool of_lse = threadIdx.x < SIDE, there = query < time;
+        const float* from = of_lse ? from_lse : from_delta;
+        float* to = of_lse ? lse : delta;
+        copy_async<4>(to + i, there ? from + query : from, there ? 4 : 0);
+    }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
@@ -124,14 +134,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
     Rows<const HALF> queries = at.operand(q), douts = at.result(dout);
     u32 lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16;
     auto fetch_turn = [&](u32 turn) {
-        u32 first = turn * SIDE, query = first + threadIdx.x % SIDE, buffer = turn % 2;
+        u32 first = turn * SIDE, buffer = turn % 2;
         fetch(tiles[buffer * 2], queries, first, s);
         fetch(tiles[buffer * 2 + 1], douts, first, s);
-        // Zeros behind the last query: with dout, which is zero there, nothing comes of it.
-        bool of_lse = threadIdx.x < SIDE, there = query < s.time;
-        const float* from = at.number(of_lse ? lse : delta);
-        float* to = of_lse ? numbers[buffer].lse : numbers[buffer].delta;
-        copy_async<4>(to + threadIdx.x % SIDE, there ? from + query : from, there ? 4 : 0);
+        numbers[buffer].fetch(at.number(lse), at.number(delta), first, s.time);
         commit_copies();
     };
     u32 first = at.seeing();
@@ -157,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
             int from = (int)(row + lane / 4 + h * 8) - (int)(lane % 4 * 2);
             seen_from[h] = s.causal && turn == first ? from : -SIDE;
         }
-// Addresses of all steps at once are more than registers hold besides sums of wide heads.
+        // Addresses of all steps at once are more than registers hold besides sums of wide heads.
 #pragma unroll KEPT ? SIDE / STEP : 1
         for (u32 step = 0; step < SIDE; step += STEP) {
             Scores scores = {};
