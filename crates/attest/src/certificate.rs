@@ -5,6 +5,8 @@
 //! with SHA-2. Certificates that authorities have revoked are known only where they are listed as
 //! revoked: nothing is fetched.
 
+use std::cell::Cell;
+
 use pkcs8::ObjectIdentifier;
 use pkcs8::spki::{AlgorithmIdentifierOwned, DecodePublicKey, SubjectPublicKeyInfoOwned};
 use rsa::pkcs1v15::Pkcs1v15Sign;
@@ -21,6 +23,9 @@ use crate::public_key::PublicKey;
 
 /// Most certificates between the signer's and the root, both included.
 const LONGEST: usize = 8;
+/// Most signatures that are verified in search of a chain: who sends many certificates of one name
+/// could have others try every order.
+const MOST_STEPS: u32 = 64;
 /// Least bits of an RSA key (NIST SP 800-131A).
 const LEAST_RSA_BITS: u32 = 2048;
 
@@ -91,6 +96,12 @@ pub enum CertificateError {
     /// No chain of these leads to a trusted root.
     #[error("no chain of certificates leads from {subject} to a trusted root")]
     NoPath {
+        /// The signer.
+        subject: String,
+    },
+    /// Too many certificates could be the next of the chain.
+    #[error("the certificates that lead from {subject} to a root are too many to try")]
+    TooMany {
         /// The signer.
         subject: String,
     },
@@ -294,7 +305,7 @@ pub fn key_of_chain(
         return Err(CertificateError::Malformed("the chain is empty".into()));
     };
     signer.check_signer()?;
-    let search = Search { between: &chain[1..], roots, at, revoked };
+    let search = Search { between: &chain[1..], roots, at, revoked, steps: Cell::new(0) };
     search.follow(signer, 0)?;
     let key = signer.parsed.tbs_certificate().subject_public_key_info();
     PublicKey::from_info(key).map_err(|e| signer.unfit(format!("has a key that is not supported: {e}")))
@@ -305,6 +316,8 @@ struct Search<'a> {
     roots: &'a [Certificate],
     at: DateTime,
     revoked: &'a dyn Fn(Digest) -> Option<String>,
+    /// Signatures that were verified so far.
+    steps: Cell<u32>,
 }
 
 impl Search<'_> {
@@ -324,9 +337,14 @@ impl Search<'_> {
         let issuer = from.parsed.tbs_certificate().issuer();
         let candidates = self.roots.iter().chain(self.between);
         for above in candidates.filter(|c| c.parsed.tbs_certificate().subject() == issuer && *c != from) {
+            self.steps.set(self.steps.get() + 1);
+            if self.steps.get() > MOST_STEPS {
+                return Err(CertificateError::TooMany { subject: from.subject() });
+            }
             let step = from.check_signed_by(above).and_then(|()| above.check_authority(below));
             match step.and_then(|()| self.follow(above, below + 1)) {
                 Ok(()) => return Ok(()),
+                Err(e @ CertificateError::TooMany { .. }) => return Err(e),
                 // What is wrong with a way that is there says more than that there is none.
                 Err(e) => why = e,
             }

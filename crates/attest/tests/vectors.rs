@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use halfstep_attest::DateTime;
 use halfstep_attest::bundle::Bundle;
-use halfstep_attest::certificate::{Certificate, CertificateError};
+use halfstep_attest::certificate::{Certificate, CertificateError, key_of_chain};
 use halfstep_attest::model::{ModelError, Unsigned};
 use halfstep_attest::public_key::PublicKey;
 use halfstep_attest::statement::{Predicate, Statement, StatementError};
@@ -295,4 +295,24 @@ fn what_is_revoked_stays_so_whatever_vouches_for_it() {
     let key = format!("[[key]]\nname = \"k\"\npublic = \"\"\"\n{key}\"\"\"\nrevoked = \"stolen\"\n");
     let refused = judged(&key);
     assert!(matches!(&refused, Err(Refusal::Revoked { reason, .. }) if reason == "stolen"), "{refused:?}");
+}
+
+#[test]
+fn a_chain_with_a_fault_is_refused_for_it() {
+    let cases: Value = serde_json::from_str(&read("peer/chains.json")).unwrap();
+    let certificate = |der: &Value| {
+        Certificate::from_der(&BASE64.decode(der.as_str().unwrap().as_bytes()).unwrap()).unwrap()
+    };
+    for case in cases.as_array().unwrap() {
+        let chain: Vec<Certificate> = case["chain"].as_array().unwrap().iter().map(certificate).collect();
+        let roots = [certificate(&case["root"])];
+        let found = key_of_chain(&chain, &roots, time("2020-07-01T00:00:00Z"), &|_| None);
+        let said = found.err().map(|e| e.to_string()).unwrap_or_default();
+        let expected = case["expect"].as_str().unwrap();
+        assert!(
+            said.contains(expected) && said.is_empty() == expected.is_empty(),
+            "{}: {said}",
+            case["name"]
+        );
+    }
 }
