@@ -2,9 +2,9 @@
 //! and attention keep their numbers in registers.
 //!
 //! The steps of the measured models on three of them are what is always tested.
-//! `HALFSTEP_GPU_KERNELS=FILE` adds the others and all that the conformance suite asks for, which
-//! takes minutes, and writes the table between the two marks of that file: `scripts/gpu_kernels.sh`
-//! does so for docs/gpu.md.
+//! `HALFSTEP_GPU_KERNELS=FILE` adds the other architectures, and writes the table between the two
+//! marks of that file; `HALFSTEP_GPU_KERNELS_OF=conformance` adds all that the conformance suite
+//! asks for, which takes long. `scripts/gpu_kernels.sh` does both for docs/gpu.md.
 
 mod common;
 #[path = "common/models.rs"]
@@ -217,7 +217,7 @@ fn every_kernel_assembles() {
     let file = std::env::var_os("HALFSTEP_GPU_KERNELS");
     let collector = Collector::new(if file.is_some() { &[0, 1, 2, 3, 4, 5] } else { &QUICK });
     measured_models(&collector);
-    if file.is_some() {
+    if std::env::var_os("HALFSTEP_GPU_KERNELS_OF").is_some_and(|of| of == "conformance") {
         for left_out in
             [conformance::operations, conformance::step, conformance::fusion].map(|f| f(&collector))
         {
@@ -235,14 +235,28 @@ fn every_kernel_assembles() {
     nothing_is_spilled(&table);
 }
 
+fn what_ptxas_prints_is_read() {
+    let said = "ptxas info    : Compiling entry function 'matmul' for 'sm_90a'\n\
+        ptxas info    : Function properties for matmul\n    \
+        8 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads\n\
+        ptxas info    : Used 96 registers, used 1 barriers, 16384 bytes smem\n\
+        ptxas info    : Compiling entry function 'add' for 'sm_90a'\n\
+        ptxas info    : Used 8 registers\n";
+    let kernels = ptxas::read(said);
+    assert_eq!(kernels["matmul"], Resources { registers: 96, shared: 16384, spilled: 12 });
+    assert_eq!(kernels["add"], Resources { registers: 8, shared: 0, spilled: 0 });
+}
+
 fn main() -> ExitCode {
+    let read: (String, Box<dyn FnOnce() + Send>) =
+        ("what_ptxas_prints_is_read".to_string(), Box::new(what_ptxas_prints_is_read));
     if ptxas::program().is_none() {
         // Read by who wonders why nothing is tested.
         #[allow(clippy::print_stderr)]
         {
             eprintln!("HALFSTEP_PTXAS names no ptxas: `scripts/fetch_ptxas.sh` fetches it");
         }
-        return common::run(Vec::new());
+        return common::run(vec![read]);
     }
-    common::run(vec![("every_kernel_assembles".to_string(), Box::new(every_kernel_assembles))])
+    common::run(vec![read, ("every_kernel_assembles".to_string(), Box::new(every_kernel_assembles))])
 }

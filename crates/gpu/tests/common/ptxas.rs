@@ -36,7 +36,7 @@ fn before(line: &str, words: &str) -> u32 {
 }
 
 /// What `ptxas --verbose` prints: a line that names the kernel, one of spills, one of resources.
-fn read(said: &str) -> BTreeMap<String, Resources> {
+pub fn read(said: &str) -> BTreeMap<String, Resources> {
     let mut kernels = BTreeMap::new();
     let mut current = (String::new(), 0);
     for line in said.lines() {
