@@ -1,5 +1,5 @@
-// Operands of products, and what becomes of results: on Tensor Cores where HALF says of which type,
-// else in f32.
+// Operands of products, and what becomes of results: on Tensor Cores where HALF or BYTES say of
+// which elements, else in f32.
 //
 // A product has rows and columns, both called `i` below, and a depth `k` over which it sums. An
 // operand has ALONG, whether neighbours in k are neighbours in memory, or else those in i; row(i)
@@ -13,8 +13,10 @@
 
 // Elements that a thread brings at a time, and threads of a block: on Tensor Cores two warps for the
 // rows of a tile, each with 32 of its columns.
-#ifdef HALF
-#define CHUNK 8
+#if defined(HALF) || defined(BYTES)
+#define TENSOR
+#include "tensor.cuh"
+#define CHUNK (16 / BYTES)
 #define THREADS (TILE_N / 32 * 64)
 #else
 #define CHUNK 4
@@ -135,7 +137,7 @@ struct RowMajor {
     }
 };
 
-#ifdef HALF
+#ifdef TENSOR
 #include "tensor_product.cuh"
 #else
 #include "product.cuh"

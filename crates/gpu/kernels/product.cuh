@@ -1,19 +1,8 @@
 // A product of two operands that say themselves where their elements lie: exact f32 products, added
-// by fused multiplications in ascending order of k. With TF32 operands are rounded to that.
+// by fused multiplications in ascending order of k.
 //
 // Tiles of TILE_M by TILE_N, DEPTH of k at a time; a thread has 8 by 8 results.
 #pragma once
-
-__device__ inline float factor(float x) {
-#ifdef TF32
-    u32 code;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(code) : "f"(x));
-    // The lower bits of the code have no meaning.
-    return __uint_as_float(code & 0xffffe000);
-#else
-    return x;
-#endif
-}
 
 // 4 more: rows of chunks that are stored turned begin in other banks.
 template <u32 SIZE>
@@ -33,7 +22,7 @@ struct Bringer {
 #pragma unroll
             for (u32 e = 0; e < CHUNK; ++e) chunks[j][e] = 0.0f;
         part.each_element(k, end, [&](u32 j, u32 e, typename Operand::Element x) {
-            chunks[j][e] = factor(widened(x));
+            chunks[j][e] = widened(x);
         });
     }
 

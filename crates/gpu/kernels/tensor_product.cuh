@@ -1,6 +1,7 @@
 // A product on Tensor Cores of two operands that say themselves where their elements lie: operands
-// of 16 bits or codes that those hold, or f32 as PLANES terms of bf16 each. Products are exact and
-// added in f32, 16 of k at a time, in ascending order.
+// of 16 bits or codes that those hold, or f32 as PLANES terms of bf16 each; f32 that is rounded to
+// tf32 when it is multiplied; or codes of 8 bits. Products are exact and added in f32, 32 bytes of k
+// at a time, in ascending order.
 //
 // Tiles of TILE_M by TILE_N, DEPTH of k at a time in one of STAGES pieces of shared memory. Chunks
 // of operands that are multiplied as they are stored are copied there without passing through
@@ -10,16 +11,17 @@
 #include "tensor.cuh"
 
 // Elements of k of a product of Tensor Cores.
-#define PRODUCT_DEPTH 16
+#define PRODUCT_DEPTH (32 / BYTES)
 
 // A chunk of neighbours, of each term.
 struct alignas(16) Chunk {
-    u16 of[CHUNK];
+    Unit of[CHUNK];
 };
 struct Chunks {
     Chunk terms[PLANES];
 };
 
+#ifdef HALF
 // The terms of a number: each is what the terms before it left, to nearest even.
 template <class T>
 __device__ inline void put_terms(Chunks& c, u32 at, T value) {
@@ -35,12 +37,25 @@ __device__ inline void put_terms(Chunks& c, u32 at, T value) {
 
 // What is multiplied as it is.
 __device__ inline void put_terms(Chunks& c, u32 at, HALF value) { c.terms[0].of[at] = value.code; }
+#elif BYTES == 1
+template <class T>
+__device__ inline void put_terms(Chunks& c, u32 at, T value) {
+    c.terms[0].of[at] = value.code;
+}
+#else
+__device__ inline void put_terms(Chunks& c, u32 at, float value) {
+    c.terms[0].of[at] = __float_as_uint(value);
+}
+#endif
 
-// Where the element at `column`, a multiple of CHUNK, of a row of LENGTH elements lies: chunks
-// change places with the row, so that neither loads nor stores meet in a bank.
-template <u32 LENGTH>
+// Where the element at `column` of a row of LENGTH elements lies, which is of i or, with ALONG, of k:
+// chunks change places with the row, so that neither loads nor stores meet in a bank.
+template <u32 LENGTH, bool ALONG>
 __device__ inline u32 place(u32 row, u32 column) {
-    u32 turn = LENGTH == 32 ? row / 2 % 4 : row % 8;
+    u32 turn = LENGTH * BYTES == 64 ? row / 2 % 4 : row % 8;
+    // Of the rows that `bytes_across` and `words_across` load at a time.
+    if (!ALONG && BYTES == 1) turn = LENGTH == 64 ? row / 4 % 4 : row % 2 + row / 4 % 4 * 2;
+    if (!ALONG && BYTES == 4) turn = row % 4 * 2;
     return row * LENGTH + (column ^ turn * CHUNK);
 }
 
@@ -57,21 +72,25 @@ struct Same<A, A> {
 template <class Operand, bool WHOLE, u32 SIZE>
 struct Bringer {
     typedef Part<Operand, WHOLE, SIZE> Chosen;
+#ifdef HALF
     static const bool COPIED = WHOLE && PLANES == 1 && Same<typename Operand::Element, HALF>::VALUE;
+#else
+    static const bool COPIED = WHOLE;
+#endif
     static const u32 LENGTH = Operand::ALONG ? DEPTH : SIZE;
     Chosen part;
     Chunks chunks[COPIED ? 1 : Chosen::EACH];
 
     __device__ Bringer(const Operand& operand, u32 first, u32 count) : part(operand, first, count) {}
 
-    __device__ static u16* at(u16* tile, u32 j) {
-        return tile + place<LENGTH>(Chosen::row(j), Chosen::column());
+    __device__ static Unit* at(Unit* tile, u32 j) {
+        return tile + place<LENGTH, Operand::ALONG>(Chosen::row(j), Chosen::column());
     }
 
     // Begins with the tile from k on.
-    __device__ void begin(u16 (*tile)[SIZE * DEPTH], u32 k, u32 end) {
+    __device__ void begin(Unit (*tile)[SIZE * DEPTH], u32 k, u32 end) {
         if constexpr (COPIED) {
-            part.each(k, end, [&](u32 j, const HALF* p) {
+            part.each(k, end, [&](u32 j, const typename Operand::Element* p) {
                 // Zeros where there is nothing; the address is one of the operand all the same.
                 copy_async<16>(at(tile[0], j), p == nullptr ? part.operand.p : p, p == nullptr ? 0 : 16);
             });
@@ -85,7 +104,7 @@ struct Bringer {
     }
 
     // Stores what was begun with, unless it is copied.
-    __device__ void finish(u16 (*tile)[SIZE * DEPTH]) const {
+    __device__ void finish(Unit (*tile)[SIZE * DEPTH]) const {
         if constexpr (!COPIED) {
 #pragma unroll
             for (u32 j = 0; j < Chosen::EACH; ++j)
@@ -95,34 +114,90 @@ struct Bringer {
     }
 };
 
-// 16 rows by 16 of k.
-template <bool ALONG>
-__device__ inline void load_left(u32* r, const u16* tile, u32 row, u32 k) {
+#if BYTES == 1
+// From rows of k, 16 of i by 32 of k. Matrices cannot be turned byte by byte: turned by pairs, with
+// rows of k in the order 0 1 4 5 8 9 12 13 and 2 3 6 7 10 11 14 15 of each 16, a thread has two
+// neighbours in i of each 4 neighbours in k. `even` gets those of even i, of both halves of k, and
+// `odd` the others: element g of 8 is 2 g or 2 g + 1 of i, which `put_results` knows.
+template <u32 SIZE>
+__device__ inline void bytes_across(u32* even, u32* odd, const Unit* tile, u32 i, u32 k) {
+    u32 pairs[4], lane = threadIdx.x % 32, matrix = lane / 8;
+    u32 row = k + matrix / 2 * 16 + lane % 8 / 2 * 4 + matrix % 2 * 2 + lane % 2;
+    load_turned(pairs, tile + place<SIZE, false>(row, i));
+#pragma unroll
+    for (u32 h = 0; h < 2; ++h) {
+        even[h] = __byte_perm(pairs[2 * h], pairs[2 * h + 1], 0x6420);
+        odd[h] = __byte_perm(pairs[2 * h], pairs[2 * h + 1], 0x7531);
+    }
+}
+#endif
+
+#if BYTES == 4
+// From rows of k, 8 of i by 8 of k.
+template <u32 SIZE>
+__device__ inline void words_across(u32* near, u32* far, const Unit* tile, u32 i, u32 k) {
     u32 lane = threadIdx.x % 32;
-    if (ALONG)
-        load_matrices(r, tile + place<DEPTH>(row + lane % 16, k + lane / 16 * 8));
-    else
-        load_turned(
-            r, tile + place<TILE_M>(k + lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8)
-        );
+    *near = tile[place<SIZE, false>(k + lane % 4, i + lane / 4)];
+    *far = tile[place<SIZE, false>(k + lane % 4 + 4, i + lane / 4)];
+}
+#endif
+
+// What is multiplied of loaded elements.
+__device__ inline void round_loaded(u32* r) {
+#if BYTES == 4
+#pragma unroll
+    for (u32 e = 0; e < 4; ++e)
+        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r[e]) : "f"(__uint_as_float(r[e])));
+#endif
 }
 
-// 16 columns by 16 of k.
+// 16 rows by PRODUCT_DEPTH of k.
 template <bool ALONG>
-__device__ inline void load_right(u32* r, const u16* tile, u32 column, u32 k) {
+__device__ inline void load_left(u32* r, const Unit* tile, u32 row, u32 k) {
     u32 lane = threadIdx.x % 32;
-    if (ALONG)
-        load_matrices(
-            r, tile + place<DEPTH>(column + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 8)
-        );
-    else
+    if constexpr (ALONG) {
+        load_matrices(r, tile + place<DEPTH, true>(row + lane % 16, k + lane / 16 * CHUNK));
+    } else {
+#if BYTES == 1
+        u32 even[2], odd[2];
+        bytes_across<TILE_M>(even, odd, tile, row, k);
+        r[0] = even[0], r[1] = odd[0], r[2] = even[1], r[3] = odd[1];
+#elif BYTES == 2
         load_turned(
-            r, tile + place<TILE_N>(k + lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8)
+            r, tile + place<TILE_M, false>(k + lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8)
         );
+#else
+        words_across<TILE_M>(r, r + 2, tile, row, k);
+        words_across<TILE_M>(r + 1, r + 3, tile, row + 8, k);
+#endif
+    }
+    round_loaded(r);
+}
+
+// 16 columns by PRODUCT_DEPTH of k.
+template <bool ALONG>
+__device__ inline void load_right(u32* r, const Unit* tile, u32 column, u32 k) {
+    u32 lane = threadIdx.x % 32;
+    if constexpr (ALONG) {
+        u32 i = column + lane % 8 + lane / 16 * 8;
+        load_matrices(r, tile + place<DEPTH, true>(i, k + lane / 8 % 2 * CHUNK));
+    } else {
+#if BYTES == 1
+        bytes_across<TILE_N>(r, r + 2, tile, column, k);
+#elif BYTES == 2
+        load_turned(
+            r, tile + place<TILE_N, false>(k + lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8)
+        );
+#else
+        words_across<TILE_N>(r, r + 1, tile, column, k);
+        words_across<TILE_N>(r + 2, r + 3, tile, column + 8, k);
+#endif
+    }
+    round_loaded(r);
 }
 
 struct Stage {
-    u16 left[PLANES][TILE_M * DEPTH], right[PLANES][TILE_N * DEPTH];
+    Unit left[PLANES][TILE_M * DEPTH], right[PLANES][TILE_N * DEPTH];
 };
 
 // Adds the products of terms that matter, smallest first.
@@ -152,12 +227,14 @@ __device__ inline void multiply_tiles(
 }
 
 // Gives `store` the results of a tile, 32 rows at a time, so that neighbouring threads have
-// neighbouring ones.
-template <class Store>
+// neighbouring ones. A and B say of the operands whether they were stored along k.
+template <bool A, bool B, class Store>
 __device__ inline void put_results(
     const float (*sums)[4][4], const Extent& extent, u32 row, u32 column, void* shared, Store store
 ) {
-    float (*results)[TILE_N + 8] = (float (*)[TILE_N + 8]) shared;
+    // So that what lanes store at a time lies in different banks.
+    const u32 MORE = BYTES != 1 || A == B ? 8 : A ? 16 : 4;
+    float (*results)[TILE_N + MORE] = (float (*)[TILE_N + MORE]) shared;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     u32 down = warp % 2 * (TILE_M / 2), across = warp / 2 * 32;
 #pragma unroll
@@ -169,9 +246,18 @@ __device__ inline void put_results(
 #pragma unroll
                 for (u32 j = 0; j < 4; ++j) {
                     u32 i = part % (TILE_M / 2) / 16 + h / 2;
+                    const float* two = &sums[i][j][h % 2 * 2];
                     u32 r = h / 2 * 16 + h % 2 * 8 + lane / 4;
-                    float2 two = make_float2(sums[i][j][h % 2 * 2], sums[i][j][h % 2 * 2 + 1]);
-                    *(float2*)&results[r][across + j * 8 + lane % 4 * 2] = two;
+                    // As `bytes_across` has them.
+                    if (!A && BYTES == 1) r = h / 2 * 16 + lane / 4 * 2 + h % 2;
+                    if (B || BYTES != 1) {
+                        float2* to = (float2*)&results[r][across + j * 8 + lane % 4 * 2];
+                        *to = make_float2(two[0], two[1]);
+                    } else if (j % 2 == 0) {
+                        const float* odd = &sums[i][j + 1][h % 2 * 2];
+                        float4* to = (float4*)&results[r][across + j * 8 + lane % 4 * 4];
+                        *to = make_float4(two[0], odd[0], two[1], odd[1]);
+                    }
                 }
         }
         __syncthreads();
@@ -222,5 +308,5 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
         free = stage;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    put_results(sums, extent, row, column, stages, store);
+    put_results<A::ALONG, B::ALONG>(sums, extent, row, column, stages, store);
 }

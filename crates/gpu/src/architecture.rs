@@ -36,6 +36,19 @@ impl Architecture {
         kib << 10
     }
 
+    /// Whether `mma.sync` takes codes of 8 bits and adds their products in f32. It takes them from
+    /// 8.9 on, but 8.9 keeps 13 bits of a sum: of 16 products it was up to 7 times farther from the
+    /// exact sum than f32 may be, even where nothing else was added to them in so few bits.
+    pub(crate) fn adds_codes_in_f32(self) -> bool {
+        self.major >= 9
+    }
+
+    /// Whether what it makes of them are conversions and products of f16, as ptxas 13.0 does for
+    /// 9.0 and 10.x, where other instructions multiply codes.
+    pub(crate) fn converts_codes(self) -> bool {
+        matches!(self.major, 9..12)
+    }
+
     /// The name that PTX has for it, such as `compute_90a`.
     pub fn compute(self) -> String {
         format!("compute_{}", self.number())

@@ -110,7 +110,7 @@ impl Engine for GpuEngine {
     }
 
     fn describe(&self, policy: &Policy) -> PolicyDescription {
-        describe(policy)
+        describe(policy, self.device.facts().architecture)
     }
 
     fn target(&self) -> &dyn Target {

@@ -53,15 +53,17 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// The macros of products: types, which product it is, and its scheme.
-const PRODUCT: [&str; 16] = [
+const PRODUCT: [&str; 18] = [
     "TypeA",
     "TypeB",
     "TypeY",
     "PASS",
     "TA",
     "TB",
-    "TF32",
     "HALF",
+    "BYTES",
+    "LEFT",
+    "RIGHT",
     "PLANES",
     "TILE_M",
     "TILE_N",

@@ -65,32 +65,57 @@ pub(super) fn sides(graph: &Graph, node: &Node) -> Option<[Side; 2]> {
 enum Factors {
     /// f32 as it is, by fused multiplications.
     F32,
-    /// f32 rounded to tf32.
+    /// By Tensor Cores, f32 rounded to tf32.
     Tf32,
     /// By Tensor Cores, numbers of a type of 16 bits, of which so many are the terms of an operand.
     Halves(DType, usize),
+    /// By Tensor Cores, codes of 8 bits of these types.
+    Codes([DType; 2]),
 }
 
 impl Factors {
-    /// Codes of 8 bits are exact in bf16.
-    fn of(graph: &Graph, node: &Node) -> Factors {
-        let in_bf16 = |d: DType| matches!(d, DType::Bf16 | DType::E4m3 | DType::E5m2);
-        match (graph.dtype(node.inputs[0]), graph.dtype(node.inputs[1]), node.split) {
-            (a, b, _) if in_bf16(a) && in_bf16(b) => Factors::Halves(DType::Bf16, 1),
-            (DType::F16, DType::F16, _) => Factors::Halves(DType::F16, 1),
-            (DType::F32, DType::F32, Some(Split::Tf32)) => Factors::Tf32,
-            (DType::F32, DType::F32, Some(Split::Bf16x3)) => Factors::Halves(DType::Bf16, 2),
-            (DType::F32, DType::F32, Some(Split::Bf16x6)) => Factors::Halves(DType::Bf16, 3),
+    /// Codes are exact in bf16 where Tensor Cores do not take them.
+    fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Factors> {
+        let types = sides(graph, node)?.map(|side| graph.dtype(node.inputs[side.input]));
+        let is_code = |d: DType| matches!(d, DType::E4m3 | DType::E5m2);
+        let in_bf16 = |d: DType| d == DType::Bf16 || is_code(d);
+        Some(match (types, node.split) {
+            (types, _) if types.iter().all(|&d| is_code(d)) && architecture.adds_codes_in_f32() => {
+                Factors::Codes(types)
+            }
+            (types, _) if types.iter().all(|&d| in_bf16(d)) => Factors::Halves(DType::Bf16, 1),
+            ([DType::F16, DType::F16], _) => Factors::Halves(DType::F16, 1),
+            ([DType::F32, DType::F32], Some(Split::Tf32)) => Factors::Tf32,
+            ([DType::F32, DType::F32], Some(Split::Bf16x3)) => Factors::Halves(DType::Bf16, 2),
+            ([DType::F32, DType::F32], Some(Split::Bf16x6)) => Factors::Halves(DType::Bf16, 3),
             _ => Factors::F32,
+        })
+    }
+
+    /// Bytes of an element that Tensor Cores multiply; none where they do not.
+    fn bytes(self) -> Option<usize> {
+        match self {
+            Factors::F32 => None,
+            Factors::Tf32 => Some(4),
+            Factors::Halves(..) => Some(2),
+            Factors::Codes(_) => Some(1),
         }
     }
 
-    /// In how many terms Tensor Cores take an operand; 0 where they are not used.
+    /// In how many terms an operand is split.
     fn terms(self) -> usize {
-        match self {
-            Factors::Halves(_, terms) => terms,
-            Factors::F32 | Factors::Tf32 => 0,
+        if let Factors::Halves(_, terms) = self { terms } else { 1 }
+    }
+
+    /// The tiles there are.
+    fn tiles(self) -> Vec<Tile> {
+        let Some(bytes) = self.bytes() else { return F32_TILES.into() };
+        if self.terms() > 1 {
+            return SPLIT_TILES.into();
         }
+        // As many bytes of k; rows of codes are at least 64 bytes long.
+        let depth = |t: &Tile| Tile { depth: t.depth * 2 / bytes, ..*t };
+        TILES.iter().filter(|t| t.columns * bytes >= 64).map(depth).collect()
     }
 }
 
@@ -125,16 +150,11 @@ pub(super) struct Scheme {
 }
 
 impl Scheme {
-    /// Of a product; none for other nodes. Codes of 8 bits are exact in bf16.
+    /// Of a product; none for other nodes.
     pub fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Scheme> {
         let sizes = Sizes::of(graph, node)?;
-        let factors = Factors::of(graph, node);
-        let rates = Rates::of(architecture, factors);
-        let tiles: &[Tile] = match factors.terms() {
-            0 => &F32_TILES,
-            1 => &TILES,
-            _ => &SPLIT_TILES,
-        };
+        let factors = Factors::of(graph, node, architecture)?;
+        let (rates, tiles) = (Rates::of(architecture, factors), factors.tiles());
         let cuts = |&tile: &Tile| PARTS.map(|parts| (tile, cut(sizes.k, parts, tile.depth)));
         let possible = tiles.iter().flat_map(cuts).filter(|&(_, (parts, _))| {
             // Partial sums are counted with 32 bits.
@@ -147,33 +167,35 @@ impl Scheme {
     /// What kernels know of it.
     pub fn macros(&self) -> Vec<(&'static str, &'static str)> {
         let tile = [("TILE_M", number(self.tile.rows)), ("TILE_N", number(self.tile.columns))];
-        let (half, terms) = match self.factors {
+        let tensor = match self.factors {
             Factors::F32 => return tile.into(),
-            Factors::Tf32 => return [&tile[..], &[("TF32", "1")]].concat(),
-            Factors::Halves(half, terms) => (half, terms),
+            Factors::Tf32 => vec![("BYTES", "4"), ("LEFT", "tf32"), ("RIGHT", "tf32"), ("PLANES", "1")],
+            Factors::Halves(dtype, terms) => vec![("HALF", c_type(dtype)), ("PLANES", number(terms))],
+            Factors::Codes([left, right]) => {
+                vec![("BYTES", "1"), ("LEFT", c_type(left)), ("RIGHT", c_type(right)), ("PLANES", "1")]
+            }
         };
-        let tensor = [("HALF", c_type(half)), ("PLANES", number(terms))];
         let pipeline = [("DEPTH", number(self.tile.depth)), ("STAGES", number(self.stages()))];
-        [tile, tensor, pipeline].concat()
+        [&tile[..], &tensor, &pipeline].concat()
     }
 
     /// Neighbours that a thread brings at a time.
     pub fn chunk(&self) -> usize {
-        if self.factors.terms() > 0 { 8 } else { 4 }
+        self.factors.bytes().map_or(4, |bytes| 16 / bytes)
     }
 
     /// Threads of a block: warps with 32 columns each of half of the rows, or 8 by 8 results each.
     pub fn threads(&self) -> u32 {
         let Tile { rows, columns, .. } = self.tile;
-        (if self.factors.terms() > 0 { 2 * columns } else { rows * columns / 64 }) as u32
+        (if self.factors != Factors::F32 { 2 * columns } else { rows * columns / 64 }) as u32
     }
 
     /// Tiles of a block in shared memory at a time: as many as leave room for a second block where
     /// there is less than 100 KiB for both.
     fn stages(&self) -> usize {
-        match (self.factors.terms(), self.tile.depth) {
-            (1, 32) => 4,
-            (1, _) => 3,
+        match (self.factors.bytes(), self.factors.terms()) {
+            (Some(bytes), 1) if self.tile.depth * bytes == 64 => 4,
+            (Some(_), 1) => 3,
             _ => 2,
         }
     }
@@ -181,9 +203,10 @@ impl Scheme {
     /// Bytes of shared memory of a block, besides what its kernel declares.
     pub fn shared_bytes(&self) -> usize {
         let Tile { rows, columns, depth } = self.tile;
-        // Of a stage, and of 32 rows of results with room for 8 more in each.
-        let terms = self.factors.terms();
-        (self.stages() * 2 * terms * (rows + columns) * depth).max(terms.min(1) * 32 * 4 * (columns + 8))
+        let Some(bytes) = self.factors.bytes() else { return 0 };
+        let stage = self.factors.terms() * bytes * (rows + columns) * depth;
+        // Of stages, and of 32 rows of results with room for 16 more in each.
+        (self.stages() * stage).max(32 * 4 * (columns + 16))
     }
 
     /// Bytes of the sums of parts.
@@ -199,6 +222,7 @@ fn number(n: usize) -> &'static str {
         2 => "2",
         3 => "3",
         4 => "4",
+        16 => "16",
         32 => "32",
         64 => "64",
         128 => "128",
@@ -225,6 +249,8 @@ struct Rates {
     products: usize,
     /// Bytes of an element as it is loaded.
     element_bytes: usize,
+    /// How much of k an instruction multiplies.
+    product_depth: usize,
 }
 
 impl Rates {
@@ -234,7 +260,7 @@ impl Rates {
     /// The same of one of a few.
     const LOADED_BY_ONE: usize = 48;
     /// From one barrier to the next with nothing to wait for but shared memory and Tensor Cores: at
-    /// all, and for 16 of k besides a clock for each row.
+    /// all, and for an instruction's part of k besides a clock for each row.
     const BARRIER: usize = 100;
     const LATENCY: usize = 40;
     /// Of a block, before its first product and behind its last.
@@ -254,10 +280,14 @@ impl Rates {
             _ => 170,
         };
         let (products, element_bytes) = match factors {
+            Factors::F32 => (128, 4),
+            Factors::Tf32 => (512, 4),
             Factors::Halves(_, terms) => (1024 / [1, 3, 6][terms - 1], if terms == 1 { 2 } else { 4 }),
-            Factors::F32 | Factors::Tf32 => (128, 4),
+            Factors::Codes(_) if architecture.converts_codes() => (1024, 1),
+            Factors::Codes(_) => (2048, 1),
         };
-        Rates { multiprocessors, products, element_bytes }
+        let product_depth = factors.bytes().map_or(16, |bytes| 32 / bytes);
+        Rates { multiprocessors, products, element_bytes, product_depth }
     }
 
     fn clocks(&self, sizes: Sizes, tile: Tile, (parts, depth): (usize, usize)) -> usize {
@@ -270,7 +300,8 @@ impl Rates {
         let together = blocks * operands / (Self::LOADED * self.multiprocessors);
         let loaded = together.max(waves * operands / Self::LOADED_BY_ONE);
         // Two blocks at a time hide each other's latency.
-        let waited = waves.div_ceil(2) * steps * (Self::BARRIER + step * (rows + Self::LATENCY) / 16);
+        let waited =
+            waves.div_ceil(2) * steps * (Self::BARRIER + step * (rows + Self::LATENCY) / self.product_depth);
         let added = 8 * parts * sizes.count() / (Self::LOADED * self.multiprocessors);
         let last = if parts > 1 { Self::LAUNCH + added } else { 0 };
         // What takes longest hides most of the rest.
