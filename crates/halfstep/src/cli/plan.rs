@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
+use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::{ByteSize, MemoryReport, Purpose, Resident};
 use halfstep::nn::ModelSpec;
 use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
@@ -28,6 +29,9 @@ const RESIDENTS: usize = 8;
 #[derive(Default, Serialize)]
 struct Planned {
     precision: String,
+    /// How its contractions are multiplied, and the same in words.
+    arithmetic: Option<Arithmetic>,
+    runs_on: String,
     /// Of the training step: footprint, bytes by purpose, what is in the arena when it is fullest.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<MemoryReport>,
@@ -118,11 +122,13 @@ pub fn run(args: Plan, request: EngineRequest) -> Result<ExitCode, Failure> {
 fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<Planned, Failure> {
     let (policy, spec) = experiment.session_spec(policy, experiment.recipe.seed)?;
     let (model, input, target) = (experiment.model.as_ref(), &experiment.input, engine.target());
-    let precision = policy.name.clone();
+    let (precision, how) = (policy.name.clone(), engine.describe(&policy));
+    let described =
+        Planned { precision, arithmetic: Some(how.arithmetic), runs_on: how.text, ..Planned::default() };
     let step = match step_stages(model, input, &policy, &spec, target) {
         Ok(step) => step.train,
         Err(problem @ TrainError::Budget { .. }) => {
-            return Ok(Planned { precision, problem: Some(problem.to_string()), ..Planned::default() });
+            return Ok(Planned { problem: Some(problem.to_string()), ..described });
         }
         Err(e) => return Err(e.into()),
     };
@@ -137,13 +143,12 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let report = step.plan.memory();
     let checkpoint = snapshot_bytes(&step.plan.graph.slots);
     Ok(Planned {
-        precision,
         total_bytes: Some(report.footprint.total()),
         evaluation_bytes: Some(added),
         checkpoint_bytes: Some(checkpoint),
         recomputation,
-        problem: None,
         step: Some(report),
+        ..described
     })
 }
 
@@ -197,11 +202,12 @@ fn show(
     experiment: &Experiment,
 ) -> Result<(), Failure> {
     let train = &experiment.recipe.train;
-    let mut about = prepare::about(experiment)?;
+    let mut about: Vec<(&str, String)> = prepare::about(experiment)?;
     about.extend([("batch", train.batch.to_string()), ("planned for", engine.name())]);
     if let Some(budget) = train.memory_budget {
         about.push(("memory budget", units::bytes(budget.0)));
     }
+    about.extend(plans.iter().map(|plan| (plan.precision.as_str(), plan.runs_on.clone())));
     output::raw(&output::fields(&about));
     let fitting: Vec<&Planned> = plans.iter().filter(|p| p.step.is_some()).collect();
     if !fitting.is_empty() {
