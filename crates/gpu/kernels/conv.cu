@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
     OutputsByPlaces<TypeA> left{x, {x, s}};
     Matrix<TypeB, true> right{w, s.window()};
     Extent extent{s.places(), s.out_channels, parts.first(), parts.end(s.window())};
-    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
+    whole_product(extent, left, right, parts, bias, chain);
 }
 #endif
 
@@ -141,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
     u32 depth = s.window_height * s.window_width * s.out_channels;
     u32 places = s.images * s.height * s.width;
     Extent extent{places, s.channels, parts.first(), parts.end(depth)};
-    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
+    whole_product(extent, left, right, parts, bias, chain);
 }
 #endif
 
@@ -169,6 +169,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
     Matrix<TypeB, false> left{dy, s.out_channels};
     PlacesByOutputs<TypeA> right{x, {x, s}};
     Extent extent{s.out_channels, s.window(), parts.first(), parts.end(s.places())};
-    product(extent, left, right, RowMajor{chain, blockIdx.z * extent.m * extent.n, bias});
+    whole_product(extent, left, right, parts, bias, chain);
 }
 #endif

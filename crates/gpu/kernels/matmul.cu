@@ -13,5 +13,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) matmul(
     Matrix<TypeA, !TA> left{a + batch * s.m * s.k, TA ? s.m : s.k};
     Matrix<TypeB, TB> right{b + batch * s.n * s.k, TB ? s.k : s.n};
     Extent extent{s.m, s.n, parts.first(), parts.end(s.k)};
-    product(extent, left, right, RowMajor{chain, blockIdx.z * s.m * s.n, bias});
+    whole_product(extent, left, right, parts, bias, chain);
 }

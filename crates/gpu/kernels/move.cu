@@ -59,21 +59,22 @@ extern "C" __global__ void gather(
 }
 
 struct Copy {
+    const float* commit;
     const Element* from;
     Element* to;
     u32 count, first;
 };
 struct Copies {
     u32 tensors, unused;
-    Copy of[150];
+    Copy of[120];
 };
 
 // Many tensors: where the step is committed, or always.
 extern "C" __global__ void __launch_bounds__(256) copies(
-    const float* commit, const __grid_constant__ Copies table
+    const __grid_constant__ Copies table
 ) {
-    if (commit != nullptr && *commit == 0.0f) return;
     const Copy& t = table.of[tensor_of(table, blockIdx.x)];
+    if (t.commit != nullptr && *t.commit == 0.0f) return;
     u32 first = (blockIdx.x - t.first) * PART, end = min(first + PART, t.count);
 #pragma unroll 4
     for (u32 i = first + threadIdx.x; i < end; i += 256) t.to[i] = t.from[i];

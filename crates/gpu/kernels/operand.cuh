@@ -10,6 +10,7 @@
 // result may be stored at once, else 1.
 #pragma once
 #include "after.cuh"
+#include "block.cuh"
 
 // Elements that a thread brings at a time, and threads of a block: on Tensor Cores two warps for the
 // rows of a tile, each with 32 of its columns.
@@ -25,9 +26,12 @@
 #endif
 
 // A block sums a part of k, of so many: the one that its place along z says, where those of a batch
-// lie one after another.
+// lie one after another. Where there are counters, a block leaves its part in `sums`, and the last
+// ones of a tile add them, `group` of them at a time.
 struct Parts {
-    u32 count, depth;
+    u32 count, depth, group, unused;
+    float* sums;
+    u32* counters;
     __device__ u32 batch() const { return blockIdx.z / count; }
     __device__ u32 first() const { return blockIdx.z % count * depth; }
     __device__ u32 end(u32 k) const { return k < first() + depth ? k : first() + depth; }
@@ -120,15 +124,21 @@ struct Part {
     }
 };
 
-// A result of row-major order, to which a bias may be added before it is rounded.
+// A result of row-major order, to which a bias may be added before it is rounded; or a part of the
+// sum.
 struct RowMajor {
     const Chain& chain;
     // Of its first element.
     u32 first;
     const float* bias;
+    float* part;
     // WIDE neighbours, if they are there.
     __device__ void put(const Extent& extent, u32 row, u32 column, float* x) const {
         if (row >= extent.m || column >= extent.n) return;
+        if (part != nullptr) {
+            put_several<WIDE>(part, row * extent.n + column, x);
+            return;
+        }
         if (bias != nullptr) {
 #pragma unroll
             for (u32 e = 0; e < WIDE; ++e) x[e] += bias[column + e];
@@ -142,3 +152,58 @@ struct RowMajor {
 #else
 #include "product.cuh"
 #endif
+
+// Calls use(row, column, i, x) with the sum of the block's tile in `count` parts from `first` on,
+// each `step` parts behind the one before, for all elements of the tile.
+template <class Use>
+__device__ inline void add_tile(
+    const Extent& extent, const float* sums, u32 first, u32 step, u32 count, Use use
+) {
+    u32 size = extent.m * extent.n;
+    for (u32 e = threadIdx.x * WIDE; e < TILE_M * TILE_N; e += THREADS * WIDE) {
+        u32 row = blockIdx.x * TILE_M + e / TILE_N, column = blockIdx.y * TILE_N + e % TILE_N;
+        if (row >= extent.m || column >= extent.n) continue;
+        u32 i = row * extent.n + column;
+        float x[WIDE] = {};
+#pragma unroll 4
+        for (u32 part = 0; part < count; ++part) {
+            float y[WIDE];
+            get_several<WIDE>(sums, (first + part * step) * size + i, y);
+#pragma unroll
+            for (u32 k = 0; k < WIDE; ++k) x[k] += y[k];
+        }
+        use(row, column, i, x);
+    }
+}
+
+// The product of a batch, or the block's part of it. Parts are added in groups, each by the last
+// block of the group, and then groups by the last of those.
+template <class A, class B>
+__device__ inline void whole_product(
+    const Extent& extent, const A& a, const B& b, const Parts& parts, const float* bias,
+    const Chain& chain
+) {
+    u32 size = extent.m * extent.n;
+    if (parts.counters == nullptr) {
+        product(extent, a, b, RowMajor{chain, blockIdx.z * size, bias, nullptr});
+        return;
+    }
+    product(extent, a, b, RowMajor{chain, 0, bias, parts.sums + blockIdx.z * size});
+    u32 batch = parts.batch(), groups = (parts.count + parts.group - 1) / parts.group;
+    u32 tile = (batch * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    u32* counters = parts.counters + tile * (groups + 1);
+    u32 group = blockIdx.z % parts.count / parts.group, first = group * parts.group;
+    u32 members = min(parts.group, parts.count - first);
+    if (!is_last(counters + group, members)) return;
+    float* sums = parts.sums + batch * parts.count * size;
+    RowMajor to{chain, batch * size, bias, nullptr};
+    auto finish = [&](u32 row, u32 column, u32, float* x) { to.put(extent, row, column, x); };
+    if (groups == 1) {
+        add_tile(extent, sums, 0, 1, members, finish);
+        return;
+    }
+    auto keep = [&](u32, u32, u32 i, float* x) { put_several<WIDE>(sums + first * size, i, x); };
+    add_tile(extent, sums, first, 1, members, keep);
+    if (is_last(counters + groups, groups))
+        add_tile(extent, sums, 0, parts.group, groups, finish);
+}

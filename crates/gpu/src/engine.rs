@@ -73,7 +73,7 @@ impl Target for GpuEngine {
     }
 
     fn kept_bytes(&self, graph: &Graph, node: &Node) -> usize {
-        kept_bytes(graph, node)
+        kept_bytes(graph, node, self.device.facts())
     }
 
     fn batches(&self) -> bool {

@@ -139,10 +139,10 @@ fn places(plan: &Plan, slots: &[Stored]) -> Result<(Vec<Stored>, usize), EngineE
 
 /// Where what each node keeps from run to run begins behind so many bytes of constants, and where
 /// it ends.
-fn kept(plan: &Plan, mut end: usize) -> (Vec<usize>, usize) {
+fn kept(plan: &Plan, facts: &Facts, mut end: usize) -> (Vec<usize>, usize) {
     let place = |node: &Node| {
         let begin = end;
-        end += kept_bytes(&plan.graph, node).next_multiple_of(ALIGNMENT);
+        end += kept_bytes(&plan.graph, node, facts).next_multiple_of(ALIGNMENT);
         begin
     };
     let kept = plan.graph.nodes.iter().map(place).collect();
@@ -186,7 +186,7 @@ pub(crate) struct Lowered {
 pub(crate) fn lowered(facts: &Facts, plan: &Plan, slots: &[Stored]) -> Result<Lowered, EngineError> {
     let graph = &plan.graph;
     let (values, constant_bytes) = places(plan, slots)?;
-    let (kept, constant_bytes) = kept(plan, constant_bytes);
+    let (kept, constant_bytes) = kept(plan, facts, constant_bytes);
     let of = |value: ValueId| values[value.0 as usize];
     let mut output = Output::default();
     for (step, group) in plan.groups.steps.iter().enumerate() {

@@ -54,21 +54,32 @@ pub(super) fn product(
     let whole = whole(l, &scheme);
 
     let macros = [&types[..], macros, &scheme.macros(), &whole, &[wide]].concat();
-    let launch = |l: &mut Lowering<'_>, bias: Option<Stored>, after: After| {
+    let parts = |together: Option<[Stored; 2]>| {
+        let numbers = [scheme.parts, scheme.depth, scheme.group(), 0].map(|n| Argument::U32(n as u32));
+        let pointers = together.map_or([Argument::Null, Argument::Null], |together| {
+            together.map(|stored| Argument::Pointer(stored.span))
+        });
+        Argument::Struct(numbers.into_iter().chain(pointers).collect())
+    };
+    let launch = |l: &mut Lowering<'_>, bias: Option<Stored>, together: Option<[Stored; 2]>, after: After| {
         let kernel = after.kernel(l, source, &macros, entry);
         let call = Call::new(kernel, grid, scheme.threads()).read(a).read(b).maybe_read(bias);
-        let call = call
-            .shared(scheme.shared_bytes())
-            .with(shape.clone())
-            .with(structure(&[scheme.parts, scheme.depth]));
+        let call = call.shared(scheme.shared_bytes()).with(shape.clone()).with(parts(together));
+        let changed = together.into_iter().flatten();
+        let call = changed.fold(call, |call, stored| call.also_read(stored).also_write(stored));
         l.launch(after.given(call));
     };
     if scheme.parts == 1 {
-        launch(l, bias, after);
+        launch(l, bias, None, after);
         return Ok(());
     }
     let sums = l.work(0, scheme.parts * sizes.count(), DType::F32);
-    launch(l, None, After::stored(sums));
+    if scheme.adds_itself() {
+        let counters = l.counters(0, scheme.kept_bytes(sizes) / 4);
+        launch(l, bias, Some([sums, counters]), after);
+        return Ok(());
+    }
+    launch(l, None, None, After::stored(sums));
     // Threads that add the parts of one element: so many that none adds more than about 8.
     let ways = (scheme.parts / 8).next_power_of_two().clamp(1, 8);
     let kernel = after.kernel(l, Source::Parts, &[wide], "add_parts");

@@ -268,11 +268,14 @@ pub(crate) fn workspace_bytes(graph: &Graph, node: &Node, facts: &Facts) -> usiz
 }
 
 /// Bytes that a node's kernels keep from run to run: zeros at first.
-pub(crate) fn kept_bytes(graph: &Graph, node: &Node) -> usize {
+pub(crate) fn kept_bytes(graph: &Graph, node: &Node, facts: &Facts) -> usize {
     match &node.op {
         Op::Reduce { axes, .. } => reduce::kept_bytes(graph, node, axes),
         Op::LayerNormGrad | Op::BatchNormPart(_) => normalise::kept_bytes(graph, node),
         Op::GlobalNorm => 4,
-        _ => 0,
+        _ => {
+            let product = Sizes::of(graph, node).zip(Scheme::of(graph, node, facts.architecture));
+            product.map_or(0, |(sizes, scheme)| scheme.kept_bytes(sizes))
+        }
     }
 }

@@ -143,7 +143,8 @@ const fn tile(rows: usize, columns: usize, depth: usize) -> Tile {
 pub(super) struct Scheme {
     factors: Factors,
     pub tile: Tile,
-    /// In how many parts k is cut: a block sums one, and a second kernel adds their sums.
+    /// In how many parts k is cut: a block sums one, and the last of a tile or a second kernel
+    /// adds their sums.
     pub parts: usize,
     /// How much of k is in a part; less in the last one.
     pub depth: usize,
@@ -209,6 +210,23 @@ impl Scheme {
         (self.stages() * stage).max(32 * 4 * (columns + 16))
     }
 
+    /// Whether the last block of a tile adds the sums of parts, and no second kernel.
+    pub fn adds_itself(&self) -> bool {
+        self.parts > 1 && Rates::added_by_last(self.tile, self.parts) <= Rates::LONGEST_ADDED
+    }
+
+    /// Parts that one block adds at a time.
+    pub fn group(&self) -> usize {
+        group(self.parts)
+    }
+
+    /// Bytes of the counters of tiles whose last blocks add.
+    pub fn kept_bytes(&self, sizes: Sizes) -> usize {
+        let tiles = sizes.m.div_ceil(self.tile.rows) * sizes.n.div_ceil(self.tile.columns);
+        let groups = self.parts.div_ceil(self.group());
+        if self.adds_itself() { 4 * sizes.batch * tiles * (groups + 1) } else { 0 }
+    }
+
     /// Bytes of the sums of parts.
     pub fn workspace_bytes(&self, sizes: Sizes) -> usize {
         if self.parts > 1 { 4 * self.parts * sizes.count() } else { 0 }
@@ -240,6 +258,12 @@ fn cut(k: usize, parts: usize, step: usize) -> (usize, usize) {
     (k.div_ceil(depth).max(1), depth)
 }
 
+/// Of so many parts, how many one block adds at a time: all, or else about as many as there are
+/// groups.
+fn group(parts: usize) -> usize {
+    if parts <= 4 { parts } else { parts.isqrt() }
+}
+
 /// What the time of a product is estimated by, in clocks of a multiprocessor. The estimate chooses
 /// between tiles and cuts, and needs no more than the right order.
 struct Rates {
@@ -267,6 +291,16 @@ impl Rates {
     const BLOCK: usize = 2000;
     /// Of a launch that waits for another: 3 µs.
     const LAUNCH: usize = 5000;
+    /// For so long the last blocks of a tile may add; where that is too long, a launch does it with
+    /// all multiprocessors.
+    const LONGEST_ADDED: usize = 3 * Self::LAUNCH;
+
+    /// Clocks in which the last blocks of a tile add the sums of all parts.
+    fn added_by_last(tile: Tile, parts: usize) -> usize {
+        let groups = parts.div_ceil(group(parts));
+        let added = group(parts) + if groups > 1 { groups } else { 0 };
+        4 * added * tile.rows * tile.columns / Self::LOADED_BY_ONE
+    }
 
     fn of(architecture: Architecture, factors: Factors) -> Rates {
         // CUDA C++ Programming Guide and the whitepapers of the architectures: A100, GA102, AD102,
@@ -303,7 +337,12 @@ impl Rates {
         let waited =
             waves.div_ceil(2) * steps * (Self::BARRIER + step * (rows + Self::LATENCY) / self.product_depth);
         let added = 8 * parts * sizes.count() / (Self::LOADED * self.multiprocessors);
-        let last = if parts > 1 { Self::LAUNCH + added } else { 0 };
+        let by_last = Self::added_by_last(tile, parts);
+        let last = match parts {
+            1 => 0,
+            _ if by_last <= Self::LONGEST_ADDED => by_last,
+            _ => Self::LAUNCH + added,
+        };
         // What takes longest hides most of the rest.
         let longest = multiplied.max(loaded).max(waited);
         longest + (multiplied + loaded + waited - longest) / 8 + waves.div_ceil(2) * Self::BLOCK + last

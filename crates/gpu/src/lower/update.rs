@@ -15,7 +15,7 @@ use crate::stored::Stored;
 /// Tables as kernels declare them.
 const NORMS: Table = Table { room: 200, bytes: 16 };
 const TRAINED: Table = Table { room: 30, bytes: 120 };
-const COPIES: Table = Table { room: 150, bytes: 24 };
+const COPIES: Table = Table { room: 120, bytes: 32 };
 
 pub(super) fn norm_workspace_bytes(graph: &Graph, node: &Node) -> usize {
     8 * node.inputs.iter().map(|&v| parts(graph.shape(v).count())).sum::<usize>()
@@ -154,9 +154,11 @@ pub(crate) fn copy_out(
     } else {
         let types = [("Element", word(from.dtype))];
         let kernel = output.modules.kernel(Source::Move, &types, "copies");
-        let ends = [Argument::Pointer(from.span), Argument::Pointer(to.span)];
+        let commit_at = commit.map_or(Argument::Null, |commit| Argument::Pointer(commit.span));
+        let ends = [commit_at, Argument::Pointer(from.span), Argument::Pointer(to.span)];
         let entry = [&ends[..], &[number(from.count), number(0)]].concat();
-        let call = Call::new(kernel, [parts(from.count), 1, 1], 256).maybe_read(commit);
+        let call = Call::new(kernel, [parts(from.count), 1, 1], 256);
+        let call = commit.into_iter().fold(call, Call::also_read);
         let call = call.with(COPIES.of(0, vec![Argument::Struct(entry)]));
         let call = call.also_read(from).also_write(to);
         if COPIES.join(&mut output.commands, &call) {
