@@ -123,7 +123,7 @@ struct Numbers {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_grad_keys(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_grad_keys(
     const HALF* q, const HALF* k, const HALF* v, const HALF* dout, const float* lse,
     const float* delta, HALF* dk, HALF* dv, const Heads s
 ) {
