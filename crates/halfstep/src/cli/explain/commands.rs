@@ -62,10 +62,7 @@ fn text(commands: &Commands, columns: usize) -> String {
 }
 
 fn lines(command: &Command, commands: &Commands, after: &[usize]) -> Vec<String> {
-    let waits = match after {
-        [] => "waits for nothing".to_string(),
-        after => format!("waits for {}", list(after)),
-    };
+    let waits = format!("waits for {}", list(after));
     let (what, how) = match &command.action {
         Action::Launch(launch) => (kernel(launch, commands), format!("{}; {waits}", extent(launch))),
         Action::Copy { from, .. } => ("copy".to_string(), format!("{} bytes; {waits}", from.bytes)),
@@ -97,6 +94,9 @@ fn extent(launch: &Launch) -> String {
 }
 
 fn list<T: ToString>(of: &[T]) -> String {
+    if of.is_empty() {
+        return "nothing".into();
+    }
     of.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
