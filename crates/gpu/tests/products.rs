@@ -5,11 +5,14 @@ mod common;
 
 use std::process::ExitCode;
 
+use halfstep_float::{Format, Overflow};
 use halfstep_gpu::{Architecture, GpuEngine};
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
 use halfstep_graph::precision::{Override, Policy, Rule, assign};
-use halfstep_graph::{ConvGeometry, Graph, GraphError, Op, Shape, ValueId, ValueType, fuse, plan};
+use halfstep_graph::{
+    Blocks, ConvGeometry, Graph, GraphError, Op, Quantise, Shape, ValueId, ValueType, fuse, plan,
+};
 use halfstep_ptx::{Arrival, Options};
 
 /// Whole numbers between -7 and 7: all types hold them, and f32 holds every sum of fewer than 2^18
@@ -105,6 +108,36 @@ fn products(engine: &GpuEngine, policy: &str) {
     }
 }
 
+/// Products of codes of two formats, either of them on the left, of operands stored in all ways.
+fn codes(engine: &GpuEngine) {
+    let blocks = Blocks::Tensor { overflow: Overflow::Saturate };
+    let quantised = move |g: &mut Graph, x: ValueId, format: Format| {
+        let one = g.scalar(1.0);
+        Ok::<_, GraphError>(g.push(Op::Quantise(Quantise { format, blocks, draws: None }), &[x, one])?[0])
+    };
+    for formats in [[Format::E4m3, Format::E5m2], [Format::E5m2, Format::E4m3]] {
+        for ([m, n, k], ta, tb) in [
+            ([80, 48, 96], false, true),
+            ([80, 48, 96], true, true),
+            ([80, 48, 96], false, false),
+            ([33, 35, 70], true, false),
+        ] {
+            let a: Shape = if ta { [k, m].into() } else { [m, k].into() };
+            let b: Shape = if tb { [n, k].into() } else { [k, n].into() };
+            exact(engine, "fp32", &[a, b], &move |g: &mut Graph, x: &[ValueId]| {
+                let (a, b) = (quantised(g, x[0], formats[0])?, quantised(g, x[1], formats[1])?);
+                Ok(vec![g.matmul(a, b, ta, tb)?])
+            });
+        }
+        let geometry = ConvGeometry { stride: 1, pad: 1 };
+        let image: Shape = [2, 8, 8, 16].into();
+        exact(engine, "fp32", &[image.clone(), image], &move |g: &mut Graph, x: &[ValueId]| {
+            let (x, dy) = (quantised(g, x[0], formats[0])?, quantised(g, x[1], formats[1])?);
+            g.push(Op::Conv2dGradWeight { geometry, window: (3, 3) }, &[x, dy])
+        });
+    }
+}
+
 fn main() -> ExitCode {
     let late = Options::default();
     let shuffled = Options { arrival: Arrival::Early, seed: Some(7), ..Options::default() };
@@ -118,5 +151,9 @@ fn main() -> ExitCode {
     let hopper = ["bf16", "fp16", "tf32", "fp8-current"]
         .map(|policy| of(Architecture::of_device(9, 0), &shuffled, policy));
     let blackwell = ["fp8-current"].map(|policy| of(Architecture::of_device(12, 0), &late, policy));
-    common::run(ampere.into_iter().chain(hopper).chain(blackwell).collect())
+    let mixed = [Architecture::of_device(9, 0), Architecture::of_device(12, 0)].map(|architecture| {
+        let test = move || codes(&common::engine(architecture, Options::default()));
+        (format!("{architecture}::codes"), Box::new(test) as Box<dyn FnOnce() + Send>)
+    });
+    common::run(ampere.into_iter().chain(hopper).chain(blackwell).chain(mixed).collect())
 }
