@@ -27,7 +27,7 @@ FORMS = {
     "e5m2": ("m16n8k32.row.col.f32.e5m2.e5m2.f32", 8),
 }
 APPROXIMATIONS = ["ex2.approx.ftz", "ex2.approx", "lg2.approx", "rcp.approx", "rsqrt.approx", "sqrt.approx", "tanh.approx", "sin.approx", "cos.approx"]
-# An operand's row of k is 8 words for every form: thread t of a group of four has words t and t + 4.
+# An operand's row of k is 8 words for every form: thread t of four has words t and t + 4.
 MMA = r"""
 extern "C" __global__ void sums(const unsigned* a, const unsigned* b, const float* c, float* d) {
     unsigned g = threadIdx.x / 4, t = threadIdx.x % 4;

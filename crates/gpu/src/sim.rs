@@ -118,6 +118,16 @@ impl SimulatedDevice {
         counts.map_err(|e| self.failed(format!("`{at}`: {e}")))
     }
 
+    /// From now on, kernels run as `options` say.
+    pub fn run_as(&self, options: Options) {
+        locked(&self.simulator).options = options;
+    }
+
+    /// From now on, what is recorded has this code for a module, whatever its source is.
+    pub fn replace(&self, module: Module, code: halfstep_ptx::Module) {
+        locked(&self.modules).insert(module, Arc::new(code));
+    }
+
     fn failed(&self, what: impl std::fmt::Display) -> EngineError {
         failed(&self.facts.name, what)
     }

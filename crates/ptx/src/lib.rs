@@ -18,7 +18,8 @@
 //! | `tensor` | Tensor Cores and bulk copies: decoding and execution of their opcodes |
 //! | `op`, `decode` | typed instructions, and the table from opcodes to them |
 //! | `execute` | runs instructions, warps, blocks and launches |
-//! | `module`, `launch`, `device` | the public interface |
+//! | `module`, `launch`, `simulator` | the public interface |
+//! | [`mutations`] | changes to a kernel, and which of them a run notices |
 //!
 //! A warp has 32 lanes in lock step. A register is an array of 32 values, one for each lane;
 //! registers of up to 32 bits, of 64 bits and predicates lie in three files. Immediates and special
@@ -50,6 +51,7 @@ mod launch;
 mod machine;
 mod memory;
 mod module;
+pub mod mutations;
 mod op;
 mod products;
 mod resolve;

@@ -87,22 +87,21 @@ impl Launch {
         std::fs::read_to_string(folder.join(format!("{}.ptx", self.file))).unwrap()
     }
 
-    /// Runs the launch; the bytes of all buffers afterwards, with nothing for other arguments.
-    pub fn run(&self, schedule: Schedule) -> Result<Vec<Vec<u8>>, Fault> {
-        self.run_module(&Module::load(&self.text()).unwrap(), schedule, 1 << 24).map(|(buffers, _)| buffers)
+    /// The kernel's name.
+    pub fn entry(&self) -> &str {
+        self.entry
     }
 
-    /// Runs the launch with another module, for at most `limit` instructions; the buffers, and how
-    /// many instructions it took.
-    pub fn run_module(
-        &self,
-        module: &Module,
-        schedule: Schedule,
-        limit: u64,
-    ) -> Result<(Vec<Vec<u8>>, u64), Fault> {
+    /// Runs the launch; the bytes of all buffers afterwards, with nothing for other arguments.
+    pub fn run(&self, schedule: Schedule) -> Result<Vec<Vec<u8>>, Fault> {
         let arrival = if schedule.late { Arrival::Late } else { Arrival::Early };
         let Schedule { seed, summation, .. } = schedule;
-        let options = Options { arrival, seed, summation, limit, ..Options::default() };
+        let options = Options { arrival, seed, summation, limit: 1 << 24, ..Options::default() };
+        self.run_module(&Module::load(&self.text()).unwrap(), options).map(|(buffers, _)| buffers)
+    }
+
+    /// Runs the launch with another module; the buffers, and how many instructions it took.
+    pub fn run_module(&self, module: &Module, options: Options) -> Result<(Vec<Vec<u8>>, u64), Fault> {
         let mut device = Simulator::new(options);
         let regions: Vec<Option<Region>> = self.args.iter().map(|arg| allocate(&mut device, arg)).collect();
         let mut launch = halfstep_ptx::Launch::new(self.entry, self.grid, [self.threads, 1, 1]);
