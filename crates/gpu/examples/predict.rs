@@ -91,7 +91,7 @@ fn table(step: &StepTime, card: &Card) -> String {
         let bound = match first.bound {
             Bound::Dram => "DRAM",
             Bound::L2 => "L2",
-            Bound::Rate => "rate",
+            Bound::Rate(busiest) => busiest,
             Bound::Latency => "latency",
             Bound::Command => "command",
         };

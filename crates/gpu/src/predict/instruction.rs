@@ -26,6 +26,20 @@ pub(super) enum Pipe {
     Tensor,
 }
 
+impl Pipe {
+    /// What reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pipe::Single => "f32",
+            Pipe::Integer => "integers",
+            Pipe::Function => "functions",
+            Pipe::Double => "f64",
+            Pipe::Memory => "shared memory",
+            Pipe::Tensor => "Tensor Cores",
+        }
+    }
+}
+
 /// Pipes there are.
 pub(super) const PIPES: usize = 6;
 

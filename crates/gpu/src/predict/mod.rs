@@ -48,8 +48,8 @@ pub enum Bound {
     Dram,
     /// The L2 cache.
     L2,
-    /// Schedulers and pipes of multiprocessors.
-    Rate,
+    /// Schedulers and pipes of multiprocessors: the busiest of them.
+    Rate(&'static str),
     /// One block after another, each by itself.
     Latency,
     /// Being a command.
@@ -141,7 +141,7 @@ pub fn step(
                 let times = [
                     (Bound::Dram, dram),
                     (Bound::L2, many * sectors * 32.0 / card.l2_bytes_per_us),
-                    (Bound::Rate, (many / each).ceil() * cycles.shared / card.cycles_per_us),
+                    (Bound::Rate(cycles.busiest), (many / each).ceil() * cycles.shared / card.cycles_per_us),
                     (Bound::Latency, (many / each / resident).ceil() * cycles.alone / card.cycles_per_us),
                 ];
                 let longest = times.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));

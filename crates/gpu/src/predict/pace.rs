@@ -57,6 +57,8 @@ pub(super) struct BlockCycles {
     /// That the multiprocessor's schedulers and pipes are taken, if others fill the gaps: those of
     /// the busiest.
     pub shared: f64,
+    /// Which that is.
+    pub busiest: &'static str,
 }
 
 impl std::fmt::Debug for Pace<'_> {
@@ -85,11 +87,17 @@ impl<'a> Pace<'a> {
     /// global memory moved `bytes`, in all blocks together.
     pub fn of_a_block(mut self, conflicts: f64, bytes: f64) -> BlockCycles {
         self.end_block();
+        let each = |pipe: Pipe| (pipe.name(), self.busy[pipe as usize] / SCHEDULERS);
         let memory = self.busy[Pipe::Memory as usize] + conflicts;
-        let others = self.busy.iter().enumerate().filter(|(pipe, _)| *pipe != Pipe::Memory as usize);
-        let most = others.map(|(_, busy)| *busy).fold(self.slots, f64::max) / SCHEDULERS;
-        let shared = most.max(memory).max(bytes / self.card.fill_bytes);
-        BlockCycles { alone: self.cycles / self.blocks, shared: shared / self.blocks }
+        let pipes = [Pipe::Single, Pipe::Integer, Pipe::Function, Pipe::Double, Pipe::Tensor].map(each);
+        let others = [
+            (Pipe::Memory.name(), memory),
+            ("schedulers", self.slots / SCHEDULERS),
+            ("loads", bytes / self.card.fill_bytes),
+        ];
+        let all = pipes.into_iter().chain(others);
+        let (busiest, cycles) = all.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("schedulers", 0.0));
+        BlockCycles { alone: self.cycles / self.blocks, shared: cycles / self.blocks, busiest }
     }
 }
 
