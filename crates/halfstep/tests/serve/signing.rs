@@ -256,3 +256,30 @@ fn what_the_logits_do_not_give_is_not_signed() {
             .contains("give the run directory of `halfstep compare`")
     );
 }
+
+/// Vectors that were made by model-signing.
+fn vector(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attest/tests/vectors");
+    folder.join(name).display().to_string()
+}
+
+#[test]
+fn certificates_are_judged_at_a_time_that_is_said() {
+    let place = Signing::new();
+    let (model, root) = (vector("peer/ended-certificate"), vector("peer/ended-certificate.root.pem"));
+    let verify = ["verify", &model, "--root", &root];
+    assert!(place.ends(1, &verify).contains("it ended at 2021-01-01T00:00:00Z"));
+    let then = [&verify[..], &["--at", "2020-05-05T00:00:00Z"]].concat();
+    let said = place.ends(0, &then);
+    assert!(said.contains("CN=leaf") && said.contains("2020-05-05T00:00:00Z (as stated)"), "{said}");
+    assert_eq!(place.json(&[&then[..], &["--json"]].concat())["judged_at"], "2020-05-05T00:00:00Z");
+    for wrong in ["2020", "2020-05-05", "2020-05-05T00:00:00+02:00"] {
+        assert!(place.ends(2, &[&verify[..], &["--at", wrong]].concat()).contains("not a time in UTC"));
+    }
+    // A single file, which the oldest bundles name by a point; and what only a network could tell.
+    let (file, signature) = (vector("v0.3.1-elliptic-key/signme-1"), vector("v0.3.1-elliptic-key/model.sig"));
+    let key = vector("keys/signing-key-pub.pem");
+    place.ok(&["verify", &file, "-s", &signature, "--key", &key]);
+    let keyless = place.ends(1, &["verify", &vector("v1.1.0-sigstore"), "--key", &key]);
+    assert!(keyless.contains("which this program does not use"), "{keyless}");
+}
