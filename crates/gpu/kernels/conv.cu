@@ -84,36 +84,45 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
 
 #if PASS == GRAD_INPUT
 // Rows are places of the input, k the places of the windows that cover it, by output channel.
+// UNIT_STRIDE says whether windows are at every place.
 template <class T>
 struct Covering {
     typedef T Element;
     static const bool ALONG = true;
     const T* p;
     const Conv& s;
-    // Of the first output of the image; row and column of the place in the padded image.
+    // Row and column of the place in the padded image; where the output of the window that begins
+    // there lies, or with other strides the first output of the image.
     struct Input {
         u32 at, y, x;
     };
+    // What a place of a window takes from them, and adds.
     struct Place {
-        u32 o, y, x;
+        u32 at, y, x;
     };
     __device__ Input row(u32 i) const {
-        u32 ix = i, image = s.width.divide(ix), iy = image;
-        image = s.height.divide(iy);
-        u32 first = image * s.out_height * s.out_width * s.out_channels;
-        return Input{first, iy + s.pad, ix + s.pad};
+        u32 x = i, image = s.width.divide(x), y = image;
+        image = s.height.divide(y);
+        x += s.pad;
+        y += s.pad;
+        u32 output = image * s.out_height * s.out_width + (UNIT_STRIDE ? y * s.out_width + x : 0);
+        return Input{output * s.out_channels, y, x};
     }
     __device__ Place depth(u32 k) const {
-        u32 o = k, kx = s.out_channels.divide(o), ky = s.window_width.divide(kx);
-        return Place{o, ky, kx};
+        u32 o = k, x = s.out_channels.divide(o), y = s.window_width.divide(x);
+        return Place{UNIT_STRIDE ? o - (y * s.out_width + x) * s.out_channels : o, y, x};
     }
     __device__ const T* find(const Input& input, const Place& place) const {
-        // Where the window would begin outside.
-        if (input.y < place.y || input.x < place.x) return nullptr;
         u32 y = input.y - place.y, x = input.x - place.x;
+        if (UNIT_STRIDE) {
+            // Wraps around where the window would begin outside.
+            if (y >= s.out_height || x >= s.out_width) return nullptr;
+            return p + (input.at + place.at);
+        }
+        if (input.y < place.y || input.x < place.x) return nullptr;
         u32 oy = s.stride.divide(y), ox = s.stride.divide(x);
         if (y != 0 || x != 0 || oy >= s.out_height || ox >= s.out_width) return nullptr;
-        return p + (input.at + (oy * s.out_width + ox) * s.out_channels + place.o);
+        return p + (input.at + (oy * s.out_width + ox) * s.out_channels + place.at);
     }
 };
 

@@ -53,11 +53,12 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// The macros of products: types, which product it is, and its scheme.
-const PRODUCT: [&str; 18] = [
+const PRODUCT: [&str; 19] = [
     "TypeA",
     "TypeB",
     "TypeY",
     "PASS",
+    "UNIT_STRIDE",
     "TA",
     "TB",
     "HALF",

@@ -46,7 +46,11 @@ fn convolution(l: &mut Lowering<'_>, conv: &Conv, entry: &str) -> Result<(), Eng
         "conv2d_grad_input" => "GRAD_INPUT",
         _ => "GRAD_WEIGHT",
     };
-    product(l, Source::Conv, &[("PASS", pass)], entry, conv.argument())
+    let unit = if conv.geometry.stride == 1 { "true" } else { "false" };
+    let macros = [("PASS", pass), ("UNIT_STRIDE", unit)];
+    // Other kernels are the same with any stride.
+    let known = if pass == "GRAD_INPUT" { &macros[..] } else { &macros[..1] };
+    product(l, Source::Conv, known, entry, conv.argument())
 }
 
 pub(super) fn conv2d(l: &mut Lowering<'_>, geometry: ConvGeometry) -> Result<(), EngineError> {
