@@ -130,7 +130,7 @@ fn product() -> Sample {
     matmul("bf16", [72, 80, 136], [false, true])
 }
 
-static IN_SOURCES: [InSource; 18] = [
+static IN_SOURCES: [InSource; 17] = [
     InSource {
         name: "product_without_wait",
         sample: product,
@@ -149,13 +149,6 @@ static IN_SOURCES: [InSource; 18] = [
         shows: Shows::As(RACE),
     },
     InSource {
-        name: "product_in_the_wrong_stage",
-        sample: product,
-        file: "tensor_product.cuh",
-        changes: &[("free = STAGES - 1;", "free = 0;")],
-        shows: Shows::As(RACE),
-    },
-    InSource {
         name: "product_beyond_the_edge",
         sample: product,
         file: "operand.cuh",
@@ -167,8 +160,8 @@ static IN_SOURCES: [InSource; 18] = [
         sample: product,
         file: "tensor_product.cuh",
         changes: &[(
-            "place<DEPTH>(row + lane % 16, k + lane / 16 * 8)",
-            "place<DEPTH>(row + lane % 16, (k + lane / 16 * 8) ^ 8)",
+            "place<DEPTH, true>(row + lane % 16, k + lane / 16 * CHUNK)",
+            "place<DEPTH, true>(row + lane % 16, (k + lane / 16 * CHUNK) ^ CHUNK)",
         )],
         shows: Shows::InResults,
     },
