@@ -175,7 +175,7 @@ def on_gpu(a):
                 line["not_measured"] = "it took too long"
             except ValueError:
                 line["not_measured"] = "what it printed is no JSON"
-        print(json.dumps({**line, **result}), flush=True)
+        print(json.dumps({**result, **line}), flush=True)
         return result.get("median_ms", float("inf"))
 
     def sizes(model):

@@ -65,7 +65,7 @@ RECIPE
     part roofs 30 python3 scripts/gpu_roofs.py
     part sums 20 python3 scripts/gpu_sums.py "$out/sums.json"
     part simulated 10 python3 scripts/gpu_sums.py --compare "$out/sums.json"
-    part conformance 120 "$dir/gpu" --test-threads 4
+    part conformance 120 "$dir/gpu" --test-threads 16
     for device in cuda cpu; do
         part "$device" 30 "$dir/halfstep" train "$out/steps.toml" --device "$device" --precision fp32 --json \
             --out "$out/run-$device"

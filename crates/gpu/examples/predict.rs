@@ -27,6 +27,7 @@ use halfstep_train::session::Session;
 
 type Failure = Box<dyn Error>;
 
+#[expect(clippy::disallowed_methods, reason = "an example prints")]
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [card, model, precision] = [0, 1, 2].map(|i| arguments.get(i).map(String::as_str));
@@ -123,7 +124,7 @@ fn groups(session: &Session<'_>, step: &StepTime, card: &Card) -> BTreeMap<Key, 
         let traffic = session.plan().groups.traffic(graph, group);
         let commands = step.commands.iter().filter(|command| command.step == Some(i));
         let us: f64 = commands.map(|command| command.work_us + card.least_measured_us).sum();
-        let key = (name, traffic.flops as u64, (traffic.read + traffic.written) as u64);
+        let key = (name, traffic.flops, traffic.read + traffic.written);
         *groups.entry(key).or_default() += us;
     }
     groups

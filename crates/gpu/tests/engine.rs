@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use halfstep_gpu::{Architecture, GpuEngine};
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::interp::{Rounding, Tensor, evaluate};
+use halfstep_graph::precision::Policy;
 use halfstep_graph::{BatchNormPart, Graph, GraphError, Op, ValueId, ValueType, conformance, plan};
 use halfstep_ptx::{Arrival, Options};
 
@@ -75,20 +76,29 @@ fn sums_in_parts(engine: &GpuEngine) {
 
 fn main() -> ExitCode {
     type Part = fn(&GpuEngine);
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 4] = [
         ("sums_in_parts", sums_in_parts),
-        ("operations", |engine| nothing_is_left_out(conformance::operations(engine))),
         ("step", |engine| nothing_is_left_out(conformance::step(engine))),
         ("state", |engine| conformance::state(engine)),
         ("fusion", |engine| nothing_is_left_out(conformance::fusion(engine))),
     ];
     let devices =
         [(Architecture::MINIMUM, late as fn() -> Options), (Architecture::of_device(9, 0), shuffled)];
-    let tests = devices.into_iter().flat_map(|(architecture, options)| {
-        parts.map(|(part, check)| -> (String, Box<dyn FnOnce() + Send>) {
+    type Test = (String, Box<dyn FnOnce() + Send>);
+    let mut tests: Vec<Test> = Vec::new();
+    for (architecture, options) in devices {
+        for name in Policy::NAMES {
+            let test = move || {
+                let engine = common::engine(architecture, options());
+                let policy = Policy::named(name).unwrap();
+                nothing_is_left_out(conformance::operations_under(&engine, &policy));
+            };
+            tests.push((format!("{architecture}::operations::{name}"), Box::new(test)));
+        }
+        for (part, check) in parts {
             let test = move || check(&common::engine(architecture, options()));
-            (format!("{architecture}::{part}"), Box::new(test))
-        })
-    });
-    common::run(tests.collect())
+            tests.push((format!("{architecture}::{part}"), Box::new(test)));
+        }
+    }
+    common::run(tests)
 }

@@ -11,6 +11,7 @@ use halfstep_gpu::compile::Compiler;
 use halfstep_gpu::survey::{self, DRIVER_VARIABLE};
 use halfstep_gpu::{CudaDevice, GpuChoice, GpuEngine, find};
 use halfstep_graph::conformance;
+use halfstep_graph::precision::Policy;
 use libtest_mimic::{Arguments, Trial};
 
 /// The engine of the first GPU that can be used, or why there is none.
@@ -42,18 +43,26 @@ fn main() -> ExitCode {
         eprintln!("{absent}");
     }
     type Part = fn(&GpuEngine);
-    let parts: [(&str, Part); 4] = [
-        ("operations", |engine| nothing_is_left_out(conformance::operations(engine))),
+    let parts: [(&str, Part); 3] = [
         ("step", |engine| nothing_is_left_out(conformance::step(engine))),
         ("state", |engine| conformance::state(engine)),
         ("fusion", |engine| nothing_is_left_out(conformance::fusion(engine))),
     ];
-    let trials = parts.map(|(part, check)| {
+    let parts = parts.map(|(part, check)| {
         let test = move || {
             check(&engine()?);
             Ok(())
         };
         Trial::test(part, test).with_ignored_flag(absent.is_some())
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    // Side by side: the compiler takes most of the time.
+    let operations = Policy::NAMES.iter().map(|&name| {
+        let test = move || {
+            let policy = Policy::named(name).map_err(|e| e.to_string())?;
+            nothing_is_left_out(conformance::operations_under(&engine()?, &policy));
+            Ok(())
+        };
+        Trial::test(format!("operations::{name}"), test).with_ignored_flag(absent.is_some())
+    });
+    libtest_mimic::run(&Arguments::from_args(), operations.chain(parts).collect()).exit_code()
 }

@@ -35,7 +35,7 @@ struct Case {
 
 /// Products whose operands are copied in chunks, of several tiles and stages and of less than one.
 fn products(turned: [bool; 2]) -> Vec<Sample> {
-    let sizes = [[136, 72, 136], [72, 80, 40], [72, 80, 8]];
+    let sizes = [[136, 72, 136], [72, 80, 40], [72, 80, 8], [72, 80, 520]];
     sizes.map(|sizes| matmul("bf16", sizes, turned)).into()
 }
 

@@ -363,7 +363,8 @@ fn main() -> ExitCode {
     for (name, test) in others {
         tests.push((format!("planted::{name}"), Box::new(test)));
     }
-    let samples: [(&str, fn() -> Sample); 7] = [
+    type Make = fn() -> Sample;
+    let samples: [(&str, Make); 7] = [
         ("product", product),
         ("simt_product", || matmul("fp32", [70, 67, 37], [true, false])),
         ("rows", || softmax(2, 2400)),

@@ -141,16 +141,15 @@ fn codes(engine: &GpuEngine) {
 fn main() -> ExitCode {
     let late = Options::default();
     let shuffled = Options { arrival: Arrival::Early, seed: Some(7), ..Options::default() };
-    let of = |architecture: Architecture, options: &Options, policy: &'static str| {
-        let options = options.clone();
+    let of = |architecture: Architecture, options: Options, policy: &'static str| {
         let test = move || products(&common::engine(architecture, options), policy);
         (format!("{architecture}::{policy}"), Box::new(test) as Box<dyn FnOnce() + Send>)
     };
     let ampere =
-        ["fp32", "tf32", "bf16", "bf16x6", "fp8-current"].map(|p| of(Architecture::MINIMUM, &late, p));
+        ["fp32", "tf32", "bf16", "bf16x6", "fp8-current"].map(|p| of(Architecture::MINIMUM, late, p));
     let hopper = ["bf16", "fp16", "tf32", "fp8-current"]
-        .map(|policy| of(Architecture::of_device(9, 0), &shuffled, policy));
-    let blackwell = ["fp8-current"].map(|policy| of(Architecture::of_device(12, 0), &late, policy));
+        .map(|policy| of(Architecture::of_device(9, 0), shuffled, policy));
+    let blackwell = ["fp8-current"].map(|policy| of(Architecture::of_device(12, 0), late, policy));
     let mixed = [Architecture::of_device(9, 0), Architecture::of_device(12, 0)].map(|architecture| {
         let test = move || codes(&common::engine(architecture, Options::default()));
         (format!("{architecture}::codes"), Box::new(test) as Box<dyn FnOnce() + Send>)

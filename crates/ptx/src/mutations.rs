@@ -62,7 +62,7 @@ impl Change {
 pub fn changes(text: &str, kernel: &str) -> Vec<Change> {
     let head = format!(".entry {kernel}(");
     let begins = |line: &str| line.contains(".entry ") || line.contains(".func ");
-    let (mut inside, mut barriers) = (false, 0);
+    let (mut inside, mut numbers) = (false, HashMap::<&str, usize>::new());
     let (mut all, mut made) = (Vec::new(), HashMap::new());
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let labels: HashMap<&str, usize> =
@@ -76,9 +76,12 @@ pub fn changes(text: &str, kernel: &str) -> Vec<Change> {
                 continue;
             }
             for Replacement { done, instead, trap } in replacements(line) {
-                barriers += usize::from(rest.starts_with("bar"));
-                let number =
-                    if rest.starts_with("bar") { format!(" number {barriers}") } else { String::new() };
+                let number = ORDERS.iter().find(|order| rest.starts_with(**order)).map(|order| {
+                    let number = numbers.entry(order).or_insert(0);
+                    *number += 1;
+                    format!(" number {number}")
+                });
+                let number = number.unwrap_or_default();
                 let origins = guard.map_or(String::new(), |guard| origins(&made, guard, 3));
                 let kind = format!("{done}: {}{number}{origins}", without_numbers(line));
                 all.push(Change { line: at + 1, was: line.to_string(), kind, instead, trap });

@@ -57,6 +57,7 @@ const VOCABULARY: &[&str] = &[
 
 /// Literals with such words that are no such sentences: file, what stands in it, and why.
 const NO_SENTENCES: &[(&str, &str, &str)] = &[
+    ("attest/src/verdict.rs", "inconclusive", "the name of a verdict, in a statement"),
     ("evidence/src/stats.rs", "inconclusive", "the name of a verdict, a cell of tables"),
     ("evidence/src/report/build.rs", "A candidate ", "how a verdict is made"),
     ("evidence/src/report/build.rs", "Margins were stated", "how a verdict is made"),

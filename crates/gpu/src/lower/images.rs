@@ -118,7 +118,7 @@ mod tests {
             assert!(multiplier < 1 << 32, "{size}");
             let multiples = (0..100).flat_map(|n| [n * size as u64, (n + 1) * size as u64 - 1]);
             for x in multiples.chain([(1 << 31) - 1]).filter(|&x| x < 1 << 31) {
-                assert_eq!((2 * x * multiplier >> 32) >> shift, x / size as u64, "{x} / {size}");
+                assert_eq!(((2 * x * multiplier) >> 32) >> shift, x / size as u64, "{x} / {size}");
             }
         }
     }

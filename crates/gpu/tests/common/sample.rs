@@ -164,8 +164,9 @@ pub fn steps(policy: &'static str) -> Sample {
             let step = session.step(HostSlice::I32(&tokens), &targets, 0.01).map_err(|e| e.to_string())?;
             losses.push(step.loss.to_bits());
         }
-        let slots = session.lasting_slots().into_iter();
-        let slots = slots.map(|slot| Ok(bits(&session.download(&slot.name).map_err(|e| e.to_string())?)));
+        let slots = session
+            .lasting_slots()
+            .map(|slot| Ok(bits(&session.download(&slot.name).map_err(|e| e.to_string())?)));
         std::iter::once(Ok(losses)).chain(slots).collect()
     })
 }
@@ -217,6 +218,5 @@ pub fn commands<D: Device + 'static>(device: &Arc<D>, sample: &Sample) -> Comman
     let keep = seen.clone();
     let edited = Edited::new(device, move |commands| keep.lock().unwrap().clone_from(commands));
     sample(edited).unwrap();
-    let commands = seen.lock().unwrap().clone();
-    commands
+    seen.lock().unwrap().clone()
 }

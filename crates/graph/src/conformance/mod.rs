@@ -18,7 +18,7 @@ use halfstep_float::Philox;
 
 pub use collectives::{MakeRank, collectives};
 pub use fusion::{fusible_programs, fusion, same_bits};
-pub use operations::operations;
+pub use operations::{operations, operations_under};
 pub use state::state;
 pub use step::step;
 

@@ -2,11 +2,11 @@
 
 use super::case::{Case, agrees_with_the_interpreter};
 use super::contractions::{contraction_cases, quantise_cases};
-use super::policies;
+use super::{policies, supported};
 use crate::engine::Engine;
 use crate::graph::{Graph, ValueId};
 use crate::op::{BatchNormPart, Binary, Op, PoolKind, ReduceKind, Unary};
-use crate::precision::{Override, Rule};
+use crate::precision::{Override, Policy, Rule};
 use crate::{DType, GraphError, Shape, ValueType};
 
 /// Compares each operation with the f64 interpreter under every policy that the engine supports,
@@ -18,21 +18,37 @@ use crate::{DType, GraphError, Shape, ValueType};
 #[must_use = "what was left out was not tested"]
 pub fn operations(engine: &dyn Engine) -> Vec<String> {
     let mut left_out = Vec::new();
-    let mut cases = cases();
-    cases.retain(|case| {
-        let unstored = case.graph.values.iter().map(|v| v.ty.dtype).find(|&d| !engine.target().stores(d));
-        left_out.extend(unstored.map(|dtype| format!("{}: the engine stores no {dtype}", case.name)));
-        unstored.is_none()
-    });
     for policy in policies(engine, &mut left_out) {
-        for case in &cases {
-            let mut policy = policy.clone();
-            if policy.narrow.is_some() && case.contracts() {
-                // The only contraction of a program is its last, which would stay in 16 bits.
-                policy.overrides = vec![Override { pattern: "*".into(), rule: Rule::Low }];
-            }
-            agrees_with_the_interpreter(engine, case, &policy);
+        left_out.extend(operations_under(engine, &policy));
+    }
+    left_out.sort();
+    left_out.dedup();
+    left_out
+}
+
+/// As [`operations`], under one policy: programs under different ones may be tested side by side.
+///
+/// # Panics
+/// If a result differs by more than its bound.
+#[must_use = "what was left out was not tested"]
+pub fn operations_under(engine: &dyn Engine, policy: &Policy) -> Vec<String> {
+    let mut left_out = Vec::new();
+    if !supported(engine, policy, &mut left_out) {
+        return left_out;
+    }
+    for case in cases() {
+        if let Some(dtype) =
+            case.graph.values.iter().map(|v| v.ty.dtype).find(|&d| !engine.target().stores(d))
+        {
+            left_out.push(format!("{}: the engine stores no {dtype}", case.name));
+            continue;
         }
+        let mut policy = policy.clone();
+        if policy.narrow.is_some() && case.contracts() {
+            // The only contraction of a program is its last, which would stay in 16 bits.
+            policy.overrides = vec![Override { pattern: "*".into(), rule: Rule::Low }];
+        }
+        agrees_with_the_interpreter(engine, &case, &policy);
     }
     left_out
 }

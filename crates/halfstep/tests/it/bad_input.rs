@@ -368,7 +368,7 @@ fn names_that_do_not_exist() {
     let stderr = place.fails(2, &["info", "--threads", "100000"]);
     assert!(stderr.contains("100000 threads are too many"), "{stderr}");
     let stderr = place.fails(2, &["info", "--device", "tpu"]);
-    let known = "there is no device `tpu`; there are: auto, cpu, cuda, cuda:N, and the UUID of a GPU";
+    let known = "there is no device `tpu`; there are: auto, cpu, cuda, cuda:N, the UUID of a GPU, and,";
     assert!(stderr.contains(known), "{stderr}");
     let stderr = place.fails(3, &["compare", "--device", "tpu"]);
     assert!(stderr.contains("there is no device `tpu`"), "{stderr}");

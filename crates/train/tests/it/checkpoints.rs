@@ -133,10 +133,10 @@ fn the_precision_manifest_keeps_to_its_schema() {
         let narrow = Policy::named(policy).unwrap().narrow;
         let compute = narrow.map_or(policy.replace("fp", "f"), |n| n.forward.to_string());
         // Split products read f32, and codes are made from bf16.
-        let low = match (narrow, policy.contains('x')) {
+        let low = match (narrow, Policy::named(policy).unwrap().split) {
             (Some(_), _) => "bf16",
-            (None, true) => "f32",
-            (None, false) => &compute,
+            (None, Some(_)) => "f32",
+            (None, None) => &compute,
         };
         assert_eq!(manifest["policy"]["narrow"].is_object(), narrow.is_some());
         for (what, format) in
