@@ -124,7 +124,7 @@ fn groups(session: &Session<'_>, step: &StepTime, card: &Card) -> BTreeMap<Key, 
         let traffic = session.plan().groups.traffic(graph, group);
         let commands = step.commands.iter().filter(|command| command.step == Some(i));
         let us: f64 = commands.map(|command| command.work_us + card.least_measured_us).sum();
-        let key = (name, traffic.flops, traffic.read + traffic.written);
+        let key = (name, traffic.flops, (traffic.read + traffic.written) as u64);
         *groups.entry(key).or_default() += us;
     }
     groups

@@ -1,5 +1,5 @@
-//! What a cubin says of itself: for which GPUs it is, and how many bytes of parameters each of its
-//! kernels has. It is an ELF file; what NVIDIA adds to the format was read off files that NVRTC
+//! What a cubin says of itself: for which GPUs it is, and how many bytes of parameters and of
+//! shared memory each of its kernels has. It is an ELF file; what NVIDIA adds to the format was read off files that NVRTC
 //! 13.0 made.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,8 @@ const PARAMETER_BYTES: u8 = 0x19;
 const FOLLOWED: u8 = 4;
 /// Where a kernel's attributes are.
 const SECTION: &str = ".nv.info.";
+/// The shared memory that it declares itself.
+const SHARED: &str = ".nv.shared.";
 /// Where its code is.
 const CODE: &str = ".text.";
 
@@ -18,8 +20,16 @@ const CODE: &str = ".text.";
 pub(crate) struct Cubin {
     /// The compute capability that it is for: 90 is 9.0.
     pub(crate) capability: u32,
-    /// Bytes of parameters by the name of the kernel.
-    pub(crate) kernels: BTreeMap<String, usize>,
+    /// By name.
+    pub(crate) kernels: BTreeMap<String, Kernel>,
+}
+
+/// What is known of a kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    pub(crate) parameter_bytes: usize,
+    /// Of shared memory that it declares itself.
+    pub(crate) shared_bytes: usize,
 }
 
 impl Cubin {
@@ -45,19 +55,28 @@ impl Cubin {
         let at = |offset: usize, length: usize| number(bytes, offset, length);
         let (first, size, count, names) = (at(40, 8)?, at(58, 2)?, at(60, 2)?, at(62, 2)?);
         let names = at(first + names * size + 24, 8)?;
-        let mut kernels = BTreeMap::new();
+        let (mut kernels, mut shared) = (BTreeMap::<String, Kernel>::new(), BTreeMap::new());
         for section in 0..count {
             let header = first + section * size;
             let name = text(bytes, names + at(header, 4)?)?;
             if let Some(kernel) = name.strip_prefix(CODE) {
-                kernels.entry(kernel.to_string()).or_insert(0);
+                kernels.entry(kernel.to_string()).or_default();
+            } else if let Some(kernel) = name.strip_prefix(SHARED) {
+                shared.insert(kernel, at(header + 32, 8)?);
             } else if let Some(kernel) = name.strip_prefix(SECTION) {
                 let (offset, length) = (at(header + 24, 8)?, at(header + 32, 8)?);
-                let parameters = parameter_bytes(bytes.get(offset..offset + length)?)?;
-                kernels.insert(kernel.to_string(), parameters);
+                let attributes = bytes.get(offset..offset + length)?;
+                kernels.entry(kernel.to_string()).or_default().parameter_bytes = parameter_bytes(attributes)?;
             }
         }
-        Some(Cubin { capability: at(48, 4)? as u32 >> 8 & 0xff, kernels })
+        let capability = at(48, 4)? as u32 >> 8 & 0xff;
+        // From 9.0 on what the system takes for itself is among it, and counts for no limit.
+        let reserved = if capability >= 90 { 1024 } else { 0 };
+        for (name, kernel) in &mut kernels {
+            kernel.shared_bytes =
+                shared.get(&name[..]).map_or(0, |bytes: &usize| bytes.saturating_sub(reserved));
+        }
+        Some(Cubin { capability, kernels })
     }
 }
 

@@ -11,8 +11,6 @@ use super::error::CudaError;
 
 /// What a cubin begins with: it is an ELF file.
 const ELF: &[u8] = b"\x7fELF";
-/// Dynamic shared memory that a kernel may have without asking for it.
-const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
 
 /// A cubin that is loaded, until this and its functions are dropped.
 pub struct CudaModule {
@@ -65,7 +63,8 @@ impl CudaModule {
         // SAFETY: a place for one handle; the name ends with a zero byte.
         let status = unsafe { (calls.cuModuleGetFunction)(&mut handle, self.handle, name.as_ptr()) };
         self.context.check("cuModuleGetFunction", status)?;
-        if shared_bytes > SHARED_WITHOUT_ASKING {
+        // Above 48 KiB it has to be asked for, and what the kernel itself declares counts too.
+        if shared_bytes > 0 {
             // SAFETY: the function was found just now.
             let status = unsafe {
                 (calls.cuFuncSetAttribute)(handle, MAX_DYNAMIC_SHARED_BYTES, shared_bytes as c_int)

@@ -54,8 +54,9 @@ driver! {
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
         state.say(&name);
         let cubin = state.modules.get(&module.addr()).ok_or(state::INVALID_HANDLE)?;
-        let parameter_bytes = *cubin.kernels.get(&name).ok_or(state::NOT_FOUND)?;
-        let shared_bytes = SHARED_WITHOUT_ASKING;
+        let kernel = *cubin.kernels.get(&name).ok_or(state::NOT_FOUND)?;
+        let parameter_bytes = kernel.parameter_bytes;
+        let shared_bytes = SHARED_WITHOUT_ASKING.saturating_sub(kernel.shared_bytes as u32);
         let handle = state.handle();
         state.functions.insert(handle, Function { module: module.addr(), name, parameter_bytes, shared_bytes });
         unsafe { give(function, pointer(handle)) }
