@@ -1,6 +1,6 @@
 //! What a cubin says of itself: for which GPUs it is, and how many bytes of parameters and of
-//! shared memory each of its kernels has. It is an ELF file; what NVIDIA adds to the format was read off files that NVRTC
-//! 13.0 made.
+//! shared memory each of its kernels has. It is an ELF file; what NVIDIA adds to the format was
+//! read off files that NVRTC 13.0 made.
 
 use std::collections::BTreeMap;
 
