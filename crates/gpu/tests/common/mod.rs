@@ -36,6 +36,12 @@ pub fn compiler() -> Compiler {
     Compiler::new(nvrtc, Some(KernelCache::at(folder, LIMIT_BYTES))).unwrap()
 }
 
+/// Whether what takes many minutes is tested too.
+#[allow(dead_code, reason = "not every test binary uses it")]
+pub fn thorough() -> bool {
+    std::env::var("HALFSTEP_CONFORMANCE").is_ok_and(|which| which == "all")
+}
+
 /// Runs tests by name.
 #[allow(dead_code, reason = "an example has none")]
 pub fn run(tests: Vec<(String, Box<dyn FnOnce() + Send>)>) -> ExitCode {
