@@ -13,8 +13,9 @@ use halfstep_gpu::command::{Action, Commands, Launch};
 use halfstep_gpu::{Architecture, Module, SimulatedDevice};
 use halfstep_ptx::{Arrival, Options};
 
+use common::edited::Edited;
 use sample::{
-    Bits, Edited, Sample, attention, column_sums, column_sums_without_room, commands, matmul, softmax, steps,
+    Bits, Sample, attention, column_sums, column_sums_without_room, commands, matmul, softmax, steps,
 };
 
 /// Ascending order and three drawn ones, with copies late and early.

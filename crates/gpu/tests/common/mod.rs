@@ -2,6 +2,8 @@
 //! time only, so these tests have a harness of their own, which counts them as ignored without it.
 
 #[allow(dead_code, reason = "not every test binary uses it")]
+pub mod edited;
+#[allow(dead_code, reason = "not every test binary uses it")]
 pub mod ptxas;
 
 use std::path::Path;

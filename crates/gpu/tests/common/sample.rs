@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use halfstep_gpu::GpuEngine;
-use halfstep_gpu::command::{Bases, Commands};
-use halfstep_gpu::device::{Buffer, Device, Facts, Recording};
+use halfstep_gpu::command::Commands;
+use halfstep_gpu::device::Device;
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor, Target};
-use halfstep_graph::engine_info::FreeMemory;
 use halfstep_graph::precision::{Policy, assign};
 use halfstep_graph::{AttentionSpec, Graph, Group, Node, Op, ValueId, ValueType, fuse, plan};
 use halfstep_nn::{GptSpec, InputSpec, ModelSpec};
 use halfstep_train::session::{Session, SessionSpec};
+
+use crate::common::edited::Edited;
 
 /// The bits of all results.
 pub type Bits = Vec<Vec<u32>>;
@@ -169,47 +170,6 @@ pub fn steps(policy: &'static str) -> Sample {
             .map(|slot| Ok(bits(&session.download(&slot.name).map_err(|e| e.to_string())?)));
         std::iter::once(Ok(losses)).chain(slots).collect()
     })
-}
-
-/// A device that lets a test see and change the commands that are recorded for another one.
-pub struct Edited<D> {
-    device: Arc<D>,
-    edit: Box<dyn Fn(&mut Commands) + Send + Sync>,
-}
-
-impl<D> Edited<D> {
-    pub fn new(device: &Arc<D>, edit: impl Fn(&mut Commands) + Send + Sync + 'static) -> Arc<Edited<D>> {
-        Arc::new(Edited { device: device.clone(), edit: Box::new(edit) })
-    }
-}
-
-impl<D: Device> Device for Edited<D> {
-    fn facts(&self) -> &Facts {
-        self.device.facts()
-    }
-    fn compiler(&self) -> String {
-        self.device.compiler()
-    }
-    fn free_memory(&self) -> Option<FreeMemory> {
-        self.device.free_memory()
-    }
-    fn alloc(&self, bytes: usize) -> Result<Buffer, EngineError> {
-        self.device.alloc(bytes)
-    }
-    fn clear(&self, buffer: &Buffer) -> Result<(), EngineError> {
-        self.device.clear(buffer)
-    }
-    fn write(&self, to: u64, from: &[u8]) -> Result<(), EngineError> {
-        self.device.write(to, from)
-    }
-    fn read(&self, from: u64, to: &mut [u8]) -> Result<(), EngineError> {
-        self.device.read(from, to)
-    }
-    fn record(&self, commands: &Commands, bases: &Bases) -> Result<Box<dyn Recording>, EngineError> {
-        let mut commands = commands.clone();
-        (self.edit)(&mut commands);
-        self.device.record(&commands, bases)
-    }
 }
 
 /// The commands of a sample on a device.
