@@ -12,12 +12,8 @@ library=$folder/nvidia/cu13/lib/libnvrtc.so.13
 if [ ! -f "$library" ]; then
     fetched=$(mktemp -d)
     trap 'rm -rf "$fetched"' EXIT
-    echo "nvidia-cuda-nvrtc==13.0.88 --hash=sha256:ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575" \
-        > "$fetched/requirements.txt"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-        --platform manylinux_2_17_x86_64 --platform manylinux2010_x86_64 --dest "$fetched" \
-        --requirement "$fetched/requirements.txt" >&2
-    python3 -m zipfile --extract "$fetched"/*.whl "$fetched/files"
+    scripts/fetch_wheel.sh nvidia-cuda-nvrtc==13.0.88 \
+        ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575 "$fetched/files"
     mkdir -p "$folder"
     cp -r "$fetched/files/." "$folder/"
 fi

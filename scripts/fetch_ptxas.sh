@@ -12,12 +12,8 @@ program=$folder/nvidia/cu13/bin/ptxas
 if [ ! -x "$program" ]; then
     fetched=$(mktemp -d)
     trap 'rm -rf "$fetched"' EXIT
-    echo "nvidia-cuda-nvcc==13.0.88 --hash=sha256:56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03" \
-        > "$fetched/requirements.txt"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-        --platform manylinux_2_17_x86_64 --platform manylinux2010_x86_64 --dest "$fetched" \
-        --requirement "$fetched/requirements.txt" >&2
-    python3 -m zipfile --extract "$fetched"/*.whl "$fetched/files"
+    scripts/fetch_wheel.sh nvidia-cuda-nvcc==13.0.88 \
+        56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03 "$fetched/files"
     mkdir -p "$(dirname "$program")"
     # Moved into place whole.
     cp "$fetched/files/nvidia/cu13/bin/ptxas" "$program.$$"
