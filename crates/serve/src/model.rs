@@ -60,8 +60,8 @@ pub trait ServedModel: Send + Sync + 'static {
     /// What it takes and gives.
     fn info(&self) -> &ModelInfo;
 
-    /// Samples from the tensors of one request: checked, decoded, preprocessed. Requests are prepared
-    /// side by side.
+    /// Samples from the tensors of one request: checked, decoded, preprocessed. Requests are
+    /// prepared side by side.
     ///
     /// # Errors
     /// The client's tensors are not what the model takes.
@@ -97,7 +97,7 @@ pub trait VersionSource: Send + Sync + 'static {
     /// Which version is to answer now. Asked often, so it has to be quick.
     ///
     /// # Errors
-    /// It cannot be read; the server goes on with the version that it has.
+    /// It cannot be read; the server keeps the version that it has.
     fn current(&self) -> Result<CurrentVersion, SourceError>;
 
     /// Loads a version. This may take long, and happens beside the answers of the version before.
