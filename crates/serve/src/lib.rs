@@ -8,9 +8,14 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`tensor`] | named tensors, as they come from and go to a client |
+//! | [`access`] | API keys: who may ask what |
+//! | [`limits`] | what a request may be, and the memory that all share |
 //! | [`model`] | what the server asks of a model, and of what names the version that answers |
 
 #![forbid(unsafe_code)]
 
+pub mod access;
+mod files;
+pub mod limits;
 pub mod model;
 pub mod tensor;
