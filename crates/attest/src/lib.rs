@@ -14,6 +14,7 @@
 //! | [`bundle`], [`statement`] | the form of a signature and of what it signs |
 //! | [`model`] | the files of a folder and their digests |
 //! | [`verdict`] | what a comparison judged, and how |
+//! | [`policy`] | which evidence a model needs before it is promoted |
 //!
 //! Nothing here uses the network. Digests are SHA-256.
 
@@ -23,6 +24,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod digest;
 pub mod model;
+pub mod policy;
 pub mod private_key;
 pub mod public_key;
 pub mod statement;
