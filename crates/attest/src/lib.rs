@@ -2,9 +2,9 @@
 //!
 //! What is signed is an [in-toto statement](statement) in a [DSSE envelope](bundle) in a Sigstore
 //! bundle, as OpenSSF Model Signing 1.0 has it
-//! (<https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md>). Two kinds of statement
-//! are known: the [files of a model](model), and the [verdict] of a comparison with the digests of
-//! all that it judged.
+//! (<https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md>). Four kinds of statement
+//! are known: the [files of a model](model), the [verdict] of a comparison with the digests of all
+//! that it judged, the verdict of a [pair] of models, and a [move](movement) of a registry's alias.
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -14,7 +14,9 @@
 //! | [`bundle`], [`statement`] | the form of a signature and of what it signs |
 //! | [`model`] | the files of a folder and their digests |
 //! | [`verdict`] | what a comparison judged, and how |
-//! | [`policy`] | which evidence a model needs before it is promoted |
+//! | [`pair`] | what a converted model came to against the one that it was made of |
+//! | [`movement`] | moves of an alias, and whether one is the next |
+//! | [`policy`], [`margin`] | which evidence a model needs before it is promoted |
 //!
 //! Nothing here uses the network. Digests are SHA-256.
 
@@ -23,7 +25,10 @@
 pub mod bundle;
 pub mod certificate;
 pub mod digest;
+pub mod margin;
 pub mod model;
+pub mod movement;
+pub mod pair;
 pub mod policy;
 pub mod private_key;
 pub mod public_key;

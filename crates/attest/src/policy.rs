@@ -9,12 +9,13 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::Visitor;
 use serde_json::Value;
 use thiserror::Error;
 use x509_cert::der::DateTime;
 
 use crate::digest::Digest;
+use crate::margin::Margin;
+use crate::pair::{PairNaming, PairVerdict};
 use crate::statement::Predicate;
 use crate::trust::Verified;
 use crate::verdict::{Arm, Candidate, Conclusion, Naming};
@@ -63,6 +64,10 @@ pub struct Policy {
     /// unless the policy says otherwise: a signed verdict shows nothing of them but their role.
     #[serde(default)]
     pub reference: Permission,
+    /// Whether a model that was converted may be promoted by a verdict of one pair: against its
+    /// parent alone, so that neither pairs of seeds nor a precision are asked of it.
+    #[serde(default)]
+    pub converted: Permission,
     /// The greatest age of a verdict in days; any where none is stated.
     pub max_age_days: Option<NonZeroU32>,
 }
@@ -103,83 +108,6 @@ pub enum Permission {
     Allowed,
 }
 
-/// A margin, as recipes write them: `"1.0pt"` is percentage points, `"2%"` a share of the
-/// reference's own value, and a number is in units of the metric.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Margin {
-    /// In units of the metric.
-    Absolute(f64),
-    /// As a share of the reference's value.
-    Relative(f64),
-}
-
-impl Margin {
-    fn parse(text: &str) -> Result<Margin, String> {
-        let number = |digits: &str, kind: fn(f64) -> Margin| match digits.trim().parse::<f64>() {
-            Ok(x) => kind(x / 100.0).checked(),
-            Err(_) => Err(format!("\"{text}\" is no margin: write \"1.0pt\", \"2%\" or a number")),
-        };
-        if let Some(points) = text.strip_suffix("pt") {
-            number(points, Margin::Absolute)
-        } else if let Some(share) = text.strip_suffix('%') {
-            number(share, Margin::Relative)
-        } else {
-            Err(format!("\"{text}\" is no margin: write \"1.0pt\", \"2%\" or a number without quotes"))
-        }
-    }
-
-    fn checked(self) -> Result<Margin, String> {
-        let (Margin::Absolute(size) | Margin::Relative(size)) = self;
-        if size > 0.0 && size.is_finite() {
-            Ok(self)
-        } else {
-            Err("a margin is a finite number above zero".into())
-        }
-    }
-
-    /// The margin of a test in a verdict.
-    fn of_test(test: &Value) -> Option<Margin> {
-        let size = test["margin"]["value"].as_f64()?;
-        let margin = match test["margin"]["kind"].as_str()? {
-            "absolute" => Margin::Absolute(size),
-            "relative" => Margin::Relative(size),
-            _ => return None,
-        };
-        margin.checked().ok()
-    }
-}
-
-impl std::fmt::Display for Margin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Margin::Absolute(size) => write!(f, "{size}"),
-            Margin::Relative(share) => write!(f, "{} % of the reference's value", share * 100.0),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Margin {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Margin, D::Error> {
-        struct OfMargin;
-        impl Visitor<'_> for OfMargin {
-            type Value = Margin;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a margin: \"1.0pt\", \"2%\" or a number")
-            }
-            fn visit_f64<E: serde::de::Error>(self, size: f64) -> Result<Margin, E> {
-                Margin::Absolute(size).checked().map_err(E::custom)
-            }
-            fn visit_i64<E: serde::de::Error>(self, size: i64) -> Result<Margin, E> {
-                self.visit_f64(size as f64)
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Margin, E> {
-                Margin::parse(text).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(OfMargin)
-    }
-}
-
 /// A demand of the policy that a verdict does not meet.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum Unmet {
@@ -191,7 +119,7 @@ pub enum Unmet {
         "the verdict `{verdict}` does not name these weights (SHA-256 {weights}): it says nothing of them"
     )]
     OtherWeights {
-        /// Name of the comparison.
+        /// Name of the comparison, or of the weights that a verdict of one pair judged.
         verdict: String,
         /// The weights that were asked about.
         weights: Digest,
@@ -209,6 +137,14 @@ pub enum Unmet {
         "the weights are those of the reference, {0}, which nothing judged; the policy allows references in {FULL} alone"
     )]
     LowReference(String),
+    /// The weights were converted, and the verdict is of one pair.
+    #[error(
+        "the verdict is of one pair, a converted model and its parent, and the policy does not allow those (`converted = \"allowed\"` does)"
+    )]
+    Converted,
+    /// The weights are those of the parent of a converted model.
+    #[error("the weights are those of the parent of a converted model, which this verdict does not judge")]
+    Parent,
     /// The verdict is no pass.
     #[error("the verdict is `{}`, and the policy asks for `pass`", .0.name())]
     NoPass(Conclusion),
@@ -323,6 +259,12 @@ pub enum Unmet {
     },
 }
 
+impl Unmet {
+    fn others(verdict: &str, weights: Digest) -> Vec<Unmet> {
+        vec![Unmet::OtherWeights { verdict: verdict.into(), weights }]
+    }
+}
+
 /// Why weights may be promoted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Admission<'a> {
@@ -330,6 +272,8 @@ pub enum Admission<'a> {
     Judged(&'a Arm, &'a Candidate),
     /// They are those of a reference in FP32, which the policy allows.
     Reference(&'a Arm),
+    /// They were converted from others, against which they passed.
+    Converted(&'a PairVerdict),
 }
 
 impl Policy {
@@ -354,14 +298,27 @@ impl Policy {
     /// # Errors
     /// Every demand that is not met.
     pub fn judge<'a>(&self, verified: &'a Verified, weights: Digest) -> Result<Admission<'a>, Vec<Unmet>> {
-        let Predicate::Verdict(verdict) = &verified.statement.predicate else {
-            return Err(vec![Unmet::NoVerdict]);
+        let mut unmet = Vec::new();
+        let admission = match &verified.statement.predicate {
+            Predicate::Verdict(verdict) => {
+                unmet.extend(self.age(&verdict.made, verified.at));
+                let naming = verdict.naming(weights);
+                self.compared(naming.ok_or_else(|| Unmet::others(&verdict.name, weights))?, &mut unmet)?
+            }
+            Predicate::Pair(pair) => {
+                unmet.extend(self.age(&pair.made, verified.at));
+                let naming = pair.naming(weights);
+                let name = &pair.converted.weights.name;
+                self.pair(pair, naming.ok_or_else(|| Unmet::others(name, weights))?, &mut unmet)
+            }
+            Predicate::Model(_) | Predicate::Move(_) => return Err(vec![Unmet::NoVerdict]),
         };
-        let naming = verdict.naming(weights);
-        let naming =
-            naming.ok_or_else(|| vec![Unmet::OtherWeights { verdict: verdict.name.clone(), weights }])?;
-        let mut unmet: Vec<Unmet> = self.age(&verdict.made, verified.at).into_iter().collect();
-        let admission = match naming {
+        if unmet.is_empty() { Ok(admission) } else { Err(unmet) }
+    }
+
+    /// What a comparison shows of weights. What is not met is added to the list.
+    fn compared<'a>(&self, naming: Naming<'a>, unmet: &mut Vec<Unmet>) -> Result<Admission<'a>, Vec<Unmet>> {
+        Ok(match naming {
             Naming::Evidence(_, subject) => return Err(vec![Unmet::NoModel(subject.name.clone())]),
             Naming::Reference(arm, run) => {
                 let precision = run.policy.clone();
@@ -373,29 +330,49 @@ impl Policy {
                 Admission::Reference(arm)
             }
             Naming::Judged(arm, _, candidate) => {
-                self.candidate(arm, candidate, &mut unmet);
+                let Candidate { policy, verdict, pairs, protocol, metrics } = candidate;
+                let refused = self.precisions.as_ref().filter(|allowed| !allowed.contains(policy));
+                unmet.extend(
+                    refused.map(|allowed| Unmet::Precision { is: policy.clone(), allowed: allowed.clone() }),
+                );
+                let asked = self.pairs.get();
+                unmet.extend((*pairs < asked).then_some(Unmet::Pairs { is: *pairs, asked }));
+                self.figures(*verdict, arm.samples, protocol, metrics, unmet);
                 Admission::Judged(arm, candidate)
             }
-        };
-        if unmet.is_empty() { Ok(admission) } else { Err(unmet) }
+        })
     }
 
-    fn candidate(&self, arm: &Arm, candidate: &Candidate, unmet: &mut Vec<Unmet>) {
-        let Candidate { policy, verdict, pairs, protocol, metrics } = candidate;
-        if *verdict != Conclusion::Pass {
-            unmet.push(Unmet::NoPass(*verdict));
+    /// The same of a pair.
+    fn pair<'a>(
+        &self,
+        pair: &'a PairVerdict,
+        naming: PairNaming<'a>,
+        unmet: &mut Vec<Unmet>,
+    ) -> Admission<'a> {
+        match naming {
+            PairNaming::Judged => {
+                unmet.extend((self.converted == Permission::Refused).then_some(Unmet::Converted));
+                self.figures(pair.verdict, pair.samples, &pair.protocol, &pair.metrics, unmet);
+            }
+            PairNaming::Parent => unmet.push(Unmet::Parent),
+            PairNaming::Evidence(subject) => unmet.push(Unmet::NoModel(subject.name.clone())),
         }
-        if let Some(allowed) = self.precisions.as_ref().filter(|allowed| !allowed.contains(policy)) {
-            unmet.push(Unmet::Precision { is: policy.clone(), allowed: allowed.clone() });
-        }
+        Admission::Converted(pair)
+    }
+
+    fn figures(
+        &self,
+        verdict: Conclusion,
+        samples: u64,
+        protocol: &Value,
+        metrics: &[Value],
+        unmet: &mut Vec<Unmet>,
+    ) {
+        unmet.extend((verdict != Conclusion::Pass).then_some(Unmet::NoPass(verdict)));
         unmet.extend(self.claim(protocol));
-        let (samples, least) = (arm.samples, self.samples.get());
-        if samples < least {
-            unmet.push(Unmet::Samples { is: samples, asked: least });
-        }
-        if *pairs < self.pairs.get() {
-            unmet.push(Unmet::Pairs { is: *pairs, asked: self.pairs.get() });
-        }
+        let asked = self.samples.get();
+        unmet.extend((samples < asked).then_some(Unmet::Samples { is: samples, asked }));
         unmet.extend(self.margins.iter().flat_map(|(metric, asked)| metric_unmet(metric, *asked, metrics)));
     }
 

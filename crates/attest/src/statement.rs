@@ -1,11 +1,14 @@
 //! In-toto statements, version 1: what a signature says of which files
 //! (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>).
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::model::{self, Manifest};
+use crate::movement::{self, Move};
+use crate::pair::{self, PairVerdict};
 use crate::subject::Subject;
 use crate::verdict::{self, Verdict};
 
@@ -36,12 +39,17 @@ pub enum Predicate {
     Model(Manifest),
     /// This is what a comparison came to.
     Verdict(Box<Verdict>),
+    /// This is what two models came to that were compared with each other.
+    Pair(Box<PairVerdict>),
+    /// This alias moved to this version.
+    Move(Box<Move>),
 }
 
 /// A statement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
-    /// What it is about: a folder by the digest over its files, or every file that was judged.
+    /// What it is about: a folder or version by the digest over its files, or every file that was
+    /// judged.
     pub subject: Vec<Subject>,
     /// What it says of them.
     pub predicate: Predicate,
@@ -72,11 +80,11 @@ impl Statement {
         if fields.form != TYPE {
             return Err(malformed(format!("its type is `{}`", fields.form)));
         }
+        let Fields { subject, predicate, .. } = fields;
         let predicate = match fields.predicate_type.as_str() {
             model::PREDICATE => {
-                let manifest: Manifest =
-                    serde_json::from_value(fields.predicate).map_err(|e| malformed(e.to_string()))?;
-                match fields.subject.as_slice() {
+                let manifest: Manifest = typed(predicate)?;
+                match subject.as_slice() {
                     [model] if model.digest.sha256 == manifest.root() => Predicate::Model(manifest),
                     [_] => {
                         return Err(malformed("the digest of the model is not that of its files".into()));
@@ -85,16 +93,23 @@ impl Statement {
                 }
             }
             verdict::PREDICATE => {
-                let verdict: Verdict =
-                    serde_json::from_value(fields.predicate).map_err(|e| malformed(e.to_string()))?;
-                if fields.subject != verdict.subject() {
-                    return Err(malformed("its subjects are not the files that it says were judged".into()));
-                }
+                let verdict: Verdict = typed(predicate)?;
+                about(&subject, &verdict.subject(), None)?;
                 Predicate::Verdict(Box::new(verdict))
+            }
+            pair::PREDICATE => {
+                let pair: PairVerdict = typed(predicate)?;
+                about(&subject, &pair.subject(), pair.contradiction())?;
+                Predicate::Pair(Box::new(pair))
+            }
+            movement::PREDICATE => {
+                let moved: Move = typed(predicate)?;
+                about(&subject, &[moved.subject()], moved.contradiction())?;
+                Predicate::Move(Box::new(moved))
             }
             other => return Err(StatementError::Unknown(other.into())),
         };
-        Ok(Statement { subject: fields.subject, predicate })
+        Ok(Statement { subject, predicate })
     }
 
     /// A statement of a folder's files under a name.
@@ -108,11 +123,23 @@ impl Statement {
         Statement { subject: verdict.subject(), predicate: Predicate::Verdict(Box::new(verdict)) }
     }
 
+    /// A statement of what two models came to.
+    pub fn of_pair(pair: PairVerdict) -> Statement {
+        Statement { subject: pair.subject(), predicate: Predicate::Pair(Box::new(pair)) }
+    }
+
+    /// A statement of a move.
+    pub fn of_move(moved: Move) -> Statement {
+        Statement { subject: vec![moved.subject()], predicate: Predicate::Move(Box::new(moved)) }
+    }
+
     /// The bytes that are signed.
     pub fn to_json(&self) -> String {
         let (predicate_type, predicate) = match &self.predicate {
             Predicate::Model(manifest) => (model::PREDICATE, serde_json::to_value(manifest)),
             Predicate::Verdict(verdict) => (verdict::PREDICATE, serde_json::to_value(verdict)),
+            Predicate::Pair(pair) => (pair::PREDICATE, serde_json::to_value(pair)),
+            Predicate::Move(moved) => (movement::PREDICATE, serde_json::to_value(moved)),
         };
         let fields = Fields {
             form: TYPE.into(),
@@ -121,5 +148,18 @@ impl Statement {
             predicate: predicate.expect("names of fields are texts"),
         };
         serde_json::to_string(&fields).expect("names of fields are texts")
+    }
+}
+
+fn typed<T: DeserializeOwned>(predicate: Value) -> Result<T, StatementError> {
+    serde_json::from_value(predicate).map_err(|e| StatementError::Malformed(e.to_string()))
+}
+
+/// Refuses a statement that is about other files than its predicate, or that contradicts itself.
+fn about(is: &[Subject], expected: &[Subject], contradiction: Option<&str>) -> Result<(), StatementError> {
+    let other = (is != expected).then_some("its subjects are not the files that its predicate names");
+    match other.or(contradiction) {
+        Some(why) => Err(StatementError::Malformed(why.into())),
+        None => Ok(()),
     }
 }

@@ -7,7 +7,6 @@ use halfstep_attest::policy::{Admission, Policy, Unmet};
 use halfstep_attest::private_key::PrivateKey;
 use halfstep_attest::statement::Statement;
 use halfstep_attest::trust::{Refusal, Trust, Verified};
-use halfstep_attest::verdict::Verdict;
 use serde_json::{Value, json};
 
 const POLICY: &str = r#"
@@ -67,8 +66,11 @@ fn signed(verdict: &Value) -> Verified {
 }
 
 fn bundle_of(verdict: &Value, key: &PrivateKey) -> Bundle {
-    let verdict: Verdict = serde_json::from_value(verdict.clone()).unwrap();
-    let text = bundle::sign(Statement::of_verdict(verdict).to_json().as_bytes(), key);
+    let statement = match verdict.get("arms") {
+        Some(_) => Statement::of_verdict(serde_json::from_value(verdict.clone()).unwrap()),
+        None => Statement::of_pair(serde_json::from_value(verdict.clone()).unwrap()),
+    };
+    let text = bundle::sign(statement.to_json().as_bytes(), key);
     Bundle::parse(text.as_bytes()).unwrap()
 }
 
@@ -190,6 +192,48 @@ fn a_reference_is_promoted_only_where_the_policy_says_so() {
     low["arms"][0]["runs"][0]["policy"] = json!("tf32");
     let said = unmet(&allowing, &low, "fp32");
     assert!(said.len() == 1 && said[0].contains("tf32, which nothing judged"), "{said:?}");
+}
+
+/// A verdict of one pair that meets every demand of [`POLICY`] but that it is of one.
+fn pair() -> Value {
+    let side = |name: &str| json!({ "weights": subject(name), "logits": subject(&format!("{name} logits")) });
+    let candidate = &verdict()["arms"][0]["candidates"][0];
+    json!({
+        "made": "2026-11-01T12:00:00Z", "version": "0.1.0", "converted": side("int8"), "parent": side("fp32"),
+        "samples": 1000, "verdict": "pass", "protocol": candidate["protocol"], "metrics": candidate["metrics"],
+    })
+}
+
+#[test]
+fn a_converted_model_is_promoted_by_its_own_verdict_where_the_policy_says_so() {
+    let said = unmet(POLICY, &pair(), "int8");
+    assert!(said.len() == 1 && said[0].contains("`converted = \"allowed\"` does"), "{said:?}");
+    let allowing = format!("converted = \"allowed\"\n{POLICY}");
+    let verified = signed(&pair());
+    let policy = Policy::parse(&allowing).unwrap();
+    let admission = policy.judge(&verified, Digest::of(b"int8")).unwrap();
+    assert!(matches!(admission, Admission::Converted(pair) if pair.parent.weights.name == "fp32"));
+    // What is not of seeds is asked of it as of any.
+    let cases = [
+        ("samples", json!(999), "rests on 999 samples, and the policy asks for 1000"),
+        ("verdict", json!("fail"), "the verdict is `fail`"),
+        ("made", json!("2026-01-01T12:00:00Z"), "331 days before"),
+        ("protocol", json!({ "claim": "samples" }), "claim is `samples`"),
+        ("metrics", json!([]), "accuracy was not judged (judged were: none)"),
+    ];
+    for (place, value, says) in cases {
+        let mut wrong = pair();
+        wrong[place] = value;
+        let said = unmet(&allowing, &wrong, "int8");
+        assert!(said[0].contains(says), "{place}: {said:?}");
+    }
+    // The parent is not judged by it, whatever the policy allows, and neither is any other.
+    let all = format!("reference = \"allowed\"\n{allowing}");
+    assert!(unmet(&all, &pair(), "fp32")[0].contains("those of the parent"));
+    assert!(unmet(&all, &pair(), "int8 logits")[0].contains("which is no model"));
+    assert!(unmet(&all, &pair(), "bf16")[0].contains("does not name these weights"));
+    // A comparison's verdict does not name it.
+    assert!(unmet(&all, &verdict(), "int8")[0].contains("does not name these weights"));
 }
 
 #[test]

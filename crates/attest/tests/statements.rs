@@ -2,6 +2,8 @@
 
 use halfstep_attest::digest::Digest;
 use halfstep_attest::model::{Manifest, ModelError};
+use halfstep_attest::movement::{Known, Move, MoveLink, MoveRefusal};
+use halfstep_attest::pair::{PairNaming, PairVerdict, Side};
 use halfstep_attest::statement::{Predicate, Statement, StatementError};
 use halfstep_attest::subject::Subject;
 use halfstep_attest::verdict::{Arm, Candidate, Conclusion, Naming, Run, Verdict};
@@ -166,4 +168,115 @@ fn a_verdict_speaks_of_what_it_lists() {
     let mut wrong: Value = serde_json::from_str(&statement.to_json()).unwrap();
     wrong["subject"].as_array_mut().unwrap().pop();
     refused(&wrong, "a subject less");
+}
+
+#[test]
+fn a_verdict_of_a_pair_speaks_of_the_converted_model() {
+    let subject = |name: &str| Subject::new(name, Digest::of(name.as_bytes()));
+    let side = |name: &str| Side { weights: subject(name), logits: subject(&format!("{name} logits")) };
+    let pair = PairVerdict {
+        made: "2026-11-27T12:00:00Z".into(),
+        version: "0.1.0".into(),
+        converted: side("int8"),
+        parent: side("fp32"),
+        samples: 100,
+        verdict: Conclusion::Pass,
+        protocol: json!({ "claim": "examples" }),
+        metrics: Vec::new(),
+    };
+    let statement = Statement::of_pair(pair.clone());
+    let text = statement.to_json();
+    assert_eq!(Statement::parse(text.as_bytes()).unwrap(), statement);
+    let naming = |name: &str| pair.naming(Digest::of(name.as_bytes()));
+    assert_eq!(naming("int8"), Some(PairNaming::Judged));
+    assert_eq!(naming("fp32"), Some(PairNaming::Parent));
+    assert_eq!(naming("fp32 logits"), Some(PairNaming::Evidence(&subject("fp32 logits"))));
+    assert_eq!(naming("bf16"), None);
+
+    let statement: Value = serde_json::from_str(&text).unwrap();
+    let mut wrong = statement.clone();
+    wrong["subject"][0]["digest"]["sha256"] = json!(Digest::of(b"bf16"));
+    refused(&wrong, "a subject that its predicate does not name");
+    let mut wrong = statement.clone();
+    wrong["predicate"]["pairs"] = json!(3);
+    refused(&wrong, "a field that nobody knows");
+    let itself = PairVerdict { converted: side("fp32"), ..pair };
+    refused(
+        &serde_json::from_str(&Statement::of_pair(itself).to_json()).unwrap(),
+        "weights beside themselves",
+    );
+}
+
+/// Move `number` of an alias to a version that has its number as a name.
+fn a_move(number: u64, previous: Option<u64>) -> Move {
+    let link = |number: u64| MoveLink { number, record: Digest::of(&number.to_le_bytes()) };
+    Move {
+        registry: "r".into(),
+        model: "m".into(),
+        alias: "champion".into(),
+        number,
+        record: link(number).record,
+        previous: previous.map(link),
+        from: previous.map(version),
+        to: version(number),
+        when: "2026-11-27T12:00:00Z".into(),
+        who: "a@b, said by the system".into(),
+        reason: None,
+    }
+}
+
+fn version(number: u64) -> Digest {
+    Digest::of(format!("version {number}").as_bytes())
+}
+
+#[test]
+fn only_the_next_move_follows() {
+    let unseen = Known { registry: "r", model: "m", alias: "champion", latest: None };
+    let latest = a_move(3, Some(1)).follows(unseen, version(3)).unwrap();
+    let known = Known { latest: Some(latest), ..unseen };
+    // The next of this alias: numbers are those of the registry, of which other aliases have some.
+    assert_eq!(a_move(7, Some(3)).follows(known, version(7)).unwrap().number, 7);
+
+    for old in [a_move(3, Some(1)), a_move(1, None), a_move(2, Some(1))] {
+        let is = old.number;
+        assert_eq!(old.follows(known, old.to), Err(MoveRefusal::Old { is, latest: 3 }));
+    }
+    // A move between them is left out, or the history is another one.
+    let other = Move { record: Digest::of(b"other"), ..a_move(3, Some(1)) };
+    for unlinked in
+        [a_move(8, Some(7)), a_move(4, None), Move { previous: Some(other.link()), ..a_move(4, Some(3)) }]
+    {
+        let refusal = unlinked.follows(known, unlinked.to).unwrap_err();
+        assert_eq!(refusal, MoveRefusal::Unlinked { is: unlinked.previous, latest });
+    }
+    let next = a_move(4, Some(3));
+    let elsewhere = [
+        ("registry", Known { registry: "s", ..known }),
+        ("model", Known { model: "n", ..known }),
+        ("alias", Known { alias: "candidate", ..known }),
+    ];
+    for (place, known) in elsewhere {
+        let refusal = next.follows(known, version(4));
+        assert!(matches!(refusal, Err(MoveRefusal::Elsewhere { what, .. }) if what == place), "{refusal:?}");
+    }
+    let refusal = next.follows(known, version(5)).unwrap_err();
+    assert_eq!(refusal, MoveRefusal::OtherVersion { is: version(4), version: version(5) });
+}
+
+#[test]
+fn a_move_that_contradicts_itself_is_no_statement() {
+    let statement =
+        |moved: Move| -> Value { serde_json::from_str(&Statement::of_move(moved).to_json()).unwrap() };
+    let good = statement(a_move(3, Some(1)));
+    let parsed = Statement::parse(good.to_string().as_bytes()).unwrap();
+    assert_eq!(parsed.predicate, Predicate::Move(Box::new(a_move(3, Some(1)))));
+    refused(&statement(a_move(0, None)), "a number below 1");
+    refused(&statement(a_move(3, Some(3))), "a move that comes before itself");
+    refused(&statement(Move { from: Some(version(1)), ..a_move(3, None) }), "a first move from a version");
+    let mut wrong = good.clone();
+    wrong["subject"][0]["digest"]["sha256"] = json!(version(1));
+    refused(&wrong, "another version as subject");
+    let mut wrong = good;
+    wrong["predicate"]["force"] = json!(true);
+    refused(&wrong, "a field that nobody knows");
 }
