@@ -10,10 +10,10 @@ use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, Group, InputChecks, Node, Plan, Slot};
 
 use crate::describe::describe;
-use crate::gemm::Scratch;
+use crate::gemm::{Scratch, sums_ignore_rows};
 use crate::host;
 use crate::isa::Isa;
-use crate::lower::{fuses, scratch_bytes, workspace_bytes};
+use crate::lower::{contraction_length, fuses, scratch_bytes, workspace_bytes};
 use crate::machine::Machine;
 use crate::memory::{Span, Where};
 use crate::pool::Pool;
@@ -86,6 +86,11 @@ impl Target for CpuEngine {
 
     fn fuses(&self, graph: &Graph, group: &Group) -> bool {
         fuses(graph, group)
+    }
+
+    fn is_batch_invariant(&self, graph: &Graph) -> bool {
+        // All other kernels compute each row, image or head by itself.
+        graph.nodes.iter().all(|node| contraction_length(graph, node).is_none_or(sums_ignore_rows))
     }
 
     fn scratch_bytes(&self, graph: &Graph, step: &Group) -> usize {

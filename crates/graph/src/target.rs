@@ -39,6 +39,12 @@ pub trait Target {
     fn checks_indices(&self) -> bool {
         false
     }
+    /// Whether the rows of each sample that this program computes, which only reads state and whose
+    /// scales are not of whole tensors, have the same bits in a batch of any size, at any place,
+    /// beside any others.
+    fn is_batch_invariant(&self, _graph: &Graph) -> bool {
+        false
+    }
     /// Whether values can be stored in this type.
     fn stores(&self, _dtype: DType) -> bool {
         true

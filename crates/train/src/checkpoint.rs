@@ -14,7 +14,7 @@ mod tensors;
 
 use std::path::{Path, PathBuf};
 
-use halfstep_graph::engine::{HostSlice, HostTensor};
+use halfstep_graph::engine::{HostSlice, HostTensor, State};
 use halfstep_graph::precision::{COMPENSATION, Policy};
 use halfstep_graph::{Slot, SlotKind};
 use halfstep_nn::InputSpec;
@@ -164,19 +164,29 @@ fn own_manifest(bytes: &[u8]) -> Result<Option<Manifest>, String> {
 /// The file cannot be read or is damaged; a slot is missing or has another shape; the file has a
 /// tensor the model lacks.
 pub fn load(session: &mut Session<'_>, path: &Path) -> Result<(), CheckpointError> {
-    let bytes = read(path)?;
-    put(session, path, &[(path, &bytes)], |slot| belongs_to_model(slot.kind))
+    let slots = session.slots().to_vec();
+    let values = model_values(&slots, path)?;
+    put(session.state_mut(), &values)
 }
 
-/// Puts the tensors of files into the slots of a session, all or none. `path` stands for all of
-/// them in messages; slots of a kind that is `needed` must be there. A moving average that is not
-/// in them begins anew at its weight, and so does a weight's compensation.
-fn put(
-    session: &mut Session<'_>,
+/// The values that a checkpoint has of these slots, which belong to a model or are of its training:
+/// those must all be there, these need not.
+pub(crate) fn model_values<'s>(
+    slots: &'s [Slot],
+    path: &Path,
+) -> Result<Vec<(&'s Slot, HostTensor)>, CheckpointError> {
+    let bytes = read(path)?;
+    values_of(slots, path, &[(path, &bytes)], |slot| belongs_to_model(slot.kind))
+}
+
+/// What files have of these slots. `path` stands for all of them in messages; slots of a kind that
+/// is `needed` must be there.
+fn values_of<'s>(
+    slots: &'s [Slot],
     path: &Path,
     files: &[(&Path, &[u8])],
     needed: fn(&Slot) -> bool,
-) -> Result<(), CheckpointError> {
+) -> Result<Vec<(&'s Slot, HostTensor)>, CheckpointError> {
     let misfit = |reason: String| CheckpointError::Misfit { path: path.to_path_buf(), reason };
     let mut found = std::collections::HashMap::new();
     for (path, bytes) in files {
@@ -184,9 +194,8 @@ fn put(
         let file = open_safetensors(bytes).map_err(damaged)?;
         found.extend(file.tensors());
     }
-    let slots = session.slots().to_vec();
     let mut values = Vec::new();
-    for slot in &slots {
+    for slot in slots {
         let Some(tensor) = found.remove(&slot.name) else {
             if needed(slot) {
                 return Err(misfit(format!("it has no tensor `{}`", slot.name)));
@@ -206,25 +215,33 @@ fn put(
             Dtype::I32 => HostTensor::I32(words.map(i32::from_le_bytes).collect()),
             _ => HostTensor::F32(words.map(f32::from_le_bytes).collect()),
         };
-        values.push((&slot.name, value));
+        values.push((slot, value));
     }
     if let Some(name) = found.keys().min() {
         return Err(misfit(format!("it has a tensor `{name}`, the model has not")));
     }
-    // Only once everything is known to fit.
-    for (name, value) in &values {
-        session.upload(name, value.as_slice())?;
+    Ok(values)
+}
+
+/// Puts values into slots. A moving average that has none begins anew at its weight, and so does a
+/// weight's compensation.
+pub(crate) fn put(state: &mut State, values: &[(&Slot, HostTensor)]) -> Result<(), CheckpointError> {
+    let upload = |state: &mut State, name: &str, values: HostSlice<'_>| {
+        state.upload(name, values).map_err(TrainError::from)
+    };
+    for (slot, value) in values {
+        upload(state, &slot.name, value.as_slice())?;
     }
-    for slot in &slots {
-        let there = values.iter().any(|(name, _)| **name == slot.name);
+    for slot in state.slots().to_vec() {
+        let there = values.iter().any(|(s, _)| s.name == slot.name);
         if let (Some(weight), false) = (slot.name.strip_prefix(AVERAGE), there) {
-            let value = session.download(weight)?;
-            session.upload(&slot.name, value.as_slice())?;
+            let value = state.download(weight).map_err(TrainError::from)?;
+            upload(state, &slot.name, value.as_slice())?;
         }
         let compensated = slot.name.strip_prefix(COMPENSATION).filter(|_| !there);
-        let weight = values.iter().find(|(name, _)| compensated == Some(name.as_str()));
+        let weight = values.iter().find(|(s, _)| compensated == Some(s.name.as_str()));
         if let Some((_, weight)) = weight {
-            session.upload(&slot.name, HostSlice::F32(&left_over(weight.f32())))?;
+            upload(state, &slot.name, HostSlice::F32(&left_over(weight.f32())))?;
         }
     }
     Ok(())

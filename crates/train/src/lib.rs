@@ -56,6 +56,7 @@ mod loader;
 pub mod memory;
 pub mod metrics;
 pub mod optimiser;
+pub mod predictor;
 pub mod probe;
 mod ranks;
 pub mod recipe;

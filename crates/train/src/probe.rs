@@ -1,6 +1,8 @@
 //! Looking at a trained model: its logits, the values inside it and its gradients by the input, in
 //! any precision, with its own weights or changed ones.
 
+use std::path::Path;
+
 use halfstep_graph::engine::{Engine, HostSlice, Program, State};
 use halfstep_graph::precision::{Policy, assign};
 use halfstep_graph::{
@@ -8,7 +10,8 @@ use halfstep_graph::{
 };
 use halfstep_nn::{Context, InputSpec, Model};
 
-use crate::session::{Programs, Session, TrainError, batch_of, compile, compiled};
+use crate::checkpoint::{self, CheckpointError};
+use crate::session::{Programs, Reader, Session, TrainError, batch_of, compile, compiled};
 use crate::step::predict_graph;
 
 /// The weights and running statistics of a model, in f32.
@@ -27,6 +30,16 @@ impl Weights {
         let value = |s: &Slot| Ok((s.clone(), session.download_averaged(&s.name)?.f32().to_vec()));
         let values = session.slots().iter().filter(belongs).map(value).collect::<Result<_, TrainError>>()?;
         Ok(Weights { values })
+    }
+
+    /// Those of the file at `path`, which is a checkpoint of `model`.
+    ///
+    /// # Errors
+    /// The file is damaged or of another model; the model does not take this input.
+    pub fn read(model: &dyn Model, input: &InputSpec, path: &Path) -> Result<Weights, CheckpointError> {
+        let slots = predict_graph(model, input, 1).map_err(TrainError::from)?.slots;
+        let values = checkpoint::model_values(&slots, path)?;
+        Ok(Weights { values: values.into_iter().map(|(slot, v)| (slot.clone(), v.f32().to_vec())).collect() })
     }
 
     /// The same with every matrix and convolution kernel changed: `change` gets its shape, output
@@ -128,13 +141,15 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// `x` is not whole samples; an index out of range; not enough memory.
     pub fn logits(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
-        let batch = batch_of(self.input, x, None)?;
-        let program = compiled(&mut self.programs, ("predict", batch), || {
-            let graph = predict_graph(self.model, self.input, batch)?;
-            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
-        })?;
-        program.run(&mut self.state, &[("x", x)])?;
-        Ok(program.read("logits")?.f32().to_vec())
+        let mut reader = Reader {
+            engine: self.engine,
+            model: self.model,
+            input: self.input,
+            policy: &self.policy,
+            state: &mut self.state,
+            programs: &mut self.programs,
+        };
+        reader.predict(x)
     }
 
     /// Logits and the features that they are made of.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::TrainError;
 pub use evaluate::Evaluation;
-pub(crate) use evaluate::{Programs, batch_of, compile, compiled};
+pub(crate) use evaluate::{Programs, Reader, batch_of, compile, compiled};
 pub use step::StepReport;
 pub(crate) use step::key;
 
@@ -282,6 +282,11 @@ impl<'a> Session<'a> {
     /// The file of the weights that the run began with; none where they were drawn.
     pub(crate) fn start(&self) -> Option<&Path> {
         self.start.as_deref()
+    }
+
+    /// All its state, to be filled.
+    pub(crate) fn state_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 
     /// What it computes with.

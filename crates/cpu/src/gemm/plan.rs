@@ -185,6 +185,12 @@ fn even(whole: usize, limit: usize, step: usize) -> usize {
     whole.div_ceil(pieces).next_multiple_of(step).max(step)
 }
 
+/// Whether K is cut by its own length alone, and not by the number of rows as well: then an element
+/// has the same sum however many rows there are.
+pub(crate) fn sums_ignore_rows(k: usize) -> bool {
+    k < 2 * PART_MIN
+}
+
 /// The number of parts of K and their length, for products with too few outputs to keep all threads
 /// busy, such as the weight gradient of a convolution.
 fn split_k(extents: Extents) -> (usize, usize) {

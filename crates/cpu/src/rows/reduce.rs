@@ -36,7 +36,8 @@ pub struct Reduce<'a> {
     pub scratch: &'a mut [f32],
 }
 
-/// A shape as alternating groups of kept and reduced dimensions, sizes of 1 left out.
+/// A shape as alternating groups of kept and reduced dimensions, sizes of 1 left out. The first
+/// dimension stays where it is kept: a batch of one sample is summed in the order of a larger one.
 struct Groups {
     rank: usize,
     size: [usize; MAX_RANK],
@@ -49,8 +50,11 @@ fn groups(shape: &[usize], axes: &[usize]) -> Result<Groups, RowError> {
         return wrong("an axis is not below the number of dimensions");
     }
     let mut g = Groups { rank: 0, size: [1; MAX_RANK], reduced: [false; MAX_RANK] };
-    for (i, &size) in shape.iter().enumerate().filter(|&(_, &size)| size != 1) {
+    for (i, &size) in shape.iter().enumerate() {
         let reduced = axes.contains(&i);
+        if size == 1 && (i > 0 || reduced) {
+            continue;
+        }
         if g.rank > 0 && g.reduced[g.rank - 1] == reduced {
             g.size[g.rank - 1] *= size;
         } else if g.rank == MAX_RANK {

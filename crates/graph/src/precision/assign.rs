@@ -11,7 +11,7 @@ use super::plan::PrecisionPlan;
 use super::policy::{Policy, Rule};
 use super::quantise::{Quantiser, is_state};
 use super::state::keep_state;
-use crate::dtype::{DType, Split, ValueType};
+use crate::dtype::{DType, Shape, Split, ValueType};
 use crate::graph::{Graph, Node, Phase, Rewrite, ValueId};
 use crate::op::{BatchNormPart, Op};
 use crate::reason::Reason;
@@ -177,15 +177,19 @@ impl Assign<'_> {
         }
     }
 
-    /// The widest type of the operands that have as many elements as the result: a vector added to
-    /// every row does not widen the rows.
+    /// The widest type of the operands that have as many elements and dimensions as the result: a
+    /// vector added to every row does not widen the rows, and neither does it where there is one
+    /// row.
     fn widest(&self, node: &Node, old: &Graph, inputs: &[ValueId]) -> DType {
         let new = &self.rewrite.new;
-        let count = old.shape(node.outputs[0]).count();
+        let result = old.shape(node.outputs[0]);
         let floats = || inputs.iter().filter(|&&v| new.dtype(v).is_float());
         let dtype = |v: ValueId| if is_low_weight(new, v) { DType::F32 } else { new.dtype(v) };
         let is_const = |v: &&ValueId| matches!(new.node(new.value(**v).node).op, Op::Const { .. });
-        let whole = || floats().filter(|&&v| new.shape(v).count() == count && !new.shape(v).is_empty());
+        let is_whole = |shape: &Shape| {
+            shape.count() == result.count() && shape.len() == result.len() && !shape.is_empty()
+        };
+        let whole = || floats().filter(|&&v| is_whole(new.shape(v)));
         let widest = |dtypes: &mut dyn Iterator<Item = DType>| dtypes.reduce(DType::widest);
         widest(&mut whole().filter(|v| !is_const(v)).map(|&v| dtype(v)))
             .or_else(|| widest(&mut floats().filter(|v| !is_const(v)).map(|&v| dtype(v))))

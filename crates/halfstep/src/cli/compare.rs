@@ -457,7 +457,7 @@ fn under_stress(
     let Arm { name, experiment, dir, .. } = arm;
     let measures = experiment.recipe.evidence.measures.clone();
     let Some(dir) = dir.filter(|_| !measures.is_empty() && !interrupt::asked()) else { return Ok(None) };
-    let mut trained = stress::trained(&[dir.path().to_path_buf()], engine)?;
+    let mut trained = stress::trained(&[dir.path().to_path_buf()])?;
     let finished = |policy: &str, seed| {
         let of = |r: &&RunResult| r.record.policy == policy && r.record.seed == seed;
         comparison.runs.iter().find(of).is_some_and(|r| r.record.outcome == Outcome::Finished)

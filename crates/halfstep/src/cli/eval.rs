@@ -11,6 +11,7 @@ use halfstep::evidence::measures::{GroupColumn, measure};
 use halfstep::evidence::model::{ModelMeasures, ModelSums};
 use halfstep::evidence::statements::CommandStatement;
 use halfstep::evidence::units;
+use halfstep::graph::engine::HostSlice;
 use halfstep::nn::InputSpec;
 use serde_json::{Value, json};
 
@@ -41,7 +42,7 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let engine = halfstep::engine(request)?;
     let data = opened.recipe.load()?;
     opened.check_data(&data)?;
-    let mut session = opened.session(engine.as_ref())?;
+    let mut predictor = opened.predictor(engine.into())?;
     let train = &opened.recipe.train;
     let batch = (train.batch / train.options.accumulate.max(1)).min(data.test.len());
     let samples: Vec<u32> = (0..data.test.len() as u32).collect();
@@ -56,7 +57,8 @@ pub fn run(args: Eval, request: EngineRequest) -> Result<ExitCode, Failure> {
     let mut measured = Measured::default();
     let mut exps = vec![0.0; opened.outputs];
     progress::during("evaluating", || {
-        pass::over(&mut session, &data.test, &samples, batch, &mut |evaluation, labels| {
+        let mut evaluate = |x: HostSlice<'_>, y: &[i32]| predictor.evaluate(x, y);
+        pass::over(&mut evaluate, &data.test, &samples, batch, &mut |evaluation, labels| {
             // Summed by batches, as in training: the same model gives the same number.
             measured.loss += evaluation.losses.iter().map(|&l| f64::from(l)).sum::<f64>();
             let right = evaluation.predictions.iter().zip(labels).filter(|(p, y)| p == y);

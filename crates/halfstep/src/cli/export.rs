@@ -10,8 +10,8 @@ use halfstep::graph::engine::HostTensor;
 use halfstep::graph::precision::assign;
 use halfstep::nn::{InputSpec, onnx};
 use halfstep::train::checkpoint::host_slice;
+use halfstep::train::predictor::Predictor;
 use halfstep::train::run_dir::write_whole;
-use halfstep::train::session::Session;
 use halfstep::train::step::predict_graph;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ const TESTED: usize = 8;
 pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
     let opened = Opened::open(&args.chosen)?;
     let engine = halfstep::engine(request)?;
-    let mut session = opened.session(engine.as_ref())?;
+    let mut predictor = opened.predictor(engine.into())?;
     let graph = predict_graph(opened.model.as_ref(), &opened.manifest.input, BATCH);
     let graph = graph.map_err(|e| Failure::failed(format!("the model cannot be built: {e}")))?;
     let (graph, _) = assign(&graph, &opened.policy);
@@ -38,12 +38,12 @@ pub fn run(args: Export, request: EngineRequest) -> Result<ExitCode, Failure> {
         ("halfstep.checkpoint", opened.checkpoint.clone()),
         ("halfstep.preprocessing", serde_json::to_string(&opened.preprocessing)?),
     ];
-    let weights = |slot: &str| session.download(slot).ok();
+    let weights = |slot: &str| predictor.download(slot).ok();
     let bytes = onnx::model(&graph, &weights, &notes);
     let bytes = bytes.map_err(|e| Failure::failed(e.to_string()))?;
     write_whole(&args.onnx, &bytes)?;
     if let Some(folder) = &args.test_data {
-        test_data(&opened, &mut session, folder)?;
+        test_data(&opened, &mut predictor, folder)?;
     }
     if args.json {
         output::json(&json!({
@@ -77,14 +77,14 @@ fn describe(input: &InputSpec) -> String {
 
 /// The first test samples and the logits this program gives them, as ONNX lays out tests of a
 /// model.
-fn test_data(opened: &Opened, session: &mut Session<'_>, folder: &Path) -> Result<(), Failure> {
+fn test_data(opened: &Opened, predictor: &mut Predictor, folder: &Path) -> Result<(), Failure> {
     let data = opened.recipe.load()?;
     opened.check_data(&data)?;
     let count = TESTED.min(data.test.len());
     let mut batch = Batch::new(data.test.input(), count);
     let indices: Vec<u32> = (0..count as u32).collect();
     data.test.fill_batch(&indices, Draw::AsIs, &mut batch)?;
-    let logits = session.predict(host_slice(&batch.x))?;
+    let logits = predictor.predict(host_slice(&batch.x))?;
     let rows = opened.manifest.input.rows(count);
     let classes = logits.len() / rows;
     let (shape, x) = match batch.x {

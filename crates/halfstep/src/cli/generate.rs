@@ -26,7 +26,7 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
         return Err(Failure::asked("the prompt is empty", "give at least one character with --prompt"));
     }
     let engine = halfstep::engine(request)?;
-    let mut session = opened.session(engine.as_ref())?;
+    let mut predictor = opened.predictor(engine.into())?;
     interrupt::listen("Stopping after this token.");
     let (length, vocabulary) = (text.sequence(), opened.outputs);
     let random = Philox::new(args.seed);
@@ -41,7 +41,7 @@ pub fn run(args: Generate, request: EngineRequest) -> Result<ExitCode, Failure> 
         // The rest of a short window changes nothing before it: attention looks back only.
         let mut window: Vec<i32> = seen.iter().map(|&t| t as i32).collect();
         window.resize(length, 0);
-        let logits = session.predict(HostSlice::I32(&window))?;
+        let logits = predictor.predict(HostSlice::I32(&window))?;
         let last = &logits[(seen.len() - 1) * vocabulary..][..vocabulary];
         let block = random.block([i as u32, 0, 0, 0]);
         tokens.push(draw(last, args.temperature, unit_f64(block[0], block[1])) as u32);

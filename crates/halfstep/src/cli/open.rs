@@ -1,6 +1,7 @@
 //! A trained model from a run directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use halfstep::data::{Dataset, Preprocessing};
 use halfstep::evidence::statements::CommandStatement;
@@ -9,10 +10,11 @@ use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::nn::{InputSpec, Model};
 use halfstep::train::checkpoint::{self, Manifest};
+use halfstep::train::predictor::Predictor;
+use halfstep::train::probe::Weights;
 use halfstep::train::recipe::Recipe;
 use halfstep::train::run_dir::{self, RunDir};
 use halfstep::train::samples::{HeldOut, RunSamples};
-use halfstep::train::session::{Session, SessionSpec};
 
 use super::args::Chosen;
 use super::failure::Failure;
@@ -32,7 +34,7 @@ pub struct Opened {
     /// What the checkpoint says of itself.
     pub manifest: Manifest,
     /// The model.
-    pub model: Box<dyn Model>,
+    pub model: Arc<dyn Model>,
     /// The checkpoint's name.
     pub checkpoint: String,
     /// Number of classes or tokens.
@@ -55,7 +57,7 @@ impl Opened {
             InputSpec::Features { .. } | InputSpec::Image { .. } => preprocessing.classes().len(),
         };
         let model = recipe.model.build(&manifest.input, outputs);
-        let model = model.map_err(|e| Failure::failed(format!("{}: {e}", dir.path().display())))?;
+        let model = model.map_err(|e| Failure::failed(format!("{}: {e}", dir.path().display())))?.into();
         let policy = match &chosen.precision {
             None => manifest.policy.clone(),
             Some(name) => {
@@ -67,15 +69,16 @@ impl Opened {
         Ok(Opened { recipe, preprocessing, manifest, model, checkpoint, outputs, policy, dir })
     }
 
-    /// A session with the checkpoint's weights.
-    pub fn session<'a>(&'a self, engine: &'a dyn Engine) -> Result<Session<'a>, Failure> {
-        // The smallest batch that every layer takes: nothing is trained, and predictions have
-        // programs of their own size.
-        let spec = SessionSpec::new(&self.policy, 2, self.manifest.seed);
-        let mut session =
-            Session::new(engine, self.model.as_ref(), &self.manifest.input, &self.policy, &spec)?;
-        checkpoint::load(&mut session, &self.dir.checkpoint(&self.checkpoint))?;
-        Ok(session)
+    /// The model with the checkpoint's weights.
+    pub fn predictor(&self, engine: Arc<dyn Engine>) -> Result<Predictor, Failure> {
+        let path = self.dir.checkpoint(&self.checkpoint);
+        Ok(Predictor::open(engine, self.model.clone(), &self.manifest.input, &self.policy, &path)?)
+    }
+
+    /// The checkpoint's weights.
+    pub fn weights(&self) -> Result<Weights, Failure> {
+        let path = self.dir.checkpoint(&self.checkpoint);
+        Ok(Weights::read(self.model.as_ref(), &self.manifest.input, &path)?)
     }
 
     /// Which samples the run was trained on, where its directory says it.

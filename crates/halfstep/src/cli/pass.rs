@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use halfstep::data::{Batch, Draw, Part};
+use halfstep::graph::engine::HostSlice;
 use halfstep::train::checkpoint::host_slice;
-use halfstep::train::session::{Evaluation, Session};
+use halfstep::train::session::{Evaluation, TrainError};
 
 use super::failure::Failure;
+
+/// What a model makes of samples and their labels.
+pub type Evaluate<'e> = dyn FnMut(HostSlice<'_>, &[i32]) -> Result<Evaluation, TrainError> + 'e;
 
 /// Evaluates `samples` of `part`, `batch` at a time and in order. `each` gets what the model makes
 /// of them, and their labels. Gives the time that the model took.
@@ -14,7 +18,7 @@ use super::failure::Failure;
 /// # Errors
 /// A sample cannot be read, or the model cannot be run.
 pub fn over(
-    session: &mut Session<'_>,
+    evaluate: &mut Evaluate<'_>,
     part: &Part,
     samples: &[u32],
     batch: usize,
@@ -29,7 +33,7 @@ pub fn over(
         indices[..chunk.len()].copy_from_slice(chunk);
         part.fill_batch(&indices, Draw::AsIs, &mut buffers)?;
         let begun = Instant::now();
-        let mut evaluation = session.evaluate(host_slice(&buffers.x), &buffers.labels)?;
+        let mut evaluation = evaluate(host_slice(&buffers.x), &buffers.labels)?;
         time += begun.elapsed();
         let all = evaluation.losses.len();
         let (rows, classes) = (all * chunk.len() / batch, evaluation.logits.len() / all);

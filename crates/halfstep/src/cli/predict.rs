@@ -87,18 +87,18 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
         if args.csv || args.top.is_some() {
             return Err(Failure::asked("--csv and --top are for models of classes", "leave them out"));
         }
-        return scores::texts(&args, &opened, engine.as_ref());
+        return scores::texts(&args, &opened, engine.into());
     }
     // Everything is read before anything is predicted: a bad input gives an error, not half an
     // answer.
     let (samples, origins) = read(&args, &opened)?;
-    let mut session = opened.session(engine.as_ref())?;
+    let mut predictor = opened.predictor(engine.into())?;
     let classes = opened.preprocessing.classes();
     let most = args.top.map_or(classes.len(), |top| top.get().min(classes.len()));
     let elements = opened.manifest.input.elements();
     let mut predictions = Vec::new();
     for (chunk, origins) in samples.chunks(CHUNK * elements).zip(origins.chunks(CHUNK)) {
-        let logits = session.predict(HostSlice::F32(chunk))?;
+        let logits = predictor.predict(HostSlice::F32(chunk))?;
         for (row, origin) in logits.chunks(classes.len()).zip(origins) {
             let likely =
                 |(class, probability): (usize, f64)| Likely { class: classes[class].clone(), probability };

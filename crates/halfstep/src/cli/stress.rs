@@ -13,7 +13,6 @@ use halfstep::evidence::robustness_table::{TableSection, sections};
 use halfstep::graph::engine::Engine;
 use halfstep::graph::precision::Policy;
 use halfstep::stress::{StressError, Subject, Trained, backdoor, stress};
-use halfstep::train::probe::Weights;
 use halfstep::train::recipe::{Experiment, Measure, Recipe};
 use halfstep::train::run_dir::{RunDir, pretty, write_whole};
 use halfstep::train::train_loop::Proceed;
@@ -38,7 +37,7 @@ pub fn run(args: Stress, request: EngineRequest) -> Result<ExitCode, Failure> {
         prepare::known_precisions(precisions)?;
         recipe.precision.policies = precisions.clone();
     }
-    let trained = trained(&args.runs, engine.as_ref())?;
+    let trained = trained(&args.runs)?;
     let experiment = prepare::prepare(recipe)?;
     // Of every run: another may have been trained on what the first held out.
     for run in &args.runs {
@@ -211,7 +210,7 @@ fn chosen(run: &Path, checkpoint: Option<String>) -> Chosen {
 
 /// The models of run directories: of `compare`, one per precision and seed; of `train`, the one it
 /// ended with.
-pub fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Failure> {
+pub fn trained(runs: &[PathBuf]) -> Result<Vec<Trained>, Failure> {
     let mut all: Vec<Trained> = Vec::new();
     let mut input = None;
     for run in runs {
@@ -231,7 +230,7 @@ pub fn trained(runs: &[PathBuf], engine: &dyn Engine) -> Result<Vec<Trained>, Fa
             let model = Trained {
                 policy: opened.manifest.policy.clone(),
                 seed: opened.manifest.seed,
-                weights: Weights::of(&opened.session(engine)?)?,
+                weights: opened.weights()?,
             };
             if all.iter().any(|t| t.policy.name == model.policy.name && t.seed == model.seed) {
                 let message = format!("two models are {} with seed {}", model.policy.name, model.seed);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::precision::{PrecisionManifest, ScaleChange};
 use super::snapshot::{OPTIMISER, RunState, STATE, Snapshot, attempts_of, file_of, name_of, retire};
-use super::{CheckpointError, Checksums, put};
+use super::{CheckpointError, Checksums, put, values_of};
 use crate::metrics::EvaluationMetrics;
 use crate::recipe::{BestBy, CheckpointSettings};
 use crate::run_dir::{CHECKPOINTS, METRICS, MODEL, RunDir, RunDirError};
@@ -382,7 +382,9 @@ impl Latest {
     pub fn restore(&self, session: &mut Session<'_>) -> Result<(), CheckpointError> {
         let files: Vec<(&Path, &[u8])> =
             self.files.iter().map(|(p, b)| (p.as_path(), b.as_slice())).collect();
-        put(session, &self.path, &files, is_lasting)?;
+        let slots = session.slots().to_vec();
+        let values = values_of(&slots, &self.path, &files, is_lasting)?;
+        put(session.state_mut(), &values)?;
         session.restore_progress(self.state.progress);
         Ok(())
     }

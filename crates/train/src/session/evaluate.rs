@@ -1,4 +1,4 @@
-//! What a model in training makes of a batch: programs that only read its state.
+//! What a model makes of a batch: programs that only read its state, in training and after it.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use halfstep_graph::engine::{Engine, EngineError, HostSlice, Program, State};
 use halfstep_graph::precision::Policy;
 use halfstep_graph::{Graph, SlotKind};
-use halfstep_nn::InputSpec;
+use halfstep_nn::{InputSpec, Model};
 
 use super::{Session, TrainError};
 use crate::stages::stages;
@@ -52,20 +52,25 @@ pub(crate) fn compile(
     engine.compile(&stages(graph, policy, engine.target()).plan, state)
 }
 
-impl Session<'_> {
-    /// Loss and predictions of a batch of any size; nothing changes.
-    ///
-    /// A program for another size is compiled once and kept.
-    ///
-    /// # Errors
-    /// `x` and `y` do not make up whole samples; an index out of range; not enough memory.
+/// A model with state that is only read, and the programs that were made for it so far.
+pub(crate) struct Reader<'r> {
+    pub engine: &'r dyn Engine,
+    pub model: &'r dyn Model,
+    pub input: &'r InputSpec,
+    pub policy: &'r Policy,
+    pub state: &'r mut State,
+    pub programs: &'r mut Programs,
+}
+
+impl Reader<'_> {
+    /// As [`Session::evaluate`].
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
-        let batch = batch_of(&self.input, x, Some(y))?;
-        let program = compiled(&mut self.programs, ("eval", batch), || {
-            let graph = averaged(eval_graph(self.model, &self.input, batch)?, &self.state);
-            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
+        let batch = batch_of(self.input, x, Some(y))?;
+        let program = compiled(self.programs, ("eval", batch), || {
+            let graph = averaged(eval_graph(self.model, self.input, batch)?, self.state);
+            Ok(compile(self.engine, graph, self.policy, self.state)?)
         })?;
-        program.run(&mut self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
+        program.run(self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
         let losses = program.read("losses")?.f32().to_vec();
         let logits = program.read("logits")?.f32().to_vec();
         let predictions = program.read("predictions")?.i32().to_vec();
@@ -74,18 +79,46 @@ impl Session<'_> {
         Ok(Evaluation { loss, losses, logits, predictions, correct })
     }
 
+    /// As [`Session::predict`].
+    pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
+        let batch = batch_of(self.input, x, None)?;
+        let program = compiled(self.programs, ("predict", batch), || {
+            let graph = averaged(predict_graph(self.model, self.input, batch)?, self.state);
+            Ok(compile(self.engine, graph, self.policy, self.state)?)
+        })?;
+        program.run(self.state, &[("x", x)])?;
+        Ok(program.read("logits")?.f32().to_vec())
+    }
+}
+
+impl Session<'_> {
+    /// Loss and predictions of a batch of any size; nothing changes.
+    ///
+    /// A program for another size is compiled once and kept.
+    ///
+    /// # Errors
+    /// `x` and `y` do not make up whole samples; an index out of range; not enough memory.
+    pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
+        self.reader().evaluate(x, y)
+    }
+
     /// Logits `[rows, classes]` of a batch of any size; nothing changes.
     ///
     /// # Errors
     /// `x` does not make up whole samples; an index out of range; not enough memory.
     pub fn predict(&mut self, x: HostSlice<'_>) -> Result<Vec<f32>, TrainError> {
-        let batch = batch_of(&self.input, x, None)?;
-        let program = compiled(&mut self.programs, ("predict", batch), || {
-            let graph = averaged(predict_graph(self.model, &self.input, batch)?, &self.state);
-            Ok(compile(self.engine, graph, &self.policy, &self.state)?)
-        })?;
-        program.run(&mut self.state, &[("x", x)])?;
-        Ok(program.read("logits")?.f32().to_vec())
+        self.reader().predict(x)
+    }
+
+    fn reader(&mut self) -> Reader<'_> {
+        Reader {
+            engine: self.engine,
+            model: self.model,
+            input: &self.input,
+            policy: &self.policy,
+            state: &mut self.state,
+            programs: &mut self.programs,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod memory;
 mod models;
 mod narrow;
 mod planted;
+mod predictor;
 mod ranks;
 mod scaler_torch;
 mod session;

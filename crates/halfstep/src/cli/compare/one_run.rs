@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use halfstep::evidence::logits::to_safetensors;
 use halfstep::evidence::{Inference, RunResult, Spent, Way};
-use halfstep::graph::engine::Engine;
+use halfstep::graph::engine::{Engine, HostSlice};
 use halfstep::train::checkpoint::{self, Checkpoints, Latest};
 use halfstep::train::metrics::{Outcome, RunRecord};
 use halfstep::train::recipe::{CheckpointSettings, Experiment};
@@ -352,7 +352,8 @@ fn measured(
     let (part, batch) = (&experiment.data.test, experiment.evaluation_batch());
     let samples = measured_samples(experiment);
     let (mut values, mut labels) = (Vec::new(), Vec::new());
-    let time = pass::over(session, part, &samples, batch, &mut |evaluation, own| {
+    let mut evaluate = |x: HostSlice<'_>, y: &[i32]| session.evaluate(x, y);
+    let time = pass::over(&mut evaluate, part, &samples, batch, &mut |evaluation, own| {
         values.extend_from_slice(&evaluation.logits);
         labels.extend(own.iter().map(|&l| l as u32));
     })?;

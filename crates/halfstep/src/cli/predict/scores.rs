@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use halfstep::data::{DataError, read_text, text_files};
 use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, HostSlice};
-use halfstep::train::session::Session;
+use halfstep::train::predictor::Predictor;
 use serde::Serialize;
 
 use super::super::args::Predict;
@@ -39,7 +40,7 @@ fn not_utf8(name: &str, error: DataError) -> Failure {
 }
 
 /// Scores each text.
-pub(super) fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Result<ExitCode, Failure> {
+pub(super) fn texts(args: &Predict, opened: &Opened, engine: Arc<dyn Engine>) -> Result<ExitCode, Failure> {
     let text = opened.preprocessing.text()?;
     let mut inputs = Vec::new();
     for input in files(&args.inputs)? {
@@ -54,10 +55,10 @@ pub(super) fn texts(args: &Predict, opened: &Opened, engine: &dyn Engine) -> Res
         }
         inputs.push((name, content.len(), tokens));
     }
-    let mut session = opened.session(engine)?;
+    let mut predictor = opened.predictor(engine)?;
     let mut scores = Vec::new();
     for (input, bytes, tokens) in inputs {
-        let loss = score(&mut session, &tokens, text.sequence(), opened.outputs)?;
+        let loss = score(&mut predictor, &tokens, text.sequence(), opened.outputs)?;
         let predicted = tokens.len() - 1;
         let bits_per_byte = loss * predicted as f64 / std::f64::consts::LN_2 / bytes as f64;
         scores.push(Score { input, tokens: tokens.len(), loss, bits_per_byte });
@@ -92,7 +93,7 @@ fn files(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 
 /// Mean loss of every token but the first, each predicted from those before it in its window.
 fn score(
-    session: &mut Session<'_>,
+    predictor: &mut Predictor,
     tokens: &[i32],
     length: usize,
     vocabulary: usize,
@@ -104,7 +105,7 @@ fn score(
         // The rest of a short window changes nothing before it: attention looks back only.
         let mut window = tokens[start..end].to_vec();
         window.resize(length, 0);
-        let logits = session.predict(HostSlice::I32(&window))?;
+        let logits = predictor.predict(HostSlice::I32(&window))?;
         for (row, &next) in logits.chunks(vocabulary).zip(&tokens[start + 1..=end]) {
             sum += cross_entropy(row, next as usize);
             counted += 1;
