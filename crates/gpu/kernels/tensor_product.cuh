@@ -278,7 +278,10 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
     Bringer<A, WHOLE_LEFT, TILE_M> left(a, row, extent.m);
     Bringer<B, WHOLE_RIGHT, TILE_N> right(b, column, extent.n);
     u32 next = extent.begin;
-#pragma unroll
+    // Code that converts is long: there it is made once.
+    const u32 AT_ONCE =
+        Bringer<A, WHOLE_LEFT, TILE_M>::COPIED && Bringer<B, WHOLE_RIGHT, TILE_N>::COPIED ? STAGES : 1;
+#pragma unroll AT_ONCE
     for (u32 stage = 0; stage < STAGES - 1; ++stage, next += DEPTH) {
         if (next < extent.end) {
             left.begin(stages[stage].left, next, extent.end);

@@ -1,5 +1,5 @@
 //! The GPU engine passes what every engine must, on a simulated GPU that checks every access of its
-//! kernels. `HALFSTEP_CONFORMANCE=all` tests operations in every precision on both architectures.
+//! kernels. `HALFSTEP_CONFORMANCE=all` tests every precision on both architectures.
 
 mod common;
 
@@ -74,17 +74,46 @@ fn sums_in_parts(engine: &GpuEngine) {
     }
 }
 
-/// Policies whose products later architectures multiply otherwise; the others are tested there with
-/// `HALFSTEP_CONFORMANCE=all`.
-const OWN: [&str; 2] = ["fp8", "fp8-current"];
+/// What is tested by default of operations: all that the oldest architecture multiplies by code of
+/// its own, and what later ones multiply otherwise. fp16 and bf16x3 are the code of bf16 and bf16x6
+/// for another type and fewer terms.
+fn operations_by_default(architecture: Architecture, policy: &str) -> bool {
+    match architecture {
+        Architecture::MINIMUM => !["fp16", "bf16x3"].contains(&policy),
+        _ => ["fp8", "fp8-current"].contains(&policy),
+    }
+}
+
+/// Of groups, behind each kind of product once: in f32, of 16 bits, of terms, and of codes.
+fn fusion_by_default(architecture: Architecture, policy: &str) -> bool {
+    match architecture {
+        Architecture::MINIMUM => ["fp32", "bf16", "bf16x6"].contains(&policy),
+        _ => policy == "fp8-current",
+    }
+}
+
+/// Programs with groups and without have the same bits under a policy.
+fn fusion(engine: &GpuEngine, policy: &Policy) {
+    engine.target().supports(policy).unwrap();
+    for (_, graph) in conformance::fusible_programs(policy) {
+        conformance::same_bits(engine, &graph);
+    }
+}
 
 fn main() -> ExitCode {
     type Part = fn(&GpuEngine);
-    let parts: [(&str, Part); 4] = [
+    type ByPolicy = fn(&GpuEngine, &Policy);
+    type Chosen = fn(Architecture, &str) -> bool;
+    let parts: [(&str, Part); 3] = [
         ("sums_in_parts", sums_in_parts),
         ("step", |engine| nothing_is_left_out(conformance::step(engine))),
         ("state", |engine| conformance::state(engine)),
-        ("fusion", |engine| nothing_is_left_out(conformance::fusion(engine))),
+    ];
+    let by_policy: [(&str, Chosen, ByPolicy); 2] = [
+        ("operations", operations_by_default, |engine, policy| {
+            nothing_is_left_out(conformance::operations_under(engine, policy));
+        }),
+        ("fusion", fusion_by_default, fusion),
     ];
     let devices =
         [(Architecture::MINIMUM, late as fn() -> Options), (Architecture::of_device(9, 0), shuffled)];
@@ -92,14 +121,14 @@ fn main() -> ExitCode {
     let mut tests: Vec<Test> = Vec::new();
     let all = common::thorough();
     for (architecture, options) in devices {
-        let chosen = |name: &&&str| all || architecture == Architecture::MINIMUM || OWN.contains(*name);
-        for name in Policy::NAMES.iter().filter(chosen) {
-            let test = move || {
-                let engine = common::engine(architecture, options());
-                let policy = Policy::named(name).unwrap();
-                nothing_is_left_out(conformance::operations_under(&engine, &policy));
-            };
-            tests.push((format!("{architecture}::operations::{name}"), Box::new(test)));
+        for (part, by_default, check) in by_policy {
+            for name in Policy::NAMES.iter().filter(|name| all || by_default(architecture, name)) {
+                let test = move || {
+                    let policy = Policy::named(name).unwrap();
+                    check(&common::engine(architecture, options()), &policy);
+                };
+                tests.push((format!("{architecture}::{part}::{name}"), Box::new(test)));
+            }
         }
         for (part, check) in parts {
             let test = move || check(&common::engine(architecture, options()));

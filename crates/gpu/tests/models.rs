@@ -1,10 +1,12 @@
 //! Training steps of small models of every kind on a simulated GPU, beside the interpreter's.
+//! `HALFSTEP_CONFORMANCE=all` tests each of them on two architectures, with and without groups.
 
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use halfstep_gpu::Architecture;
+use halfstep_gpu::{Architecture, GpuEngine};
 use halfstep_graph::Unfused;
 use halfstep_graph::engine::{Engine, HostSlice};
 use halfstep_graph::interp::{InterpreterEngine, Rounding};
@@ -17,6 +19,13 @@ use halfstep_train::session::{Session, SessionSpec};
 const BATCH: usize = 4;
 const STEPS: usize = 3;
 const ORACLE: InterpreterEngine = InterpreterEngine { rounding: Rounding::Stored };
+
+/// Whether steps are run with the groups that the engine makes alone, or with none too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Groups {
+    Alone,
+    AndNone,
+}
 
 struct Case {
     model: Box<dyn Model>,
@@ -72,11 +81,12 @@ fn near(found: &[f32], wanted: &[f32], policy: &str) {
 }
 
 /// Steps agree with the interpreter's, and have the same bits in another order of blocks and warps
-/// and without groups; the device holds what the plan says.
-fn steps_agree(kind: &str, policy_name: &str) {
+/// and, where that is asked for, without groups; the device holds what the plan says.
+fn steps_agree(kind: &str, policy_name: &str, architecture: Architecture, groups: Groups) {
     let (case, policy) = (case(kind), Policy::named(policy_name).unwrap());
     let wanted = case.train(&mut case.session(&ORACLE, &policy), STEPS);
-    let engine = common::engine(Architecture::of_device(9, 0), Options::default());
+    let device = Arc::new(common::device(architecture, Options::default()));
+    let engine = GpuEngine::new(device.clone());
     let mut session = case.session(&engine, &policy);
     let found = case.train(&mut session, STEPS);
     // Batch norm over a few numbers, and first steps of Adam of one size whatever the gradient is,
@@ -86,11 +96,12 @@ fn steps_agree(kind: &str, policy_name: &str) {
     assert!(policy_name == "fp16" || found[STEPS - 1] < found[0], "{found:?}");
     assert_eq!(session.footprint().unwrap(), session.plan().footprint);
 
-    let shuffled = Options { seed: Some(3), arrival: Arrival::Early, ..Options::default() };
-    let shuffled = common::engine(Architecture::of_device(9, 0), shuffled);
-    assert_eq!(case.train(&mut case.session(&shuffled, &policy), STEPS), found, "in another order");
-    let unfused = Unfused(&engine);
-    assert_eq!(case.train(&mut case.session(&unfused, &policy), STEPS), found, "without groups");
+    device.run_as(Options { seed: Some(3), arrival: Arrival::Early, ..Options::default() });
+    assert_eq!(case.train(&mut case.session(&engine, &policy), STEPS), found, "in another order");
+    if groups == Groups::AndNone {
+        let unfused = Unfused(&engine);
+        assert_eq!(case.train(&mut case.session(&unfused, &policy), STEPS), found, "without groups");
+    }
 }
 
 /// State that one engine has trained goes on in another.
@@ -113,9 +124,20 @@ fn runs_go_on_elsewhere() {
 
 fn main() -> ExitCode {
     let mut tests: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
+    let (oldest, later) = (Architecture::MINIMUM, Architecture::of_device(9, 0));
+    let all = common::thorough();
     for kind in ["mlp", "cnn", "resnet18", "gpt"] {
         for policy in ["fp32", "bf16", "fp16", "fp8"] {
-            tests.push((format!("{kind}::{policy}"), Box::new(move || steps_agree(kind, policy))));
+            // Later architectures multiply codes by themselves; the rest is the same code.
+            let default = if policy == "fp8" { later } else { oldest };
+            // The conformance suite tests groups under every policy.
+            let groups = if all || policy == "bf16" { Groups::AndNone } else { Groups::Alone };
+            for architecture in [oldest, later] {
+                if all || architecture == default {
+                    let test = move || steps_agree(kind, policy, architecture, groups);
+                    tests.push((format!("{architecture}::{kind}::{policy}"), Box::new(test)));
+                }
+            }
         }
     }
     tests.push(("runs_go_on_elsewhere".into(), Box::new(runs_go_on_elsewhere)));

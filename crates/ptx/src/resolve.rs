@@ -166,7 +166,12 @@ impl Resolver {
 
     /// The operands that follow belong to this instruction.
     pub fn begin(&mut self, instruction: &Instruction) {
-        self.opcode = instruction.opcode();
+        self.opcode.clear();
+        self.opcode.push_str(instruction.stem());
+        for part in instruction.modifiers() {
+            self.opcode.push('.');
+            self.opcode.push_str(part);
+        }
         // The third operand of `mad.wide` has 32 bits; the function cuts the others itself.
         let wide = instruction.stem() == "mad" && instruction.has("wide");
         let ty = instruction.parts.last().and_then(|part| Type::parse(part));

@@ -141,7 +141,7 @@ impl Adder {
     /// An adder for operands of formats `a` and `b` and an accumulator of format `accumulator`.
     pub fn new(model: Summation, alignment: Alignment, [a, b, accumulator]: [Format; 3]) -> Self {
         let fraction = (a.mantissa_bits() + b.mantissa_bits()) as i32;
-        Self { model, alignment, fraction, accumulator, terms: Vec::with_capacity(64) }
+        Self { model, alignment, fraction, accumulator, terms: Vec::new() }
     }
 
     /// As [`Adder::sum`] for finite factors, faster.

@@ -8,7 +8,7 @@ mod pure;
 mod variables;
 mod warpwide;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use body::{Body, operand, unknown};
 pub(crate) use variables::{Layout, layout};
@@ -79,7 +79,7 @@ impl<'t> Decoder<'t> {
     /// last. Returns the bytes in front of that.
     fn shared_variables(&mut self, kernel: &'t Function) -> Result<usize, LoadError> {
         let mut end = 0;
-        let mut names = BTreeSet::new();
+        let mut names = HashSet::new();
         for function in reachable(self.module, kernel) {
             mentions(&function.body, &mut names);
             self.shared_of(&function.body, &mut end)?;

@@ -1,6 +1,6 @@
 //! Where variables lie, and what they hold at first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use crate::fault::{LoadError, LoadProblem, Space};
 use crate::memory::{CONST_WINDOW, GLOBAL_WINDOW};
@@ -128,7 +128,7 @@ pub(super) fn reachable<'t>(module: &'t Text, kernel: &'t Function) -> Vec<&'t F
     let mut found = vec![kernel];
     let mut next = 0;
     while next < found.len() {
-        let mut names = BTreeSet::new();
+        let mut names = HashSet::new();
         mentions(&found[next].body, &mut names);
         for function in &module.functions {
             if names.contains(function.name.as_str()) && !found.iter().any(|f| f.name == function.name) {
@@ -141,7 +141,7 @@ pub(super) fn reachable<'t>(module: &'t Text, kernel: &'t Function) -> Vec<&'t F
 }
 
 /// The names that operands use.
-pub(super) fn mentions<'t>(statements: &'t [Statement], names: &mut BTreeSet<&'t str>) {
+pub(super) fn mentions<'t>(statements: &'t [Statement], names: &mut HashSet<&'t str>) {
     for statement in statements {
         match statement {
             Statement::Scope(inner) => mentions(inner, names),
@@ -153,7 +153,7 @@ pub(super) fn mentions<'t>(statements: &'t [Statement], names: &mut BTreeSet<&'t
     }
 }
 
-fn mention<'t>(operand: &'t Operand, names: &mut BTreeSet<&'t str>) {
+fn mention<'t>(operand: &'t Operand, names: &mut HashSet<&'t str>) {
     match operand {
         Operand::Name(name) | Operand::Not(name) | Operand::Sum(name, _) => {
             names.insert(name);

@@ -110,7 +110,8 @@ pub(crate) struct Floats {
     rows: Vec<Factor>,
     columns: Vec<Factor>,
     k: usize,
-    finite: bool,
+    /// Of each row and of each column, whether it is finite.
+    finite: [Vec<bool>; 2],
     /// Where sums are exact in f64 as a rule: the values of rows and of columns.
     values: Option<[Lines; 2]>,
 }
@@ -151,8 +152,9 @@ impl Floats {
         if let Some(exact) = self.exact(row, column, c) {
             return exact;
         }
+        let finite = self.finite[0][row] && self.finite[1][column];
         let (row, column) = (&self.rows[row * k..][..k], &self.columns[column * k..][..k]);
-        if self.finite { self.adder.sum_finite(row, column, c) } else { self.adder.sum(row, column, c) }
+        if finite { self.adder.sum_finite(row, column, c) } else { self.adder.sum(row, column, c) }
     }
 
     /// The sum in f64, where no bit of it is lost.
@@ -188,9 +190,14 @@ impl Dots {
         };
         let c = if types.accumulator == Accumulator::F16 { Format::F16 } else { Format::F32 };
         let (rows, columns) = (Factor::all(a, &rows), Factor::all(b, &columns));
-        let finite = rows.iter().chain(&columns).all(|factor| factor.is_finite());
+        let lines = |factors: &[Factor]| {
+            factors.chunks(k).map(|line| line.iter().all(|factor| factor.is_finite())).collect::<Vec<_>>()
+        };
+        let finite = [lines(&rows), lines(&columns)];
         let adder = Adder::new(summation, alignment, [a, b, c]);
-        let exact = finite && summation == Summation::Exact && c == Format::F32;
+        let exact = finite.iter().flatten().all(|finite| *finite)
+            && summation == Summation::Exact
+            && c == Format::F32;
         let values = exact.then(|| [Lines::new(&rows, a, k), Lines::new(&columns, b, k)]);
         Dots::Floats(Box::new(Floats { adder, rows, columns, k, finite, values }))
     }
