@@ -9,13 +9,24 @@
 //! |---|---|
 //! | [`tensor`] | named tensors, as they come from and go to a client |
 //! | [`access`] | API keys: who may ask what |
+//! | [`infer`] | the one call that both protocols make |
+//! | [`rest`] | the protocol over HTTP |
+//! | [`guard`] | the key of each request, over both protocols |
+//! | [`tls`] | the certificate of a server |
+//! | [`listener`] | connections of both versions of HTTP, with their limits |
 //! | [`limits`] | what a request may be, and the memory that all share |
 //! | [`model`] | what the server asks of a model, and of what names the version that answers |
 
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod activity;
 mod files;
+pub mod guard;
+pub mod infer;
 pub mod limits;
+pub mod listener;
 pub mod model;
+pub mod rest;
 pub mod tensor;
+pub mod tls;

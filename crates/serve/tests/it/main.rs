@@ -1,0 +1,9 @@
+//! The server as its clients see it, over sockets of this machine.
+
+mod abuse;
+mod client;
+mod connections;
+mod direct;
+mod echo;
+mod peer;
+mod routes;

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Asks a server of halfstep by tritonclient: every datatype bit for bit, every route, every error.
+
+    cargo build -p halfstep-serve --example echo
+    python3 scripts/check_serving.py target/debug/examples/echo [--record FILE]
+
+The server is the example `echo`, which gives back what it is sent. tritonclient comes from PyPI into target/tritonclient, with the
+versions of scripts/requirements/tritonclient.txt (190 MB). What cannot run here is skipped and named, and the exit code is then 0 all
+the same; it is 1 where the two disagree. `--record` writes what was sent and answered, for the test `peer` of the crate `serve`.
+"""
+
+import http.client
+import json
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / "target/tritonclient"
+faults = []
+
+
+def skip(why):
+    print(f"skipped: {why}")
+    sys.exit(0)
+
+
+def python():
+    """The Python that has tritonclient."""
+    there = ENVIRONMENT / "bin/python"
+    if not there.exists():
+        made = subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], capture_output=True, text=True)
+        if made.returncode:
+            skip(f"no environment for tritonclient can be made: {made.stderr.strip()}")
+    wanted = ROOT / "scripts/requirements/tritonclient.txt"
+    installed = subprocess.run([there, "-m", "pip", "install", "-q", "-r", wanted], capture_output=True, text=True)
+    if installed.returncode:
+        skip(f"tritonclient cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
+    return there
+
+
+def expect(what, agrees, found=""):
+    if not agrees:
+        print(f"NOT AS EXPECTED: {what}: {found}")
+        faults.append(what)
+
+
+def tensors():
+    """An array of each datatype, with the values that are easily lost."""
+    import ml_dtypes
+    import numpy as np
+
+    def bits(dtype, unsigned):
+        return np.array([0, 1, 2**15, 2**15 - 1, 0x7C00, 0x7E01, 0xFF81, 0x3F80], unsigned).view(dtype)
+
+    yield "BOOL", np.array([[True, False, True]])
+    for width in [8, 16, 32, 64]:
+        yield f"UINT{width}", np.array([[0, 1, 2**width - 1]], f"uint{width}")
+        yield f"INT{width}", np.array([[-(2 ** (width - 1)), -1, 2 ** (width - 1) - 1]], f"int{width}")
+    yield "FP16", bits(np.float16, np.uint16)
+    yield "BF16", bits(ml_dtypes.bfloat16, np.uint16)
+    yield "FP32", np.array([[0.1, -0.0, 1e-45], [3.4028235e38, 1 / 3, 16777217.0]], np.float32)
+    yield "FP64", np.array([[0.1, -0.0, 5e-324], [1.7976931348623157e308, 1 / 3, 2.0**53]], np.float64)
+    yield "BYTES", np.array([b"", b"a", "gr\u00fc\u00df".encode()], dtype=object)
+    yield "FP32", np.array([np.nan, np.inf, -np.inf], np.float32)
+    yield "FP64", np.array([np.nan, np.inf, -np.inf], np.float64)
+    yield "BYTES", np.array([b"\xff\x00", bytes(range(256))], dtype=object)
+    yield "INT32", np.zeros([0, 4], np.int32)
+    yield "UINT8", np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+def same(one, other):
+    if one.dtype == object:
+        return [bytes(x) for x in one.reshape(-1)] == [x if isinstance(x, bytes) else x.encode() for x in other.reshape(-1)]
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def has_json(datatype, array):
+    import numpy as np
+
+    if datatype == "BYTES":
+        return all(not x.startswith(b"\xff") and len(x) < 256 for x in array)
+    return datatype not in ("FP16", "BF16") and (datatype[0] != "F" or bool(np.isfinite(array).all()))
+
+
+def check_tensors(address, recorded):
+    """Each datatype in each form, both ways. The bytes of each exchange are added to `recorded`."""
+    import tritonclient.http as triton
+
+    for number, (datatype, array) in enumerate(tensors()):
+        for sent in [True, False]:
+            for wanted in [True, False, None]:
+                name = f"{datatype.lower()}_{number}"
+                one = triton.InferInput(name, list(array.shape), datatype)
+                what = f"{name}, {'binary' if sent else 'JSON'} to {dict([(True, 'binary'), (False, 'JSON'), (None, 'default')])[wanted]}"
+                try:
+                    one.set_data_from_numpy(array, binary_data=sent)
+                except Exception as e:
+                    print(f"tritonclient does not send {what}: {e}")
+                    continue
+                asked = None if wanted is None else [triton.InferRequestedOutput(name, binary_data=wanted)]
+                body, length = triton.InferenceServerClient.generate_request_body([one], outputs=asked, request_id=f"id {number}")
+                connection = http.client.HTTPConnection(*address)
+                connection.request("POST", "/v2/models/echo/infer", body, {} if length is None else {"Inference-Header-Content-Length": length})
+                reply = connection.getresponse()
+                answer, header = reply.read(), reply.headers["Inference-Header-Content-Length"]
+                recorded.append(
+                    {"what": what, "request": bytes(body).hex(), "request_header": length, "status": reply.status, "answer": answer.hex(), "answer_header": header and int(header)}
+                )
+                possible = (sent or has_json(datatype, array)) and (wanted is not False or has_json(datatype, array))
+                if not possible:
+                    expect(what, reply.status == 400 and list(json.loads(answer)) == ["error"], answer)
+                    continue
+                expect(what, reply.status == 200, answer)
+                if reply.status == 200:
+                    result = triton.InferenceServerClient.parse_response_body(answer, header_length=header and int(header))
+                    back = result.as_numpy(name)
+                    expect(what, same(array, back), back)
+                    expect(f"{what}: its id", result.get_response()["id"] == f"id {number}")
+
+
+def refused(what, status, call):
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        call()
+        expect(what, False, "it is accepted")
+    except InferenceServerException as e:
+        expect(what, status in str(e.status()) and e.message(), e)
+
+
+def check_calls(address):
+    """Every call of the client that is of the protocol, and what the others come to."""
+    import numpy as np
+    import tritonclient.http as triton
+
+    client = triton.InferenceServerClient(f"{address[0]}:{address[1]}")
+    expect("server live", client.is_server_live())
+    expect("server ready", client.is_server_ready())
+    expect("model ready", client.is_model_ready("echo"))
+    expect("no model ready", not client.is_model_ready("other"))
+    expect("binary tensors are announced", client.get_server_metadata()["extensions"] == ["binary_tensor_data"])
+    model = client.get_model_metadata("echo")
+    digest = model["versions"][0]
+    expect("fourteen inputs", len(model["inputs"]) == len(model["outputs"]) == 14, model)
+    expect("version by the beginning of its digest", client.get_model_metadata("echo", digest[:10]) == model)
+    refused("unknown model", "404", lambda: client.get_model_metadata("other"))
+    refused("unknown version", "404", lambda: client.get_model_metadata("echo", "0000"))
+
+    array = np.arange(10000, dtype=np.int32)
+    one = triton.InferInput("x", [10000], "INT32").set_data_from_numpy(array)
+    for request in [None, "gzip", "deflate"]:
+        for response in [None, "gzip", "deflate"]:
+            result = client.infer("echo", [one], request_compression_algorithm=request, response_compression_algorithm=response)
+            expect(f"compression {request}, {response}", same(array, result.as_numpy("x")))
+            expect("the version is named", result.get_response()["model_version"] == digest)
+    result = client.async_infer("echo", [one], model_version=digest[:8]).get_result()
+    expect("asynchronous", same(array, result.as_numpy("x")))
+    two = triton.InferInput("y", [10000], "INT32").set_data_from_numpy(array + 1, binary_data=False)
+    asked = [triton.InferRequestedOutput("y", binary_data=True), triton.InferRequestedOutput("x", binary_data=False)]
+    result = client.infer("echo", [one, two], outputs=asked)
+    expect("two, in the order that is asked for", [o["name"] for o in result.get_response()["outputs"]] == ["y", "x"])
+    expect("two, in both forms", same(array, result.as_numpy("x")) and same(array + 1, result.as_numpy("y")))
+
+    refused("unknown output", "400", lambda: client.infer("echo", [one], outputs=[triton.InferRequestedOutput("z")]))
+    refused("one output twice", "400", lambda: client.infer("echo", [one], outputs=[triton.InferRequestedOutput("x")] * 2))
+    refused("one input twice", "400", lambda: client.infer("echo", [one, one]))
+    refused("no inputs", "400", lambda: client.infer("echo", []))
+    refused("a sequence", "400", lambda: client.infer("echo", [one], sequence_id=1))
+    refused("a priority", "400", lambda: client.infer("echo", [one], priority=1))
+    refused("a class count", "400", lambda: client.infer("echo", [one], outputs=[triton.InferRequestedOutput("x", class_count=1)]))
+    shared = triton.InferInput("x", [10000], "INT32")
+    shared.set_shared_memory("region", 40000)
+    refused("shared memory", "400", lambda: client.infer("echo", [shared]))
+    wrong = triton.InferInput("x", [10001], "INT32")
+    wrong._raw_data, wrong._parameters = array.tobytes(), {"binary_data_size": 40000}
+    refused("a shape of more elements", "400", lambda: client.infer("echo", [wrong]))
+    large = triton.InferInput("x", [33 << 20], "UINT8").set_data_from_numpy(np.zeros(33 << 20, np.uint8))
+    refused("33 MiB", "413", lambda: client.infer("echo", [large]))
+    refused("33 MiB, compressed", "413", lambda: client.infer("echo", [large], request_compression_algorithm="gzip"))
+    for name, call in [
+        ("index", client.get_model_repository_index),
+        ("load", lambda: client.load_model("echo")),
+        ("configuration", lambda: client.get_model_config("echo")),
+        ("statistics", client.get_inference_statistics),
+        ("shared memory status", client.get_system_shared_memory_status),
+    ]:
+        refused(f"Triton's {name}", "404", call)
+    client.close()
+
+
+def main():
+    if "--here" not in sys.argv:
+        if len(sys.argv) not in (2, 4):
+            sys.exit(__doc__)
+        sys.exit(subprocess.run([python(), __file__, *sys.argv[1:], "--here"]).returncode)
+    server = subprocess.Popen([pathlib.Path(sys.argv[1]).resolve()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        host, port = server.stdout.readline().strip().split(":")
+        recorded = []
+        check_tensors((host, int(port)), recorded)
+        check_calls((host, int(port)))
+    finally:
+        server.stdin.close()
+        server.wait()
+    expect("the server ends with code 0", server.returncode == 0, server.returncode)
+    if "--record" in sys.argv and not faults:
+        lines = ",\n".join(json.dumps(case) for case in recorded)
+        pathlib.Path(sys.argv[sys.argv.index("--record") + 1]).write_text(f"[\n{lines}\n]\n")
+    print(f"{len(recorded)} exchanges of tensors and all calls: {len(faults)} not as expected")
+    sys.exit(1 if faults else 0)
+
+
+main()
