@@ -28,17 +28,38 @@ impl Digest {
     }
 
     /// The digest of all that a reader gives.
-    pub(crate) fn of_reader(mut reader: impl Read) -> io::Result<Digest> {
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(Digest(hasher.finalize().into())),
-                Ok(n) => hasher.update(&buffer[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+    pub(crate) fn of_reader(reader: impl Read) -> io::Result<Digest> {
+        let mut hashing = Hashing::new(reader);
+        io::copy(&mut hashing, &mut io::sink())?;
+        Ok(hashing.finish().0)
+    }
+}
+
+/// A reader that hashes what it passes on.
+pub struct Hashing<R> {
+    reader: R,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    /// Of this reader.
+    pub fn new(reader: R) -> Hashing<R> {
+        Hashing { reader, hasher: Sha256::new(), bytes: 0 }
+    }
+
+    /// The digest of what was read, and how many bytes that was.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest(self.hasher.finalize().into()), self.bytes)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.bytes += n as u64;
+        Ok(n)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The files of a model and their digests: the predicate of OpenSSF Model Signing 1.0.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -248,6 +248,32 @@ impl Manifest {
             return Err(ModelError::Empty { path: folder.into() });
         }
         Ok(Manifest { resources, serialization })
+    }
+
+    /// Files that were hashed already, by their paths from the folder's top.
+    ///
+    /// # Errors
+    /// There is none, or a path that cannot stand in a manifest. The text says which.
+    pub fn of_files(files: &BTreeMap<String, Digest>) -> Result<Manifest, String> {
+        let resource = |(name, digest): (&String, &Digest)| ResourceFields {
+            name: name.clone(),
+            digest: *digest,
+            algorithm: "sha256".into(),
+        };
+        let serialization = Serialization {
+            method: Method::Files,
+            hash_type: Algorithm::Sha256,
+            allow_symlinks: false,
+            shard_size: None,
+            ignore_paths: BTreeSet::new(),
+        };
+        Manifest::try_from(Fields { resources: files.iter().map(resource).collect(), serialization })
+    }
+
+    /// Each file with its digest; none where it lists parts of files.
+    pub fn files(&self) -> Option<BTreeMap<String, Digest>> {
+        let of = |r: &Resource| (r.name.clone(), r.digest);
+        (self.serialization.method == Method::Files).then(|| self.resources.iter().map(of).collect())
     }
 
     /// The digest over the digests of all files, in order: what names the model as a whole.

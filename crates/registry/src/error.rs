@@ -1,0 +1,184 @@
+//! What can go wrong with a registry.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use halfstep_attest::digest::Digest;
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+/// Why a registry did not do what it was asked to.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// A file or folder of it cannot be read or written.
+    #[error("{}: {source}{}", path.display(), advice(source))]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be copied.
+    #[error("copying {} to {}: {source}{}", from.display(), to.display(), advice(source))]
+    Copy {
+        /// What was copied.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is none.
+    #[error("{}: there is no registry; `halfstep registry add` makes one", .0.display())]
+    Absent(PathBuf),
+    /// The folder is somebody else's.
+    #[error("{}: the folder holds something and no registry: name an empty one, or one that does not exist", .0.display())]
+    Occupied(PathBuf),
+    /// The database is not ours.
+    #[error("{}: this is no database of a registry: {why}", path.display())]
+    Foreign {
+        /// Its file.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+    /// The database is damaged.
+    #[error("{}: the database is damaged ({why}): bring back the registry from a backup or an export", path.display())]
+    Corrupt {
+        /// Its file.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The database refuses.
+    #[error("{}: {why}", path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A text is no name.
+    #[error(transparent)]
+    Name(#[from] crate::names::NameError),
+    /// There is no such version, alias or model.
+    #[error("{what} is not in this registry{}", among(.there))]
+    Unknown {
+        /// What was asked for.
+        what: String,
+        /// What there is in its place.
+        there: Vec<String>,
+    },
+    /// A prefix fits several versions.
+    #[error("`{prefix}` begins several versions of {model}: {}", .versions.join(", "))]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// The model.
+        model: String,
+        /// The versions.
+        versions: Vec<String>,
+    },
+    /// The version was removed.
+    #[error("version {digest} of {model} was removed by `gc` on {when}: add its files again")]
+    Removed {
+        /// The version.
+        digest: Digest,
+        /// The model.
+        model: String,
+        /// When.
+        when: String,
+    },
+    /// What is to be added cannot be a version.
+    #[error("these files are no version: {0}")]
+    NoVersion(String),
+    /// A file of the registry has other bytes than its name says.
+    #[error("{}: other bytes than were added: the file is damaged or was changed", .0.display())]
+    Changed(PathBuf),
+    /// There is nothing to go back to.
+    #[error("{0}")]
+    NoWayBack(String),
+    /// The history is not what it was.
+    #[error("{0}")]
+    Rewound(String),
+    /// What is recorded contradicts itself.
+    #[error("the history is damaged at move {number}: {why}")]
+    History {
+        /// The number of the move.
+        number: u64,
+        /// What was found.
+        why: String,
+    },
+    /// A file of an exported registry cannot be imported.
+    #[error("{}: {why}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A move could not be signed.
+    #[error("{0}")]
+    Unsigned(String),
+}
+
+impl RegistryError {
+    /// Says which file could not be read or written.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
+        let path = path.to_path_buf();
+        move |source| RegistryError::File { path, source }
+    }
+
+    /// What SQLite says of the database at `path`.
+    pub(crate) fn sqlite(path: &Path, e: &rusqlite::Error) -> RegistryError {
+        let path = path.to_path_buf();
+        let why = match e.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => {
+                return RegistryError::Foreign { path, why: "its bytes are no SQLite database".into() };
+            }
+            Some(ErrorCode::DatabaseCorrupt) => {
+                return RegistryError::Corrupt { path, why: e.to_string() };
+            }
+            Some(ErrorCode::DiskFull) => "the disk is full; free some space".into(),
+            Some(ErrorCode::ReadOnly) => {
+                "it cannot be written: it, its folder or the file system is read-only".into()
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                format!("it cannot be opened: {e}; look at the permissions of the file and its folder")
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another process has kept it busy for half a minute; try again".into()
+            }
+            Some(ErrorCode::FileLockingProtocolFailed | ErrorCode::SystemIoFailure) => {
+                format!(
+                    "reading, writing or locking it failed: {e}; a registry needs a file system with locks"
+                )
+            }
+            // A column or type that is not there: somebody changed the tables.
+            _ => return RegistryError::Corrupt { path, why: e.to_string() },
+        };
+        RegistryError::Database { path, why }
+    }
+}
+
+/// The database, where its folder is known from what was asked.
+impl From<rusqlite::Error> for RegistryError {
+    fn from(e: rusqlite::Error) -> RegistryError {
+        RegistryError::sqlite(Path::new(crate::database::FILE), &e)
+    }
+}
+
+fn among(there: &[String]) -> String {
+    match there.is_empty() {
+        true => String::new(),
+        false => format!("; there are {}", there.join(", ")),
+    }
+}
+
+fn advice(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space",
+        io::ErrorKind::Unsupported => "; a registry needs a file system with locks",
+        _ => "",
+    }
+}

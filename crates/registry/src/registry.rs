@@ -1,0 +1,80 @@
+//! A registry as a whole: the folder, its database and its files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::actor::Act;
+use crate::blobs::Blobs;
+use crate::database::{self, Database};
+use crate::error::RegistryError;
+
+const BLOBS: &str = "blobs";
+const HOLDS: &str = "holds";
+/// What a promotion demands, in the folder.
+const POLICY: &str = "policy.toml";
+
+/// An open registry. Threads may share it; one at a time is served.
+pub struct Registry {
+    folder: PathBuf,
+    id: String,
+    pub(crate) database: Database,
+    pub(crate) blobs: Blobs,
+}
+
+impl Registry {
+    /// Opens the registry in a folder.
+    ///
+    /// # Errors
+    /// There is none, it is damaged or of another program, or the system refuses.
+    pub fn open(folder: &Path) -> Result<Registry, RegistryError> {
+        Registry::over(folder, Database::open(folder)?)
+    }
+
+    /// Opens the registry in a folder, and makes one where there is none.
+    ///
+    /// # Errors
+    /// As [`Registry::open`]; the folder holds something else; it cannot be written.
+    pub fn open_or_create(folder: &Path, act: &Act) -> Result<Registry, RegistryError> {
+        Registry::create_as(folder, None, act)
+    }
+
+    /// The same, where a registry that is made is to have this identity.
+    pub(crate) fn create_as(folder: &Path, id: Option<&str>, act: &Act) -> Result<Registry, RegistryError> {
+        fs::create_dir_all(folder).map_err(RegistryError::file(folder))?;
+        let ours = |name: &str| name.starts_with(database::FILE) || [BLOBS, HOLDS, POLICY].contains(&name);
+        for entry in fs::read_dir(folder).map_err(RegistryError::file(folder))? {
+            let entry = entry.map_err(RegistryError::file(folder))?;
+            if !folder.join(database::FILE).exists() && !entry.file_name().to_str().is_some_and(ours) {
+                return Err(RegistryError::Occupied(folder.into()));
+            }
+        }
+        let registry = Registry::over(folder, Database::create(folder, id, act)?)?;
+        registry.blobs.create()?;
+        fs::create_dir_all(registry.holds()).map_err(RegistryError::file(folder))?;
+        Ok(registry)
+    }
+
+    fn over(folder: &Path, database: Database) -> Result<Registry, RegistryError> {
+        let id = database.id()?;
+        Ok(Registry { folder: folder.into(), id, database, blobs: Blobs::new(folder.join(BLOBS)) })
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its identity: 32 hexadecimal digits, drawn when it was made.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The file that says what a promotion demands, whether it is there or not.
+    pub fn policy_file(&self) -> PathBuf {
+        self.folder.join(POLICY)
+    }
+
+    pub(crate) fn holds(&self) -> PathBuf {
+        self.folder.join(HOLDS)
+    }
+}

@@ -1,0 +1,244 @@
+//! What a registry promises, on folders of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use halfstep_attest::DateTime;
+use halfstep_attest::digest::Digest;
+use halfstep_attest::trust::Trust;
+use halfstep_registry::actor::{Act, Actor, Vouching};
+use halfstep_registry::gc::Sweep;
+use halfstep_registry::moves::Grounds;
+use halfstep_registry::names::{Alias, RegisteredName};
+use halfstep_registry::seen::Older;
+use halfstep_registry::version::{NewVersion, Outcome, Version};
+use halfstep_registry::{Registry, RegistryError};
+
+const DAY: u64 = 24 * 60 * 60;
+const NO_TIME: Duration = Duration::ZERO;
+
+/// A day of this test.
+fn day(n: u64) -> DateTime {
+    DateTime::from_unix_duration(Duration::from_secs(1_800_000_000 + n * DAY)).unwrap()
+}
+
+fn act(on: u64) -> Act {
+    let who = Actor { name: "tester".into(), said_by: Vouching::System };
+    Act { who, at: day(on), reason: None }
+}
+
+fn model() -> RegisteredName {
+    "net".parse().unwrap()
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    registry: Registry,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open_or_create(&folder.path().join("registry"), &act(0)).unwrap();
+        Place { folder, registry }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn files(&self, weights: &str) -> Vec<(String, PathBuf)> {
+        let path = self.path(&format!("weights-{weights}"));
+        std::fs::write(&path, weights).unwrap();
+        std::fs::write(self.path("recipe"), "recipe").unwrap();
+        vec![("checkpoints/w.safetensors".into(), path), ("recipe.toml".into(), self.path("recipe"))]
+    }
+
+    fn add(&self, weights: &str, on: u64) -> Version {
+        let files = self.files(weights);
+        self.registry.add(&NewVersion { model: model(), files: &files }, &act(on)).unwrap().0
+    }
+
+    fn promote(&self, version: &Version, on: u64) {
+        self.registry.promote(version, &Alias::champion(), &Grounds::default(), &act(on), None).unwrap();
+    }
+
+    fn head(&self, alias: &Alias) -> (u64, Digest) {
+        let head = self.registry.head(&model(), alias).unwrap();
+        (head.record.number, head.record.to)
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.registry.audit(&Trust::default(), day(0)).unwrap().faults
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_same_files_are_the_same_version_and_come_out_as_they_went_in() {
+    let place = Place::new();
+    let version = place.add("one", 0);
+    let files = place.files("one");
+    let again = place.registry.add(&NewVersion { model: model(), files: &files }, &act(5)).unwrap();
+    assert_eq!(again, (version.clone(), Outcome::Known));
+
+    place.registry.materialise(&version, &place.path("out")).unwrap();
+    assert_eq!(std::fs::read(place.path("out/checkpoints/w.safetensors")).unwrap(), b"one");
+    assert!(place.registry.materialise(&version, &place.path("out")).is_err());
+
+    // Contents alone make the digest: other names for them are refused, not confused.
+    let renamed = [("checkpoints/v.safetensors".to_string(), files[0].1.clone()), files[1].clone()];
+    let refused = place.registry.add(&NewVersion { model: model(), files: &renamed }, &act(0));
+    assert!(refused.unwrap_err().to_string().contains("under other names"));
+    for name in ["../w", "/w", "a/../../w", ""] {
+        let files = [(name.to_string(), files[0].1.clone())];
+        assert!(
+            place.registry.add(&NewVersion { model: model(), files: &files }, &act(0)).is_err(),
+            "{name}"
+        );
+    }
+    assert!(place.faults().is_empty());
+
+    // A file that was changed behind the registry's back is found, and never given out.
+    let blob = place.registry.path_of(&version.files[0]);
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::write(&blob, "two").unwrap();
+    assert_eq!(place.faults().len(), 1);
+    let changed = place.registry.materialise(&version, &place.path("changed"));
+    assert!(matches!(changed, Err(RegistryError::Changed(_))));
+    assert!(!place.path("changed").exists());
+    // Adding the same again makes it whole.
+    place.add("one", 0);
+    assert!(place.faults().is_empty());
+}
+
+#[test]
+fn a_rollback_is_a_new_move_to_the_version_before() {
+    let place = Place::new();
+    let [a, b, c] = ["a", "b", "c"].map(|w| place.add(w, 0));
+    let champion = Alias::champion();
+    place.promote(&a, 0);
+    place.promote(&b, 1);
+    assert_eq!(place.head(&Alias::last_good()), (3, a.digest));
+    place.promote(&c, 2);
+    assert_eq!(place.head(&champion), (4, c.digest));
+    let back = |to| place.registry.roll_back(&model(), &champion, to, &act(3), None);
+    assert_eq!(back(None).unwrap().record.to, b.digest);
+    // What is rolled back twice goes back two versions, not to and fro.
+    assert_eq!(back(None).unwrap().record.to, a.digest);
+    assert!(matches!(back(None), Err(RegistryError::NoWayBack(_))));
+    assert_eq!(back(Some(c.digest)).unwrap().record.to, c.digest);
+    let never = place.add("d", 0);
+    assert!(matches!(back(Some(never.digest)), Err(RegistryError::NoWayBack(_))));
+
+    let history = place.registry.history(0).unwrap();
+    let numbers: Vec<u64> = history.iter().map(|m| m.record.number).collect();
+    assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+    let of_alias: Vec<_> = history.iter().filter(|m| m.record.alias == champion).collect();
+    for pair in of_alias.windows(2) {
+        assert_eq!(pair[1].record.previous, Some(pair[0].record.number));
+        assert_eq!(pair[1].record.from, Some(pair[0].record.to));
+    }
+    assert!(place.faults().is_empty());
+}
+
+#[test]
+fn an_older_state_of_a_registry_is_refused() {
+    let place = Place::new();
+    let seen = place.path("seen");
+    let [a, b] = ["a", "b"].map(|w| place.add(w, 0));
+    place.promote(&a, 0);
+    place.registry.remember(&seen, Older::Refused).unwrap();
+    copy_tree(place.registry.folder(), &place.path("backup"));
+    place.promote(&b, 1);
+    place.registry.remember(&seen, Older::Refused).unwrap();
+
+    let restored = Registry::open(&place.path("backup")).unwrap();
+    let refused = restored.remember(&seen, Older::Refused).unwrap_err();
+    assert!(refused.to_string().contains("ends before move 3"), "{refused}");
+    // Neither does another history of the same length do.
+    restored.roll_back(&model(), &Alias::champion(), None, &act(1), None).unwrap_err();
+    restored.promote(&b, &Alias::champion(), &Grounds::default(), &act(9), None).unwrap();
+    let refused = restored.remember(&seen, Older::Refused).unwrap_err();
+    assert!(refused.to_string().contains("written again"), "{refused}");
+    restored.remember(&seen, Older::Accepted).unwrap();
+    restored.remember(&seen, Older::Refused).unwrap();
+    assert!(place.registry.remember(&seen, Older::Refused).is_err());
+}
+
+#[test]
+fn what_is_used_is_not_collected() {
+    let place = Place::new();
+    let [a, b, held, old] = ["a", "b", "held", "old"].map(|w| place.add(w, 0));
+    place.promote(&a, 0);
+    place.promote(&b, 1);
+    let hold = place.registry.hold(&[held.key()]).unwrap();
+    let sweep = |on, keep: u64| Sweep { now: day(on), keep: Duration::from_secs(keep * DAY), grace: NO_TIME };
+    // Added within the days that are kept.
+    assert!(place.registry.collect(&sweep(3, 30)).unwrap().marked.is_empty());
+    assert_eq!(place.registry.collect(&sweep(40, 30)).unwrap().marked, [old.key()]);
+    let dry = place.registry.collectable(&sweep(41, 30)).unwrap();
+    assert_eq!((dry.removed.as_slice(), dry.files, dry.bytes), ([old.key()].as_slice(), 1, 3));
+    let done = place.registry.collect(&sweep(41, 30)).unwrap();
+    assert_eq!(done, dry);
+    assert!(!place.registry.path_of(&old.files[0]).exists());
+    assert!(place.registry.materialise(&old, &place.path("out")).is_err());
+    assert!(!place.path("out").exists());
+    let gone = place.registry.version(&model(), old.digest).unwrap();
+    assert!(matches!(gone.present(), Err(RegistryError::Removed { .. })));
+    assert!(matches!(place.registry.hold(&[old.key()]), Err(RegistryError::Removed { .. })));
+    // `a` is `last-good`, `b` is `champion`.
+    for version in [&a, &b, &held] {
+        assert!(place.registry.path_of(&version.files[0]).exists());
+    }
+    // What is let go is marked first, and removed when the time of grace has passed.
+    drop(hold);
+    let slow = Sweep { grace: Duration::from_secs(2 * DAY), ..sweep(50, 30) };
+    assert_eq!(place.registry.collect(&slow).unwrap().marked, [held.key()]);
+    assert_eq!(place.registry.collect(&Sweep { now: day(51), ..slow }).unwrap().waiting, [held.key()]);
+    let hold = place.registry.hold(&[held.key()]).unwrap();
+    assert_eq!(place.registry.collect(&Sweep { now: day(53), ..slow }).unwrap().removed, []);
+    drop(hold);
+    // It was used in between, so that its time begins anew.
+    assert_eq!(place.registry.collect(&Sweep { now: day(54), ..slow }).unwrap().marked, [held.key()]);
+    assert!(place.faults().is_empty());
+    place.add("old", 60);
+    place.registry.version(&model(), old.digest).unwrap().present().unwrap();
+    assert!(place.faults().is_empty());
+}
+
+#[test]
+fn what_is_no_registry_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |registry: Result<Registry, RegistryError>| registry.err().unwrap().to_string();
+    assert!(refused(Registry::open(folder.path())).contains("there is no registry"));
+    std::fs::write(folder.path().join("mine"), "").unwrap();
+    assert!(refused(Registry::open_or_create(folder.path(), &act(0))).contains("holds something"));
+    std::fs::write(folder.path().join("registry.db"), "not a database, but long enough to be one").unwrap();
+    assert!(refused(Registry::open(folder.path())).contains("no database of a registry"));
+
+    let place = Place::new();
+    let database = place.registry.folder().join("registry.db");
+    let bytes = std::fs::read(&database).unwrap();
+    // `application_id` is at 68 of SQLite's header, and the pages behind the first hold tables.
+    let mut foreign = bytes.clone();
+    foreign[68..72].fill(0);
+    std::fs::write(folder.path().join("registry.db"), &foreign).unwrap();
+    assert!(refused(Registry::open(folder.path())).contains("another program"));
+    let mut damaged = bytes;
+    damaged[4096..].fill(0xAA);
+    std::fs::write(folder.path().join("registry.db"), &damaged).unwrap();
+    assert!(refused(Registry::open(folder.path())).contains("damaged"));
+}
