@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Asks a server of halfstep by tritonclient: every datatype bit for bit, every route, every error.
+"""Asks a server of halfstep by tritonclient: every datatype bit for bit, every route, every error; then by forty clients with the
+largest bodies, and looks at its memory.
 
     cargo build -p halfstep-serve --example echo
     python3 scripts/check_serving.py target/debug/examples/echo [--record FILE]
@@ -104,9 +105,9 @@ def check_tensors(address, recorded):
                 connection.request("POST", "/v2/models/echo/infer", body, {} if length is None else {"Inference-Header-Content-Length": length})
                 reply = connection.getresponse()
                 answer, header = reply.read(), reply.headers["Inference-Header-Content-Length"]
-                recorded.append(
-                    {"what": what, "request": bytes(body).hex(), "request_header": length, "status": reply.status, "answer": answer.hex(), "answer_header": header and int(header)}
-                )
+                exchange = {"what": what, "request": bytes(body).hex(), "request_header": length}
+                exchange |= {"status": reply.status, "answer": answer.hex(), "answer_header": header and int(header)}
+                recorded.append(exchange)
                 possible = (sent or has_json(datatype, array)) and (wanted is not False or has_json(datatype, array))
                 if not possible:
                     expect(what, reply.status == 400 and list(json.loads(answer)) == ["error"], answer)
@@ -189,6 +190,63 @@ def check_calls(address):
     client.close()
 
 
+def resident(process, which):
+    """Bytes of memory: VmRSS, those of now, or VmHWM, the most that there were."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split(f"{which}:")[1].split()[0]) << 10
+
+
+def check_memory(server, address):
+    """Forty clients at a time with the largest bodies of each kind: memory stays within what is stated."""
+    import gzip
+    import os
+    import threading
+
+    limit = 32 << 20
+    count = (limit - 200) // 2
+    head = '{"inputs":[{"name":"x","shape":[%d],"datatype":"%s","%s":%s}],"parameters":{"binary_data_output":%s}}'
+    text = (head % (count, "UINT8", "data", "[" + "1," * (count - 1) + "1]", "true")).encode()
+    wide = (head % (count, "FP64", "data", "[" + "1," * (count - 1) + "1]", "true")).encode()
+    raw_head = (head % (limit - 300, "UINT8", "parameters", '{"binary_data_size":%d}' % (limit - 300), "true")).encode()
+    raw = raw_head + bytes(limit - 300)
+    bomb, zeros = gzip.compress(bytes(1 << 30), 6), gzip.compress(text, 1)
+    kinds = [
+        ("JSON", text, {}, 200),
+        ("JSON that would be four times as long", wide, {}, 400),
+        ("binary", raw, {"Inference-Header-Content-Length": len(raw_head)}, 200),
+        ("JSON, compressed", zeros, {"Content-Encoding": "gzip"}, 200),
+        ("1 GiB, compressed", bomb, {"Content-Encoding": "gzip"}, 413),
+        ("nesting", b"[" * (limit - 1), {}, 400),
+    ]
+    idle = resident(server, "VmRSS")
+    codes = {}
+
+    def client(number):
+        what, body, headers, _ = kinds[number % len(kinds)]
+        try:
+            connection = http.client.HTTPConnection(*address, timeout=60)
+            connection.request("POST", "/v2/models/echo/infer", body, headers)
+            reply = connection.getresponse()
+            reply.read()
+            code = reply.status
+        except OSError as e:
+            code = type(e).__name__
+        codes.setdefault(what, []).append(code)
+
+    clients = [threading.Thread(target=client, args=[n]) for n in range(42)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    for what, _, _, code in kinds:
+        # 429 where memory was not there in time, 408 where forty clients were too many for this machine.
+        expect(f"largest body, {what}", set(codes[what]) <= {code, 429, 408}, codes[what])
+    print({what: dict((c, found.count(c)) for c in set(found)) for what, found in codes.items()})
+    most, stated = resident(server, "VmHWM"), idle + 4 * limit * len(os.sched_getaffinity(0))
+    print(f"memory: {idle >> 20} MiB idle, {most >> 20} MiB at most, {stated >> 20} MiB stated")
+    expect("memory", most <= stated, most)
+
+
 def main():
     if "--here" not in sys.argv:
         if len(sys.argv) not in (2, 4):
@@ -200,6 +258,7 @@ def main():
         recorded = []
         check_tensors((host, int(port)), recorded)
         check_calls((host, int(port)))
+        check_memory(server, (host, int(port)))
     finally:
         server.stdin.close()
         server.wait()

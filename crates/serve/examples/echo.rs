@@ -14,6 +14,7 @@ mod direct;
 #[path = "../tests/it/echo.rs"]
 mod echo;
 
+#[expect(clippy::disallowed_methods, reason = "an example prints")]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let limits = Limits::default();

@@ -1,5 +1,5 @@
-//! The Open Inference Protocol over REST, with Triton's `binary_tensor_data`
-//! (<https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>).
+//! The Open Inference Protocol over REST, with Triton's extension
+//! [`binary_tensor_data`](https://github.com/triton-inference-server/server/tree/main/docs/protocol).
 //!
 //! Answers are never compressed: tensors gain little by it, and HTTP lets a server choose so
 //! whatever a client accepts.

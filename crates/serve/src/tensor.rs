@@ -121,6 +121,14 @@ pub enum TensorError {
         /// The number of elements that the shape has.
         count: usize,
     },
+    /// An element of a [`Datatype::Bool`] tensor is neither 0 nor 1.
+    #[error("tensor `{name}`: element {element} is a byte other than 0 and 1, which BOOL has alone")]
+    Bool {
+        /// The tensor.
+        name: String,
+        /// The first such element.
+        element: usize,
+    },
 }
 
 impl Tensor {
@@ -147,6 +155,10 @@ impl Tensor {
                 return Err(TensorError::Size { name, datatype, shape, expected: size, found: data.len() });
             }
             None => check_elements(&name, count, &data)?,
+        }
+        let wrong = |data: &Bytes| data.iter().position(|&byte| byte > 1);
+        if let Some(element) = Some(&data).filter(|_| datatype == Datatype::Bool).and_then(wrong) {
+            return Err(TensorError::Bool { name, element });
         }
         Ok(Tensor { name, datatype, shape, data })
     }
@@ -222,6 +234,9 @@ mod tests {
             tensor(Datatype::Fp64, &[usize::MAX / 2, 1], &[]),
             Err(TensorError::TooLarge { .. })
         ));
+        assert!(tensor(Datatype::Bool, &[2], &[0, 1]).is_ok());
+        let neither = tensor(Datatype::Bool, &[3], &[1, 2, 3]);
+        assert!(matches!(neither, Err(TensorError::Bool { element: 1, .. })));
 
         let texts = tensor(Datatype::Bytes, &[2], &[2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0]).unwrap();
         assert_eq!(texts.elements().collect::<Vec<_>>(), [&b"ab"[..], &b""[..]]);

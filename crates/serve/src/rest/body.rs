@@ -65,10 +65,23 @@ pub(super) async fn read(
     limits: &Limits,
     budget: &Budget,
 ) -> Result<(Bytes, Reservation), BodyError> {
+    let read = read_within(headers, &mut body, form, limits, budget).await;
+    if let Err(BodyError::TooLong(_) | BodyError::Busy | BodyError::Encoding) = read {
+        discard(&mut body, limits).await;
+    }
+    read
+}
+
+async fn read_within(
+    headers: &HeaderMap,
+    body: &mut Body,
+    form: Form,
+    limits: &Limits,
+    budget: &Budget,
+) -> Result<(Bytes, Reservation), BodyError> {
     let encoding = encoding(headers)?;
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > limits.body) {
-        discard(&mut body, limits).await;
         return Err(BodyError::TooLong(limits.body));
     }
     // Beside a text there are its tensors, at most four times as long: `0,` is eight bytes.
@@ -77,14 +90,8 @@ pub(super) async fn read(
     let known = length.filter(|_| encoding == Encoding::Identity).map(share);
     let reserved = timeout(limits.request, budget.reserve(known.unwrap_or(limits.body))).await;
     let mut reserved = reserved.map_err(|_| BodyError::Busy)?;
-    let read = timeout(limits.body_read, collect(&mut body, length.unwrap_or(0), limits.body)).await;
-    let bytes = match read.map_err(|_| BodyError::Slow(limits.body_read.as_secs()))? {
-        Err(BodyError::TooLong(most)) => {
-            discard(&mut body, limits).await;
-            return Err(BodyError::TooLong(most));
-        }
-        bytes => bytes?,
-    };
+    let read = timeout(limits.body_read, collect(body, length.unwrap_or(0), limits.body)).await;
+    let bytes = read.map_err(|_| BodyError::Slow(limits.body_read.as_secs()))??;
     let most = limits.body;
     let bytes = match encoding {
         Encoding::Identity => bytes,

@@ -205,7 +205,7 @@ impl Serialize for Elements<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let data = self.0.data();
         match self.0.datatype() {
-            Datatype::Bool => s.collect_seq(data.iter().map(|&v| v != 0)),
+            Datatype::Bool => s.collect_seq(data.iter().map(|&v| v == 1)),
             Datatype::Uint8 => s.collect_seq(data.iter()),
             Datatype::Uint16 => s.collect_seq(chunks(data).map(u16::from_le_bytes)),
             Datatype::Uint32 => s.collect_seq(chunks(data).map(u32::from_le_bytes)),

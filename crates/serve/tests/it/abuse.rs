@@ -77,6 +77,9 @@ async fn large_bodies_wait_for_memory_and_small_ones_do_not() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let busy = send(served.address, &post("", ONE)).await;
     assert_eq!((busy.status, busy.header("retry-after")), (429, Some("1")), "{}", busy.text());
+    // Who sends a large one reads why as well.
+    let large = send(served.address, &post("", &vec![b' '; 1 << 20])).await;
+    assert_eq!(large.status, 429);
     assert_eq!(get(served.address, "/v2/health/ready").await.status, 200);
     // When it is given up, its memory is there again.
     assert_eq!(reply(&mut slow).await.status, 408);

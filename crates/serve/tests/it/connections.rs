@@ -178,3 +178,32 @@ async fn the_end_waits_for_requests_that_have_begun() {
     assert_eq!(two.await.unwrap(), 200);
     assert!(TcpStream::connect(served.address).await.is_err());
 }
+
+#[tokio::test]
+async fn streams_that_are_opened_and_reset_at_once_stop_nobody_else() {
+    let served = serve(Limits::default(), None, None).await;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    for request in 0..5000 {
+        // `GET http://`, of the static table, and RST_STREAM with CANCEL.
+        bytes.extend(frame(1, 5, 2 * request + 1, &[0x82, 0x86, 0x84]));
+        bytes.extend(frame(3, 0, 2 * request + 1, &[0, 0, 0, 8]));
+    }
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    // The server may end this connection, or may have answered all that is left of it.
+    let sent = async { drop(writer.write_all(&bytes).await) };
+    let read = async { drop(tokio::io::copy(&mut reader, &mut tokio::io::sink()).await) };
+    let flood = async {
+        drop(tokio::time::timeout(Duration::from_secs(3), async { tokio::join!(sent, read) }).await)
+    };
+    let begun = Instant::now();
+    let (_, reply) = tokio::join!(flood, get(served.address, "/v2"));
+    assert_eq!(reply.status, 200);
+    assert_eq!(get(served.address, "/v2").await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
