@@ -159,7 +159,11 @@ impl ApiKeys {
         ApiKeys::parse(&text).map_err(|reason| KeysError::Malformed { path: path.into(), reason })
     }
 
-    fn parse(text: &str) -> Result<ApiKeys, String> {
+    /// The keys in the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<ApiKeys, String> {
         let fields: Fields = toml::from_str(text).map_err(|e| e.to_string())?;
         let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
         let mut keys = Vec::new();

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::graph::ByteSize;
 use halfstep::{DeviceRequest, MemoryLimit};
 #[cfg(feature = "serve")]
-pub use signing::{Card, Key, NewKey, Sign, Verify};
+pub use signing::{ApiKey, Card, Key, NewKey, Sign, Verify};
 #[cfg(feature = "onnx")]
 pub use trained::Export;
 pub use trained::{Chosen, Eval, Generate, Predict};

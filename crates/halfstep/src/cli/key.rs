@@ -1,5 +1,7 @@
 //! `halfstep key`, and where keys and trust lie.
 
+mod api;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +10,8 @@ use halfstep::train::run_dir::write_whole;
 use halfstep_attest::private_key::{Passphrase, PrivateKey, PrivateKeyError};
 use serde_json::json;
 use zeroize::Zeroizing;
+
+pub use api::run as api;
 
 use super::args::NewKey;
 use super::failure::Failure;

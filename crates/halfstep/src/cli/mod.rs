@@ -167,6 +167,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         #[cfg(feature = "serve")]
         Command::Key(args::Key::New(args)) => key::new(args),
         #[cfg(feature = "serve")]
+        Command::Key(args::Key::Api(args)) => key::api(args),
+        #[cfg(feature = "serve")]
         Command::Sign(args) => sign::run(args, request.threads()),
         #[cfg(feature = "serve")]
         Command::Verify(args) => verify::run(args),

@@ -283,3 +283,18 @@ fn certificates_are_judged_at_a_time_that_is_said() {
     let keyless = place.ends(1, &["verify", &vector("v1.1.0-sigstore"), "--key", &key]);
     assert!(keyless.contains("which this program does not use"), "{keyless}");
 }
+
+#[test]
+fn api_keys_are_shown_once_and_kept_as_hashes() {
+    let place = Signing::new();
+    let made = place.json(&["key", "api", "web shop", "--file", "keys.toml", "--json"]);
+    let key = made["key"].as_str().unwrap();
+    place.ok(&["key", "api", "watch", "--scopes", "metrics", "--file", "keys.toml"]);
+    let file = std::fs::read_to_string(place.0.path("keys.toml")).unwrap();
+    assert!(!file.contains(key) && file.contains("\"web shop\"") && file.contains("\"watch\""), "{file}");
+    // A name is of one key, and a file that is none is left as it is.
+    let said = place.ends(2, &["key", "api", "watch", "--file", "keys.toml"]);
+    assert!(said.contains("another key has its name"), "{said}");
+    assert_eq!(std::fs::read_to_string(place.0.path("keys.toml")).unwrap(), file);
+    assert!(place.ends(2, &["key", "api", "x", "--scopes", "write"]).contains("read, infer and metrics"));
+}

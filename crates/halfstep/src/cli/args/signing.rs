@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use halfstep_attest::DateTime;
+use halfstep_serve::access::Scope;
 
 /// `card`
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,32 @@ pub struct Card {
 pub enum Key {
     /// Make a private key (P-256) and the public key that belongs to it
     New(NewKey),
+    /// Make an API key for a server, which is shown once
+    Api(ApiKey),
+}
+
+/// `key api`
+#[derive(Debug, clap::Args)]
+pub struct ApiKey {
+    /// Name of the key, by which the server's messages call it
+    pub name: String,
+    /// What it may be used for: read (what is served), infer, metrics
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "read,infer", value_parser = scope)]
+    pub scopes: Vec<Scope>,
+    /// When it ends to be valid, such as 2027-06-30T00:00:00Z [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<toml::value::Datetime>,
+    /// File of keys to add it to; a new one is made [default: the entry for the file is printed]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn scope(name: &str) -> Result<Scope, String> {
+    let all = [Scope::Read, Scope::Infer, Scope::Metrics];
+    all.into_iter().find(|s| s.name() == name).ok_or_else(|| "there are read, infer and metrics".into())
 }
 
 /// `key new`
