@@ -239,7 +239,7 @@ def check_memory(server, address):
     for one in clients:
         one.join()
     for what, _, _, code in kinds:
-        # 429 where memory was not there in time, 408 where forty clients were too many for this machine.
+        # 429 where memory was not there in time, 408 where the machine was too slow for all.
         expect(f"largest body, {what}", set(codes[what]) <= {code, 429, 408}, codes[what])
     print({what: dict((c, found.count(c)) for c in set(found)) for what, found in codes.items()})
     most, stated = resident(server, "VmHWM"), idle + 4 * limit * len(os.sched_getaffinity(0))

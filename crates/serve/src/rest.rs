@@ -1,5 +1,6 @@
-//! The Open Inference Protocol over REST, with Triton's extension
-//! [`binary_tensor_data`](https://github.com/triton-inference-server/server/tree/main/docs/protocol).
+//! The Open Inference Protocol over REST, with [Triton's extension][1] `binary_tensor_data`.
+//!
+//! [1]: https://github.com/triton-inference-server/server/tree/main/docs/protocol
 //!
 //! Answers are never compressed: tensors gain little by it, and HTTP lets a server choose so
 //! whatever a client accepts.

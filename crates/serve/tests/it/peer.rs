@@ -10,19 +10,23 @@ use crate::client::{post, send, serve};
 const RECORDED: &str = include_str!("../data/tritonclient.json");
 
 #[derive(Deserialize)]
-struct Case {
+pub struct Case {
     what: String,
-    request: String,
-    request_header: Option<usize>,
+    pub request: String,
+    pub request_header: Option<usize>,
     status: u16,
     answer: String,
     answer_header: Option<usize>,
 }
 
+pub fn recorded() -> Vec<Case> {
+    serde_json::from_str(RECORDED).unwrap()
+}
+
 #[tokio::test]
 async fn what_tritonclient_sends_is_answered_as_it_was() {
     let served = serve(Limits::default(), None, None).await;
-    let cases: Vec<Case> = serde_json::from_str(RECORDED).unwrap();
+    let cases = recorded();
     assert!(cases.len() > 40);
     for case in cases {
         let lines = case.request_header.map(|n| format!("inference-header-content-length: {n}\r\n"));
