@@ -1,23 +1,25 @@
 //! Each barrier, wait, fence and guard is taken out of the kernels of products, softmax and
 //! attention in turn: nearly all are noticed, by a fault or by a result, and what is not is
 //! harmless for a reason that is listed here. `HALFSTEP_MUTATIONS=all` tries all of them, which
-//! takes minutes; else every fifth is tried.
+//! takes many minutes; else every fifth is tried. `HALFSTEP_MUTATIONS_TABLE=FILE` writes what
+//! became of them between the two marks of that file.
 
 mod common;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/sample.rs"]
 mod sample;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use halfstep_gpu::command::{Action, Commands};
 use halfstep_gpu::{Architecture, Module, SimulatedDevice};
 use halfstep_ptx::mutations::{Change, Outcome, Survey, changes, survey};
 use halfstep_ptx::{Arrival, Cause, Options};
 
-use sample::{Sample, attention, commands, matmul, softmax};
+use sample::{Sample, attention, commands, matmul, matmuls, softmax};
 
 const ARCHITECTURE: Architecture = Architecture::MINIMUM;
 
@@ -33,10 +35,13 @@ struct Case {
     samples: fn() -> Vec<Sample>,
 }
 
-/// Products whose operands are copied in chunks, of several tiles and stages and of less than one.
+/// Products whose operands are copied in chunks, of several tiles and stages and of less than one;
+/// the last two sum more than one stage in a block, of a part and of all of k.
 fn products(turned: [bool; 2]) -> Vec<Sample> {
-    let sizes = [[136, 72, 136], [72, 80, 40], [72, 80, 8], [72, 80, 520]];
-    sizes.map(|sizes| matmul("bf16", sizes, turned)).into()
+    let sizes = [[136, 72, 136], [72, 80, 40], [72, 80, 8], [72, 80, 520], [8, 8, 4104]];
+    let sums = sizes.map(|sizes| matmul("bf16", sizes, turned));
+    // More tiles than the GPU has multiprocessors: k is not cut.
+    sums.into_iter().chain([matmuls("bf16", 110, [8, 8, 72], turned)]).collect()
 }
 
 fn attentions(policy: &str, dim: usize, causal: bool) -> Vec<Sample> {
@@ -55,25 +60,64 @@ static CASES: [Case; 6] = [
 const SAME_VALUE: &str = "every lane stores the value that its warp agreed on";
 const TWO_WAYS: &str = "both ways read the same elements";
 const ZEROS: &str = "what is brought from behind the end are zeros, and none is multiplied";
-const NO_FENCE: &str = "the simulator does not look for the fence behind an atomic operation";
-const SHORT_SUMS: &str = "the sums here are not longer than all stages together";
+const AGAIN: &str = "what is stored too far down is stored again by the next rows' turn";
+const NO_BYTES: &str = "of a copy of no bytes the address is another one of the operand";
+const ORDER: &str = "blocks take the parts of a sequence in another order";
+const ONE_GROUP: &str = "where there is one group, its sum is the sum of all groups";
 const NOTHING_BEFORE: &str = "no earlier call left anything there";
 
 /// Changes without consequence: how the kernel's name begins, what the change's kind contains, and
 /// why nothing comes of it.
 const HARMLESS: &[(&str, &[&str], &str)] = &[
     ("matmul", &["never: @%p bra $ < setp.ge.u32 %p %r %r < add.s32 %r %r", "min.u32"], ZEROS),
-    // Needed, and not shown here.
-    ("matmul", &["removed: membar.gl"], NO_FENCE),
-    ("matmul", &["removed: cp.async.commit_group"], SHORT_SUMS),
+    ("matmul", &["never: @%p bra $ < setp.eq.s32 %p %r 0 < and.b32 %r %r 3 < add.s32 %r %r 1"], AGAIN),
+    ("matmul", &["never: @%p bra $ < setp.eq.s32 %p %r 1 < div.u32"], ONE_GROUP),
+    ("matmul", &["never: @%p bra $ < or.pred %p %p %p < setp.ge.u32", "min.u32"], NO_BYTES),
     ("softmax", &["setp.ne.s32 %p %r 0 < and.b32 %r %r 31"], SAME_VALUE),
     ("softmax", &["removed: bar.sync 0 number 1"], NOTHING_BEFORE),
+    (
+        "attention",
+        &["never: @%p bra $ < not.pred %p %p < and.pred %p %p %p < setp.lt.u32 %p %r %r <"],
+        NO_BYTES,
+    ),
+    ("attention", &["always: @%p bra $ < setp.eq.s32 %p %r 0 < ld.param.u32"], ORDER),
     ("attention_delta", &["setp.eq.s32 %p %r 0 < and.b32 %r %r 3 < ld.param"], TWO_WAYS),
 ];
 
-fn harmless(kernel: &str, change: &Change) -> bool {
+/// Why nothing comes of a change.
+fn harmless(kernel: &str, change: &Change) -> Option<&'static str> {
     let is = |words: &[&str]| words.iter().all(|words| change.kind.contains(words));
-    HARMLESS.iter().any(|(begins, words, _)| kernel.starts_with(begins) && is(words))
+    let entry = HARMLESS.iter().find(|(begins, words, _)| kernel.starts_with(begins) && is(words));
+    entry.map(|(.., why)| *why)
+}
+
+/// What became of the changes of a kernel.
+#[derive(Default)]
+struct Tally {
+    tried: usize,
+    noticed: usize,
+    /// Those that nothing came of, by the reason.
+    harmless: BTreeMap<&'static str, usize>,
+}
+
+/// By case and kernel.
+static TALLIES: Mutex<BTreeMap<(&str, String), Tally>> = Mutex::new(BTreeMap::new());
+
+const BEGIN: &str = "<!-- mutations: begin -->";
+const END: &str = "<!-- mutations: end -->";
+
+/// The tallies as a table between the marks of a file.
+fn write_table(file: &std::ffi::OsStr) {
+    let mut table =
+        "| sample | kernel | tried | noticed | not noticed, and why |\n|---|---|--:|--:|---|\n".to_string();
+    for ((case, kernel), Tally { tried, noticed, harmless }) in &*TALLIES.lock().unwrap() {
+        let reasons: Vec<String> = harmless.iter().map(|(why, count)| format!("{count}: {why}")).collect();
+        let _ = writeln!(table, "| {case} | `{kernel}` | {tried} | {noticed} | {} |", reasons.join("; "));
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    std::fs::write(file, format!("{before}{BEGIN}\n{table}{END}{after}")).unwrap();
 }
 
 /// The kernels of a program whose names begin like this, with their modules.
@@ -125,8 +169,16 @@ fn nearly_all_is_noticed(case: &Case) {
         let survey = surveyed(&device, &samples, module, &text, kernel);
         tried += survey.tried;
         unnoticed += survey.unnoticed.len();
-        let others = survey.unnoticed.into_iter().filter(|change| !harmless(kernel, change));
-        harmful.extend(others.map(|change| format!("{kernel}, line {}: {}", change.line, change.kind)));
+        let mut tallies = TALLIES.lock().unwrap();
+        let tally = tallies.entry((case.name, kernel.to_string())).or_default();
+        tally.tried += survey.tried;
+        tally.noticed += survey.tried - survey.unnoticed.len();
+        for change in &survey.unnoticed {
+            match harmless(kernel, change) {
+                Some(why) => *tally.harmless.entry(why).or_default() += 1,
+                None => harmful.push(format!("{kernel}, line {}: {}", change.line, change.kind)),
+            }
+        }
     }
     assert!(harmful.is_empty(), "{} of {tried} unnoticed:\n{}", harmful.len(), harmful.join("\n"));
     // One in twenty, and two more: some kernels have few changes.
@@ -139,5 +191,9 @@ fn main() -> ExitCode {
     };
     // The kernels in f32 have the most guards, and take as long as all others.
     let chosen = CASES.iter().filter(|case| every() == 1 || case.name != "f32_attention");
-    common::run(chosen.map(test).collect())
+    let outcome = common::run(chosen.map(test).collect());
+    if let Some(file) = std::env::var_os("HALFSTEP_MUTATIONS_TABLE") {
+        write_table(&file);
+    }
+    outcome
 }

@@ -1,7 +1,7 @@
 //! Changes to a kernel that a run has to notice: each barrier, wait, fence and guard is taken out
-//! of its PTX, one at a time. A guard is the predicate of an instruction, or of a branch around
-//! accesses to memory, products or barriers, or back to them; a branch around arithmetic alone
-//! chooses a value, and is none.
+//! of its PTX, one at a time. A guard is what the PTX ISA calls a guard predicate: the `@p` in
+//! front of any instruction. Of a branch it is taken out in two ways, so that all take it and that
+//! none does.
 //!
 //! What goes unnoticed is either not needed, or is needed for what the runs do not show: other
 //! sizes, other inputs, or a fault that is not looked for.
@@ -64,17 +64,11 @@ pub fn changes(text: &str, kernel: &str) -> Vec<Change> {
     let begins = |line: &str| line.contains(".entry ") || line.contains(".func ");
     let (mut inside, mut numbers) = (false, HashMap::<&str, usize>::new());
     let (mut all, mut made) = (Vec::new(), HashMap::new());
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let labels: HashMap<&str, usize> =
-        lines.iter().enumerate().filter_map(|(at, line)| Some((line.strip_suffix(':')?, at))).collect();
-    for (at, &line) in lines.iter().enumerate() {
+    for (at, line) in text.lines().map(str::trim).enumerate() {
         if begins(line) {
             inside = line.contains(&head);
         } else if inside {
             let (guard, rest) = guard_of(line);
-            if guard.is_some() && rest.starts_with("bra") && !around_accesses(&lines, &labels, at) {
-                continue;
-            }
             for Replacement { done, instead, trap } in replacements(line) {
                 let number = ORDERS.iter().find(|order| rest.starts_with(**order)).map(|order| {
                     let number = numbers.entry(order).or_insert(0);
@@ -90,20 +84,6 @@ pub fn changes(text: &str, kernel: &str) -> Vec<Change> {
         }
     }
     all
-}
-
-/// What a branch around it guards.
-const ACCESSES: &[&str] =
-    &["ld.", "st.", "atom", "red.", "cp.", "ldmatrix", "stmatrix", "mma", "wgmma", "bar", "mbarrier", "shfl"];
-
-/// Whether there is any of them between a branch and its label.
-fn around_accesses(lines: &[&str], labels: &HashMap<&str, usize>, at: usize) -> bool {
-    let label = lines[at].rsplit(char::is_whitespace).next().unwrap_or_default().trim_end_matches(';');
-    let Some(&to) = labels.get(label) else { return true };
-    lines[at.min(to)..at.max(to)].iter().any(|line| {
-        let (_, instruction) = guard_of(line);
-        !instruction.starts_with("ld.param") && ACCESSES.iter().any(|begin| instruction.starts_with(begin))
-    })
 }
 
 /// The guard of an instruction, and what follows it.

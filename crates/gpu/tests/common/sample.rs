@@ -115,6 +115,13 @@ pub fn matmul(policy: &str, [m, n, k]: [usize; 3], [ta, tb]: [bool; 2]) -> Sampl
     program.sample()
 }
 
+/// So many products of these sizes.
+pub fn matmuls(policy: &str, count: usize, [m, n, k]: [usize; 3], [ta, tb]: [bool; 2]) -> Sample {
+    let (a, b) =
+        (if ta { [count, k, m] } else { [count, m, k] }, if tb { [count, n, k] } else { [count, k, n] });
+    Program::new(policy, &[&a, &b], |g, x| vec![g.matmul(x[0], x[1], ta, tb).unwrap()]).sample()
+}
+
 /// Softmax of rows.
 pub fn softmax(rows: usize, columns: usize) -> Sample {
     Program::new("bf16", &[&[rows, columns]], |g, x| vec![g.softmax(x[0]).unwrap()]).sample()

@@ -32,7 +32,11 @@ pub(super) fn copy(copy: &AsyncCopy, warp: &mut Warp, block: &mut Block, m: u32)
             return Err(Trap::lane(lane, Cause::Undefined { what }));
         }
         let mut data = [0; 16];
-        if bytes > 0 {
+        if bytes == 0 {
+            // PTX does not say that an address of which no byte is read may be any.
+            let located = block.memory.locate(from[lane], 1, Access::Read);
+            located.map_err(|cause| Trap::lane(lane, cause))?;
+        } else {
             reading |= 1 << lane;
             aligned(from[lane], size, lane)?;
             block.global_load(who, from[lane], 1, &mut data[..bytes])?;
