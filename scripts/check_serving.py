@@ -247,12 +247,34 @@ def check_memory(server, address):
     expect("memory", most <= stated, most)
 
 
+def check_files(program):
+    """A server that may open forty files has a hundred clients; when they are gone it answers."""
+    import resource
+    import socket
+    import time
+
+    few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))}
+    server = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **few)
+    host, port = server.stdout.readline().strip().split(":")
+    clients = [socket.create_connection((host, int(port))) for _ in range(100)]
+    time.sleep(0.5)
+    for client in clients:
+        client.close()
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection.request("GET", "/v2/health/live")
+    expect("an answer after too many open files", connection.getresponse().status == 200)
+    said = server.communicate()[1]
+    expect("too many open files are reported", "Too many open files" in said and server.returncode == 0, said)
+
+
 def main():
     if "--here" not in sys.argv:
         if len(sys.argv) not in (2, 4):
             sys.exit(__doc__)
         sys.exit(subprocess.run([python(), __file__, *sys.argv[1:], "--here"]).returncode)
-    server = subprocess.Popen([pathlib.Path(sys.argv[1]).resolve()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    program = pathlib.Path(sys.argv[1]).resolve()
+    check_files(program)
+    server = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         host, port = server.stdout.readline().strip().split(":")
         recorded = []
