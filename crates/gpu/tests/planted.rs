@@ -2,6 +2,7 @@
 //! are, the same programs have no fault and equal bits under every schedule.
 
 mod common;
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/sample.rs"]
 mod sample;
 
