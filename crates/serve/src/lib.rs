@@ -15,18 +15,30 @@
 //! | [`tls`] | the certificate of a server |
 //! | [`listener`] | connections of both versions of HTTP, with their limits |
 //! | [`limits`] | what a request may be, and the memory that all share |
+//! | [`batcher`] | requests that wait are computed together |
+//! | [`versions`] | the versions that are loaded, and the change from one to another |
+//! | [`grpc`] | the protocol over gRPC |
+//! | [`metrics`] | counters, as OpenMetrics |
+//! | [`log`] | structured logs |
+//! | [`server`] | all of it together, and its end |
 //! | [`model`] | what the server asks of a model, and of what names the version that answers |
 
 #![forbid(unsafe_code)]
 
 pub mod access;
 mod activity;
+pub mod batcher;
 mod files;
+pub mod grpc;
 pub mod guard;
 pub mod infer;
 pub mod limits;
 pub mod listener;
+pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod rest;
+pub mod server;
 pub mod tensor;
 pub mod tls;
+pub mod versions;

@@ -6,5 +6,7 @@ mod client;
 mod connections;
 mod direct;
 mod echo;
+mod grpc;
+mod hot_change;
 mod peer;
 mod routes;
