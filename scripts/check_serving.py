@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks a server of halfstep by tritonclient: every datatype bit for bit, every route, every error; then by forty clients with the
+"""Asks a server of halfstep by tritonclient, over HTTP and gRPC: every datatype bit for bit, every route, every error; then by forty clients with the
 largest bodies, and looks at its memory.
 
     cargo build -p halfstep-serve --example echo
@@ -190,6 +190,57 @@ def check_calls(address):
     client.close()
 
 
+def check_grpc(address):
+    """The same over gRPC: each datatype, each call of the protocol, and what the others come to."""
+    import numpy as np
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient("%s:%d" % address)
+    for number, (datatype, array) in enumerate(tensors()):
+        for compression in [None, "gzip"]:
+            name = f"{datatype.lower()}_{number}"
+            one = triton.InferInput(name, list(array.shape), datatype)
+            one.set_data_from_numpy(array)
+            asked = {"request_id": f"id {number}", "compression_algorithm": compression}
+            result = client.infer("echo", [one], outputs=[triton.InferRequestedOutput(name)], **asked)
+            back = result.as_numpy(name)
+            expect(f"gRPC: {name}, compression {compression}", same(array, back), back)
+            expect(f"gRPC: the id of {name}", result.get_response().id == f"id {number}")
+
+    expect("gRPC: live", client.is_server_live())
+    expect("gRPC: ready", client.is_server_ready())
+    expect("gRPC: metadata", client.get_server_metadata().extensions == ["binary_tensor_data"])
+    metadata = client.get_model_metadata("echo")
+    version = metadata.versions[0]
+    expect("gRPC: inputs", len(metadata.inputs) == 14 and metadata.inputs[0].shape == [-1], metadata)
+    expect("gRPC: the model is ready", client.is_model_ready("echo") and client.is_model_ready("echo", version))
+    one = triton.InferInput("x", [2], "UINT8")
+    one.set_data_from_numpy(np.array([1, 2], np.uint8))
+    missing = [triton.InferRequestedOutput("missing")]
+    classes = [triton.InferRequestedOutput("x", class_count=2)]
+    expect("gRPC: a beginning of the version", client.infer("echo", [one], version[:8]).get_response().model_version == version)
+    for what, code, call in [
+        ("another model", "NOT_FOUND", lambda: client.infer("other", [one])),
+        ("another version", "NOT_FOUND", lambda: client.infer("echo", [one], "0")),
+        ("metadata of another model", "NOT_FOUND", lambda: client.get_model_metadata("other")),
+        ("an output that is missing", "INVALID_ARGUMENT", lambda: client.infer("echo", [one], outputs=missing)),
+        ("classes", "INVALID_ARGUMENT", lambda: client.infer("echo", [one], outputs=classes)),
+        ("an input twice", "INVALID_ARGUMENT", lambda: client.infer("echo", [one, one])),
+        ("no input", "INVALID_ARGUMENT", lambda: client.infer("echo", [])),
+        ("a sequence", "INVALID_ARGUMENT", lambda: client.infer("echo", [one], sequence_id=1)),
+        ("the repository", "UNIMPLEMENTED", client.get_model_repository_index),
+        ("loading", "UNIMPLEMENTED", lambda: client.load_model("echo")),
+        ("configuration", "UNIMPLEMENTED", lambda: client.get_model_config("echo")),
+        ("statistics", "UNIMPLEMENTED", client.get_inference_statistics),
+        ("shared memory", "UNIMPLEMENTED", client.get_system_shared_memory_status),
+    ]:
+        refused(f"gRPC: {what}", code, call)
+    large = triton.InferInput("x", [(32 << 20) + 1], "UINT8")
+    large.set_data_from_numpy(np.zeros((32 << 20) + 1, np.uint8))
+    refused("gRPC: too long", "RESOURCE_EXHAUSTED", lambda: client.infer("echo", [large]))
+    refused("gRPC: a bomb", "RESOURCE_EXHAUSTED", lambda: client.infer("echo", [large], compression_algorithm="gzip"))
+
+
 def resident(process, which):
     """Bytes of memory: VmRSS, those of now, or VmHWM, the most that there were."""
     status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
@@ -280,6 +331,7 @@ def main():
         recorded = []
         check_tensors((host, int(port)), recorded)
         check_calls((host, int(port)))
+        check_grpc((host, int(port)))
         check_memory(server, (host, int(port)))
     finally:
         server.stdin.close()

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use halfstep_serve::grpc;
 use halfstep_serve::limits::{Budget, Limits};
 use halfstep_serve::listener::Listener;
 use halfstep_serve::rest::router;
@@ -18,7 +19,12 @@ mod echo;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let limits = Limits::default();
-    let routes = router(Arc::new(direct::Direct(echo::Echo::new())), limits.clone(), Budget::new(&limits));
+    let (echo, budget) = (Arc::new(direct::Direct(echo::Echo::new())), Budget::new(&limits));
+    let routes = router(echo.clone(), limits.clone(), budget.clone()).merge(grpc::router(
+        echo,
+        limits.clone(),
+        budget,
+    ));
     let listener = Listener::bind("127.0.0.1:0".parse()?, None, None, limits).await?;
     writeln!(std::io::stdout(), "{}", listener.address())?;
     let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
