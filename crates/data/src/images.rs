@@ -105,6 +105,14 @@ fn joined(images: Vec<Pixels>) -> Pixels {
     Pixels::Bits8(all)
 }
 
+/// Rows and columns of the picture in a PNG, JPEG or PNM file, from its header alone.
+///
+/// # Errors
+/// If the bytes are of another format, or the header is cut off.
+pub fn picture_size(bytes: &[u8], name: &Path) -> Result<(usize, usize), DataError> {
+    decode::size(bytes, name)
+}
+
 /// What turns an image into the floats the model was trained on; stored with the model.
 ///
 /// The steps, in order: 8 or 16 bits per channel (fewer become 8), transparent pixels laid on
@@ -150,6 +158,11 @@ impl ImagePreprocessing {
         })
     }
 
+    /// Height, width and channels of what the model reads.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.height, self.width, self.channels]
+    }
+
     /// Reads a PNG, JPEG or PNM file of any size: `[height, width, channels]`, normalised.
     ///
     /// # Errors
@@ -172,6 +185,13 @@ impl ImagePreprocessing {
             Pixels::Bits8(values) => values.iter().map(|v| v.value()).enumerate().map(value).collect(),
             Pixels::Bits16(values) => values.iter().map(|v| v.value()).enumerate().map(value).collect(),
         })
+    }
+
+    /// The values of 8 bits of pixels of the model's own size, `[.., channels]`, normalised.
+    pub fn normalise(&self, pixels: &[u8]) -> Vec<f32> {
+        let white = u32::from(u8::MAX);
+        let value = |(i, &v): (usize, &u8)| self.normalised(u32::from(v), white, i % self.channels);
+        pixels.iter().enumerate().map(value).collect()
     }
 
     pub(crate) fn check(&self) -> Result<(), DataError> {

@@ -53,7 +53,7 @@ pub use dataset::{Dataset, DatasetInfo, InputShape, Part, Samples, sample_hash};
 pub use encoding::read_text;
 pub use error::{DataError, Role};
 pub use files::{open_file, read_file, read_settings};
-pub use images::{ImagePreprocessing, ImageSamples, ImageSet, Pictures, Pixels, pictures};
+pub use images::{ImagePreprocessing, ImageSamples, ImageSet, Pictures, Pixels, picture_size, pictures};
 pub use inspect::{ColumnKind, ColumnReport, FolderLayout, Found, Inspection, inspect, inspect_table};
 pub use load::{check_paths, load};
 pub use nearest::nearest;

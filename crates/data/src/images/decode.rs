@@ -238,6 +238,16 @@ pub(crate) fn header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
     })
 }
 
+/// Height and width, as [`header`] has them, without a look at the pixels.
+pub(crate) fn size(bytes: &[u8], path: &Path) -> Result<(usize, usize), DataError> {
+    let file = File { bytes, path };
+    if let Format::Pnm = file.format()? {
+        return pnm::size(file);
+    }
+    let header = header(bytes, path)?;
+    Ok((header.height, header.width))
+}
+
 fn png_header(reader: &png::Reader<Cursor<&[u8]>>) -> (Header, Orientation) {
     use png::ColorType::{Grayscale, GrayscaleAlpha, Rgba};
     let (width, height) = reader.info().size();

@@ -153,6 +153,38 @@ impl TableEncoder {
         &self.classes
     }
 
+    /// Names of the columns that features are made of, in the order of the train file.
+    pub fn column_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// Encodes rows whose cells are in the order of [`column_names`](Self::column_names):
+    /// `[rows, width]`, row-major.
+    ///
+    /// # Errors
+    /// A row of another length, or a cell that cannot be encoded, with the number of its row as its
+    /// line.
+    pub fn rows_from_cells<S: AsRef<str>>(&self, rows: &[Vec<S>]) -> Result<Vec<f32>, DataError> {
+        let path = Path::new("request");
+        let mut own = Vec::with_capacity(rows.len());
+        for (line, row) in (1..).zip(rows) {
+            if row.len() != self.columns.len() {
+                return Err(read::ragged_row(path, line, self.columns.len(), row.len()));
+            }
+            let cells = row.iter().map(|cell| composed(cell.as_ref().trim())).collect();
+            own.push(TableRow { line, cells });
+        }
+        let header = self.column_names().map(str::to_owned).collect();
+        let cells = Cells::new(path, &self.format, header, own, Vec::new())?;
+        let mut features = Vec::with_capacity(rows.len() * self.width());
+        for row in &cells.rows {
+            for (cell, column) in row.cells.iter().zip(&self.columns) {
+                column.encode(cell, Cell { cells: &cells, row, column: &column.name }, &mut features)?;
+            }
+        }
+        Ok(features)
+    }
+
     /// Reads a CSV file to predict from. Columns are found by name, in any order; others, the
     /// target among them, are not looked at.
     ///
@@ -313,6 +345,12 @@ mod tests {
         // 8/9.
         let (age, low, high) = (20.0 / (800.0f64 / 3.0).sqrt(), -(0.5f64.sqrt()), 2.0f64.sqrt());
         assert_eq!(row(["large", "cook", "60"]), [age as f32, 0.0, 1.0, 0.0, high as f32]);
+        assert_eq!(encoder.column_names().collect::<Vec<_>>(), ["age", "job", "size"]);
+        let rows = [vec!["60", "cook", "large"], vec!["NA", "?", "small"]];
+        let both = [row(["large", "cook", "60"]), row(["small", "?", "NA"])].concat();
+        assert_eq!(encoder.rows_from_cells(&rows).unwrap(), both);
+        let short = encoder.rows_from_cells(&[vec!["60"]]).unwrap_err().to_string();
+        assert!(short.contains("line 1 has 1 cells, expected 3"), "{short}");
         assert_eq!(row(["small", "?", "NA"]), [0.0, 0.0, 0.0, 1.0, low as f32]);
         assert_eq!(row(["?", "never seen", "40"]), [0.0; 5]);
     }

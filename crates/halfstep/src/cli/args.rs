@@ -1,6 +1,8 @@
 //! What can be written on the command line.
 
 #[cfg(feature = "serve")]
+mod serving;
+#[cfg(feature = "serve")]
 mod signing;
 mod trained;
 mod tune;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::graph::ByteSize;
 use halfstep::{DeviceRequest, MemoryLimit};
+#[cfg(feature = "serve")]
+pub use serving::Serve;
 #[cfg(feature = "serve")]
 pub use signing::{ApiKey, Card, Key, NewKey, Sign, Verify};
 #[cfg(feature = "onnx")]
@@ -94,6 +98,9 @@ pub enum Command {
     /// Verify who signed a model, and whether a signed verdict names it
     #[cfg(feature = "serve")]
     Verify(Verify),
+    /// Serve a trained model by the Open Inference Protocol
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),

@@ -39,6 +39,8 @@ mod prepare;
 mod progress;
 mod ranks;
 mod report;
+#[cfg(feature = "serve")]
+mod serve;
 mod share;
 #[cfg(feature = "serve")]
 mod sign;
@@ -172,6 +174,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Sign(args) => sign::run(args, request.threads()),
         #[cfg(feature = "serve")]
         Command::Verify(args) => verify::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args, request),
         Command::Bench(Bench::Step(args)) => bench::step::run(args, request),
         Command::Bench(Bench::Gemm(args)) => bench::gemm::run(args, request),
         Command::Bench(Bench::Suite(args)) => bench::suite::run(args, request),
@@ -196,6 +200,12 @@ fn taken(command: &Command, request: EngineRequest) -> Taken {
         | Command::Stress(_)
         | Command::Tune(_)
         | Command::Bench(Bench::Step(_) | Bench::Suite(_)) => {
+            let taken = request.taken();
+            gpus::say(&taken);
+            taken
+        }
+        #[cfg(feature = "serve")]
+        Command::Serve(_) => {
             let taken = request.taken();
             gpus::say(&taken);
             taken

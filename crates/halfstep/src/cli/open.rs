@@ -75,6 +75,12 @@ impl Opened {
         Ok(Predictor::open(engine, self.model.clone(), &self.manifest.input, &self.policy, &path)?)
     }
 
+    /// The file of the checkpoint's weights.
+    #[cfg(feature = "serve")]
+    pub fn weights_file(&self) -> PathBuf {
+        self.dir.checkpoint(&self.checkpoint)
+    }
+
     /// The checkpoint's weights.
     pub fn weights(&self) -> Result<Weights, Failure> {
         let path = self.dir.checkpoint(&self.checkpoint);

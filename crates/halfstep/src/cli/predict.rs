@@ -227,11 +227,18 @@ fn tables(input: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Every class with its probability under softmax, likeliest first; of equals, in their order.
 fn likeliest(logits: &[f32]) -> Vec<(usize, f64)> {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - f64::from(greatest)).exp()).sum();
+    let all = probabilities(logits);
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    order.into_iter().map(|i| (i, (f64::from(logits[i]) - f64::from(greatest)).exp() / sum)).collect()
+    order.into_iter().map(|i| (i, all[i])).collect()
+}
+
+/// Softmax of logits, of each class in their order.
+pub fn probabilities(logits: &[f32]) -> Vec<f64> {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps = logits.iter().map(|&l| (f64::from(l) - f64::from(greatest)).exp());
+    let sum: f64 = exps.clone().sum();
+    exps.map(|exp| exp / sum).collect()
 }
 
 /// A line for each sample with its likeliest classes.

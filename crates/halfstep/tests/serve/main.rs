@@ -5,4 +5,5 @@
 mod common;
 
 mod cards;
+mod serving;
 mod signing;

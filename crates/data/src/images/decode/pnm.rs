@@ -19,23 +19,38 @@ struct Form {
     bits: bool,
 }
 
-/// Decodes the first image of a file.
-pub(super) fn decode(file: File<'_>) -> Result<(Header, Pixels), DataError> {
-    let form = match file.bytes.get(1) {
+/// The text before the values.
+struct Size {
+    width: usize,
+    height: usize,
+    /// The greatest value.
+    most: u32,
+    /// Numbers in all.
+    count: usize,
+}
+
+/// Height and width of the first image of a file, whose values are not looked at.
+pub(super) fn size(file: File<'_>) -> Result<(usize, usize), DataError> {
+    let Size { width, height, .. } = Text { file, at: 2 }.size(form(file))?;
+    Ok((height, width))
+}
+
+fn form(file: File<'_>) -> Form {
+    match file.bytes.get(1) {
         Some(b'1') => Form { channels: 1, plain: true, bits: true },
         Some(b'2') => Form { channels: 1, plain: true, bits: false },
         Some(b'3') => Form { channels: 3, plain: true, bits: false },
         Some(b'4') => Form { channels: 1, plain: false, bits: true },
         Some(b'5') => Form { channels: 1, plain: false, bits: false },
         _ => Form { channels: 3, plain: false, bits: false },
-    };
+    }
+}
+
+/// Decodes the first image of a file.
+pub(super) fn decode(file: File<'_>) -> Result<(Header, Pixels), DataError> {
+    let form = form(file);
     let mut text = Text { file, at: 2 };
-    let (width, height) = (text.number(NUMBER)? as usize, text.number(NUMBER)? as usize);
-    let most = if form.bits { 1 } else { text.number(NUMBER)? };
-    let count = width.checked_mul(height).and_then(|n| n.checked_mul(form.channels));
-    let Some(count) = count.filter(|&n| n > 0 && n <= MAX_BYTES && (1..=65_535).contains(&most)) else {
-        return Err(file.bad(format!("its size is {width}x{height} and its greatest value {most}")));
-    };
+    let Size { width, height, most, count } = text.size(form)?;
     let digits = if form.bits { 1 } else { NUMBER };
     let values = match form.plain {
         true => (0..count).map(|_| text.number(digits)).collect::<Result<Vec<u32>, _>>()?,
@@ -67,6 +82,16 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
+    fn size(&mut self, form: Form) -> Result<Size, DataError> {
+        let (width, height) = (self.number(NUMBER)? as usize, self.number(NUMBER)? as usize);
+        let most = if form.bits { 1 } else { self.number(NUMBER)? };
+        let count = width.checked_mul(height).and_then(|n| n.checked_mul(form.channels));
+        match count.filter(|&n| n > 0 && n <= MAX_BYTES && (1..=65_535).contains(&most)) {
+            Some(count) => Ok(Size { width, height, most, count }),
+            None => Err(self.file.bad(format!("its size is {width}x{height} and its greatest value {most}"))),
+        }
+    }
+
     /// The next number, past blanks and comments, of so many digits at most.
     fn number(&mut self, digits: usize) -> Result<u32, DataError> {
         let bytes = self.file.bytes;

@@ -1,0 +1,63 @@
+//! Arguments of `serve`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use halfstep::graph::ByteSize;
+
+use super::Chosen;
+
+/// `serve`
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Ctrl-C or SIGTERM ends the server when it has answered the requests that have begun; a second signal ends it at once."
+)]
+pub struct Serve {
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// What clients call the model [default: the name of the recipe]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Address to listen at. One beyond this machine needs TLS and API keys; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Certificate of the server in PEM, with those that lead to its authority
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// File of API keys, of which each request then needs one; `halfstep key api` makes them
+    #[arg(long, value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
+    /// Samples to compute together, at most
+    #[arg(long, value_name = "N", default_value = "32")]
+    pub max_batch: NonZeroUsize,
+    /// Milliseconds that a request may wait for others to be computed with it
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub batch_wait: u64,
+    /// Give each sample the same bits whatever it is computed together with: one by one where that
+    /// takes it
+    #[arg(long)]
+    pub batch_invariant: bool,
+    /// Largest body of a request, decoded [default: 32 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_body: Option<ByteSize>,
+    /// Requests that may wait [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub queue: Option<NonZeroUsize>,
+    /// Time for a request, such as 10s [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = super::super::duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Time for requests that have begun when the server is asked to end
+    #[arg(long, value_name = "DURATION", value_parser = super::super::duration::parse, default_value = "30s")]
+    pub drain: Duration,
+    /// Log each answer: its route, code, version and time
+    #[arg(long)]
+    pub access_log: bool,
+    /// Print one JSON object when the server answers
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,134 @@
+//! A run directory served, as a client meets it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use crate::common::{Place, with_data};
+use serde_json::{Value, json};
+
+/// Rows whose class the second column says.
+fn table() -> String {
+    let row = |i: u32| match i % 3 {
+        0 => format!("{},y,yes\n", i % 17),
+        _ => format!("{},x,no\n", i % 13),
+    };
+    "a,b,label\n".to_owned() + &(0..200).map(row).collect::<String>()
+}
+
+const DATA: &str = "kind = \"csv\"\npath = \"table.csv\"\ntarget = \"label\"";
+
+/// A server of `run`, which is ended when it is dropped.
+struct Served {
+    child: Child,
+    url: String,
+    first: Value,
+}
+
+impl Served {
+    fn start(place: &Place, args: &[&str]) -> Served {
+        let mut command =
+            place.command(&[&["serve", "run", "--listen", "127.0.0.1:0", "--json"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut text = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let first: Value = loop {
+            assert!(lines.read_line(&mut text).unwrap() > 0, "the server ended: {text}");
+            if let Ok(first) = serde_json::from_str(&text) {
+                break first;
+            }
+        };
+        let url = format!(
+            "http://{}/v2/models/{}",
+            first["address"].as_str().unwrap(),
+            first["model"].as_str().unwrap()
+        );
+        Served { child, url, first }
+    }
+
+    /// The status, and the body of the answer.
+    fn infer(&self, inputs: Value) -> (u16, Value) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = json!({ "inputs": inputs });
+        let mut answer = agent.post(format!("{}/infer", self.url)).send_json(&request).unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+    }
+
+    /// Asks it to end, and gives its exit code.
+    fn end(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn output<'a>(answer: &'a Value, name: &str) -> &'a Value {
+    let outputs = answer["outputs"].as_array().unwrap();
+    &outputs.iter().find(|o| o["name"] == name).unwrap_or_else(|| panic!("no {name}: {answer}"))["data"]
+}
+
+fn row(cells: &[&str]) -> Value {
+    json!([{"name": "row", "datatype": "BYTES", "shape": [cells.len() / 2, 2], "data": cells}])
+}
+
+#[test]
+fn answers_are_those_of_predict_and_mistakes_are_named() {
+    let place = Place::new();
+    place.write("table.csv", table());
+    place.write("recipe.toml", with_data(DATA));
+    place.ok(&["train", "recipe.toml", "--precision", "bf16", "--out", "run"]);
+    place.write("new.csv", "a,b\n3,y\n11,x\n7,y\n");
+    let predicted = place.json(&["predict", "run", "new.csv", "--json"]);
+    let served = Served::start(&place, &["--batch-invariant", "--max-batch", "2"]);
+
+    let (status, answer) = served.infer(row(&["3", "y", "11", "x", "7", "y"]));
+    assert_eq!(status, 200, "{answer}");
+    let (classes, shares) = (output(&answer, "class"), output(&answer, "probabilities"));
+    for (i, prediction) in predicted["predictions"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(classes[i], prediction["class"]);
+        let probability = prediction["probability"].as_f64().unwrap() as f32;
+        let own = [0, 1].map(|c| shares[2 * i + c].as_f64().unwrap() as f32);
+        // The same logits, the same arithmetic: the same bits.
+        assert!(own.contains(&probability), "{own:?} {probability}");
+    }
+    // A sample alone has the bits that it has beside others.
+    let (_, alone) = served.infer(row(&["11", "x"]));
+    for c in [0, 1] {
+        assert_eq!(output(&alone, "logits")[c], output(&answer, "logits")[2 + c]);
+    }
+    for (wrong, said) in [
+        (row(&["3", "y", "much", "x"]), "line 2, column `a`"),
+        (
+            json!([{"name": "rows", "datatype": "BYTES", "shape": [1, 2], "data": ["1", "x"]}]),
+            "this model takes `row` or `x`",
+        ),
+        (
+            json!([{"name": "row", "datatype": "BYTES", "shape": [2, 1], "data": ["1", "x"]}]),
+            "[any number, 2]",
+        ),
+        (json!([{"name": "x", "datatype": "FP64", "shape": [1, 3], "data": [0, 0, 0]}]), "is FP64"),
+        (json!([]), "0 inputs were sent"),
+    ] {
+        let (status, answer) = served.infer(wrong);
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(said), "{answer}");
+    }
+    assert_eq!(served.first["precision"], "bf16");
+    assert_eq!(served.end(), Some(0));
+}
+
+#[test]
+fn what_is_open_to_others_needs_tls_and_keys() {
+    let place = Place::new();
+    place.write("table.csv", table());
+    place.write("recipe.toml", with_data(DATA));
+    place.ok(&["train", "recipe.toml", "--precision", "fp32", "--out", "run"]);
+    let said = place.fails(2, &["serve", "run", "--listen", "0.0.0.0:0"]);
+    assert!(said.contains("neither TLS nor API keys"), "{said}");
+}
