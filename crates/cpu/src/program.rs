@@ -217,6 +217,7 @@ impl Program for CpuProgram {
             arena: memory.arena.bytes(),
             constants: self.constants.bytes(),
             outputs: self.output_region.bytes(),
+            staging: 0,
             scratch: scratch.bytes() + transit.sum::<usize>(),
         })
     }

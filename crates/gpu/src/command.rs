@@ -24,6 +24,8 @@ pub enum Region {
     Constants,
     /// Copies of the outputs, which outlive a run.
     Outputs,
+    /// Large inputs of the next run, on their way.
+    Staging,
 }
 
 impl fmt::Display for Region {
@@ -33,6 +35,7 @@ impl fmt::Display for Region {
             Region::Slots => "slots",
             Region::Constants => "constants",
             Region::Outputs => "outputs",
+            Region::Staging => "staging",
         })
     }
 }
@@ -75,6 +78,8 @@ pub struct Bases {
     pub constants: u64,
     /// Of [`Region::Outputs`].
     pub outputs: u64,
+    /// Of [`Region::Staging`].
+    pub staging: u64,
 }
 
 impl Bases {
@@ -85,6 +90,7 @@ impl Bases {
             Region::Slots => self.slots,
             Region::Constants => self.constants,
             Region::Outputs => self.outputs,
+            Region::Staging => self.staging,
         };
         base + span.offset as u64
     }
@@ -231,6 +237,10 @@ pub struct Input {
     pub name: String,
     /// Where it goes.
     pub to: Span,
+    /// Where it is copied to before the run, while another may be under way, from where the run
+    /// copies it: by turns, for the run before may still read the other. None where the run copies
+    /// it from the host.
+    pub ahead: Option<[Span; 2]>,
 }
 
 /// All that one run of a program does on its device.
@@ -299,7 +309,7 @@ mod tests {
 
     #[test]
     fn arguments_are_laid_out_as_c_structs_are() {
-        let bases = Bases { arena: 0x1000, slots: 0, constants: 0, outputs: 0 };
+        let bases = Bases { arena: 0x1000, slots: 0, constants: 0, outputs: 0, staging: 0 };
         let inner = Argument::Struct(vec![Argument::Pointer(span(16, 4)), Argument::I32(-2)]);
         let argument = Argument::Struct(vec![Argument::U32(7), inner, Argument::F32(1.0)]);
         let mut bytes = Vec::new();

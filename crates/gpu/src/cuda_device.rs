@@ -9,7 +9,7 @@ use halfstep_graph::engine::EngineError;
 use halfstep_graph::engine_info::FreeMemory;
 
 use crate::allowance::Allowance;
-use crate::command::{Action, Bases, Command, Commands, Kernel, SMALL_OUTPUT, Span};
+use crate::command::{Action, Bases, Command, Commands, Input, Kernel, SMALL_OUTPUT, Span};
 use crate::compile::{CodeForm, CompileProgress, Compiler};
 use crate::cuda::{
     CopyPlace, CudaContext, CudaError, CudaEvent, CudaGraph, CudaGraphBuilder, CudaModule, Driver, Function,
@@ -29,6 +29,8 @@ pub struct CudaDevice {
     /// Where less than all memory may be taken.
     allowance: Option<Arc<Allowance>>,
     stream: Arc<Stream>,
+    /// In which inputs are copied while the other is busy.
+    copies: Arc<Stream>,
     modules: Mutex<HashMap<Module, Arc<CudaModule>>>,
     progress: Box<dyn Fn(CompileProgress) + Send + Sync>,
 }
@@ -45,10 +47,10 @@ impl CudaDevice {
         progress: Box<dyn Fn(CompileProgress) + Send + Sync>,
     ) -> Result<CudaDevice, CudaError> {
         let context = CudaContext::of(driver, gpu)?;
-        let stream = Arc::new(Stream::new(&context)?);
+        let (stream, copies) = (Arc::new(Stream::new(&context)?), Arc::new(Stream::new(&context)?));
         let facts = Facts::of(gpu);
         let (modules, allowance) = (Mutex::default(), None);
-        Ok(CudaDevice { context, facts, compiler, allowance, stream, modules, progress })
+        Ok(CudaDevice { context, facts, compiler, allowance, stream, copies, modules, progress })
     }
 
     /// The same, of whose memory at most so many bytes are taken.
@@ -164,11 +166,12 @@ impl Device for CudaDevice {
         let functions = self.functions(commands)?;
         let work = Work::new(commands, bases, functions);
         let held = 2 * (work.input_bytes + work.output_bytes);
-        let side = || Side::record(&self.context, &work);
+        let side = |turn| Side::record(&self.context, &work, turn);
         let sides =
-            side().and_then(|first| Ok([first, side()?])).map_err(|e| out_of(held, e, &self.facts.name))?;
-        let (name, context, stream) = (self.facts.name.clone(), self.context.clone(), self.stream.clone());
-        Ok(Box::new(CudaRecording { name, context, stream, work, sides, next: 0 }))
+            side(0).and_then(|first| Ok([first, side(1)?])).map_err(|e| out_of(held, e, &self.facts.name))?;
+        let (name, context) = (self.facts.name.clone(), self.context.clone());
+        let (stream, copies) = (self.stream.clone(), self.copies.clone());
+        Ok(Box::new(CudaRecording { name, context, stream, copies, work, sides, next: 0 }))
     }
 }
 
@@ -187,11 +190,20 @@ enum Prepared {
     Copy { to: u64, from: u64, bytes: usize },
 }
 
+/// An input with its addresses.
+struct StagedInput {
+    /// In pinned memory.
+    host: Range<usize>,
+    /// Where the run copies it.
+    to: u64,
+    /// Where it is copied before the run, by turns.
+    ahead: Option<[u64; 2]>,
+}
+
 /// Commands with their addresses, and the bytes of inputs and outputs in pinned memory.
 struct Work {
     list: Vec<Prepared>,
-    /// Where each input is staged, and where it goes.
-    inputs: Vec<(Range<usize>, u64)>,
+    inputs: Vec<StagedInput>,
     input_bytes: usize,
     /// Where each output is, and where a small one is copied to.
     outputs: Vec<(u64, usize, Option<Range<usize>>)>,
@@ -208,9 +220,12 @@ impl Work {
             *total = first + bytes;
             first..first + bytes
         };
-        let inputs =
-            commands.inputs.iter().map(|i| (place(i.to.bytes, &mut input_bytes), bases.address(&i.to)));
-        let inputs = inputs.collect();
+        let input = |input: &Input| StagedInput {
+            host: place(input.to.bytes, &mut input_bytes),
+            to: bases.address(&input.to),
+            ahead: input.ahead.map(|spans| spans.map(|span| bases.address(&span))),
+        };
+        let inputs = commands.inputs.iter().map(input).collect();
         let mut output = |span: &Span| {
             let small = span.bytes <= SMALL_OUTPUT;
             (bases.address(span), span.bytes, small.then(|| place(span.bytes, &mut output_bytes)))
@@ -248,10 +263,25 @@ struct Side {
     graph: CudaGraph,
     inputs: Arc<PinnedMemory>,
     outputs: Arc<PinnedMemory>,
+    /// How far each input is.
+    staged: Vec<Staged>,
+    /// Behind the copies of inputs before a run.
+    copied: Arc<CudaEvent>,
+}
+
+/// How far an input of the next run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Staged {
+    /// Not given yet.
+    No,
+    /// In pinned memory.
+    OnHost,
+    /// In the device's memory too, or on its way there.
+    Ahead,
 }
 
 impl Side {
-    fn record(context: &Arc<CudaContext>, work: &Work) -> Result<Side, CudaError> {
+    fn record(context: &Arc<CudaContext>, work: &Work, turn: usize) -> Result<Side, CudaError> {
         let inputs = PinnedMemory::new(context, work.input_bytes)?;
         let outputs = PinnedMemory::new(context, work.output_bytes)?;
         let mut graph = CudaGraphBuilder::new(context)?;
@@ -264,10 +294,13 @@ impl Side {
             |graph: &mut CudaGraphBuilder, to: CopyPlace<'_>, from: CopyPlace<'_>, bytes, after: &[_]| {
                 if bytes == 0 { Ok(None) } else { graph.copy(to, from, bytes, after).map(Some) }
             };
-        for (staged, to) in &work.inputs {
-            let from = CopyPlace::Host(&inputs, staged.start);
+        for StagedInput { host, to, ahead } in &work.inputs {
+            let from = match ahead {
+                Some(places) => CopyPlace::Device(places[turn]),
+                None => CopyPlace::Host(&inputs, host.start),
+            };
             let after = after(&nodes);
-            nodes.push(copy(&mut graph, CopyPlace::Device(*to), from, staged.len(), &after)?);
+            nodes.push(copy(&mut graph, CopyPlace::Device(*to), from, host.len(), &after)?);
         }
         for prepared in &work.list {
             let after = after(&nodes);
@@ -291,7 +324,8 @@ impl Side {
             let after = after(&nodes);
             nodes.push(copy(&mut graph, to, CopyPlace::Device(from), host.len(), &after)?);
         }
-        Ok(Side { graph: graph.finish()?, inputs, outputs })
+        let (staged, copied) = (vec![Staged::No; work.inputs.len()], Arc::new(CudaEvent::new(context)?));
+        Ok(Side { graph: graph.finish()?, inputs, outputs, staged, copied })
     }
 }
 
@@ -300,6 +334,7 @@ struct CudaRecording {
     name: String,
     context: Arc<CudaContext>,
     stream: Arc<Stream>,
+    copies: Arc<Stream>,
     work: Work,
     sides: [Side; 2],
     /// The one that is launched next.
@@ -311,12 +346,46 @@ impl CudaRecording {
         &self.sides[1 - self.next]
     }
 
+    /// Puts copies of what is on the host alone and goes ahead of the run into this stream.
+    fn copy_inputs(&mut self, stream: &Stream) -> Result<(), CudaError> {
+        let (turn, side) = (self.next, &mut self.sides[self.next]);
+        let waits = |(input, staged): (&StagedInput, &Staged)| {
+            let places = input.ahead.filter(|_| *staged == Staged::OnHost)?;
+            Some((input.host.clone(), places[turn]))
+        };
+        let mut copies = self.work.inputs.iter().zip(&side.staged).filter_map(waits).peekable();
+        if copies.peek().is_none() {
+            return Ok(());
+        }
+        side.inputs.copy(copies, stream, &side.copied)?;
+        for (input, staged) in self.work.inputs.iter().zip(&mut side.staged) {
+            if input.ahead.is_some() && *staged == Staged::OnHost {
+                *staged = Staged::Ahead;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), CudaError> {
+        let stream = self.stream.clone();
+        let side = &self.sides[self.next];
+        if side.staged.contains(&Staged::Ahead) {
+            stream.wait_for(&side.copied)?;
+        }
+        self.copy_inputs(&stream)?;
+        let side = &mut self.sides[self.next];
+        side.staged.fill(Staged::No);
+        self.next = 1 - self.next;
+        side.graph.launch(&stream)
+    }
+
     /// One command after another, with an event between them.
     fn measure(&mut self) -> Result<Vec<Duration>, CudaError> {
-        let side = &self.sides[self.next];
+        let side = &mut self.sides[self.next];
         self.next = 1 - self.next;
-        for (staged, to) in &self.work.inputs {
-            let bytes = side.inputs.with(|all| all[staged.clone()].to_vec())?;
+        side.staged.fill(Staged::No);
+        for StagedInput { host, to, .. } in &self.work.inputs {
+            let bytes = side.inputs.with(|all| all[host.clone()].to_vec())?;
             self.context.write(*to, &bytes)?;
         }
         let event = |_| CudaEvent::new(&self.context);
@@ -343,15 +412,28 @@ impl CudaRecording {
 
 impl Recording for CudaRecording {
     fn stage(&mut self, input: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), EngineError> {
-        let staged = self.work.inputs[input].0.clone();
-        let filled = self.sides[self.next].inputs.with(|all| fill(&mut all[staged]));
-        filled.map_err(|e| failed(&self.name, e))
+        let (host, side) = (self.work.inputs[input].host.clone(), &mut self.sides[self.next]);
+        side.staged[input] = Staged::No;
+        side.inputs.with(|all| fill(&mut all[host])).map_err(|e| failed(&self.name, e))?;
+        side.staged[input] = Staged::OnHost;
+        Ok(())
+    }
+
+    fn is_staged(&self, input: usize, is: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool, EngineError> {
+        let (host, side) = (self.work.inputs[input].host.clone(), &self.sides[self.next]);
+        if side.staged[input] == Staged::No {
+            return Ok(false);
+        }
+        side.inputs.with(|all| is(&all[host])).map_err(|e| failed(&self.name, e))
+    }
+
+    fn copy_ahead(&mut self) -> Result<(), EngineError> {
+        let copies = self.copies.clone();
+        self.copy_inputs(&copies).map_err(|e| failed(&self.name, e))
     }
 
     fn launch(&mut self) -> Result<(), EngineError> {
-        let launched = self.sides[self.next].graph.launch(&self.stream);
-        self.next = 1 - self.next;
-        launched.map_err(|e| failed(&self.name, e))
+        self.start().map_err(|e| failed(&self.name, e))
     }
 
     fn wait(&mut self) -> Result<(), EngineError> {

@@ -136,6 +136,19 @@ pub trait Recording: Send {
     /// The device failed.
     fn stage(&mut self, input: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), EngineError>;
 
+    /// Whether an input was staged since the last launch with bytes of which `is` holds.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn is_staged(&self, input: usize, is: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool, EngineError>;
+
+    /// Begins to copy what was staged since the last launch to the device, where the inputs have a
+    /// place for that, and returns: the launch may be under way meanwhile.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn copy_ahead(&mut self) -> Result<(), EngineError>;
+
     /// Starts the commands on the inputs that were staged and returns at once. An input that was
     /// not staged since the last launch has no particular value.
     ///

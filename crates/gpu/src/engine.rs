@@ -15,6 +15,7 @@ use crate::kernels::texts;
 use crate::lower::{fuses, kept_bytes, workspace_bytes};
 use crate::paper::Paper;
 use crate::program::{GpuProgram, lowered};
+use crate::staging::staging;
 use crate::state::{Arena, GpuMemory};
 use crate::stored::{ALIGNMENT, Stored};
 
@@ -74,6 +75,10 @@ impl Target for GpuEngine {
 
     fn kept_bytes(&self, graph: &Graph, node: &Node) -> usize {
         kept_bytes(graph, node, self.device.facts())
+    }
+
+    fn staging_bytes(&self, graph: &Graph) -> usize {
+        staging(graph).1
     }
 
     fn batches(&self) -> bool {

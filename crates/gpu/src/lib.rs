@@ -28,6 +28,7 @@ pub mod predict;
 mod program;
 #[cfg(feature = "simulator")]
 mod sim;
+mod staging;
 mod state;
 mod stored;
 pub mod survey;

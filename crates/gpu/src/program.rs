@@ -11,8 +11,9 @@ use halfstep_graph::{Footprint, Graph, InputChecks, Node, Op, OutputId, Place, P
 use crate::command::{Bases, Commands, Input, Region};
 use crate::device::{Buffer, Device, Facts, Recording};
 use crate::lower::{Lowering, Output, copy_out, kept_bytes, lower};
+use crate::staging::staging;
 use crate::state::GpuMemory;
-use crate::stored::{ALIGNMENT, Stored, decode, decode_number, encode};
+use crate::stored::{ALIGNMENT, Stored, decode, decode_number, encode, is_encoded};
 
 /// Tensors have fewer elements than this: kernels count them with 32 bits.
 const MOST_ELEMENTS: usize = 1 << 31;
@@ -29,6 +30,7 @@ pub(crate) struct GpuProgram {
     inputs: Vec<Stored>,
     constants: Buffer,
     output_buffer: Buffer,
+    staging_buffer: Buffer,
     arena_bytes: usize,
     recording: Box<dyn Recording>,
     /// Where the regions were when it was recorded, and the generation of the arena.
@@ -47,18 +49,20 @@ impl GpuProgram {
         let graph = plan.graph.clone();
         let memory = state.memory::<GpuMemory>().ok_or_else(foreign)?;
         let slots: Vec<Stored> = bind_slots(&graph, state)?.into_iter().map(|i| memory.slots[i]).collect();
-        let Lowered { commands, values, constant_bytes, outputs, output_bytes } =
+        let Lowered { commands, values, constant_bytes, outputs, output_bytes, staging_bytes } =
             lowered(device.facts(), plan, &slots)?;
         let constants = device.alloc(constant_bytes)?;
         device.clear(&constants)?;
         fill_constants(&*device, plan, &values, &constants)?;
         let output_buffer = device.alloc(output_bytes)?;
+        let staging_buffer = device.alloc(staging_bytes)?;
         let (arena, generation) = memory.reserve(plan.arena_bytes)?;
         let bases = Bases {
             arena,
             slots: memory.buffer.address(),
             constants: constants.address(),
             outputs: output_buffer.address(),
+            staging: staging_buffer.address(),
         };
         let recording = device.record(&commands, &bases)?;
         let input = |node: &halfstep_graph::Node| values[node.outputs[0].0 as usize];
@@ -72,6 +76,7 @@ impl GpuProgram {
             inputs,
             constants,
             output_buffer,
+            staging_buffer,
             arena_bytes: plan.arena_bytes,
             recording,
             recorded: (bases, generation),
@@ -88,6 +93,17 @@ impl GpuProgram {
             self.recorded = (bases, generation);
         }
         Ok(())
+    }
+
+    fn stage_ahead(&mut self, inputs: &[(&str, HostSlice<'_>)]) -> Result<(), EngineError> {
+        for (i, (name, value)) in self.graph.inputs().enumerate() {
+            if let Some((_, data)) = inputs.iter().find(|(given, _)| *given == name) {
+                EngineError::check(name, &self.graph.value(value).ty, *data)?;
+                let dtype = self.inputs[i].dtype;
+                self.recording.stage(i, &mut |bytes| encode(dtype, *data, bytes))?;
+            }
+        }
+        self.recording.copy_ahead()
     }
 
     fn launch_measured(&mut self) -> Result<(), EngineError> {
@@ -177,6 +193,7 @@ pub(crate) struct Lowered {
     /// Where the outputs are kept, by position in the graph's.
     outputs: Vec<Stored>,
     output_bytes: usize,
+    staging_bytes: usize,
 }
 
 /// The commands of a plan over slots that lie there.
@@ -217,11 +234,14 @@ pub(crate) fn lowered(facts: &Facts, plan: &Plan, slots: &[Stored]) -> Result<Lo
         let commit = graph.commit.filter(|_| write.when == When::Committed).map(of);
         copy_out(&mut output, from, to, commit, name);
     }
-    let inputs = graph.inputs().map(|(name, v)| Input { name: name.to_string(), to: of(v).span }).collect();
+    let (ahead, staging_bytes) = staging(graph);
+    let input =
+        |((name, v), ahead): ((&str, ValueId), _)| Input { name: name.to_string(), to: of(v).span, ahead };
+    let inputs = graph.inputs().zip(ahead).map(input).collect();
     let list = output.commands;
     let spans = outputs.iter().map(|output| output.span).collect();
     let commands = Commands { modules: output.modules.finish(), inputs, list, outputs: spans };
-    Ok(Lowered { commands, values, constant_bytes, outputs, output_bytes })
+    Ok(Lowered { commands, values, constant_bytes, outputs, output_bytes, staging_bytes })
 }
 
 impl Program for GpuProgram {
@@ -232,10 +252,17 @@ impl Program for GpuProgram {
         for (i, input) in self.commands.inputs.iter().enumerate() {
             if let Some((_, data)) = inputs.iter().find(|(name, _)| *name == input.name) {
                 let dtype = self.inputs[i].dtype;
-                self.recording.stage(i, &mut |bytes| encode(dtype, *data, bytes))?;
+                if !self.recording.is_staged(i, &mut |bytes| is_encoded(dtype, *data, bytes))? {
+                    self.recording.stage(i, &mut |bytes| encode(dtype, *data, bytes))?;
+                }
             }
         }
         if self.times.is_empty() { self.recording.launch() } else { self.launch_measured() }
+    }
+
+    fn prefetch(&mut self, inputs: &[(&str, HostSlice<'_>)]) {
+        // What fails here the run does again, and says what is wrong.
+        let _ = self.stage_ahead(inputs);
     }
 
     fn read(&self, output: &str) -> Result<HostTensor, EngineError> {
@@ -276,6 +303,7 @@ impl Program for GpuProgram {
             arena: memory.arena_bytes(),
             constants: self.constants.bytes(),
             outputs: self.output_buffer.bytes(),
+            staging: self.staging_buffer.bytes(),
             scratch: 0,
         })
     }

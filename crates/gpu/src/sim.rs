@@ -258,6 +258,14 @@ impl Recording for SimulatedRecording {
         Ok(())
     }
 
+    fn is_staged(&self, input: usize, is: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool, EngineError> {
+        Ok(self.staged[input].as_deref().is_some_and(is))
+    }
+
+    fn copy_ahead(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn launch(&mut self) -> Result<(), EngineError> {
         let simulator = self.simulator.clone();
         let mut simulator = locked(&simulator);

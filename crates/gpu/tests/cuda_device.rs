@@ -14,7 +14,7 @@ use halfstep_gpu::compile::Compiler;
 use halfstep_gpu::cuda::Driver;
 use halfstep_gpu::device::{Buffer, Device, Recording};
 use halfstep_gpu::{CudaDevice, GpuEngine, Module, find};
-use halfstep_graph::engine::{Engine, EngineError, HostSlice};
+use halfstep_graph::engine::{Engine, EngineError, HostSlice, HostTensor};
 use halfstep_graph::precision::{Policy, assign};
 use halfstep_graph::{Graph, Init, SlotKind, ValueType, When, fuse, plan};
 use libtest_mimic::{Arguments, Trial};
@@ -63,7 +63,7 @@ fn commands() -> Commands {
             headers: Vec::new(),
             defines: Vec::new(),
         }],
-        inputs: vec![Input { name: "x".into(), to: arena(0, 64) }],
+        inputs: vec![Input { name: "x".into(), to: arena(0, 64), ahead: None }],
         list: actions.map(command).into(),
         outputs: vec![output(0, 64), output(256, 1024)],
     }
@@ -71,12 +71,18 @@ fn commands() -> Commands {
 
 struct Recorded {
     recording: Box<dyn Recording>,
-    _buffers: [Buffer; 2],
+    _buffers: [Buffer; 3],
 }
 
 fn record(device: &CudaDevice, commands: &Commands) -> Result<Recorded, EngineError> {
-    let buffers = [device.alloc(2048)?, device.alloc(2048)?];
-    let bases = Bases { arena: buffers[0].address(), outputs: buffers[1].address(), slots: 0, constants: 0 };
+    let buffers = [device.alloc(2048)?, device.alloc(2048)?, device.alloc(512)?];
+    let bases = Bases {
+        arena: buffers[0].address(),
+        outputs: buffers[1].address(),
+        slots: 0,
+        constants: 0,
+        staging: buffers[2].address(),
+    };
     Ok(Recorded { recording: device.record(commands, &bases)?, _buffers: buffers })
 }
 
@@ -103,6 +109,40 @@ fn a_recording_copies_inputs_and_outputs() {
     assert_eq!(small, [6; 64]);
     drop((recorded, device));
     assert_eq!(fake.problems(), [""; 0]);
+}
+
+/// The same of an input that is copied before the run, in each way that it can be: while the run
+/// before is under way or not, and again where other bytes were announced.
+fn inputs_are_copied_while_a_run_is_under_way() {
+    let fake = FakeDriver::new("");
+    let device = open(&fake);
+    let mut commands = commands();
+    let ahead = |offset| Span { region: Region::Staging, offset, bytes: 64 };
+    commands.inputs[0].ahead = Some([ahead(0), ahead(256)]);
+    let mut recorded = record(&device, &commands).unwrap();
+    let recording = &mut recorded.recording;
+    recording.stage(0, &mut |bytes| bytes.fill(1)).unwrap();
+    assert!(recording.is_staged(0, &mut |bytes| bytes == [1; 64]).unwrap());
+    for round in 1..9 {
+        recording.launch().unwrap();
+        assert!(!recording.is_staged(0, &mut |_| true).unwrap());
+        let other = if round % 3 == 0 { 100 } else { round + 1 };
+        if round % 4 != 0 {
+            recording.stage(0, &mut |bytes| bytes.fill(other)).unwrap();
+            recording.copy_ahead().unwrap();
+        }
+        let mut small = [0; 64];
+        recording.output(0, &mut small).unwrap();
+        assert_eq!(small, [round; 64]);
+        if !recording.is_staged(0, &mut |bytes| bytes == [round + 1; 64]).unwrap() {
+            recording.stage(0, &mut |bytes| bytes.fill(round + 1)).unwrap();
+        }
+    }
+    drop((recorded, device));
+    assert_eq!(fake.problems(), [""; 0]);
+    let count = |name: &str| fake.log().iter().filter(|line| line.starts_with(name)).count();
+    // Six are announced, of which two with other bytes, and those of four runs are not.
+    assert_eq!((count("cuMemcpyHtoDAsync"), count("cuStreamWaitEvent")), (6 + 4, 4));
 }
 
 /// Those that share no memory do not wait for each other.
@@ -155,8 +195,8 @@ fn any_allocation_may_fail() {
         }
         failures += 1;
     }
-    // Two regions, and pinned memory for inputs and outputs of two graphs.
-    assert_eq!(failures, 6);
+    // Three regions, and pinned memory for inputs and outputs of two graphs.
+    assert_eq!(failures, 7);
 }
 
 fn a_failed_launch_is_an_error_that_names_the_device() {
@@ -226,6 +266,39 @@ fn a_step_under(policy: &str) {
     assert_eq!(fake.problems(), [""; 0]);
 }
 
+/// Whatever was announced, a run computes with what it is given; and what is held is what was
+/// planned.
+fn a_run_takes_its_own_inputs() {
+    const N: usize = 300 * 256;
+    let fake = FakeDriver::new("");
+    let engine = GpuEngine::new(Arc::new(open(&fake)));
+    let mut graph = Graph::new();
+    let x = graph.input("x", ValueType::f32([300, 256].into()));
+    let kind = SlotKind::Weight { decay: true };
+    let slot = graph.add_slot("w", ValueType::f32([64].into()), kind, Init::Constant(0.0)).unwrap();
+    let w = graph.read(slot);
+    let twice = graph.add(w, w).unwrap();
+    graph.write(slot, twice, When::Always);
+    graph.add_output("x", x);
+    let plan = plan(fuse(&graph), engine.target());
+    assert_eq!(plan.footprint.staging, 2 * 4 * N);
+    let state = &mut engine.new_state(&plan.graph.slots).unwrap();
+    let mut program = engine.compile(&plan, state).unwrap();
+    assert_eq!(program.footprint(state).unwrap(), plan.footprint);
+    let announced = [None, Some(vec![3.0; N]), Some(vec![0.0; N]), Some(vec![5.0]), None];
+    for (run, announced) in announced.into_iter().enumerate() {
+        let given = vec![1.0 + run as f32; N];
+        program.run(state, &[("x", HostSlice::F32(&given))]).unwrap();
+        if let Some(next) = announced {
+            program.prefetch(&[("unknown", HostSlice::F32(&next)), ("x", HostSlice::F32(&next))]);
+        }
+        assert!(program.read("x").unwrap() == HostTensor::F32(given), "run {run}");
+    }
+    drop((program, engine));
+    let ahead = fake.log().iter().filter(|line| line.starts_with("cuStreamWaitEvent")).count();
+    assert_eq!((ahead, fake.problems()), (1, vec![]));
+}
+
 fn main() -> ExitCode {
     let absent = find::nvrtc(None).is_err();
     let trial = |name: &str, test: fn()| {
@@ -237,6 +310,8 @@ fn main() -> ExitCode {
     };
     let trials = vec![
         trial("a_recording_copies_inputs_and_outputs", a_recording_copies_inputs_and_outputs),
+        trial("inputs_are_copied_while_a_run_is_under_way", inputs_are_copied_while_a_run_is_under_way),
+        trial("a_run_takes_its_own_inputs", a_run_takes_its_own_inputs),
         trial("edges_are_those_of_shared_memory", edges_are_those_of_shared_memory),
         trial("the_same_kernels_are_compiled_and_loaded_once", the_same_kernels_are_compiled_and_loaded_once),
         trial("any_allocation_may_fail", any_allocation_may_fail),

@@ -58,6 +58,14 @@ impl Recording for Nothing {
     fn stage(&mut self, _: usize, _: &mut dyn FnMut(&mut [u8])) -> Result<(), EngineError> {
         Ok(())
     }
+    fn is_staged(&self, _: usize, _: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
+    fn copy_ahead(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn launch(&mut self) -> Result<(), EngineError> {
         Ok(())
     }

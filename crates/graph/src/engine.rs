@@ -156,11 +156,11 @@ pub enum EngineError {
 fn of_program(holds: &Option<Footprint>) -> String {
     holds.map_or_else(String::new, |held| {
         format!(
-            "; this program holds {} there: {} of state, {} of a step's values, {} of constants and outputs",
+            "; this program holds {} there: {} of state, {} of a step's values, {} of constants, outputs and inputs",
             held.total(),
             held.state,
             held.arena,
-            held.constants + held.outputs
+            held.constants + held.outputs + held.staging
         )
     })
 }

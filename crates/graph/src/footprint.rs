@@ -13,6 +13,9 @@ pub struct Footprint {
     pub constants: usize,
     /// Copies of the outputs, which outlive a run.
     pub outputs: usize,
+    /// Where inputs of the next run are copied while one is under way.
+    #[serde(default)]
+    pub staging: usize,
     /// Working memory that all programs of the engine share, such as packed operands of matrix
     /// products, and what is on its way between ranks.
     pub scratch: usize,
@@ -21,6 +24,6 @@ pub struct Footprint {
 impl Footprint {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.state + self.arena + self.constants + self.outputs + self.scratch
+        self.state + self.arena + self.constants + self.outputs + self.staging + self.scratch
     }
 }

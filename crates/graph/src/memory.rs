@@ -162,6 +162,7 @@ impl Plan {
         // Slots begin at aligned places.
         add(Purpose::OtherState, self.footprint.state - slots);
         add(Purpose::ConstantsAndOutputs, self.footprint.constants + self.footprint.outputs);
+        add(Purpose::Inputs, self.footprint.staging);
         add(Purpose::Scratch, self.footprint.scratch);
 
         residents.sort_by_key(|r| std::cmp::Reverse(r.bytes));

@@ -256,6 +256,7 @@ fn footprint(
         arena,
         constants: aligned(&mut constants.map(|(v, _)| &v.ty)) + kept.sum::<usize>(),
         outputs: aligned(&mut graph.outputs.iter().map(|(_, v)| &graph.value(*v).ty)),
+        staging: target.staging_bytes(graph),
         scratch: scratch + transit,
     }
 }

@@ -23,6 +23,11 @@ pub trait Target {
     fn kept_bytes(&self, _graph: &Graph, _node: &Node) -> usize {
         0
     }
+    /// Bytes outside the arena to which a program of this graph copies inputs of its next run while
+    /// one is under way.
+    fn staging_bytes(&self, _graph: &Graph) -> usize {
+        0
+    }
     /// Whether it runs steps that do alike with different values as one, where the plan permits it.
     /// The plan then has steps that read nothing but state first, if that takes no more memory, and
     /// does not let small values share a place over time.

@@ -30,6 +30,9 @@ impl Target for Unfused<'_> {
     fn kept_bytes(&self, graph: &Graph, node: &Node) -> usize {
         self.0.target().kept_bytes(graph, node)
     }
+    fn staging_bytes(&self, graph: &Graph) -> usize {
+        self.0.target().staging_bytes(graph)
+    }
     fn batches(&self) -> bool {
         self.0.target().batches()
     }

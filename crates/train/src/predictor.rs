@@ -102,6 +102,7 @@ impl Predictor {
                 arena: one.arena,
                 constants: all.constants + one.constants,
                 outputs: all.outputs + one.outputs,
+                staging: all.staging + one.staging,
                 scratch: one.scratch,
             };
         }

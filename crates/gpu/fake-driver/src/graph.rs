@@ -45,6 +45,14 @@ impl Graph {
         self.nodes.iter().any(|node| node.function == Some(function))
     }
 
+    /// The bytes of the host that its copies read.
+    pub(crate) fn reads_host(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.nodes.iter().filter_map(|node| match node.work {
+            Work::Copy { from: Side::Host(from), bytes, .. } => Some((from, bytes)),
+            _ => None,
+        })
+    }
+
     /// Whether a copy begins or ends in these bytes of the host.
     pub(crate) fn uses_host(&self, first: usize, bytes: usize) -> bool {
         let inside = |side: &Side| matches!(side, Side::Host(at) if (first..first + bytes).contains(at));

@@ -8,7 +8,8 @@
 //! * every call is made with a current context, and with objects that live,
 //! * copies stay within one allocation, and launches have the parameters that the cubin declares,
 //! * everything is freed once, and nothing is left when the context is released,
-//! * nothing is freed that a graph still uses.
+//! * nothing is freed that a graph still uses,
+//! * pinned memory is not written while a copy of it may be under way.
 //!
 //! What is wrong is a line that begins with `PROBLEM` in its log. Settings (`settings.rs`) say what
 //! GPUs there are and what fails; a program gets them by the environment variable

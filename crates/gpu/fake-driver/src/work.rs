@@ -33,7 +33,21 @@ pub(crate) enum Work {
         to: u64,
         content: Vec<u8>,
     },
-    Graph(Arc<Graph>),
+    /// Bytes of pinned memory are copied to the GPU.
+    Upload {
+        to: u64,
+        from: usize,
+        /// What they were when it was asked for.
+        content: Vec<u8>,
+    },
+    /// A graph, and what its copies find in pinned memory, by address, when it is launched.
+    Graph(Arc<Graph>, Vec<(usize, Vec<u8>)>),
+    /// What is behind it waits for an event as it was put into that stream.
+    Wait {
+        event: usize,
+        recorded: u64,
+        stream: usize,
+    },
     /// An event passes, if it was not put elsewhere since.
     Pass {
         event: usize,
@@ -114,7 +128,23 @@ impl State {
                 let content = self.load(*from, *bytes)?;
                 self.store(*to, &content)
             }
-            Work::Graph(graph) => graph.order().into_iter().try_for_each(|node| self.run(graph.work(node))),
+            Work::Upload { to, from, content } => {
+                self.unchanged(*from, content)?;
+                let content = self.load(Side::Host(*from), content.len())?;
+                self.store(Side::Device(*to), &content)
+            }
+            Work::Wait { event, recorded, stream } => {
+                let passes = |work: &Work| matches!(work, Work::Pass { event: e, recorded: r } if (e, r) == (event, recorded));
+                while self.streams.get(stream).is_some_and(|queue| queue.iter().any(passes)) {
+                    let work = self.streams.get_mut(stream).and_then(|queue| queue.pop_front());
+                    work.map_or(Ok(()), |work| self.run(&work))?;
+                }
+                Ok(())
+            }
+            Work::Graph(graph, given) => {
+                given.iter().try_for_each(|(from, content)| self.unchanged(*from, content))?;
+                graph.order().into_iter().try_for_each(|node| self.run(graph.work(node)))
+            }
             Work::Pass { event, recorded } => {
                 let clock = self.clock;
                 if let Some(event) = self.events.get_mut(event)
@@ -127,7 +157,18 @@ impl State {
         }
     }
 
-    fn load(&mut self, from: Side, bytes: usize) -> Result<Vec<u8>, Status> {
+    /// Notes a problem where pinned memory is not what it was when a copy of it was asked for.
+    fn unchanged(&mut self, from: usize, content: &[u8]) -> Result<(), Status> {
+        if self.load(Side::Host(from), content.len())? != content {
+            self.problem(format!(
+                "{} bytes of pinned memory changed before their copy had ended",
+                content.len()
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self, from: Side, bytes: usize) -> Result<Vec<u8>, Status> {
         match from {
             Side::Device(address) => Ok(self.bytes(address, bytes).ok_or(ILLEGAL_ADDRESS)?.to_vec()),
             Side::Host(address) => {

@@ -130,6 +130,7 @@ functions! {
         fn cuMemcpyHtoD_v2(to: Address, from: *const c_void, bytes: usize) -> Status;
         fn cuMemcpyDtoH_v2(to: *mut c_void, from: Address, bytes: usize) -> Status;
         fn cuMemsetD8_v2(to: Address, value: u8, bytes: usize) -> Status;
+        fn cuMemcpyHtoDAsync_v2(to: Address, from: *const c_void, bytes: usize, stream: Handle) -> Status;
         fn cuMemcpyDtoDAsync_v2(to: Address, from: Address, bytes: usize, stream: Handle) -> Status;
         fn cuModuleLoadData(module: *mut Handle, image: *const c_void) -> Status;
         fn cuModuleUnload(module: Handle) -> Status;
@@ -151,6 +152,7 @@ functions! {
         fn cuStreamCreate(stream: *mut Handle, flags: c_uint) -> Status;
         fn cuStreamDestroy_v2(stream: Handle) -> Status;
         fn cuStreamSynchronize(stream: Handle) -> Status;
+        fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: c_uint) -> Status;
         fn cuEventCreate(event: *mut Handle, flags: c_uint) -> Status;
         fn cuEventDestroy_v2(event: Handle) -> Status;
         fn cuEventRecord(event: Handle, stream: Handle) -> Status;

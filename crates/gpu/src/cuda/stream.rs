@@ -2,6 +2,7 @@
 //! and to by itself.
 
 use std::fmt;
+use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,17 @@ impl Stream {
         // SAFETY: the stream lives as long as this.
         let status = unsafe { (calls.cuStreamSynchronize)(self.handle) };
         self.context.check("cuStreamSynchronize", status)
+    }
+
+    /// Lets what is put into it from now on wait for a point in another stream.
+    ///
+    /// # Errors
+    /// Something before that failed.
+    pub fn wait_for(&self, event: &CudaEvent) -> Result<(), CudaError> {
+        let calls = self.context.enter()?;
+        // SAFETY: both live.
+        let status = unsafe { (calls.cuStreamWaitEvent)(self.handle, event.handle, 0) };
+        self.context.check("cuStreamWaitEvent", status)
     }
 
     /// Puts a kernel into it.
@@ -178,8 +190,8 @@ impl Drop for CudaEvent {
 
 /// Memory of the host that a GPU reads and writes by itself.
 ///
-/// Each access waits until the last graph that uses it has ended, so it never sees bytes that are
-/// being copied.
+/// Each access waits until the last graph or copy that uses it has ended, so it never sees bytes
+/// that are being copied.
 pub struct PinnedMemory {
     context: Arc<CudaContext>,
     pointer: *mut u8,
@@ -233,6 +245,39 @@ impl PinnedMemory {
         // SAFETY: there are so many bytes, which were written once. The GPU does not use them, for
         // whatever starts that holds the lock; nor does another thread, for the same reason.
         Ok(access(unsafe { std::slice::from_raw_parts_mut(self.pointer, self.bytes) }))
+    }
+
+    /// Puts copies of these bytes to these addresses of the GPU into a stream, behind the last use,
+    /// and `ended` behind them. The bytes are then busy until that has passed.
+    ///
+    /// # Errors
+    /// Bytes of one are not in one allocation; something before them failed.
+    pub fn copy(
+        &self,
+        mut copies: impl Iterator<Item = (Range<usize>, Address)>,
+        stream: &Stream,
+        ended: &Arc<CudaEvent>,
+    ) -> Result<(), CudaError> {
+        let mut busy = self.lock();
+        if let Some(event) = &*busy {
+            stream.wait_for(event)?;
+        }
+        let calls = self.context.enter()?;
+        let begun = copies.try_for_each(|(range, to)| {
+            let from = self.part(range.start, range.len())?;
+            self.context.inside(to, range.len())?;
+            // SAFETY: both sides lie in memory that was allocated; the host's is locked until it is
+            // known when the copies will have ended, and the device's is not freed before.
+            let status = unsafe { (calls.cuMemcpyHtoDAsync_v2)(to, from.cast(), range.len(), stream.handle) };
+            self.context.check("cuMemcpyHtoDAsync", status)
+        });
+        if let Err(error) = begun.and_then(|()| ended.record(stream)) {
+            // Nothing is unlocked before what has begun has ended.
+            let _ = self.context.synchronize();
+            return Err(error);
+        }
+        *busy = Some(ended.clone());
+        Ok(())
     }
 
     /// Held while something is launched that uses the bytes; its end is put into it.

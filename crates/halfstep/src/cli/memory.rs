@@ -78,6 +78,7 @@ pub fn evaluation_bytes(
     let held = step.footprint;
     Ok(evaluation.constants
         + evaluation.outputs
+        + evaluation.staging
         + evaluation.arena.saturating_sub(held.arena)
         + evaluation.scratch.saturating_sub(held.scratch))
 }

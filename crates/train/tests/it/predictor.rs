@@ -111,6 +111,7 @@ fn predictions_are_those_of_the_session_in_the_memory_that_plans_foretell() {
                     arena: all.arena.max(one.arena),
                     constants: all.constants + one.constants,
                     outputs: all.outputs + one.outputs,
+                    staging: all.staging + one.staging,
                     scratch: all.scratch.max(one.scratch),
                 }
             });

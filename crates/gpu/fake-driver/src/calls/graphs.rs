@@ -124,7 +124,9 @@ driver! {
             state.problem("a graph is launched that was destroyed");
             return Err(state::INVALID_HANDLE);
         };
-        state.enqueue(stream.addr(), Work::Graph(graph))
+        let content = |(from, bytes)| Ok((from, state.load(Side::Host(from), bytes)?));
+        let given = graph.reads_host().map(content).collect::<Result<_, Status>>()?;
+        state.enqueue(stream.addr(), Work::Graph(graph, given))
     }
 }
 

@@ -91,6 +91,12 @@ driver! {
     Context fn cuStreamSynchronize(state, stream: *mut c_void) {
         state.drain(stream.addr())
     }
+    Context fn cuStreamWaitEvent(state, stream: *mut c_void, event: *mut c_void, _flags: c_uint) {
+        let found = *state.events.get(&event.addr()).ok_or(state::INVALID_HANDLE)?;
+        // One that was put nowhere, or has passed, is not waited for.
+        let Some(of) = found.stream else { return Ok(()) };
+        state.enqueue(stream.addr(), Work::Wait { event: event.addr(), recorded: found.recorded, stream: of })
+    }
     Context fn cuEventCreate(state, event: *mut *mut c_void, _flags: c_uint) {
         let handle = state.handle();
         state.events.insert(handle, Event::default());

@@ -114,6 +114,15 @@ driver! {
         inside(state, to, bytes)?;
         state.enqueue(0, Work::Set { to, value, bytes })
     }
+    Context fn cuMemcpyHtoDAsync_v2(state, to: u64, from: *const c_void, bytes: usize, stream: *mut c_void) {
+        state.say(bytes);
+        inside(state, to, bytes)?;
+        let Ok(content) = state.load(Side::Host(from.addr()), bytes) else {
+            state.problem(format!("{bytes} bytes are copied in a stream that are not pinned"));
+            return Err(state::INVALID_VALUE);
+        };
+        state.enqueue(stream.addr(), Work::Upload { to, from: from.addr(), content })
+    }
     Context fn cuMemcpyDtoDAsync_v2(state, to: u64, from: u64, bytes: usize, stream: *mut c_void) {
         state.say(bytes);
         inside(state, to, bytes)?;

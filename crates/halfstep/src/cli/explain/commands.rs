@@ -1,7 +1,7 @@
 //! `explain --stage device`: what a GPU is asked to do in one run of a program.
 
 use halfstep::EngineRequest;
-use halfstep::gpu::command::{Action, Command, Commands, Launch, Span};
+use halfstep::gpu::command::{Action, Command, Commands, Input, Launch, Span};
 use halfstep::graph::Plan;
 use halfstep::graph::engine::Engine;
 use halfstep::train::session::TrainError;
@@ -27,14 +27,15 @@ pub fn show(plan: &Plan, precision: &str, request: EngineRequest, as_json: bool)
     }
     let held = plan.footprint;
     output::line(&format!(
-        "{precision} on {}: {} commands of {} modules\nbytes: slots {}, arena {}, constants {}, outputs {}",
+        "{precision} on {}: {} commands of {} modules\nbytes: slots {}, arena {}, constants {}, outputs {}, staging {}",
         gpu.name(),
         commands.list.len(),
         commands.modules.len(),
         held.state,
         held.arena,
         held.constants,
-        held.outputs
+        held.outputs,
+        held.staging
     ));
     output::raw(&text(&commands, output::width()));
     Ok(())
@@ -52,7 +53,11 @@ fn text(commands: &Commands, columns: usize) -> String {
         }
     };
     for (number, input) in commands.inputs.iter().enumerate() {
-        block(number, &[format!("input {}", input.name), format!("writes {}", input.to)]);
+        let mut lines = vec![format!("input {}", input.name), format!("writes {}", input.to)];
+        if let Some([one, other]) = input.ahead {
+            lines.insert(1, format!("reads {one} or {other}, by turns"));
+        }
+        block(number, &lines);
     }
     let edges = commands.edges();
     for (i, command) in commands.list.iter().enumerate() {
@@ -123,13 +128,17 @@ fn object(plan: &Plan, precision: &str, engine: &str, commands: &Commands) -> Va
         }
         object
     };
+    let input = |(i, x): (usize, &Input)| {
+        let ahead = x.ahead.as_ref().map(|places| spans(places));
+        json!({ "number": i, "name": x.name, "ahead": ahead, "to": span(&x.to) })
+    };
     let inputs = commands.inputs.iter().enumerate();
     json!({
         "precision": precision,
         "engine": engine,
         "footprint": plan.footprint,
         "modules": commands.modules.iter().map(|m| json!({ "name": m.name, "defines": m.defines })).collect::<Vec<_>>(),
-        "inputs": inputs.map(|(i, x)| json!({ "number": i, "name": x.name, "to": span(&x.to) })).collect::<Vec<_>>(),
+        "inputs": inputs.map(input).collect::<Vec<_>>(),
         "commands": commands.list.iter().enumerate().map(command).collect::<Vec<_>>(),
         "outputs": spans(&commands.outputs),
     })
