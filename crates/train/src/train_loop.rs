@@ -270,6 +270,8 @@ impl Running<'_> {
     ) -> Result<Outcome, RunError> {
         let experiment = self.experiment;
         let (every, batch) = (experiment.evaluate_every(), experiment.recipe.train.batch);
+        // So that memory for it cannot be missing in the middle of a run.
+        session.prepare_evaluation(self.evaluation_samples())?;
         std::thread::scope(|scope| {
             let numbers = session.progress().attempts..experiment.steps;
             let (part, shape) = (&experiment.data.train, experiment.info.input);
@@ -392,9 +394,13 @@ impl Running<'_> {
         Ok(Stepped::Done(together(self.ranks, proceed)?))
     }
 
+    /// Samples that are evaluated at a time on this rank.
+    fn evaluation_samples(&self) -> usize {
+        self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Communicator::size))
+    }
+
     fn evaluate(&mut self, session: &mut Session<'_>, record: &mut RunRecord) -> Result<Proceed, RunError> {
-        let batch = self.experiment.evaluation_batch().div_ceil(self.ranks.map_or(1, Communicator::size));
-        let data = &self.experiment.data;
+        let (batch, data) = (self.evaluation_samples(), &self.experiment.data);
         let mut measured = Vec::new();
         for part in [&data.test].into_iter().chain(&data.validation) {
             let proceed = || self.callbacks.proceed();

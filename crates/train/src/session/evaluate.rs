@@ -66,17 +66,23 @@ impl Reader<'_> {
     /// As [`Session::evaluate`].
     pub fn evaluate(&mut self, x: HostSlice<'_>, y: &[i32]) -> Result<Evaluation, TrainError> {
         let batch = batch_of(self.input, x, Some(y))?;
-        let program = compiled(self.programs, ("eval", batch), || {
-            let graph = averaged(eval_graph(self.model, self.input, batch)?, self.state);
-            Ok(compile(self.engine, graph, self.policy, self.state)?)
-        })?;
-        program.run(self.state, &[("x", x), ("y", HostSlice::I32(y))])?;
+        let (program, state) = self.evaluation(batch)?;
+        program.run(state, &[("x", x), ("y", HostSlice::I32(y))])?;
         let losses = program.read("losses")?.f32().to_vec();
         let logits = program.read("logits")?.f32().to_vec();
         let predictions = program.read("predictions")?.i32().to_vec();
         let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len() as f64;
         let correct = predictions.iter().zip(y).filter(|(p, y)| p == y).count();
         Ok(Evaluation { loss, losses, logits, predictions, correct })
+    }
+
+    /// The program that evaluates so many samples, and the state that it reads.
+    fn evaluation(&mut self, samples: usize) -> Result<(&mut Box<dyn Program>, &mut State), TrainError> {
+        let program = compiled(self.programs, ("eval", samples), || {
+            let graph = averaged(eval_graph(self.model, self.input, samples)?, self.state);
+            Ok(compile(self.engine, graph, self.policy, self.state)?)
+        })?;
+        Ok((program, self.state))
     }
 
     /// As [`Session::predict`].
@@ -92,6 +98,15 @@ impl Reader<'_> {
 }
 
 impl Session<'_> {
+    /// Compiles the program that evaluates batches of so many samples, unless it is there: an engine
+    /// that takes memory when it compiles has it from then on.
+    ///
+    /// # Errors
+    /// No samples; not enough memory.
+    pub fn prepare_evaluation(&mut self, samples: usize) -> Result<(), TrainError> {
+        self.reader().evaluation(samples).map(drop)
+    }
+
     /// Loss and predictions of a batch of any size; nothing changes.
     ///
     /// A program for another size is compiled once and kept.

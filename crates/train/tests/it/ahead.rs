@@ -20,6 +20,7 @@ use halfstep_train::train_loop::Unwatched;
 /// A call of a program, which is known by the order in which it was compiled.
 #[derive(Clone, Debug, PartialEq)]
 enum Call {
+    Compiled(usize),
     Run(usize, Given),
     Prefetch(usize, Given),
     Read(usize, String),
@@ -88,6 +89,7 @@ impl Engine for Recording<'_> {
     fn compile(&self, plan: &Plan, state: &State) -> Result<Box<dyn Program>, EngineError> {
         let program = self.engine.compile(plan, state)?;
         let mut compiled = self.compiled.lock().unwrap();
+        self.calls.lock().unwrap().push(Call::Compiled(*compiled));
         *compiled += 1;
         let (calls, pause) = (self.calls.clone(), self.pause);
         Ok(Box::new(Recorded { program, number: *compiled - 1, calls, pause }))
@@ -193,7 +195,7 @@ fn the_next_batch_is_announced_between_the_launch_of_a_step_and_the_reading_of_i
                 Call::Prefetch(program, _) => ("prefetch", *program),
                 Call::Read(program, _) => ("read", *program),
                 Call::ReadScalars(program, 4) => ("scalars", *program),
-                Call::ReadScalars(..) => panic!("{call:?}"),
+                Call::Compiled(_) | Call::ReadScalars(..) => panic!("{call:?}"),
             })
             .collect();
         let (run, prefetch) = (("run", 0), ("prefetch", 0));
@@ -235,8 +237,13 @@ fn a_run_announces_its_batches() {
         run.record.losses
     };
     let found = losses(&engine);
-    let calls: Vec<Call> =
-        engine.take().into_iter().filter(|c| !matches!(c, Call::Read(..) | Call::Run(1.., _))).collect();
+    let mut calls = engine.take();
+    // What evaluates is compiled before the first step.
+    let first = calls.iter().position(|call| matches!(call, Call::Run(..))).unwrap();
+    assert!(matches!(calls[..first], [Call::Compiled(0), Call::Compiled(1)]), "{calls:?}");
+    calls.drain(..first);
+    assert!(!calls.iter().any(|call| matches!(call, Call::Compiled(_))), "{calls:?}");
+    calls.retain(|call| !matches!(call, Call::Read(..) | Call::Run(1.., _)));
     let mut announced = 0;
     for (i, call) in calls.iter().enumerate() {
         let Call::Prefetch(0, next) = call else { continue };
