@@ -16,7 +16,7 @@ use halfstep::{DeviceRequest, MemoryLimit};
 #[cfg(feature = "serve")]
 pub use serving::Serve;
 #[cfg(feature = "serve")]
-pub use signing::{ApiKey, Card, Key, NewKey, Sign, Verify};
+pub use signing::{ApiKey, Card, Key, NewKey, Sign, SignedPair, Verify};
 #[cfg(feature = "onnx")]
 pub use trained::Export;
 pub use trained::{Chosen, Eval, Generate, Predict};
@@ -438,6 +438,9 @@ pub struct Verdict {
     /// Print one JSON object in place of the table
     #[arg(long)]
     pub json: bool,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    pub signed: SignedPair,
 }
 
 /// `--claim`

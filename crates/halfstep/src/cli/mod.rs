@@ -44,6 +44,8 @@ mod serve;
 mod share;
 #[cfg(feature = "serve")]
 mod sign;
+#[cfg(feature = "serve")]
+mod signed_pair;
 mod stdio;
 mod stress;
 #[cfg(test)]

@@ -13,6 +13,8 @@ use halfstep::evidence::{Assessment, AssessmentError, Protocol, Verdict, assess,
 
 use super::args::{ClaimName, FloorName, Verdict as Asked};
 use super::failure::Failure;
+#[cfg(feature = "serve")]
+use super::signed_pair;
 use super::{output, progress};
 
 /// There is no verdict: wrong arguments or files. Other than the verdicts' own codes, so that a
@@ -22,13 +24,19 @@ pub const NO_VERDICT: u8 = 3;
 /// Runs the command. Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 no verdict.
 pub fn run(args: Asked, threads: NonZeroUsize) -> Result<ExitCode, Failure> {
     let protocol = protocol(&args)?;
+    #[cfg(feature = "serve")]
+    let signing = signed_pair::Signing::asked(&args)?;
     let result =
         progress::during("measuring", || assess_files(&args.baseline, &args.candidate, protocol, threads));
     let assessment = result.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    #[cfg(feature = "serve")]
+    let signed = signing.map(|signing| signing.sign(&assessment)).transpose()?;
     if args.json {
         output::json(&assessment)?;
     } else {
         show(&assessment);
+        #[cfg(feature = "serve")]
+        output::raw(&signed.unwrap_or_default());
     }
     Ok(ExitCode::from(code(assessment.verdict)))
 }

@@ -1,5 +1,7 @@
 //! `halfstep verify`: who signed a model, and whether a signed verdict names it.
 
+mod named;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,20 +11,15 @@ use std::time::SystemTime;
 use halfstep_attest::DateTime;
 use halfstep_attest::bundle::{Bundle, MOST_BYTES};
 use halfstep_attest::certificate::Certificate;
-use halfstep_attest::digest::Digest;
 use halfstep_attest::model::Unsigned;
 use halfstep_attest::public_key::PublicKey;
 use halfstep_attest::statement::Predicate;
 use halfstep_attest::trust::{Trust, Verified};
-use halfstep_attest::verdict::{Conclusion, Naming};
 use serde_json::{Value, json};
 
 use super::args::Verify;
 use super::failure::Failure;
 use super::{key, output, sign};
-
-/// The file is named, by a verdict that is no pass.
-const NO_PASS: u8 = 3;
 
 /// Runs the command. Exit codes: 0 verified, 1 refused, 2 wrong arguments, 3 named by a verdict
 /// that is no pass.
@@ -42,7 +39,7 @@ pub fn run(args: Verify) -> Result<ExitCode, Failure> {
     let verified =
         trust.verify(&bundle, at).map_err(|e| Failure::failed(format!("{}: {e}", signature.display())))?;
     let (found, fields, code) = match args.verdict {
-        Some(_) => named(&args.model, &verified)?,
+        Some(_) => named::look_up(&args.model, &verified)?,
         None => files(&args, &signature, &verified)?,
     };
     if args.json {
@@ -69,11 +66,23 @@ type Found = (Value, Vec<(&'static str, String)>, ExitCode);
 
 /// Checks the files of a folder against its signature.
 fn files(args: &Verify, signature: &Path, verified: &Verified) -> Result<Found, Failure> {
-    let Predicate::Model(manifest) = &verified.statement.predicate else {
-        return Err(Failure::asked(
-            format!("{}: this is a signed verdict, not the signature of a model", signature.display()),
-            "name it with --verdict, and a file of weights in place of the folder",
-        ));
+    let manifest = match &verified.statement.predicate {
+        Predicate::Model(manifest) => manifest,
+        Predicate::Verdict(_) | Predicate::Pair(_) => {
+            return Err(Failure::asked(
+                format!("{}: this is a signed verdict, not the signature of a model", signature.display()),
+                "name it with --verdict, and a file of weights in place of the folder",
+            ));
+        }
+        Predicate::Move(_) => {
+            return Err(Failure::asked(
+                format!(
+                    "{}: this is a signed move of an alias, not the signature of a model",
+                    signature.display()
+                ),
+                "`halfstep registry verify` checks the moves of a registry",
+            ));
+        }
     };
     let unsigned = if args.ignore_unsigned { Unsigned::Ignored } else { Unsigned::Refused };
     manifest
@@ -92,83 +101,6 @@ fn files(args: &Verify, signature: &Path, verified: &Verified) -> Result<Found, 
         lines.push(("not checked", "files that were not signed, if there are any".into()));
     }
     Ok((found, lines, ExitCode::SUCCESS))
-}
-
-/// Looks a file up in a verdict.
-fn named(file: &Path, verified: &Verified) -> Result<Found, Failure> {
-    let Predicate::Verdict(verdict) = &verified.statement.predicate else {
-        return Err(Failure::asked("--verdict: this is the signature of a model, not a verdict", ""));
-    };
-    if file.is_dir() {
-        let help = "name one file of weights in it";
-        return Err(Failure::asked(format!("{}: this is a folder", file.display()), help));
-    }
-    let digest = Digest::of_file(file).map_err(|e| Failure::asked(format!("{}: {e}", file.display()), ""))?;
-    let Some(naming) = verdict.naming(digest) else {
-        return Err(Failure::failed(format!(
-            "{}: the verdict `{}` does not name this file (SHA-256 {digest}): it says nothing of it. What was converted, pruned or trained again needs a verdict of its own",
-            file.display(),
-            verdict.name
-        )));
-    };
-    let seeds = |arm: &halfstep_attest::verdict::Arm| {
-        format!(
-            "{} samples, seeds {}",
-            arm.samples,
-            arm.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-        )
-    };
-    let (role, lines, passed) = match naming {
-        Naming::Judged(arm, run, candidate) => {
-            let words = format!(
-                "{} of {} against {}, over {} pairs",
-                candidate.verdict.name(),
-                candidate.policy,
-                arm.reference,
-                candidate.pairs
-            );
-            let weights = format!("{}: the weights of {} with seed {}", file.display(), run.policy, run.seed);
-            let claim = match candidate.protocol["claim"].as_str() {
-                Some("samples") => "on these samples",
-                Some("examples") => "on examples like these",
-                _ => "none, because no pair was judged",
-            };
-            let role = json!({ "role": "judged", "policy": run.policy, "seed": run.seed, "verdict": candidate.verdict });
-            let lines = vec![
-                ("named", weights),
-                ("verdict", words),
-                ("claim", format!("{claim}; {}", seeds(arm))),
-                ("margins", margins(&candidate.protocol)),
-            ];
-            (role, lines, candidate.verdict == Conclusion::Pass)
-        }
-        Naming::Reference(arm, run) => {
-            let weights = format!("{}: the weights of {} with seed {}", file.display(), run.policy, run.seed);
-            let role = json!({ "role": "reference", "policy": run.policy, "seed": run.seed });
-            let words = "none: the reference is what others were measured against".to_string();
-            (role, vec![("named", weights), ("verdict", words), ("rests on", seeds(arm))], false)
-        }
-        Naming::Evidence(arm, subject) => {
-            let role = json!({ "role": "evidence", "name": subject.name });
-            let words = format!("{}: {}, which is no model", file.display(), subject.name);
-            (role, vec![("named", words), ("rests on", seeds(arm))], false)
-        }
-    };
-    let mut found = role;
-    found["sha256"] = json!(digest);
-    found["comparison"] = json!(verdict.name);
-    let code = if passed { ExitCode::SUCCESS } else { ExitCode::from(NO_PASS) };
-    Ok((found, lines, code))
-}
-
-/// The margins of a protocol, such as `accuracy 0.01`.
-fn margins(protocol: &Value) -> String {
-    let margin = |entry: &Value| {
-        let of = if entry[1]["kind"] == "relative" { " of the reference's" } else { "" };
-        format!("{} {}{of}", entry[0].as_str().unwrap_or("?"), entry[1]["value"])
-    };
-    let all: Vec<String> = protocol["margins"].as_array().into_iter().flatten().map(margin).collect();
-    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 /// A bundle's file.

@@ -298,3 +298,51 @@ fn api_keys_are_shown_once_and_kept_as_hashes() {
     assert_eq!(std::fs::read_to_string(place.0.path("keys.toml")).unwrap(), file);
     assert!(place.ends(2, &["key", "api", "x", "--scopes", "write"]).contains("read, infer and metrics"));
 }
+
+#[test]
+fn a_converted_model_has_a_verdict_of_its_own() {
+    let place = Signing::new();
+    compared(&place, 30, WIDE);
+    // A run in BF16 stands for a conversion: it has other weights and nearly the same logits.
+    let file = |folder: &str, name: &str| format!("cmp/{folder}/{name}.safetensors");
+    let (converted, parent) = (file("checkpoints", "bf16-seed0"), file("checkpoints", "fp32-seed0"));
+    let (candidate, baseline) = (file("logits", "bf16-seed0"), file("logits", "fp32-seed0"));
+    let files = ["verdict", "--baseline", &baseline, "--candidate", &candidate, "--floor", "none"];
+    let wide = ["--margin", "accuracy=0.9", "--margin", "nll=90", "--margin", "negative-flips=0.9"];
+    let to = ["--sign", "pair.sig", "--key", "key.pem"];
+    let of = ["--weights", &converted, "--parent", &parent];
+    assert!(place.ends(0, &[&files[..], &wide, &to, &of].concat()).contains("signature pair.sig"));
+
+    let verify = |code: i32, file: &str| {
+        place.ends(code, &["verify", file, "--verdict", "pair.sig", "--key", "key.pub.pem"])
+    };
+    let said = verify(0, &converted);
+    assert!(said.contains("pass against its parent, fp32-seed0.safetensors"), "{said}");
+    assert!(said.contains("of these two models on examples like these; 100 samples, one pair"), "{said}");
+    assert!(verify(3, &parent).contains("was measured against"));
+    assert!(verify(3, &candidate).contains("which is no model"));
+    assert!(verify(1, &file("checkpoints", "bf16-seed1")).contains("needs a verdict of its own"));
+
+    // Signed as it came out: here the default margins show nothing.
+    let again = [&files[..], &to, &of, &["--force"]].concat();
+    place.ends(2, &again);
+    assert!(verify(3, &converted).contains("inconclusive against its parent"));
+
+    // What is no pair, or says more than one pair shows, is not signed.
+    let two = ["--baseline", &baseline, "--baseline", &baseline, "--candidate", &candidate, &candidate];
+    let refused: [(&[&str], &str); 6] = [
+        (&[&["verdict"], &two[..], &to, &of, &["--force"]].concat(), "several files are given"),
+        (&[&again[..], &["--claim", "samples"]].concat(), "of one pair there are none"),
+        (&[&again[..], &["--looks", "2"]].concat(), "one pair is signed"),
+        (&[&files[..], &to, &of].concat(), "exists already"),
+        (
+            &[&files[..], &to, &["--force", "--weights", &parent, "--parent", &parent]].concat(),
+            "the same weights",
+        ),
+        (&[&files[..], &to, &["--force", "--weights", &converted]].concat(), "--parent"),
+    ];
+    for (args, says) in refused {
+        let said = place.ends(3, args);
+        assert!(said.contains(says), "{says}: {said}");
+    }
+}

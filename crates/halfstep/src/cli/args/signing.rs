@@ -113,6 +113,27 @@ pub struct Sign {
     pub json: bool,
 }
 
+/// Of `verdict`: what is signed of a pair.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Signing the verdict of one pair")]
+pub struct SignedPair {
+    /// Sign into this file what a converted model came to against the one that it was made of
+    #[arg(long, value_name = "FILE", requires_all = ["weights", "parent"])]
+    pub sign: Option<PathBuf>,
+    /// Weights of the converted model, whose logits are the candidate's
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub weights: Option<PathBuf>,
+    /// Weights of the model that it was made of, whose logits are the baseline's
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub parent: Option<PathBuf>,
+    /// Private key [default: the one that `halfstep key new` makes]
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub key: Option<PathBuf>,
+    /// Overwrite a signature that is there
+    #[arg(long, requires = "sign")]
+    pub force: bool,
+}
+
 /// `verify`
 #[derive(Debug, clap::Args)]
 #[command(

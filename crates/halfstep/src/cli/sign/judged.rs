@@ -7,18 +7,18 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use halfstep::evidence::assessment::MetricRow;
 use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, Protocol};
 use halfstep::train::run_dir::{CHECKPOINTS, PLAN, PREPROCESSING, RECIPE};
 use halfstep_attest::DateTime;
 use halfstep_attest::verdict::{Arm, Candidate, Conclusion, Run, Verdict};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::compare::{LOGITS_FOLDER, protocol};
 use crate::cli::compared::{self, ArmRecord, CandidateRecord, ComparedArm, RunRecord};
 use crate::cli::failure::Failure;
 use crate::cli::report::RESULTS;
+use crate::cli::signed_pair;
 use crate::cli::verdict::assess_files;
 
 /// The statement of a comparison.
@@ -93,18 +93,8 @@ impl Judging<'_> {
         if verdict.name() != follows {
             return Err(self.disagreement(record));
         }
-        let judged = again.rows.iter().filter(|row| row.gates);
-        let metric = |row: &MetricRow| {
-            json!({
-                "metric": row.label(),
-                "reference": row.reference,
-                "candidate": row.candidate,
-                "unit": row.unit,
-                "test": row.test,
-            })
-        };
         let protocol = serde_json::to_value(&again.protocol)?;
-        Ok(Candidate { policy, verdict, pairs, protocol, metrics: judged.map(metric).collect() })
+        Ok(Candidate { policy, verdict, pairs, protocol, metrics: signed_pair::metrics(&again) })
     }
 
     /// The assessment of the logits in the folder, which has to be the stored one. Whether earlier
