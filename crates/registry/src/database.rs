@@ -13,10 +13,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::actor::Act;
-use crate::error::RegistryError;
+use crate::error::{DATABASE, RegistryError};
 
-/// The file's name.
-pub(crate) const FILE: &str = "registry.db";
 /// `application_id` of our databases: `hstp` in ASCII.
 const APPLICATION: i64 = 0x6873_7470;
 /// The form of the tables, as `user_version`.
@@ -57,7 +55,7 @@ pub(crate) struct Database {
 impl Database {
     /// Makes the database in `folder` unless it is there, and opens it.
     pub fn create(folder: &Path, id: Option<&str>, act: &Act) -> Result<Database, RegistryError> {
-        let path = folder.join(FILE);
+        let path = folder.join(DATABASE);
         let database = Database::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         database.write(|tx| {
             let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -77,7 +75,7 @@ impl Database {
 
     /// Opens the database in `folder`.
     pub fn open(folder: &Path) -> Result<Database, RegistryError> {
-        let path = folder.join(FILE);
+        let path = folder.join(DATABASE);
         if !path.is_file() {
             return Err(RegistryError::Absent(folder.into()));
         }
@@ -186,5 +184,5 @@ pub(crate) fn digest(text: String) -> Result<halfstep_attest::digest::Digest, Re
 }
 
 fn corrupt(why: String) -> RegistryError {
-    RegistryError::Corrupt { path: FILE.into(), why }
+    RegistryError::Corrupt { path: DATABASE.into(), why }
 }

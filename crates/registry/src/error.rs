@@ -7,6 +7,9 @@ use halfstep_attest::digest::Digest;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+/// The file of the database.
+pub(crate) const DATABASE: &str = "registry.db";
+
 /// Why a registry did not do what it was asked to.
 #[derive(Debug, Error)]
 pub enum RegistryError {
@@ -164,7 +167,7 @@ impl RegistryError {
 /// The database, where its folder is known from what was asked.
 impl From<rusqlite::Error> for RegistryError {
     fn from(e: rusqlite::Error) -> RegistryError {
-        RegistryError::sqlite(Path::new(crate::database::FILE), &e)
+        RegistryError::sqlite(Path::new(DATABASE), &e)
     }
 }
 

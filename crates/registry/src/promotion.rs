@@ -42,6 +42,9 @@ pub struct Judge<'a> {
     pub at: DateTime,
 }
 
+/// An attachment, and what its signature proves or why it proves nothing.
+type Checked<'a> = (&'a Attachment, Result<Verified, String>);
+
 impl Registry {
     /// Looks for a signature over all files of a version by somebody who is trusted. Returns its
     /// digest and who signed, or why each signature there is does not do.
@@ -127,7 +130,7 @@ impl Registry {
         kind: AttachmentKind,
         trust: &Trust,
         at: DateTime,
-    ) -> Result<Vec<(&'a Attachment, Result<Verified, String>)>, RegistryError> {
+    ) -> Result<Vec<Checked<'a>>, RegistryError> {
         let mut all = Vec::new();
         for attachment in version.attachments.iter().filter(|a| a.kind == kind) {
             let verified = Bundle::parse(&self.attached(attachment)?)

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::actor::Act;
 use crate::blobs::Blobs;
-use crate::database::{self, Database};
-use crate::error::RegistryError;
+use crate::database::Database;
+use crate::error::{DATABASE, RegistryError};
 
 const BLOBS: &str = "blobs";
 const HOLDS: &str = "holds";
@@ -41,10 +41,10 @@ impl Registry {
     /// The same, where a registry that is made is to have this identity.
     pub(crate) fn create_as(folder: &Path, id: Option<&str>, act: &Act) -> Result<Registry, RegistryError> {
         fs::create_dir_all(folder).map_err(RegistryError::file(folder))?;
-        let ours = |name: &str| name.starts_with(database::FILE) || [BLOBS, HOLDS, POLICY].contains(&name);
+        let ours = |name: &str| name.starts_with(DATABASE) || [BLOBS, HOLDS, POLICY].contains(&name);
         for entry in fs::read_dir(folder).map_err(RegistryError::file(folder))? {
             let entry = entry.map_err(RegistryError::file(folder))?;
-            if !folder.join(database::FILE).exists() && !entry.file_name().to_str().is_some_and(ours) {
+            if !folder.join(DATABASE).exists() && !entry.file_name().to_str().is_some_and(ours) {
                 return Err(RegistryError::Occupied(folder.into()));
             }
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::actor::{Act, Actor};
 use crate::blobs::{Staged, sync_folder};
 use crate::database::{digest, from_json, json};
-use crate::error::RegistryError;
+use crate::error::{DATABASE, RegistryError};
 use crate::moment;
 use crate::names::RegisteredName;
 use crate::registry::Registry;
@@ -416,7 +416,6 @@ fn attachments(
 }
 
 fn time(text: &str) -> Result<DateTime, RegistryError> {
-    let why =
-        || RegistryError::Corrupt { path: crate::database::FILE.into(), why: format!("`{text}` is no time") };
+    let why = || RegistryError::Corrupt { path: DATABASE.into(), why: format!("`{text}` is no time") };
     text.parse().map_err(|_| why())
 }

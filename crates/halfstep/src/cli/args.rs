@@ -1,6 +1,8 @@
 //! What can be written on the command line.
 
 #[cfg(feature = "serve")]
+mod registry;
+#[cfg(feature = "serve")]
 mod serving;
 #[cfg(feature = "serve")]
 mod signing;
@@ -13,6 +15,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use halfstep::graph::ByteSize;
 use halfstep::{DeviceRequest, MemoryLimit};
+#[cfg(feature = "serve")]
+pub use registry::{
+    AddVersion, CollectVersions, DiffVersions, Promote, RegistryArgs, RegistryCommand, RollBack,
+};
 #[cfg(feature = "serve")]
 pub use serving::Serve;
 #[cfg(feature = "serve")]
@@ -95,6 +101,9 @@ pub enum Command {
     /// Sign a folder of a model, or the verdict of a comparison
     #[cfg(feature = "serve")]
     Sign(Sign),
+    /// Keep versions of models, and move the aliases that say which of them is used
+    #[cfg(feature = "serve")]
+    Registry(RegistryArgs),
     /// Verify who signed a model, and whether a signed verdict names it
     #[cfg(feature = "serve")]
     Verify(Verify),

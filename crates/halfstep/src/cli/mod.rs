@@ -38,6 +38,8 @@ mod predict;
 mod prepare;
 mod progress;
 mod ranks;
+#[cfg(feature = "serve")]
+mod registry;
 mod report;
 #[cfg(feature = "serve")]
 mod serve;
@@ -174,6 +176,8 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Key(args::Key::Api(args)) => key::api(args),
         #[cfg(feature = "serve")]
         Command::Sign(args) => sign::run(args, request.threads()),
+        #[cfg(feature = "serve")]
+        Command::Registry(args) => registry::run(args),
         #[cfg(feature = "serve")]
         Command::Verify(args) => verify::run(args),
         #[cfg(feature = "serve")]

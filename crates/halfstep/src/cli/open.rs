@@ -151,7 +151,8 @@ pub fn latest_checkpoint(run: &Path) -> Result<PathBuf, Failure> {
     Ok(dir.checkpoint(&checkpoint_name(&dir, &recipe, None)?))
 }
 
-fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result<String, Failure> {
+/// The checkpoint that is asked for, or that would be used if none is named.
+pub fn checkpoint_name(dir: &RunDir, recipe: &Recipe, asked: Option<&str>) -> Result<String, Failure> {
     let there = dir.checkpoints();
     let default = || {
         let of_recipe = format!("{}-seed{}", recipe.precision.policy, recipe.seed);

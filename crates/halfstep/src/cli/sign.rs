@@ -19,7 +19,7 @@ use super::{key, output};
 /// The signature of a folder, in it.
 pub const MODEL: &str = "model.sig";
 /// The signed verdict of a comparison, in its folder.
-const VERDICT: &str = "verdict.sig";
+pub const VERDICT: &str = "verdict.sig";
 
 /// Runs the command.
 pub fn run(args: Sign, threads: NonZeroUsize) -> Result<ExitCode, Failure> {

@@ -5,5 +5,6 @@
 mod common;
 
 mod cards;
+mod registry;
 mod serving;
 mod signing;

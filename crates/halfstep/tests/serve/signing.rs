@@ -13,33 +13,34 @@ fn in_one_line(output: &std::process::Output) -> String {
 }
 
 /// A place with a key, whose passphrase is in the environment of its commands.
-struct Signing(Place);
+pub struct Signing(pub Place);
 
 impl Signing {
-    fn new() -> Signing {
+    pub fn new() -> Signing {
         let place = Signing(Place::new());
         place.ok(&["key", "new", "--out", "key.pem"]);
         place
     }
 
-    fn run(&self, args: &[&str]) -> std::process::Output {
+    pub fn run(&self, args: &[&str]) -> std::process::Output {
         let mut command = self.0.command(args);
         command.env("HALFSTEP_PASSPHRASE", PASSPHRASE).env("HALFSTEP_KEYS", self.0.path("keys"));
+        command.env("HALFSTEP_REGISTRY", self.0.path("registry")).env("XDG_STATE_HOME", self.0.path("state"));
         command.output().unwrap()
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {}", both(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 
     /// Runs the program, which must end with this code, and returns what it said, in one line.
-    fn ends(&self, code: i32, args: &[&str]) -> String {
+    pub fn ends(&self, code: i32, args: &[&str]) -> String {
         let output = self.run(args);
         let said = in_one_line(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
@@ -158,7 +159,7 @@ fn a_key_is_kept_from_others() {
 }
 
 /// A comparison of two pairs of seeds with these margins, after so many epochs.
-fn compared(place: &Signing, epochs: u32, margins: &str) {
+pub fn compared(place: &Signing, epochs: u32, margins: &str) {
     let recipe = TINY.replace("epochs = 2", &format!("epochs = {epochs}"));
     place.0.write("recipe.toml", format!("{recipe}{margins}"));
     let output = place.run(&["compare", "recipe.toml", "--precisions", "fp32,bf16", "--out", "cmp"]);
@@ -166,7 +167,7 @@ fn compared(place: &Signing, epochs: u32, margins: &str) {
 }
 
 /// Margins that a candidate keeps where the reference has learnt something.
-const WIDE: &str = "margin = 0.9\nclaim = \"samples\"\n[compare.margins]\nnll = 90.0\nece = \"off\"\nnegative-flips = \"off\"\n";
+pub const WIDE: &str = "margin = 0.9\nclaim = \"samples\"\n[compare.margins]\nnll = 90.0\nece = \"off\"\nnegative-flips = \"off\"\n";
 
 #[test]
 fn a_verdict_names_what_it_judged_and_nothing_else() {

@@ -1,0 +1,255 @@
+//! `halfstep registry`: versions of models, and the aliases that say which of them is used.
+
+mod add;
+mod shown;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use halfstep_attest::DateTime;
+use halfstep_attest::digest::Digest;
+use halfstep_attest::policy::Policy;
+use halfstep_attest::trust::Trust;
+use halfstep_registry::actor::{Act, Actor, Vouching};
+use halfstep_registry::gc::Sweep;
+use halfstep_registry::moves::{Grounds, Recorded};
+use halfstep_registry::names::{Reference, Selector};
+use halfstep_registry::promotion::Judge;
+use halfstep_registry::seen::Older;
+use halfstep_registry::{Registry, RegistryError};
+use serde_json::json;
+
+use super::args::{CollectVersions, Promote, RegistryArgs, RegistryCommand, RollBack};
+use super::failure::Failure;
+use super::{key, output};
+
+/// The environment's name for the folder.
+const PLACE: &str = "HALFSTEP_REGISTRY";
+const DAY: u64 = 24 * 60 * 60;
+
+/// What all commands are given.
+struct Asked {
+    folder: PathBuf,
+    trust: Option<PathBuf>,
+    older: Older,
+    json: bool,
+}
+
+/// Runs the command. Exit codes: 0 done, 1 refused or something is wrong with the registry, 2
+/// wrong arguments.
+pub fn run(args: RegistryArgs) -> Result<ExitCode, Failure> {
+    let set = || std::env::var_os(PLACE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let folder = args.registry.or_else(set).ok_or_else(|| {
+        Failure::asked("no registry is named", format!("give its folder with --registry, or set {PLACE}"))
+    })?;
+    let older = if args.accept_older { Older::Accepted } else { Older::Refused };
+    let asked = Asked { folder, trust: args.trust, older, json: args.json };
+    match args.command {
+        RegistryCommand::Add(args) => add::run(args, &asked),
+        RegistryCommand::List { model } => shown::list(model.as_ref(), &asked),
+        RegistryCommand::Show { version } => shown::show(&version, &asked),
+        RegistryCommand::Diff(args) => shown::diff(&args, &asked),
+        RegistryCommand::Promote(args) => promote(args, &asked),
+        RegistryCommand::Rollback(args) => roll_back(args, &asked),
+        RegistryCommand::Verify => verify(&asked),
+        RegistryCommand::Gc(args) => collect(&args, &asked),
+    }
+}
+
+impl Asked {
+    /// The registry, which is no older than it was seen.
+    fn open(&self) -> Result<Registry, Failure> {
+        let registry = Registry::open(&self.folder).map_err(failure)?;
+        self.remember(&registry)?;
+        Ok(registry)
+    }
+
+    /// Checks the registry against what was seen of it, and remembers what it has now.
+    fn remember(&self, registry: &Registry) -> Result<(), Failure> {
+        registry.remember(&seen()?, self.older).map_err(|e| match e {
+            e @ RegistryError::Rewound(_) => failure(e)
+                .with_help("if you brought it back yourself, repeat the command with --accept-older"),
+            e => failure(e),
+        })
+    }
+
+    /// Who is trusted; nobody where there is no file.
+    fn trust(&self) -> Result<Trust, Failure> {
+        let file = match &self.trust {
+            Some(file) => file.clone(),
+            None => key::folder()?.join(key::TRUST),
+        };
+        if self.trust.is_none() && !file.is_file() {
+            return Ok(Trust::default());
+        }
+        let wrong = |e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", file.display()), "");
+        let text = std::fs::read_to_string(&file).map_err(|e| wrong(&e))?;
+        Trust::parse(&text).map_err(|e| wrong(&e))
+    }
+}
+
+/// The folder for what was seen of registries.
+fn seen() -> Result<PathBuf, Failure> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let xdg = set("XDG_STATE_HOME").filter(|p| p.is_absolute());
+    let home = || set("HOME").map(|home| home.join(".local").join("state"));
+    let state = xdg.or_else(home).ok_or_else(|| {
+        Failure::asked("there is no folder to remember in what was seen of registries", "set XDG_STATE_HOME")
+    })?;
+    Ok(state.join("halfstep").join("registries"))
+}
+
+/// The user as the system names them, now.
+fn act(reason: Option<String>) -> Result<Act, Failure> {
+    let unnamed = |_| "unknown".to_string();
+    let user = whoami::username().unwrap_or_else(unnamed);
+    let machine = whoami::hostname().unwrap_or_else(unnamed);
+    let who = Actor { name: format!("{user} on {machine}"), said_by: Vouching::System };
+    let at = DateTime::try_from(SystemTime::now());
+    let at = at.map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+    Ok(Act { who, at, reason: reason.filter(|text| !text.trim().is_empty()) })
+}
+
+fn failure(e: RegistryError) -> Failure {
+    match e {
+        RegistryError::Absent(_)
+        | RegistryError::Occupied(_)
+        | RegistryError::Name(_)
+        | RegistryError::Unknown { .. }
+        | RegistryError::Ambiguous { .. } => Failure::asked(e.to_string(), ""),
+        e => Failure::failed(e.to_string()),
+    }
+}
+
+fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
+    let registry = asked.open()?;
+    let act = act(args.reason)?;
+    let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
+    let trust = asked.trust()?;
+    let file = registry.policy_file();
+    let policy = match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let policy = Policy::parse(&text);
+            let policy = policy.map_err(|e| Failure::asked(format!("{}: {e}", file.display()), ""))?;
+            Some((policy, Digest::of(text.as_bytes())))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(Failure::asked(format!("{}: {e}", file.display()), "")),
+    };
+    let judge = Judge { trust: &trust, policy: policy.as_ref().map(|(p, digest)| (p, *digest)), at: act.at };
+    let forced = args.force.filter(|reason| !reason.trim().is_empty());
+    let grounds = match (registry.judge(&version, &judge).map_err(failure)?, forced) {
+        (Ok(grounds), _) => grounds,
+        (Err(why), Some(reason)) => {
+            why.iter().for_each(|why| output::warning(format!("forced although {why}")));
+            Grounds { forced: Some(reason), ..Grounds::default() }
+        }
+        (Err(why), None) => {
+            return Err(Failure::failed(format!(
+                "version {} of {} is not promoted: {}",
+                version.digest,
+                version.model,
+                why.join("; ")
+            ))
+            .with_help(
+                "attach what is missing with `halfstep registry add`, or give a reason with --force, which the history keeps",
+            ));
+        }
+    };
+    if args.dry_run {
+        let found = json!({ "promotes": version.digest, "alias": args.to, "grounds": grounds });
+        return said(
+            asked,
+            &found,
+            &[("would move", format!("{}@{} to {}", version.model, args.to, version.digest))],
+        );
+    }
+    let moves = registry.promote(&version, &args.to, &grounds, &act, None).map_err(failure)?;
+    moved(asked, &registry, &moves)
+}
+
+fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
+    let Selector::Alias(alias) = &args.alias.selector else {
+        let help = "write MODEL@ALIAS, and the version with --to";
+        return Err(Failure::asked(format!("{}: this is no alias", args.alias), help));
+    };
+    let registry = asked.open()?;
+    let model = &args.alias.model;
+    let to = match args.to {
+        None => None,
+        Some(prefix) => {
+            let reference: Result<Reference, _> = format!("{model}@{prefix}").parse();
+            let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
+            Some(registry.resolve(&reference).map_err(failure)?.digest)
+        }
+    };
+    if args.dry_run {
+        let to = registry.way_back(model, alias, to).map_err(failure)?;
+        return said(asked, &json!({ "to": to }), &[("would move", format!("{model}@{alias} to {to}"))]);
+    }
+    let made = registry.roll_back(model, alias, to, &act(args.reason)?, None).map_err(failure)?;
+    moved(asked, &registry, &[made])
+}
+
+/// Says which moves were made, and remembers them.
+fn moved(asked: &Asked, registry: &Registry, moves: &[Recorded]) -> Result<ExitCode, Failure> {
+    asked.remember(registry)?;
+    let lines: Vec<(&str, String)> = moves.iter().map(|made| ("moved", shown::in_words(made))).collect();
+    let records: Vec<_> = moves.iter().map(|made| &made.record).collect();
+    said(asked, &json!({ "moves": records }), &lines)
+}
+
+fn verify(asked: &Asked) -> Result<ExitCode, Failure> {
+    let registry = asked.open()?;
+    let trust = asked.trust()?;
+    let audit = registry.audit(&trust, act(None)?.at).map_err(failure)?;
+    if trust.is_empty() {
+        output::note("nobody is trusted, so no signature was checked");
+    }
+    let found = json!({
+        "versions": audit.versions, "files": audit.files, "moves": audit.moves,
+        "signatures": audit.signatures, "faults": audit.faults,
+    });
+    let mut lines = vec![
+        ("versions", audit.versions.to_string()),
+        ("files", audit.files.to_string()),
+        ("moves", audit.moves.to_string()),
+        ("signatures", audit.signatures.to_string()),
+    ];
+    lines.extend(audit.faults.iter().map(|fault| ("wrong", fault.clone())));
+    said(asked, &found, &lines)?;
+    Ok(if audit.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn collect(args: &CollectVersions, asked: &Asked) -> Result<ExitCode, Failure> {
+    let registry = asked.open()?;
+    let sweep = Sweep {
+        now: act(None)?.at,
+        keep: Duration::from_secs(u64::from(args.keep_days) * DAY),
+        grace: Duration::from_secs(u64::from(args.grace_hours) * 3600),
+    };
+    let done = if args.dry_run { registry.collectable(&sweep) } else { registry.collect(&sweep) };
+    let done = done.map_err(failure)?;
+    let found = json!({
+        "marked": done.marked, "waiting": done.waiting, "removed": done.removed,
+        "files": done.files, "bytes": done.bytes, "dry_run": args.dry_run,
+    });
+    let would = if args.dry_run { "would be " } else { "" };
+    let mut lines = Vec::new();
+    for (what, keys) in [("marked", &done.marked), ("waiting", &done.waiting), ("removed", &done.removed)] {
+        lines.extend(keys.iter().map(|key| (what, format!("{}@{}", key.model, key.digest))));
+    }
+    lines.push(("files", format!("{} of {} bytes {would}removed", done.files, done.bytes)));
+    said(asked, &found, &lines)
+}
+
+/// Prints for programs or for people.
+fn said(asked: &Asked, found: &serde_json::Value, lines: &[(&str, String)]) -> Result<ExitCode, Failure> {
+    if asked.json {
+        output::json(found)?;
+    } else {
+        output::raw(&output::fields(lines));
+    }
+    Ok(ExitCode::SUCCESS)
+}
