@@ -26,7 +26,9 @@ pub fn run(args: AddVersion, asked: &Asked) -> Result<ExitCode, Failure> {
     let verdict = verdict.as_deref().map(bundle_of).transpose()?;
     let names: Vec<&String> = files.iter().map(|(name, _)| name).collect();
     let mut lines: Vec<(&str, String)> = names.iter().map(|name| ("file", (*name).clone())).collect();
-    lines.extend(left_out.iter().map(|name| ("left out", name.clone())));
+    if !left_out.is_empty() {
+        lines.push(("left out", left_out.join(", ")));
+    }
     if args.dry_run {
         let found = json!({ "model": args.model, "files": names, "left_out": left_out });
         return said(asked, &found, &lines);
