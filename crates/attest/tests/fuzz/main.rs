@@ -4,6 +4,7 @@
 //! There is no feedback from the code that ran; an input is kept, to be changed further, if what
 //! the parser says of it was not said before. As a test each target gets a thousand inputs, the
 //! same ones every time. `scripts/fuzz.sh` runs them for longer.
+#![allow(clippy::print_stdout)] // of tests
 
 mod mutation;
 

@@ -98,8 +98,8 @@ impl Reader<'_> {
 }
 
 impl Session<'_> {
-    /// Compiles the program that evaluates batches of so many samples, unless it is there: an engine
-    /// that takes memory when it compiles has it from then on.
+    /// Compiles the program that evaluates batches of so many samples, unless it is there: an
+    /// engine that takes memory when it compiles has it from then on.
     ///
     /// # Errors
     /// No samples; not enough memory.

@@ -20,7 +20,7 @@ pub struct Serve {
     /// What clients call the model [default: the name of the recipe]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Address to listen at. One beyond this machine needs TLS and API keys; port 0 takes a free one
+    /// Address to listen at. One beyond this machine needs TLS and API keys; port 0 is any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Certificate of the server in PEM, with those that lead to its authority
