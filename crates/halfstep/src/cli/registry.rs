@@ -29,11 +29,11 @@ const PLACE: &str = "HALFSTEP_REGISTRY";
 const DAY: u64 = 24 * 60 * 60;
 
 /// What all commands are given.
-struct Asked {
-    folder: PathBuf,
-    trust: Option<PathBuf>,
-    older: Older,
-    json: bool,
+pub(super) struct Asked {
+    pub folder: PathBuf,
+    pub trust: Option<PathBuf>,
+    pub older: Older,
+    pub json: bool,
 }
 
 /// Runs the command. Exit codes: 0 done, 1 refused or something is wrong with the registry, 2
@@ -59,23 +59,24 @@ pub fn run(args: RegistryArgs) -> Result<ExitCode, Failure> {
 
 impl Asked {
     /// The registry, which is no older than it was seen.
-    fn open(&self) -> Result<Registry, Failure> {
+    pub fn open(&self) -> Result<Registry, Failure> {
         let registry = Registry::open(&self.folder).map_err(failure)?;
         self.remember(&registry)?;
         Ok(registry)
     }
 
     /// Checks the registry against what was seen of it, and remembers what it has now.
-    fn remember(&self, registry: &Registry) -> Result<(), Failure> {
+    pub fn remember(&self, registry: &Registry) -> Result<(), Failure> {
         registry.remember(&seen()?, self.older).map_err(|e| match e {
-            e @ RegistryError::Rewound(_) => failure(e)
-                .with_help("if you brought it back yourself, repeat the command with --accept-older"),
+            e @ RegistryError::Rewound(_) => failure(e).with_help(
+                "if you brought it back yourself, run `halfstep registry list --accept-older` once",
+            ),
             e => failure(e),
         })
     }
 
     /// Who is trusted; nobody where there is no file.
-    fn trust(&self) -> Result<Trust, Failure> {
+    pub fn trust(&self) -> Result<Trust, Failure> {
         let file = match &self.trust {
             Some(file) => file.clone(),
             None => key::folder()?.join(key::TRUST),
@@ -111,7 +112,8 @@ fn act(reason: Option<String>) -> Result<Act, Failure> {
     Ok(Act { who, at, reason: reason.filter(|text| !text.trim().is_empty()) })
 }
 
-fn failure(e: RegistryError) -> Failure {
+/// An error of a registry, with its exit code.
+pub(super) fn failure(e: RegistryError) -> Failure {
     match e {
         RegistryError::Absent(_)
         | RegistryError::Occupied(_)

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod model;
+mod registry;
 mod run;
 
 use std::io;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
+use halfstep_registry::names::Reference;
+use halfstep_registry::seen::Older;
 use halfstep_serve::access::KeyFile;
 use halfstep_serve::limits::Limits;
 use halfstep_serve::log::Log;
@@ -22,8 +25,10 @@ use serde_json::json;
 
 use super::args::Serve;
 use super::failure::{FAILED, Failure, INTERRUPTED};
+use super::registry::Asked;
 use super::{output, stdio};
-use model::{Batches, Manner};
+use model::{Batches, Facts, Manner};
+use registry::{Loading, RegistrySource, Signatures};
 use run::RunSource;
 
 /// Runs the command.
@@ -51,13 +56,23 @@ pub fn run(args: Serve, request: EngineRequest) -> Result<ExitCode, Failure> {
     };
     let engine = Arc::from(halfstep::engine(request)?);
     let json = args.json;
-    let source = RunSource::open(&args.chosen, args.name.clone(), engine, manner)?;
-    let precision = source.precision().to_string();
-    if let Some(warning) = source.warning() {
+    let (running, Facts { info, precision, warning }) = match registered(&args)? {
+        None => {
+            let (source, facts) = RunSource::open(&args.chosen, args.name, engine, manner)?;
+            (Server::start(source, options), facts)
+        }
+        Some((from, reference)) => {
+            let name = args.name.unwrap_or_else(|| reference.model.to_string());
+            let signatures = if args.unsigned { Signatures::NotLookedAt } else { Signatures::Demanded };
+            let loading = Loading { name, precision: args.chosen.precision, engine, manner, signatures };
+            let (source, facts) = RegistrySource::open(from, reference, loading)?;
+            (Server::start(source, options), facts)
+        }
+    };
+    if let Some(warning) = warning {
         output::message(&format!("warning: {warning}"));
     }
-    let info = source.info().clone();
-    let running = Server::start(source, options).map_err(|e| asked(&e))?;
+    let running = running.map_err(|e| asked(&e))?;
     let address = running.address();
     if json {
         output::json(&printed(&info, address, &precision))?;
@@ -70,6 +85,18 @@ pub fn run(args: Serve, request: EngineRequest) -> Result<ExitCode, Failure> {
         Ended::Drained { .. } => ExitCode::from(FAILED),
         Ended::AtOnce => ExitCode::from(INTERRUPTED),
     })
+}
+
+/// The registry and its version that are asked for; none where a run directory is.
+fn registered(args: &Serve) -> Result<Option<(Asked, Reference)>, Failure> {
+    let Some(folder) = args.registry.clone() else { return Ok(None) };
+    if args.chosen.checkpoint.is_some() {
+        let help = "leave out --checkpoint: a version of a registry has one";
+        return Err(Failure::asked("--checkpoint is of run directories, and --registry is given", help));
+    }
+    let reference = args.chosen.run.display().to_string().parse::<Reference>();
+    let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
+    Ok(Some((Asked { folder, trust: args.trust.clone(), older: Older::Refused, json: args.json }, reference)))
 }
 
 fn limits(args: &Serve) -> Limits {

@@ -1,7 +1,8 @@
 //! A run directory served, as a client meets it.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common::{Place, with_data};
 use serde_json::{Value, json};
@@ -25,9 +26,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(place: &Place, args: &[&str]) -> Served {
-        let mut command =
-            place.command(&[&["serve", "run", "--listen", "127.0.0.1:0", "--json"], args].concat());
+    fn start(mut command: Command) -> Served {
+        command.args(["--listen", "127.0.0.1:0", "--json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut text = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
@@ -85,7 +85,7 @@ fn answers_are_those_of_predict_and_mistakes_are_named() {
     place.ok(&["train", "recipe.toml", "--precision", "bf16", "--out", "run"]);
     place.write("new.csv", "a,b\n3,y\n11,x\n7,y\n");
     let predicted = place.json(&["predict", "run", "new.csv", "--json"]);
-    let served = Served::start(&place, &["--batch-invariant", "--max-batch", "2"]);
+    let served = Served::start(place.command(&["serve", "run", "--batch-invariant", "--max-batch", "2"]));
 
     let (status, answer) = served.infer(row(&["3", "y", "11", "x", "7", "y"]));
     assert_eq!(status, 200, "{answer}");
@@ -131,4 +131,67 @@ fn what_is_open_to_others_needs_tls_and_keys() {
     place.ok(&["train", "recipe.toml", "--precision", "fp32", "--out", "run"]);
     let said = place.fails(2, &["serve", "run", "--listen", "0.0.0.0:0"]);
     assert!(said.contains("neither TLS nor API keys"), "{said}");
+}
+
+/// The program with keys and a memory of registries of its own.
+fn with_registry(place: &Place, args: &[&str]) -> Command {
+    let mut command = place.command(args);
+    command.env("HALFSTEP_KEYS", place.path("keys")).env("XDG_STATE_HOME", place.path("state"));
+    command.env("HALFSTEP_REGISTRY", place.path("registry"));
+    command
+}
+
+/// The program's output, if it ends with this code.
+fn ends(place: &Place, code: i32, args: &[&str]) -> String {
+    let output = with_registry(place, args).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    text
+}
+
+#[test]
+fn a_server_follows_an_alias_to_versions_that_are_signed() {
+    let place = Place::new();
+    place.write("table.csv", table());
+    let ok = |args: &[&str]| ends(&place, 0, args);
+    let add = |run: &str, sign: &[&str]| {
+        let said = ok(&[&["registry", "add", run, "--as", "m", "--json"], sign].concat());
+        serde_json::from_str::<Value>(&said).unwrap()["digest"].as_str().unwrap().to_string()
+    };
+    let promote = || ok(&["registry", "promote", "m@candidate", "--force", "tried"]);
+    for run in ["one", "two", "three"] {
+        place.write("own.toml", format!("seed = {}\n", run.len()) + &with_data(DATA));
+        let precision = if run == "two" { "bf16" } else { "fp32" };
+        ok(&["train", "own.toml", "--precision", precision, "--out", run]);
+    }
+    ok(&["key", "new", "--no-passphrase"]);
+    let one = add("one", &["--sign"]);
+    promote();
+    let serve = ["serve", "m@champion", "--registry", "registry"];
+    assert!(ends(&place, 2, &serve).contains("nobody is trusted"));
+    let public = std::fs::read_to_string(place.path("keys/signing-key.pub.pem")).unwrap();
+    place.write("keys/trust.toml", format!("[[key]]\nname = \"me\"\npublic = \"\"\"\n{public}\"\"\"\n"));
+
+    let served = Served::start(with_registry(&place, &serve));
+    let version = || served.infer(row(&["3", "y"])).1["model_version"].as_str().unwrap().to_string();
+    let becomes = |wanted: &str| {
+        let begun = Instant::now();
+        while version() != wanted {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {wanted}", version());
+        }
+    };
+    assert_eq!(version(), one);
+    let two = add("two", &["--sign"]);
+    promote();
+    becomes(&two);
+    ok(&["registry", "rollback", "m@champion"]);
+    becomes(&one);
+    // What nobody signed is not served, and what was goes on.
+    add("three", &[]);
+    promote();
+    let refused = ends(&place, 1, &serve);
+    assert!(refused.contains("has no signature"), "{refused}");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(version(), one);
+    assert_eq!(served.end(), Some(0));
 }

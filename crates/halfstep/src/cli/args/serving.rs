@@ -12,12 +12,22 @@ use super::Chosen;
 /// `serve`
 #[derive(Debug, clap::Args)]
 #[command(
+    mut_arg("run", |arg| arg.help("Run directory; with --registry a version of it, MODEL@ALIAS or MODEL@ and at least four digits of its SHA-256")),
     after_help = "Ctrl-C or SIGTERM ends the server when it has answered the requests that have begun; a second signal ends it at once."
 )]
 pub struct Serve {
     #[command(flatten)]
     pub chosen: Chosen,
-    /// What clients call the model [default: the name of the recipe]
+    /// Folder of a registry, whose alias is served and followed as it moves
+    #[arg(long, value_name = "DIR")]
+    pub registry: Option<PathBuf>,
+    /// Who may have signed what is served [default: trust.toml beside the default key]
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub trust: Option<PathBuf>,
+    /// Serve versions of the registry whoever made them
+    #[arg(long, requires = "registry", conflicts_with = "trust")]
+    pub unsigned: bool,
+    /// What clients call the model [default: the name of the recipe, or in the registry]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Address to listen at. One beyond this machine needs TLS and API keys; port 0 is any free one

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use halfstep::graph::engine::{Engine, HostSlice};
 use halfstep::nn::InputSpec;
 use halfstep::train::predictor::Predictor;
+use halfstep_registry::hold::Hold;
 use halfstep_serve::model::{ComputeError, InputError, ModelInfo, Prepared, ServedModel, TensorSpec};
 use halfstep_serve::tensor::{Datatype, Tensor, TensorError};
 
@@ -34,6 +35,30 @@ pub struct Manner {
     pub batches: Batches,
 }
 
+/// What is said of a model when it is served.
+pub struct Facts {
+    /// What it takes and gives.
+    pub info: ModelInfo,
+    /// The precision that it computes in.
+    pub precision: String,
+    /// What nobody has judged.
+    pub warning: Option<String>,
+}
+
+impl Facts {
+    /// Of a model that is loaded.
+    pub fn of(opened: &Opened, model: &TrainedModel) -> Facts {
+        let (trained, computed) = (&opened.manifest.policy.name, opened.precision());
+        let warning = (trained != computed).then(|| {
+            format!(
+                "the model was trained in {trained} and is served in {computed}; no verdict on that was looked at: judge it \
+                 with `halfstep stress` or `halfstep verdict`"
+            )
+        });
+        Facts { info: model.info.clone(), precision: computed.into(), warning }
+    }
+}
+
 /// A trained model, its weights and the programs for a few batch sizes.
 pub struct TrainedModel {
     info: ModelInfo,
@@ -47,6 +72,8 @@ pub struct TrainedModel {
     /// Names of the classes; none of text, whose classes are tokens.
     classes: Vec<String>,
     outputs: usize,
+    /// Keeps a registry from removing it.
+    _hold: Option<Hold>,
 }
 
 impl TrainedModel {
@@ -104,7 +131,13 @@ impl TrainedModel {
             classes,
             outputs: opened.outputs,
             predictor: Mutex::new(predictor),
+            _hold: None,
         })
+    }
+
+    /// The same, which its registry may not remove while it is loaded.
+    pub fn holding(self, hold: Hold) -> TrainedModel {
+        TrainedModel { _hold: Some(hold), ..self }
     }
 
     /// The logits of all samples, each in a program of one of the sizes.

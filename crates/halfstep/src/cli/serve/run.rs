@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::folder_name;
 use halfstep_attest::digest::Digest;
-use halfstep_serve::model::{CurrentVersion, ModelInfo, ServedModel, SourceError, VersionSource};
+use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
 
 use super::super::args::Chosen;
 use super::super::failure::Failure;
 use super::super::open::Opened;
-use super::model::{Manner, TrainedModel};
+use super::model::{Facts, Manner, TrainedModel};
 
 /// A run directory. The digest of its only version is that of the file of its weights.
 pub struct RunSource {
@@ -19,7 +19,6 @@ pub struct RunSource {
     digest: Digest,
     engine: Arc<dyn Engine>,
     manner: Manner,
-    info: ModelInfo,
     /// The model, until the server takes it.
     loaded: Mutex<Option<TrainedModel>>,
 }
@@ -31,36 +30,15 @@ impl RunSource {
         name: Option<String>,
         engine: Arc<dyn Engine>,
         manner: Manner,
-    ) -> Result<RunSource, Failure> {
+    ) -> Result<(RunSource, Facts), Failure> {
         let opened = Opened::open(chosen)?;
         let name = name.unwrap_or_else(|| folder_name(&opened.recipe.name));
         let digest = digest(&opened)?;
         let names = (name.as_str(), &*digest.to_string());
         let loaded = TrainedModel::load(&opened, engine.clone(), names, manner)?;
-        let info = loaded.info().clone();
-        Ok(RunSource { opened, name, digest, engine, manner, info, loaded: Mutex::new(Some(loaded)) })
-    }
-
-    /// What the model takes and gives.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    /// The precision that it computes in.
-    pub fn precision(&self) -> &str {
-        self.opened.precision()
-    }
-
-    /// What nobody has judged.
-    pub fn warning(&self) -> Option<String> {
-        let trained = &self.opened.manifest.policy.name;
-        let computed = self.precision();
-        (trained != computed).then(|| {
-            format!(
-                "the model was trained in {trained} and is served in {computed}; no verdict on that was looked at: judge it \
-                 with `halfstep stress` or `halfstep verdict`"
-            )
-        })
+        let facts = Facts::of(&opened, &loaded);
+        let loaded = Mutex::new(Some(loaded));
+        Ok((RunSource { opened, name, digest, engine, manner, loaded }, facts))
     }
 }
 

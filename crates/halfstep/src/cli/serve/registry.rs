@@ -1,0 +1,159 @@
+//! The model that an alias of a registry names, which changes when the alias moves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use halfstep::graph::engine::Engine;
+use halfstep_attest::DateTime;
+use halfstep_attest::digest::Digest;
+use halfstep_attest::trust::Trust;
+use halfstep_registry::names::{Reference, Selector};
+use halfstep_registry::{Registry, RegistryError};
+use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
+
+use super::super::args::Chosen;
+use super::super::failure::Failure;
+use super::super::open::Opened;
+use super::super::registry::{Asked, failure};
+use super::model::{Facts, Manner, TrainedModel};
+
+/// Whether a version has to be signed by somebody who is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signatures {
+    /// It has to be.
+    Demanded,
+    /// Nobody looks.
+    NotLookedAt,
+}
+
+/// A version of a registry, or the one that an alias points at.
+pub struct RegistrySource {
+    asked: Asked,
+    registry: Registry,
+    reference: Reference,
+    trust: Trust,
+    loading: Loading,
+    /// The last move that was compared with what was seen of the registry.
+    remembered: AtomicU64,
+    /// The first version, until the server takes it.
+    loaded: Mutex<Option<(CurrentVersion, TrainedModel)>>,
+}
+
+/// How versions are loaded.
+pub struct Loading {
+    /// What clients call the model.
+    pub name: String,
+    /// The precision to compute in, where it is not that of training.
+    pub precision: Option<String>,
+    /// What computes.
+    pub engine: Arc<dyn Engine>,
+    /// How samples are computed together.
+    pub manner: Manner,
+    /// Which versions are served.
+    pub signatures: Signatures,
+}
+
+impl RegistrySource {
+    /// Opens the registry, and loads the version that is current.
+    ///
+    /// # Errors
+    /// There is no such version; it is damaged, or not signed; the registry is older than it was
+    /// when it was seen last.
+    pub fn open(
+        asked: Asked,
+        reference: Reference,
+        loading: Loading,
+    ) -> Result<(RegistrySource, Facts), Failure> {
+        let registry = asked.open()?;
+        let trust = match loading.signatures {
+            Signatures::Demanded => asked.trust()?,
+            Signatures::NotLookedAt => Trust::default(),
+        };
+        if loading.signatures == Signatures::Demanded && trust.is_empty() {
+            return Err(Failure::asked(
+                "nobody is trusted, so that no version can be served",
+                "name who signs in trust.toml beside your keys or with --trust, or serve versions whoever made them with --unsigned",
+            ));
+        }
+        let (remembered, loaded) = (AtomicU64::new(0), Mutex::new(None));
+        let source = RegistrySource { asked, registry, reference, trust, loading, remembered, loaded };
+        let current = source.now().map_err(failure)?;
+        let (model, facts) = source.read(&current)?;
+        *source.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((current, model));
+        Ok((source, facts))
+    }
+
+    /// Where the reference points.
+    fn now(&self) -> Result<CurrentVersion, RegistryError> {
+        let Reference { model, selector } = &self.reference;
+        Ok(match selector {
+            Selector::Alias(alias) => {
+                let head = self.registry.head(model, alias)?.record;
+                CurrentVersion { digest: head.to.to_string(), number: head.number }
+            }
+            Selector::Prefix(_) => {
+                let version = self.registry.resolve(&self.reference)?;
+                CurrentVersion { digest: version.digest.to_string(), number: 0 }
+            }
+        })
+    }
+
+    /// Reads a version: held against removal, its signature and each of its files verified.
+    fn read(&self, wanted: &CurrentVersion) -> Result<(TrainedModel, Facts), Failure> {
+        let Loading { name, precision, engine, manner, signatures } = &self.loading;
+        let digest = Digest::try_from(wanted.digest.clone());
+        let digest = digest.map_err(|e| Failure::failed(&e))?;
+        let model = &self.reference.model;
+        let version = self.registry.version(model, digest).and_then(|v| v.present()).map_err(failure)?;
+        let hold = self.registry.hold(&[version.key()]).map_err(failure)?;
+        if *signatures == Signatures::Demanded {
+            let now = DateTime::try_from(SystemTime::now());
+            let now = now.map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+            self.registry.signed(&version, &self.trust, now).map_err(failure)?.map_err(|why| {
+                Failure::failed(format!("version {digest} of {model} is not served: {}", why.join("; ")))
+                    .with_help("sign it with `halfstep registry add --sign`")
+            })?;
+        }
+        // Files of a registry can be changed by others while they are read: a copy of them, each
+        // verified, cannot.
+        let own = tempfile::tempdir();
+        let own =
+            own.map_err(|e| Failure::failed(format!("there is no folder for a copy of the version: {e}")))?;
+        let run = own.path().join("version");
+        self.registry.materialise(&version, &run).map_err(failure)?;
+        let opened = Opened::open(&Chosen { run, checkpoint: None, precision: precision.clone() })?;
+        let names = (name.as_str(), wanted.digest.as_str());
+        let model = TrainedModel::load(&opened, engine.clone(), names, *manner)?.holding(hold);
+        let facts = Facts::of(&opened, &model);
+        Ok((model, facts))
+    }
+
+    /// Compares the registry with what was seen of it, when it has a move that was not.
+    fn compare(&self, current: &CurrentVersion) -> Result<(), Failure> {
+        if self.remembered.swap(current.number, Ordering::Relaxed) != current.number {
+            self.asked
+                .remember(&self.registry)
+                .inspect_err(|_| self.remembered.store(0, Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
+impl VersionSource for RegistrySource {
+    type Model = TrainedModel;
+
+    fn current(&self) -> Result<CurrentVersion, SourceError> {
+        let current = self.now().map_err(|e| SourceError(e.to_string()))?;
+        self.compare(&current).map_err(|e| SourceError(e.message()))?;
+        Ok(current)
+    }
+
+    fn load(&self, version: &CurrentVersion) -> Result<TrainedModel, SourceError> {
+        let first = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some((loaded, model)) if loaded.digest == version.digest => Ok(model),
+            _ => self.read(version).map(|(model, _)| model).map_err(|e| SourceError(e.message())),
+        }
+    }
+}
