@@ -41,7 +41,7 @@ pub enum PolicyError {
     )]
     NoMargins,
     /// It lists precisions, and none is in the list.
-    #[error("`precisions` is empty, so that no verdict would do: leave it out to accept all")]
+    #[error("`precisions` is empty, so that every verdict is refused: leave it out to accept all")]
     NoPrecisions,
 }
 
@@ -112,7 +112,7 @@ pub enum Permission {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum Unmet {
     /// What is signed is no verdict.
-    #[error("what is signed is no verdict, and the policy asks for one")]
+    #[error("what is signed is something else than a verdict, and the policy asks for one")]
     NoVerdict,
     /// The verdict is of other weights.
     #[error(

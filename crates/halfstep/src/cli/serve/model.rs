@@ -51,7 +51,8 @@ impl Facts {
         let (trained, computed) = (&opened.manifest.policy.name, opened.precision());
         let warning = (trained != computed).then(|| {
             format!(
-                "the model was trained in {trained} and is served in {computed}; no verdict on that was looked at: judge it \
+                "the model was trained in {trained} and is served in {computed}; `serve` looked at \
+                 no signed verdict of that: judge it \
                  with `halfstep stress` or `halfstep verdict`"
             )
         });
