@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
@@ -14,10 +13,10 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::infer::{Answer, Inference, Refusal, short};
+use crate::infer::{Answer, Inference, Refusal, output, short};
 use crate::limits::{Budget, Limits, Reservation};
 use crate::model::TensorSpec;
-use crate::rest::MODEL_DIGEST;
+use crate::rest::of_version;
 use crate::tensor::{Datatype, Tensor};
 
 mod contents;
@@ -114,12 +113,7 @@ fn named(version: &str) -> Option<&str> {
 }
 
 fn tensor_metadata(spec: &TensorSpec) -> TensorMetadata {
-    let extent = |extent: &Option<usize>| extent.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1);
-    TensorMetadata {
-        name: spec.name.clone(),
-        datatype: spec.datatype.name().into(),
-        shape: spec.shape.iter().map(extent).collect(),
-    }
+    TensorMetadata { name: spec.name.clone(), datatype: spec.datatype.name().into(), shape: spec.extents() }
 }
 
 /// An answer, and the version that gave it.
@@ -157,12 +151,11 @@ impl<I: Inference> Server<I> {
         match reply {
             Err(status) => status.into_http(),
             Ok((message, version)) => {
-                let mut response = frame::write(&message);
-                let version = version.and_then(|version| HeaderValue::from_str(&version).ok());
-                if let Some(version) = version {
-                    response.headers_mut().insert(MODEL_DIGEST, version);
+                let response = frame::write(&message);
+                match version {
+                    Some(version) => of_version(&version, response),
+                    None => response,
                 }
-                response
             }
         }
     }
@@ -247,15 +240,11 @@ fn response(model_name: String, id: String, answer: Answer, wanted: &[String]) -
     let chosen: Vec<&Tensor> = match wanted {
         [] => outputs.iter().collect(),
         names => {
-            let named = |name: &String| {
-                let tensor = outputs.iter().find(|tensor| tensor.name() == name);
-                let text = || format!("the model has no output `{}`", short(name));
-                tensor.ok_or_else(|| Status::invalid_argument(text()))
-            };
+            let named = |name: &String| output(&outputs, name).map_err(|e| Status::invalid_argument(e.0));
             names.iter().map(named).collect::<Result<_, _>>()?
         }
     };
-    let output = |tensor: &&Tensor| InferOutputTensor {
+    let described = |tensor: &&Tensor| InferOutputTensor {
         name: tensor.name().into(),
         datatype: tensor.datatype().name().into(),
         shape: tensor.shape().iter().map(|&extent| i64::try_from(extent).unwrap_or(i64::MAX)).collect(),
@@ -264,7 +253,7 @@ fn response(model_name: String, id: String, answer: Answer, wanted: &[String]) -
         model_name,
         model_version: digest.clone(),
         id,
-        outputs: chosen.iter().map(output).collect(),
+        outputs: chosen.iter().map(described).collect(),
         raw_output_contents: chosen.iter().map(|tensor| tensor.data().clone()).collect(),
     };
     Ok((response, Some(digest)))

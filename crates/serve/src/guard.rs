@@ -14,26 +14,19 @@ use axum::response::{IntoResponse, Response};
 use crate::access::{AccessError, KeyFile, Scope};
 use crate::rest::error_body;
 
-/// The name of the API key that a request came with, for logs: an extension of the request.
-#[derive(Clone, Debug)]
-pub struct Caller(pub String);
-
 /// Asks each request for a key, health apart. It is to be the outermost layer but for logs.
 pub fn guarded(router: Router, keys: Arc<KeyFile>) -> Router {
     router.layer(from_fn_with_state(keys, check))
 }
 
-async fn check(State(keys): State<Arc<KeyFile>>, mut request: Request, next: Next) -> Response {
+async fn check(State(keys): State<Arc<KeyFile>>, request: Request, next: Next) -> Response {
     let Some(scope) = scope(request.method(), request.uri().path()) else {
         return next.run(request).await;
     };
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let caller = keys.keys().check(authorization, scope, SystemTime::now()).map(str::to_string);
-    match caller {
-        Ok(name) => {
-            request.extensions_mut().insert(Caller(name));
-            next.run(request).await
-        }
+    let known = keys.keys().check(authorization, scope, SystemTime::now()).map(|_| ());
+    match known {
+        Ok(()) => next.run(request).await,
         Err(error) => refused(&request, &error),
     }
 }

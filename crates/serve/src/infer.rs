@@ -28,9 +28,6 @@ pub enum Refusal {
         short(.0)
     )]
     UnknownVersion(String),
-    /// No version is loaded yet.
-    #[error("no version of the model is loaded yet")]
-    NotReady,
     /// The client's tensors are not what the model takes.
     #[error(transparent)]
     Input(#[from] InputError),
@@ -53,7 +50,7 @@ impl Refusal {
     pub fn http(&self) -> StatusCode {
         match self {
             Refusal::UnknownModel(_) | Refusal::UnknownVersion(_) => StatusCode::NOT_FOUND,
-            Refusal::NotReady | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Input(_) => StatusCode::BAD_REQUEST,
             Refusal::Full => StatusCode::TOO_MANY_REQUESTS,
             Refusal::TimedOut => StatusCode::GATEWAY_TIMEOUT,
@@ -65,7 +62,7 @@ impl Refusal {
     pub fn grpc(&self) -> Code {
         match self {
             Refusal::UnknownModel(_) | Refusal::UnknownVersion(_) => Code::NotFound,
-            Refusal::NotReady | Refusal::Draining => Code::Unavailable,
+            Refusal::Draining => Code::Unavailable,
             Refusal::Input(_) => Code::InvalidArgument,
             Refusal::Full => Code::ResourceExhausted,
             Refusal::TimedOut => Code::DeadlineExceeded,
@@ -96,6 +93,12 @@ pub trait Inference: Send + Sync + 'static {
         version: Option<&str>,
         inputs: Vec<Tensor>,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
+/// The output that a client asks for by its name.
+pub(crate) fn output<'a>(outputs: &'a [Tensor], name: &str) -> Result<&'a Tensor, InputError> {
+    let tensor = outputs.iter().find(|tensor| tensor.name() == name);
+    tensor.ok_or_else(|| InputError(format!("the model has no output `{}`", short(name))))
 }
 
 /// The beginning of a text of a client's, for a message.

@@ -42,3 +42,4 @@ pub mod server;
 pub mod tensor;
 pub mod tls;
 pub mod versions;
+mod work;

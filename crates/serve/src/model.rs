@@ -15,6 +15,14 @@ pub struct TensorSpec {
     pub shape: Vec<Option<usize>>,
 }
 
+impl TensorSpec {
+    /// Its extents as the protocol has them: -1 where any is taken.
+    pub(crate) fn extents(&self) -> Vec<i64> {
+        let extent = |extent: &Option<usize>| extent.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1);
+        self.shape.iter().map(extent).collect()
+    }
+}
+
 /// What a model takes and gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {

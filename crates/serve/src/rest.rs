@@ -18,10 +18,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::infer::{Inference, Refusal};
 use crate::limits::{Budget, Limits};
 use crate::model::TensorSpec;
+use crate::work::{beside, is_long};
 
 mod answer;
 mod body;
@@ -115,12 +117,7 @@ struct Spec {
 
 impl Spec {
     fn of(spec: &TensorSpec) -> Spec {
-        let extent = |extent: &Option<usize>| extent.and_then(|e| i64::try_from(e).ok()).unwrap_or(-1);
-        Spec {
-            name: spec.name.clone(),
-            datatype: spec.datatype.name(),
-            shape: spec.shape.iter().map(extent).collect(),
-        }
+        Spec { name: spec.name.clone(), datatype: spec.datatype.name(), shape: spec.extents() }
     }
 }
 
@@ -143,15 +140,17 @@ async fn infer<I: Inference>(
     let form = if header_length.is_some() { body::Form::Binary } else { body::Form::Json };
     let (bytes, reservation) = body::read(&headers, body, form, &server.limits, &server.budget).await?;
     let most = server.limits.body;
-    let long = body::is_long(bytes.len());
-    let mut request = beside(long, move || request::Request::read(&bytes, header_length, most)).await??;
+    let long = is_long(bytes.len());
+    let mut request =
+        beside(long, move || request::Request::read(&bytes, header_length, most)).await.map_err(failed)??;
     let inputs = std::mem::take(&mut request.inputs);
     let Target { name, version } = target;
     let answer = server.inference.infer(&name, version.as_deref(), inputs).await?;
-    let long = body::is_long(answer.outputs.iter().map(|output| output.data().len()).sum());
+    let long = is_long(answer.outputs.iter().map(|output| output.data().len()).sum());
     let digest = answer.digest.clone();
-    let body =
-        beside(long, move || answer::write(&name, &answer.digest, &request, &answer.outputs)).await??;
+    let body = beside(long, move || answer::write(&name, &answer.digest, &request, &answer.outputs))
+        .await
+        .map_err(failed)??;
     drop(reservation);
     let kind = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = (StatusCode::OK, body.bytes).into_response();
@@ -162,18 +161,8 @@ async fn infer<I: Inference>(
     Ok(of_version(&digest, response))
 }
 
-/// Does work here, or where it keeps no other request waiting.
-async fn beside<T: Send + 'static>(
-    long: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ErrorAnswer> {
-    if !long {
-        return Ok(work());
-    }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| {
-        ErrorAnswer::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says how")
-    })
+fn failed(_: JoinError) -> ErrorAnswer {
+    ErrorAnswer::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed; its log says how")
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, WireError> {
@@ -270,7 +259,8 @@ fn json_body(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, kind, Bytes::from(body.to_string())).into_response()
 }
 
-fn of_version(digest: &str, mut response: Response) -> Response {
+/// An answer that names the version which gave it.
+pub(crate) fn of_version(digest: &str, mut response: Response) -> Response {
     // A digest is hexadecimal, which a header can always have.
     if let Ok(digest) = HeaderValue::from_str(digest) {
         response.headers_mut().insert(MODEL_DIGEST, digest);

@@ -15,13 +15,10 @@ use crate::log::Log;
 use crate::metrics::{Loaded as LoadedMemory, Metrics, Role};
 use crate::model::{ModelInfo, Prepared, ServedModel, SourceError, VersionSource};
 use crate::tensor::{Datatype, Tensor};
+use crate::work::{beside, is_long};
 
 mod watcher;
 pub use watcher::Watcher;
-
-/// Bytes of inputs that are prepared where the request is; more are prepared beside it, so that
-/// other requests of this thread do not wait.
-const SHORT: usize = 64 << 10;
 
 /// How requests are computed.
 #[derive(Clone, Debug)]
@@ -209,15 +206,12 @@ async fn prepare<M: ServedModel>(
     version: Arc<Loaded<M>>,
     inputs: Vec<Tensor>,
 ) -> Result<Prepared<M::Samples>, Refusal> {
-    let long = inputs.iter().map(|tensor| tensor.data().len()).sum::<usize>() > SHORT;
+    let long = is_long(inputs.iter().map(|tensor| tensor.data().len()).sum());
     let work = move || {
         let prepared = catch_unwind(AssertUnwindSafe(|| version.batcher.model().prepare(&inputs)));
         Ok(prepared.map_err(|panic| panicked(&*panic))??)
     };
-    if !long {
-        return work();
-    }
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = beside(long, work).await;
     done.map_err(|e| Refusal::Failed(crate::model::ComputeError(e.to_string())))?
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::WireError;
 use super::json::Elements;
 use super::request::{Form, Request, Wanted};
-use crate::infer::short;
+use crate::infer::output;
 use crate::tensor::Tensor;
 
 #[derive(Serialize)]
@@ -51,9 +51,7 @@ pub(super) fn write(
         Wanted::All(form) => outputs.iter().map(|tensor| (tensor, *form)).collect(),
         Wanted::Named(names) => {
             let named = |(name, form): &(String, Form)| {
-                let tensor = outputs.iter().find(|tensor| tensor.name() == name);
-                let tensor =
-                    tensor.ok_or_else(|| WireError(format!("the model has no output `{}`", short(name))));
+                let tensor = output(outputs, name).map_err(|e| WireError(e.0));
                 tensor.map(|tensor| (tensor, *form))
             };
             names.iter().map(named).collect::<Result<_, _>>()?

@@ -12,10 +12,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::limits::{Budget, Limits, Reservation};
-
-/// Bytes that are decoded where the request is; longer bodies are decoded beside it, so that other
-/// requests of this thread do not wait.
-const SHORT: usize = 64 << 10;
+use crate::work::{beside, is_long};
 
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -95,19 +92,15 @@ async fn read_within(
     let most = limits.body;
     let bytes = match encoding {
         Encoding::Identity => bytes,
-        _ if bytes.len() <= SHORT / 16 => decode(&bytes, encoding, most)?,
         _ => {
-            let decoded = tokio::task::spawn_blocking(move || decode(&bytes, encoding, most)).await;
+            // What is decoded is a multiple of what came.
+            let long = is_long(bytes.len().saturating_mul(16));
+            let decoded = beside(long, move || decode(&bytes, encoding, most)).await;
             decoded.map_err(|_| BodyError::Broken)??
         }
     };
     reserved.shrink(share(bytes.len()));
     Ok((bytes, reserved))
-}
-
-/// Whether work on so many bytes is to be done beside the requests of this thread.
-pub(super) fn is_long(bytes: usize) -> bool {
-    bytes > SHORT
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
