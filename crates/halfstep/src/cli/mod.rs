@@ -54,6 +54,8 @@ mod stress;
 mod test_engine;
 mod track;
 mod train;
+#[cfg(feature = "serve")]
+mod trust;
 #[cfg(feature = "tui")]
 mod tui;
 mod tune;

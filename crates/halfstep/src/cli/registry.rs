@@ -5,12 +5,10 @@ mod shown;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use halfstep_attest::DateTime;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::policy::Policy;
-use halfstep_attest::trust::Trust;
 use halfstep_registry::actor::{Act, Actor, Vouching};
 use halfstep_registry::gc::Sweep;
 use halfstep_registry::moves::{Grounds, Recorded};
@@ -22,7 +20,7 @@ use serde_json::json;
 
 use super::args::{CollectVersions, Promote, RegistryArgs, RegistryCommand, RollBack};
 use super::failure::Failure;
-use super::{key, output};
+use super::{output, trust};
 
 /// The environment's name for the folder.
 const PLACE: &str = "HALFSTEP_REGISTRY";
@@ -74,20 +72,6 @@ impl Asked {
             e => failure(e),
         })
     }
-
-    /// Who is trusted; nobody where there is no file.
-    pub fn trust(&self) -> Result<Trust, Failure> {
-        let file = match &self.trust {
-            Some(file) => file.clone(),
-            None => key::folder()?.join(key::TRUST),
-        };
-        if self.trust.is_none() && !file.is_file() {
-            return Ok(Trust::default());
-        }
-        let wrong = |e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", file.display()), "");
-        let text = std::fs::read_to_string(&file).map_err(|e| wrong(&e))?;
-        Trust::parse(&text).map_err(|e| wrong(&e))
-    }
 }
 
 /// The folder for what was seen of registries.
@@ -107,9 +91,7 @@ fn act(reason: Option<String>) -> Result<Act, Failure> {
     let user = whoami::username().unwrap_or_else(unnamed);
     let machine = whoami::hostname().unwrap_or_else(unnamed);
     let who = Actor { name: format!("{user} on {machine}"), said_by: Vouching::System };
-    let at = DateTime::try_from(SystemTime::now());
-    let at = at.map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
-    Ok(Act { who, at, reason: reason.filter(|text| !text.trim().is_empty()) })
+    Ok(Act { who, at: trust::now()?, reason: reason.filter(|text| !text.trim().is_empty()) })
 }
 
 /// An error of a registry, with its exit code.
@@ -128,7 +110,7 @@ fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
     let registry = asked.open()?;
     let act = act(args.reason)?;
     let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
-    let trust = asked.trust()?;
+    let trust = trust::of_file(asked.trust.as_deref())?;
     let file = registry.policy_file();
     let policy = match std::fs::read_to_string(&file) {
         Ok(text) => {
@@ -204,7 +186,7 @@ fn moved(asked: &Asked, registry: &Registry, moves: &[Recorded]) -> Result<ExitC
 
 fn verify(asked: &Asked) -> Result<ExitCode, Failure> {
     let registry = asked.open()?;
-    let trust = asked.trust()?;
+    let trust = trust::of_file(asked.trust.as_deref())?;
     let audit = registry.audit(&trust, act(None)?.at).map_err(failure)?;
     if trust.is_empty() {
         output::note("nobody is trusted, so no signature was checked");

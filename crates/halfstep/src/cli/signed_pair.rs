@@ -3,12 +3,10 @@
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use halfstep::evidence::assessment::MetricRow;
 use halfstep::evidence::{Assessment, Verdict};
 use halfstep::train::run_dir::write_whole;
-use halfstep_attest::DateTime;
 use halfstep_attest::bundle;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::pair::{PairVerdict, Side};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::args::{ClaimName, Verdict as Asked};
 use super::failure::Failure;
-use super::{key, output};
+use super::{key, output, trust};
 
 /// What is to be signed: files by their paths.
 pub struct Signing<'a> {
@@ -79,8 +77,7 @@ impl<'a> Signing<'a> {
     /// # Errors
     /// A file cannot be read or written; weights are compared with themselves; there is no key.
     pub fn sign(self, assessment: &Assessment) -> Result<String, Failure> {
-        let made = DateTime::try_from(SystemTime::now())
-            .map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+        let made = trust::now()?;
         let (converted, parent) = (side(self.converted)?, side(self.parent)?);
         if converted.weights.digest == parent.weights.digest {
             return Err(Failure::asked(

@@ -4,11 +4,9 @@ mod named;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
-use halfstep_attest::DateTime;
 use halfstep_attest::bundle::{Bundle, MOST_BYTES};
 use halfstep_attest::certificate::Certificate;
 use halfstep_attest::model::Unsigned;
@@ -19,15 +17,14 @@ use serde_json::{Value, json};
 
 use super::args::Verify;
 use super::failure::Failure;
-use super::{key, output, sign};
+use super::trust::{self, unusable};
+use super::{output, sign};
 
 /// Runs the command. Exit codes: 0 verified, 1 refused, 2 wrong arguments, 3 named by a verdict
 /// that is no pass.
 pub fn run(args: Verify) -> Result<ExitCode, Failure> {
-    let trust = trust(&args)?;
-    let now = || DateTime::try_from(SystemTime::now());
-    let at = args.at.map_or_else(now, Ok);
-    let at = at.map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+    let trust = trusted(&args)?;
+    let at = args.at.map_or_else(trust::now, Ok)?;
     let when = if args.at.is_some() { "as stated" } else { "now" };
     let signature = match (&args.verdict, &args.signature) {
         (Some(verdict), _) => verdict.clone(),
@@ -120,28 +117,20 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Who is trusted: by the arguments, or by the trust file.
-fn trust(args: &Verify) -> Result<Trust, Failure> {
-    let text = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))
-    };
-    let wrong =
-        |path: &PathBuf, e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", path.display()), "");
+fn trusted(args: &Verify) -> Result<Trust, Failure> {
+    let text = |path: &Path| std::fs::read_to_string(path).map_err(|e| unusable(path, &e));
+    // Keys and roots that are named stand in place of the default file.
     let named = !args.key.is_empty() || !args.root.is_empty();
-    let file = match &args.trust {
-        Some(file) => Some(file.clone()),
-        None if named => None,
-        None => Some(key::folder()?.join(key::TRUST)).filter(|file| file.is_file()),
-    };
-    let mut trust = match &file {
-        Some(file) => Trust::parse(&text(file)?).map_err(|e| wrong(file, &e))?,
-        None => Trust::default(),
+    let mut trust = match &args.trust {
+        None if named => Trust::default(),
+        file => trust::of_file(file.as_deref())?,
     };
     for path in &args.key {
-        let key = PublicKey::from_pem(&text(path)?).map_err(|e| wrong(path, &e))?;
+        let key = PublicKey::from_pem(&text(path)?).map_err(|e| unusable(path, &e))?;
         trust.add_key(path.display().to_string(), key);
     }
     for path in &args.root {
-        trust.add_root(Certificate::from_pem(&text(path)?).map_err(|e| wrong(path, &e))?);
+        trust.add_root(Certificate::from_pem(&text(path)?).map_err(|e| unusable(path, &e))?);
     }
     if trust.is_empty() {
         return Err(Failure::asked(

@@ -2,10 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use halfstep::graph::engine::Engine;
-use halfstep_attest::DateTime;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::trust::Trust;
 use halfstep_registry::names::{Reference, Selector};
@@ -16,6 +14,7 @@ use super::super::args::Chosen;
 use super::super::failure::Failure;
 use super::super::open::Opened;
 use super::super::registry::{Asked, failure};
+use super::super::trust;
 use super::model::{Facts, Manner, TrainedModel};
 
 /// Whether a version has to be signed by somebody who is trusted.
@@ -67,7 +66,7 @@ impl RegistrySource {
     ) -> Result<(RegistrySource, Facts), Failure> {
         let registry = asked.open()?;
         let trust = match loading.signatures {
-            Signatures::Demanded => asked.trust()?,
+            Signatures::Demanded => trust::of_file(asked.trust.as_deref())?,
             Signatures::NotLookedAt => Trust::default(),
         };
         if loading.signatures == Signatures::Demanded && trust.is_empty() {
@@ -108,9 +107,7 @@ impl RegistrySource {
         let version = self.registry.version(model, digest).and_then(|v| v.present()).map_err(failure)?;
         let hold = self.registry.hold(&[version.key()]).map_err(failure)?;
         if *signatures == Signatures::Demanded {
-            let now = DateTime::try_from(SystemTime::now());
-            let now = now.map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
-            self.registry.signed(&version, &self.trust, now).map_err(failure)?.map_err(|why| {
+            self.registry.signed(&version, &self.trust, trust::now()?).map_err(failure)?.map_err(|why| {
                 Failure::failed(format!("version {digest} of {model} is not served: {}", why.join("; ")))
                     .with_help("sign it with `halfstep registry add --sign`")
             })?;

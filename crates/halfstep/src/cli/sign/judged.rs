@@ -5,12 +5,10 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use halfstep::evidence::stats::Looks;
 use halfstep::evidence::{Assessment, Protocol};
 use halfstep::train::run_dir::{CHECKPOINTS, PLAN, PREPROCESSING, RECIPE};
-use halfstep_attest::DateTime;
 use halfstep_attest::verdict::{Arm, Candidate, Conclusion, Run, Verdict};
 use serde_json::Value;
 
@@ -19,6 +17,7 @@ use crate::cli::compared::{self, ArmRecord, CandidateRecord, ComparedArm, RunRec
 use crate::cli::failure::Failure;
 use crate::cli::report::RESULTS;
 use crate::cli::signed_pair;
+use crate::cli::trust;
 use crate::cli::verdict::assess_files;
 
 /// The statement of a comparison.
@@ -29,8 +28,7 @@ use crate::cli::verdict::assess_files;
 pub fn verdict(folder: &Path, threads: NonZeroUsize) -> Result<Verdict, Failure> {
     let compared = compared::read(folder)?;
     let version = compared.arms.first().map_or_else(String::new, |arm| arm.record.setup.version.clone());
-    let made = DateTime::try_from(SystemTime::now())
-        .map_err(|e| Failure::failed(format!("the system's clock is wrong: {e}")))?;
+    let made = trust::now()?;
     let arms = compared.arms.iter().map(|arm| Judging { folder, arm, threads }.arm());
     Ok(Verdict {
         name: compared.name.clone(),
