@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / "target/cards"
+from environment import ROOT, python, skip
+
 GOLDEN = ROOT / "crates/halfstep/src/cli/card/golden"
 RECIPE = """
 name = "tiny"
@@ -36,25 +36,10 @@ seeds = 2
 """
 
 
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(0)
-
-
 def in_environment():
     """Goes on in the Python that has the readers."""
-    there = ENVIRONMENT / "bin/python"
-    if pathlib.Path(sys.prefix) == ENVIRONMENT:
-        return
-    if not there.exists():
-        made = subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], capture_output=True, text=True)
-        if made.returncode:
-            skip(f"no environment can be made: {made.stderr.strip()}")
-    wanted = ROOT / "scripts/requirements/cards.txt"
-    installed = subprocess.run([there, "-m", "pip", "install", "-q", "-r", wanted], capture_output=True, text=True)
-    if installed.returncode:
-        skip(f"the readers cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
-    sys.exit(subprocess.run([there, __file__, *sys.argv[1:]]).returncode)
+    if pathlib.Path(sys.prefix) != ROOT / "target/cards":
+        sys.exit(subprocess.run([python("cards"), __file__, *sys.argv[1:]]).returncode)
 
 
 def check_bom(path):

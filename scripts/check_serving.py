@@ -16,28 +16,9 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / "target/tritonclient"
+from environment import python
+
 faults = []
-
-
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(0)
-
-
-def python():
-    """The Python that has tritonclient."""
-    there = ENVIRONMENT / "bin/python"
-    if not there.exists():
-        made = subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], capture_output=True, text=True)
-        if made.returncode:
-            skip(f"no environment for tritonclient can be made: {made.stderr.strip()}")
-    wanted = ROOT / "scripts/requirements/tritonclient.txt"
-    installed = subprocess.run([there, "-m", "pip", "install", "-q", "-r", wanted], capture_output=True, text=True)
-    if installed.returncode:
-        skip(f"tritonclient cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
-    return there
 
 
 def expect(what, agrees, found=""):
@@ -322,7 +303,7 @@ def main():
     if "--here" not in sys.argv:
         if len(sys.argv) not in (2, 4):
             sys.exit(__doc__)
-        sys.exit(subprocess.run([python(), __file__, *sys.argv[1:], "--here"]).returncode)
+        sys.exit(subprocess.run([python("tritonclient"), __file__, *sys.argv[1:], "--here"]).returncode)
     program = pathlib.Path(sys.argv[1]).resolve()
     check_files(program)
     server = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

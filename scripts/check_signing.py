@@ -14,32 +14,13 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / "target/model-signing"
+from environment import python, skip
+
 faults = []
-
-
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(0)
 
 
 def run(*args, **options):
     return subprocess.run([str(a) for a in args], capture_output=True, text=True, **options)
-
-
-def python():
-    """The Python that has model-signing."""
-    there = ENVIRONMENT / "bin/python"
-    wanted = ROOT / "scripts/requirements/model-signing.txt"
-    if not there.exists():
-        made = run(sys.executable, "-m", "venv", ENVIRONMENT)
-        if made.returncode:
-            skip(f"no environment for model-signing can be made: {made.stderr.strip()}")
-    installed = run(there, "-m", "pip", "install", "-q", "-r", wanted)
-    if installed.returncode:
-        skip(f"model-signing cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
-    return there
 
 
 def expect(what, result, code):
@@ -57,7 +38,7 @@ def main():
         skip(f"{program} is built without the feature serve")
     if shutil.which("openssl") is None:
         skip("openssl, which makes keys on the other curves, is not installed")
-    peer = [python(), "-m", "model_signing"]
+    peer = [python("model-signing"), "-m", "model_signing"]
     place = pathlib.Path(tempfile.mkdtemp())
     model = place / "model"
     (model / "sub").mkdir(parents=True)
