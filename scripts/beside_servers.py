@@ -3,21 +3,22 @@
 
     cargo build --release --features serve && cargo build --release -p halfstep-serve --example load
     halfstep compare recipes/adult-mlp.toml --out cmp
-    python3 -m venv target/serving-peers && target/serving-peers/bin/pip install torch uvicorn httptools uvloop onnxruntime safetensors
-    target/serving-peers/bin/python scripts/beside_servers.py cmp --precision bf16 --alternations 5 --json out.json
+    python3 scripts/beside_servers.py cmp --precision bf16 --alternations 5 --json out.json
 
-All have the weights of one run, one thread for products unless --threads says otherwise, the same binary tensors in and
+The peers come from PyPI into target/serving-peers, with the versions of scripts/requirements/serving-peers.txt (5 GB). All have the
+weights of one run, one thread for products unless --threads says otherwise, the same binary tensors in and
 out (Open Inference Protocol, one sample a request) and the same rule of batches: what is waiting, 64 samples at most, as soon as the
-model is free. The frame of both peers is an ASGI application without a router. PyTorch runs eagerly and compiled; where its
-compiler is absent, that is said. Before anything is timed, logits of all servers are compared.
+model is free. PyTorch runs eagerly and compiled; where its compiler is absent, that is said. ONNX Runtime computes in FP32 the
+run that was trained so. Before anything is timed, logits of all servers are compared.
 
 A server's throughput is the highest rate of requests, sent at times drawn beforehand, of which none fails and 99 of 100 are answered
 within --limit milliseconds; it is found by halving an interval. The servers alternate. The generator runs on the same
 processors, and its share of their time is printed.
 """
-import argparse, asyncio, json, os, pathlib, signal, socket, statistics, struct, subprocess, sys, tempfile, time, tomllib, urllib.request
+import argparse, json, os, pathlib, signal, socket, statistics, struct, subprocess, sys, tempfile, time, urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from environment import ROOT, python
+
 MOST = 64
 
 
@@ -30,170 +31,42 @@ def options():
     p.add_argument("--threads", type=int, default=1, help="threads that compute, in every server")
     p.add_argument("--limit", type=float, default=20.0, help="milliseconds that 99 of 100 answers may take")
     p.add_argument("--seconds", type=float, default=3.0, help="of load at each rate")
+    p.add_argument("--tokens", type=int, default=128, help="of a request to a model of text")
     p.add_argument("--connections", type=int, default=64)
     p.add_argument("--alternations", type=int, default=5)
     p.add_argument("--halfstep", default=str(ROOT / "target/release/halfstep"))
     p.add_argument("--load", default=str(ROOT / "target/release/examples/load"))
     p.add_argument("--json", type=pathlib.Path)
-    p.add_argument("--peer", help=argparse.SUPPRESS)
-    p.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    p.add_argument("--shape", type=lambda text: [int(n) for n in text.split(",")], help=argparse.SUPPRESS)
     return p.parse_args()
 
 
-# The peers.
-
-def weights(a):
-    """The recipe, and the weights of the run by name."""
-    from safetensors.torch import load_file
-    recipe = tomllib.loads((a.run / "recipe.toml").read_text())
-    return recipe, load_file(checkpoint(a))
-
-
-def checkpoint(a):
-    names = [f"{a.precision}-seed{a.seed}", "final"]
+def checkpoint(a, precision):
+    names = [f"{precision}-seed{a.seed}", "final"]
     for name in names:
         for path in (a.run / "checkpoints" / f"{name}.safetensors", a.run / "checkpoints" / name / "model.safetensors"):
             if path.is_file():
-                return path
+                return name, path
     sys.exit(f"{a.run} has none of the checkpoints {names}")
 
 
-def torch_model(a, compiled):
-    """What computes logits of a NumPy array of samples."""
-    import torch
-    import torch.nn.functional as F
-    torch.set_num_threads(a.threads)
-    recipe, w = weights(a)
-    kind = recipe["model"]["kind"]
-    low = torch.bfloat16 if a.precision == "bf16" else torch.float32
-    w = {name: value.to(low) for name, value in w.items()}
-    if kind == "mlp":
-        layers = sorted({name.rsplit(".", 1)[0] for name in w}, key=lambda n: (n == "head", n))
-
-        def net(x):
-            for layer in layers:
-                x = F.linear(x, w[f"{layer}.weight"], w[f"{layer}.bias"])
-                x = F.relu(x) if layer != layers[-1] else x
-            return x
-    elif kind == "cnn":
-        # Ours are [out, height, width, in].
-        convs = [(w[f"convs.{i}.weight"].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last), w[f"convs.{i}.bias"])
-                 for i in range(len(recipe["model"]["channels"]))]
-
-        def net(x):
-            x = x.permute(0, 3, 1, 2)
-            for weight, bias in convs:
-                x = F.max_pool2d(F.relu(F.conv2d(x, weight, bias, padding=1)), 2)
-            x = x.permute(0, 2, 3, 1).flatten(1)
-            x = F.relu(F.linear(x, w["hidden.weight"], w["hidden.bias"]))
-            return F.linear(x, w["head.weight"], w["head.bias"])
-    else:
-        sys.exit(f"no model of the kind {kind} here")
-    net = torch.compile(net, dynamic=True) if compiled else net
-
-    def run(x):
-        with torch.inference_mode():
-            return net(torch.from_numpy(x).to(low)).float().numpy()
-
-    return run
-
-
-def onnx_model(a):
-    import onnxruntime
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/model.onnx"
-        subprocess.run([a.halfstep, "export", a.run, "--checkpoint", checkpoint_name(a), "--onnx", path], check=True, capture_output=True)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads, settings.inter_op_num_threads = a.threads, 1
-        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
-
-
-def checkpoint_name(a):
-    path = checkpoint(a)
-    return path.parent.name if path.name == "model.safetensors" else path.stem
-
-
-def application(compute, shape):
-    """An ASGI application that answers inference requests with binary tensors."""
-    import numpy as np
-    from concurrent.futures import ThreadPoolExecutor
-    waiting, ready, pool = [], asyncio.Event(), ThreadPoolExecutor(1)
-
-    async def batches():
-        loop = asyncio.get_running_loop()
-        while True:
-            await ready.wait()
-            taken = waiting[:MOST]
-            del waiting[:MOST]
-            if not waiting:
-                ready.clear()
-            x = np.frombuffer(b"".join(body for body, _ in taken), np.float32).reshape(-1, *shape)
-            logits = await loop.run_in_executor(pool, compute, x)
-            for row, (_, future) in zip(logits, taken):
-                if not future.done():
-                    future.set_result(row)
-
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                if message["type"] == "lifespan.startup":
-                    app.task = asyncio.create_task(batches())
-                await send({"type": message["type"] + ".complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        if scope["method"] == "GET":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-            return await send({"type": "http.response.body", "body": b""})
-        header = int(dict(scope["headers"])[b"inference-header-content-length"])
-        request = json.loads(body[:header])
-        future = asyncio.get_running_loop().create_future()
-        waiting.append((body[header:], future))
-        ready.set()
-        logits = np.asarray(await future, np.float32).tobytes()
-        spec = {"name": "logits", "datatype": "FP32", "shape": [1, len(logits) // 4], "parameters": {"binary_data_size": len(logits)}}
-        text = json.dumps({"model_name": "m", "id": request.get("id", ""), "outputs": [spec]}).encode()
-        headers = [(b"inference-header-content-length", str(len(text)).encode()), (b"content-length", str(len(text) + len(logits)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": text + logits})
-
-    return app
-
-
-def peer(a):
-    import numpy as np
-    import uvicorn
-    shape = a.shape
-    compute = onnx_model(a) if a.peer == "onnx" else torch_model(a, a.peer == "compiled")
-    for n in (1, 2, 3, 17, MOST):
-        compute(np.zeros((n, *shape), np.float32))
-    uvicorn.run(application(compute, shape), host="127.0.0.1", port=a.port, log_level="error", access_log=False)
-
-
-# The measurement.
-
-def sample_shape(port):
-    """The extents of one preprocessed sample, by our server's description of the model."""
+def sample(port):
+    """Name, datatype and extents of one preprocessed sample, by our server's description of the model."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/m", timeout=10) as answer:
         inputs = {i["name"]: i for i in json.load(answer)["inputs"]}
-    return [n for n in inputs["x"]["shape"] if n != -1]
+    if "x" in inputs:
+        return "x", "FP32", [n for n in inputs["x"]["shape"] if n != -1]
+    return "tokens", "INT32", None
 
 
-def http_request(model, shape, value):
+def http_request(name, datatype, shape):
     count = 1
     for extent in shape:
         count *= extent
-    data = struct.pack(f"<{count}f", *[value * ((i * 37) % 101 / 101) for i in range(count)])
-    head = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, *shape], "parameters": {"binary_data_size": len(data)}}],
+    values = [i * 37 % 101 for i in range(count)]
+    data = struct.pack(f"<{count}i", *values) if datatype == "INT32" else struct.pack(f"<{count}f", *[v / 101 for v in values])
+    head = json.dumps({"inputs": [{"name": name, "datatype": datatype, "shape": [1, *shape], "parameters": {"binary_data_size": len(data)}}],
                        "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}).encode()
-    lines = [f"POST /v2/models/{model}/infer HTTP/1.1", "Host: localhost", f"Inference-Header-Content-Length: {len(head)}",
+    lines = ["POST /v2/models/m/infer HTTP/1.1", "Host: localhost", f"Inference-Header-Content-Length: {len(head)}",
              f"Content-Length: {len(head) + len(data)}", "", ""]
     return "\r\n".join(lines).encode() + head + data
 
@@ -205,18 +78,12 @@ def free_port():
 
 
 class Server:
-    def __init__(self, a, kind, shape):
-        self.kind, self.port = kind, free_port()
-        if kind == "halfstep":
-            command = [a.halfstep, "serve", a.run, "--checkpoint", checkpoint_name(a), "--listen", f"127.0.0.1:{self.port}",
-                       "--threads", str(a.threads), "--max-batch", str(MOST), "--name", "m"]
-        else:
-            command = [sys.executable, __file__, a.run, "--seed", str(a.seed), "--precision", a.precision, "--threads", str(a.threads),
-                       "--halfstep", a.halfstep, "--peer", kind, "--port", str(self.port), "--shape", ",".join(map(str, shape))]
+    def __init__(self, kind, port, command):
+        self.kind, self.port = kind, port
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def wait(self):
-        for _ in range(1200):
+        for _ in range(3000):
             if self.process.poll() is not None:
                 raise RuntimeError(self.process.stderr.read().decode()[-800:])
             try:
@@ -224,7 +91,7 @@ class Server:
                 return self
             except OSError:
                 time.sleep(0.1)
-        raise RuntimeError("it is not ready after two minutes")
+        raise RuntimeError("it is not ready after five minutes")
 
     def cpu(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -236,6 +103,24 @@ class Server:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+def our_server(a):
+    port, (name, _) = free_port(), checkpoint(a, a.precision)
+    return Server("halfstep", port, [a.halfstep, "serve", a.run, "--checkpoint", name, "--listen", f"127.0.0.1:{port}", "--threads", a.threads,
+                                     "--max-batch", MOST, "--name", "m"])
+
+
+def peer_server(a, kind, datatype, shape, folder):
+    port = free_port()
+    if kind == "onnx":
+        weights = f"{folder}/model.onnx"
+        command = [a.halfstep, "export", a.run, "--checkpoint", checkpoint(a, "fp32")[0], "--onnx", weights]
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    else:
+        weights = checkpoint(a, a.precision)[1]
+    return Server(kind, port, [a.python, ROOT / "scripts/serving_peer.py", kind, "--run", a.run, "--weights", weights, "--precision", a.precision, "--threads",
+                               a.threads, "--port", port, "--dtype", "int32" if datatype == "INT32" else "float32", "--shape", ",".join(map(str, shape))])
 
 
 def logits(port, request):
@@ -282,15 +167,17 @@ def throughput(a, server, file, guess):
 
 
 def main(a):
+    a.python = python("serving-peers")
     peers = [kind for kind in a.servers.split(",") if kind != "halfstep"]
-    servers = {"halfstep": Server(a, "halfstep", [])}
+    servers = {"halfstep": our_server(a)}
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/request.http"
         try:
-            shape = sample_shape(servers["halfstep"].wait().port)
-            pathlib.Path(file).write_bytes(http_request("m", shape, 1.0))
+            name, datatype, shape = sample(servers["halfstep"].wait().port)
+            shape = shape or [a.tokens]
+            pathlib.Path(file).write_bytes(http_request(name, datatype, shape))
             for kind in peers:
-                servers[kind] = Server(a, kind, shape)
+                servers[kind] = peer_server(a, kind, datatype, shape, folder)
             for kind in peers:
                 try:
                     servers[kind].wait()
@@ -323,5 +210,4 @@ def main(a):
 
 
 if __name__ == "__main__":
-    a = options()
-    peer(a) if a.peer else main(a)
+    main(options())
