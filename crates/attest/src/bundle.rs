@@ -189,7 +189,7 @@ impl Bundle {
     }
 
     /// What is signed, not verified.
-    pub(crate) fn payload(&self) -> &[u8] {
+    pub fn payload(&self) -> &[u8] {
         &self.dsse_envelope.payload
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use halfstep_attest::DateTime;
-use halfstep_attest::statement::Predicate;
 use halfstep_attest::trust::Trust;
 
 use crate::error::RegistryError;
+use crate::gc;
 use crate::moves::{self, check_chain};
 use crate::registry::Registry;
 use crate::version::Version;
@@ -54,7 +54,12 @@ impl Registry {
         }
         for content in contents {
             audit.files += 1;
-            audit.faults.extend(self.blobs.check(content).err().map(|e| e.to_string()));
+            if let Err(e) = self.blobs.check(content)
+                // Since the versions were read, `gc` may have removed it.
+                && self.database.read(|tx| gc::is_used(tx, content))?
+            {
+                audit.faults.push(e.to_string());
+            }
         }
         let history = match self.history(0) {
             Ok(history) => history,
@@ -66,8 +71,13 @@ impl Registry {
         };
         audit.moves = history.len() as u64;
         audit.faults.extend(check_chain(self.id(), None, &history).err().map(|e| e.to_string()));
+        audit.faults.extend(moves::check_aliases(&history).err().map(|e| e.to_string()));
         for recorded in history.iter().filter(|_| !trust.is_empty()) {
-            self.audit_move(recorded, trust, at, &mut audit);
+            match self.mover(recorded, trust, at) {
+                Ok(signer) => audit.signatures += u64::from(signer.is_some()),
+                Err(e @ RegistryError::SignedMove { .. }) => audit.faults.push(e.to_string()),
+                Err(e) => return Err(e),
+            }
         }
         Ok(audit)
     }
@@ -89,18 +99,5 @@ impl Registry {
             Err(e) => return Err(e),
         }
         Ok(())
-    }
-
-    fn audit_move(&self, recorded: &moves::Recorded, trust: &Trust, at: DateTime, audit: &mut Audit) {
-        let Some(signature) = &recorded.signature else { return };
-        let verified = halfstep_attest::bundle::Bundle::parse(signature.as_bytes())
-            .map_err(|e| e.to_string())
-            .and_then(|bundle| trust.verify(&bundle, at).map_err(|e| e.to_string()));
-        let number = recorded.record.number;
-        match verified.map(|verified| verified.statement.predicate) {
-            Ok(Predicate::Move(statement)) if statement.link() == recorded.link() => audit.signatures += 1,
-            Ok(_) => audit.faults.push(format!("move {number}: its signature is of something else")),
-            Err(why) => audit.faults.push(format!("move {number}: {why}")),
-        }
     }
 }

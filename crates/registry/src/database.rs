@@ -58,8 +58,7 @@ impl Database {
         let path = folder.join(DATABASE);
         let database = Database::connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         database.write(|tx| {
-            let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables > 0 {
+            if tables(tx)? > 0 {
                 return Ok(());
             }
             tx.execute_batch(TABLES)?;
@@ -110,6 +109,10 @@ impl Database {
         let foreign = |why: &str| Err(RegistryError::Foreign { path: self.path.clone(), why: why.into() });
         match (application, form) {
             (APPLICATION, FORM) => Ok(self),
+            // Its maker was killed, or is not done yet: SQLite makes the file before what is in it.
+            (0, 0) if self.read(|db| Ok(tables(db)? == 0))? => {
+                Err(RegistryError::Absent(self.path.parent().unwrap_or(&self.path).into()))
+            }
             (APPLICATION, _) => foreign("another version of halfstep made it, whose form is not known here"),
             _ => foreign("it is an SQLite database of another program"),
         }
@@ -161,11 +164,20 @@ impl Database {
 
     /// The registry's identity, drawn when it was made.
     pub fn id(&self) -> Result<String, RegistryError> {
-        let id =
+        let id: Option<String> =
             self.read(|db| Ok(db.query_row("SELECT id FROM registry", [], |row| row.get(0)).optional()?))?;
         let corrupt = || RegistryError::Corrupt { path: self.path.clone(), why: "it has no identity".into() };
-        id.ok_or_else(corrupt)
+        id.filter(|id| valid_id(id)).ok_or_else(corrupt)
     }
+}
+
+/// Whether a text is the identity of a registry, which names files of those who saw it.
+pub(crate) fn valid_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn tables(tx: &Transaction<'_>) -> Result<i64, RegistryError> {
+    Ok(tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?)
 }
 
 /// A value as the text of a column.

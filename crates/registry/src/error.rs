@@ -83,7 +83,9 @@ pub enum RegistryError {
         versions: Vec<String>,
     },
     /// The version was removed.
-    #[error("version {digest} of {model} was removed by `gc` on {when}: add its files again")]
+    #[error(
+        "version {digest} of {model} has no files here since {when} (`gc` removed them, or an export left them out): add them again"
+    )]
     Removed {
         /// The version.
         digest: Digest,
@@ -120,9 +122,14 @@ pub enum RegistryError {
         /// Why.
         why: String,
     },
-    /// A move could not be signed.
-    #[error("{0}")]
-    Unsigned(String),
+    /// A move is not signed as it should be.
+    #[error("move {number} is not accepted: {why}")]
+    SignedMove {
+        /// The number of the move.
+        number: u64,
+        /// Why.
+        why: String,
+    },
 }
 
 impl RegistryError {

@@ -96,13 +96,8 @@ impl Registry {
         })?;
         // Only now that no version refers to them: whatever happens, none has a file less.
         self.database.write(|tx| {
-            let mut used = tx.prepare(
-                "SELECT EXISTS (SELECT 1 FROM file JOIN version USING (model, digest)
-                                WHERE file.sha256 = ?1 AND version.removed IS NULL)
-                     OR EXISTS (SELECT 1 FROM attachment WHERE sha256 = ?1)",
-            )?;
             for digest in self.blobs.all()? {
-                if !used.query_row([digest.to_string()], |row| row.get::<_, bool>(0))? {
+                if !is_used(tx, digest)? {
                     let path = self.blobs.path(digest);
                     collected.bytes += size(&path);
                     collected.files += 1;
@@ -151,6 +146,16 @@ impl Registry {
         }
         Ok(collected)
     }
+}
+
+/// Whether a version that is there, or an attachment, has this content.
+pub(crate) fn is_used(tx: &Transaction<'_>, content: Digest) -> Result<bool, RegistryError> {
+    let mut used = tx.prepare(
+        "SELECT EXISTS (SELECT 1 FROM file JOIN version USING (model, digest)
+                        WHERE file.sha256 = ?1 AND version.removed IS NULL)
+             OR EXISTS (SELECT 1 FROM attachment WHERE sha256 = ?1)",
+    )?;
+    Ok(used.query_row([content.to_string()], |row| row.get(0))?)
 }
 
 fn size(path: &PathBuf) -> u64 {

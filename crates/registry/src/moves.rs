@@ -1,8 +1,13 @@
 //! The history of aliases: numbered moves, each with the digest of the one before it.
 
+use std::collections::BTreeMap;
+
 use halfstep_attest::DateTime;
+use halfstep_attest::bundle;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::movement::{Move, MoveLink};
+use halfstep_attest::private_key::PrivateKey;
+use halfstep_attest::statement::Statement;
 use rusqlite::{OptionalExtension, Transaction};
 use serde::{Deserialize, Serialize};
 
@@ -109,9 +114,6 @@ impl Recorded {
     }
 }
 
-/// What signs the statement of a move: it returns the text of a bundle, or why there is none.
-pub type MoveSigner<'a> = &'a dyn Fn(Move) -> Result<String, String>;
-
 /// A move to be recorded.
 pub(crate) struct NewMove<'a> {
     pub model: &'a RegisteredName,
@@ -185,6 +187,7 @@ impl Registry {
         model: &RegisteredName,
         to: Digest,
         act: &Act,
+        key: Option<&PrivateKey>,
     ) -> Result<Recorded, RegistryError> {
         let alias = Alias::candidate();
         self.database.write(|tx| match head(tx, model, &alias)? {
@@ -192,7 +195,7 @@ impl Registry {
             _ => {
                 let kind = MoveKind::Addition;
                 let new = NewMove { model, alias: &alias, to, kind, grounds: Grounds::default() };
-                append(tx, self.id(), new, act, None)
+                append(tx, self.id(), new, act, key)
             }
         })
     }
@@ -242,6 +245,13 @@ pub(crate) fn of_alias(
     rows.into_iter().map(|row| Ok(recorded(row)?.record)).collect()
 }
 
+/// A move of an alias by its number.
+pub(crate) fn link(tx: &Transaction<'_>, number: u64) -> Result<Option<MoveLink>, RegistryError> {
+    let mut select = tx.prepare("SELECT sha256 FROM move WHERE number = ?")?;
+    let row = select.query_row([i64::try_from(number).unwrap_or(i64::MAX)], |row| row.get(0)).optional()?;
+    row.map(|sha256| Ok(MoveLink { number, record: digest(sha256)? })).transpose()
+}
+
 /// Every move from a number on.
 pub(crate) fn history(tx: &Transaction<'_>, from: u64) -> Result<Vec<Recorded>, RegistryError> {
     let from = i64::try_from(from).unwrap_or(i64::MAX);
@@ -267,13 +277,13 @@ fn recorded((record, sha256, signature): Row) -> Result<Recorded, RegistryError>
     Ok(Recorded { record: found, sha256, signature })
 }
 
-/// Records the next move, under the write lock.
+/// Records the next move, under the write lock, and signs it where there is a key.
 pub(crate) fn append(
     tx: &Transaction<'_>,
     registry: &str,
     new: NewMove<'_>,
     act: &Act,
-    sign: Option<MoveSigner<'_>>,
+    key: Option<&PrivateKey>,
 ) -> Result<Recorded, RegistryError> {
     let NewMove { model, alias, to, kind, grounds } = new;
     version::read(tx, model, to)?.present()?;
@@ -308,7 +318,8 @@ pub(crate) fn append(
         who: act.who.to_string(),
         reason: act.reason.clone(),
     };
-    let signature = sign.map(|sign| sign(statement)).transpose().map_err(RegistryError::Unsigned)?;
+    let sign = |key| bundle::sign(Statement::of_move(statement).to_json().as_bytes(), key);
+    let signature = key.map(sign);
     let recorded = Recorded { record, sha256, signature };
     insert(tx, &recorded)?;
     Ok(recorded)
@@ -343,6 +354,20 @@ pub(crate) fn check_chain(
             return wrong("it is of another registry");
         }
         last = Some(recorded.link());
+    }
+    Ok(())
+}
+
+/// Checks that the moves of each alias, in a history from its first move on, follow each other: each
+/// names the one before it, and leaves the version that this one moved to.
+pub(crate) fn check_aliases(history: &[Recorded]) -> Result<(), RegistryError> {
+    let mut latest: BTreeMap<(&RegisteredName, &Alias), &MoveRecord> = BTreeMap::new();
+    for record in history.iter().map(|recorded| &recorded.record) {
+        let before = latest.insert((&record.model, &record.alias), record);
+        if record.previous != before.map(|before| before.number) || record.from != before.map(|m| m.to) {
+            let why = "it does not follow the move of its alias before it".to_string();
+            return Err(RegistryError::History { number: record.number, why });
+        }
     }
     Ok(())
 }

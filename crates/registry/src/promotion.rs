@@ -4,16 +4,17 @@ use halfstep_attest::DateTime;
 use halfstep_attest::bundle::Bundle;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::policy::Policy;
+use halfstep_attest::private_key::PrivateKey;
 use halfstep_attest::statement::Predicate;
 use halfstep_attest::trust::{Trust, Verified};
 use rusqlite::Transaction;
 
 use crate::actor::Act;
 use crate::error::RegistryError;
-use crate::moves::{self, Grounds, MoveKind, MoveRecord, MoveSigner, NewMove, Recorded};
+use crate::moves::{self, Grounds, MoveKind, MoveRecord, NewMove, Recorded};
 use crate::names::{Alias, RegisteredName};
 use crate::registry::Registry;
-use crate::version::{Attachment, AttachmentKind, Version};
+use crate::version::{self, Attachment, AttachmentKind, Version};
 
 /// The folder of a version's weights.
 const WEIGHTS: &str = "checkpoints/";
@@ -103,11 +104,10 @@ impl Registry {
             self.verified(version, AttachmentKind::Verdict, judge.trust, judge.at)?
         {
             let judged = match &verified {
-                Ok(verified) => policy
-                    .judge(verified, weights)
-                    .map(|_| ())
-                    .map_err(|unmet| unmet.iter().map(ToString::to_string).collect::<Vec<_>>()),
-                Err(why) => Err(vec![why.clone()]),
+                Ok(verified) => policy.judge(verified, weights).map(|_| ()).map_err(|unmet| {
+                    unmet.iter().map(|u| format!("verdict {}: {u}", attachment.sha256)).collect()
+                }),
+                Err(why) => Err::<(), Vec<_>>(vec![why.clone()]),
             };
             match judged {
                 Ok(()) => grounds.verdict = Some(attachment.sha256),
@@ -146,27 +146,29 @@ impl Registry {
     /// forced. `last-good` keeps the version that `champion` leaves. Returns the moves.
     ///
     /// # Errors
-    /// The alias is there already; the version was removed; the registry cannot be written.
+    /// The alias is there already and the move is not signed; the version was removed; the registry cannot be written.
     pub fn promote(
         &self,
         version: &Version,
         alias: &Alias,
         grounds: &Grounds,
         act: &Act,
-        sign: Option<MoveSigner<'_>>,
+        key: Option<&PrivateKey>,
     ) -> Result<Vec<Recorded>, RegistryError> {
         let model = &version.model;
         self.database.write(|tx| {
             let before = moves::head(tx, model, alias)?;
-            if before.as_ref().is_some_and(|before| before.record.to == version.digest) {
+            let already = before.as_ref().is_some_and(|before| before.record.to == version.digest);
+            // A move that is signed anew, by another key for example, is a move.
+            if already && key.is_none() {
                 let why = format!("{model}@{alias} is version {} already", version.digest);
                 return Err(RegistryError::NoWayBack(why));
             }
             let (to, kind, grounds) = (version.digest, MoveKind::Promotion, grounds.clone());
             let mut made =
-                vec![moves::append(tx, self.id(), NewMove { model, alias, to, kind, grounds }, act, sign)?];
-            if let Some(before) = before.filter(|_| *alias == Alias::champion()) {
-                made.extend(self.keep(tx, model, before.record.to, act, sign)?);
+                vec![moves::append(tx, self.id(), NewMove { model, alias, to, kind, grounds }, act, key)?];
+            if let Some(before) = before.filter(|_| !already && *alias == Alias::champion()) {
+                made.extend(self.keep(tx, model, before.record.to, act, key)?);
             }
             Ok(made)
         })
@@ -179,14 +181,15 @@ impl Registry {
         model: &RegisteredName,
         to: Digest,
         act: &Act,
-        sign: Option<MoveSigner<'_>>,
+        key: Option<&PrivateKey>,
     ) -> Result<Option<Recorded>, RegistryError> {
         let alias = Alias::last_good();
-        if moves::head(tx, model, &alias)?.is_some_and(|head| head.record.to == to) {
+        let there = moves::head(tx, model, &alias)?.is_some_and(|head| head.record.to == to);
+        if there || version::read(tx, model, to)?.removed.is_some() {
             return Ok(None);
         }
         let new = NewMove { model, alias: &alias, to, kind: MoveKind::Keeping, grounds: Grounds::default() };
-        moves::append(tx, self.id(), new, act, sign).map(Some)
+        moves::append(tx, self.id(), new, act, key).map(Some)
     }
 
     /// The version that an alias goes back to: `to` where one is named, which the alias must have
@@ -214,7 +217,7 @@ impl Registry {
         alias: &Alias,
         to: Option<Digest>,
         act: &Act,
-        sign: Option<MoveSigner<'_>>,
+        key: Option<&PrivateKey>,
     ) -> Result<Recorded, RegistryError> {
         let current = self.head(model, alias)?.record;
         self.database.write(|tx| {
@@ -227,7 +230,7 @@ impl Registry {
                 self.id(),
                 NewMove { model, alias, to, kind, grounds: Grounds::default() },
                 act,
-                sign,
+                key,
             )
         })
     }
@@ -252,7 +255,8 @@ fn way_back(
             ))),
         };
     }
-    let forward = moves.iter().rev().find(|m| m.to == current && m.kind != MoveKind::Rollback);
+    let moved_here = |m: &&MoveRecord| m.to == current && m.from != Some(current);
+    let forward = moves.iter().rev().filter(moved_here).find(|m| m.kind != MoveKind::Rollback);
     let before = forward.and_then(|m| m.from);
     before.ok_or_else(|| {
         RegistryError::NoWayBack(format!(

@@ -2,39 +2,83 @@
 //! such move any more was brought back to an older state.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use halfstep_attest::movement::MoveLink;
+use serde::Serialize;
 
+use crate::actor::{Act, Actor};
 use crate::database::json;
 use crate::error::RegistryError;
 use crate::moves::{self, check_chain};
 use crate::registry::Registry;
 
 /// Whether an older state is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Older {
+#[derive(Clone, Copy, Debug)]
+pub enum Older<'a> {
     /// It is refused.
     Refused,
-    /// It is accepted, and what was seen is forgotten.
-    Accepted,
+    /// It is accepted by somebody, for a reason, and what was seen is forgotten.
+    Accepted(&'a Act),
+}
+
+impl<'a> From<Option<&'a Act>> for Older<'a> {
+    fn from(accepted: Option<&'a Act>) -> Older<'a> {
+        accepted.map_or(Older::Refused, Older::Accepted)
+    }
+}
+
+/// An older state that was accepted, as a line of a file.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    when: String,
+    who: &'a Actor,
+    reason: &'a Option<String>,
+    /// What was seen before, where it could be read.
+    seen: Option<MoveLink>,
+    /// What is accepted in its place.
+    now: Option<MoveLink>,
 }
 
 impl Registry {
     /// Compares the registry with the highest move that was seen of it, which a file in `folder`
     /// keeps, and remembers what it has now. The moves since then are checked to follow each other.
+    /// An older state that is accepted is noted in another file there, with who, when and why.
     ///
     /// # Errors
-    /// The registry has fewer moves than were seen, or others; the file cannot be read or written.
-    pub fn remember(&self, folder: &Path, older: Older) -> Result<(), RegistryError> {
+    /// The registry has fewer moves than were seen, or others; a file cannot be read or written.
+    pub fn remember(&self, folder: &Path, older: Older<'_>) -> Result<(), RegistryError> {
         fs::create_dir_all(folder).map_err(RegistryError::file(folder))?;
         let path = folder.join(format!("{}.json", self.id()));
         let lock = folder.join(format!("{}.lock", self.id()));
         let lock_file = File::options().create(true).truncate(false).write(true).open(&lock);
         let lock_file = lock_file.map_err(RegistryError::file(&lock))?;
         lock_file.lock().map_err(RegistryError::file(&lock))?;
-        let seen = read(&path)?.filter(|_| older == Older::Refused);
-        let now = self.database.read(|tx| {
+        let (seen, now) = match read(&path) {
+            Ok(seen) => (seen, self.since(seen)),
+            Err(e @ RegistryError::Rewound(_)) => (None, Err(e)),
+            Err(e) => return Err(e),
+        };
+        let now = match (now, older) {
+            (Err(RegistryError::Rewound(_)), Older::Accepted(act)) => {
+                let now = self.since(None)?;
+                let Act { who, at, reason } = act;
+                let line = Accepted { when: at.to_string(), who, reason, seen, now };
+                note(&folder.join(format!("{}.accepted.jsonl", self.id())), &line)?;
+                now
+            }
+            (now, _) => now?,
+        };
+        match now {
+            Some(now) if Some(now) != seen => write(&path, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last move, if the registry has the move that was seen and those since then follow it.
+    fn since(&self, seen: Option<MoveLink>) -> Result<Option<MoveLink>, RegistryError> {
+        self.database.read(|tx| {
             let moves = moves::history(tx, seen.map_or(1, |seen| seen.number))?;
             let last = moves.last().map(moves::Recorded::link);
             let Some(seen) = seen else {
@@ -57,11 +101,7 @@ impl Registry {
                     Ok(last)
                 }
             }
-        })?;
-        match now {
-            Some(now) if Some(now) != seen => write(&path, now),
-            _ => Ok(()),
-        }
+        })
     }
 }
 
@@ -83,4 +123,9 @@ fn write(path: &Path, link: MoveLink) -> Result<(), RegistryError> {
     fs::write(&unfinished, json(&link)).map_err(RegistryError::file(&unfinished))?;
     File::open(&unfinished).and_then(|f| f.sync_all()).map_err(RegistryError::file(&unfinished))?;
     fs::rename(&unfinished, path).map_err(RegistryError::file(path))
+}
+
+fn note(path: &Path, line: &Accepted<'_>) -> Result<(), RegistryError> {
+    let mut file = File::options().create(true).append(true).open(path).map_err(RegistryError::file(path))?;
+    file.write_all((json(line) + "\n").as_bytes()).map_err(RegistryError::file(path))
 }

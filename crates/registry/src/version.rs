@@ -88,7 +88,7 @@ pub struct Version {
     pub added: DateTime,
     /// By whom.
     pub who: Actor,
-    /// When `gc` removed it, if it did: then its files are known, and no longer there.
+    /// Since when its files are known and not there: `gc` removed them, or an export left them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<String>,
     /// Its files, in the order of their names.
@@ -287,9 +287,10 @@ impl Registry {
     }
 }
 
-/// Records a version; one that is known and was removed is there again.
+/// Records a version; one that is known and was removed is there again, unless the one that is
+/// recorded has no files either.
 pub(crate) fn insert(tx: &Transaction<'_>, version: &Version) -> Result<Outcome, RegistryError> {
-    let Version { model, digest: of, added, who, files, .. } = version;
+    let Version { model, digest: of, added, who, removed: gone, files, .. } = version;
     let key = (model.as_str(), of.to_string());
     let known: Option<Option<String>> = tx
         .query_row("SELECT removed FROM version WHERE model = ? AND digest = ?", (key.0, &key.1), |row| {
@@ -298,20 +299,23 @@ pub(crate) fn insert(tx: &Transaction<'_>, version: &Version) -> Result<Outcome,
         .optional()?;
     let Some(removed) = known else {
         tx.execute(
-            "INSERT INTO version VALUES (?, ?, ?, ?, NULL, NULL)",
-            (key.0, &key.1, added.to_string(), json(who)),
+            "INSERT INTO version VALUES (?, ?, ?, ?, NULL, ?)",
+            (key.0, &key.1, added.to_string(), json(who), gone),
         )?;
         let mut insert = tx.prepare("INSERT INTO file VALUES (?, ?, ?, ?, ?)")?;
         for file in files {
             let bytes = i64::try_from(file.bytes).unwrap_or(i64::MAX);
             insert.execute((key.0, &key.1, &file.name, file.sha256.to_string(), bytes))?;
         }
-        return Ok(Outcome::Added);
+        return Ok(if gone.is_none() { Outcome::Added } else { Outcome::Known });
     };
     // The digest is over contents alone, as in OpenSSF's signatures.
     if self::files(tx, model, *of)? != *files {
         let why = format!("version {of} of {model} has the same contents under other names");
         return Err(RegistryError::NoVersion(why));
+    }
+    if gone.is_some() {
+        return Ok(Outcome::Known);
     }
     tx.execute(
         "UPDATE version SET removed = NULL, marked = NULL WHERE model = ? AND digest = ?",

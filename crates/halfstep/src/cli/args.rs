@@ -17,7 +17,8 @@ use halfstep::graph::ByteSize;
 use halfstep::{DeviceRequest, MemoryLimit};
 #[cfg(feature = "serve")]
 pub use registry::{
-    AddVersion, CollectVersions, DiffVersions, Promote, RegistryArgs, RegistryCommand, RollBack,
+    AddVersion, Attach, CollectVersions, DiffVersions, Evidence, ExportRegistry, Promote, RegistryArgs,
+    RegistryCommand, RollBack, SignMove,
 };
 #[cfg(feature = "serve")]
 pub use serving::Serve;

@@ -1,24 +1,22 @@
 //! `halfstep registry`: versions of models, and the aliases that say which of them is used.
 
 mod add;
+mod archive;
+mod diff;
+mod evidence;
+mod moving;
 mod shown;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use halfstep_attest::digest::Digest;
-use halfstep_attest::policy::Policy;
 use halfstep_registry::actor::{Act, Actor, Vouching};
 use halfstep_registry::gc::Sweep;
-use halfstep_registry::moves::{Grounds, Recorded};
-use halfstep_registry::names::{Reference, Selector};
-use halfstep_registry::promotion::Judge;
-use halfstep_registry::seen::Older;
 use halfstep_registry::{Registry, RegistryError};
 use serde_json::json;
 
-use super::args::{CollectVersions, Promote, RegistryArgs, RegistryCommand, RollBack};
+use super::args::{CollectVersions, RegistryArgs, RegistryCommand};
 use super::failure::Failure;
 use super::{output, trust};
 
@@ -30,7 +28,8 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) struct Asked {
     pub folder: PathBuf,
     pub trust: Option<PathBuf>,
-    pub older: Older,
+    /// Why an older state of the registry is accepted, where it is.
+    pub accept_older: Option<String>,
     pub json: bool,
 }
 
@@ -41,15 +40,17 @@ pub fn run(args: RegistryArgs) -> Result<ExitCode, Failure> {
     let folder = args.registry.or_else(set).ok_or_else(|| {
         Failure::asked("no registry is named", format!("give its folder with --registry, or set {PLACE}"))
     })?;
-    let older = if args.accept_older { Older::Accepted } else { Older::Refused };
-    let asked = Asked { folder, trust: args.trust, older, json: args.json };
+    let asked = Asked { folder, trust: args.trust, accept_older: args.accept_older, json: args.json };
     match args.command {
         RegistryCommand::Add(args) => add::run(args, &asked),
+        RegistryCommand::Attach(args) => evidence::attach(args, &asked),
         RegistryCommand::List { model } => shown::list(model.as_ref(), &asked),
         RegistryCommand::Show { version } => shown::show(&version, &asked),
-        RegistryCommand::Diff(args) => shown::diff(&args, &asked),
-        RegistryCommand::Promote(args) => promote(args, &asked),
-        RegistryCommand::Rollback(args) => roll_back(args, &asked),
+        RegistryCommand::Diff(args) => diff::run(&args, &asked),
+        RegistryCommand::Promote(args) => moving::promote(args, &asked),
+        RegistryCommand::Rollback(args) => moving::roll_back(args, &asked),
+        RegistryCommand::Export(args) => archive::export(&args, &asked),
+        RegistryCommand::Import { file } => archive::import(&file, &asked),
         RegistryCommand::Verify => verify(&asked),
         RegistryCommand::Gc(args) => collect(&args, &asked),
     }
@@ -65,12 +66,30 @@ impl Asked {
 
     /// Checks the registry against what was seen of it, and remembers what it has now.
     pub fn remember(&self, registry: &Registry) -> Result<(), Failure> {
-        registry.remember(&seen()?, self.older).map_err(|e| match e {
-            e @ RegistryError::Rewound(_) => failure(e).with_help(
-                "if you brought it back yourself, run `halfstep registry list --accept-older` once",
-            ),
-            e => failure(e),
-        })
+        let accepted = self.accepted()?;
+        registry.remember(&seen()?, accepted.as_ref().into()).map_err(rewound)
+    }
+
+    /// By whom, when and why an older state is accepted, if it is.
+    fn accepted(&self) -> Result<Option<Act>, Failure> {
+        let Some(reason) = self.accept_older.clone() else { return Ok(None) };
+        if reason.trim().is_empty() {
+            return Err(Failure::asked(
+                "--accept-older: there is no reason",
+                "say why, for those who look later",
+            ));
+        }
+        act(Some(reason)).map(Some)
+    }
+}
+
+/// An error of what was seen of a registry.
+fn rewound(e: RegistryError) -> Failure {
+    match e {
+        e @ RegistryError::Rewound(_) => failure(e).with_help(
+            "if you brought it back yourself, run `halfstep registry list --accept-older REASON` once",
+        ),
+        e => failure(e),
     }
 }
 
@@ -104,84 +123,6 @@ pub(super) fn failure(e: RegistryError) -> Failure {
         | RegistryError::Ambiguous { .. } => Failure::asked(e.to_string(), ""),
         e => Failure::failed(e.to_string()),
     }
-}
-
-fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
-    let registry = asked.open()?;
-    let act = act(args.reason)?;
-    let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
-    let trust = trust::of_file(asked.trust.as_deref())?;
-    let file = registry.policy_file();
-    let policy = match std::fs::read_to_string(&file) {
-        Ok(text) => {
-            let policy = Policy::parse(&text);
-            let policy = policy.map_err(|e| Failure::asked(format!("{}: {e}", file.display()), ""))?;
-            Some((policy, Digest::of(text.as_bytes())))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(Failure::asked(format!("{}: {e}", file.display()), "")),
-    };
-    let judge = Judge { trust: &trust, policy: policy.as_ref().map(|(p, digest)| (p, *digest)), at: act.at };
-    let forced = args.force.filter(|reason| !reason.trim().is_empty());
-    let grounds = match (registry.judge(&version, &judge).map_err(failure)?, forced) {
-        (Ok(grounds), _) => grounds,
-        (Err(why), Some(reason)) => {
-            why.iter().for_each(|why| output::warning(format!("forced although {why}")));
-            Grounds { forced: Some(reason), ..Grounds::default() }
-        }
-        (Err(why), None) => {
-            return Err(Failure::failed(format!(
-                "version {} of {} is not promoted: {}",
-                version.digest,
-                version.model,
-                why.join("; ")
-            ))
-            .with_help(
-                "attach what is missing with `halfstep registry add`, or give a reason with --force, which the history keeps",
-            ));
-        }
-    };
-    if args.dry_run {
-        let found = json!({ "promotes": version.digest, "alias": args.to, "grounds": grounds });
-        return said(
-            asked,
-            &found,
-            &[("would move", format!("{}@{} to {}", version.model, args.to, version.digest))],
-        );
-    }
-    let moves = registry.promote(&version, &args.to, &grounds, &act, None).map_err(failure)?;
-    moved(asked, &registry, &moves)
-}
-
-fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
-    let Selector::Alias(alias) = &args.alias.selector else {
-        let help = "write MODEL@ALIAS, and the version with --to";
-        return Err(Failure::asked(format!("{}: this is no alias", args.alias), help));
-    };
-    let registry = asked.open()?;
-    let model = &args.alias.model;
-    let to = match args.to {
-        None => None,
-        Some(prefix) => {
-            let reference: Result<Reference, _> = format!("{model}@{prefix}").parse();
-            let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
-            Some(registry.resolve(&reference).map_err(failure)?.digest)
-        }
-    };
-    if args.dry_run {
-        let to = registry.way_back(model, alias, to).map_err(failure)?;
-        return said(asked, &json!({ "to": to }), &[("would move", format!("{model}@{alias} to {to}"))]);
-    }
-    let made = registry.roll_back(model, alias, to, &act(args.reason)?, None).map_err(failure)?;
-    moved(asked, &registry, &[made])
-}
-
-/// Says which moves were made, and remembers them.
-fn moved(asked: &Asked, registry: &Registry, moves: &[Recorded]) -> Result<ExitCode, Failure> {
-    asked.remember(registry)?;
-    let lines: Vec<(&str, String)> = moves.iter().map(|made| ("moved", shown::in_words(made))).collect();
-    let records: Vec<_> = moves.iter().map(|made| &made.record).collect();
-    said(asked, &json!({ "moves": records }), &lines)
 }
 
 fn verify(asked: &Asked) -> Result<ExitCode, Failure> {

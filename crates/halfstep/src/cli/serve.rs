@@ -13,7 +13,6 @@ use std::sync::Arc;
 use halfstep::EngineRequest;
 use halfstep::evidence::units;
 use halfstep_registry::names::Reference;
-use halfstep_registry::seen::Older;
 use halfstep_serve::access::KeyFile;
 use halfstep_serve::limits::Limits;
 use halfstep_serve::log::Log;
@@ -63,8 +62,10 @@ pub fn run(args: Serve, request: EngineRequest) -> Result<ExitCode, Failure> {
         }
         Some((from, reference)) => {
             let name = args.name.unwrap_or_else(|| reference.model.to_string());
-            let signatures = if args.unsigned { Signatures::NotLookedAt } else { Signatures::Demanded };
-            let loading = Loading { name, precision: args.chosen.precision, engine, manner, signatures };
+            let demanded = |is: bool| if is { Signatures::Demanded } else { Signatures::NotLookedAt };
+            let (signatures, moves) = (demanded(!args.unsigned), demanded(args.signed_moves));
+            let precision = args.chosen.precision;
+            let loading = Loading { name, precision, engine, manner, signatures, moves };
             let (source, facts) = RegistrySource::open(from, reference, loading)?;
             (Server::start(source, options), facts)
         }
@@ -96,7 +97,7 @@ fn registered(args: &Serve) -> Result<Option<(Asked, Reference)>, Failure> {
     }
     let reference = args.chosen.run.display().to_string().parse::<Reference>();
     let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
-    Ok(Some((Asked { folder, trust: args.trust.clone(), older: Older::Refused, json: args.json }, reference)))
+    Ok(Some((Asked { folder, trust: args.trust.clone(), accept_older: None, json: args.json }, reference)))
 }
 
 fn limits(args: &Serve) -> Limits {

@@ -17,9 +17,10 @@ pub struct RegistryArgs {
     /// Trust file [default: trust.toml beside the default key]
     #[arg(long, global = true, value_name = "FILE")]
     pub trust: Option<PathBuf>,
-    /// Accept a registry that was brought back to an older state, and forget what was seen of it
-    #[arg(long, global = true)]
-    pub accept_older: bool,
+    /// Accept a registry that was brought back to an older state, for a reason that is noted, and
+    /// forget what was seen of it
+    #[arg(long, global = true, value_name = "REASON")]
+    pub accept_older: Option<String>,
     /// Print one JSON object
     #[arg(long, global = true)]
     pub json: bool,
@@ -33,6 +34,8 @@ pub struct RegistryArgs {
 pub enum RegistryCommand {
     /// Add a trained model as a version, and make it the candidate
     Add(AddVersion),
+    /// Attach a signature, verdicts or cards to a version that is there
+    Attach(Attach),
     /// List versions and where aliases point
     List {
         /// Model [default: all]
@@ -49,6 +52,13 @@ pub enum RegistryCommand {
     Promote(Promote),
     /// Move an alias back to a version that it had before
     Rollback(RollBack),
+    /// Write the registry to one file, for a machine without a network
+    Export(ExportRegistry),
+    /// Read an exported file into the registry, or make one of it
+    Import {
+        /// File of `registry export`
+        file: PathBuf,
+    },
     /// Hash every file and check versions, history and signatures
     Verify,
     /// Remove versions that nobody uses
@@ -66,21 +76,40 @@ pub struct AddVersion {
     /// Checkpoint to add [default: as `predict` chooses]
     #[arg(long, value_name = "NAME")]
     pub checkpoint: Option<String>,
-    /// Signed verdict to attach [default: verdict.sig in the run directory, where there is one]
-    #[arg(long, value_name = "FILE")]
-    pub verdict: Option<PathBuf>,
-    /// Sign the version's files
-    #[arg(long)]
-    pub sign: bool,
-    /// Private key to sign with [default: the one that `halfstep key new` makes]
-    #[arg(long, value_name = "FILE", requires = "sign")]
-    pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub evidence: Evidence,
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Say what would be added, and add nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// What is attached to a version.
+#[derive(Debug, clap::Args)]
+pub struct Evidence {
+    /// Signed verdict to attach; may be repeated [default of `add`: verdict.sig in the run directory]
+    #[arg(long, value_name = "FILE")]
+    pub verdict: Vec<PathBuf>,
+    /// Model card or bill of materials to attach, as `halfstep card` writes them; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub card: Vec<PathBuf>,
+    /// Sign the version's files; `add` signs the move of `candidate` besides
+    #[arg(long)]
+    pub sign: bool,
+    /// Private key to sign with [default: the one that `halfstep key new` makes]
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub key: Option<PathBuf>,
+}
+
+/// `registry attach`
+#[derive(Debug, clap::Args)]
+pub struct Attach {
+    /// Version
+    pub version: Reference,
+    #[command(flatten)]
+    pub evidence: Evidence,
 }
 
 /// `registry diff`
@@ -90,6 +119,17 @@ pub struct DiffVersions {
     pub before: Reference,
     /// Version to compare it with
     pub after: Reference,
+}
+
+/// Whether a move is signed.
+#[derive(Debug, clap::Args)]
+pub struct SignMove {
+    /// Sign the move
+    #[arg(long)]
+    pub sign: bool,
+    /// Private key to sign with [default: the one that `halfstep key new` makes]
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub key: Option<PathBuf>,
 }
 
 /// `registry promote`
@@ -106,6 +146,8 @@ pub struct Promote {
     /// Promote though the evidence is not enough, with this reason in the history
     #[arg(long, value_name = "REASON")]
     pub force: Option<String>,
+    #[command(flatten)]
+    pub signing: SignMove,
     /// Say whether it would be promoted, and move nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -122,9 +164,21 @@ pub struct RollBack {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    #[command(flatten)]
+    pub signing: SignMove,
     /// Say where it would go, and move nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `registry export`
+#[derive(Debug, clap::Args)]
+pub struct ExportRegistry {
+    /// File to write
+    pub file: PathBuf,
+    /// Leave out the files of all models but this one
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<RegisteredName>,
 }
 
 /// `registry gc`

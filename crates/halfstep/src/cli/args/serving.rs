@@ -27,6 +27,9 @@ pub struct Serve {
     /// Serve versions of the registry whoever made them
     #[arg(long, requires = "registry", conflicts_with = "trust")]
     pub unsigned: bool,
+    /// Follow an alias by signed moves alone
+    #[arg(long, requires = "registry", conflicts_with = "unsigned")]
+    pub signed_moves: bool,
     /// What clients call the model [default: the name of the recipe, or in the registry]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

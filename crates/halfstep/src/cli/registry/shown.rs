@@ -2,24 +2,33 @@
 
 use std::process::ExitCode;
 
-use halfstep_registry::Registry;
 use halfstep_registry::moves::Recorded;
 use halfstep_registry::names::{Reference, RegisteredName};
 use halfstep_registry::version::Version;
-use serde_json::json;
+use halfstep_registry::{Registry, RegistryError};
+use serde_json::{Value, json};
 
-use super::super::args::DiffVersions;
 use super::super::failure::Failure;
+use super::super::trust;
 use super::{Asked, failure, said};
+
+/// A move for programs: its record, the digest of that, and the signature's text.
+pub fn in_json(made: &Recorded) -> Value {
+    let mut value = json!(made.record);
+    value["sha256"] = json!(made.sha256);
+    value["signature"] = json!(made.signature);
+    value
+}
 
 /// A move in a line.
 pub fn in_words(made: &Recorded) -> String {
     let record = &made.record;
     let from = record.from.map_or_else(|| "nothing".to_string(), |from| from.to_string());
     let reason = record.reason.as_deref().unwrap_or("no reason given");
+    let signed = if made.signature.is_some() { ", signed" } else { "" };
     let forced = record.grounds.forced.as_ref().map(|why| format!("; forced: {why}")).unwrap_or_default();
     format!(
-        "{}@{} from {from} to {}: {} {}, {}, by {}, {reason}{forced}",
+        "{}@{} from {from} to {}: {} {}, {}, by {}{signed}, {reason}{forced}",
         record.model,
         record.alias,
         record.to,
@@ -49,7 +58,8 @@ pub fn list(model: Option<&RegisteredName>, asked: &Asked) -> Result<ExitCode, F
             "model": version.model, "digest": version.digest, "added": version.added.to_string(),
             "bytes": version.bytes(), "aliases": aliases, "removed": version.removed,
         }));
-        let state = version.removed.as_ref().map(|when| format!(", removed {when}")).unwrap_or_default();
+        let state =
+            version.removed.as_ref().map(|when| format!(", without files since {when}")).unwrap_or_default();
         let named = if aliases.is_empty() { String::new() } else { format!(", {}", aliases.join(", ")) };
         let text =
             format!("{}, {} bytes, added {}{state}{named}", version.digest, version.bytes(), version.added);
@@ -64,13 +74,31 @@ pub fn show(reference: &Reference, asked: &Asked) -> Result<ExitCode, Failure> {
     let version = registry.resolve(reference).map_err(failure)?;
     let names = aliases(&registry.heads().map_err(failure)?, &version);
     let moves: Vec<Recorded> = history(&registry, &version)?;
-    let records: Vec<_> = moves.iter().map(|made| &made.record).collect();
+    let (trust, at) = (trust::of_file(asked.trust.as_deref())?, trust::now()?);
+    let mut records = Vec::new();
+    let mut told = Vec::new();
+    for made in &moves {
+        let mut record = in_json(made);
+        let signed = match (&made.signature, registry.mover(made, &trust, at)) {
+            (None, _) => "not signed".to_string(),
+            (Some(_), _) if trust.is_empty() => "nobody is trusted, so its signature was not checked".into(),
+            (_, Ok(signer)) => {
+                record["signed_by"] = json!(signer);
+                signer.map_or_else(String::new, |signer| format!("signed by {signer}"))
+            }
+            (_, Err(e @ RegistryError::SignedMove { .. })) => e.to_string(),
+            (_, Err(e)) => return Err(failure(e)),
+        };
+        record["signed"] = json!(signed);
+        records.push(record);
+        told.push(("move", format!("{}; {signed}", in_words(made))));
+    }
     let mut lines = vec![
         ("model", version.model.to_string()),
         ("version", version.digest.to_string()),
         ("added", format!("{} by {}", version.added, version.who)),
     ];
-    lines.extend(version.removed.iter().map(|when| ("removed", when.clone())));
+    lines.extend(version.removed.iter().map(|when| ("without files", format!("since {when}"))));
     if !names.is_empty() {
         lines.push(("aliases", names.join(", ")));
     }
@@ -80,7 +108,7 @@ pub fn show(reference: &Reference, asked: &Asked) -> Result<ExitCode, Failure> {
     lines.extend(version.attachments.iter().map(|a| {
         (a.kind.name(), format!("{}, {} bytes, attached {} by {}", a.sha256, a.bytes, a.added, a.who))
     }));
-    lines.extend(moves.iter().map(|made| ("move", in_words(made))));
+    lines.extend(told);
     said(asked, &json!({ "version": version, "aliases": names, "moves": records }), &lines)
 }
 
@@ -91,32 +119,4 @@ fn history(registry: &Registry, version: &Version) -> Result<Vec<Recorded>, Fail
         m.record.model == version.model && (Some(m.record.to) == digest || m.record.from == digest)
     };
     Ok(registry.history(0).map_err(failure)?.into_iter().filter(of).collect())
-}
-
-/// `registry diff`.
-pub fn diff(args: &DiffVersions, asked: &Asked) -> Result<ExitCode, Failure> {
-    let registry = asked.open()?;
-    let [before, after] =
-        [&args.before, &args.after].map(|reference| registry.resolve(reference).map_err(failure));
-    let (before, after) = (before?, after?);
-    let digest = |version: &Version, name: &str| {
-        version.files.iter().find(|f| f.name == name).map(|f| f.sha256.to_string())
-    };
-    let mut names: Vec<&String> = before.files.iter().chain(&after.files).map(|f| &f.name).collect();
-    names.sort();
-    names.dedup();
-    let mut found = Vec::new();
-    let mut lines = Vec::new();
-    for name in names {
-        let (was, is) = (digest(&before, name), digest(&after, name));
-        let what = match (&was, &is) {
-            (Some(was), Some(is)) if was == is => "same",
-            (Some(_), Some(_)) => "changed",
-            (Some(_), None) => "gone",
-            (None, _) => "new",
-        };
-        lines.push((what, name.clone()));
-        found.push(json!({ "name": name, "is": what, "before": was, "after": is }));
-    }
-    said(asked, &json!({ "before": before.digest, "after": after.digest, "files": found }), &lines)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use halfstep::graph::engine::Engine;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::trust::Trust;
+use halfstep_registry::moves::Recorded;
 use halfstep_registry::names::{Reference, Selector};
 use halfstep_registry::{Registry, RegistryError};
 use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
@@ -33,6 +34,8 @@ pub struct RegistrySource {
     reference: Reference,
     trust: Trust,
     loading: Loading,
+    /// The last move whose signature was looked at.
+    accepted: AtomicU64,
     /// The last move that was compared with what was seen of the registry.
     remembered: AtomicU64,
     /// The first version, until the server takes it.
@@ -51,6 +54,9 @@ pub struct Loading {
     pub manner: Manner,
     /// Which versions are served.
     pub signatures: Signatures,
+    /// Which moves are followed. A signature that a move has is looked at wherever those of
+    /// versions are.
+    pub moves: Signatures,
 }
 
 impl RegistrySource {
@@ -75,8 +81,9 @@ impl RegistrySource {
                 "name who signs in trust.toml beside your keys or with --trust, or serve versions whoever made them with --unsigned",
             ));
         }
-        let (remembered, loaded) = (AtomicU64::new(0), Mutex::new(None));
-        let source = RegistrySource { asked, registry, reference, trust, loading, remembered, loaded };
+        let (accepted, remembered, loaded) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(None));
+        let source =
+            RegistrySource { asked, registry, reference, trust, loading, accepted, remembered, loaded };
         let current = source.now().map_err(failure)?;
         let (model, facts) = source.read(&current)?;
         *source.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some((current, model));
@@ -88,7 +95,9 @@ impl RegistrySource {
         let Reference { model, selector } = &self.reference;
         Ok(match selector {
             Selector::Alias(alias) => {
-                let head = self.registry.head(model, alias)?.record;
+                let head = self.registry.head(model, alias)?;
+                self.accept(&head)?;
+                let head = head.record;
                 CurrentVersion { digest: head.to.to_string(), number: head.number }
             }
             Selector::Prefix(_) => {
@@ -98,9 +107,29 @@ impl RegistrySource {
         })
     }
 
+    /// Looks at the signature of a move that is new.
+    fn accept(&self, head: &Recorded) -> Result<(), RegistryError> {
+        let number = head.record.number;
+        if self.loading.signatures == Signatures::NotLookedAt
+            || self.accepted.load(Ordering::Relaxed) == number
+        {
+            return Ok(());
+        }
+        // A clock that is wrong proves nobody's signature.
+        let now = trust::now().map_err(|e| RegistryError::SignedMove { number, why: e.message() })?;
+        if self.registry.mover(head, &self.trust, now)?.is_none()
+            && self.loading.moves == Signatures::Demanded
+        {
+            let why = "it is not signed, and --signed-moves asks for it".into();
+            return Err(RegistryError::SignedMove { number, why });
+        }
+        self.accepted.store(number, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Reads a version: held against removal, its signature and each of its files verified.
     fn read(&self, wanted: &CurrentVersion) -> Result<(TrainedModel, Facts), Failure> {
-        let Loading { name, precision, engine, manner, signatures } = &self.loading;
+        let Loading { name, precision, engine, manner, signatures, .. } = &self.loading;
         let digest = Digest::try_from(wanted.digest.clone());
         let digest = digest.map_err(|e| Failure::failed(&e))?;
         let model = &self.reference.model;

@@ -1,77 +1,19 @@
-//! What a registry promises, on folders of its own.
+//! Versions, aliases, and what keeps them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use halfstep_attest::DateTime;
-use halfstep_attest::digest::Digest;
-use halfstep_attest::trust::Trust;
-use halfstep_registry::actor::{Act, Actor, Vouching};
+use halfstep_registry::actor::Act;
 use halfstep_registry::gc::Sweep;
 use halfstep_registry::moves::Grounds;
-use halfstep_registry::names::{Alias, RegisteredName};
+use halfstep_registry::names::Alias;
 use halfstep_registry::seen::Older;
-use halfstep_registry::version::{NewVersion, Outcome, Version};
+use halfstep_registry::version::{NewVersion, Outcome};
 use halfstep_registry::{Registry, RegistryError};
 
-const DAY: u64 = 24 * 60 * 60;
+use crate::place::{DAY, Place, act, day, model};
+
 const NO_TIME: Duration = Duration::ZERO;
-
-/// A day of this test.
-fn day(n: u64) -> DateTime {
-    DateTime::from_unix_duration(Duration::from_secs(1_800_000_000 + n * DAY)).unwrap()
-}
-
-fn act(on: u64) -> Act {
-    let who = Actor { name: "tester".into(), said_by: Vouching::System };
-    Act { who, at: day(on), reason: None }
-}
-
-fn model() -> RegisteredName {
-    "net".parse().unwrap()
-}
-
-struct Place {
-    folder: tempfile::TempDir,
-    registry: Registry,
-}
-
-impl Place {
-    fn new() -> Place {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open_or_create(&folder.path().join("registry"), &act(0)).unwrap();
-        Place { folder, registry }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn files(&self, weights: &str) -> Vec<(String, PathBuf)> {
-        let path = self.path(&format!("weights-{weights}"));
-        std::fs::write(&path, weights).unwrap();
-        std::fs::write(self.path("recipe"), "recipe").unwrap();
-        vec![("checkpoints/w.safetensors".into(), path), ("recipe.toml".into(), self.path("recipe"))]
-    }
-
-    fn add(&self, weights: &str, on: u64) -> Version {
-        let files = self.files(weights);
-        self.registry.add(&NewVersion { model: model(), files: &files }, &act(on)).unwrap().0
-    }
-
-    fn promote(&self, version: &Version, on: u64) {
-        self.registry.promote(version, &Alias::champion(), &Grounds::default(), &act(on), None).unwrap();
-    }
-
-    fn head(&self, alias: &Alias) -> (u64, Digest) {
-        let head = self.registry.head(&model(), alias).unwrap();
-        (head.record.number, head.record.to)
-    }
-
-    fn faults(&self) -> Vec<String> {
-        self.registry.audit(&Trust::default(), day(0)).unwrap().faults
-    }
-}
 
 fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -173,7 +115,10 @@ fn an_older_state_of_a_registry_is_refused() {
     restored.promote(&b, &Alias::champion(), &Grounds::default(), &act(9), None).unwrap();
     let refused = restored.remember(&seen, Older::Refused).unwrap_err();
     assert!(refused.to_string().contains("written again"), "{refused}");
-    restored.remember(&seen, Older::Accepted).unwrap();
+    let why = Act { reason: Some("the disk was lost".into()), ..act(9) };
+    restored.remember(&seen, Older::Accepted(&why)).unwrap();
+    let noted = std::fs::read_to_string(seen.join(format!("{}.accepted.jsonl", restored.id()))).unwrap();
+    assert!(noted.contains("the disk was lost") && noted.lines().count() == 1, "{noted}");
     restored.remember(&seen, Older::Refused).unwrap();
     assert!(place.registry.remember(&seen, Older::Refused).is_err());
 }

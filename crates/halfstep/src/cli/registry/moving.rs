@@ -1,0 +1,122 @@
+//! `halfstep registry promote` and `rollback`: what moves an alias.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use halfstep_attest::digest::Digest;
+use halfstep_attest::policy::Policy;
+use halfstep_attest::private_key::PrivateKey;
+use halfstep_registry::Registry;
+use halfstep_registry::moves::{Grounds, Recorded};
+use halfstep_registry::names::{Reference, Selector};
+use halfstep_registry::promotion::Judge;
+use halfstep_registry::version::Version;
+use serde_json::json;
+
+use super::super::args::{Promote, RollBack, SignMove};
+use super::super::failure::Failure;
+use super::super::{key, output, trust};
+use super::{Asked, act, failure, said, shown};
+
+/// A policy to start from, where a registry has none: of `compare`'s own recipes those for
+/// classification meet it.
+const TO_START_FROM: &str = r#"claim = "examples"
+samples = 1000
+pairs = 5
+
+[margins]
+accuracy = "1.0pt"
+"#;
+
+/// The key that moves are signed with, if they are to be.
+fn signing_key(signing: SignMove) -> Result<Option<PrivateKey>, Failure> {
+    if signing.sign { key::read(signing.key).map(Some) } else { Ok(None) }
+}
+
+/// `registry promote`.
+pub fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
+    let registry = asked.open()?;
+    let act = act(args.reason)?;
+    let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
+    let trust = trust::of_file(asked.trust.as_deref())?;
+    let policy = policy(&registry.policy_file())?;
+    let judge = Judge { trust: &trust, policy: policy.as_ref().map(|(p, digest)| (p, *digest)), at: act.at };
+    let forced = args.force.filter(|reason| !reason.trim().is_empty());
+    let grounds = match (registry.judge(&version, &judge).map_err(failure)?, forced) {
+        (Ok(grounds), _) => grounds,
+        (Err(why), Some(reason)) => {
+            why.iter().for_each(|why| output::warning(format!("forced although {why}")));
+            Grounds { forced: Some(reason), ..Grounds::default() }
+        }
+        (Err(why), None) => return Err(refused(&registry, &version, &why, policy.is_none())),
+    };
+    if args.dry_run {
+        let found = json!({ "promotes": version.digest, "alias": args.to, "grounds": grounds });
+        return said(
+            asked,
+            &found,
+            &[("would move", format!("{}@{} to {}", version.model, args.to, version.digest))],
+        );
+    }
+    let key = signing_key(args.signing)?;
+    let moves = registry.promote(&version, &args.to, &grounds, &act, key.as_ref()).map_err(failure)?;
+    moved(asked, &registry, &moves)
+}
+
+/// `registry rollback`.
+pub fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
+    let Selector::Alias(alias) = &args.alias.selector else {
+        let help = "write MODEL@ALIAS, and the version with --to";
+        return Err(Failure::asked(format!("{}: this is no alias", args.alias), help));
+    };
+    let registry = asked.open()?;
+    let model = &args.alias.model;
+    let to = match args.to {
+        None => None,
+        Some(prefix) => {
+            let reference: Result<Reference, _> = format!("{model}@{prefix}").parse();
+            let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
+            Some(registry.resolve(&reference).map_err(failure)?.digest)
+        }
+    };
+    if args.dry_run {
+        let to = registry.way_back(model, alias, to).map_err(failure)?;
+        return said(asked, &json!({ "to": to }), &[("would move", format!("{model}@{alias} to {to}"))]);
+    }
+    let (key, act) = (signing_key(args.signing)?, act(args.reason)?);
+    let made = registry.roll_back(model, alias, to, &act, key.as_ref()).map_err(failure)?;
+    moved(asked, &registry, &[made])
+}
+
+/// What a promotion demands, with the digest of its text, where the file is there.
+fn policy(file: &Path) -> Result<Option<(Policy, Digest)>, Failure> {
+    let wrong = |e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", file.display()), "");
+    match std::fs::read_to_string(file) {
+        Ok(text) => {
+            let policy = Policy::parse(&text).map_err(|e| wrong(&e))?;
+            Ok(Some((policy, Digest::of(text.as_bytes()))))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(wrong(&e)),
+    }
+}
+
+/// Why a version is not promoted, and what to do.
+fn refused(registry: &Registry, version: &Version, why: &[String], without_policy: bool) -> Failure {
+    let Version { digest, model, .. } = version;
+    let mut help = "attach what is missing with `halfstep registry attach`, or give a reason with --force, which the history keeps".to_string();
+    if without_policy {
+        let file = registry.policy_file();
+        help += &format!("; a policy to start from, for {}:\n\n{TO_START_FROM}", file.display());
+    }
+    let why = why.join("; ");
+    Failure::failed(format!("version {digest} of {model} is not promoted: {why}")).with_help(&help)
+}
+
+/// Says which moves were made, and remembers them.
+fn moved(asked: &Asked, registry: &Registry, moves: &[Recorded]) -> Result<ExitCode, Failure> {
+    asked.remember(registry)?;
+    let lines: Vec<(&str, String)> = moves.iter().map(|made| ("moved", shown::in_words(made))).collect();
+    let records: Vec<_> = moves.iter().map(shown::in_json).collect();
+    said(asked, &json!({ "moves": records }), &lines)
+}
