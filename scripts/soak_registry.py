@@ -64,7 +64,7 @@ registry = place / "registry"
 begun = time.time()
 lock = threading.Lock()
 faults, counts, moves, versions, lasted = [], collections.Counter(), {}, set(), [0.05]
-# What a command may say without being wrong: its version was collected, or the alias moved meanwhile.
+# What a command may say: its version was collected, or the alias moved meanwhile.
 EXPECTED = ["has no files here", "already", "nothing to go back to", "is not in this registry"]
 
 
@@ -106,7 +106,7 @@ def command(worker, chance, *words):
 
 def acknowledged(answer):
     for move in answer.get("moves", []) + [answer[key] for key in ["candidate"] if key in answer]:
-        # A `candidate` that was there already is told again, without the digest.
+        # A `candidate` that was there already is printed again, without the digest.
         with lock:
             moves.setdefault(move["number"], []).append(move)
 

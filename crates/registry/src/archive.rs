@@ -83,8 +83,9 @@ pub struct Exported {
 
 impl Registry {
     /// Writes the registry to a file that is not there yet, whole or not at all: every version, all
-    /// that is attached, and every move. Of a `model` that is named, only its files and attachments;
-    /// of others it then says which versions there were, so that the history stays whole.
+    /// that is attached, and every move. Of a `model` that is named, only its files and
+    /// attachments; of others it then says which versions there were, so that the history stays
+    /// whole.
     ///
     /// # Errors
     /// There is no such model; the file exists or cannot be written; a file of the registry is
@@ -107,8 +108,7 @@ impl Registry {
             version.attachments.clear();
         }
         let keys: Vec<_> = versions.iter().filter(|v| v.removed.is_none()).map(Version::key).collect();
-        // Where nothing can be written, nothing can be held: a file that `gc` then takes is missed.
-        let _hold = self.hold(&keys).ok();
+        let _hold = self.hold(&keys)?;
         let moved = |Recorded { record, signature, .. }| ExportedMove { record, signature };
         let moves = moves.into_iter().map(moved).collect();
         let index = Index { form: FORM, registry: self.id().into(), exported: at, versions, moves };

@@ -131,7 +131,7 @@ impl Database {
         let sqlite = |e| RegistryError::sqlite(&self.path, &e);
         let mut connection = self.connection();
         let tx = connection.transaction_with_behavior(behavior).map_err(sqlite)?;
-        let value = f(&tx)?;
+        let value = f(&tx).map_err(|e| e.of_database(&self.path))?;
         tx.commit().map_err(sqlite)?;
         Ok(value)
     }

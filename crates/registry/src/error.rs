@@ -61,6 +61,9 @@ pub enum RegistryError {
         /// Why, and what to do.
         why: String,
     },
+    /// The database cannot be written.
+    #[error("{}: it cannot be written: it, its folder or the file system is read-only", .0.display())]
+    ReadOnly(PathBuf),
     /// A text is no name.
     #[error(transparent)]
     Name(#[from] crate::names::NameError),
@@ -150,9 +153,7 @@ impl RegistryError {
                 return RegistryError::Corrupt { path, why: e.to_string() };
             }
             Some(ErrorCode::DiskFull) => "the disk is full; free some space".into(),
-            Some(ErrorCode::ReadOnly) => {
-                "it cannot be written: it, its folder or the file system is read-only".into()
-            }
+            Some(ErrorCode::ReadOnly) => return RegistryError::ReadOnly(path),
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 format!("it cannot be opened: {e}; look at the permissions of the file and its folder")
             }
@@ -161,7 +162,7 @@ impl RegistryError {
             }
             Some(ErrorCode::FileLockingProtocolFailed | ErrorCode::SystemIoFailure) => {
                 format!(
-                    "reading, writing or locking it failed: {e}; a registry needs a file system with locks"
+                    "reading, writing or locking it failed: {e}; look whether the disk has space, and its file system locks"
                 )
             }
             // A column or type that is not there: somebody changed the tables.
@@ -171,7 +172,38 @@ impl RegistryError {
     }
 }
 
-/// The database, where its folder is known from what was asked.
+impl RegistryError {
+    /// The same, of a database whose path was not known where it was asked.
+    pub(crate) fn of_database(self, path: &Path) -> RegistryError {
+        let nameless = |p: &PathBuf| p.as_path() == Path::new(DATABASE);
+        match self {
+            RegistryError::Corrupt { path: p, why } if nameless(&p) => {
+                RegistryError::Corrupt { path: path.into(), why }
+            }
+            RegistryError::Database { path: p, why } if nameless(&p) => {
+                RegistryError::Database { path: path.into(), why }
+            }
+            RegistryError::Foreign { path: p, why } if nameless(&p) => {
+                RegistryError::Foreign { path: path.into(), why }
+            }
+            RegistryError::ReadOnly(p) if nameless(&p) => RegistryError::ReadOnly(path.into()),
+            other => other,
+        }
+    }
+
+    /// Whether nothing can be written there, whatever it is.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            RegistryError::ReadOnly(_) => true,
+            RegistryError::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The database, whose path [`RegistryError::of_database`] adds.
 impl From<rusqlite::Error> for RegistryError {
     fn from(e: rusqlite::Error) -> RegistryError {
         RegistryError::sqlite(Path::new(DATABASE), &e)

@@ -49,11 +49,20 @@ impl Drop for Hold {
 }
 
 impl Registry {
-    /// Holds versions.
+    /// Holds versions. Where the registry is read-only it returns none: then they are there until
+    /// somebody collects them who can write to it.
     ///
     /// # Errors
-    /// One is not there; the registry cannot be written, or its file system has no locks.
-    pub fn hold(&self, versions: &[VersionKey]) -> Result<Hold, RegistryError> {
+    /// One is not there; the registry's disk is full, or its file system has no locks.
+    pub fn hold(&self, versions: &[VersionKey]) -> Result<Option<Hold>, RegistryError> {
+        match self.hold_in_writing(versions) {
+            Ok(hold) => Ok(Some(hold)),
+            Err(e) if e.is_read_only() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn hold_in_writing(&self, versions: &[VersionKey]) -> Result<Hold, RegistryError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (path, mut file) = loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);

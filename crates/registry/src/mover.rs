@@ -12,7 +12,8 @@ use crate::registry::Registry;
 
 impl Registry {
     /// Who signed a move; none where it has no signature. The latest move of an alias, by which it
-    /// is where it is, is judged as of `at`; one that others followed, as of the time that it states.
+    /// is where it is, is judged as of `at`; one that others followed, as of the time that it
+    /// states.
     ///
     /// # Errors
     /// [`RegistryError::SignedMove`] where its signature is by nobody who is trusted, or of another

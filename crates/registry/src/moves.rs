@@ -358,8 +358,8 @@ pub(crate) fn check_chain(
     Ok(())
 }
 
-/// Checks that the moves of each alias, in a history from its first move on, follow each other: each
-/// names the one before it, and leaves the version that this one moved to.
+/// Checks that the moves of each alias, in a history from its first move on, follow each other:
+/// each names the one before it, and leaves the version that this one moved to.
 pub(crate) fn check_aliases(history: &[Recorded]) -> Result<(), RegistryError> {
     let mut latest: BTreeMap<(&RegisteredName, &Alias), &MoveRecord> = BTreeMap::new();
     for record in history.iter().map(|recorded| &recorded.record) {

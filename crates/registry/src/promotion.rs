@@ -146,7 +146,8 @@ impl Registry {
     /// forced. `last-good` keeps the version that `champion` leaves. Returns the moves.
     ///
     /// # Errors
-    /// The alias is there already and the move is not signed; the version was removed; the registry cannot be written.
+    /// The alias is there already and the move is not signed; the version was removed; the registry
+    /// cannot be written.
     pub fn promote(
         &self,
         version: &Version,

@@ -8,7 +8,7 @@ use serde_json::Value;
 const PASSPHRASE: &str = "a passphrase of a test";
 
 /// What was said, without the breaks of lines and their marks.
-fn in_one_line(output: &std::process::Output) -> String {
+pub fn in_one_line(output: &std::process::Output) -> String {
     both(output).replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

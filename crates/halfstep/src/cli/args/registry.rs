@@ -89,7 +89,7 @@ pub struct AddVersion {
 /// What is attached to a version.
 #[derive(Debug, clap::Args)]
 pub struct Evidence {
-    /// Signed verdict to attach; may be repeated [default of `add`: verdict.sig in the run directory]
+    /// Signed verdict to attach; may be repeated [default of `add`: that of the run directory]
     #[arg(long, value_name = "FILE")]
     pub verdict: Vec<PathBuf>,
     /// Model card or bill of materials to attach, as `halfstep card` writes them; may be repeated

@@ -136,9 +136,9 @@ impl TrainedModel {
         })
     }
 
-    /// The same, which its registry may not remove while it is loaded.
-    pub fn holding(self, hold: Hold) -> TrainedModel {
-        TrainedModel { _hold: Some(hold), ..self }
+    /// The same, which its registry may not remove while it is loaded, where that can be said.
+    pub fn holding(self, hold: Option<Hold>) -> TrainedModel {
+        TrainedModel { _hold: hold, ..self }
     }
 
     /// The logits of all samples, each in a program of one of the sizes.
