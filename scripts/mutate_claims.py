@@ -73,6 +73,7 @@ MUTATIONS = {
         "MoreMemory": (E + "comparison.rs", "if saved <= -0.05", "saved <= -0.05", "saved <= -0.5"),
         "NothingGained": (E + "comparison.rs", "if ratio > 1.05", "ratio > 1.05", "ratio > 1.0"),
         "NoLessMemory": (E + "study.rs", "let timed = row.is_some_and(|r| r.speed_ratio.is_some());", "r.speed_ratio.is_some()", TRUE),
+        "NoSpeedClaimed": (E + "comparison.rs", "&& !(row.is_emulated() || base.is_emulated())", "row.is_emulated() || base.is_emulated()", FALSE),
         "NothingShownLost": (E + "study.rs", "if lost.is_empty() &&", "lost.is_empty()", FALSE),
         "OtherSamples": (E + "study.rs", "a.examples == crate::buckets::TestSets::OfEachSeed", "a.examples == crate::buckets::TestSets::OfEachSeed", TRUE),
         "NoSeedFinished": (E + "run.rs", "filter(|_| self.record.outcome == Outcome::Finished)", "self.record.outcome == Outcome::Finished", TRUE),
@@ -90,6 +91,7 @@ MUTATIONS = {
         "MoreSeedsTell": (E + "study.rs", "candidate.assessment.as_ref().and_then(examples_needed)", "candidate.assessment.as_ref().and_then(examples_needed)", "Some(1)"),
         "LooksUsedUp": (H + "compare/looks.rs", "let note = looks.are_spent().then(||", "looks.are_spent()", FALSE),
         "NotSplit": (H + "compare.rs", "described.arithmetic != Arithmetic::Split", "described.arithmetic != Arithmetic::Split", FALSE),
+        "Emulated": (E + "comparison.rs", "self.arithmetic == Some(Arithmetic::Emulated)", "self.arithmetic == Some(Arithmetic::Emulated)", TRUE),
         "WithoutTheGpu": (H + "compare.rs", "gpus::is_gpu(engine).then_some", "gpus::is_gpu(engine)", TRUE),
     },
     "RobustnessStatement": {

@@ -1,8 +1,12 @@
 //! What runs in several precisions measured, and what follows.
 
+use std::collections::BTreeMap;
+
+use halfstep_graph::engine_info::Arithmetic;
 use halfstep_train::metrics::Outcome;
 use serde::Serialize;
 
+use crate::arithmetic::PolicyArithmetic;
 use crate::assessment::{Assessment, Protocol};
 use crate::cost::{PolicyCost, Rates};
 use crate::exact::{Divergence, Excess, clean_runs_needed};
@@ -49,6 +53,9 @@ pub struct Setup {
     pub device: String,
     /// The device's name.
     pub processor: String,
+    /// How the engine computes the products of each precision, by the precision's name. Comparisons
+    /// of earlier versions say nothing of it.
+    pub arithmetic: BTreeMap<String, PolicyArithmetic>,
     /// Version of the program.
     pub version: String,
 }
@@ -97,6 +104,8 @@ pub struct PolicyRow {
     pub samples_per_s: Option<f64>,
     /// How many times as fast as the reference.
     pub speed_ratio: Option<f64>,
+    /// How its products were computed.
+    pub arithmetic: Option<Arithmetic>,
     /// Bytes of the step's scratch memory.
     pub arena_bytes: usize,
     /// Bytes of weights, moments and other state.
@@ -121,6 +130,13 @@ pub struct PolicyRow {
     pub skipped: u64,
     /// Loss scale at the end of the last run.
     pub loss_scale: Option<f64>,
+}
+
+impl PolicyRow {
+    /// Whether its products were emulated: times are then those of the emulation.
+    pub(crate) fn is_emulated(&self) -> bool {
+        self.arithmetic == Some(Arithmetic::Emulated)
+    }
 }
 
 /// Runs of one model in several precisions over the same seeds, and what follows.
@@ -281,6 +297,7 @@ fn row(
         step_ms,
         samples_per_s: step_ms.map(|ms| setup.batch as f64 / ms * 1e3),
         speed_ratio: step_ms.zip(reference_ms).map(|(ms, base)| base / ms),
+        arithmetic: setup.arithmetic.get(&first.record.policy).map(|how| how.arithmetic),
         arena_bytes: first.record.arena_bytes,
         state_bytes: first.record.state_bytes.total(),
         peak_rss_bytes: runs.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -297,11 +314,14 @@ fn row(
 }
 
 /// Time and memory, said as they are: what was gained, and what it costs. Within 5 % counts as
-/// equal: about the scatter of step times on a shared machine.
+/// equal: about the scatter of step times on a shared machine. Of what is emulated, or measured
+/// against it, no speed is claimed.
 pub(crate) fn gained(row: &PolicyRow, base: &PolicyRow) -> (Vec<StudyStatement>, Vec<StudyStatement>) {
     let (mut better, mut worse) = (Vec::new(), Vec::new());
     match row.speed_ratio {
-        Some(ratio) if ratio > 1.05 => better.push(StudyStatement::Faster { ratio }),
+        Some(ratio) if ratio > 1.05 && !(row.is_emulated() || base.is_emulated()) => {
+            better.push(StudyStatement::Faster { ratio })
+        }
         Some(ratio) if ratio < 0.95 => worse.push(StudyStatement::Slower { ratio }),
         _ => {}
     }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answers;
+mod arithmetic;
 mod assess;
 pub mod assessment;
 pub mod assessment_table;
@@ -45,6 +46,7 @@ mod tail;
 pub mod units;
 pub mod worst;
 
+pub use arithmetic::PolicyArithmetic;
 pub use assess::{AssessmentError, assess};
 pub use assessment::{Assessment, Protocol};
 pub use comparison::{Candidate, Comparison, PolicyRow, Setup};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::assessment::{Assessment, MetricRow};
-use crate::comparison::{Candidate, Comparison, gained, over_all, seed_sd};
+use crate::comparison::{Candidate, Comparison, PolicyRow, gained, over_all, seed_sd};
 use crate::cost::Amounts;
 use crate::exact::clean_runs_needed;
 use crate::experiment::SeedMeasures;
@@ -135,12 +135,17 @@ impl Study {
     fn sum_up(&self) -> Summary {
         let mut s = Summary::new(self.headline());
         for c in &self.arms {
+            let subject = |policy: &str| match self.arms.len() {
+                1 => policy.to_string(),
+                _ => format!("{}, {policy}", c.setup.name),
+            };
             for candidate in &c.candidates {
-                let subject = match self.arms.len() {
-                    1 => candidate.policy.clone(),
-                    _ => format!("{}, {}", c.setup.name, candidate.policy),
-                };
-                self.about(c, candidate, &subject, &mut s);
+                self.about(c, candidate, &subject(&candidate.policy), &mut s);
+            }
+            for row in c.rows.iter().filter(|row| row.is_emulated()) {
+                let how = c.setup.arithmetic.get(&row.policy).map(|how| how.runs_on.clone());
+                let said = how.map(|how| StudyStatement::Emulated { how }.of(&subject(&row.policy)));
+                s.unknown.extend(said);
             }
             s.unknown.extend(c.notes.iter().cloned());
         }
@@ -233,6 +238,7 @@ impl Study {
         let timed = row.is_some_and(|r| r.speed_ratio.is_some());
         let gains = match better.is_empty() {
             false => StudyStatement::Gains(better),
+            true if row.into_iter().chain(base).any(PolicyRow::is_emulated) => StudyStatement::NoSpeedClaimed,
             true if timed => StudyStatement::NothingGained,
             true => StudyStatement::NoLessMemory,
         };

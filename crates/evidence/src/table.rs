@@ -1,5 +1,6 @@
 //! The comparison as lines of text cells, laid out once for every form of output.
 
+use crate::arithmetic;
 use crate::comparison::{Candidate, Comparison, PolicyRow};
 use crate::metric::Metric;
 use crate::stats::Verdict;
@@ -13,6 +14,13 @@ const NONE: &str = "–";
 fn line(c: &Comparison, label: &str, cell: &dyn Fn(&PolicyRow) -> Option<String>) -> Vec<String> {
     let cells = c.rows.iter().map(|r| cell(r).unwrap_or_else(|| NONE.into()));
     std::iter::once(label.to_string()).chain(cells).collect()
+}
+
+/// How many times as fast as the reference; what is emulated, or measured against it, is named so.
+pub(crate) fn speed(c: &Comparison, row: &PolicyRow) -> Option<String> {
+    let emulated = row.is_emulated() || c.row(&c.setup.reference).is_some_and(PolicyRow::is_emulated);
+    let note = if emulated { ", emulated" } else { "" };
+    row.speed_ratio.map(|x| format!("{x:.2}×{note}"))
 }
 
 /// The lines of the table, one cell per precision.
@@ -36,14 +44,17 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
     if c.rows.iter().any(|r| r.finished < r.runs) {
         quality.insert(0, line("runs finished", &|r| Some(format!("{} of {}", r.finished, r.runs))));
     }
-    let speed = vec![
+    let mut speeds = vec![
         line("step", &|r| r.step_ms.map(units::milliseconds)),
         line("samples/s", &|r| r.samples_per_s.map(|s| units::count(s.round() as u64))),
         line(&format!("against {reference}"), &|r| {
             not_reference(r)?;
-            r.speed_ratio.map(|x| format!("{x:.2}×"))
+            speed(c, r)
         }),
     ];
+    if c.rows.iter().any(|r| r.arithmetic.is_some()) {
+        speeds.insert(0, line("products", &|r| r.arithmetic.map(|a| arithmetic::name(a).into())));
+    }
     let memory = vec![
         line("step's scratch", &|r| Some(units::bytes(r.arena_bytes))),
         line("weights and optimiser", &|r| Some(units::bytes(r.state_bytes))),
@@ -54,7 +65,7 @@ pub fn lines(c: &Comparison) -> Vec<TableGroup> {
         line("final scale", &|r| r.loss_scale.map(units::scale)),
     ];
     let mut groups = vec![
-        (format!("Speed ({}, {})", c.setup.device, c.timed.words()), speed),
+        (format!("Speed ({}, {})", c.setup.device, c.timed.words()), speeds),
         ("Memory".into(), memory),
         (format!("Quality ({seeds})"), quality),
     ];

@@ -6,16 +6,17 @@ use super::classes::by_class;
 use super::curves::{losses, reliability};
 use super::parts::{assessed, section, strings, table};
 use super::{Answer, Block, Report, Section, Table};
+use crate::arithmetic::{self, PolicyArithmetic};
 use crate::assessment::MetricRow;
 use crate::assessment_table;
-use crate::comparison::{Candidate, Comparison};
+use crate::comparison::{Candidate, Comparison, PolicyRow};
 use crate::cost::{Amounts, Energy, PolicyCost};
 use crate::group_table;
 use crate::noninferiority::{Claim, Question};
 use crate::run::RunResult;
 use crate::statements::StudyStatement;
 use crate::study::{Floor, Study};
-use crate::table::lines;
+use crate::table::{lines, speed};
 use crate::units;
 use halfstep_train::metrics::Outcome;
 
@@ -130,14 +131,13 @@ fn verdicts(study: &Study) -> Section {
         c.candidates.iter().map(|x| {
             let difference = x.accuracy.map_or("–".into(), |a| units::points(a.mean));
             let worst = x.accuracy.and_then(|a| a.lower).map_or("–".into(), units::points);
-            let speed = c.row(&x.policy).and_then(|r| r.speed_ratio);
             vec![
                 c.setup.name.clone(),
                 c.setup.model.clone(),
                 x.policy.clone(),
                 difference,
                 worst,
-                speed.map_or("–".into(), |s| format!("{s:.2}×")),
+                c.row(&x.policy).and_then(|r| speed(c, r)).unwrap_or_else(|| "–".into()),
                 x.verdict.name().into(),
             ]
         })
@@ -161,9 +161,7 @@ fn side_by_side(c: &Comparison) -> Section {
     rows.push(vec!["Cost of a run that finished".into()]);
     let currency = &c.setup.rates.currency;
     let cost = |label: String, of: &dyn Fn(&Amounts) -> Option<String>| {
-        let cell = |r: &crate::comparison::PolicyRow| {
-            r.cost.per_accepted.as_ref().and_then(of).unwrap_or_else(|| "–".into())
-        };
+        let cell = |r: &PolicyRow| r.cost.per_accepted.as_ref().and_then(of).unwrap_or_else(|| "–".into());
         std::iter::once(label).chain(c.rows.iter().map(cell)).collect::<Vec<String>>()
     };
     rows.push(cost("core-hours".into(), &|a| Some(units::significant(a.core_hours))));
@@ -175,7 +173,24 @@ fn side_by_side(c: &Comparison) -> Section {
     }
     let head = std::iter::once(String::new()).chain(policies).collect();
     let table = table("Speed, memory, quality and cost of each precision", head, rows);
-    section("side-by-side", "Side by side", vec![table])
+    let blocks = std::iter::once(table).chain(products(c)).collect();
+    section("side-by-side", "Side by side", blocks)
+}
+
+/// How the engine computes the products of each precision, where that is known.
+fn products(c: &Comparison) -> Option<Block> {
+    let row = |r: &PolicyRow| {
+        let PolicyArithmetic { arithmetic, runs_on } = c.setup.arithmetic.get(&r.policy)?;
+        Some(vec![r.policy.clone(), arithmetic::name(*arithmetic).into(), runs_on.clone()])
+    };
+    let rows: Vec<_> = c.rows.iter().filter_map(row).collect();
+    let table = Table {
+        caption: format!("How products are computed ({})", c.setup.engine),
+        head: strings(["precision", "products", "how"]),
+        words: vec![1, 2],
+        rows,
+    };
+    (!table.rows.is_empty()).then_some(Block::Table(table))
 }
 
 /// The head over [`assessment_table::cells`], whose rows are each a metric or a group.

@@ -82,6 +82,10 @@ halfstep_train::statements! {
         /// Times were not measured alike, and memory is not 5 % better.
         ["The ways the runs ran.", "evidence lib statements::study_tests::nothing_gained_is_said_within_five_per_cent_only"]
         NoLessMemory,
+        /// Products of one of the two are emulated, and memory is not 5 % better.
+        ["What the engine says of its arithmetic, and planned bytes.",
+         "evidence lib statements::study_tests::no_speed_is_claimed_of_what_is_emulated"]
+        NoSpeedClaimed,
         /// Nothing fails, nothing passes and nothing costs more.
         ["The rows of the assessment.", "evidence lib statements::study_tests::one_pair_of_runs_shows_no_loss_and_says_so"]
         NothingShownLost,
@@ -144,6 +148,10 @@ halfstep_train::statements! {
         /// A policy that splits f32 products ran on an engine that does not.
         ["What the engine says of its arithmetic.", "halfstep bin cli::compare::tests::what_was_not_split_is_said"]
         NotSplit { policies: Vec<String>, how: Vec<String> },
+        /// Products of a precision are emulated on the engine: times are those of the emulation.
+        ["What the engine says of its arithmetic.",
+         "evidence lib statements::study_tests::no_speed_is_claimed_of_what_is_emulated"]
+        Emulated { how: String },
         /// Runs on a GPU: nothing measures what it draws.
         ["The kind of the engine's device.", "halfstep bin cli::compare::tests::what_a_gpu_draws_is_said_to_be_left_out"]
         WithoutTheGpu,
@@ -290,6 +298,7 @@ impl fmt::Display for StudyStatement {
                 "nothing on this processor: a step is no faster and needs no less memory, by 5 % or more.",
             ),
             NoLessMemory => f.write_str("no less memory; times were not measured alike."),
+            NoSpeedClaimed => f.write_str("no less memory; no speed is claimed of products that are emulated."),
             NothingShownLost => f.write_str("nothing that these runs can show."),
             OtherSamples => f.write_str("seeds were tested on different samples."),
             NoSeedFinished { policy, reference } => write!(
@@ -369,6 +378,10 @@ impl fmt::Display for StudyStatement {
                 policies.join(" and "),
                 if policies.len() == 1 { "was" } else { "were" },
                 how.join("; ")
+            ),
+            Emulated { how } => write!(
+                f,
+                "how fast a step is on a device that has instructions for it. Here its products are {how}."
             ),
             WithoutTheGpu => f.write_str(
                 "energy and cost are those of the processor's cores: what the GPU draws is not measured, and comes \

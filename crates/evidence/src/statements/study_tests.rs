@@ -2,12 +2,16 @@
 
 use std::num::NonZeroUsize;
 
+use halfstep_graph::engine_info::Arithmetic;
+
+use crate::arithmetic::PolicyArithmetic;
 use crate::assess::assess;
 use crate::assessment::Protocol;
 use crate::comparison::tests::{run, setup};
 use crate::comparison::{Comparison, Setup};
 use crate::logits::{InMemory, Source};
 use crate::noninferiority::Claim;
+use crate::report::Report;
 use crate::run::RunResult;
 use crate::stats::Verdict;
 use crate::study::tests::study;
@@ -79,6 +83,73 @@ fn nothing_gained_is_said_within_five_per_cent_only() {
     let fp32 = |seed| run("fp32", seed, 0.9, 10.0);
     let s = of(setup(), vec![fp32(0), fp32(1), fp32(2), apart(0), apart(1)]);
     says(&s.gained, "no less memory; times were not measured alike");
+}
+
+/// Runs in fp32 and bf16 of 10 ms and `ms`, of which the engine emulates what `emulated` names.
+fn emulating(emulated: &str, ms: f64, arena: usize) -> Study {
+    let candidate = |seed| {
+        let mut r = run("bf16", seed, 0.9, ms);
+        r.record.arena_bytes = arena;
+        r
+    };
+    let fp32 = |seed| run("fp32", seed, 0.9, 10.0);
+    let of = |policy: &str| match policy == emulated {
+        true => PolicyArithmetic { arithmetic: Arithmetic::Emulated, runs_on: "emulated: codes".into() },
+        false => PolicyArithmetic { arithmetic: Arithmetic::Native, runs_on: "f32".into() },
+    };
+    let arithmetic = ["fp32", "bf16"].map(|policy| (policy.to_string(), of(policy))).into();
+    let runs = vec![fp32(0), candidate(0), fp32(1), candidate(1)];
+    let c = Comparison::new(Setup { arithmetic, ..setup() }, runs, Vec::new());
+    Study::new("test".into(), "halfstep compare test.toml".into(), vec![c])
+}
+
+#[test]
+fn no_speed_is_claimed_of_what_is_emulated() {
+    let claims = |emulated: &str, ms: f64, arena: usize| emulating(emulated, ms, arena).summary;
+    let none = "bf16: no less memory; no speed is claimed of products that are emulated.";
+    for emulated in ["bf16", "fp32"] {
+        let s = claims(emulated, 5.0, 2_000_000);
+        says(&s.gained, none);
+        says_not(&s.gained, "as fast");
+        says(
+            &s.unknown,
+            &format!(
+                "{emulated}: how fast a step is on a device that has instructions for it. Here its products are emulated: \
+                 codes."
+            ),
+        );
+    }
+    let s = claims("bf16", 5.0, 1_000_000);
+    says(&s.gained, "bf16: a step needs 50 % less scratch memory.");
+    says_not(&s.gained, "as fast");
+    // What is slower is slower here all the same.
+    says(&claims("bf16", 20.0, 2_000_000).lost, "a step takes 2.00× the time.");
+    let native = claims("none", 5.0, 2_000_000);
+    says(&native.gained, "a step is 2.00× as fast");
+    says_not(&native.unknown, "instructions for it");
+}
+
+#[test]
+fn every_form_of_the_report_says_how_products_are_computed() {
+    let emulated = emulating("bf16", 5.0, 2_000_000);
+    let text = crate::table::text(&emulated.arms[0], &|s| s.to_string());
+    let line = |label: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(label)).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("products"), "native emulated", "{text}");
+    assert!(text.contains("2.00×, emulated"), "{text}");
+    let page = Report::of(&emulated, Vec::new()).html().unwrap();
+    assert!(page.contains("How products are computed") && page.contains("emulated: codes"));
+    let json = serde_json::to_value(&emulated).unwrap();
+    let arm = &json["arms"][0];
+    assert_eq!(arm["setup"]["arithmetic"]["bf16"]["runs_on"], "emulated: codes");
+    let kinds = ["fp32", "bf16"].map(|policy| arm["setup"]["arithmetic"][policy]["arithmetic"].clone());
+    assert_eq!(kinds, ["native", "emulated"]);
+    assert_eq!(arm["rows"][1]["arithmetic"], "emulated");
+    // An engine of which nothing is known: nothing is said.
+    let unknown = crate::table::text(&study(10).arms[0], &|s| s.to_string());
+    assert!(!unknown.contains("products"), "{unknown}");
 }
 
 #[test]

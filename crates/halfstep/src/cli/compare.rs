@@ -495,6 +495,9 @@ fn not_measured_of(engine: &dyn Engine) -> Option<StudyStatement> {
 fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
     let (experiment, recipe) = (&arm.experiment, &arm.experiment.recipe);
     let (per_sample, device) = (experiment.info.input.labels_per_sample(), engine.device());
+    let policies = recipe.precision.policies.clone();
+    let arithmetic = |name: &String| Ok((name.clone(), engine.describe(&Policy::named(name)?).into()));
+    let arithmetic = policies.iter().map(arithmetic).collect::<Result<_, Failure>>()?;
     Ok(Setup {
         name: arm.name.clone(),
         model: prepare::describe_model(experiment),
@@ -505,7 +508,7 @@ fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
         steps: experiment.steps,
         batch: recipe.train.batch,
         seeds: (0..recipe.compare.seeds).map(|i| recipe.seed.wrapping_add(i)).collect(),
-        policies: recipe.precision.policies.clone(),
+        policies,
         reference: recipe.compare.reference.clone(),
         protocol: protocol::of(recipe)?,
         rates: protocol::rates(recipe),
@@ -514,6 +517,7 @@ fn setup(arm: &Arm, engine: &dyn Engine) -> Result<Setup, Failure> {
         engine: engine.name(),
         device: device.kind,
         processor: device.name,
+        arithmetic,
         version: env!("CARGO_PKG_VERSION").into(),
     })
 }
