@@ -4,7 +4,7 @@
 mod common;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use halfstep_gpu::{Architecture, GpuEngine};
 use halfstep_graph::Unfused;
@@ -122,6 +122,24 @@ fn runs_go_on_elsewhere() {
     }
 }
 
+/// Two engines of one device at the same time, as `compare` may have them, train what each trains
+/// alone, bit for bit.
+fn runs_side_by_side_have_the_bits_of_each_alone() {
+    let (cases, policy) = ([case("mlp"), case("cnn")], Policy::named("bf16").unwrap());
+    let device = Arc::new(common::device(Architecture::MINIMUM, Options::default()));
+    let train = |case: &Case| case.train(&mut case.session(&GpuEngine::new(device.clone()), &policy), STEPS);
+    let alone = cases.each_ref().map(train);
+    let begin = Barrier::new(cases.len());
+    let together = std::thread::scope(|scope| {
+        let run = |case| {
+            begin.wait();
+            train(case)
+        };
+        cases.each_ref().map(|case| scope.spawn(move || run(case))).map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(together, alone);
+}
+
 fn main() -> ExitCode {
     let mut tests: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
     let (oldest, later) = (Architecture::MINIMUM, Architecture::of_device(9, 0));
@@ -141,5 +159,6 @@ fn main() -> ExitCode {
         }
     }
     tests.push(("runs_go_on_elsewhere".into(), Box::new(runs_go_on_elsewhere)));
+    tests.push(("side_by_side".into(), Box::new(runs_side_by_side_have_the_bits_of_each_alone)));
     common::run(tests)
 }

@@ -50,6 +50,14 @@ pub enum MemoryLimit {
 pub struct MemoryLimitError(String);
 
 impl MemoryLimit {
+    /// The share of each of so many.
+    fn shared_among(self, engines: NonZeroUsize) -> MemoryLimit {
+        match self {
+            MemoryLimit::Bytes(ByteSize(bytes)) => MemoryLimit::Bytes(ByteSize(bytes / engines)),
+            MemoryLimit::Percent(share) => MemoryLimit::Percent(share / engines.get() as f64),
+        }
+    }
+
     fn of(self, gpu: &Gpu) -> usize {
         match self {
             MemoryLimit::Bytes(ByteSize(bytes)) => bytes,
@@ -226,6 +234,15 @@ impl EngineRequest {
         }
     }
 
+    /// The request of each of so many engines that share what is asked for: threads, and what may
+    /// be taken of a GPU's memory.
+    #[must_use]
+    pub fn shared_among(self, engines: NonZeroUsize) -> EngineRequest {
+        let threads = NonZeroUsize::new(self.threads().get() / engines).unwrap_or(NonZeroUsize::MIN);
+        let device_memory = self.device_memory.map(|limit| limit.shared_among(engines));
+        EngineRequest { device_memory, ..self.with_threads(threads) }
+    }
+
     /// The same request for so many threads.
     #[must_use]
     pub fn with_threads(self, threads: NonZeroUsize) -> EngineRequest {
@@ -368,6 +385,19 @@ mod tests {
                          architecture such as sm_90a";
             assert_eq!(error.to_string(), format!("there is no device `{name}`; {known}"));
         }
+    }
+
+    #[test]
+    fn engines_that_share_a_request_take_no_more_than_it_allows() {
+        let engines = |n| NonZeroUsize::new(n).unwrap();
+        let of = |limit, n| {
+            let request = EngineRequest { device_memory: Some(limit), ..EngineRequest::default() };
+            let shared = request.with_threads(engines(4)).shared_among(engines(n));
+            (shared.threads().get(), shared.device_memory.unwrap())
+        };
+        assert_eq!(of(MemoryLimit::Bytes(ByteSize(1001)), 2), (2, MemoryLimit::Bytes(ByteSize(500))));
+        assert_eq!(of(MemoryLimit::Percent(50.0), 2), (2, MemoryLimit::Percent(25.0)));
+        assert_eq!(of(MemoryLimit::Percent(50.0), 8), (1, MemoryLimit::Percent(6.25)));
     }
 
     #[test]

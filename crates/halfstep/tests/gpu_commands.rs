@@ -83,7 +83,7 @@ fn what_is_searched_and_measured_is_of_the_gpu() {
     assert_eq!(output.status.code(), Some(2), "{}", both(&output));
 }
 
-/// One run at a time, and none of another engine's.
+/// No runs of another engine.
 fn comparisons_keep_to_the_runs_of_their_engine() {
     let place = gpu::place();
     place.write("r.toml", DIGITS);
@@ -95,7 +95,16 @@ fn comparisons_keep_to_the_runs_of_their_engine() {
         both(&output)
     };
     let first = compare("cuda", "first");
-    assert!(first.contains("One run at a time: it has the whole GPU."), "{first}");
+    assert!(first.contains(" at a time: ") && first.contains(" were measured to do "), "{first}");
+    for (policy, products) in
+        [("fp32", "f32 multiply-add on CUDA cores"), ("bf16", "Tensor Cores: exact bf16")]
+    {
+        let results = std::fs::read(place.path("first/results.json")).unwrap();
+        let results: Value = serde_json::from_slice(&results).unwrap();
+        let how = &results["arms"][0]["setup"]["arithmetic"][policy];
+        assert_eq!(how["arithmetic"], "native", "{how}");
+        assert!(how["runs_on"].as_str().unwrap().starts_with(products), "{how}");
+    }
     assert!(first.contains("what the GPU draws is not measured"), "{first}");
     let again = compare("cuda", "again");
     assert!(again.contains("2 of 2 runs were made before"), "{again}");
@@ -105,6 +114,50 @@ fn comparisons_keep_to_the_runs_of_their_engine() {
     assert!(!cpu.contains("what the GPU draws"), "{cpu}");
     let gpu = compare("auto", "auto");
     assert!(gpu.contains("note: computing on Card") && gpu.contains("2 of 2 runs"), "{gpu}");
+}
+
+/// One run at a time, unless two fit and were measured to be faster.
+fn two_runs_go_side_by_side_where_they_fit_and_are_faster() {
+    let place = gpu::place();
+    place.write("r.toml", DIGITS);
+    let compare = |settings: &str, more: &[&str]| {
+        let args = ["compare", "r.toml", "--no-cache", "--device", "cuda", "--threads", "2"];
+        let output =
+            command(&place, &format!("name=Card;{settings}"), &[&args[..], more].concat()).output().unwrap();
+        assert!(matches!(output.status.code(), Some(0..=2)), "{}", both(&output));
+        no_problems(&place);
+        both(&output)
+    };
+    let serial = "graph_ms=10";
+    let said = compare(serial, &["--out", "serial"]);
+    assert!(said.contains("One run at a time: 2 were measured to do "), "{said}");
+    let parallel = "graph_ms=10;graphs_at_once=2";
+    let said = compare(parallel, &["--out", "parallel"]);
+    assert!(said.contains("2 runs at a time: they were measured to do "), "{said}");
+    assert!(said.contains("Speed (GPU, 1 thread, 2 runs side by side)"), "{said}");
+
+    // What may be taken is shared: as much as the larger precision takes twice, and no byte less.
+    let need = |policy: &str| {
+        let plan = json(&place, &["plan", "r.toml", "--precision", policy]);
+        let of = |key: &str| plan["plans"][0][key].as_u64().unwrap() as usize;
+        of("total_bytes") + of("evaluation_bytes")
+    };
+    let twice = 2 * need("fp32").max(need("bf16"));
+    let enough = twice.to_string();
+    let said = compare(parallel, &["--out", "enough", "--device-memory", &enough]);
+    assert!(said.contains("2 runs at a time: ") && most_memory(&place) <= twice, "{said}");
+    let short = (twice - 2).to_string();
+    let said = compare(parallel, &["--out", "short", "--device-memory", &short]);
+    assert!(said.contains("One run at a time: memory is short for more at a time."), "{said}");
+    let said = compare(&format!("{parallel};memory={twice}"), &["--out", "full"]);
+    assert!(said.contains("One run at a time: memory is short for more at a time."), "{said}");
+
+    // Which way does not show in what is kept of a run.
+    for name in ["fp32-seed0", "bf16-seed0"] {
+        let logits =
+            |out: &str| std::fs::read(place.path(out).join(format!("logits/{name}.safetensors"))).ok();
+        assert_eq!(logits("serial"), logits("parallel"), "{name}");
+    }
 }
 
 /// What `plan` says is what is taken, to the byte, and a limit below it is refused before anything
@@ -149,6 +202,10 @@ fn main() -> ExitCode {
         ("trained_models_are_used_on_a_gpu", trained_models_are_used_on_a_gpu),
         ("what_is_searched_and_measured_is_of_the_gpu", what_is_searched_and_measured_is_of_the_gpu),
         ("comparisons_keep_to_the_runs_of_their_engine", comparisons_keep_to_the_runs_of_their_engine),
+        (
+            "two_runs_go_side_by_side_where_they_fit_and_are_faster",
+            two_runs_go_side_by_side_where_they_fit_and_are_faster,
+        ),
         ("memory_is_what_the_plan_says", memory_is_what_the_plan_says),
     ])
 }

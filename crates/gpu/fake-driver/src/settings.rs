@@ -23,6 +23,10 @@ pub(crate) struct Settings {
     pub(crate) illegal: Option<u64>,
     /// `lost`: at which kernel that runs the GPU is lost, from 1.
     pub(crate) lost: Option<u64>,
+    /// `graph_ms`: how long a graph takes, from when somebody waits for it.
+    pub(crate) graph_ms: u64,
+    /// `graphs_at_once`: how many graphs of different streams run at a time.
+    pub(crate) graphs_at_once: usize,
     /// `log`: the file that calls and problems are appended to.
     pub(crate) log: Option<String>,
 }
@@ -40,6 +44,8 @@ impl Default for Settings {
             no_memory: None,
             illegal: None,
             lost: None,
+            graph_ms: 0,
+            graphs_at_once: 1,
             log: None,
         }
     }
@@ -75,6 +81,8 @@ impl Settings {
             "no_memory" => self.no_memory = Some(number()?),
             "illegal" => self.illegal = Some(number()?),
             "lost" => self.lost = Some(number()?),
+            "graph_ms" => self.graph_ms = number()?,
+            "graphs_at_once" => self.graphs_at_once = value.parse().ok().filter(|n| *n > 0)?,
             "log" => self.log = Some(value.into()),
             _ => return None,
         }

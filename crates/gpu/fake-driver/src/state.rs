@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::cubin::Cubin;
 use crate::graph::Graph;
@@ -97,6 +98,10 @@ pub(crate) struct State {
     pub(crate) kernels: u64,
     /// How much work was done.
     pub(crate) clock: u64,
+    /// When each of the graphs that may run at a time has ended, of settings that give them a time.
+    ends: Vec<Instant>,
+    /// When what the call under way waits for has ended.
+    pub(crate) wait_until: Option<Instant>,
     /// How often the context of a GPU is retained, by GPU.
     pub(crate) retained: BTreeMap<i32, u32>,
     pub(crate) memory: BTreeMap<u64, Vec<u8>>,
@@ -133,6 +138,20 @@ impl State {
     pub(crate) fn handle(&mut self) -> usize {
         self.handles += 1;
         0x1000 + 16 * self.handles
+    }
+
+    /// Runs a graph for its time, behind those that leave it no place.
+    pub(crate) fn take_time(&mut self) {
+        if self.settings.graph_ms == 0 {
+            return;
+        }
+        let now = Instant::now();
+        self.ends.resize(self.settings.graphs_at_once, now);
+        let first = self.ends.iter_mut().min();
+        self.wait_until = first.map(|end| {
+            *end = now.max(*end) + Duration::from_millis(self.settings.graph_ms);
+            *end
+        });
     }
 
     /// Adds to the line of the call in the log.

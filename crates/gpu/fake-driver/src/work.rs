@@ -142,6 +142,7 @@ impl State {
                 Ok(())
             }
             Work::Graph(graph, given) => {
+                self.take_time();
                 given.iter().try_for_each(|(from, content)| self.unchanged(*from, content))?;
                 graph.order().into_iter().try_for_each(|node| self.run(graph.work(node)))
             }

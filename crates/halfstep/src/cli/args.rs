@@ -152,8 +152,8 @@ pub struct Compare {
     /// 0.5pt, in place of that of runs already made
     #[arg(long, value_name = "POINTS", requires = "plan")]
     pub sd: Option<String>,
-    /// Runs at a time [default: one after another, or one per core where a measurement says that
-    /// this is faster]
+    /// Runs at a time [default: one after another; one per core, or two on a GPU, if they fit and
+    /// are measured to be faster]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// Do not use the cache: train every run, and keep none of them there

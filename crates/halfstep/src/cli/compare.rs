@@ -330,16 +330,17 @@ fn obtain(arm: &Arm, setup: &Setup, common: &Common<'_>) -> Result<Vec<Obtained>
     // Each rank does runs of its own.
     let is_mine = |i: usize| found[i].is_none() && ranks.is_none_or(|ranks| i % ranks.size() == ranks.rank());
     let pending: Vec<&Task> = (0..tasks.len()).filter(|&i| is_mine(i)).map(|i| &tasks[i]).collect();
-    if let Some(first) = pending.first() {
+    if !pending.is_empty() {
         // Ranks are side by side already.
         let jobs = if ranks.is_some() { Some(NonZeroUsize::MIN) } else { jobs };
-        let choice = side_by_side::choose(experiment, &first.policy, pending.len(), request, jobs)?;
-        let beside = choice.workers - 1;
+        let policies: Vec<&str> = pending.iter().map(|task| task.policy.as_str()).collect();
+        let choice = side_by_side::choose(experiment, &policies, request, jobs)?;
+        let beside = choice.workers.get() - 1;
         let way = Way { processor: setup.processor.clone(), threads: choice.threads.get(), beside };
-        if gpus::is_gpu(common.engine) && choice.workers == 1 && pending.len() > 1 {
-            messages.say(&format!("One run at a time: {}.", choice.why));
-        } else if request.threads().get() > 1 && pending.len() > 1 && ranks.is_none() {
-            messages.say(&format!("{} at a time ({}).", way.words(), choice.why));
+        let is_choice = gpus::is_gpu(common.engine) || request.threads().get() > 1;
+        if is_choice && pending.len() > 1 && ranks.is_none() {
+            let runs = if beside == 0 { "One run".into() } else { format!("{} runs", choice.workers) };
+            messages.say(&format!("{runs} at a time: {}.", choice.why));
         }
         let bars = MultiProgress::new();
         let done = |o: &Obtained| progress::above(&bars, || messages.say(&one_line(&o.result)));

@@ -95,13 +95,6 @@ pub fn check(
     check_within(&free, experiment, engine, policies, checkpoints)
 }
 
-/// Whether so many runs at a time fit, with a tenth to spare for their data. Where the engine does
-/// not say how much is free, they do.
-pub fn fits(experiment: &Experiment, engine: &dyn Engine, policy: &str, runs: usize) -> bool {
-    let need = total(experiment, engine, policy).unwrap_or(usize::MAX);
-    engine.free_memory().is_none_or(|free| need.saturating_mul(runs) <= free.bytes / 10 * 9)
-}
-
 /// Bytes that a run in `policy` needs at one time.
 pub fn total(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result<usize, Failure> {
     let parts = experiment.recipe.train.options.accumulate;

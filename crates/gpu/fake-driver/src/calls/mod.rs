@@ -7,6 +7,7 @@ mod kernels;
 mod memory;
 
 use std::ffi::{CStr, c_char, c_void};
+use std::time::Instant;
 
 use crate::settings::Settings;
 use crate::state::{self, CURRENT, State, Status};
@@ -50,6 +51,12 @@ fn call(function: &str, needs: Needs, body: impl FnOnce(&mut State) -> Done) -> 
     });
     let status = status.err().unwrap_or(0);
     state.end_line(function, status);
+    let end = state.wait_until.take();
+    // Other threads may call meanwhile.
+    drop(lock);
+    if let Some(end) = end {
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+    }
     status
 }
 

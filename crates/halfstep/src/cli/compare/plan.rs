@@ -302,7 +302,7 @@ fn precisions(
         let (step_ms, run_seconds) = match measured {
             Some(measured) => measured,
             None => {
-                let seconds = 1.0 / steps_per_second(experiment, policy, 1, request)?;
+                let seconds = 1.0 / steps_per_second(experiment, policy, NonZeroUsize::MIN, request)?;
                 // A forward pass is a third of a step's work.
                 let batches = experiment.data.test.len() as f64 / experiment.recipe.train.batch as f64;
                 let evaluations = (experiment.steps as f64 / experiment.evaluate_every() as f64).ceil() + 1.0;

@@ -1,6 +1,7 @@
 //! Whether runs go faster one after another on all threads, or several side by side on a share of
 //! them each.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,57 +27,87 @@ const LONG_ENOUGH: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Runs at a time.
-    pub workers: usize,
+    pub workers: NonZeroUsize,
     /// Threads of each.
     pub threads: NonZeroUsize,
     /// Why.
     pub why: String,
 }
 
-/// Chooses for `pending` runs on the threads asked for: as asked for by `jobs`, or by measuring
-/// both ways on a few steps of the first.
+/// Chooses for runs in these precisions, which share what is asked for: as asked for by `jobs`, or
+/// by measuring both ways on a few steps of the first.
 pub fn choose(
     experiment: &Experiment,
-    policy: &str,
-    pending: usize,
+    policies: &[&str],
     request: EngineRequest,
     jobs: Option<NonZeroUsize>,
 ) -> Result<Choice, Failure> {
-    let all = request.threads();
-    let share = |workers: usize| NonZeroUsize::new(all.get() / workers.max(1)).unwrap_or(NonZeroUsize::MIN);
-    let one = |why: String| Choice { workers: 1, threads: all, why };
+    let choice = |workers: NonZeroUsize, why: String| {
+        let threads = request.shared_among(workers).threads();
+        Choice { workers, threads, why }
+    };
+    let one = |why: &str| choice(NonZeroUsize::MIN, why.into());
+    let at_most =
+        |most: NonZeroUsize| most.min(NonZeroUsize::new(policies.len()).unwrap_or(NonZeroUsize::MIN));
     if let Some(jobs) = jobs {
-        let workers = jobs.get().min(pending.max(1));
-        return Ok(Choice { workers, threads: share(workers), why: "as --jobs asks".into() });
+        return Ok(choice(at_most(jobs), "as --jobs asks".into()));
     }
-    if matches!(request.device, DeviceRequest::Gpu(_)) {
-        return Ok(one("it has the whole GPU".into()));
+    let most = match request.device {
+        // On a GPU a second run fills what one leaves idle between its kernels.
+        DeviceRequest::Gpu(_) => NonZeroUsize::MIN.saturating_add(1),
+        _ => request.threads(),
+    };
+    let workers = at_most(most);
+    if workers == NonZeroUsize::MIN {
+        return Ok(one("there is nothing to share out"));
     }
-    let workers = pending.min(all.get());
-    if workers < 2 {
-        return Ok(one("there is nothing to share out".into()));
+    if !fit(experiment, policies, workers, request)? {
+        return Ok(one("memory is short for more at a time"));
     }
-    let threads = share(workers);
-    let engine = halfstep::engine(request.with_threads(threads))?;
-    if !memory::fits(experiment, engine.as_ref(), policy, workers) {
-        return Ok(one("memory is short for more at a time".into()));
-    }
-    let together = steps_per_second(experiment, policy, workers, request.with_threads(threads))?;
-    let alone = steps_per_second(experiment, policy, 1, request)?;
+    let together = match steps_per_second(experiment, policies[0], workers, request) {
+        Ok(steps) => steps,
+        Err(failure) => return Ok(one(&format!("{workers} at a time fail: {}", failure.message()))),
+    };
+    let alone = steps_per_second(experiment, policies[0], NonZeroUsize::MIN, request)?;
     let ratio = together / alone;
     Ok(if ratio >= WORTH {
-        let why = format!("measured: {ratio:.2}× as many steps a second as one after another");
-        Choice { workers, threads, why }
+        choice(
+            workers,
+            format!("they were measured to do {ratio:.2}× as many steps a second as one after another"),
+        )
     } else {
-        one(format!("measured: side by side would do {ratio:.2}× as many steps a second"))
+        one(&format!("{workers} were measured to do {ratio:.2}× as many steps a second"))
     })
 }
 
-/// Steps of all workers together, on a first batch, after one step each to warm up.
+/// Whether so many runs at a time fit, whichever of these precisions they are in: each within its
+/// share of what may be taken, and all within what is free, with a tenth of it to spare for what is
+/// not planned, as their data and the code of kernels. Where an engine does not say how much is
+/// free, they do.
+fn fit(
+    experiment: &Experiment,
+    policies: &[&str],
+    workers: NonZeroUsize,
+    request: EngineRequest,
+) -> Result<bool, Failure> {
+    let shared = request.shared_among(workers);
+    let engine = halfstep::engine(shared)?;
+    let mut need = 0;
+    for policy in BTreeSet::from_iter(policies) {
+        need = need.max(memory::total(experiment, engine.as_ref(), policy)?);
+    }
+    let own = engine.free_memory();
+    let all = halfstep::engine(EngineRequest { device_memory: None, ..shared })?.free_memory();
+    let fits = own.is_none_or(|free| need <= free.bytes);
+    Ok(fits && all.is_none_or(|free| need.saturating_mul(workers.get()) <= free.bytes / 10 * 9))
+}
+
+/// Steps of all workers together, which share what is asked for, on a first batch, after one step
+/// each to warm up.
 pub fn steps_per_second(
     experiment: &Experiment,
     policy: &str,
-    workers: usize,
+    workers: NonZeroUsize,
     request: EngineRequest,
 ) -> Result<f64, Failure> {
     let batch_size = experiment.recipe.train.batch;
@@ -84,7 +115,7 @@ pub fn steps_per_second(
     let mut batch = Batch::new(experiment.info.input, batch_size);
     let (draw, indices) = sampler.batch(0);
     experiment.data.train.fill_batch(indices, draw, &mut batch)?;
-    let (ready, batch) = (Barrier::new(workers), &batch);
+    let (ready, batch, request) = (Barrier::new(workers.get()), &batch, request.shared_among(workers));
     let worker = || -> Result<f64, Failure> {
         // Every worker comes to the barrier, or the others would wait forever.
         let engine = halfstep::engine(request);
@@ -109,9 +140,9 @@ pub fn steps_per_second(
 }
 
 /// What `worker` gives on each of so many threads.
-fn side_by_side<R: Send>(workers: usize, worker: impl Fn() -> R + Sync) -> Vec<R> {
+fn side_by_side<R: Send>(workers: NonZeroUsize, worker: impl Fn() -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(&worker)).collect();
+        let handles: Vec<_> = (0..workers.get()).map(|_| scope.spawn(&worker)).collect();
         handles.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
     })
 }
@@ -136,7 +167,7 @@ pub fn run_all<T: Sync, R: Send>(
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
     let worker = || -> Result<(), Failure> {
-        let engine = halfstep::engine(request.with_threads(choice.threads))?;
+        let engine = halfstep::engine(request.shared_among(choice.workers))?;
         while !interrupt::asked() {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(task) = tasks.get(i) else { break };
@@ -151,7 +182,7 @@ pub fn run_all<T: Sync, R: Send>(
         }
         Ok(())
     };
-    if choice.workers == 1 {
+    if choice.workers == NonZeroUsize::MIN {
         worker()?;
     } else {
         side_by_side(choice.workers, worker).into_iter().collect::<Result<(), Failure>>()?;
