@@ -165,11 +165,13 @@ fn two_runs_go_side_by_side_where_they_fit_and_are_faster() {
 fn memory_is_what_the_plan_says() {
     let place = gpu::place();
     // Without test samples that fill no batch, whose evaluation is a program of its own.
-    for recipe in [DIGITS, TEXT] {
+    let in_parts = DIGITS.replace("batch = 8", "batch = 8\naccumulate = 2");
+    for recipe in [DIGITS, TEXT, &in_parts] {
         place.write("r.toml", recipe);
         let plan = json(&place, &["plan", "r.toml", "--precision", "bf16"]);
-        let of = |key: &str| plan["plans"][0][key].as_u64().unwrap() as usize;
-        let all = of("total_bytes") + of("evaluation_bytes");
+        let of = |key: &str| plan["plans"][0][key].as_u64().unwrap_or(0) as usize;
+        let all = of("total_bytes") + of("update_bytes") + of("evaluation_bytes");
+        assert_eq!(of("update_bytes") > 0, recipe == in_parts);
         let architecture =
             place.json(&["plan", "r.toml", "--precision", "bf16", "--json", "--device", "sm_90a"]);
         assert_eq!(architecture["plans"], plan["plans"]);

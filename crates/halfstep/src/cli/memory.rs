@@ -4,7 +4,7 @@ use halfstep::evidence::units;
 use halfstep::graph::engine::{Engine, Target};
 use halfstep::graph::engine_info::FreeMemory;
 use halfstep::graph::precision::Policy;
-use halfstep::graph::{ByteSize, Footprint, Plan};
+use halfstep::graph::{ByteSize, Footprint};
 use halfstep::train::memory::{StepStages, step_stages};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::TrainError;
@@ -50,12 +50,11 @@ fn need(
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
     let StepStages { train, apply } = step_stages(model, input, &policy, &spec, engine.target())?;
     let plan = train.plan;
-    let besides_state = |held: Footprint| held.total() - held.state;
-    let end = apply.map_or(0, |stages| besides_state(stages.plan.footprint));
-    let (state, scratch) = (plan.footprint.state, besides_state(plan.footprint).max(end));
+    let held = apply.map_or(plan.footprint, |update| together(plan.footprint, update.plan.footprint));
+    let (state, scratch) = (held.state, held.total() - held.state);
     if gpus::is_gpu(engine) {
         let batch = experiment.recipe.train.batch / parts.max(1);
-        let evaluation = evaluation_bytes(experiment, batch, &policy, &plan, engine.target())?;
+        let evaluation = evaluation_bytes(experiment, batch, &policy, held, engine.target())?;
         return Ok(Need { state, scratch, snapshot: 0, evaluation });
     }
     let snapshot = if checkpoints { snapshot_bytes(&plan.graph.slots) } else { 0 };
@@ -63,24 +62,33 @@ fn need(
     Ok(Need { state, scratch, snapshot, evaluation: 0 })
 }
 
-/// What a program that evaluates so many samples adds to that of a step: constants and outputs of
-/// its own, and what it needs more of what both share.
+/// What an engine holds for two programs over one state, which take turns in one arena and in its
+/// working memory; constants, outputs and staged inputs are each program's own.
+pub fn together(one: Footprint, other: Footprint) -> Footprint {
+    Footprint {
+        state: one.state.max(other.state),
+        arena: one.arena.max(other.arena),
+        constants: one.constants + other.constants,
+        outputs: one.outputs + other.outputs,
+        staging: one.staging + other.staging,
+        scratch: one.scratch.max(other.scratch),
+    }
+}
+
+/// What a program that evaluates so many samples adds to what is held.
 pub fn evaluation_bytes(
     experiment: &Experiment,
     batch: usize,
     policy: &Policy,
-    step: &Plan,
+    held: Footprint,
     target: &dyn Target,
 ) -> Result<usize, Failure> {
     let model = experiment.model.as_ref();
     let graph = eval_graph(model, &experiment.input, batch);
     let evaluation = stages(graph.map_err(TrainError::from)?, policy, target).plan.footprint;
-    let held = step.footprint;
-    Ok(evaluation.constants
-        + evaluation.outputs
-        + evaluation.staging
-        + evaluation.arena.saturating_sub(held.arena)
-        + evaluation.scratch.saturating_sub(held.scratch))
+    // It reads a part of the state.
+    let state = held.state;
+    Ok(together(held, Footprint { state, ..evaluation }).total() - held.total())
 }
 
 /// An error if one of the precisions does not fit in the memory that is free, with the setting that

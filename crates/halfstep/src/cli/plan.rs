@@ -11,7 +11,7 @@ use halfstep::graph::engine::Engine;
 use halfstep::graph::engine_info::Arithmetic;
 use halfstep::graph::{ByteSize, MemoryReport, Purpose, Resident};
 use halfstep::nn::ModelSpec;
-use halfstep::train::memory::{Family, Recompute, largest_batch, largest_model, step_stages};
+use halfstep::train::memory::{Family, Recompute, StepStages, largest_batch, largest_model, step_stages};
 use halfstep::train::recipe::Experiment;
 use halfstep::train::session::TrainError;
 use halfstep::train::step::snapshot_bytes;
@@ -36,6 +36,9 @@ struct Planned {
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<MemoryReport>,
     total_bytes: Option<usize>,
+    /// What the update adds to it after the last part of a batch in parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_bytes: Option<usize>,
     /// What the evaluation of a batch adds to it.
     evaluation_bytes: Option<usize>,
     /// What the copy adds that checkpoints of `train` are written from.
@@ -126,14 +129,17 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let described =
         Planned { precision, arithmetic: Some(how.arithmetic), runs_on: how.text, ..Planned::default() };
     let step = match step_stages(model, input, &policy, &spec, target) {
-        Ok(step) => step.train,
+        Ok(step) => step,
         Err(problem @ TrainError::Budget { .. }) => {
             return Ok(Planned { problem: Some(problem.to_string()), ..described });
         }
         Err(e) => return Err(e.into()),
     };
+    let StepStages { train: step, apply } = step;
+    let total = step.plan.footprint;
+    let held = apply.map(|update| memory::together(total, update.plan.footprint));
     let batch = experiment.evaluation_batch();
-    let added = memory::evaluation_bytes(experiment, batch, &policy, &step.plan, target)?;
+    let added = memory::evaluation_bytes(experiment, batch, &policy, held.unwrap_or(total), target)?;
     let recomputation = step.recomputation.as_ref().map(|r| Recomputed {
         bytes_without: r.without.total(),
         values: r.dropped.len(),
@@ -144,6 +150,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     let checkpoint = snapshot_bytes(&step.plan.graph.slots);
     Ok(Planned {
         total_bytes: Some(report.footprint.total()),
+        update_bytes: held.map(|held| held.total() - total.total()),
         evaluation_bytes: Some(added),
         checkpoint_bytes: Some(checkpoint),
         recomputation,
@@ -265,6 +272,10 @@ fn table(plans: &[&Planned]) -> String {
     }
     rows.push(row("total", cells(&|s| s.footprint.total())));
     rows.push(row("of these, the arena", cells(&|s| s.footprint.arena)));
+    if plans.iter().any(|p| p.update_bytes.is_some()) {
+        let update = plans.iter().map(|p| units::bytes(p.update_bytes.unwrap_or(0)));
+        rows.push(row("the update after the last part adds", update));
+    }
     let evaluation = plans.iter().map(|p| units::bytes(p.evaluation_bytes.unwrap_or(0)));
     rows.push(row("an evaluation adds", evaluation));
     let checkpoint = plans.iter().map(|p| units::bytes(p.checkpoint_bytes.unwrap_or(0)));
