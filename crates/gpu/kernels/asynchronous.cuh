@@ -2,16 +2,16 @@
 #pragma once
 #include "base.cuh"
 
-// Asks for N bytes, of which `bytes` are read; zeros follow. Both addresses are multiples of N.
+// Asks for N bytes, of which `bytes` are read; zeros follow. Both addresses are multiples of N, and
+// the first one is of shared memory.
 template <int N>
-__device__ inline void copy_async(void* to, const void* from, u32 bytes) {
-    u32 at = (u32)__cvta_generic_to_shared(to);
+__device__ inline void copy_async(u32 to, const void* from, u32 bytes) {
     // 16 bytes pass by the first-level cache.
     if (N == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
                      : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from), "n"(N), "r"(bytes)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(N), "r"(bytes)
                      : "memory");
 }
 

@@ -119,7 +119,7 @@ struct Numbers {
         bool of_lse = threadIdx.x < SIDE, there = query < time;
         const float* from = of_lse ? from_lse : from_delta;
         float* to = of_lse ? lse : delta;
-        copy_async<4>(to + i, there ? from + query : from, there ? 4 : 0);
+        copy_async<4>(shared_address(to + i), there ? from + query : from, there ? 4 : 0);
     }
 };
 

@@ -51,9 +51,10 @@ __device__ inline float rounded<float>(float x) {
 }
 template <>
 __device__ inline bf16 rounded<bf16>(float x) {
-    u32 bits = __float_as_uint(x);
-    u32 code = is_nan(x) ? bits >> 16 | 0x40 : bits + 0x7fff + (bits >> 16 & 1) >> 16;
-    return bf16{(u16)code};
+    u16 code;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(code) : "f"(x));
+    // Which keeps no NaN's bits.
+    return bf16{is_nan(x) ? (u16)(__float_as_uint(x) >> 16 | 0x40) : code};
 }
 template <>
 __device__ inline f16 rounded<f16>(float x) {
@@ -85,6 +86,9 @@ __device__ inline void put(T* p, u32 i, float x) {
     p[i] = rounded<T>(x);
 }
 
+// Of shared memory, for instructions that take no other.
+__device__ inline u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
 // `N` neighbours in one access; `i` is a multiple of N, and p is aligned to as many.
 template <class T, int N>
 struct alignas(N * sizeof(T)) Several {
@@ -102,4 +106,27 @@ __device__ inline void put_several(T* p, u32 i, const float* x) {
 #pragma unroll
     for (int k = 0; k < N; ++k) s.of[k] = rounded<T>(x[k]);
     *(Several<T, N>*)(p + i) = s;
+}
+// Two at a time; of those that are NaN, one by one.
+template <int N>
+__device__ inline void put_several(bf16* p, u32 i, const float* x) {
+    if constexpr (N % 2 == 1) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) put(p, i + k, x[k]);
+    } else {
+        Several<u32, N / 2> pairs;
+        bool any = false;
+#pragma unroll
+        for (int k = 0; k < N; k += 2) {
+            asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pairs.of[k / 2]) : "f"(x[k + 1]), "f"(x[k]));
+            any |= is_nan(x[k]) || is_nan(x[k + 1]);
+        }
+        if (any) {
+#pragma unroll
+            for (int k = 0; k < N; k += 2)
+                pairs.of[k / 2] =
+                    rounded<bf16>(x[k]).code | (u32)rounded<bf16>(x[k + 1]).code << 16;
+        }
+        *(Several<u32, N / 2>*)(p + i) = pairs;
+    }
 }

@@ -13,14 +13,12 @@ extern "C" __global__ void __launch_bounds__(256) statistics(
     Rows at(rows, chunk);
     bool inside = at.column < width;
     float sums[WIDE] = {};
+    auto load = [&](u32 r, Neighbours& v) { get_several<WIDE>(x, r * width + at.column, v.of); };
     if (inside) {
-#pragma unroll 8
-        for (u32 r = at.first; r < at.end; r += DOWN) {
-            float v[WIDE];
-            get_several<WIDE>(x, r * width + at.column, v);
+        each_row<8, Neighbours>(at, load, [&](u32, bool there, const Neighbours& v) {
 #pragma unroll
-            for (u32 k = 0; k < WIDE; ++k) sums[k] += v[k];
-        }
+            for (u32 k = 0; k < WIDE; ++k) sums[k] = there ? sums[k] + v.of[k] : sums[k];
+        });
     }
     float sum = down_block(sums, Add(), shared), squares = 0.0f;
     float here = (float)(min(blockIdx.y * chunk + chunk, rows) - blockIdx.y * chunk);
@@ -32,13 +30,13 @@ extern "C" __global__ void __launch_bounds__(256) statistics(
             float m[WIDE];
 #pragma unroll
             for (u32 k = 0; k < WIDE; ++k) m[k] = means[threadIdx.x % LANES * WIDE + k];
-#pragma unroll 8
-            for (u32 r = at.first; r < at.end; r += DOWN) {
-                float v[WIDE];
-                get_several<WIDE>(x, r * width + at.column, v);
+            each_row<8, Neighbours>(at, load, [&](u32, bool there, const Neighbours& v) {
 #pragma unroll
-                for (u32 k = 0; k < WIDE; ++k) of[k] = fmaf(v[k] - m[k], v[k] - m[k], of[k]);
-            }
+                for (u32 k = 0; k < WIDE; ++k) {
+                    float d = v.of[k] - m[k];
+                    of[k] = there ? fmaf(d, d, of[k]) : of[k];
+                }
+            });
         }
         squares = down_block(of, Add(), shared);
     }
@@ -72,6 +70,12 @@ extern "C" __global__ void __launch_bounds__(256) statistics(
     if (owns(width)) var[column] = squares / (float)rows;
 }
 
+// What sums of pairs and the gradient of a batch norm have of a row.
+struct Both {
+    Neighbours x, dy;
+    float mean, rstd;
+};
+
 // Of dy x^ and of dy, with x^ = (x - mean) rstd, whose statistics are those of columns or of rows.
 extern "C" __global__ void __launch_bounds__(256) pair_sums(
     const TypeX* x, const float* mean, const float* rstd, const TypeD* dy, float* of_products,
@@ -86,21 +90,21 @@ extern "C" __global__ void __launch_bounds__(256) pair_sums(
             get_several<WIDE>(mean, at.column, m);
             get_several<WIDE>(rstd, at.column, s);
         }
-#pragma unroll 4
-        for (u32 r = at.first; r < at.end; r += DOWN) {
-            float v[WIDE], d[WIDE];
-            get_several<WIDE>(x, r * width + at.column, v);
-            get_several<WIDE>(dy, r * width + at.column, d);
+        auto load = [&](u32 r, Both& both) {
+            get_several<WIDE>(x, r * width + at.column, both.x.of);
+            get_several<WIDE>(dy, r * width + at.column, both.dy.of);
+            both.mean = by_rows ? mean[r] : 0.0f;
+            both.rstd = by_rows ? rstd[r] : 0.0f;
+        };
+        each_row<4, Both>(at, load, [&](u32, bool there, const Both& both) {
 #pragma unroll
             for (u32 k = 0; k < WIDE; ++k) {
-                if (by_rows) {
-                    m[k] = mean[r];
-                    s[k] = rstd[r];
-                }
-                products[k] = fmaf(d[k], (v[k] - m[k]) * s[k], products[k]);
-                sums[k] += d[k];
+                float center = by_rows ? both.mean : m[k], scale = by_rows ? both.rstd : s[k];
+                float d = there ? both.dy.of[k] : 0.0f;
+                products[k] = fmaf(d, (both.x.of[k] - center) * scale, products[k]);
+                sums[k] += d;
             }
-        }
+        });
     }
     float product = down_block(products, Add(), shared), sum = down_block(sums, Add(), shared);
     if (gridDim.y > 1) {
@@ -141,14 +145,17 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_grad(
         of_products[k] /= divisor;
         of_dy[k] /= divisor;
     }
-#pragma unroll 2
-    for (u32 r = at.first; r < at.end; r += DOWN) {
-        float v[WIDE], d[WIDE];
-        get_several<WIDE>(x, r * width + at.column, v);
-        get_several<WIDE>(dy, r * width + at.column, d);
+    auto load = [&](u32 r, Both& both) {
+        get_several<WIDE>(x, r * width + at.column, both.x.of);
+        get_several<WIDE>(dy, r * width + at.column, both.dy.of);
+    };
+    each_row<2, Both>(at, load, [&](u32 r, bool there, const Both& both) {
+        float v[WIDE];
 #pragma unroll
-        for (u32 k = 0; k < WIDE; ++k)
-            v[k] = scale[k] * (d[k] - fmaf((v[k] - m[k]) * s[k], of_products[k], of_dy[k]));
-        put_several<WIDE>(dx, r * width + at.column, v);
-    }
+        for (u32 k = 0; k < WIDE; ++k) {
+            float x_hat = (both.x.of[k] - m[k]) * s[k];
+            v[k] = scale[k] * (both.dy.of[k] - fmaf(x_hat, of_products[k], of_dy[k]));
+        }
+        if (there) put_several<WIDE>(dx, r * width + at.column, v);
+    });
 }

@@ -21,6 +21,28 @@ struct Rows {
     }
 };
 
+// What a thread has of a row.
+struct Neighbours {
+    float of[WIDE];
+};
+
+// Calls load(row, elements) for each of a thread's rows and use(row, there, elements) behind it; of
+// so many rows loads are on their way together. Beyond the last row `there` is false, and the
+// elements are those of another row of the thread.
+template <u32 BATCH, class Elements, class Load, class Use>
+__device__ inline void each_row(const Rows& at, Load load, Use use) {
+    for (u32 r = at.first; r < at.end; r += BATCH * DOWN) {
+        Elements elements[BATCH];
+#pragma unroll
+        for (u32 n = 0; n < BATCH; ++n) {
+            u32 row = r + n * DOWN;
+            load(row < at.end ? row : r, elements[n]);
+        }
+#pragma unroll
+        for (u32 n = 0; n < BATCH; ++n) use(r + n * DOWN, r + n * DOWN < at.end, elements[n]);
+    }
+}
+
 // The column that thread t < COLUMNS of a block has the result of.
 __device__ inline u32 own_column() { return blockIdx.x * COLUMNS + threadIdx.x; }
 __device__ inline bool owns(u32 width) { return threadIdx.x < COLUMNS && own_column() < width; }

@@ -28,9 +28,7 @@ struct Conv {
 
 // The element of the image that stands at a place of the window of an output; none beyond the
 // edges.
-template <class T>
 struct Windows {
-    const T* x;
     const Conv& s;
     // The first place of a window: its element, which may be none, and row and column, which wrap
     // around above and left of the image.
@@ -49,9 +47,8 @@ struct Windows {
         u32 c = place, kx = s.channels.divide(c), ky = s.window_width.divide(kx);
         return Place{(ky * s.width + kx) * s.channels + c, ky, kx};
     }
-    __device__ const T* find(const Output& o, const Place& p) const {
-        if (o.y + p.y >= s.height || o.x + p.x >= s.width) return nullptr;
-        return x + (o.at + p.at);
+    __device__ Found find(const Output& o, const Place& p) const {
+        return Found{o.at + p.at, o.y + p.y < s.height && o.x + p.x < s.width};
     }
 };
 
@@ -62,11 +59,11 @@ struct OutputsByPlaces {
     typedef T Element;
     static const bool ALONG = true;
     const T* p;
-    Windows<T> windows;
+    Windows windows;
     __device__ auto row(u32 i) const { return windows.output(i); }
     __device__ auto depth(u32 k) const { return windows.place(k); }
     template <class Row, class Depth>
-    __device__ const T* find(const Row& row, const Depth& depth) const {
+    __device__ Found find(const Row& row, const Depth& depth) const {
         return windows.find(row, depth);
     }
 };
@@ -75,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
     const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
-    OutputsByPlaces<TypeA> left{x, {x, s}};
+    OutputsByPlaces<TypeA> left{x, {s}};
     Matrix<TypeB, true> right{w, s.window()};
     Extent extent{s.places(), s.out_channels, parts.first(), parts.end(s.window())};
     whole_product(extent, left, right, parts, bias, chain);
@@ -112,17 +109,17 @@ struct Covering {
         u32 o = k, x = s.out_channels.divide(o), y = s.window_width.divide(x);
         return Place{UNIT_STRIDE ? o - (y * s.out_width + x) * s.out_channels : o, y, x};
     }
-    __device__ const T* find(const Input& input, const Place& place) const {
+    __device__ Found find(const Input& input, const Place& place) const {
         u32 y = input.y - place.y, x = input.x - place.x;
         if (UNIT_STRIDE) {
             // Wraps around where the window would begin outside.
-            if (y >= s.out_height || x >= s.out_width) return nullptr;
-            return p + (input.at + place.at);
+            return Found{input.at + place.at, y < s.out_height && x < s.out_width};
         }
-        if (input.y < place.y || input.x < place.x) return nullptr;
+        bool covers = input.y >= place.y && input.x >= place.x;
         u32 oy = s.stride.divide(y), ox = s.stride.divide(x);
-        if (y != 0 || x != 0 || oy >= s.out_height || ox >= s.out_width) return nullptr;
-        return p + (input.at + (oy * s.out_width + ox) * s.out_channels + place.at);
+        bool begins = y == 0 && x == 0 && oy < s.out_height && ox < s.out_width;
+        u32 at = input.at + (oy * s.out_width + ox) * s.out_channels + place.at;
+        return Found{at, covers && begins};
     }
 };
 
@@ -138,7 +135,7 @@ struct Turned {
         u32 o = k, place = s.out_channels.divide(o);
         return (o * s.window_height * s.window_width + place) * s.channels;
     }
-    __device__ const T* find(u32 c, u32 at) const { return p + (c + at); }
+    __device__ Found find(u32 c, u32 at) const { return Found{c + at, true}; }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
@@ -161,11 +158,11 @@ struct PlacesByOutputs {
     typedef T Element;
     static const bool ALONG = false;
     const T* p;
-    Windows<T> windows;
+    Windows windows;
     __device__ auto row(u32 i) const { return windows.place(i); }
     __device__ auto depth(u32 k) const { return windows.output(k); }
     template <class Row, class Depth>
-    __device__ const T* find(const Row& row, const Depth& depth) const {
+    __device__ Found find(const Row& row, const Depth& depth) const {
         return windows.find(depth, row);
     }
 };
@@ -176,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
     const Chain chain
 ) {
     Matrix<TypeB, false> left{dy, s.out_channels};
-    PlacesByOutputs<TypeA> right{x, {x, s}};
+    PlacesByOutputs<TypeA> right{x, {s}};
     Extent extent{s.out_channels, s.window(), parts.first(), parts.end(s.places())};
     whole_product(extent, left, right, parts, bias, chain);
 }

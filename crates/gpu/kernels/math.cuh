@@ -40,7 +40,8 @@ __device__ inline float exponential_normal(float x) {
     float shifted = fmaf(inside, LOG2_E, ROUND), n = shifted - ROUND;
     float r = fmaf(n, 2.1219444e-4f, fmaf(n, -0.693359375f, inside));
     float scale = __uint_as_float((__float_as_uint(shifted) << 23) + (127u << 23));
-    return x < -87.0f ? 0.0f : exp_reduced(r) * scale;
+    // Of the factors what is a number, so that there is no branch around the polynomial.
+    return exp_reduced(r) * (x < -87.0f ? 0.0f : scale);
 }
 
 // Within 2 ulp: -infinity at 0, NaN below, exact at 1, infinity at infinity.
@@ -100,9 +101,9 @@ __device__ inline float normal_tail(float z, float& e) {
 // x Phi(x) with the exact normal distribution, within (5 + x^2/2) 2^-23 of itself.
 __device__ inline float gelu(float x) {
     float e, tail = normal_tail(fabsf(x), e);
+    float y = x * (x < 0.0f ? tail : 1.0f - tail);
     // The limit at -infinity.
-    float below = x < -13.1f ? -0.0f : x * tail;
-    return x < 0.0f ? below : x * (1.0f - tail);
+    return x < -13.1f ? -0.0f : y;
 }
 
 // Its derivative, within 8 2^-23.

@@ -35,7 +35,7 @@ extern "C" __global__ void layer_norm_grad(
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k)
             dx[k] = r * (d[k] * scale[k] - fmaf((v[k] - m) * r, dot, sum) / (float)size);
-        chain(row + i, dx);
+        finish(chain, row + i, dx);
     });
 }
 
@@ -53,12 +53,20 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm(
 #pragma unroll
     for (u32 k = 0; k < WIDE; ++k) s[k] = 1.0f / sqrtf(s[k] + eps);
     if (at.first == 0) put_several<WIDE>(rstd, at.column, s);
-#pragma unroll 2
-    for (u32 r = at.first; r < at.end; r += DOWN) {
+    struct Elements {
+        Neighbours x;
+        Chain::Elements chained;
+    };
+    auto load = [&](u32 r, Elements& e) {
+        get_several<WIDE>(x, r * width + at.column, e.x.of);
+        chain.load(r * width + at.column, e.chained);
+    };
+    each_row<2, Elements>(at, load, [&](u32 r, bool there, Elements& e) {
+        u32 i = r * width + at.column;
         float v[WIDE];
-        get_several<WIDE>(x, r * width + at.column, v);
 #pragma unroll
-        for (u32 k = 0; k < WIDE; ++k) v[k] = fmaf((v[k] - m[k]) * s[k], scale[k], shift[k]);
-        chain(r * width + at.column, v);
-    }
+        for (u32 k = 0; k < WIDE; ++k) v[k] = fmaf((e.x.of[k] - m[k]) * s[k], scale[k], shift[k]);
+        chain.compute(i, e.chained, v);
+        if (there) chain.store(i, e.chained);
+    });
 }

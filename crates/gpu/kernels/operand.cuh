@@ -4,7 +4,7 @@
 // A product has rows and columns, both called `i` below, and a depth `k` over which it sums. An
 // operand has ALONG, whether neighbours in k are neighbours in memory, or else those in i; row(i)
 // and depth(k), what it has to know of each to find an element; and find(row, depth), where the
-// element lies, or nothing where it is zero. WHOLE_LEFT and WHOLE_RIGHT say of an operand that 8
+// element lies behind `p`, if it is not a zero that lies nowhere. WHOLE_LEFT and WHOLE_RIGHT say of an operand that 8
 // neighbours from each multiple of 8 on lie together and at a multiple of their size, or all
 // nowhere, and that none is beyond its sizes unless all are. WIDE is 4 where so many neighbours of a
 // result may be stored at once, else 1.
@@ -13,12 +13,14 @@
 #include "block.cuh"
 
 // Elements that a thread brings at a time, and threads of a block: on Tensor Cores two warps for the
-// rows of a tile, each with 32 of its columns.
+// rows of a tile, each with WARP_N of its columns.
 #if defined(HALF) || defined(BYTES)
 #define TENSOR
 #include "tensor.cuh"
 #define CHUNK (16 / BYTES)
-#define THREADS (TILE_N / 32 * 64)
+// Columns of a tile that a warp has: many where there are many, which loads less.
+#define WARP_N (TILE_N == 128 ? 64 : 32)
+#define THREADS (TILE_N / WARP_N * 64)
 #else
 #define CHUNK 4
 #define DEPTH 8
@@ -37,6 +39,12 @@ struct Parts {
     __device__ u32 end(u32 k) const { return k < first() + depth ? k : first() + depth; }
 };
 
+// The place of an element, if it has one.
+struct Found {
+    u32 at;
+    bool there;
+};
+
 // A stored matrix whose rows run along k, or across it.
 template <class T, bool ALONG_K>
 struct Matrix {
@@ -46,7 +54,7 @@ struct Matrix {
     u32 width;
     __device__ u32 row(u32 i) const { return ALONG ? i * width : i; }
     __device__ u32 depth(u32 k) const { return ALONG ? k : k * width; }
-    __device__ const T* find(u32 row, u32 depth) const { return p + (row + depth); }
+    __device__ Found find(u32 row, u32 depth) const { return Found{row + depth, true}; }
 };
 
 // Number of rows and columns of a result, and where the sum begins and ends.
@@ -81,7 +89,7 @@ struct Part {
     __device__ static u32 row(u32 j) { return threadIdx.x / ROW + j * STRIDE; }
     __device__ static u32 column() { return threadIdx.x % ROW * CHUNK; }
 
-    // Calls `use(j, p)` with where each chunk of the tile from k on lies, or with nothing.
+    // Calls `use(j, found)` with where each chunk of the tile from k on lies.
     template <class Use>
     __device__ void each(u32 k, u32 end, Use use) const {
         auto along = operand.depth(k + column());
@@ -90,7 +98,8 @@ struct Part {
             u32 i = first + (ALONG ? row(j) : column()), at = k + (ALONG ? column() : row(j));
             bool there = i < count && at < end;
             auto depth = ALONG ? along : operand.depth(at);
-            use(j, there ? operand.find(rows[ALONG ? j : 0], depth) : nullptr);
+            Found found = operand.find(rows[ALONG ? j : 0], depth);
+            use(j, Found{found.at, there && found.there});
         }
     }
 
@@ -98,9 +107,9 @@ struct Part {
     template <class Use>
     __device__ void each_element(u32 k, u32 end, Use use) const {
         if constexpr (WHOLE) {
-            each(k, end, [&](u32 j, const Element* p) {
-                if (p == nullptr) return;
-                Several<Element, CHUNK> several = *(const Several<Element, CHUNK>*)p;
+            each(k, end, [&](u32 j, Found found) {
+                if (!found.there) return;
+                auto several = *(const Several<Element, CHUNK>*)(operand.p + found.at);
 #pragma unroll
                 for (u32 e = 0; e < CHUNK; ++e) use(j, e, several.of[e]);
             });
@@ -116,34 +125,73 @@ struct Part {
                 if (ALONG) i = first + row(j);
                 if (!ALONG) at = k + row(j);
                 if (i >= count || at >= end) continue;
-                auto p = ALONG ? operand.find(rows[j], along)
-                               : operand.find(across, operand.depth(at));
-                if (p != nullptr) use(j, e, *p);
+                Found found = ALONG ? operand.find(rows[j], along)
+                                    : operand.find(across, operand.depth(at));
+                if (found.there) use(j, e, operand.p[found.at]);
             }
         }
     }
 };
 
-// A result of row-major order, to which a bias may be added before it is rounded; or a part of the
-// sum.
-struct RowMajor {
+// Takes sums of WIDE neighbours from `column` on, in COUNT ascending rows: `row(n)` says which, and
+// `get(n, x)` has them. This leaves them as parts of sums, in row-major order.
+struct Partial {
+    float* sums;
+    u32 column;
+    __device__ void begin(const Extent& extent, u32 at) { column = at; }
+    template <u32 COUNT, class Row, class Get>
+    __device__ void put(const Extent& extent, Row row, Get get) const {
+#pragma unroll
+        for (u32 n = 0; n < COUNT; ++n) {
+            float x[WIDE];
+            get(n, x);
+            if (row(n) < extent.m && column < extent.n)
+                put_several<WIDE>(sums, row(n) * extent.n + column, x);
+        }
+    }
+};
+
+// This makes results of them, to which a bias may be added before they are rounded.
+struct Results {
     const Chain& chain;
     // Of its first element.
     u32 first;
     const float* bias;
-    float* part;
-    // WIDE neighbours, if they are there.
-    __device__ void put(const Extent& extent, u32 row, u32 column, float* x) const {
-        if (row >= extent.m || column >= extent.n) return;
-        if (part != nullptr) {
-            put_several<WIDE>(part, row * extent.n + column, x);
-            return;
-        }
-        if (bias != nullptr) {
+    u32 column;
+    float added[WIDE];
+    __device__ Results(const Chain& chain, u32 first, const float* bias)
+        : chain(chain), first(first), bias(bias) {}
+    __device__ void begin(const Extent& extent, u32 at) {
+        column = at;
+        // Which changes nothing.
 #pragma unroll
-            for (u32 e = 0; e < WIDE; ++e) x[e] += bias[column + e];
+        for (u32 e = 0; e < WIDE; ++e) added[e] = -0.0f;
+        if (bias != nullptr && column < extent.n) get_several<WIDE>(bias, column, added);
+    }
+    template <u32 COUNT, class Row, class Get>
+    __device__ void put(const Extent& extent, Row row, Get get) const {
+        if (!there(extent, row(0))) return;
+        Chain::Elements elements[COUNT];
+        // The thread's first element where there is none.
+        auto at = [&](u32 n) {
+            return first + (there(extent, row(n)) ? row(n) : row(0)) * extent.n + column;
+        };
+#pragma unroll
+        for (u32 n = 0; n < COUNT; ++n) chain.load(at(n), elements[n]);
+#pragma unroll
+        for (u32 n = 0; n < COUNT; ++n) {
+            float x[WIDE];
+            get(n, x);
+#pragma unroll
+            for (u32 e = 0; e < WIDE; ++e) x[e] += added[e];
+            chain.compute(at(n), elements[n], x);
         }
-        chain(first + row * extent.n + column, x);
+#pragma unroll
+        for (u32 n = 0; n < COUNT; ++n)
+            if (there(extent, row(n))) chain.store(at(n), elements[n]);
+    }
+    __device__ bool there(const Extent& extent, u32 row) const {
+        return row < extent.m && column < extent.n;
     }
 };
 
@@ -153,26 +201,41 @@ struct RowMajor {
 #include "product.cuh"
 #endif
 
-// Calls use(row, column, i, x) with the sum of the block's tile in `count` parts from `first` on,
-// each `step` parts behind the one before, for all elements of the tile.
-template <class Use>
+// Gives `store` the sums of the block's tile in `count` parts from `first` on, each `step` parts
+// behind the one before.
+template <class Store>
 __device__ inline void add_tile(
-    const Extent& extent, const float* sums, u32 first, u32 step, u32 count, Use use
+    const Extent& extent, const float* sums, u32 first, u32 step, u32 count, Store store
 ) {
-    u32 size = extent.m * extent.n;
-    for (u32 e = threadIdx.x * WIDE; e < TILE_M * TILE_N; e += THREADS * WIDE) {
-        u32 row = blockIdx.x * TILE_M + e / TILE_N, column = blockIdx.y * TILE_N + e % TILE_N;
-        if (row >= extent.m || column >= extent.n) continue;
-        u32 i = row * extent.n + column;
-        float x[WIDE] = {};
-#pragma unroll 4
+    // Rows of the block's threads, and those of a thread of which the loads are on their way
+    // together.
+    const u32 DOWN = THREADS * WIDE / TILE_N, COUNT = 8;
+    static_assert(TILE_M % (DOWN * COUNT) == 0, "rows are left over");
+    u32 size = extent.m * extent.n, column = blockIdx.y * TILE_N + threadIdx.x * WIDE % TILE_N;
+    store.begin(extent, column);
+#pragma unroll 1
+    for (u32 from = 0; from < TILE_M; from += DOWN * COUNT) {
+        auto row = [&](u32 n) {
+            return blockIdx.x * TILE_M + threadIdx.x * WIDE / TILE_N + from + n * DOWN;
+        };
+        if (row(0) >= extent.m || column >= extent.n) return;
+        float x[COUNT][WIDE] = {};
+#pragma unroll 2
         for (u32 part = 0; part < count; ++part) {
-            float y[WIDE];
-            get_several<WIDE>(sums, (first + part * step) * size + i, y);
 #pragma unroll
-            for (u32 k = 0; k < WIDE; ++k) x[k] += y[k];
+            for (u32 n = 0; n < COUNT; ++n) {
+                // The thread's first element where there is none.
+                u32 i = (row(n) < extent.m ? row(n) : row(0)) * extent.n + column;
+                float y[WIDE];
+                get_several<WIDE>(sums, (first + part * step) * size + i, y);
+#pragma unroll
+                for (u32 e = 0; e < WIDE; ++e) x[n][e] += y[e];
+            }
         }
-        use(row, column, i, x);
+        store.template put<COUNT>(extent, row, [&](u32 n, float* to) {
+#pragma unroll
+            for (u32 e = 0; e < WIDE; ++e) to[e] = x[n][e];
+        });
     }
 }
 
@@ -185,10 +248,10 @@ __device__ inline void whole_product(
 ) {
     u32 size = extent.m * extent.n;
     if (parts.counters == nullptr) {
-        product(extent, a, b, RowMajor{chain, blockIdx.z * size, bias, nullptr});
+        product(extent, a, b, Results(chain, blockIdx.z * size, bias));
         return;
     }
-    product(extent, a, b, RowMajor{chain, 0, bias, parts.sums + blockIdx.z * size});
+    product(extent, a, b, Partial{parts.sums + blockIdx.z * size});
     u32 batch = parts.batch(), groups = (parts.count + parts.group - 1) / parts.group;
     u32 tile = (batch * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     u32* counters = parts.counters + tile * (groups + 1);
@@ -196,14 +259,11 @@ __device__ inline void whole_product(
     u32 members = min(parts.group, parts.count - first);
     if (!is_last(counters + group, members)) return;
     float* sums = parts.sums + batch * parts.count * size;
-    RowMajor to{chain, batch * size, bias, nullptr};
-    auto finish = [&](u32 row, u32 column, u32, float* x) { to.put(extent, row, column, x); };
+    Results results(chain, batch * size, bias);
     if (groups == 1) {
-        add_tile(extent, sums, 0, 1, members, finish);
+        add_tile(extent, sums, 0, 1, members, results);
         return;
     }
-    auto keep = [&](u32, u32, u32 i, float* x) { put_several<WIDE>(sums + first * size, i, x); };
-    add_tile(extent, sums, first, 1, members, keep);
-    if (is_last(counters + groups, groups))
-        add_tile(extent, sums, 0, parts.group, groups, finish);
+    add_tile(extent, sums, first, 1, members, Partial{sums + first * size});
+    if (is_last(counters + groups, groups)) add_tile(extent, sums, 0, parts.group, groups, results);
 }

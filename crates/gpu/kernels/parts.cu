@@ -39,5 +39,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_parts(
 #pragma unroll
         for (u32 e = 0; e < WIDE; ++e) x[e] += bias[i % width + e];
     }
-    chain(i, x);
+    finish(chain, i, x);
 }

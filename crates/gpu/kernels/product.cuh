@@ -80,11 +80,16 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
         }
     }
 #pragma unroll
-    for (u32 i = 0; i < 8; ++i)
+    for (u32 j = 0; j < 8; j += WIDE) {
+        store.begin(extent, column + half<TILE_N>(across, j / 4) + j % 4);
 #pragma unroll
-        for (u32 j = 0; j < 8; j += WIDE) {
-            u32 r = row + half<TILE_M>(down, i / 4) + i % 4;
-            u32 c = column + half<TILE_N>(across, j / 4) + j % 4;
-            store.put(extent, r, c, &sums[i][j]);
-        }
+        for (u32 h = 0; h < 2; ++h)
+            store.put<4>(
+                extent, [&](u32 i) { return row + half<TILE_M>(down, h) + i; },
+                [&](u32 i, float* x) {
+#pragma unroll
+                    for (u32 e = 0; e < WIDE; ++e) x[e] = sums[4 * h + i][j + e];
+                }
+            );
+    }
 }

@@ -51,13 +51,16 @@ __device__ inline void columns(
 #pragma unroll
     for (u32 k = 0; k < WIDE; ++k) results[k] = empty;
     if (at.column < width) {
-#pragma unroll 8
-        for (u32 r = at.first; r < at.end; r += DOWN) {
-            float v[WIDE];
-            get_several<WIDE>(x, r * width + at.column, v);
+        auto load = [&](u32 r, Neighbours& v) {
+            get_several<WIDE>(x, r * width + at.column, v.of);
+        };
+        each_row<8, Neighbours>(at, load, [&](u32, bool there, const Neighbours& v) {
 #pragma unroll
-            for (u32 k = 0; k < WIDE; ++k) results[k] = combine(results[k], map(v[k]));
-        }
+            for (u32 k = 0; k < WIDE; ++k) {
+                float with = combine(results[k], map(v.of[k]));
+                results[k] = there ? with : results[k];
+            }
+        });
     }
     float result = down_block(results, combine, shared);
     if (gridDim.y > 1) {

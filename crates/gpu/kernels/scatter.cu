@@ -2,7 +2,7 @@
 // always.
 #include "base.cuh"
 
-// A warp has a row of the table, and 256 of its columns; it looks through all indices.
+// A warp has a row of the table, and 256 of its columns; it looks through all indices, 256 at a time.
 extern "C" __global__ void scatter_add(
     const TypeX* x, const int* index, TypeY* table, u32 indices, u32 rows, u32 width
 ) {
@@ -11,15 +11,23 @@ extern "C" __global__ void scatter_add(
     u32 first = blockIdx.y * 32 * EACH + lane;
     if (row >= rows) return;
     float sum[EACH] = {};
-    for (u32 start = 0; start < indices; start += 32) {
-        bool mine = start + lane < indices && index[start + lane] == (int)row;
-        u32 found = __ballot_sync(0xffffffff, mine);
-        while (found != 0) {
-            u32 at = start + __ffs(found) - 1;
-            found &= found - 1;
+    for (u32 start = 0; start < indices; start += 32 * EACH) {
+        bool mine[EACH];
 #pragma unroll
-            for (u32 k = 0; k < EACH; ++k)
-                if (first + 32 * k < width) sum[k] += get(x, at * width + first + 32 * k);
+        for (u32 n = 0; n < EACH; ++n) {
+            u32 at = start + 32 * n + lane;
+            mine[n] = at < indices && index[min(at, indices - 1)] == (int)row;
+        }
+#pragma unroll
+        for (u32 n = 0; n < EACH; ++n) {
+            u32 found = __ballot_sync(0xffffffff, mine[n]);
+            while (found != 0) {
+                u32 at = start + 32 * n + __ffs(found) - 1;
+                found &= found - 1;
+#pragma unroll
+                for (u32 k = 0; k < EACH; ++k)
+                    if (first + 32 * k < width) sum[k] += get(x, at * width + first + 32 * k);
+            }
         }
     }
 #pragma unroll

@@ -21,21 +21,19 @@ typedef u32 Unit;
 #define NAME_OF(x) #x
 #define TEXT_OF(x) NAME_OF(x)
 
-__device__ inline u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-// Four matrices of 8 rows of a chunk: lane l has the address of row l % 8 of matrix l / 8.
-__device__ inline void load_matrices(u32* r, const void* p) {
+// Four matrices of 8 rows of a chunk: lane l has the shared address of row l % 8 of matrix l / 8.
+__device__ inline void load_matrices(u32* r, u32 at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p))
+                 : "r"(at)
                  : "memory");
 }
 
 // The same, each turned as if elements had 16 bits.
-__device__ inline void load_turned(u32* r, const void* p) {
+__device__ inline void load_turned(u32* r, u32 at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p))
+                 : "r"(at)
                  : "memory");
 }
 

@@ -83,16 +83,18 @@ struct Bringer {
 
     __device__ Bringer(const Operand& operand, u32 first, u32 count) : part(operand, first, count) {}
 
-    __device__ static Unit* at(Unit* tile, u32 j) {
-        return tile + place<LENGTH, Operand::ALONG>(Chosen::row(j), Chosen::column());
+    __device__ static u32 at(u32 j) {
+        return place<LENGTH, Operand::ALONG>(Chosen::row(j), Chosen::column());
     }
 
     // Begins with the tile from k on.
     __device__ void begin(Unit (*tile)[SIZE * DEPTH], u32 k, u32 end) {
         if constexpr (COPIED) {
-            part.each(k, end, [&](u32 j, const typename Operand::Element* p) {
+            u32 to = shared_address(tile);
+            part.each(k, end, [&](u32 j, Found found) {
                 // Zeros where there is nothing; the address is one of the operand all the same.
-                copy_async<16>(at(tile[0], j), p == nullptr ? part.operand.p : p, p == nullptr ? 0 : 16);
+                auto from = part.operand.p + (found.there ? found.at : 0);
+                copy_async<16>(to + BYTES * at(j), from, found.there ? 16 : 0);
             });
         } else {
 #pragma unroll
@@ -109,7 +111,7 @@ struct Bringer {
 #pragma unroll
             for (u32 j = 0; j < Chosen::EACH; ++j)
 #pragma unroll
-                for (u32 t = 0; t < PLANES; ++t) *(Chunk*)at(tile[t], j) = chunks[j].terms[t];
+                for (u32 t = 0; t < PLANES; ++t) *(Chunk*)(tile[t] + at(j)) = chunks[j].terms[t];
         }
     }
 };
@@ -123,7 +125,7 @@ template <u32 SIZE>
 __device__ inline void bytes_across(u32* even, u32* odd, const Unit* tile, u32 i, u32 k) {
     u32 pairs[4], lane = threadIdx.x % 32, matrix = lane / 8;
     u32 row = k + matrix / 2 * 16 + lane % 8 / 2 * 4 + matrix % 2 * 2 + lane % 2;
-    load_turned(pairs, tile + place<SIZE, false>(row, i));
+    load_turned(pairs, shared_address(tile) + place<SIZE, false>(row, i));
 #pragma unroll
     for (u32 h = 0; h < 2; ++h) {
         even[h] = __byte_perm(pairs[2 * h], pairs[2 * h + 1], 0x6420);
@@ -156,16 +158,16 @@ template <bool ALONG>
 __device__ inline void load_left(u32* r, const Unit* tile, u32 row, u32 k) {
     u32 lane = threadIdx.x % 32;
     if constexpr (ALONG) {
-        load_matrices(r, tile + place<DEPTH, true>(row + lane % 16, k + lane / 16 * CHUNK));
+        u32 at = place<DEPTH, true>(row + lane % 16, k + lane / 16 * CHUNK);
+        load_matrices(r, shared_address(tile) + BYTES * at);
     } else {
 #if BYTES == 1
         u32 even[2], odd[2];
         bytes_across<TILE_M>(even, odd, tile, row, k);
         r[0] = even[0], r[1] = odd[0], r[2] = even[1], r[3] = odd[1];
 #elif BYTES == 2
-        load_turned(
-            r, tile + place<TILE_M, false>(k + lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8)
-        );
+        u32 at = place<TILE_M, false>(k + lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8);
+        load_turned(r, shared_address(tile) + BYTES * at);
 #else
         words_across<TILE_M>(r, r + 2, tile, row, k);
         words_across<TILE_M>(r + 1, r + 3, tile, row + 8, k);
@@ -180,14 +182,14 @@ __device__ inline void load_right(u32* r, const Unit* tile, u32 column, u32 k) {
     u32 lane = threadIdx.x % 32;
     if constexpr (ALONG) {
         u32 i = column + lane % 8 + lane / 16 * 8;
-        load_matrices(r, tile + place<DEPTH, true>(i, k + lane / 8 % 2 * CHUNK));
+        u32 at = place<DEPTH, true>(i, k + lane / 8 % 2 * CHUNK);
+        load_matrices(r, shared_address(tile) + BYTES * at);
     } else {
 #if BYTES == 1
         bytes_across<TILE_N>(r, r + 2, tile, column, k);
 #elif BYTES == 2
-        load_turned(
-            r, tile + place<TILE_N, false>(k + lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8)
-        );
+        u32 at = place<TILE_N, false>(k + lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8);
+        load_turned(r, shared_address(tile) + BYTES * at);
 #else
         words_across<TILE_N>(r, r + 1, tile, column, k);
         words_across<TILE_N>(r + 2, r + 3, tile, column + 8, k);
@@ -203,7 +205,7 @@ struct Stage {
 // Adds the products of terms that matter, smallest first.
 template <bool A, bool B>
 __device__ inline void multiply_tiles(
-    float (*sums)[4][4], const Stage& tiles, u32 row, u32 column
+    float (*sums)[WARP_N / 8][4], const Stage& tiles, u32 row, u32 column
 ) {
 #pragma unroll
     for (u32 k = 0; k < DEPTH; k += PRODUCT_DEPTH)
@@ -211,61 +213,69 @@ __device__ inline void multiply_tiles(
         for (int order = PLANES - 1; order >= 0; --order)
 #pragma unroll
             for (int t = order; t >= 0; --t) {
-                u32 right[2][4];
+                u32 right[WARP_N / 16][4];
 #pragma unroll
-                for (u32 j = 0; j < 2; ++j)
+                for (u32 j = 0; j < WARP_N / 16; ++j)
                     load_right<B>(right[j], tiles.right[order - t], column + j * 16, k);
 #pragma unroll
                 for (u32 i = 0; i < TILE_M / 32; ++i) {
                     u32 left[4];
                     load_left<A>(left, tiles.left[t], row + i * 16, k);
 #pragma unroll
-                    for (u32 j = 0; j < 4; ++j)
+                    for (u32 j = 0; j < WARP_N / 8; ++j)
                         multiply(sums[i][j], left, &right[j / 2][j % 2 * 2]);
                 }
             }
 }
 
-// Gives `store` the results of a tile, 32 rows at a time, so that neighbouring threads have
-// neighbouring ones. A and B say of the operands whether they were stored along k.
+// Gives `store` the results of a tile, half of each warp's rows at a time, so that neighbouring
+// threads have neighbouring ones. A and B say of the operands whether they were stored along k.
 template <bool A, bool B, class Store>
 __device__ inline void put_results(
-    const float (*sums)[4][4], const Extent& extent, u32 row, u32 column, void* shared, Store store
+    const float (*sums)[WARP_N / 8][4], const Extent& extent, void* shared, Store store
 ) {
     // So that what lanes store at a time lies in different banks.
     const u32 MORE = BYTES != 1 || A == B ? 8 : A ? 16 : 4;
+    const u32 ROWS = TILE_M / 4;
     float (*results)[TILE_N + MORE] = (float (*)[TILE_N + MORE]) shared;
-    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    u32 down = warp % 2 * (TILE_M / 2), across = warp / 2 * 32;
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, across = warp / 2 * WARP_N;
+    u32 row = blockIdx.x * TILE_M, column = threadIdx.x * WIDE % TILE_N;
+    store.begin(extent, blockIdx.y * TILE_N + column);
 #pragma unroll
-    for (u32 part = 0; part < TILE_M; part += 32) {
+    for (u32 part = 0; part < 2; ++part) {
         __syncthreads();
-        if (down == part / (TILE_M / 2) * (TILE_M / 2)) {
 #pragma unroll
-            for (u32 h = 0; h < 4; ++h)
+        for (u32 h = 0; h < ROWS / 8; ++h)
 #pragma unroll
-                for (u32 j = 0; j < 4; ++j) {
-                    u32 i = part % (TILE_M / 2) / 16 + h / 2;
-                    const float* two = &sums[i][j][h % 2 * 2];
-                    u32 r = h / 2 * 16 + h % 2 * 8 + lane / 4;
-                    // As `bytes_across` has them.
-                    if (!A && BYTES == 1) r = h / 2 * 16 + lane / 4 * 2 + h % 2;
-                    if (B || BYTES != 1) {
-                        float2* to = (float2*)&results[r][across + j * 8 + lane % 4 * 2];
-                        *to = make_float2(two[0], two[1]);
-                    } else if (j % 2 == 0) {
-                        const float* odd = &sums[i][j + 1][h % 2 * 2];
-                        float4* to = (float4*)&results[r][across + j * 8 + lane % 4 * 4];
-                        *to = make_float4(two[0], odd[0], two[1], odd[1]);
-                    }
+            for (u32 j = 0; j < WARP_N / 8; ++j) {
+                u32 i = part * ROWS / 16 + h / 2;
+                const float* two = &sums[i][j][h % 2 * 2];
+                u32 r = h / 2 * 16 + h % 2 * 8 + lane / 4;
+                // As `bytes_across` has them.
+                if (!A && BYTES == 1) r = h / 2 * 16 + lane / 4 * 2 + h % 2;
+                float* to = &results[warp % 2 * ROWS + r][across + j * 8];
+                if (B || BYTES != 1) {
+                    *(float2*)(to + lane % 4 * 2) = make_float2(two[0], two[1]);
+                } else if (j % 2 == 0) {
+                    const float* odd = &sums[i][j + 1][h % 2 * 2];
+                    *(float4*)(to + lane % 4 * 4) = make_float4(two[0], odd[0], two[1], odd[1]);
                 }
-        }
+            }
         __syncthreads();
-#pragma unroll 4
-        for (u32 e = threadIdx.x * WIDE; e < 32 * TILE_N; e += THREADS * WIDE) {
-            float x[WIDE];
-            get_several<WIDE>(&results[e / TILE_N][e % TILE_N], 0, x);
-            store.put(extent, row + part + e / TILE_N, column + e % TILE_N, x);
+        // Rows of the block's threads, and the thread's own elements, of which there are some at a
+        // time.
+        const u32 DOWN = THREADS * WIDE / TILE_N, ALL = 2 * ROWS / DOWN, COUNT = ALL < 8 ? ALL : 8;
+#pragma unroll
+        for (u32 n = 0; n < ALL; n += COUNT) {
+            auto from = [&](u32 i) { return threadIdx.x * WIDE / TILE_N + (n + i) * DOWN; };
+            store.template put<COUNT>(
+                extent,
+                [&](u32 i) {
+                    u32 r = from(i);
+                    return row + r / ROWS * (TILE_M / 2) + part * ROWS + r % ROWS;
+                },
+                [&](u32 i, float* x) { get_several<WIDE>(&results[from(i)][column], 0, x); }
+            );
         }
     }
 }
@@ -273,10 +283,10 @@ __device__ inline void put_results(
 template <class A, class B, class Store>
 __device__ inline void product(const Extent& extent, const A& a, const B& b, Store store) {
     extern __shared__ __align__(128) Stage stages[];
-    u32 warp = threadIdx.x / 32, row = blockIdx.x * TILE_M, column = blockIdx.y * TILE_N;
-    float sums[TILE_M / 32][4][4] = {};
-    Bringer<A, WHOLE_LEFT, TILE_M> left(a, row, extent.m);
-    Bringer<B, WHOLE_RIGHT, TILE_N> right(b, column, extent.n);
+    u32 warp = threadIdx.x / 32;
+    float sums[TILE_M / 32][WARP_N / 8][4] = {};
+    Bringer<A, WHOLE_LEFT, TILE_M> left(a, blockIdx.x * TILE_M, extent.m);
+    Bringer<B, WHOLE_RIGHT, TILE_N> right(b, blockIdx.y * TILE_N, extent.n);
     u32 next = extent.begin;
     // Code that converts is long: there it is made once.
     const u32 AT_ONCE =
@@ -302,7 +312,7 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
         }
         commit_copies();
         multiply_tiles<A::ALONG, B::ALONG>(
-            sums, stages[stage], warp % 2 * (TILE_M / 2), warp / 2 * 32
+            sums, stages[stage], warp % 2 * (TILE_M / 2), warp / 2 * WARP_N
         );
         if (next < extent.end) {
             left.finish(stages[free].left);
@@ -311,5 +321,5 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
         free = stage;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    put_results<A::ALONG, B::ALONG>(sums, extent, row, column, stages, store);
+    put_results<A::ALONG, B::ALONG>(sums, extent, stages, store);
 }

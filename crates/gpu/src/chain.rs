@@ -62,7 +62,7 @@ pub(crate) fn fits(graph: &Graph, group: &Group) -> bool {
 }
 
 /// The elementwise members of a group: a kernel, or the `struct Chain` that kernels of anchors are
-/// given, which takes one result, or so many neighbours at a time as `wide` says.
+/// given, which takes so many neighbouring results at a time as `wide` says, or one.
 ///
 /// # Errors
 /// Arithmetic on integers, or too many operands.
@@ -77,7 +77,7 @@ pub(crate) fn chain(graph: &Graph, group: &Group, wide: Option<usize>) -> Result
         false if expression.count.is_multiple_of(4) => 4,
         false => 1,
     };
-    let mut writer = Writer { width, wide: wide.is_some(), ..Writer::default() };
+    let mut writer = Writer { width, ..Writer::default() };
     if !follows {
         writer.number("u32 count", Argument::U32(expression.count as u32));
     }
@@ -92,7 +92,7 @@ pub(crate) fn chain(graph: &Graph, group: &Group, wide: Option<usize>) -> Result
         let dtype = number_type(graph.dtype(*value))?;
         writer.parameters.push(Parameter::Write(*value));
         writer.declarations.push(format!("{}* y{n}", c_type(dtype)));
-        let _ = writeln!(writer.loads, "    float r{n}[{width}];");
+        writer.arrays.push(format!("r{n}"));
         let _ = writeln!(writer.body, "        r{n}[v] = t{};", term.0);
         let _ = writeln!(writer.stores, "    put_several<{width}>(y{n}, i, r{n});");
     }
@@ -112,11 +112,13 @@ fn number_type(dtype: DType) -> Result<DType, EngineError> {
 #[derive(Default)]
 struct Writer {
     width: usize,
-    /// Whether what a chain behind an anchor is given is several neighbours.
-    wide: bool,
     declarations: Vec<String>,
     parameters: Vec<Parameter>,
     keys: Vec<ValueId>,
+    /// Of what is known of each element before it is computed, and behind it.
+    arrays: Vec<String>,
+    /// The operands that are what a chain behind an anchor is given.
+    given: String,
     /// Before the elements.
     loads: String,
     /// For each element.
@@ -146,13 +148,13 @@ impl Writer {
     /// Loads an operand for all elements of a thread.
     fn operand(&mut self, n: usize, operand: &Operand) -> Result<(), EngineError> {
         let Some(source) = operand.source else {
-            let _ = writeln!(self.loads, "    const float* o{n} = {};", self.result());
+            let _ = writeln!(self.given, "    const float* o{n} = result;");
             return Ok(());
         };
+        self.arrays.push(format!("o{n}"));
         let (width, ty) = (self.width, c_type(number_type(operand.dtype)?));
         self.parameters.push(Parameter::Read(source));
         self.declarations.push(format!("const {ty}* x{n}"));
-        let _ = writeln!(self.loads, "    float o{n}[{width}];");
         let dimensions = match &operand.access {
             Access::Same => {
                 let _ = writeln!(self.loads, "    get_several<{width}>(x{n}, i, o{n});");
@@ -218,10 +220,21 @@ impl Writer {
         })
     }
 
+    /// What is computed of the elements from `i` on.
+    fn computed(&self) -> String {
+        format!("    for (u32 v = 0; v < {}; ++v) {{\n{}    }}\n", self.width, self.body)
+    }
+
+    /// A line for each array.
+    fn arrays(&self, line: impl Fn(&str) -> String) -> String {
+        self.arrays.iter().map(|name| format!("    {};\n", line(name))).collect()
+    }
+
     /// What is done with the elements from `i` on.
     fn elements(&self) -> String {
-        let Writer { width, loads, body, stores, .. } = self;
-        format!("{loads}    for (u32 v = 0; v < {width}; ++v) {{\n{body}    }}\n{stores}")
+        let Writer { loads, stores, .. } = self;
+        let arrays = self.arrays(|name| format!("float {name}[{}]", self.width));
+        format!("{arrays}{loads}{}{stores}", self.computed())
     }
 
     fn kernel(&self) -> String {
@@ -263,18 +276,20 @@ impl Writer {
         (end.next_multiple_of(4) + 4).next_multiple_of(8)
     }
 
-    /// The name of what a chain behind an anchor is given, as a pointer.
-    fn result(&self) -> &'static str {
-        if self.wide { "result" } else { "&result" }
-    }
-
+    /// As `after.cuh` has it for what is stored.
     fn structure(&self) -> String {
+        let Writer { width, given, loads, stores, .. } = self;
         let members: String = self.declarations.iter().map(|d| format!("    {d};\n")).collect();
-        let elements = self.elements();
-        let result = if self.wide { "const float* result" } else { "float result" };
+        let arrays = self.arrays(|name| format!("float {name}[{width}]"));
+        let known = |of: &str| self.arrays(|name| format!("{of}float (&{name})[{width}] = e.{name}"));
+        let (known, constant, computed) = (known(""), known("const "), self.computed());
         format!(
-            "#include \"elementwise.cuh\"\n#define CHAINED\nstruct Chain {{\n{members}    \
-             __device__ void operator()(u32 i, {result}) const {{\n{elements}    }}\n}};\n"
+            "#include \"elementwise.cuh\"\n#define CHAINED\nstruct Chain {{\n{members}    struct Elements {{\n\
+             {arrays}    }};\n    \
+             __device__ void load(u32 i, Elements& e) const {{\n{known}{loads}    }}\n    \
+             __device__ void compute(u32 i, Elements& e, const float* result) const {{\n\
+             {known}{given}{computed}    }}\n    \
+             __device__ void store(u32 i, const Elements& e) const {{\n{constant}{stores}    }}\n}};\n"
         )
     }
 }

@@ -185,10 +185,15 @@ impl Scheme {
         self.factors.bytes().map_or(4, |bytes| 16 / bytes)
     }
 
-    /// Threads of a block: warps with 32 columns each of half of the rows, or 8 by 8 results each.
+    /// Threads of a block: warps with half of the rows each and 32 columns, or 64 where there
+    /// are 128; or 8 by 8 results each.
     pub fn threads(&self) -> u32 {
         let Tile { rows, columns, .. } = self.tile;
-        (if self.factors != Factors::F32 { 2 * columns } else { rows * columns / 64 }) as u32
+        (match self.factors {
+            Factors::F32 => rows * columns / 64,
+            _ if columns == 128 => columns,
+            _ => 2 * columns,
+        }) as u32
     }
 
     /// Tiles of a block in shared memory at a time: as many as leave room for a second block where
@@ -206,8 +211,8 @@ impl Scheme {
         let Tile { rows, columns, depth } = self.tile;
         let Some(bytes) = self.factors.bytes() else { return 0 };
         let stage = self.factors.terms() * bytes * (rows + columns) * depth;
-        // Of stages, and of 32 rows of results with room for 16 more in each.
-        (self.stages() * stage).max(32 * 4 * (columns + 16))
+        // Of stages, and of half the rows of results with room for 16 more in each.
+        (self.stages() * stage).max(rows / 2 * 4 * (columns + 16))
     }
 
     /// Whether the last block of a tile adds the sums of parts, and no second kernel.
