@@ -29,27 +29,27 @@ __device__ inline void fetch(Tile& tile, const Rows<const HALF>& rows, u32 row, 
         u32 id = threadIdx.x + j * THREADS, r = id / CHUNKS, chunk = id % CHUNKS;
         bool there = row + r < s.time && chunk * 8 < s.dim;
         const HALF* from = there ? rows.at(row + r, chunk * 8) : rows.first;
-        copy_async<16>(shared_address(tile.of) + 2 * place(r, chunk), from, there ? 16 : 0);
+        copy_async<16>(shared_address(&tile.of[place(r, chunk)]), from, there ? 16 : 0);
     }
 }
 
 // 16 rows of the tile by 16 elements, as the left operand: rows are rows of the result.
 __device__ inline void load_own(u32* r, const Tile& tile, u32 row, u32 element) {
     u32 lane = threadIdx.x % 32;
-    load_matrices(r, shared_address(tile.of) + 2 * place(row + lane % 16, element / 8 + lane / 16));
+    load_matrices(r, shared_address(&tile.of[place(row + lane % 16, element / 8 + lane / 16)]));
 }
 
 // 16 rows by 16 elements, as right operands: rows are columns of the result.
 __device__ inline void load_columns(u32* r, const Tile& tile, u32 row, u32 element) {
     u32 lane = threadIdx.x % 32;
     u32 down = lane % 8 + lane / 16 * 8;
-    load_matrices(r, shared_address(tile.of) + 2 * place(row + down, element / 8 + lane / 8 % 2));
+    load_matrices(r, shared_address(&tile.of[place(row + down, element / 8 + lane / 8 % 2)]));
 }
 
 // 16 rows by 16 elements, as right operands: elements are columns of the result.
 __device__ inline void load_elements(u32* r, const Tile& tile, u32 row, u32 element) {
     u32 lane = threadIdx.x % 32;
-    load_turned(r, shared_address(tile.of) + 2 * place(row + lane % 16, element / 8 + lane / 16));
+    load_turned(r, shared_address(&tile.of[place(row + lane % 16, element / 8 + lane / 16)]));
 }
 
 // The last key that a query sees, counted from the lane's first column of the keys from `keys` on.
