@@ -15,7 +15,7 @@ struct Chain {
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) e.y[k] = x[k];
     }
-    __device__ void store(u32 i, const Elements& e) const { put_several<WIDE>(y, i, e.y); }
+    __device__ void store(u32 i, const Elements& e) const { put_computed<WIDE>(y, i, e.y); }
 };
 #endif
 

@@ -143,7 +143,7 @@ __device__ inline void store(
 #pragma unroll
         for (u32 e = 0; e < 4; ++e) x[e] = sums[i][e] * factors[i];
         if (s.dim % 4 == 0) {
-            if (d < s.dim) put_several<4>(rows.at(t, d), 0, x);
+            if (d < s.dim) put_computed<4>(rows.at(t, d), 0, x);
         } else {
 #pragma unroll
             for (u32 e = 0; e < 4; ++e)

@@ -107,20 +107,26 @@ __device__ inline void put_several(T* p, u32 i, const float* x) {
     for (int k = 0; k < N; ++k) s.of[k] = rounded<T>(x[k]);
     *(Several<T, N>*)(p + i) = s;
 }
-// Two at a time; of those that are NaN, one by one.
+// Two bf16 at a time. Every NaN becomes 0x7fff.
+template <int N>
+__device__ inline Several<u32, N / 2> rounded_pairs(const float* x) {
+    Several<u32, N / 2> pairs;
+#pragma unroll
+    for (int k = 0; k < N; k += 2)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pairs.of[k / 2]) : "f"(x[k + 1]), "f"(x[k]));
+    return pairs;
+}
+// Those that are NaN one by one.
 template <int N>
 __device__ inline void put_several(bf16* p, u32 i, const float* x) {
     if constexpr (N % 2 == 1) {
 #pragma unroll
         for (int k = 0; k < N; ++k) put(p, i + k, x[k]);
     } else {
-        Several<u32, N / 2> pairs;
+        Several<u32, N / 2> pairs = rounded_pairs<N>(x);
         bool any = false;
 #pragma unroll
-        for (int k = 0; k < N; k += 2) {
-            asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pairs.of[k / 2]) : "f"(x[k + 1]), "f"(x[k]));
-            any |= is_nan(x[k]) || is_nan(x[k + 1]);
-        }
+        for (int k = 0; k < N; ++k) any |= is_nan(x[k]);
         if (any) {
 #pragma unroll
             for (int k = 0; k < N; k += 2)
@@ -129,4 +135,18 @@ __device__ inline void put_several(bf16* p, u32 i, const float* x) {
         }
         *(Several<u32, N / 2>*)(p + i) = pairs;
     }
+}
+
+// The same of what f32 arithmetic or Tensor Cores made, of which each NaN is 0x7fffffff (PTX ISA,
+// "Floating Point Instructions"): in bf16 that is 0x7fff too.
+template <int N, class T>
+__device__ inline void put_computed(T* p, u32 i, const float* x) {
+    put_several<N>(p, i, x);
+}
+template <int N>
+__device__ inline void put_computed(bf16* p, u32 i, const float* x) {
+    if constexpr (N % 2 == 1)
+        put_several<N>(p, i, x);
+    else
+        *(Several<u32, N / 2>*)(p + i) = rounded_pairs<N>(x);
 }

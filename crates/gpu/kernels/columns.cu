@@ -156,6 +156,6 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_grad(
             float x_hat = (both.x.of[k] - m[k]) * s[k];
             v[k] = scale[k] * (both.dy.of[k] - fmaf(x_hat, of_products[k], of_dy[k]));
         }
-        if (there) put_several<WIDE>(dx, r * width + at.column, v);
+        if (there) put_computed<WIDE>(dx, r * width + at.column, v);
     });
 }

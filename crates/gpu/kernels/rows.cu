@@ -31,7 +31,7 @@ extern "C" __global__ void softmax(const TypeX* x, TypeY* y, u32 size) {
         float p[WIDE];
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) p[k] = exponential(v[k] - found.x) / found.y;
-        put_several<WIDE>(y + row, i, p);
+        put_computed<WIDE>(y + row, i, p);
     });
 }
 
@@ -64,7 +64,7 @@ extern "C" __global__ void cross_entropy_grad(
         float p = exponential(v[k] - lse[row]);
         v[k] = (p - (i + k == wanted ? 1.0f : 0.0f)) * dloss[row];
     }
-    put_several<WIDE>(dx, i, v);
+    put_computed<WIDE>(dx, i, v);
 }
 
 extern "C" __global__ void layer_norm(
@@ -95,7 +95,7 @@ extern "C" __global__ void layer_norm(
         get_several<WIDE>(beta, i, shift);
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) to[k] = fmaf((v[k] - m) * r, scale[k], shift[k]);
-        put_several<WIDE>(y + row, i, to);
+        put_computed<WIDE>(y + row, i, to);
     });
     if (threadIdx.x == 0) {
         mean[blockIdx.x] = m;
