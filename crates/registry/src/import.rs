@@ -12,6 +12,7 @@ use std::path::Path;
 
 use halfstep_attest::digest::Digest;
 use halfstep_attest::trust::Trust;
+use serde::Deserialize;
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::actor::Act;
@@ -222,6 +223,12 @@ impl Import<'_> {
     }
 }
 
+/// What every form of an index has.
+#[derive(Deserialize)]
+struct Form {
+    form: u32,
+}
+
 /// An exported file.
 struct Archive<'a> {
     path: &'a Path,
@@ -260,15 +267,14 @@ impl<'a> Archive<'a> {
         if text.len() as u64 > MOST_OF_INDEX {
             return Err(self.wrong(format!("`{INDEX}` is larger than {MOST_OF_INDEX} bytes")));
         }
-        let value: serde_json::Value = serde_json::from_slice(&text)
+        let Form { form } = serde_json::from_slice(&text)
             .map_err(|e| self.wrong(format!("this is no export of a registry: `{INDEX}`: {e}")))?;
-        if value["form"] != FORM {
+        if form != FORM {
             return Err(self.wrong(format!(
-                "it has the form {}, and this version of halfstep reads the form {FORM}",
-                value["form"]
+                "it has the form {form}, and this version of halfstep reads the form {FORM}"
             )));
         }
-        serde_json::from_value(value).map_err(|e| self.wrong(format!("`{INDEX}`: {e}")))
+        serde_json::from_slice(&text).map_err(|e| self.wrong(format!("`{INDEX}`: {e}")))
     }
 
     /// Checks that there are all files of the index and no others, of their sizes.

@@ -46,7 +46,7 @@ pub enum RegistryCommand {
         /// Version
         version: Reference,
     },
-    /// Show which files of two versions differ
+    /// Show what two versions differ in: files, precision, recipe, verdicts
     Diff(DiffVersions),
     /// Move an alias to a version whose evidence satisfies the registry's policy
     Promote(Promote),

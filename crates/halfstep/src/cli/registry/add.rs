@@ -50,7 +50,7 @@ pub fn run(args: AddVersion, asked: &Asked) -> Result<ExitCode, Failure> {
     let what = if known { "there already" } else { "added" };
     lines.insert(0, ("version", format!("{}@{}, {what}", version.model, version.digest)));
     lines.extend(attached.lines());
-    lines.push(("candidate", super::shown::in_words(&head)));
+    lines.push(("candidate", super::shown::as_made(&head)));
     let found = json!({
         "model": version.model, "digest": version.digest, "known": known, "files": names,
         "left_out": left_out, "attached": attached.json(), "candidate": head.record,

@@ -20,13 +20,16 @@ pub fn export(args: &ExportRegistry, asked: &Asked) -> Result<ExitCode, Failure>
         "registry": registry.id(), "file": args.file.display().to_string(), "versions": done.versions,
         "moves": done.moves, "files": done.files, "bytes": done.bytes,
     });
-    let lines = [
+    let mut lines = vec![
         ("registry", registry.id().to_string()),
         ("versions", done.versions.to_string()),
         ("moves", done.moves.to_string()),
         ("written", format!("{}: {} files of {} bytes", args.file.display(), done.files, done.bytes)),
-        ("left out", format!("{}, which each registry has its own of", registry.policy_file().display())),
     ];
+    let policy = registry.policy_file();
+    if policy.exists() {
+        lines.push(("left out", format!("{}, which each registry has its own of", policy.display())));
+    }
     said(asked, &found, &lines)
 }
 

@@ -18,8 +18,8 @@ use super::super::failure::Failure;
 use super::super::{key, output, trust};
 use super::{Asked, act, failure, said, shown};
 
-/// A policy to start from, where a registry has none: of `compare`'s own recipes those for
-/// classification meet it.
+/// A policy to start from, where a registry has none: `compare`'s own claim, and its own margin of
+/// accuracy.
 const TO_START_FROM: &str = r#"claim = "examples"
 samples = 1000
 pairs = 5
@@ -107,7 +107,10 @@ fn refused(registry: &Registry, version: &Version, why: &[String], without_polic
     let mut help = "attach what is missing with `halfstep registry attach`, or give a reason with --force, which the history keeps".to_string();
     if without_policy {
         let file = registry.policy_file();
-        help += &format!("; a policy to start from, for {}:\n\n{TO_START_FROM}", file.display());
+        help = format!(
+            "say in {} what a promotion needs, starting from this:\n\n{TO_START_FROM}\nor give a reason with --force, which the history keeps",
+            file.display()
+        );
     }
     let why = why.join("; ");
     Failure::failed(format!("version {digest} of {model} is not promoted: {why}")).with_help(&help)
@@ -116,7 +119,7 @@ fn refused(registry: &Registry, version: &Version, why: &[String], without_polic
 /// Says which moves were made, and remembers them.
 fn moved(asked: &Asked, registry: &Registry, moves: &[Recorded]) -> Result<ExitCode, Failure> {
     asked.remember(registry)?;
-    let lines: Vec<(&str, String)> = moves.iter().map(|made| ("moved", shown::in_words(made))).collect();
+    let lines: Vec<(&str, String)> = moves.iter().map(|made| ("moved", shown::as_made(made))).collect();
     let records: Vec<_> = moves.iter().map(shown::in_json).collect();
     said(asked, &json!({ "moves": records }), &lines)
 }

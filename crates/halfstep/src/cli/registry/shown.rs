@@ -21,14 +21,13 @@ pub fn in_json(made: &Recorded) -> Value {
 }
 
 /// A move in a line.
-pub fn in_words(made: &Recorded) -> String {
+fn in_words(made: &Recorded) -> String {
     let record = &made.record;
     let from = record.from.map_or_else(|| "nothing".to_string(), |from| from.to_string());
     let reason = record.reason.as_deref().unwrap_or("no reason given");
-    let signed = if made.signature.is_some() { ", signed" } else { "" };
     let forced = record.grounds.forced.as_ref().map(|why| format!("; forced: {why}")).unwrap_or_default();
     format!(
-        "{}@{} from {from} to {}: {} {}, {}, by {}{signed}, {reason}{forced}",
+        "{}@{} from {from} to {}: {} {}, {}, by {}, {reason}{forced}",
         record.model,
         record.alias,
         record.to,
@@ -37,6 +36,11 @@ pub fn in_words(made: &Recorded) -> String {
         record.at,
         record.who
     )
+}
+
+/// A move in a line, as it was made just now.
+pub fn as_made(made: &Recorded) -> String {
+    in_words(made) + if made.signature.is_some() { "; signed" } else { "" }
 }
 
 /// Aliases that point to a version.
