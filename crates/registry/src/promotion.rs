@@ -7,6 +7,7 @@ use halfstep_attest::policy::Policy;
 use halfstep_attest::private_key::PrivateKey;
 use halfstep_attest::statement::Predicate;
 use halfstep_attest::trust::{Trust, Verified};
+use halfstep_attest::verdict::{Conclusion, Naming};
 use rusqlite::Transaction;
 
 use crate::actor::Act;
@@ -121,6 +122,53 @@ impl Registry {
             faults.extend(unmet);
         }
         Ok(if faults.is_empty() { Ok(grounds) } else { Err(faults) })
+    }
+
+    /// Looks for a signed verdict that judged the weights of a version in a precision, and passed.
+    /// Returns its digest, or why each verdict there is does not do. One of a pair states no
+    /// precision, and so covers none.
+    ///
+    /// # Errors
+    /// A file of the registry is missing or damaged; the version has no weights.
+    pub fn covers(
+        &self,
+        version: &Version,
+        precision: &str,
+        trust: &Trust,
+        at: DateTime,
+    ) -> Result<Result<Digest, Vec<String>>, RegistryError> {
+        let weights = version.weights()?;
+        let mut faults = Vec::new();
+        for (attachment, verified) in self.verified(version, AttachmentKind::Verdict, trust, at)? {
+            let verified = match verified {
+                Ok(verified) => verified,
+                Err(why) => {
+                    faults.push(why);
+                    continue;
+                }
+            };
+            let naming = match &verified.statement.predicate {
+                Predicate::Verdict(verdict) => verdict.naming(weights),
+                _ => None,
+            };
+            let what = match naming {
+                Some(Naming::Judged(_, _, candidate)) if candidate.policy != precision => {
+                    format!("judges these weights in {}", candidate.policy)
+                }
+                Some(Naming::Judged(_, _, candidate)) if candidate.verdict == Conclusion::Pass => {
+                    return Ok(Ok(attachment.sha256));
+                }
+                Some(Naming::Judged(_, _, candidate)) => {
+                    format!("comes to `{}` for these weights", candidate.verdict.name())
+                }
+                _ => "does not judge these weights in a precision".into(),
+            };
+            faults.push(format!("the verdict {} {what}", attachment.sha256));
+        }
+        if faults.is_empty() {
+            faults.push("the version has no signed verdict".into());
+        }
+        Ok(Err(faults))
     }
 
     /// Attachments of a kind, each with what its signature proves.

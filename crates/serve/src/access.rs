@@ -28,6 +28,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::value::Datetime;
 
+use crate::files::Stamp;
+
 /// What a key may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -290,9 +292,6 @@ pub struct KeyFile {
     state: RwLock<(Stamp, Arc<ApiKeys>)>,
 }
 
-/// By what a change of a file is seen.
-type Stamp = (Option<SystemTime>, u64);
-
 impl KeyFile {
     /// Reads the keys.
     ///
@@ -326,8 +325,7 @@ impl KeyFile {
 }
 
 fn stamp(path: &Path) -> Result<Stamp, KeysError> {
-    let meta = std::fs::metadata(path).map_err(|source| KeysError::File { path: path.into(), source })?;
-    Ok((meta.modified().ok(), meta.len()))
+    crate::files::stamp(path).map_err(|source| KeysError::File { path: path.into(), source })
 }
 
 /// The address of a server that anybody who reaches it could use or overhear.

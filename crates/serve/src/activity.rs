@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Reservation};
 
 /// What a connection is doing.
 pub(crate) struct Activity(Mutex<State>);
@@ -100,6 +101,17 @@ impl Drop for Answered {
     }
 }
 
+/// The memory of an answer, which goes with it until its client has taken it.
+#[derive(Clone)]
+pub(crate) struct Held(#[expect(dead_code, reason = "its drop gives the memory back")] Arc<Reservation>);
+
+impl Held {
+    /// Makes an answer hold its memory.
+    pub(crate) fn by(response: &mut Response, held: Reservation) {
+        response.extensions_mut().insert(Held(Arc::new(held)));
+    }
+}
+
 /// Bytes of an answer that are handed to the connection at a time.
 const PIECE: usize = 64 << 10;
 
@@ -109,11 +121,15 @@ pub(crate) struct Taken {
     body: Body,
     rest: Bytes,
     answered: Option<Answered>,
+    _held: Option<Held>,
 }
 
 impl Taken {
-    pub(crate) fn new(body: Body, answered: Option<Answered>) -> Taken {
-        Taken { body, rest: Bytes::new(), answered }
+    /// The body of `response`.
+    pub(crate) fn of(response: Response, answered: Option<Answered>) -> Response<Taken> {
+        let (mut parts, body) = response.into_parts();
+        let held = parts.extensions.remove();
+        Response::from_parts(parts, Taken { body, rest: Bytes::new(), answered, _held: held })
     }
 }
 

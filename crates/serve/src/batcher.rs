@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::infer::Refusal;
+use crate::limits::Reservation;
 use crate::metrics::Metrics;
 use crate::model::{ComputeError, Prepared, ServedModel};
 use crate::tensor::Tensor;
@@ -74,10 +75,15 @@ struct Request<S> {
     prepared: Prepared<S>,
     since: Instant,
     deadline: Instant,
-    answer: oneshot::Sender<Result<Vec<Tensor>, Refusal>>,
+    answer: oneshot::Sender<Computed>,
+    /// Held as long as there is anything of the request.
+    held: Reservation,
     /// Held while the request waits.
     _place: Place,
 }
+
+/// The outputs of a request, and its memory.
+type Computed = Result<(Vec<Tensor>, Reservation), Refusal>;
 
 impl<M: ServedModel> Batcher<M> {
     /// Starts the thread that computes. A request waits for others for `wait` at most: with zero it
@@ -98,17 +104,18 @@ impl<M: ServedModel> Batcher<M> {
         &self.0.model
     }
 
-    /// The answer to a request, which has to begin to be computed before `deadline`. If the future
-    /// is dropped before that, the request is not computed.
+    /// The answer to a request, which has to begin to be computed before `deadline`, and the memory
+    /// that it holds. If the future is dropped before that, the request is not computed.
     ///
     /// # Errors
     /// As many requests wait as may, the time is over, or the model failed.
     pub async fn answer(
         &self,
         prepared: Prepared<M::Samples>,
+        held: Reservation,
         deadline: Instant,
-    ) -> Result<Vec<Tensor>, Refusal> {
-        let answer = self.0.submit(prepared, deadline)?;
+    ) -> Result<(Vec<Tensor>, Reservation), Refusal> {
+        let answer = self.0.submit(prepared, held, deadline)?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Err(_) => Err(Refusal::TimedOut),
             Ok(Ok(answer)) => answer,
@@ -124,14 +131,19 @@ impl<M: ServedModel> Drop for Batcher<M> {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Vec<Tensor>, Refusal>>;
+type Answer = oneshot::Receiver<Computed>;
 
 impl<M: ServedModel> Queue<M> {
     fn state(&self) -> MutexGuard<'_, State<M::Samples>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, prepared: Prepared<M::Samples>, deadline: Instant) -> Result<Answer, Refusal> {
+    fn submit(
+        &self,
+        prepared: Prepared<M::Samples>,
+        held: Reservation,
+        deadline: Instant,
+    ) -> Result<Answer, Refusal> {
         let mut state = self.state();
         let mut place = self.room.take();
         if place.is_none() {
@@ -142,7 +154,7 @@ impl<M: ServedModel> Queue<M> {
         let place = place.ok_or(Refusal::Full)?;
         let (answer, answered) = oneshot::channel();
         let since = Instant::now();
-        state.requests.push_back(Request { prepared, since, deadline, answer, _place: place });
+        state.requests.push_back(Request { prepared, since, deadline, answer, held, _place: place });
         drop(state);
         self.changed.notify_one();
         Ok(answered)
@@ -209,7 +221,7 @@ impl<M: ServedModel> Queue<M> {
         for request in batch {
             self.metrics.queued(begun - request.since);
             requests.push(request.prepared);
-            answers.push(request.answer);
+            answers.push((request.answer, request.held));
         }
         let samples = requests.iter().map(|prepared| prepared.count).sum();
         // What the model leaves behind when it panics is a batch that nobody reads: weights do not
@@ -227,13 +239,13 @@ impl<M: ServedModel> Queue<M> {
         self.metrics.computed(samples, begun.elapsed(), outputs.is_ok());
         match outputs {
             Ok(outputs) => {
-                for (answer, outputs) in answers.into_iter().zip(outputs) {
+                for ((answer, held), outputs) in answers.into_iter().zip(outputs) {
                     // A client that went away has no use for it.
-                    let _ = answer.send(Ok(outputs));
+                    let _ = answer.send(Ok((outputs, held)));
                 }
             }
             Err(error) => {
-                for answer in answers {
+                for (answer, _) in answers {
                     let _ = answer.send(Err(error.clone().into()));
                 }
             }

@@ -13,6 +13,7 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
+use crate::activity::Held;
 use crate::infer::{Answer, Inference, Refusal, output, short};
 use crate::limits::{Budget, Limits, Reservation};
 use crate::model::TensorSpec;
@@ -52,6 +53,7 @@ pub fn router<I: Inference>(inference: Arc<I>, limits: Limits, budget: Budget) -
         .route(&path("ModelReady"), post(model_ready::<I>))
         .route(&path("ModelMetadata"), post(model_metadata::<I>))
         .route(&path("ModelInfer"), post(model_infer::<I>))
+        .method_not_allowed_fallback(crate::rest::method_not_allowed)
         .with_state(Arc::new(Server { inference, limits, budget }))
 }
 
@@ -82,7 +84,7 @@ async fn server_metadata<I: Inference>(State(server): Shared<I>, request: Reques
 async fn model_ready<I: Inference>(State(server): Shared<I>, request: Request) -> Response {
     let ready = |inference: &I, asked: ModelReadyRequest| {
         let info = inference.info(&asked.name, named(&asked.version))?;
-        Ok((ModelReadyResponse { ready: true }, Some(info.digest)))
+        Ok((ModelReadyResponse { ready: true }, Version::named(info.digest)))
     };
     server.simple(request, ready).await
 }
@@ -97,7 +99,7 @@ async fn model_metadata<I: Inference>(State(server): Shared<I>, request: Request
             inputs: info.inputs.iter().map(tensor_metadata).collect(),
             outputs: info.outputs.iter().map(tensor_metadata).collect(),
         };
-        Ok((metadata, Some(info.digest)))
+        Ok((metadata, Version::named(info.digest)))
     };
     server.simple(request, metadata).await
 }
@@ -116,8 +118,21 @@ fn tensor_metadata(spec: &TensorSpec) -> TensorMetadata {
     TensorMetadata { name: spec.name.clone(), datatype: spec.datatype.name().into(), shape: spec.extents() }
 }
 
-/// An answer, and the version that gave it.
-type Reply<A> = Result<(A, Option<String>), Status>;
+/// An answer, and the version that gave it with the memory of the request.
+type Reply<A> = Result<(A, Option<Version>), Status>;
+
+/// What answered a call.
+struct Version {
+    digest: String,
+    held: Option<Reservation>,
+}
+
+impl Version {
+    /// A version that is named, and has computed nothing.
+    fn named(digest: String) -> Option<Version> {
+        Some(Version { digest, held: None })
+    }
+}
 
 impl<I: Inference> Server<I> {
     /// Answers a call that waits for nothing.
@@ -151,16 +166,18 @@ impl<I: Inference> Server<I> {
         match reply {
             Err(status) => status.into_http(),
             Ok((message, version)) => {
-                let response = frame::write(&message);
-                match version {
-                    Some(version) => of_version(&version, response),
-                    None => response,
+                let mut response = frame::write(&message);
+                let Some(Version { digest, held }) = version else { return response };
+                if let Some(mut held) = held {
+                    held.answered(message.encoded_len());
+                    Held::by(&mut response, held);
                 }
+                of_version(&digest, response)
             }
         }
     }
 
-    async fn infer(&self, message: Bytes, _held: Reservation) -> Reply<ModelInferResponse> {
+    async fn infer(&self, message: Bytes, held: Reservation) -> Reply<ModelInferResponse> {
         let size = frame::measure(&message)?;
         if size > self.limits.body {
             let most = self.limits.body;
@@ -187,7 +204,7 @@ impl<I: Inference> Server<I> {
         }
         let wanted: Vec<String> = outputs.into_iter().map(|output| output.name).collect();
         let inputs = tensors(inputs, raw_input_contents)?;
-        let answer = self.inference.infer(&model_name, named(&model_version), inputs).await?;
+        let answer = self.inference.infer(&model_name, named(&model_version), inputs, held).await?;
         response(model_name, id, answer, &wanted)
     }
 }
@@ -236,7 +253,7 @@ fn tensors(inputs: Vec<InferInputTensor>, raw: Vec<Bytes>) -> Result<Vec<Tensor>
 }
 
 fn response(model_name: String, id: String, answer: Answer, wanted: &[String]) -> Reply<ModelInferResponse> {
-    let Answer { digest, outputs } = answer;
+    let Answer { digest, outputs, held } = answer;
     let chosen: Vec<&Tensor> = match wanted {
         [] => outputs.iter().collect(),
         names => {
@@ -256,5 +273,5 @@ fn response(model_name: String, id: String, answer: Answer, wanted: &[String]) -
         outputs: chosen.iter().map(described).collect(),
         raw_output_contents: chosen.iter().map(|tensor| tensor.data().clone()).collect(),
     };
-    Ok((response, Some(digest)))
+    Ok((response, Some(Version { digest, held: Some(held) })))
 }

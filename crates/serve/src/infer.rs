@@ -4,16 +4,19 @@ use axum::http::StatusCode;
 use thiserror::Error;
 use tonic::Code;
 
+use crate::limits::{NoMemory, Reservation};
 use crate::model::{ComputeError, InputError, ModelInfo};
 use crate::tensor::Tensor;
 
 /// What a version of a model answered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Answer {
     /// The digest of the version.
     pub digest: String,
     /// All outputs, in the order of the model.
     pub outputs: Vec<Tensor>,
+    /// The memory of the request, held until its client has the answer.
+    pub held: Reservation,
 }
 
 /// Why there is no answer.
@@ -34,6 +37,14 @@ pub enum Refusal {
     /// As many requests wait as may.
     #[error("as many requests wait as may wait; try again later")]
     Full,
+    /// Other requests hold the memory for what models make of them.
+    #[error("the server holds as many requests as its memory is for; try again later")]
+    Memory,
+    /// Even alone the request would take too much memory.
+    #[error(
+        "the samples of the request and their outputs would take more than {0} bytes of memory; send fewer in one request"
+    )]
+    TooMuch(usize),
     /// There was no answer in time.
     #[error("there was no answer within the time for a request")]
     TimedOut,
@@ -45,6 +56,15 @@ pub enum Refusal {
     Draining,
 }
 
+impl From<NoMemory> for Refusal {
+    fn from(why: NoMemory) -> Refusal {
+        match why {
+            NoMemory::TooMuch(most) => Refusal::TooMuch(most),
+            NoMemory::Held => Refusal::Memory,
+        }
+    }
+}
+
 impl Refusal {
     /// Its status in HTTP.
     pub fn http(&self) -> StatusCode {
@@ -52,7 +72,8 @@ impl Refusal {
             Refusal::UnknownModel(_) | Refusal::UnknownVersion(_) => StatusCode::NOT_FOUND,
             Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Input(_) => StatusCode::BAD_REQUEST,
-            Refusal::Full => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Full | Refusal::Memory => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooMuch(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -64,7 +85,7 @@ impl Refusal {
             Refusal::UnknownModel(_) | Refusal::UnknownVersion(_) => Code::NotFound,
             Refusal::Draining => Code::Unavailable,
             Refusal::Input(_) => Code::InvalidArgument,
-            Refusal::Full => Code::ResourceExhausted,
+            Refusal::Full | Refusal::Memory | Refusal::TooMuch(_) => Code::ResourceExhausted,
             Refusal::TimedOut => Code::DeadlineExceeded,
             Refusal::Failed(_) => Code::Internal,
         }
@@ -83,7 +104,7 @@ pub trait Inference: Send + Sync + 'static {
     /// There is no such model or version.
     fn info(&self, model: &str, version: Option<&str>) -> Result<ModelInfo, Refusal>;
 
-    /// The answer to a request. It is given up when the future is dropped.
+    /// The answer to a request, which holds its memory. It is given up when the future is dropped.
     ///
     /// # Errors
     /// There is none.
@@ -92,6 +113,7 @@ pub trait Inference: Send + Sync + 'static {
         model: &str,
         version: Option<&str>,
         inputs: Vec<Tensor>,
+        held: Reservation,
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send;
 }
 

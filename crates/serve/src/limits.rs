@@ -53,14 +53,18 @@ impl Default for Limits {
 /// Bytes that are reserved together. A semaphore counts no more than 2^32.
 const UNIT: usize = 1 << 10;
 
-/// The memory that requests share: [`Budget::PER_BYTE`] times the largest body for each worker.
+/// The memory that requests share: [`Budget::PER_BYTE`] times the largest body for each worker, and
+/// as much again for what models make of bodies.
 ///
-/// A request reserves its share before its body is read and holds it until it is answered. So
-/// thousands of small requests are held at a time and few large ones, and the memory of all is
-/// bounded whatever their number.
+/// A request reserves its share before its body is read. What the model makes of it may be many
+/// times as long, and is reserved when the body has been read, from a part of its own: so no
+/// request that waits for the one holds what another needs of the other. Both are held until the
+/// client has taken the answer. So thousands of small requests are held at a time and few large
+/// ones, and the memory of all is bounded whatever their number.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    units: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    made: Arc<Semaphore>,
     /// Units of the largest request.
     largest: u32,
 }
@@ -68,20 +72,30 @@ pub struct Budget {
 /// A request's share. It is given back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    permit: OwnedSemaphorePermit,
-    largest: u32,
+    body: OwnedSemaphorePermit,
+    made: Option<OwnedSemaphorePermit>,
+    budget: Budget,
+}
+
+/// Why there is no memory for what a model makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMemory {
+    /// It would be more than one request may have, which is so many bytes.
+    TooMuch(usize),
+    /// Other requests hold it.
+    Held,
 }
 
 impl Budget {
-    /// Bytes of memory for a byte of a body, at most: the body as it came, decoded, its tensors,
-    /// and what the model makes of them.
-    pub const PER_BYTE: usize = 4;
+    /// Bytes of memory for a byte of a body, at most: the body as it came and its tensors. What the
+    /// model makes of a request may be as many bytes for each of the largest body.
+    pub const PER_BYTE: usize = 2;
 
     /// The budget of a server with these limits.
     pub fn new(limits: &Limits) -> Budget {
         let largest = units(limits.body);
         let all = (largest as usize).saturating_mul(limits.workers.max(1)).min(Semaphore::MAX_PERMITS);
-        Budget { units: Arc::new(Semaphore::new(all)), largest }
+        Budget { bodies: Arc::new(Semaphore::new(all)), made: Arc::new(Semaphore::new(all)), largest }
     }
 
     /// Reserves memory for a body of `bytes`; more than the largest body counts as that one. Waits,
@@ -90,8 +104,8 @@ impl Budget {
         let wanted = units(bytes).min(self.largest);
         loop {
             // It is never closed; were it closed, waiting would be all that is right.
-            if let Ok(permit) = self.units.clone().acquire_many_owned(wanted).await {
-                return Reservation { permit, largest: self.largest };
+            if let Ok(body) = self.bodies.clone().acquire_many_owned(wanted).await {
+                return Reservation { body, made: None, budget: self.clone() };
             }
             std::future::pending::<()>().await;
         }
@@ -101,12 +115,41 @@ impl Budget {
 impl Reservation {
     /// Gives back what a body of `bytes` does not need.
     pub fn shrink(&mut self, bytes: usize) {
-        let needed = units(bytes).min(self.largest) as usize;
-        let spare = self.permit.num_permits().saturating_sub(needed);
-        drop(self.permit.split(spare));
+        let needed = units(bytes).min(self.budget.largest) as usize;
+        let spare = self.body.num_permits().saturating_sub(needed);
+        drop(self.body.split(spare));
+    }
+
+    /// Reserves memory for what a model makes of the body, once, without waiting: whoever has to
+    /// wait for a model holds memory, and there is a limit to how many do.
+    ///
+    /// # Errors
+    /// It is not there, or will never be.
+    pub fn make(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        let wanted = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
+        if wanted > self.budget.largest {
+            return Err(NoMemory::TooMuch(self.budget.largest as usize * UNIT));
+        }
+        let made = self.budget.made.clone().try_acquire_many_owned(wanted);
+        self.made = Some(made.map_err(|_| NoMemory::Held)?);
+        Ok(())
+    }
+
+    /// Gives back all but what an answer of `bytes` needs, as long as it is on its way.
+    pub fn answered(&mut self, bytes: usize) {
+        let half = bytes.div_ceil(Budget::PER_BYTE);
+        match &mut self.made {
+            Some(made) => {
+                let spare = made.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+                drop(made.split(spare));
+                self.shrink(0);
+            }
+            None => self.shrink(half),
+        }
     }
 }
 
+/// The share of a body of `bytes`.
 fn units(bytes: usize) -> u32 {
     let units = bytes.saturating_mul(Budget::PER_BYTE).div_ceil(UNIT);
     u32::try_from(units).unwrap_or(u32::MAX).max(1)
@@ -134,5 +177,26 @@ mod tests {
         assert!(!waits(40 * UNIT).await);
         drop(first);
         assert!(!waits(100 * UNIT).await);
+    }
+
+    #[tokio::test]
+    async fn what_models_make_of_many_small_bodies_is_bounded() {
+        let budget = Budget::new(&Limits { body: 100 * UNIT, workers: 2, ..Limits::default() });
+        let mut held = Vec::new();
+        for place in 0..50 {
+            let mut small = budget.reserve(1).await;
+            let made = small.make(20 * UNIT);
+            // Twice the largest body for each of two workers is 400 units.
+            assert_eq!(made, if place < 20 { Ok(()) } else { Err(NoMemory::Held) });
+            held.push(small);
+        }
+        let mut large = budget.reserve(1).await;
+        assert_eq!(large.make(201 * UNIT), Err(NoMemory::TooMuch(200 * UNIT)));
+        // An answer that is short holds little while its client takes it.
+        held[0].answered(UNIT);
+        assert_eq!(large.make(20 * UNIT), Err(NoMemory::Held));
+        assert_eq!(large.make(19 * UNIT), Ok(()));
+        drop(held);
+        assert_eq!(budget.reserve(1).await.make(200 * UNIT), Ok(()));
     }
 }

@@ -165,7 +165,7 @@ async fn connection(
     let begin = async {
         match tls {
             Some(tls) => {
-                let stream = tls.0.accept(stream).await?;
+                let stream = tls.acceptor().accept(stream).await?;
                 let version = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Version::Http2,
                     _ => Version::Http1,
@@ -222,7 +222,7 @@ async fn requests(
         let answer = router.call(request);
         async move {
             let answer: Response<Body> = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Taken::new(body, answering.answered())))
+            Ok::<_, Infallible>(Taken::of(answer, answering.answered()))
         }
     });
     let builder = builder(version, limits);

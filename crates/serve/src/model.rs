@@ -68,6 +68,11 @@ pub trait ServedModel: Send + Sync + 'static {
     /// What it takes and gives.
     fn info(&self) -> &ModelInfo;
 
+    /// Bytes of memory that a request with these tensors takes besides them, at most: what is
+    /// needed to prepare it, its samples, and its outputs, also as the text of an answer. It is
+    /// asked, and the memory reserved, before anything is prepared, so it has to be quick.
+    fn memory(&self, inputs: &[Tensor]) -> usize;
+
     /// Samples from the tensors of one request: checked, decoded, preprocessed. Requests are
     /// prepared side by side.
     ///

@@ -20,6 +20,7 @@ use serde_json::json;
 use thiserror::Error;
 use tokio::task::JoinError;
 
+use crate::activity::Held;
 use crate::infer::{Inference, Refusal};
 use crate::limits::{Budget, Limits};
 use crate::model::TensorSpec;
@@ -61,12 +62,16 @@ pub fn router<I: Inference>(inference: Arc<I>, limits: Limits, budget: Budget) -
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(infer));
     }
-    router
-        .method_not_allowed_fallback(|| async {
-            error_body(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
-        })
-        .fallback(unknown)
-        .with_state(Arc::new(Server { inference, limits, budget }))
+    router.method_not_allowed_fallback(method_not_allowed).fallback(unknown).with_state(Arc::new(Server {
+        inference,
+        limits,
+        budget,
+    }))
+}
+
+/// The answer to a method that an address does not take.
+pub(crate) async fn method_not_allowed() -> Response {
+    error_body(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
 }
 
 type Shared<I> = State<Arc<Server<I>>>;
@@ -141,19 +146,25 @@ async fn infer<I: Inference>(
     let (bytes, reservation) = body::read(&headers, body, form, &server.limits, &server.budget).await?;
     let most = server.limits.body;
     let long = is_long(bytes.len());
-    let mut request =
-        beside(long, move || request::Request::read(&bytes, header_length, most)).await.map_err(failed)??;
+    // What is begun goes on when its client goes away, and holds its memory so long.
+    let read =
+        move || request::Request::read(&bytes, header_length, most).map(|request| (request, reservation));
+    let (mut request, reservation) = beside(long, read).await.map_err(failed)??;
     let inputs = std::mem::take(&mut request.inputs);
     let Target { name, version } = target;
-    let answer = server.inference.infer(&name, version.as_deref(), inputs).await?;
+    let answer = server.inference.infer(&name, version.as_deref(), inputs, reservation).await?;
     let long = is_long(answer.outputs.iter().map(|output| output.data().len()).sum());
     let digest = answer.digest.clone();
-    let body = beside(long, move || answer::write(&name, &answer.digest, &request, &answer.outputs))
-        .await
-        .map_err(failed)??;
-    drop(reservation);
+    let write = move || {
+        let body = answer::write(&name, &answer.digest, &request, &answer.outputs)?;
+        let mut held = answer.held;
+        held.answered(body.bytes.len());
+        Ok::<_, WireError>((body, held))
+    };
+    let (body, held) = beside(long, write).await.map_err(failed)??;
     let kind = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut response = (StatusCode::OK, body.bytes).into_response();
+    Held::by(&mut response, held);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Some(length) = body.header_length {
         response.headers_mut().insert(HEADER_LENGTH, length.into());

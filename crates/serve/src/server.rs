@@ -28,8 +28,8 @@ use crate::tls::Tls;
 use crate::versions::{Settings, Versions, Watcher};
 use crate::{grpc, rest};
 
-/// Between two looks whether the file of API keys has changed.
-const KEYS_OFTEN: Duration = Duration::from_secs(1);
+/// Between two looks whether the files of API keys and of the certificate have changed.
+const FILES_OFTEN: Duration = Duration::from_secs(1);
 /// The time for requests that are given up to be answered so.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -119,10 +119,11 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Runtime)?;
         // Before the version is loaded, which may take long: a taken address is known soon.
-        let listener = Listener::bind(address, tls, keys.as_ref(), limits.clone());
+        let listener = Listener::bind(address, tls.clone(), keys.as_ref(), limits.clone());
         let listener = runtime.block_on(listener)?;
         let metrics = Arc::new(Metrics::default());
-        let settings = Settings { queue: limits.queue, request: limits.request, batch_wait };
+        let (queue, request, workers) = (limits.queue, limits.request, limits.workers);
+        let settings = Settings { queue, request, batch_wait, workers };
         let (versions, watcher) = Versions::start(source, settings, metrics.clone(), log.clone())?;
 
         let budget = Budget::new(&limits);
@@ -131,7 +132,13 @@ impl Server {
             .merge(metrics_router(versions.clone(), metrics.clone()));
         if let Some(keys) = keys.map(Arc::new) {
             router = guarded(router, keys.clone());
-            runtime.spawn(refresh(keys, log.clone()));
+            let refreshed = move || keys.refresh().map_err(|e| e.to_string());
+            runtime.spawn(refresh(refreshed, ["keys_changed", "keys_unreadable"], log.clone()));
+        }
+        if let Some(tls) = tls {
+            let refreshed = move || tls.refresh().map_err(|e| e.to_string());
+            let events = ["certificate_changed", "certificate_unreadable"];
+            runtime.spawn(refresh(refreshed, events, log.clone()));
         }
         let access_log = (access_log == AccessLog::Each).then(|| log.clone());
         let router = router.layer(from_fn_with_state(Arc::new(Watched { metrics, access_log }), watch));
@@ -249,22 +256,25 @@ fn metrics_router<M: ServedModel>(versions: Arc<Versions<M>>, metrics: Arc<Metri
         let text = metrics.text(versions.waiting());
         async move { ([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response() }
     };
-    Router::new().route("/metrics", get(text))
+    Router::new().route("/metrics", get(text)).method_not_allowed_fallback(rest::method_not_allowed)
 }
 
-/// Reads the API keys again when their file changes. Those that were read before stay in force
-/// while it cannot be read.
-async fn refresh(keys: Arc<KeyFile>, log: Log) {
+/// Reads files again when they change, and logs that they did or cannot be read. What was read
+/// before stays in force while they cannot.
+async fn refresh(
+    read: impl Fn() -> Result<bool, String>,
+    [changed, unreadable]: [&'static str; 2],
+    log: Log,
+) {
     let mut said = None;
     loop {
-        tokio::time::sleep(KEYS_OFTEN).await;
-        match keys.refresh() {
-            Ok(true) => log.write("keys_changed", json!({})),
+        tokio::time::sleep(FILES_OFTEN).await;
+        match read() {
+            Ok(true) => log.write(changed, json!({})),
             Ok(false) => {}
-            Err(error) => {
-                let reason = error.to_string();
+            Err(reason) => {
                 if said.as_ref() != Some(&reason) {
-                    log.write("keys_unreadable", json!({"reason": reason}));
+                    log.write(unreadable, json!({"reason": reason}));
                     said = Some(reason);
                 }
                 continue;

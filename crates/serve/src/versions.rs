@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::batcher::{Batcher, Room, panicked};
 use crate::infer::{Answer, Inference, Refusal};
+use crate::limits::Reservation;
 use crate::log::Log;
 use crate::metrics::{Loaded as LoadedMemory, Metrics, Role};
 use crate::model::{ModelInfo, Prepared, ServedModel, SourceError, VersionSource};
@@ -29,6 +30,8 @@ pub struct Settings {
     pub request: Duration,
     /// How long a request may wait for others to be computed with it.
     pub batch_wait: Duration,
+    /// Large requests that are prepared side by side.
+    pub workers: usize,
 }
 
 /// A loaded version. Requests hold the one that they began with.
@@ -54,6 +57,7 @@ pub struct Versions<M: ServedModel> {
     pair: RwLock<Pair<M>>,
     settings: Settings,
     room: Arc<Room>,
+    preparing: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     log: Log,
     draining: AtomicBool,
@@ -91,7 +95,8 @@ impl<M: ServedModel> Versions<M> {
         let pair = RwLock::new(Pair { current, before: None });
         let (draining, given_up) = (AtomicBool::new(false), AtomicUsize::new(0));
         let ended = watch::Sender::new(false);
-        let versions = Versions { pair, settings, room, metrics, log, draining, ended, given_up };
+        let preparing = Arc::new(Semaphore::new(settings.workers.clamp(1, Semaphore::MAX_PERMITS)));
+        let versions = Versions { pair, settings, room, preparing, metrics, log, draining, ended, given_up };
         let versions = Arc::new(versions);
         versions.state_memory();
         let watcher = Watcher::start(source, version, versions.clone()).map_err(StartError::Thread)?;
@@ -165,12 +170,43 @@ impl<M: ServedModel> Versions<M> {
         self.room.waiting()
     }
 
-    async fn computed(&self, version: Arc<Loaded<M>>, inputs: Vec<Tensor>) -> Result<Answer, Refusal> {
+    async fn computed(
+        &self,
+        version: Arc<Loaded<M>>,
+        inputs: Vec<Tensor>,
+        mut held: Reservation,
+    ) -> Result<Answer, Refusal> {
         let deadline = Instant::now() + self.settings.request;
         let digest = version.info().digest.clone();
-        let prepared = prepare(version.clone(), inputs).await?;
-        let outputs = version.batcher.answer(prepared, deadline).await?;
-        Ok(Answer { digest, outputs })
+        held.make(version.batcher.model().memory(&inputs))?;
+        let prepare = self.prepare(version.clone(), inputs, held);
+        let prepared = tokio::time::timeout_at(deadline.into(), prepare).await;
+        let (prepared, held) = prepared.map_err(|_| Refusal::TimedOut)??;
+        let (outputs, held) = version.batcher.answer(prepared, held, deadline).await?;
+        Ok(Answer { digest, outputs, held })
+    }
+
+    /// Prepares a request. A model that panics fails this request alone.
+    async fn prepare(
+        &self,
+        version: Arc<Loaded<M>>,
+        inputs: Vec<Tensor>,
+        held: Reservation,
+    ) -> Result<(Prepared<M::Samples>, Reservation), Refusal> {
+        let failed = |why: String| Refusal::Failed(crate::model::ComputeError(why));
+        let long = is_long(inputs.iter().map(|tensor| tensor.data().len()).sum());
+        // More at a time would be no faster, and would each take memory.
+        let turn = match long {
+            true => Some(self.preparing.clone().acquire_owned().await.map_err(|e| failed(e.to_string()))?),
+            false => None,
+        };
+        // What is begun goes on when its client goes away, and holds its memory so long.
+        let work = move || {
+            let prepared = catch_unwind(AssertUnwindSafe(|| version.batcher.model().prepare(&inputs)));
+            drop(turn);
+            Ok((prepared.map_err(|panic| panicked(&*panic))??, held))
+        };
+        beside(long, work).await.map_err(|e| failed(e.to_string()))?
     }
 }
 
@@ -188,31 +224,18 @@ impl<M: ServedModel> Inference for Versions<M> {
         model: &str,
         version: Option<&str>,
         inputs: Vec<Tensor>,
+        held: Reservation,
     ) -> Result<Answer, Refusal> {
         let version = self.choose(model, version)?;
         let mut ended = self.ended.subscribe();
         tokio::select! {
-            answer = self.computed(version, inputs) => answer,
+            answer = self.computed(version, inputs, held) => answer,
             _ = ended.wait_for(|ended| *ended) => {
                 self.given_up.fetch_add(1, Ordering::Relaxed);
                 Err(Refusal::Draining)
             }
         }
     }
-}
-
-/// Prepares a request. A model that panics fails this request alone.
-async fn prepare<M: ServedModel>(
-    version: Arc<Loaded<M>>,
-    inputs: Vec<Tensor>,
-) -> Result<Prepared<M::Samples>, Refusal> {
-    let long = is_long(inputs.iter().map(|tensor| tensor.data().len()).sum());
-    let work = move || {
-        let prepared = catch_unwind(AssertUnwindSafe(|| version.batcher.model().prepare(&inputs)));
-        Ok(prepared.map_err(|panic| panicked(&*panic))??)
-    };
-    let done = beside(long, work).await;
-    done.map_err(|e| Refusal::Failed(crate::model::ComputeError(e.to_string())))?
 }
 
 /// What a version needs to be loaded.

@@ -33,13 +33,18 @@ pub(super) struct Asked {
     pub json: bool,
 }
 
+/// The folder that is named, or that the environment names.
+pub(super) fn folder(named: Option<PathBuf>, missing: &str) -> Result<PathBuf, Failure> {
+    let set = || std::env::var_os(PLACE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    named
+        .or_else(set)
+        .ok_or_else(|| Failure::asked(missing, format!("give its folder with --registry, or set {PLACE}")))
+}
+
 /// Runs the command. Exit codes: 0 done, 1 refused or something is wrong with the registry, 2
 /// wrong arguments.
 pub fn run(args: RegistryArgs) -> Result<ExitCode, Failure> {
-    let set = || std::env::var_os(PLACE).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = args.registry.or_else(set).ok_or_else(|| {
-        Failure::asked("no registry is named", format!("give its folder with --registry, or set {PLACE}"))
-    })?;
+    let folder = folder(args.registry, "no registry is named")?;
     let asked = Asked { folder, trust: args.trust, accept_older: args.accept_older, json: args.json };
     match args.command {
         RegistryCommand::Add(args) => add::run(args, &asked),

@@ -27,7 +27,7 @@ use super::failure::{FAILED, Failure, INTERRUPTED};
 use super::registry::Asked;
 use super::{output, stdio};
 use model::{Batches, Facts, Manner};
-use registry::{Loading, RegistrySource, Signatures};
+use registry::{Loading, RegistrySource, Signatures, Verdicts};
 use run::RunSource;
 
 /// Runs the command.
@@ -64,8 +64,9 @@ pub fn run(args: Serve, request: EngineRequest) -> Result<ExitCode, Failure> {
             let name = args.name.unwrap_or_else(|| reference.model.to_string());
             let demanded = |is: bool| if is { Signatures::Demanded } else { Signatures::NotLookedAt };
             let (signatures, moves) = (demanded(!args.unsigned), demanded(args.signed_moves));
+            let verdicts = if args.unjudged { Verdicts::NotLookedAt } else { Verdicts::Demanded };
             let precision = args.chosen.precision;
-            let loading = Loading { name, precision, engine, manner, signatures, moves };
+            let loading = Loading { name, precision, engine, manner, signatures, moves, verdicts };
             let (source, facts) = RegistrySource::open(from, reference, loading)?;
             (Server::start(source, options), facts)
         }
@@ -90,12 +91,28 @@ pub fn run(args: Serve, request: EngineRequest) -> Result<ExitCode, Failure> {
 
 /// The registry and its version that are asked for; none where a run directory is.
 fn registered(args: &Serve) -> Result<Option<(Asked, Reference)>, Failure> {
-    let Some(folder) = args.registry.clone() else { return Ok(None) };
+    let run = &args.chosen.run;
+    let reference = run.display().to_string().parse::<Reference>();
+    let folder = match args.registry.clone() {
+        // A run directory may be called as versions are.
+        None if reference.is_err() || run.exists() => {
+            if args.trust.is_some() || args.unsigned || args.signed_moves || args.unjudged {
+                let message =
+                    "--trust, --unsigned, --signed-moves and --unjudged are of versions of a registry";
+                return Err(Failure::asked(message, "leave them out, or name the registry with --registry"));
+            }
+            return Ok(None);
+        }
+        named => {
+            let missing =
+                format!("{}: there is no such run directory, and no registry is named", run.display());
+            super::registry::folder(named, &missing)?
+        }
+    };
     if args.chosen.checkpoint.is_some() {
         let help = "leave out --checkpoint: a version of a registry has one";
         return Err(Failure::asked("--checkpoint is of run directories, and --registry is given", help));
     }
-    let reference = args.chosen.run.display().to_string().parse::<Reference>();
     let reference = reference.map_err(|e| Failure::asked(e.to_string(), ""))?;
     Ok(Some((Asked { folder, trust: args.trust.clone(), accept_older: None, json: args.json }, reference)))
 }

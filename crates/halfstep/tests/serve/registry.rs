@@ -50,6 +50,21 @@ fn a_version_is_promoted_with_its_evidence_and_rolled_back() {
 }
 
 #[test]
+fn a_precision_that_no_verdict_covers_is_not_served() {
+    let place = with_versions();
+    let serve = |code: i32, more: &[&str]| {
+        let serve = ["serve", "digits@candidate", "--registry", "registry", "--trust", "trust.toml"];
+        // An address that cannot be had: what is served ends there.
+        place.ends(code, &[&serve[..], &["--listen", "0.0.0.0:0"], more].concat())
+    };
+    assert!(serve(2, &["--precision", "bf16"]).contains("neither TLS"), "the precision of training");
+    let refused = serve(1, &["--precision", "fp16"]);
+    assert!(refused.contains("judges these weights in bf16"), "{refused}");
+    let forced = serve(2, &["--precision", "fp16", "--unjudged"]);
+    assert!(forced.contains("no signed verdict of that") && forced.contains("neither TLS"), "{forced}");
+}
+
+#[test]
 fn a_registry_that_was_changed_or_brought_back_is_refused() {
     let place = with_versions();
     let older = std::fs::read(place.0.path("registry/registry.db")).unwrap();

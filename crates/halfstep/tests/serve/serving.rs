@@ -1,6 +1,7 @@
 //! A run directory served, as a client meets it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,11 +54,30 @@ impl Served {
         (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
     }
 
-    /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> Option<i32> {
+    /// Asks it to end.
+    fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    /// Asks it to end, and gives its exit code.
+    fn end(mut self) -> Option<i32> {
+        self.terminate();
         self.child.wait().unwrap().code()
+    }
+
+    /// Begins a request whose body ends with `rest`, which is still to be sent.
+    fn begun(&self) -> (TcpStream, &'static str) {
+        let (body, rest) =
+            (r#"{"inputs":[{"name":"row","datatype":"BYTES","shape":[1,2],"data":["3","#, r#""y"]}]}"#);
+        let address = self.first["address"].as_str().unwrap();
+        let path = self.url.split_once(address).unwrap().1;
+        let mut stream = TcpStream::connect(address).unwrap();
+        let length = body.len() + rest.len();
+        write!(stream, "POST {path}/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        (stream, rest)
     }
 }
 
@@ -133,6 +153,36 @@ fn what_is_open_to_others_needs_tls_and_keys() {
     assert!(said.contains("neither TLS nor API keys"), "{said}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_what_has_begun_be_answered_and_a_second_one_does_not() {
+    let place = Place::new();
+    place.write("table.csv", table());
+    place.write("recipe.toml", with_data(DATA));
+    place.ok(&["train", "recipe.toml", "--precision", "fp32", "--out", "run"]);
+
+    let mut served = Served::start(place.command(&["serve", "run"]));
+    let (mut stream, rest) = served.begun();
+    served.terminate();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(served.child.try_wait().unwrap().is_none(), "it ends before a request that has begun");
+    stream.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"logits\""), "{answer}");
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+
+    let mut served = Served::start(place.command(&["serve", "run"]));
+    let _begun = served.begun();
+    served.terminate();
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    served.terminate();
+    assert_eq!(served.child.wait().unwrap().code(), Some(130));
+    // Not after the time for a body, 10 s, or for the drain, 30 s.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
 /// The program with keys and a memory of registries of its own.
 fn with_registry(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(args);
@@ -172,7 +222,19 @@ fn a_server_follows_an_alias_to_versions_that_are_signed() {
     let public = std::fs::read_to_string(place.path("keys/signing-key.pub.pem")).unwrap();
     place.write("keys/trust.toml", format!("[[key]]\nname = \"me\"\npublic = \"\"\"\n{public}\"\"\"\n"));
 
-    let served = Served::start(with_registry(&place, &serve));
+    // The registry may be named by the environment, and a run directory is none of its versions.
+    let served = Served::start(with_registry(&place, &serve[..2]));
+    assert!(ends(&place, 2, &["serve", "one", "--unsigned"]).contains("--registry"));
+    let mut nowhere = place.command(&serve[..2]);
+    let said = String::from_utf8(nowhere.env_remove("HALFSTEP_REGISTRY").output().unwrap().stderr).unwrap();
+    assert!(said.contains("no registry is named") && said.contains("HALFSTEP_REGISTRY"), "{said}");
+    // No verdict judged it in another precision than its own.
+    let other = ends(&place, 1, &["serve", "m@champion", "--precision", "bf16"]);
+    assert!(other.contains("the version has no signed verdict") && other.contains("--unjudged"), "{other}");
+    let unjudged = ["serve", "m@champion", "--precision", "bf16", "--unjudged"];
+    let forced = Served::start(with_registry(&place, &unjudged));
+    assert_eq!(forced.first["precision"], "bf16");
+    assert_eq!(forced.end(), Some(0));
     let version = || served.infer(row(&["3", "y"])).1["model_version"].as_str().unwrap().to_string();
     let becomes = |wanted: &str| {
         let begun = Instant::now();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{Budget, Limits};
 use crate::model::{InputError, ModelInfo};
 use crate::tensor::Datatype;
 
@@ -27,6 +28,10 @@ impl ServedModel for Echo {
 
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn memory(&self, _: &[Tensor]) -> usize {
+        0
     }
 
     fn prepare(&self, _: &[Tensor]) -> Result<Prepared<Vec<u64>>, InputError> {
@@ -87,7 +92,10 @@ impl Bench {
     ) -> tokio::task::JoinHandle<Result<Vec<Tensor>, Refusal>> {
         let (batcher, prepared) = (self.batcher.clone(), prepared(samples));
         let deadline = Instant::now() + within;
-        tokio::spawn(async move { batcher.answer(prepared, deadline).await })
+        tokio::spawn(async move {
+            let held = Budget::new(&Limits::default()).reserve(0).await;
+            batcher.answer(prepared, held, deadline).await.map(|(outputs, _)| outputs)
+        })
     }
 
     /// Lets the model wait in a batch, so that what comes now has to queue.

@@ -81,8 +81,12 @@ async fn read_within(
     if length.is_some_and(|length| length > limits.body) {
         return Err(BodyError::TooLong(limits.body));
     }
-    // Beside a text there are its tensors, at most four times as long: `0,` is eight bytes.
-    let share = |length: usize| if form == Form::Json { length + length / 4 } else { length };
+    // Beside a text there are its tensors, at most four times as long (`0,` is eight bytes), and as
+    // long as the largest body.
+    let share = |length: usize| match form {
+        Form::Json => length.saturating_mul(5).div_ceil(Budget::PER_BYTE),
+        Form::Binary => length,
+    };
     // How long it is decoded is not known before it is.
     let known = length.filter(|_| encoding == Encoding::Identity).map(share);
     let reserved = timeout(limits.request, budget.reserve(known.unwrap_or(limits.body))).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halfstep_serve::access::KeyFile;
+use halfstep_serve::grpc;
 use halfstep_serve::guard::guarded;
 use halfstep_serve::limits::{Budget, Limits};
 use halfstep_serve::listener::Listener;
@@ -29,7 +30,9 @@ pub struct Served {
 pub async fn serve(limits: Limits, tls: Option<Tls>, keys: Option<&Path>) -> Served {
     let keys = keys.map(|path| Arc::new(KeyFile::open(path).unwrap()));
     let budget = Budget::new(&limits);
-    let mut routes = router(Arc::new(Direct(Echo::new())), limits.clone(), budget);
+    let echo = Arc::new(Direct(Echo::new()));
+    let mut routes = router(echo.clone(), limits.clone(), budget.clone());
+    routes = routes.merge(grpc::router(echo, limits.clone(), budget));
     if let Some(keys) = &keys {
         routes = guarded(routes, keys.clone());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use halfstep_serve::grpc::messages::{InferInputTensor, ModelInferRequest, ModelInferResponse};
 use halfstep_serve::limits::Limits;
 use halfstep_serve::listener::{ListenError, Listener};
 use halfstep_serve::tls::{Tls, TlsError};
@@ -12,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -111,6 +113,60 @@ async fn both_versions_are_answered_with_and_without_tls() {
     assert!(!String::from_utf8_lossy(&text).contains("HTTP/1.1"));
     let stream = TcpStream::connect(secure.address).await.unwrap();
     assert!(connect(stream, &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn calls_of_grpc_are_answered_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = files(folder.path());
+    let served = serve(Limits::default(), Some(Tls::read(&certificate, &key).unwrap()), None).await;
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    let mut sender = http2(connect(stream, &[b"h2"]).await.unwrap()).await;
+    let call = |name: &str, message: &[u8]| {
+        let uri = format!("https://localhost/inference.GRPCInferenceService/{name}");
+        let frame = [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat();
+        Request::post(uri).header("content-type", "application/grpc").body(Body::from(frame)).unwrap()
+    };
+    let input = InferInputTensor {
+        name: "uint8".into(),
+        datatype: "UINT8".into(),
+        shape: vec![1],
+        ..InferInputTensor::default()
+    };
+    let asked = ModelInferRequest {
+        model_name: "echo".into(),
+        inputs: vec![input],
+        raw_input_contents: vec![vec![7].into()],
+        ..ModelInferRequest::default()
+    };
+    let reply = sender.send_request(call("ModelInfer", &asked.encode_to_vec())).await.unwrap();
+    assert_eq!(reply.status(), 200);
+    let body = reply.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    let answer = ModelInferResponse::decode(&body.to_bytes()[5..]).unwrap();
+    assert_eq!(answer.raw_output_contents, [vec![7]]);
+    // An error stands in the header.
+    let reply = sender.send_request(call("ModelInfer", b"")).await.unwrap();
+    assert_eq!(reply.headers()["grpc-status"], "5");
+}
+
+#[tokio::test]
+async fn a_certificate_that_changes_is_used_for_the_next_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = files(folder.path());
+    let tls = Tls::read(&certificate, &key).unwrap();
+    let served = serve(Limits::default(), Some(tls.clone()), None).await;
+    assert!(!tls.refresh().unwrap());
+    // One file of the two, while the other is still to come.
+    std::fs::write(&certificate, "half a certificate").unwrap();
+    assert!(matches!(tls.refresh(), Err(TlsError::Malformed { .. })));
+    let secure = async || connect(TcpStream::connect(served.address).await.unwrap(), &[]).await;
+    assert!(secure().await.is_ok(), "the one before stays");
+    // A chain of two is another certificate than the one of before.
+    std::fs::write(&certificate, [CERTIFICATE, CERTIFICATE].concat()).unwrap();
+    assert!(tls.refresh().unwrap());
+    let stream = secure().await.unwrap();
+    assert_eq!(stream.get_ref().1.peer_certificates().unwrap().len(), 2);
 }
 
 #[tokio::test]

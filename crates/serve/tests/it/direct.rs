@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halfstep_serve::infer::{Answer, Inference, Refusal};
+use halfstep_serve::limits::Reservation;
 use halfstep_serve::model::{ModelInfo, ServedModel};
 use halfstep_serve::tensor::Tensor;
 
@@ -34,13 +35,15 @@ impl Inference for Direct {
         model: &str,
         version: Option<&str>,
         inputs: Vec<Tensor>,
+        mut held: Reservation,
     ) -> Result<Answer, Refusal> {
         let info = self.info(model, version)?;
         // A request for a pause, so that tests can do something meanwhile.
         if inputs.first().is_some_and(|tensor| tensor.name() == "pause") {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
+        held.make(self.0.memory(&inputs))?;
         let outputs = self.0.compute(vec![self.0.prepare(&inputs)?])?.remove(0);
-        Ok(Answer { digest: info.digest, outputs })
+        Ok(Answer { digest: info.digest, outputs, held })
     }
 }

@@ -42,6 +42,11 @@ impl ServedModel for Echo {
         &self.0
     }
 
+    fn memory(&self, inputs: &[Tensor]) -> usize {
+        // A copy, and an answer, which is no longer than the request was.
+        2 * inputs.iter().map(|tensor| tensor.data().len()).sum::<usize>()
+    }
+
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared<Vec<Tensor>>, InputError> {
         if inputs.is_empty() {
             return Err(InputError("there is no input".into()));

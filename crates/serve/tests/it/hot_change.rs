@@ -35,6 +35,10 @@ impl ServedModel for Adds {
         &self.info
     }
 
+    fn memory(&self, inputs: &[Tensor]) -> usize {
+        2 * inputs.iter().map(|x| x.data().len()).sum::<usize>()
+    }
+
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared<Vec<i64>>, InputError> {
         let [x] = inputs else { return Err(InputError("there has to be one input".into())) };
         let samples: Vec<i64> =
@@ -300,6 +304,8 @@ fn versions_that_fail_and_old_moves_change_nothing() {
         assert!(status == 404 || by.starts_with(version));
     }
 
+    let (status, _, text) = client.send("POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!((status, text.as_str()), (405, r#"{"error":"this address does not take this method"}"#));
     let (status, _, text) = client.get("/metrics");
     assert_eq!(status, 200);
     for line in [

@@ -12,24 +12,29 @@ use super::Chosen;
 /// `serve`
 #[derive(Debug, clap::Args)]
 #[command(
-    mut_arg("run", |arg| arg.help("Run directory; with --registry a version of it, MODEL@ALIAS or MODEL@ and at least four digits of its SHA-256")),
+    mut_arg("run", |arg| arg.help("Run directory, or a version of a registry, MODEL@ALIAS or MODEL@ and at least four digits of its SHA-256")),
     after_help = "Ctrl-C or SIGTERM ends the server when it has answered the requests that have begun; a second signal ends it at once."
 )]
 pub struct Serve {
     #[command(flatten)]
     pub chosen: Chosen,
-    /// Folder of a registry, whose alias is served and followed as it moves
+    /// Folder of a registry, whose alias is served and followed as it moves [default:
+    /// HALFSTEP_REGISTRY, where RUN is MODEL@ALIAS and no folder]
     #[arg(long, value_name = "DIR")]
     pub registry: Option<PathBuf>,
     /// Who may have signed what is served [default: trust.toml beside the default key]
-    #[arg(long, value_name = "FILE", requires = "registry")]
+    #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
     /// Serve versions of the registry whoever made them
-    #[arg(long, requires = "registry", conflicts_with = "trust")]
+    #[arg(long, conflicts_with = "trust")]
     pub unsigned: bool,
     /// Follow an alias by signed moves alone
-    #[arg(long, requires = "registry", conflicts_with = "unsigned")]
+    #[arg(long, conflicts_with = "unsigned")]
     pub signed_moves: bool,
+    /// Compute versions of the registry in the precision of --precision though no signed verdict
+    /// judged them in it
+    #[arg(long, requires = "precision")]
+    pub unjudged: bool,
     /// What clients call the model [default: the name of the recipe, or in the registry]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

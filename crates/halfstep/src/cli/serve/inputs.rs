@@ -38,6 +38,20 @@ pub enum Samples {
     Tokens { windows: Vec<i32>, last: Vec<usize> },
 }
 
+/// Bytes of memory that preparing a tensor takes besides its samples, at most.
+pub fn memory(tensor: &Tensor) -> usize {
+    let elements = || tensor.shape().iter().fold(1usize, |all, &extent| all.saturating_mul(extent));
+    match tensor.name() {
+        // A cell is in lists as bytes, as text, in its row, and in a string of its own.
+        ROW => elements().saturating_mul(192).saturating_add(tensor.data().len().saturating_mul(4)),
+        // As words of 64 and of 32 bits, and in its text.
+        TOKENS => elements().saturating_mul(16),
+        // A token has a byte at least, and is in two lists, which may have room for twice as many.
+        TEXT => tensor.data().len().saturating_mul(16),
+        _ => 0,
+    }
+}
+
 /// What turns tensors into samples.
 pub struct Inputs {
     preprocessing: Preprocessing,

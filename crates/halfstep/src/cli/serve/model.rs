@@ -14,7 +14,11 @@ use halfstep_serve::tensor::{Datatype, Tensor, TensorError};
 use super::super::failure::Failure;
 use super::super::open::Opened;
 use super::super::predict::probabilities;
-use super::inputs::{Inputs, Samples};
+use super::inputs::{self, Inputs, Samples};
+
+/// Bytes of memory for each class of a sample: its logit twice and its probability, and both as
+/// numbers of JSON, which have up to 15 characters and a comma.
+const PER_OUTPUT: usize = 3 * 4 + 2 * 16;
 
 /// Whether a sample may have other bits beside other samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +49,20 @@ pub struct Facts {
     pub warning: Option<String>,
 }
 
+/// Whether a signed verdict was looked for that covers the precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// There is one, or it is the precision of training.
+    Covers,
+    /// Nobody looked.
+    No,
+}
+
 impl Facts {
     /// Of a model that is loaded.
-    pub fn of(opened: &Opened, model: &TrainedModel) -> Facts {
+    pub fn of(opened: &Opened, model: &TrainedModel, looked: Looked) -> Facts {
         let (trained, computed) = (&opened.manifest.policy.name, opened.precision());
-        let warning = (trained != computed).then(|| {
+        let warning = (trained != computed && looked == Looked::No).then(|| {
             format!(
                 "the model was trained in {trained} and is served in {computed}; `serve` looked at \
                  no signed verdict of that: judge it \
@@ -73,6 +86,8 @@ pub struct TrainedModel {
     /// Names of the classes; none of text, whose classes are tokens.
     classes: Vec<String>,
     outputs: usize,
+    /// Bytes of memory for a sample, prepared, and its outputs.
+    per_sample: usize,
     /// Keeps a registry from removing it.
     _hold: Option<Hold>,
 }
@@ -106,6 +121,8 @@ impl TrainedModel {
             let shape = [&[None], shape].concat();
             TensorSpec { name: name.into(), datatype, shape }
         };
+        let longest = classes.iter().map(String::len).max().unwrap_or(0);
+        let per_sample = 4 * input.elements() + PER_OUTPUT * opened.outputs + 3 * (longest + 8);
         let each = [Some(opened.outputs)];
         let info = ModelInfo {
             name: name.into(),
@@ -131,6 +148,7 @@ impl TrainedModel {
             rows: input.rows(1),
             classes,
             outputs: opened.outputs,
+            per_sample,
             predictor: Mutex::new(predictor),
             _hold: None,
         })
@@ -208,6 +226,12 @@ impl ServedModel for TrainedModel {
 
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn memory(&self, inputs: &[Tensor]) -> usize {
+        let count = inputs.iter().filter_map(|tensor| tensor.shape().first()).max().copied().unwrap_or(0);
+        let preparing = inputs.iter().map(inputs::memory).fold(0, usize::saturating_add);
+        count.saturating_mul(self.per_sample).saturating_add(preparing)
     }
 
     fn prepare(&self, inputs: &[Tensor]) -> Result<Prepared<Samples>, InputError> {

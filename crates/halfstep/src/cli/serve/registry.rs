@@ -8,6 +8,7 @@ use halfstep_attest::digest::Digest;
 use halfstep_attest::trust::Trust;
 use halfstep_registry::moves::Recorded;
 use halfstep_registry::names::{Reference, Selector};
+use halfstep_registry::version::Version;
 use halfstep_registry::{Registry, RegistryError};
 use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
 
@@ -16,12 +17,21 @@ use super::super::failure::Failure;
 use super::super::open::Opened;
 use super::super::registry::{Asked, failure};
 use super::super::trust;
-use super::model::{Facts, Manner, TrainedModel};
+use super::model::{Facts, Looked, Manner, TrainedModel};
 
 /// Whether a version has to be signed by somebody who is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signatures {
     /// It has to be.
+    Demanded,
+    /// Nobody looks.
+    NotLookedAt,
+}
+
+/// Whether another precision than that of a version needs a signed verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdicts {
+    /// It does.
     Demanded,
     /// Nobody looks.
     NotLookedAt,
@@ -54,6 +64,8 @@ pub struct Loading {
     pub manner: Manner,
     /// Which versions are served.
     pub signatures: Signatures,
+    /// Which of them in another precision than their own.
+    pub verdicts: Verdicts,
     /// Which moves are followed. A signature that a move has is looked at wherever those of
     /// versions are.
     pub moves: Signatures,
@@ -129,7 +141,7 @@ impl RegistrySource {
 
     /// Reads a version: held against removal, its signature and each of its files verified.
     fn read(&self, wanted: &CurrentVersion) -> Result<(TrainedModel, Facts), Failure> {
-        let Loading { name, precision, engine, manner, signatures, .. } = &self.loading;
+        let Loading { name, precision, engine, manner, signatures, verdicts, .. } = &self.loading;
         let digest = Digest::try_from(wanted.digest.clone());
         let digest = digest.map_err(|e| Failure::failed(&e))?;
         let model = &self.reference.model;
@@ -149,10 +161,29 @@ impl RegistrySource {
         let run = own.path().join("version");
         self.registry.materialise(&version, &run).map_err(failure)?;
         let opened = Opened::open(&Chosen { run, checkpoint: None, precision: precision.clone() })?;
+        let own = opened.precision() == opened.manifest.policy.name;
+        let judged = match verdicts {
+            Verdicts::Demanded if !own => {
+                self.covered(&version, opened.precision())?;
+                true
+            }
+            _ => own,
+        };
         let names = (name.as_str(), wanted.digest.as_str());
         let model = TrainedModel::load(&opened, engine.clone(), names, *manner)?.holding(hold);
-        let facts = Facts::of(&opened, &model);
+        let facts = Facts::of(&opened, &model, if judged { Looked::Covers } else { Looked::No });
         Ok((model, facts))
+    }
+
+    /// Refuses a precision that no signed verdict of the version covers.
+    fn covered(&self, version: &Version, precision: &str) -> Result<(), Failure> {
+        let covers = self.registry.covers(version, precision, &self.trust, trust::now()?).map_err(failure)?;
+        covers.map(|_| ()).map_err(|why| {
+            let (digest, model) = (version.digest, &version.model);
+            let why = why.join("; ");
+            Failure::failed(format!("version {digest} of {model} is not served in {precision}: {why}"))
+                .with_help("leave out --precision, or serve what nobody judged with --unjudged")
+        })
     }
 
     /// Compares the registry with what was seen of it, when it has a move that was not.

@@ -10,7 +10,7 @@ use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
 use super::super::args::Chosen;
 use super::super::failure::Failure;
 use super::super::open::Opened;
-use super::model::{Facts, Manner, TrainedModel};
+use super::model::{Facts, Looked, Manner, TrainedModel};
 
 /// A run directory. The digest of its only version is that of the file of its weights.
 pub struct RunSource {
@@ -33,7 +33,7 @@ impl RunSource {
         let digest = Digest::of_file(&path);
         let digest = digest.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?.to_string();
         let loaded = TrainedModel::load(&opened, engine, (&name, &digest), manner)?;
-        let facts = Facts::of(&opened, &loaded);
+        let facts = Facts::of(&opened, &loaded, Looked::No);
         Ok((RunSource { digest, loaded: Mutex::new(Some(loaded)) }, facts))
     }
 }
