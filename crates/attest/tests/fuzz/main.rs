@@ -1,19 +1,12 @@
 //! Every parser that strangers can reach, on inputs that were made of sound ones by changes: none
-//! panics, none takes long, and what is accepted is what was meant.
-//!
-//! There is no feedback from the code that ran; an input is kept, to be changed further, if what
-//! the parser says of it was not said before. As a test each target gets a thousand inputs, the
-//! same ones every time. `scripts/fuzz.sh` runs them for longer.
-#![allow(clippy::print_stdout)] // of tests
+//! panics, none takes long or much memory, and what is accepted is what was meant.
 
+mod harness;
 mod mutation;
 
-use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use halfstep_attest::DateTime;
 use halfstep_attest::bundle::Bundle;
 use halfstep_attest::certificate::{Certificate, key_of_chain};
@@ -22,51 +15,11 @@ use halfstep_attest::policy::Policy;
 use halfstep_attest::public_key::PublicKey;
 use halfstep_attest::statement::{Predicate, Statement};
 use halfstep_attest::trust::{Trust, Verified};
-use mutation::{Draws, mutated};
+use harness::fuzz;
 use serde_json::{Value, json};
 
-/// Inputs of a target as a test.
-const INPUTS: u32 = 1000;
-/// No input of 64 KiB may take longer. A chain takes most: 64 signatures, without optimisation.
-const SLOW: Duration = Duration::from_secs(5);
-/// Most outcomes that are remembered, and so inputs that are kept.
-const MOST_KEPT: usize = 4000;
-
-/// Runs a target: `parse` says what becomes of an input, and panics where that is wrong.
-fn fuzz(name: &str, corpus: Vec<Vec<u8>>, parse: impl Fn(&[u8]) -> String) {
-    let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let until = setting("HALFSTEP_FUZZ_SECONDS").map(|s| Instant::now() + Duration::from_secs(s));
-    let mut draws = Draws(setting("HALFSTEP_FUZZ_SEED").unwrap_or(0));
-    let mut said = HashSet::new();
-    let mut pool = corpus.clone();
-    let mut tries = 0_u32;
-    let mut run = |input: &[u8]| {
-        let start = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| parse(input)));
-        let shown = || HEXLOWER.encode(input);
-        let outcome = outcome.unwrap_or_else(|_| panic!("{name} fails on this input: {}", shown()));
-        assert!(start.elapsed() < SLOW, "{name} takes {:?} for this input: {}", start.elapsed(), shown());
-        // Memory stays bounded, however long this runs.
-        said.len() < MOST_KEPT && said.insert(kind(&outcome))
-    };
-    for input in &corpus {
-        run(input);
-    }
-    while until.map_or(tries < INPUTS, |until| Instant::now() < until) {
-        let input = mutated(&pool, &mut draws);
-        if run(&input) {
-            pool.push(input);
-        }
-        tries += 1;
-    }
-    println!("{name}: {tries} inputs, {} of them kept", pool.len() - corpus.len());
-}
-
-/// A message without what is particular to an input: numbers, and what is quoted.
-fn kind(message: &str) -> String {
-    let unquoted = message.split('`').step_by(2).collect::<Vec<_>>().join("`");
-    unquoted.chars().filter(|c| !c.is_ascii_digit()).take(200).collect()
-}
+/// Memory for an input of 64 KiB: what is decoded of it, and shown of it in messages.
+const MEMORY: usize = 16 << 20;
 
 fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
@@ -118,7 +71,7 @@ fn bundles() {
     let signed: Vec<Statement> =
         corpus.iter().filter_map(|input| Some(verify(input).ok()?.statement)).collect();
     assert!(signed.len() > 5, "{} bundles verify", signed.len());
-    fuzz("bundles", corpus, |input| match verify(input) {
+    fuzz("bundles", MEMORY, corpus, |input| match verify(input) {
         Ok(verified) => {
             assert!(signed.contains(&verified.statement), "something that nobody signed verifies");
             "verified".into()
@@ -184,7 +137,7 @@ fn payloads() {
         Statement::parse(statement.to_string().as_bytes()).expect("a sound statement");
         corpus.push(statement.to_string().into_bytes());
     }
-    fuzz("payloads", corpus, |input| match Statement::parse(input) {
+    fuzz("payloads", MEMORY, corpus, |input| match Statement::parse(input) {
         Ok(statement) => {
             let again = Statement::parse(statement.to_json().as_bytes());
             assert_eq!(again.ok().as_ref(), Some(&statement), "it is not read as it is written");
@@ -203,7 +156,7 @@ fn certificates() {
     corpus.extend(files(&["pem"]));
     let roots: Vec<Certificate> =
         chains.iter().filter_map(|chain| Certificate::from_der(&der(&chain["root"])).ok()).collect();
-    fuzz("certificates", corpus, |input| {
+    fuzz("certificates", MEMORY, corpus, |input| {
         let certificate = match std::str::from_utf8(input) {
             Ok(pem) => Certificate::from_pem(pem),
             Err(_) => Certificate::from_der(input),
@@ -225,7 +178,7 @@ fn trust_files() {
     let root = format!("[[root]]\nname = \"b\"\ncertificate = \"\"\"\n{root}\"\"\"\n");
     let corpus = [key.clone(), format!("{key}revoked = \"lost\"\n"), root + &revoked];
     assert!(corpus.iter().all(|text| Trust::parse(text).is_ok()));
-    fuzz("trust files", corpus.map(String::into_bytes).to_vec(), |input| {
+    fuzz("trust files", MEMORY, corpus.map(String::into_bytes).to_vec(), |input| {
         let Ok(text) = std::str::from_utf8(input) else { return "no text".into() };
         Trust::parse(text).map_or_else(|e| e.to_string(), |_| "a trust file".into())
     });
@@ -238,7 +191,7 @@ fn policies() {
     assert!(matches!(statement.predicate, Predicate::Verdict(_)));
     let verified = Verified { statement, signer: "a".into(), fingerprint: String::new(), at: at() };
     let corpus = [SOUND.into(), SOUND.replace("\"1.0pt\"", "0.01\nnll = \"2%\"\ngroup-accuracy = 0.5")];
-    fuzz("policies", corpus.map(String::into_bytes).to_vec(), |input| {
+    fuzz("policies", MEMORY, corpus.map(String::into_bytes).to_vec(), |input| {
         let Ok(text) = std::str::from_utf8(input) else { return "no text".into() };
         let policy = match Policy::parse(text) {
             Ok(policy) => policy,

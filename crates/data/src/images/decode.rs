@@ -107,6 +107,10 @@ impl<'a> File<'a> {
             let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
             match (mark, code) {
                 (0xFF, 0xFF) => at += 1, // fill byte
+                // The length counts its own two bytes.
+                (0xFF, _) if end < at + 4 => {
+                    return Err(self.bad(format!("the segment at byte {at} has a length below 2")));
+                }
                 (0xFF, _) if end > self.bytes.len() => return Err(self.truncated(Some(end))),
                 (0xFF, 0xDA) => {
                     seen.scan = end;

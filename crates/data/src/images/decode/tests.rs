@@ -319,3 +319,13 @@ fn jpegs_of_other_processes_are_errors() {
         }
     }
 }
+
+/// A segment's length counts its own two bytes, so that none is shorter.
+#[test]
+fn a_segment_of_a_jpeg_without_a_length_is_refused() {
+    for length in [0, 1] {
+        let bytes = [&[0xFF, 0xD8, 0xFF, 0xE0, 0, length][..], &[0; 16]].concat();
+        let said = header(&bytes, Path::new("a.jpg")).unwrap_err().to_string();
+        assert!(said.contains("the segment at byte 2 has a length below 2"), "{said}");
+    }
+}
