@@ -54,10 +54,11 @@ struct Prediction {
     top: Vec<Likely>,
 }
 
-/// A class and its probability.
+/// A class, its logit as the model gave it, and its probability.
 #[derive(Clone, Serialize)]
 struct Likely {
     class: String,
+    logit: f32,
     probability: f64,
 }
 
@@ -100,10 +101,13 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     for (chunk, origins) in samples.chunks(CHUNK * elements).zip(origins.chunks(CHUNK)) {
         let logits = predictor.predict(HostSlice::F32(chunk))?;
         for (row, origin) in logits.chunks(classes.len()).zip(origins) {
-            let likely =
-                |(class, probability): (usize, f64)| Likely { class: classes[class].clone(), probability };
+            let likely = |(class, probability): (usize, f64)| Likely {
+                class: classes[class].clone(),
+                logit: row[class],
+                probability,
+            };
             let top: Vec<Likely> = likeliest(row).into_iter().take(most).map(likely).collect();
-            let Likely { class, probability } = top[0].clone();
+            let Likely { class, probability, .. } = top[0].clone();
             let ids = args.id.iter().cloned().zip(origin.ids.iter().cloned().map(Value::String));
             predictions.push(Prediction {
                 input: origin.input.clone(),
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn csv_has_ids_and_every_class() {
-        let likely = |class: &str, probability| Likely { class: class.into(), probability };
+        let likely = |class: &str, probability| Likely { class: class.into(), logit: 0.0, probability };
         let prediction = Prediction {
             input: "a,b.csv".into(),
             row: Some(1),
