@@ -74,7 +74,10 @@ impl CudaDevice {
 
     /// Before anything ran: nothing is lost.
     fn refused(&self, code: &str, error: CudaError) -> EngineError {
-        EngineError::Unsupported(format!("`{}` does not take the code of {code}: {error}", self.facts.name))
+        EngineError::Unsupported(format!(
+            "`{}` does not take the code of {code}: {error}; a newer driver of NVIDIA may take it",
+            self.facts.name
+        ))
     }
 
     /// The modules, compiled and loaded where they were not before.

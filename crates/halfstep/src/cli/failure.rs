@@ -6,6 +6,8 @@ use halfstep::DeviceError;
 use halfstep::cpu::isa::IsaError;
 use halfstep::data::{DataError, nearest, printable, readable};
 use halfstep::evidence::report::ReportError;
+use halfstep::gpu::find::NVRTC_VARIABLE;
+use halfstep::gpu::survey::{DRIVER_VARIABLE, DriverError};
 use halfstep::graph::communicator::CommunicatorError;
 use halfstep::graph::engine_info::UnsupportedPolicy;
 use halfstep::graph::precision::PolicyError;
@@ -143,12 +145,39 @@ macro_rules! failures {
 
 failures! {
     IsaError => ASKED,
-    DeviceError => ASKED,
     PolicyError => ASKED,
     DataError => ASKED,
     ReportError => FAILED,
     CommunicatorError => FAILED,
     serde_json::Error => FAILED,
+}
+
+impl From<DeviceError> for Failure {
+    fn from(e: DeviceError) -> Failure {
+        Failure::new(&printable(&e.to_string()), &without_it(&e), ASKED)
+    }
+}
+
+/// What to do where a GPU that is asked for cannot be used; nothing where it is another device that
+/// is meant.
+fn without_it(e: &DeviceError) -> String {
+    let named = |variable: &str| match std::env::var_os(variable).is_some_and(|file| !file.is_empty()) {
+        true => format!("{variable} names the library: without it the installed one is looked for. "),
+        false => String::new(),
+    };
+    let first = match e {
+        DeviceError::Driver(DriverError::Absent { .. }) => "install NVIDIA's driver to use a GPU. ".into(),
+        DeviceError::Driver(_) => named(DRIVER_VARIABLE),
+        DeviceError::Compiler(_) => named(NVRTC_VARIABLE),
+        DeviceError::Choice(_) | DeviceError::Kernels(_) | DeviceError::Gpu { .. } | DeviceError::Code(_) => {
+            String::new()
+        }
+        DeviceError::Unknown { .. }
+        | DeviceError::OnlyPlanned(_)
+        | DeviceError::Isa(_)
+        | DeviceError::Ranks => return String::new(),
+    };
+    format!("{first}`halfstep info` shows what is found of GPUs; `--device cpu` computes without one")
 }
 
 impl From<RunDirError> for Failure {
@@ -197,5 +226,19 @@ impl From<RunError> for Failure {
             RunError::Checkpoint(e) => e.into(),
             e => Failure::failed(e.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_comes_with_what_to_do() {
+        let absent = DriverError::Absent { reason: "no such file".into(), hint: "" };
+        let said = Failure::from(DeviceError::Driver(absent)).to_text();
+        assert!(said.contains("install NVIDIA's driver") && said.contains("`--device cpu`"), "{said}");
+        let said = Failure::from(DeviceError::Ranks).to_text();
+        assert!(!said.contains("`halfstep info`"), "{said}");
     }
 }

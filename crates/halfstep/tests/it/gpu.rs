@@ -102,6 +102,11 @@ fn a_gpu_that_cannot_be_used_is_refused_with_what_there_is() {
         code == 2 && says.starts_with("NVIDIA's driver cannot be used: /nowhere/libcuda.so.1: "),
         "{says}"
     );
+    assert!(says.contains("HALFSTEP_CUDA_DRIVER names the library: without it"), "{says}");
+    assert!(
+        says.contains("`halfstep info` shows what is found") && says.contains("`--device cpu`"),
+        "{says}"
+    );
 }
 
 /// Without NVRTC the package of PyPI is named whose code the driver runs.
