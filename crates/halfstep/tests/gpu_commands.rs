@@ -128,12 +128,19 @@ fn two_runs_go_side_by_side_where_they_fit_and_are_faster() {
         no_problems(&place);
         both(&output)
     };
-    let serial = "graph_ms=10";
-    let said = compare(serial, &["--out", "serial"]);
-    assert!(said.contains("One run at a time: 2 were measured to do "), "{said}");
-    let parallel = "graph_ms=10;graphs_at_once=2";
+    // What was measured, which decides. A GPU that runs one graph at a time gains what the host does
+    // meanwhile, little beside 20 ms, and a first graph in 300 ms; one that runs two, up to twice.
+    let measured = |said: &str| {
+        let ratio = said.split("measured to do ").nth(1).and_then(|rest| rest.split('×').next());
+        let ratio: f64 = ratio.and_then(|ratio| ratio.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+        let way = if ratio >= 1.1 { "2 runs at a time: they" } else { "One run at a time: 2" };
+        assert!(said.contains(&format!("{way} were measured to do ")), "{said}");
+        ratio
+    };
+    let serial = measured(&compare("graph_ms=20", &["--out", "serial"]));
+    let parallel = "graph_ms=20;graphs_at_once=2";
     let said = compare(parallel, &["--out", "parallel"]);
-    assert!(said.contains("2 runs at a time: they were measured to do "), "{said}");
+    assert!(serial < 1.5 && measured(&said) >= 1.1, "{serial}: {said}");
     assert!(said.contains("Speed (GPU, 1 thread, 2 runs side by side)"), "{said}");
 
     // What may be taken is shared: as much as the larger precision takes twice, and no byte less.
