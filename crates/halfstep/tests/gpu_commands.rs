@@ -128,8 +128,8 @@ fn two_runs_go_side_by_side_where_they_fit_and_are_faster() {
         no_problems(&place);
         both(&output)
     };
-    // What was measured, which decides. A GPU that runs one graph at a time gains what the host does
-    // meanwhile, little beside 20 ms, and a first graph in 300 ms; one that runs two, up to twice.
+    // What was measured decides. A GPU that runs one graph at a time gains little: what the host
+    // does meanwhile, beside 20 ms, and a first graph in 300 ms. One that runs two may do twice.
     let measured = |said: &str| {
         let ratio = said.split("measured to do ").nth(1).and_then(|rest| rest.split('×').next());
         let ratio: f64 = ratio.and_then(|ratio| ratio.parse().ok()).unwrap_or_else(|| panic!("{said}"));
