@@ -7,13 +7,13 @@ use halfstep_graph::communicator::Communicator;
 use halfstep_graph::engine::{Engine, EngineError, Program, State, Target};
 use halfstep_graph::engine_info::{Device, EngineIdentity, FreeMemory, PolicyDescription};
 use halfstep_graph::precision::Policy;
-use halfstep_graph::{Graph, Group, InputChecks, Node, Plan, Slot};
+use halfstep_graph::{Graph, Group, InputChecks, Node, Op, Plan, Slot};
 
 use crate::describe::describe;
-use crate::gemm::{Scratch, sums_ignore_rows};
+use crate::gemm::Scratch;
 use crate::host;
 use crate::isa::Isa;
-use crate::lower::{contraction_length, fuses, scratch_bytes, workspace_bytes};
+use crate::lower::{fuses, scratch_bytes, workspace_bytes};
 use crate::machine::Machine;
 use crate::memory::{Span, Where};
 use crate::pool::Pool;
@@ -90,7 +90,7 @@ impl Target for CpuEngine {
 
     fn is_batch_invariant(&self, graph: &Graph) -> bool {
         // All other kernels compute each row, image or head by itself.
-        graph.nodes.iter().all(|node| contraction_length(graph, node).is_none_or(sums_ignore_rows))
+        !graph.nodes.iter().any(|node| matches!(node.op, Op::MatMul { ta: true, .. }))
     }
 
     fn scratch_bytes(&self, graph: &Graph, step: &Group) -> usize {

@@ -203,7 +203,7 @@ impl RegistryError {
     }
 }
 
-/// The database, whose path [`RegistryError::of_database`] adds.
+/// Without the folder of the database, which the registry adds.
 impl From<rusqlite::Error> for RegistryError {
     fn from(e: rusqlite::Error) -> RegistryError {
         RegistryError::sqlite(Path::new(DATABASE), &e)

@@ -38,7 +38,7 @@ pub use scratch::Scratch;
 
 pub(crate) use epilogue::BlockEpilogue;
 pub(crate) use micro_kernel::TileUnit;
-pub(crate) use plan::{Extents, Operands, Packing, sums_ignore_rows};
+pub(crate) use plan::{Extents, Operands, Packing};
 pub(crate) use run::Problem;
 pub(crate) use sink::{Destination, OutRows, Sink};
 pub(crate) use source::{Along, Gather, Piece, Source, Window};

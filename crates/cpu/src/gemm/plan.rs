@@ -2,7 +2,9 @@
 //!
 //! What decides the order of summation of an output element (the k blocks and the split of K)
 //! depends on the shape and the instruction set alone. The grid of jobs may also depend on the
-//! number of threads: that changes who computes an element, not how.
+//! number of threads: that changes who computes an element, not how. Only sums over the samples of
+//! a batch, as weight gradients are, are split: in any other product each row has its own sums, in
+//! an order that is the same beside any other rows.
 
 use super::micro_kernel::{MicroKernel, panel_units};
 use super::scratch::whole_lines;
@@ -32,7 +34,8 @@ pub(crate) enum Packing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Operands {
     pub a: Packing,
-    /// Whether rows of A lie along memory, which makes packing a strip of it cheap.
+    /// Whether rows of A lie along memory, which makes packing a strip of it cheap. Those of a
+    /// product that sums over samples do not.
     pub a_rows_run: bool,
     pub b: Packing,
 }
@@ -92,7 +95,7 @@ impl Plan {
         in_strips: bool,
     ) -> Plan {
         let Extents { batches, m, n, k } = extents;
-        let (parts, part) = split_k(extents);
+        let (parts, part) = if operands.a_rows_run { (1, k.next_multiple_of(32)) } else { split_k(extents) };
         let kc = part.div_ceil(part.div_ceil(M::KC).max(1)).next_multiple_of(32);
 
         let unit = size_of::<M::Unit>();
@@ -183,12 +186,6 @@ impl Plan {
 fn even(whole: usize, limit: usize, step: usize) -> usize {
     let pieces = whole.div_ceil(limit).max(1);
     whole.div_ceil(pieces).next_multiple_of(step).max(step)
-}
-
-/// Whether K is cut by its own length alone, and not by the number of rows as well: then an element
-/// has the same sum however many rows there are.
-pub(crate) fn sums_ignore_rows(k: usize) -> bool {
-    k < 2 * PART_MIN
 }
 
 /// The number of parts of K and their length, for products with too few outputs to keep all threads

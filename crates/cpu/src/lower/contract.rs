@@ -72,22 +72,6 @@ pub(super) fn matmul(l: &Lowering<'_>, ta: bool, tb: bool) -> Result<Step, Engin
     }))
 }
 
-/// Terms of a sum of a matrix product or convolution of the forward pass; none of another node.
-/// Attention multiplies each head by itself.
-pub(crate) fn contraction_length(graph: &Graph, node: &Node) -> Option<usize> {
-    match node.op {
-        Op::MatMul { ta, .. } => {
-            let shape = graph.shape(node.inputs[0]);
-            Some(if ta { shape[shape.len() - 2] } else { shape.last() })
-        }
-        Op::Conv2d(_) => {
-            let weights = graph.shape(node.inputs[1]);
-            Some(weights[1..].iter().product())
-        }
-        _ => None,
-    }
-}
-
 fn heads(graph: &Graph, node: &Node, spec: AttentionSpec) -> HeadShape {
     let shape = graph.shape(node.inputs[0]);
     let packed = is_packed(node);

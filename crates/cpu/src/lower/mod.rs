@@ -19,7 +19,6 @@ use crate::memory::{Frame, Span, View, ViewMut, Where};
 use crate::pool::Pool;
 use crate::rows::RowError;
 
-pub(crate) use contract::contraction_length;
 pub(crate) use group::fuses;
 pub(crate) use scratch::scratch_bytes;
 
