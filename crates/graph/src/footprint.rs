@@ -22,6 +22,20 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// What an engine holds for two programs over one state, which take turns in one arena and in
+    /// its working memory; constants, outputs and staged inputs are each program's own.
+    #[must_use]
+    pub fn together(self, other: Footprint) -> Footprint {
+        Footprint {
+            state: self.state.max(other.state),
+            arena: self.arena.max(other.arena),
+            constants: self.constants + other.constants,
+            outputs: self.outputs + other.outputs,
+            staging: self.staging + other.staging,
+            scratch: self.scratch.max(other.scratch),
+        }
+    }
+
     /// All of it.
     pub fn total(&self) -> usize {
         self.state + self.arena + self.constants + self.outputs + self.staging + self.scratch

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::blobs::sync_folder;
+use crate::blobs::{sync_name, unfinished};
 use crate::database::json;
 use crate::error::RegistryError;
 use crate::moment;
@@ -112,8 +112,7 @@ impl Registry {
         let moved = |Recorded { record, signature, .. }| ExportedMove { record, signature };
         let moves = moves.into_iter().map(moved).collect();
         let index = Index { form: FORM, registry: self.id().into(), exported: at, versions, moves };
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let unfinished = file.with_file_name(format!(".{name}-unfinished-{}", std::process::id()));
+        let unfinished = unfinished(file);
         let written = self
             .write_archive(&unfinished, &index)
             .and_then(|()| fs::rename(&unfinished, file).map_err(RegistryError::file(file)));
@@ -121,7 +120,7 @@ impl Registry {
             let _ = fs::remove_file(&unfinished);
         }
         written?;
-        sync_folder(file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        sync_name(file)?;
         let contents = index.contents();
         Ok(Exported {
             versions: keys.len() as u64,

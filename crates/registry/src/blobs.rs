@@ -167,8 +167,19 @@ pub(crate) fn remove(path: &Path) -> Result<(), RegistryError> {
     }
 }
 
+/// Where something is written before it gets the name of `path`, in the same folder.
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}-unfinished-{}", std::process::id()))
+}
+
+/// Waits until the name of a file or folder is on the disk.
+pub(crate) fn sync_name(path: &Path) -> Result<(), RegistryError> {
+    sync_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
 /// Waits until the names in a folder are on the disk.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), RegistryError> {
+fn sync_folder(folder: &Path) -> Result<(), RegistryError> {
     // Elsewhere folders cannot be opened, and renames are the file system's own business.
     if cfg!(unix) {
         File::open(folder).and_then(|f| f.sync_all()).map_err(RegistryError::file(folder))?;

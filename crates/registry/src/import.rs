@@ -17,7 +17,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::actor::Act;
 use crate::archive::{CONTENT, FORM, INDEX, Index};
-use crate::blobs::{Staged, sync_folder};
+use crate::blobs::{Staged, sync_name, unfinished};
 use crate::database::{json, valid_id};
 use crate::error::{DATABASE, RegistryError};
 use crate::mover;
@@ -77,8 +77,7 @@ impl Import<'_> {
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(RegistryError::Occupied(folder.into()));
         }
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let unfinished = folder.with_file_name(format!(".{name}-unfinished-{}", std::process::id()));
+        let unfinished = unfinished(folder);
         let made = self.make(&unfinished, folder, &mut archive, &index, &moves);
         if made.is_err() {
             let _ = fs::remove_dir_all(&unfinished);
@@ -103,7 +102,7 @@ impl Import<'_> {
         // An empty folder is replaced, which not every system does by itself.
         let _ = fs::remove_dir(folder);
         fs::rename(unfinished, folder).map_err(RegistryError::file(folder))?;
-        sync_folder(folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        sync_name(folder)?;
         Ok(imported)
     }
 

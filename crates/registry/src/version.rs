@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction};
 use serde::{Deserialize, Serialize};
 
 use crate::actor::{Act, Actor};
-use crate::blobs::{Staged, sync_folder};
+use crate::blobs::{Staged, sync_name, unfinished};
 use crate::database::{digest, from_json, json};
 use crate::error::{DATABASE, RegistryError};
 use crate::moment;
@@ -264,8 +264,7 @@ impl Registry {
         if folder.exists() {
             return Err(RegistryError::Occupied(folder.into()));
         }
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let unfinished = folder.with_file_name(format!(".{name}-unfinished-{}", std::process::id()));
+        let unfinished = unfinished(folder);
         let write = || {
             for file in &version.files {
                 let to = unfinished.join(&file.name);
@@ -280,10 +279,7 @@ impl Registry {
             let _ = fs::remove_dir_all(&unfinished);
         }
         written?;
-        match folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            Some(parent) => sync_folder(parent),
-            None => Ok(()),
-        }
+        sync_name(folder)
     }
 }
 

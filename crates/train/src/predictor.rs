@@ -94,19 +94,10 @@ impl Predictor {
     /// None of its own state.
     pub fn footprint(&self) -> Result<Footprint, TrainError> {
         let state = self.slots().iter().map(|slot| slot.ty.bytes()).sum();
-        let mut all = Footprint { state, ..Footprint::default() };
-        for program in self.programs.values() {
-            let one = program.footprint(&self.state)?;
-            all = Footprint {
-                state: one.state,
-                arena: one.arena,
-                constants: all.constants + one.constants,
-                outputs: all.outputs + one.outputs,
-                staging: all.staging + one.staging,
-                scratch: one.scratch,
-            };
-        }
-        Ok(all)
+        let none = Footprint { state, ..Footprint::default() };
+        self.programs
+            .values()
+            .try_fold(none, |all, program| Ok(all.together(program.footprint(&self.state)?)))
     }
 
     /// Whether a sample has the same logits to the bit in a batch of any size, beside any others.

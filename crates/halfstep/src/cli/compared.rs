@@ -150,7 +150,7 @@ impl ComparedArm {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))?;
+    let bytes = std::fs::read(path).map_err(|e| Failure::of_file(path, &e))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Failure::asked(format!("{}: not as `compare` writes it: {e}", path.display()), ""))
 }

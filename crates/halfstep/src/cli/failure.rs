@@ -1,5 +1,6 @@
 //! How the program ends when something is wrong.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep::DeviceError;
@@ -66,6 +67,11 @@ impl Failure {
     /// A wrong argument.
     pub fn asked(message: impl AsRef<str>, help: impl AsRef<str>) -> Failure {
         Failure::new(message.as_ref(), help.as_ref(), ASKED)
+    }
+
+    /// A file that was named and cannot be used.
+    pub fn of_file(path: &Path, reason: &dyn std::fmt::Display) -> Failure {
+        Failure::asked(format!("{}: {reason}", path.display()), "")
     }
 
     /// Something that failed on the way.

@@ -50,7 +50,7 @@ fn need(
     let (model, input) = (experiment.model.as_ref(), &experiment.input);
     let StepStages { train, apply } = step_stages(model, input, &policy, &spec, engine.target())?;
     let plan = train.plan;
-    let held = apply.map_or(plan.footprint, |update| together(plan.footprint, update.plan.footprint));
+    let held = apply.map_or(plan.footprint, |update| plan.footprint.together(update.plan.footprint));
     let (state, scratch) = (held.state, held.total() - held.state);
     if gpus::is_gpu(engine) {
         let batch = experiment.recipe.train.batch / parts.max(1);
@@ -60,19 +60,6 @@ fn need(
     let snapshot = if checkpoints { snapshot_bytes(&plan.graph.slots) } else { 0 };
     // Programs run one after another in one arena.
     Ok(Need { state, scratch, snapshot, evaluation: 0 })
-}
-
-/// What an engine holds for two programs over one state, which take turns in one arena and in its
-/// working memory; constants, outputs and staged inputs are each program's own.
-pub fn together(one: Footprint, other: Footprint) -> Footprint {
-    Footprint {
-        state: one.state.max(other.state),
-        arena: one.arena.max(other.arena),
-        constants: one.constants + other.constants,
-        outputs: one.outputs + other.outputs,
-        staging: one.staging + other.staging,
-        scratch: one.scratch.max(other.scratch),
-    }
 }
 
 /// What a program that evaluates so many samples adds to what is held.
@@ -88,7 +75,7 @@ pub fn evaluation_bytes(
     let evaluation = stages(graph.map_err(TrainError::from)?, policy, target).plan.footprint;
     // It reads a part of the state.
     let state = held.state;
-    Ok(together(held, Footprint { state, ..evaluation }).total() - held.total())
+    Ok(held.together(Footprint { state, ..evaluation }).total() - held.total())
 }
 
 /// An error if one of the precisions does not fit in the memory that is free, with the setting that

@@ -19,9 +19,7 @@ use super::{output, progress};
 /// Runs the command.
 pub fn run(args: New) -> Result<ExitCode, Failure> {
     output::may_write(&args.output, args.force)?;
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))
-    };
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Failure::of_file(path, &e));
     let (path, recipe_path) = (absolute(&args.path)?, absolute(&args.output)?);
     let folder = recipe_path.parent().unwrap_or(Path::new("/"));
     let looked_at = |path: &Path| match &args.target {

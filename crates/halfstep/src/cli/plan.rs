@@ -137,7 +137,7 @@ fn planned(experiment: &Experiment, engine: &dyn Engine, policy: &str) -> Result
     };
     let StepStages { train: step, apply } = step;
     let total = step.plan.footprint;
-    let held = apply.map(|update| memory::together(total, update.plan.footprint));
+    let held = apply.map(|update| total.together(update.plan.footprint));
     let batch = experiment.evaluation_batch();
     let added = memory::evaluation_bytes(experiment, batch, &policy, held.unwrap_or(total), target)?;
     let recomputation = step.recomputation.as_ref().map(|r| Recomputed {

@@ -69,7 +69,7 @@ fn manifest(folder: &Path, signature: &Path, mut ignored: Vec<String>) -> Result
         ignored.push(LOCK.into());
     }
     let parent = signature.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unreadable = |path: &Path, e| Failure::asked(format!("{}: {e}", path.display()), "");
+    let unreadable = |path: &Path, e| Failure::of_file(path, &e);
     let top = folder.canonicalize().map_err(|e| unreadable(folder, e))?;
     let parent = parent.canonicalize().map_err(|e| unreadable(parent, e))?;
     if let (Ok(inside), Some(file)) = (parent.strip_prefix(&top), signature.file_name()) {
@@ -83,7 +83,6 @@ fn manifest(folder: &Path, signature: &Path, mut ignored: Vec<String>) -> Result
 
 /// A folder's own name, also of `.` and what ends in `..`.
 fn name(folder: &Path) -> Result<String, Failure> {
-    let whole: PathBuf =
-        folder.canonicalize().map_err(|e| Failure::asked(format!("{}: {e}", folder.display()), ""))?;
+    let whole: PathBuf = folder.canonicalize().map_err(|e| Failure::of_file(folder, &e))?;
     Ok(whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()))
 }

@@ -115,7 +115,7 @@ impl<'a> Signing<'a> {
 /// Weights and logits of a model.
 fn side([weights, logits]: [&Path; 2]) -> Result<Side, Failure> {
     let subject = |path: &Path| {
-        let unreadable = |e| Failure::asked(format!("{}: {e}", path.display()), "");
+        let unreadable = |e| Failure::of_file(path, &e);
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         Ok::<_, Failure>(Subject::new(name, Digest::of_file(path).map_err(unreadable)?))
     };

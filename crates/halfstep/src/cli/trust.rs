@@ -17,13 +17,8 @@ pub fn of_file(named: Option<&Path>) -> Result<Trust, Failure> {
     if named.is_none() && !file.is_file() {
         return Ok(Trust::default());
     }
-    let text = std::fs::read_to_string(&file).map_err(|e| unusable(&file, &e))?;
-    Trust::parse(&text).map_err(|e| unusable(&file, &e))
-}
-
-/// Says that a file by which somebody is trusted cannot be used.
-pub fn unusable(file: &Path, reason: &dyn std::fmt::Display) -> Failure {
-    Failure::asked(format!("{}: {reason}", file.display()), "")
+    let text = std::fs::read_to_string(&file).map_err(|e| Failure::of_file(&file, &e))?;
+    Trust::parse(&text).map_err(|e| Failure::of_file(&file, &e))
 }
 
 /// The time by the system's clock.

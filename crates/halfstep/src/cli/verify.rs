@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 
 use super::args::Verify;
 use super::failure::Failure;
-use super::trust::{self, unusable};
-use super::{output, sign};
+use super::{output, sign, trust};
 
 /// Runs the command. Exit codes: 0 verified, 1 refused, 2 wrong arguments, 3 named by a verdict
 /// that is no pass.
@@ -102,7 +101,7 @@ fn files(args: &Verify, signature: &Path, verified: &Verified) -> Result<Found, 
 
 /// A bundle's file.
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |e| Failure::asked(format!("{}: {e}", path.display()), "");
+    let unreadable = |e| Failure::of_file(path, &e);
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
@@ -118,7 +117,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// Who is trusted: by the arguments, or by the trust file.
 fn trusted(args: &Verify) -> Result<Trust, Failure> {
-    let text = |path: &Path| std::fs::read_to_string(path).map_err(|e| unusable(path, &e));
+    let text = |path: &Path| std::fs::read_to_string(path).map_err(|e| Failure::of_file(path, &e));
     // Keys and roots that are named stand in place of the default file.
     let named = !args.key.is_empty() || !args.root.is_empty();
     let mut trust = match &args.trust {
@@ -126,11 +125,11 @@ fn trusted(args: &Verify) -> Result<Trust, Failure> {
         file => trust::of_file(file.as_deref())?,
     };
     for path in &args.key {
-        let key = PublicKey::from_pem(&text(path)?).map_err(|e| unusable(path, &e))?;
+        let key = PublicKey::from_pem(&text(path)?).map_err(|e| Failure::of_file(path, &e))?;
         trust.add_key(path.display().to_string(), key);
     }
     for path in &args.root {
-        trust.add_root(Certificate::from_pem(&text(path)?).map_err(|e| unusable(path, &e))?);
+        trust.add_root(Certificate::from_pem(&text(path)?).map_err(|e| Failure::of_file(path, &e))?);
     }
     if trust.is_empty() {
         return Err(Failure::asked(

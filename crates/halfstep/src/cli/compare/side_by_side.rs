@@ -97,7 +97,10 @@ fn fit(
         need = need.max(memory::total(experiment, engine.as_ref(), policy)?);
     }
     let own = engine.free_memory();
-    let all = halfstep::engine(EngineRequest { device_memory: None, ..shared })?.free_memory();
+    let all = match shared.device_memory {
+        None => own.clone(),
+        Some(_) => halfstep::engine(EngineRequest { device_memory: None, ..shared })?.free_memory(),
+    };
     let fits = own.is_none_or(|free| need <= free.bytes);
     Ok(fits && all.is_none_or(|free| need.saturating_mul(workers.get()) <= free.bytes / 10 * 9))
 }

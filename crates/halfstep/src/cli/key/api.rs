@@ -37,13 +37,13 @@ fn add(path: &Path, entry: &str) -> Result<(), Failure> {
     let before = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Failure::asked(format!("{}: {e}", path.display()), "")),
+        Err(e) => return Err(Failure::of_file(path, &e)),
     };
     if path.exists() {
         ApiKeys::read(path).map_err(|e| Failure::asked(e.to_string(), ""))?;
     }
     let between = if before.is_empty() || before.ends_with("\n\n") { "" } else { "\n" };
     let all = format!("{before}{between}{entry}");
-    ApiKeys::parse(&all).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))?;
+    ApiKeys::parse(&all).map_err(|e| Failure::of_file(path, &e))?;
     Ok(write_whole(path, all.as_bytes())?)
 }

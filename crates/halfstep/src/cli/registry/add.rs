@@ -77,7 +77,7 @@ fn files(run: &Path, asked: Option<&str>) -> Result<(Files, Vec<String>), Failur
         .filter(|name| *name != chosen)
         .map(|name| format!("{CHECKPOINTS}/{name}"))
         .collect();
-    let unreadable = |e: std::io::Error| Failure::asked(format!("{}: {e}", run.display()), "");
+    let unreadable = |e: std::io::Error| Failure::of_file(run, &e);
     for entry in std::fs::read_dir(run).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
         let ours = [LOCK, CHECKPOINTS, sign::VERDICT].contains(&name.as_str());

@@ -1,6 +1,6 @@
 //! `halfstep registry diff`: what two versions differ in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use halfstep::train::checkpoint;
@@ -162,9 +162,7 @@ fn files(before: &Version, after: &Version) -> Vec<FileDiff> {
     let digest = |version: &Version, name: &str| {
         version.files.iter().find(|f| f.name == name).map(|f| f.sha256.to_string())
     };
-    let mut names: Vec<&String> = before.files.iter().chain(&after.files).map(|f| &f.name).collect();
-    names.sort();
-    names.dedup();
+    let names: BTreeSet<&String> = before.files.iter().chain(&after.files).map(|f| &f.name).collect();
     let diff = |name: &String| {
         let (before, after) = (digest(before, name), digest(after, name));
         let is = match (&before, &after) {
@@ -197,9 +195,7 @@ fn changed(before: Option<&str>, after: Option<&str>) -> String {
 }
 
 fn keys(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<KeyDiff> {
-    let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
-    keys.sort();
-    keys.dedup();
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |key: &String| KeyDiff {
         key: key.clone(),
         before: before.get(key).cloned(),

@@ -42,7 +42,7 @@ pub fn files(verdicts: &[impl AsRef<Path>], cards: &[impl AsRef<Path>]) -> Resul
     let mut files = Vec::new();
     for path in verdicts.iter().map(AsRef::as_ref) {
         let bytes = read(path)?;
-        Bundle::parse(&bytes).map_err(|e| Failure::asked(format!("{}: {e}", path.display()), ""))?;
+        Bundle::parse(&bytes).map_err(|e| Failure::of_file(path, &e))?;
         files.push(Evident { kind: AttachmentKind::Verdict, bytes });
     }
     for path in cards.iter().map(AsRef::as_ref) {
@@ -99,12 +99,12 @@ impl Attached {
 
 /// A file that is not too large to be attached.
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let wrong = |e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", path.display()), "");
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| wrong(&e))?;
-    file.take(MOST_ATTACHED + 1).read_to_end(&mut bytes).map_err(|e| wrong(&e))?;
+    let file = File::open(path).map_err(|e| Failure::of_file(path, &e))?;
+    file.take(MOST_ATTACHED + 1).read_to_end(&mut bytes).map_err(|e| Failure::of_file(path, &e))?;
     if bytes.len() as u64 > MOST_ATTACHED {
-        return Err(wrong(&format!("larger than {MOST_ATTACHED} bytes, which is the most that is attached")));
+        let why = format!("larger than {MOST_ATTACHED} bytes, which is the most that is attached");
+        return Err(Failure::of_file(path, &why));
     }
     Ok(bytes)
 }

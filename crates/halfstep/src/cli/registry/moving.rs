@@ -90,14 +90,13 @@ pub fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
 
 /// What a promotion demands, with the digest of its text, where the file is there.
 fn policy(file: &Path) -> Result<Option<(Policy, Digest)>, Failure> {
-    let wrong = |e: &dyn std::fmt::Display| Failure::asked(format!("{}: {e}", file.display()), "");
     match std::fs::read_to_string(file) {
         Ok(text) => {
-            let policy = Policy::parse(&text).map_err(|e| wrong(&e))?;
+            let policy = Policy::parse(&text).map_err(|e| Failure::of_file(file, &e))?;
             Ok(Some((policy, Digest::of(text.as_bytes()))))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(wrong(&e)),
+        Err(e) => Err(Failure::of_file(file, &e)),
     }
 }
 

@@ -36,7 +36,7 @@ pub fn look_up(file: &Path, verified: &Verified) -> Result<Found, Failure> {
         let help = "name one file of weights in it";
         return Err(Failure::asked(format!("{}: this is a folder", file.display()), help));
     }
-    let digest = Digest::of_file(file).map_err(|e| Failure::asked(format!("{}: {e}", file.display()), ""))?;
+    let digest = Digest::of_file(file).map_err(|e| Failure::of_file(file, &e))?;
     let said = match predicate {
         Predicate::Verdict(verdict) => {
             verdict.naming(digest).map(|naming| in_comparison(file, &verdict.name, naming))
