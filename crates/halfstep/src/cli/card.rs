@@ -1,31 +1,79 @@
 //! `halfstep card`: a model of a comparison described for those who will use it.
 
 mod bom;
+mod controls;
 mod facts;
 mod model_card;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep::train::run_dir::write_whole;
+use halfstep_attest::digest::Digest;
+use halfstep_attest::subject::Subject;
 use serde_json::json;
 
 use super::args::Card;
 use super::failure::Failure;
 use super::{compared, output};
+use controls::{Files, Page};
 use facts::Facts;
 
 /// The model card, under the name that Hugging Face shows.
 const MODEL_CARD: &str = "README.md";
 /// The bill of materials, under the ending that CycloneDX recommends.
 const BOM: &str = "model.cdx.json";
+/// The map from controls to evidence.
+const CONTROLS: &str = "CONTROLS.md";
 
 /// Runs the command.
 pub fn run(args: Card) -> Result<ExitCode, Failure> {
     let compared = compared::read(&args.comparison)?;
     let facts = Facts::of(&args, &compared)?;
     let to = args.out.as_ref().unwrap_or(&args.comparison);
-    let paths = [MODEL_CARD, BOM].map(|name| to.join(name));
-    for path in &paths {
+    let mut files = vec![
+        (MODEL_CARD, model_card::text(&facts)),
+        (BOM, serde_json::to_string_pretty(&bom::json(&facts))? + "\n"),
+    ];
+    let page = match args.controls {
+        true => {
+            let written = |(name, text): &(&str, String)| Subject::new(*name, Digest::of(text.as_bytes()));
+            let there = Files::of(&args.comparison, &facts, files.iter().map(written).collect());
+            Some(Page::of(&facts, &there))
+        }
+        false => None,
+    };
+    files.extend(page.as_ref().map(|page| (CONTROLS, page.text.clone())));
+    write(to, &files, &args)?;
+    let shown = |name: &str| to.join(name).display().to_string();
+    if args.json {
+        let controls = page.map(
+            |page| json!({ "file": shown(CONTROLS), "evidenced": page.evidenced, "controls": page.controls }),
+        );
+        let printed = json!({
+            "model_card": shown(MODEL_CARD), "bom": shown(BOM), "controls": controls, "weights": facts.weights
+        });
+        output::json(&printed)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut fields = vec![
+        ("model", format!("{}, SHA-256 {}", facts.weights.name, facts.weights.digest.sha256)),
+        ("model card", shown(MODEL_CARD)),
+        ("bill of materials", shown(BOM)),
+    ];
+    fields.extend(page.map(|page| {
+        let text =
+            format!("{}: evidence for {} of {} controls", shown(CONTROLS), page.evidenced, page.controls);
+        ("controls", text)
+    }));
+    output::raw(&output::fields(&fields));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the files to a folder. None is overwritten that was not asked for.
+fn write(to: &Path, files: &[(&str, String)], args: &Card) -> Result<(), Failure> {
+    for (name, _) in files {
+        let path = to.join(name);
         if path.exists() && !args.force {
             let help = "write elsewhere with --out, or overwrite them with --force";
             return Err(Failure::asked(format!("{} exists already", path.display()), help));
@@ -34,27 +82,15 @@ pub fn run(args: Card) -> Result<ExitCode, Failure> {
     if args.out.is_some() {
         std::fs::create_dir_all(to).map_err(|e| Failure::failed(format!("{}: {e}", to.display())))?;
     }
-    write_whole(&paths[0], model_card::text(&facts).as_bytes())?;
-    write_whole(&paths[1], (serde_json::to_string_pretty(&bom::json(&facts))? + "\n").as_bytes())?;
-    let shown = paths.each_ref().map(|path| path.display().to_string());
-    if args.json {
-        output::json(&json!({ "model_card": shown[0], "bom": shown[1], "weights": facts.weights }))?;
-        return Ok(ExitCode::SUCCESS);
+    for (name, text) in files {
+        write_whole(&to.join(name), text.as_bytes())?;
     }
-    output::raw(&output::fields(&[
-        ("model", format!("{}, SHA-256 {}", facts.weights.name, facts.weights.digest.sha256)),
-        ("model card", shown[0].clone()),
-        ("bill of materials", shown[1].clone()),
-    ]));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use halfstep_attest::digest::Digest;
-    use halfstep_attest::subject::Subject;
 
     use super::facts::{Judged, Measure, Precision};
     use super::*;
@@ -87,6 +123,7 @@ mod tests {
         let facts = Facts {
             setup: &arm.setup,
             run,
+            prefix: "",
             licence: Some("apache-2.0"),
             task: "image-classification",
             weights: subject("checkpoints/bf16-seed1.safetensors"),

@@ -11,7 +11,7 @@ use super::failure::Failure;
 /// File of the comparison's numbers.
 pub const RESULTS: &str = "results.json";
 /// Costs in the form of CodeCarbon's.
-const EMISSIONS: &str = "emissions.csv";
+pub const EMISSIONS: &str = "emissions.csv";
 
 /// What `--json` prints, and, with the report, what `results.json` holds.
 #[derive(Serialize)]

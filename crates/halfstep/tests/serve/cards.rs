@@ -66,6 +66,39 @@ fn every_digest_in_a_card_is_that_of_a_file() {
     let before = std::fs::read(place.path("cards/model.cdx.json")).unwrap();
     place.ok(&["card", "cmp", "--precision", "fp32", "--out", "cards", "--force"]);
     assert_eq!(std::fs::read(place.path("cards/model.cdx.json")).unwrap(), before);
+    controls(&place, &there);
+}
+
+/// Every control has a file that is there, by its digest, or none; a verdict only where one is signed.
+fn controls(place: &Place, comparison: &BTreeSet<String>) {
+    let card =
+        ["card", "cmp", "--precision", "bf16", "--seed", "1", "--out", "cards", "--force", "--controls"];
+    let page = || {
+        let printed: Value = serde_json::from_str(&place.ok(&[&card[..], &["--json"]].concat())).unwrap();
+        let text = std::fs::read_to_string(place.path("cards/CONTROLS.md")).unwrap();
+        (printed["controls"].clone(), text)
+    };
+    let rows =
+        |text: &str, with: &str| text.lines().filter(|l| l.starts_with("| ") && l.contains(with)).count();
+    let (printed, text) = page();
+    // 72, 38 and 23 controls; risks of generative models are left out of one of images.
+    assert_eq!(printed["controls"], 133);
+    assert!(text.contains("Left out: this model does not generate."), "{text}");
+    let evidenced = printed["evidenced"].as_u64().unwrap() as usize;
+    assert_eq!(evidenced + rows(&text, "| not evidenced |"), 133);
+    assert!(!text.contains("verdict.sig"), "{text}");
+    place.ok(&["key", "new", "--no-passphrase", "--out", "key.pem"]);
+    place.ok(&["sign", "cmp", "--verdict", "--key", "key.pem"]);
+    let (_, text) = page();
+    assert_eq!(rows(&text, "`verdict.sig`"), 6, "{text}");
+    let mut there = digests(place, "cards");
+    there.extend(digests(place, "cmp"));
+    assert!(comparison.is_subset(&there));
+    let in_page: Vec<&str> = text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 64).collect();
+    assert!(in_page.len() > 8 && in_page.iter().all(|digest| there.contains(*digest)), "{text}");
+    // A verdict of other weights is no evidence.
+    place.write("cmp/verdict.sig", "{}");
+    assert_eq!(page().1.matches("verdict.sig").count(), 0);
 }
 
 #[test]

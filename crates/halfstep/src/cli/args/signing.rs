@@ -23,7 +23,11 @@ pub struct Card {
     /// Licence of the model, such as apache-2.0; without it the card says that none is stated
     #[arg(long = "license", value_name = "NAME")]
     pub licence: Option<String>,
-    /// Folder for README.md and model.cdx.json [default: that of the comparison]
+    /// Also write CONTROLS.md: controls of NIST AI RMF, ISO/IEC 42001 and the EU AI Act, and which
+    /// file is evidence for each
+    #[arg(long)]
+    pub controls: bool,
+    /// Folder for the files [default: that of the comparison]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Overwrite what is there

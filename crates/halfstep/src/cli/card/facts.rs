@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub setup: &'a SetupRecord,
     /// The run.
     pub run: &'a RunRecord,
+    /// Of the paths of its files in the comparison's folder: empty, or ending in `/`.
+    pub prefix: &'a str,
     /// The licence that was stated.
     pub licence: Option<&'a str>,
     /// What the model is for, in Hugging Face's words.
@@ -133,6 +135,7 @@ impl<'a> Facts<'a> {
         Ok(Facts {
             setup,
             run,
+            prefix: &arm.prefix,
             licence: args.licence.as_deref(),
             task: task(&arm.read_json(&args.comparison, PREPROCESSING)?),
             weights: subject(&format!("{CHECKPOINTS}/{}", run.file()))?,
