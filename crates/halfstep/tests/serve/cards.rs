@@ -69,7 +69,7 @@ fn every_digest_in_a_card_is_that_of_a_file() {
     controls(&place, &there);
 }
 
-/// Every control has a file that is there, by its digest, or none; a verdict only where one is signed.
+/// Every control has a file that is there, by its digest, or none; a verdict only if it is signed.
 fn controls(place: &Place, comparison: &BTreeSet<String>) {
     let card =
         ["card", "cmp", "--precision", "bf16", "--seed", "1", "--out", "cards", "--force", "--controls"];
