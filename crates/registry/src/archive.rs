@@ -100,9 +100,11 @@ impl Registry {
             let why = "there is something of this name already: name another file".to_string();
             return Err(RegistryError::Archive { path: file.into(), why });
         }
-        self.versions(model)?;
         let (mut versions, moves) =
             self.database.read(|tx| Ok((version::all(tx)?, moves::history(tx, 0)?)))?;
+        if let Some(model) = model {
+            version::check_model(&versions, model)?;
+        }
         for version in versions.iter_mut().filter(|v| model.is_some_and(|model| v.model != *model)) {
             version.removed.get_or_insert_with(|| at.to_string());
             version.attachments.clear();

@@ -154,10 +154,10 @@ impl Import<'_> {
         for made in moves {
             let record = &made.record;
             // Numbered from 1 without gaps, as was checked.
-            let before = |number: u64| moves[number as usize - 1].link();
-            let is_head = heads.get(&(&record.model, &record.alias)) == Some(&record.number);
-            let at = if is_head { self.act.at } else { record.at };
-            mover::check(&index.registry, made, record.previous.map(before), self.trust, at)?;
+            let before = record.previous.map(|number| moves[number as usize - 1].link());
+            let head = heads.get(&(&record.model, &record.alias)).copied().unwrap_or(record.number);
+            let place = mover::Place { before, head };
+            mover::check(&index.registry, made, place, self.trust, self.act.at)?;
         }
         Ok(())
     }

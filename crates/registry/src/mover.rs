@@ -28,27 +28,36 @@ impl Registry {
             return Ok(None);
         }
         let record = &recorded.record;
-        let (latest, head) = self.database.read(|tx| {
-            let latest = record.previous.map(|number| moves::link(tx, number)).transpose()?.flatten();
-            Ok((latest, moves::head(tx, &record.model, &record.alias)?))
+        let place = self.database.read(|tx| {
+            let before = record.previous.map(|number| moves::link(tx, number)).transpose()?.flatten();
+            let head = moves::head(tx, &record.model, &record.alias)?;
+            Ok(Place { before, head: head.map_or(record.number, |head| head.record.number) })
         })?;
-        let is_head = head.is_none_or(|head| head.record.number == record.number);
-        let at = if is_head { at } else { record.at };
-        check(self.id(), recorded, latest, trust, at)
+        check(self.id(), recorded, place, trust, at)
     }
 }
 
-/// The same of a move of a registry, whose alias had the move `latest` before it.
+/// Where a move is among those of its alias.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The one before it.
+    pub before: Option<MoveLink>,
+    /// The number of the latest.
+    pub head: u64,
+}
+
+/// The same of a move of a registry, which has this place.
 pub(crate) fn check(
     registry: &str,
     recorded: &Recorded,
-    latest: Option<MoveLink>,
+    Place { before, head }: Place,
     trust: &Trust,
     at: DateTime,
 ) -> Result<Option<String>, RegistryError> {
     let Some(signature) = &recorded.signature else { return Ok(None) };
     let MoveRecord { number, model, alias, to, .. } = &recorded.record;
-    let known = Known { registry, model: model.as_str(), alias: alias.as_str(), latest };
+    let known = Known { registry, model: model.as_str(), alias: alias.as_str(), latest: before };
+    let at = if *number == head { at } else { recorded.record.at };
     let signer = signed(signature, trust, at).and_then(|(signer, statement)| {
         let link = statement.follows(known, *to).map_err(|e| e.to_string())?;
         let same = link == recorded.link();

@@ -224,15 +224,12 @@ impl Registry {
     /// There is no such model; the registry cannot be read.
     pub fn versions(&self, model: Option<&RegisteredName>) -> Result<Vec<Version>, RegistryError> {
         self.database.read(|tx| {
-            let all = all(tx)?;
-            let Some(model) = model else { return Ok(all) };
-            let names: std::collections::BTreeSet<String> = all.iter().map(|v| v.model.to_string()).collect();
-            let those: Vec<Version> = all.into_iter().filter(|v| v.model == *model).collect();
-            if those.is_empty() {
-                let what = format!("the model `{model}`");
-                return Err(RegistryError::Unknown { what, there: names.into_iter().collect() });
+            let mut all = all(tx)?;
+            if let Some(model) = model {
+                check_model(&all, model)?;
+                all.retain(|v| v.model == *model);
             }
-            Ok(those)
+            Ok(all)
         })
     }
 
@@ -362,6 +359,16 @@ pub(crate) fn read(
     let attachments = attachments(tx, model, of)?;
     let (added, who) = (time(&added)?, from_json(&who)?);
     Ok(Version { model: model.clone(), digest: of, added, who, removed, files, attachments })
+}
+
+/// Checks that there is a version of a model.
+pub(crate) fn check_model(all: &[Version], model: &RegisteredName) -> Result<(), RegistryError> {
+    if all.iter().any(|v| v.model == *model) {
+        return Ok(());
+    }
+    let names: std::collections::BTreeSet<String> = all.iter().map(|v| v.model.to_string()).collect();
+    let what = format!("the model `{model}`");
+    Err(RegistryError::Unknown { what, there: names.into_iter().collect() })
 }
 
 /// Every version, in the order in which they were added.
