@@ -256,6 +256,28 @@ impl Registry {
         self.database.read(|tx| way_back(tx, model, alias, current, to))
     }
 
+    /// The version that is most likely wanted after the one that an alias has: the one that it goes
+    /// back to or, where there is none, the one that it left last. None where that is not there or
+    /// was removed.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn fallback(&self, model: &RegisteredName, alias: &Alias) -> Result<Option<Digest>, RegistryError> {
+        self.database.read(|tx| {
+            let Some(MoveRecord { to: current, from, .. }) = moves::head(tx, model, alias)?.map(|h| h.record)
+            else {
+                return Ok(None);
+            };
+            let fallback = match way_back(tx, model, alias, current, None) {
+                Ok(to) => Some(to),
+                Err(RegistryError::NoWayBack(_)) => from,
+                Err(e) => return Err(e),
+            };
+            let Some(fallback) = fallback.filter(|to| *to != current) else { return Ok(None) };
+            Ok(version::read(tx, model, fallback)?.removed.is_none().then_some(fallback))
+        })
+    }
+
     /// Moves an alias back to a version that it had before.
     ///
     /// # Errors

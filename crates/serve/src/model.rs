@@ -93,7 +93,7 @@ pub trait ServedModel: Send + Sync + 'static {
 pub struct CurrentVersion {
     /// The digest of the version: SHA-256 in hexadecimal.
     pub digest: String,
-    /// The number of the move that chose it; 0 where versions do not change.
+    /// The number of the move that chose it; 0 where none did.
     pub number: u64,
 }
 
@@ -112,6 +112,13 @@ pub trait VersionSource: Send + Sync + 'static {
     /// # Errors
     /// It cannot be read; the server keeps the version that it has.
     fn current(&self) -> Result<CurrentVersion, SourceError>;
+
+    /// The digest of the version that a rollback goes to, which a server loads when it starts,
+    /// beside the answers of `current`; none where there is none. Asked once.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is no memory for it: it is then loaded when it is to answer.
+    fn fallback(&self, current: &ModelInfo) -> Result<Option<String>, SourceError>;
 
     /// Loads a version. This may take long, and happens beside the answers of the version before.
     ///

@@ -46,10 +46,20 @@ impl<M: ServedModel> Loaded<M> {
 }
 
 /// The version that answers, and the one before it, which stays loaded: a rollback to it is a
-/// change of two pointers.
+/// change of two pointers. When a server starts, the one that a rollback goes to is loaded as the
+/// one before.
 struct Pair<M: ServedModel> {
     current: Arc<Loaded<M>>,
     before: Option<Arc<Loaded<M>>>,
+}
+
+/// Whether a version stays loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// As the one before.
+    AsBefore,
+    /// Another one is.
+    No,
 }
 
 /// The versions of a model that are loaded.
@@ -116,6 +126,18 @@ impl<M: ServedModel> Versions<M> {
         // The memory of a model may take a while to be given back: no request waits for that.
         drop(dropped);
         self.state_memory();
+    }
+
+    /// Keeps a version as the one before, if there is none.
+    fn keep(&self, version: Arc<Loaded<M>>) -> Kept {
+        let mut pair = self.pair.write().unwrap_or_else(PoisonError::into_inner);
+        if pair.before.is_some() {
+            return Kept::No;
+        }
+        pair.before = Some(version);
+        drop(pair);
+        self.state_memory();
+        Kept::AsBefore
     }
 
     fn state_memory(&self) {

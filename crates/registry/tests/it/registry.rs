@@ -29,6 +29,28 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 #[test]
+fn what_is_loaded_for_a_rollback_is_where_it_goes() {
+    let place = Place::new();
+    let alias = Alias::champion();
+    let fallback = || place.registry.fallback(&model(), &alias).unwrap();
+    let roll_back = |on| place.registry.roll_back(&model(), &alias, None, &act(on), None).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|weights| place.add(weights, 0));
+    assert_eq!(fallback(), None);
+    place.promote(&a, 1);
+    assert_eq!(fallback(), None);
+    place.promote(&b, 2);
+    assert_eq!(fallback(), Some(a.digest));
+    place.promote(&c, 3);
+    assert_eq!(fallback(), Some(b.digest));
+    roll_back(4);
+    assert_eq!(fallback(), Some(a.digest));
+    // Where there is nothing to go back to, the version that was left last may come again.
+    roll_back(5);
+    assert_eq!(place.head(&alias).1, a.digest);
+    assert_eq!(fallback(), Some(b.digest));
+}
+
+#[test]
 fn the_same_files_are_the_same_version_and_come_out_as_they_went_in() {
     let place = Place::new();
     let version = place.add("one", 0);

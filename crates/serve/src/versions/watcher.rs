@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Loaded, Loading, Versions};
+use super::{Kept, Loaded, Loading, Versions};
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::model::{CurrentVersion, SourceError, VersionSource};
+use crate::model::{CurrentVersion, ServedModel, SourceError, VersionSource};
 
 /// Between two questions which version is current.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -68,11 +68,28 @@ impl Watcher {
 
 impl<S: VersionSource> Following<S> {
     fn run(&mut self, ended: &Receiver<()>) {
+        self.load_fallback();
         while ended.recv_timeout(OFTEN) == Err(RecvTimeoutError::Timeout) {
             match self.source.current() {
                 Ok(version) => self.follow(version),
                 Err(error) => self.say("source_unreadable", json!({"reason": error.to_string()})),
             }
+        }
+    }
+
+    /// Begins to load the version that a rollback goes to.
+    fn load_fallback(&mut self) {
+        let current = self.versions.read().current.info().clone();
+        let begun = match self.source.fallback(&current) {
+            Ok(Some(digest)) => {
+                let begun = self.begin(CurrentVersion { digest, number: 0 });
+                begun.map_err(|e| e.to_string())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = begun {
+            self.log().write("version_not_kept", json!({"reason": reason}));
         }
     }
 
@@ -112,7 +129,7 @@ impl<S: VersionSource> Following<S> {
         let before = pair.before.clone().filter(|before| before.info().digest == version.digest);
         drop(pair);
         if current {
-            return self.forget_other(&version);
+            return self.settle_other(&version);
         }
         match before {
             Some(before) => {
@@ -123,27 +140,28 @@ impl<S: VersionSource> Following<S> {
         }
     }
 
-    /// Gives up a version that has been loaded meanwhile and is not wanted any more.
-    fn forget_other(&mut self, wanted: &CurrentVersion) {
+    /// Keeps a version that has been loaded and is not to answer now, or gives it up.
+    fn settle_other(&mut self, wanted: &CurrentVersion) {
         let done = |(version, thread): &mut (CurrentVersion, JoinHandle<_>)| {
             version.digest != wanted.digest && thread.is_finished()
         };
-        if let Some((version, _)) = self.under_way.take_if(done) {
-            let fields =
-                json!({"version": version.digest, "reason": "another move came before it was loaded"});
-            self.log().write("version_not_needed", fields);
-        }
+        let Some((version, thread)) = self.under_way.take_if(done) else { return };
+        let (event, reason) = match joined(thread).map(|loaded| self.versions.keep(loaded)) {
+            Ok(Kept::AsBefore) => return self.answers("version_kept"),
+            Ok(Kept::No) => ("version_not_needed", "another move came before it was loaded".into()),
+            Err(error) => ("version_not_kept", error.to_string()),
+        };
+        self.log().write(event, json!({"version": version.digest, "reason": reason}));
     }
 
     /// Begins to load a version, or lets it answer once it is loaded.
     fn load(&mut self, version: CurrentVersion) {
-        self.forget_other(&version);
+        self.settle_other(&version);
         let done = |(loaded, thread): &mut (CurrentVersion, JoinHandle<_>)| {
             loaded.digest == version.digest && thread.is_finished()
         };
         if let Some((_, thread)) = self.under_way.take_if(done) {
-            let panicked = || SourceError("loading it panicked".into());
-            match thread.join().unwrap_or_else(|_| Err(panicked())) {
+            match joined(thread) {
                 Ok(loaded) => {
                     self.failed = None;
                     self.versions.switch(loaded);
@@ -157,16 +175,22 @@ impl<S: VersionSource> Following<S> {
         if self.under_way.is_some() || self.failed.as_ref().is_some_and(waits) {
             return;
         }
-        let fields = json!({"version": version.digest, "move": version.number});
-        self.log().write("version_loading", fields);
+        if let Err(error) = self.begin(version.clone()) {
+            self.refuse(version, &error.to_string());
+        }
+    }
+
+    /// Begins to load a version.
+    fn begin(&mut self, version: CurrentVersion) -> Result<(), SourceError> {
+        let number = (version.number > 0).then_some(version.number);
+        self.log().write("version_loading", json!({"version": version.digest, "move": number}));
         let (source, loading, wanted) = (self.source.clone(), self.loading.clone(), version.clone());
         let thread = std::thread::Builder::new()
             .name("halfstep-load".into())
             .spawn(move || loading.load(&*source, &wanted));
-        match thread {
-            Ok(thread) => self.under_way = Some((version, thread)),
-            Err(error) => self.refuse(version, &format!("there is no thread to load it: {error}")),
-        }
+        let thread = thread.map_err(|e| SourceError(format!("there is no thread to load it: {e}")))?;
+        self.under_way = Some((version, thread));
+        Ok(())
     }
 
     /// The version before goes on to answer; this one is tried again later.
@@ -184,6 +208,7 @@ impl<S: VersionSource> Following<S> {
         self.failed = Some(Failed { digest: version.digest, again: Instant::now() + pause, pause });
     }
 
+    /// Says which versions are loaded.
     fn answers(&self, event: &str) {
         let pair = self.versions.read();
         let before = pair.before.as_ref().map(|before| before.info());
@@ -198,4 +223,9 @@ impl<S: VersionSource> Following<S> {
         drop(pair);
         self.log().write(event, fields);
     }
+}
+
+/// What became of a loading that has ended.
+fn joined<M: ServedModel>(thread: JoinHandle<Outcome<M>>) -> Outcome<M> {
+    thread.join().unwrap_or_else(|_| Err(SourceError("loading it panicked".into())))
 }

@@ -62,11 +62,12 @@ impl ServedModel for Adds {
 struct Moves {
     current: Arc<Mutex<(i64, u64)>>,
     takes: Duration,
+    fallback: Option<i64>,
 }
 
 impl Moves {
     fn new(takes: Duration) -> Moves {
-        Moves { current: Arc::new(Mutex::new((1, 1))), takes }
+        Moves { current: Arc::new(Mutex::new((1, 1))), takes, fallback: None }
     }
 
     fn to(&self, version: i64, number: u64) {
@@ -80,6 +81,11 @@ impl VersionSource for Moves {
     fn current(&self) -> Result<CurrentVersion, SourceError> {
         let (version, number) = *self.current.lock().unwrap();
         Ok(CurrentVersion { digest: digest(version), number })
+    }
+
+    fn fallback(&self, current: &ModelInfo) -> Result<Option<String>, SourceError> {
+        assert_eq!(current.digest, digest(1));
+        Ok(self.fallback.map(digest))
     }
 
     fn load(&self, wanted: &CurrentVersion) -> Result<Adds, SourceError> {
@@ -220,6 +226,15 @@ fn until(client: &mut Client, version: i64, within: Duration) {
     }
 }
 
+/// Waits until the log has an event of this name.
+fn until_event(lines: &Lines, name: &str) {
+    let begun = Instant::now();
+    while lines.events(name).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "there is no {name}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_change_and_a_rollback_under_load_lose_no_request() {
     let source = Moves::new(Duration::from_millis(1));
@@ -276,19 +291,12 @@ fn versions_that_fail_and_old_moves_change_nothing() {
     let source = Moves::new(Duration::ZERO);
     let (running, lines) = start(&source, Limits::default(), Duration::from_secs(5));
     let mut client = Client::new(running.address());
-    let wait_for = |name: &str| {
-        let begun = Instant::now();
-        while lines.events(name).is_empty() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "there is no {name}");
-            sleep(Duration::from_millis(10));
-        }
-    };
     source.to(13, 7);
-    wait_for("version_refused");
+    until_event(&lines, "version_refused");
     assert_eq!(lines.events("version_refused")[0]["reason"], "a file is damaged");
     // Moves with numbers that were seen, one of them with another version.
     source.to(2, 6);
-    wait_for("move_refused");
+    until_event(&lines, "move_refused");
     source.to(2, 7);
     sleep(Duration::from_millis(400));
     assert_eq!(lines.events("move_refused").len(), 2);
@@ -323,6 +331,39 @@ fn versions_that_fail_and_old_moves_change_nothing() {
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+    running.drain();
+}
+
+#[test]
+fn a_rollback_right_after_a_start_takes_no_loading() {
+    let source = Moves { fallback: Some(2), ..Moves::new(Duration::ZERO) };
+    let (running, lines) = start(&source, Limits::default(), Duration::from_secs(5));
+    let mut client = Client::new(running.address());
+    assert_eq!(client.infer(MODEL, 0).1, digest(1));
+    until_event(&lines, "version_kept");
+    assert_eq!(lines.events("version_kept")[0]["kept_memory"], 1002);
+    let memory = format!(r#"halfstep_model_memory_bytes{{version="{}",role="Before"}} 1002"#, digest(2));
+    let text = client.get("/metrics").2;
+    assert!(text.contains(&memory), "{memory} is not in\n{text}");
+    source.to(2, 2);
+    // To load it would take longer.
+    until(&mut client, 2, Duration::from_secs(1));
+    source.to(1, 3);
+    until(&mut client, 1, Duration::from_secs(1));
+    assert_eq!(lines.events("version_loading").len(), 1);
+    running.drain();
+}
+
+#[test]
+fn a_version_to_go_back_to_that_fails_changes_nothing() {
+    let source = Moves { fallback: Some(13), ..Moves::new(Duration::ZERO) };
+    let (running, lines) = start(&source, Limits::default(), Duration::from_secs(5));
+    let mut client = Client::new(running.address());
+    until_event(&lines, "version_not_kept");
+    assert_eq!(lines.events("version_not_kept")[0]["reason"], "a file is damaged");
+    assert_eq!(client.infer(MODEL, 0).1, digest(1));
+    source.to(2, 2);
+    until(&mut client, 2, Duration::from_secs(10));
     running.drain();
 }
 

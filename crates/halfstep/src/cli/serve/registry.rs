@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use halfstep::evidence::units;
 use halfstep::graph::engine::Engine;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::trust::Trust;
@@ -10,7 +11,7 @@ use halfstep_registry::moves::Recorded;
 use halfstep_registry::names::{Reference, Selector};
 use halfstep_registry::version::Version;
 use halfstep_registry::{Registry, RegistryError};
-use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
+use halfstep_serve::model::{CurrentVersion, ModelInfo, SourceError, VersionSource};
 
 use super::super::args::Chosen;
 use super::super::failure::Failure;
@@ -204,6 +205,22 @@ impl VersionSource for RegistrySource {
         let current = self.now().map_err(|e| SourceError(e.to_string()))?;
         self.compare(&current).map_err(|e| SourceError(e.message()))?;
         Ok(current)
+    }
+
+    fn fallback(&self, current: &ModelInfo) -> Result<Option<String>, SourceError> {
+        let Reference { model, selector: Selector::Alias(alias) } = &self.reference else { return Ok(None) };
+        let digest = self.registry.fallback(model, alias).map_err(|e| SourceError(e.to_string()))?;
+        let Some(digest) = digest.map(|digest| digest.to_string()) else { return Ok(None) };
+        // What it takes is known once it is loaded: as much as the current one is assumed.
+        match self.loading.engine.free_memory() {
+            Some(free) if (free.bytes as u64) < current.memory => Err(SourceError(format!(
+                "there is no memory for version {digest}, to which a rollback goes: the current one takes {}, and {} {}",
+                units::bytes(current.memory as usize),
+                units::bytes(free.bytes),
+                free.limit
+            ))),
+            _ => Ok(Some(digest)),
+        }
     }
 
     fn load(&self, version: &CurrentVersion) -> Result<TrainedModel, SourceError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use halfstep::graph::engine::Engine;
 use halfstep::train::recipe::folder_name;
 use halfstep_attest::digest::Digest;
-use halfstep_serve::model::{CurrentVersion, SourceError, VersionSource};
+use halfstep_serve::model::{CurrentVersion, ModelInfo, SourceError, VersionSource};
 
 use super::super::args::Chosen;
 use super::super::failure::Failure;
@@ -43,6 +43,10 @@ impl VersionSource for RunSource {
 
     fn current(&self) -> Result<CurrentVersion, SourceError> {
         Ok(CurrentVersion { digest: self.digest.clone(), number: 0 })
+    }
+
+    fn fallback(&self, _: &ModelInfo) -> Result<Option<String>, SourceError> {
+        Ok(None)
     }
 
     fn load(&self, _: &CurrentVersion) -> Result<TrainedModel, SourceError> {
