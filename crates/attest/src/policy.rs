@@ -70,6 +70,14 @@ pub struct Policy {
     pub converted: Permission,
     /// The greatest age of a verdict in days; any where none is stated.
     pub max_age_days: Option<NonZeroU32>,
+    /// Whether an alias may be promoted or rolled back without a signature of that move. Allowed
+    /// unless the policy says otherwise. Who moves an alias asks; [`Policy::judge`] does not.
+    #[serde(default = "allowed")]
+    pub unsigned_moves: Permission,
+}
+
+fn allowed() -> Permission {
+    Permission::Allowed
 }
 
 /// Of what a verdict has to speak.

@@ -61,6 +61,12 @@ pub struct Grounds {
     /// SHA-256 of the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Digest>,
+    /// Of a promotion that was forced: SHA-256 of every signed verdict that was attached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached_verdicts: Vec<Digest>,
+    /// Of a promotion that was forced: what was not met, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
 }
 
 /// The registry's record of a move. Its digest is over its text in the database.

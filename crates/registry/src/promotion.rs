@@ -19,6 +19,8 @@ use crate::version::{self, Attachment, AttachmentKind, Version};
 
 /// The folder of a version's weights.
 const WEIGHTS: &str = "checkpoints/";
+/// Most characters of a sentence that a move keeps: it may quote what strangers wrote.
+const LONGEST: usize = 500;
 
 impl Version {
     /// The digest of its weights: its only file of a checkpoint.
@@ -42,6 +44,26 @@ pub struct Judge<'a> {
     pub policy: Option<(&'a Policy, Digest)>,
     /// The time at which keys and certificates are judged.
     pub at: DateTime,
+}
+
+/// Evidence that is not enough to promote a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insufficient {
+    /// What there is, with everything that is not met.
+    grounds: Grounds,
+}
+
+impl Insufficient {
+    /// Everything that is not met, in sentences.
+    pub fn unmet(&self) -> &[String] {
+        &self.grounds.unmet
+    }
+
+    /// What a promotion rests on that is made all the same, for a reason.
+    pub fn forced(self, reason: String) -> Grounds {
+        let unmet = self.unmet().iter().map(|why| why.chars().take(LONGEST).collect()).collect();
+        Grounds { forced: Some(reason), unmet, ..self.grounds }
+    }
 }
 
 /// An attachment, and what its signature proves or why it proves nothing.
@@ -87,16 +109,18 @@ impl Registry {
         &self,
         version: &Version,
         judge: &Judge<'_>,
-    ) -> Result<Result<Grounds, Vec<String>>, RegistryError> {
+    ) -> Result<Result<Grounds, Insufficient>, RegistryError> {
         let mut grounds = Grounds::default();
-        let mut faults = Vec::new();
         match self.signed(version, judge.trust, judge.at)? {
             Ok((signature, _)) => grounds.signature = Some(signature),
-            Err(why) => faults.extend(why),
+            Err(why) => grounds.unmet.extend(why),
         }
+        let verdicts = version.attachments.iter().filter(|a| a.kind == AttachmentKind::Verdict);
+        let verdicts: Vec<Digest> = verdicts.map(|a| a.sha256).collect();
         let Some((policy, digest)) = judge.policy else {
-            faults.push(format!("there is no policy, {}", self.policy_file().display()));
-            return Ok(Err(faults));
+            grounds.unmet.push(format!("there is no policy, {}", self.policy_file().display()));
+            grounds.attached_verdicts = verdicts;
+            return Ok(Err(Insufficient { grounds }));
         };
         grounds.policy = Some(digest);
         let weights = version.weights()?;
@@ -119,9 +143,13 @@ impl Registry {
             if unmet.is_empty() {
                 unmet.push("the version has no signed verdict".into());
             }
-            faults.extend(unmet);
+            grounds.unmet.extend(unmet);
         }
-        Ok(if faults.is_empty() { Ok(grounds) } else { Err(faults) })
+        if grounds.unmet.is_empty() {
+            return Ok(Ok(grounds));
+        }
+        grounds.attached_verdicts = verdicts;
+        Ok(Err(Insufficient { grounds }))
     }
 
     /// Looks for a signed verdict that judged the weights of a version in a precision, and passed.

@@ -43,6 +43,15 @@ fn a_version_is_promoted_with_its_evidence_and_rolled_back() {
     promote(&place, 1, &reference, &[]);
     promote(&place, 0, &reference, &["--force", "a test of the way back"]);
     assert!(place.ok(&["registry", "show", "digits@champion"]).contains("a test of the way back"));
+    // The history keeps what there was and what was not met.
+    let moves = place.json(&["registry", "show", "digits@champion", "--json"])["moves"].clone();
+    let forced = moves.as_array().unwrap().iter().find(|made| made["grounds"]["forced"].is_string()).unwrap();
+    let grounds = &forced["grounds"];
+    assert!(grounds["signature"].is_string() && grounds["policy"].is_string(), "{grounds}");
+    assert!(grounds["verdict"].is_null() && grounds["attached_verdicts"].as_array().unwrap().len() == 1);
+    assert!(grounds["unmet"][0].as_str().unwrap().contains("those of the reference"), "{grounds}");
+    let said = place.ends(0, &["registry", "show", "digits@champion"]);
+    assert!(said.contains("forced: a test of the way back, although verdict"), "{said}");
     let back = place.ok(&["registry", "rollback", "digits@champion", "--reason", "worse"]);
     assert!(back.contains("rollback") && back.contains("worse"), "{back}");
     assert!(place.ok(&["registry", "show", "digits@champion"]).contains("bf16-seed0"));
@@ -197,6 +206,30 @@ fn moves_are_signed_and_followed_by_their_signatures() {
     let said = place.ends(1, &["registry", "verify", "--trust", "trust.toml"]);
     assert!(said.contains("move 3 is not accepted") && said.contains("revoked: stolen"), "{said}");
     assert!(place.ends(1, &serve).contains("is revoked: stolen"));
+}
+
+#[test]
+fn a_policy_can_refuse_moves_that_nobody_signs() {
+    let place = with_versions();
+    place.0.write("registry/policy.toml", format!("unsigned_moves = \"refused\"\n{POLICY}"));
+    let signed = ["--sign", "--key", "key.pem"];
+    for more in [&[][..], &["--dry-run"], &["--force", "in a hurry"]] {
+        let said = promote(&place, 1, "digits@candidate", more);
+        assert!(said.contains("it is not signed") && said.contains("sign it with --sign"), "{said}");
+    }
+    promote(&place, 0, "digits@candidate", &signed);
+    let list = place.json(&["registry", "list", "--json"]);
+    let others = |version: &&serde_json::Value| version["aliases"].as_array().unwrap().is_empty();
+    let reference = list["versions"].as_array().unwrap().iter().find(others).unwrap();
+    let reference = format!("digits@{}", reference["digest"].as_str().unwrap());
+    promote(&place, 0, &reference, &[&signed[..], &["--force", "a test"]].concat());
+    let back = ["registry", "rollback", "digits@champion"];
+    let said = place.ends(1, &back);
+    assert!(said.contains("policy.toml refuses unsigned moves"), "{said}");
+    // A policy that cannot be read may ask for a signature, and keeps nobody from a signed move.
+    place.0.write("registry/policy.toml", "claim");
+    place.ends(2, &back);
+    place.ok(&[&back[..], &signed].concat());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep_attest::digest::Digest;
-use halfstep_attest::policy::Policy;
+use halfstep_attest::policy::{Permission, Policy};
 use halfstep_attest::private_key::PrivateKey;
 use halfstep_registry::Registry;
 use halfstep_registry::moves::{Grounds, Recorded};
@@ -33,6 +33,19 @@ fn signing_key(signing: SignMove) -> Result<Option<PrivateKey>, Failure> {
     if signing.sign { key::read(signing.key).map(Some) } else { Ok(None) }
 }
 
+/// Refuses a move that is not to be signed where the policy asks for a signature. There is no
+/// reason that does in its place: `--force` is for want of evidence.
+fn check_signing(signing: &SignMove, registry: &Registry, policy: Option<&Policy>) -> Result<(), Failure> {
+    let demanded = policy.is_some_and(|policy| policy.unsigned_moves == Permission::Refused);
+    if !demanded || signing.sign {
+        return Ok(());
+    }
+    let file = registry.policy_file();
+    let message =
+        format!("the move is not made: it is not signed, and {} refuses unsigned moves", file.display());
+    Err(Failure::failed(message).with_help("sign it with --sign"))
+}
+
 /// `registry promote`.
 pub fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
     let registry = asked.open()?;
@@ -40,15 +53,18 @@ pub fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
     let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
     let trust = trust::of_file(asked.trust.as_deref())?;
     let policy = policy(&registry.policy_file())?;
+    check_signing(&args.signing, &registry, policy.as_ref().map(|(p, _)| p))?;
     let judge = Judge { trust: &trust, policy: policy.as_ref().map(|(p, digest)| (p, *digest)), at: act.at };
     let forced = args.force.filter(|reason| !reason.trim().is_empty());
-    let grounds = match (registry.judge(&version, &judge).map_err(failure)?, forced) {
+    let grounds: Grounds = match (registry.judge(&version, &judge).map_err(failure)?, forced) {
         (Ok(grounds), _) => grounds,
-        (Err(why), Some(reason)) => {
-            why.iter().for_each(|why| output::warning(format!("forced although {why}")));
-            Grounds { forced: Some(reason), ..Grounds::default() }
+        (Err(lacking), Some(reason)) => {
+            lacking.unmet().iter().for_each(|why| output::warning(format!("forced although {why}")));
+            lacking.forced(reason)
         }
-        (Err(why), None) => return Err(refused(&registry, &version, &why, policy.is_none())),
+        (Err(lacking), None) => {
+            return Err(refused(&registry, &version, lacking.unmet(), policy.is_none()));
+        }
     };
     if args.dry_run {
         let found = json!({ "promotes": version.digest, "alias": args.to, "grounds": grounds });
@@ -70,6 +86,11 @@ pub fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
         return Err(Failure::asked(format!("{}: this is no alias", args.alias), help));
     };
     let registry = asked.open()?;
+    // A policy that cannot be read keeps nobody from going back by a move that is signed.
+    if !args.signing.sign {
+        let policy = policy(&registry.policy_file())?;
+        check_signing(&args.signing, &registry, policy.as_ref().map(|(p, _)| p))?;
+    }
     let model = &args.alias.model;
     let to = match args.to {
         None => None,

@@ -25,7 +25,10 @@ fn in_words(made: &Recorded) -> String {
     let record = &made.record;
     let from = record.from.map_or_else(|| "nothing".to_string(), |from| from.to_string());
     let reason = record.reason.as_deref().unwrap_or("no reason given");
-    let forced = record.grounds.forced.as_ref().map(|why| format!("; forced: {why}")).unwrap_or_default();
+    let unmet = record.grounds.unmet.join("; ");
+    let although = if unmet.is_empty() { String::new() } else { format!(", although {unmet}") };
+    let forced = record.grounds.forced.as_ref();
+    let forced = forced.map(|why| format!("; forced: {why}{although}")).unwrap_or_default();
     format!(
         "{}@{} from {from} to {}: {} {}, {}, by {}, {reason}{forced}",
         record.model,
