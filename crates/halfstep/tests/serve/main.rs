@@ -8,3 +8,4 @@ mod cards;
 mod registry;
 mod serving;
 mod signing;
+mod soak;

@@ -20,16 +20,21 @@ fn table() -> String {
 const DATA: &str = "kind = \"csv\"\npath = \"table.csv\"\ntarget = \"label\"";
 
 /// A server of `run`, which is ended when it is dropped.
-struct Served {
-    child: Child,
-    url: String,
+pub struct Served {
+    pub child: Child,
+    pub url: String,
     first: Value,
 }
 
 impl Served {
-    fn start(mut command: Command) -> Served {
+    fn start(command: Command) -> Served {
+        Served::with_log(command, Stdio::null())
+    }
+
+    /// A server whose log goes somewhere.
+    pub fn with_log(mut command: Command, log: Stdio) -> Served {
         command.args(["--listen", "127.0.0.1:0", "--json"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut text = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let first: Value = loop {
@@ -54,14 +59,27 @@ impl Served {
         (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
     }
 
+    /// The version that answers a row.
+    fn version(&self) -> String {
+        self.infer(row(&["3", "y"])).1["model_version"].as_str().unwrap().to_string()
+    }
+
+    /// Waits until this version answers.
+    fn becomes(&self, wanted: &str) {
+        let begun = Instant::now();
+        while self.version() != wanted {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {wanted}", self.version());
+        }
+    }
+
     /// Asks it to end.
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     }
 
     /// Asks it to end, and gives its exit code.
-    fn end(mut self) -> Option<i32> {
+    pub fn end(mut self) -> Option<i32> {
         self.terminate();
         self.child.wait().unwrap().code()
     }
@@ -190,7 +208,7 @@ fn a_signal_lets_what_has_begun_be_answered_and_a_second_one_does_not() {
 }
 
 /// The program with keys and a memory of registries of its own.
-fn with_registry(place: &Place, args: &[&str]) -> Command {
+pub fn with_registry(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(args);
     command.env("HALFSTEP_KEYS", place.path("keys")).env("XDG_STATE_HOME", place.path("state"));
     command.env("HALFSTEP_REGISTRY", place.path("registry"));
@@ -198,7 +216,7 @@ fn with_registry(place: &Place, args: &[&str]) -> Command {
 }
 
 /// The program's output, if it ends with this code.
-fn ends(place: &Place, code: i32, args: &[&str]) -> String {
+pub fn ends(place: &Place, code: i32, args: &[&str]) -> String {
     let output = with_registry(place, args).output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
@@ -241,25 +259,40 @@ fn a_server_follows_an_alias_to_versions_that_are_signed() {
     let forced = Served::start(with_registry(&place, &unjudged));
     assert_eq!(forced.first["precision"], "bf16");
     assert_eq!(forced.end(), Some(0));
-    let version = || served.infer(row(&["3", "y"])).1["model_version"].as_str().unwrap().to_string();
-    let becomes = |wanted: &str| {
-        let begun = Instant::now();
-        while version() != wanted {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{} is not {wanted}", version());
-        }
-    };
-    assert_eq!(version(), one);
+    assert_eq!(served.version(), one);
     let two = add("two", &["--sign"]);
     promote();
-    becomes(&two);
+    served.becomes(&two);
     ok(&["registry", "rollback", "m@champion"]);
-    becomes(&one);
+    served.becomes(&one);
     // What nobody signed is not served, and what was goes on.
     add("three", &[]);
     promote();
     let refused = ends(&place, 1, &serve);
     assert!(refused.contains("has no signature"), "{refused}");
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(version(), one);
+    assert_eq!(served.version(), one);
+    assert_eq!(served.end(), Some(0));
+
+    // A server that follows signed moves alone stays where it is at another, and says so.
+    let move_to = |version: &str, sign: &[&str]| {
+        let version = format!("m@{}", &version[..16]);
+        ok(&[&["registry", "promote", &version, "--force", "tried"], sign].concat());
+    };
+    move_to(&two, &["--sign"]);
+    let log = || std::fs::read_to_string(place.path("server.log")).unwrap();
+    let file = std::fs::File::create(place.path("server.log")).unwrap();
+    let signed_alone = [&serve[..], &["--signed-moves"]].concat();
+    let served = Served::with_log(with_registry(&place, &signed_alone), file.into());
+    assert_eq!(served.version(), two);
+    move_to(&one, &[]);
+    let begun = Instant::now();
+    while !log().contains("it is not signed, and --signed-moves asks for it") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(served.version(), two);
+    move_to(&one, &["--sign"]);
+    served.becomes(&one);
     assert_eq!(served.end(), Some(0));
 }
