@@ -1,9 +1,6 @@
 //! Every parser that strangers can reach, on inputs that were made of sound ones by changes: none
 //! panics, none takes long or much memory, and what is accepted is what was meant.
 
-mod harness;
-mod mutation;
-
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -15,7 +12,7 @@ use halfstep_attest::policy::Policy;
 use halfstep_attest::public_key::PublicKey;
 use halfstep_attest::statement::{Predicate, Statement};
 use halfstep_attest::trust::{Trust, Verified};
-use harness::fuzz;
+use halfstep_fuzz::fuzz;
 use serde_json::{Value, json};
 
 /// Memory for an input of 64 KiB: what is decoded of it, and shown of it in messages.
@@ -186,7 +183,7 @@ fn trust_files() {
 
 #[test]
 fn policies() {
-    const SOUND: &str = "claim = \"examples\"\nsamples = 1000\npairs = 3\nprecisions = [\"bf16\"]\nreference = \"refused\"\nconverted = \"allowed\"\nmax_age_days = 90\n[margins]\naccuracy = \"1.0pt\"\n";
+    const SOUND: &str = "claim = \"examples\"\nsamples = 1000\npairs = 3\nprecisions = [\"bf16\"]\nreference = \"refused\"\nconverted = \"allowed\"\nmax_age_days = 90\nunsigned_moves = \"refused\"\n[margins]\naccuracy = \"1.0pt\"\n";
     let statement = Statement::parse(statements()[0].to_string().as_bytes()).unwrap();
     assert!(matches!(statement.predicate, Predicate::Verdict(_)));
     let verified = Verified { statement, signer: "a".into(), fingerprint: String::new(), at: at() };

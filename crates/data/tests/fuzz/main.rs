@@ -1,22 +1,19 @@
 //! What clients of a server send to be prepared, on inputs that were made of sound ones by
-//! changes: no picture and no cell makes its parser fail, take long or take more memory than its
+//! changes: no picture, cell or text makes its parser fail, take long or take more memory than its
 //! size allows.
-
-#[path = "../../../attest/tests/fuzz/harness.rs"]
-mod harness;
-#[path = "../../../attest/tests/fuzz/mutation.rs"]
-mod mutation;
 
 use std::path::Path;
 
 use halfstep_data::{DataSpec, Preprocessing, load, picture_size};
-use harness::fuzz;
+use halfstep_fuzz::fuzz;
 use toml::de::DeTable;
 
 /// Pixels of a picture that is decoded.
 const PIXELS: usize = 1 << 18;
 /// Memory for one: eight bytes a pixel, in three forms, and what the decoders keep.
 const MEMORY: usize = 3 * 8 * PIXELS + (4 << 20);
+/// Bytes of an input, at most.
+const LONGEST: usize = 64 << 10;
 
 fn png(width: u32, height: u32, colour: png::ColorType, depth: png::BitDepth) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -123,4 +120,58 @@ fn cells() {
             Err(why) => why.to_string(),
         }
     });
+}
+
+/// Texts by a tokeniser: tokens are of the vocabulary, not more than bytes, and give the text back.
+fn texts_by(name: &str, tokenizer: &str, memory: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| {
+        format!(
+            "{i}: the cat's hat, \u{e9}t\u{e9} na\u{ef}ve \u{4e2d}\u{6587} {}\n",
+            "ha".repeat(i as usize % 9)
+        )
+    };
+    std::fs::write(folder.path().join("t.txt"), (0..200).map(line).collect::<String>()).unwrap();
+    let fields = format!("kind = 'text'\npath = 't.txt'\nsequence = 8\n{tokenizer}");
+    let spec = DataSpec::read(DeTable::parse(&fields).unwrap().into_inner()).unwrap();
+    let preprocessing = load(&spec, folder.path()).unwrap().preprocessing;
+    let Preprocessing::Text(text) = preprocessing else { panic!("no text") };
+    let corpus = [
+        "Once upon a time",
+        "the cat's hat, \u{e9}t\u{e9}\n\n  12:30\ttabs\r\n",
+        "\u{4e2d}\u{6587} \u{1f600}\u{200d}\u{1f469} e\u{301} \u{feff}\u{202e}abc",
+        &"ha".repeat(300),
+        &" \n".repeat(200),
+        "<|endoftext|> [UNK] \u{120}the",
+        &"a ".repeat(1 << 12),
+    ];
+    let corpus = corpus.map(|text| text.as_bytes().to_vec()).to_vec();
+    fuzz(name, memory, corpus, |input| {
+        let Ok(given) = std::str::from_utf8(input) else { return "no text".into() };
+        match text.encode(given) {
+            Ok(tokens) => {
+                assert!(
+                    tokens.len() <= given.len() && tokens.iter().all(|&t| (t as usize) < text.vocabulary())
+                );
+                assert_eq!(text.decode(&tokens).unwrap(), given);
+                // By magnitude, so that longer ones are kept.
+                format!("tokens {}", char::from(b'a' + tokens.len().checked_ilog2().unwrap_or(0) as u8))
+            }
+            Err(why) => why.to_string(),
+        }
+    });
+}
+
+#[test]
+fn texts() {
+    // A token has four bytes, in a list that may have room for twice as many; the rest is to decode.
+    texts_by("texts", "", 16 * LONGEST);
+}
+
+#[cfg(feature = "bpe")]
+#[test]
+fn texts_as_byte_pairs() {
+    // The places of each word are kept in several lists: 488 bytes were measured for a byte of text,
+    // where each is a word.
+    texts_by("texts as byte pairs", "tokenizer = 'bpe'\nvocab_size = 400", 640 * LONGEST);
 }

@@ -5,10 +5,6 @@
 mod direct;
 #[path = "../it/echo.rs"]
 mod echo;
-#[path = "../../../attest/tests/fuzz/harness.rs"]
-mod harness;
-#[path = "../../../attest/tests/fuzz/mutation.rs"]
-mod mutation;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -18,6 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use data_encoding::HEXLOWER;
+use halfstep_fuzz::fuzz;
 use halfstep_serve::access::{ApiKeys, KeyFile, Scope};
 use halfstep_serve::grpc::messages::{
     InferInputTensor, InferTensorContents, ModelInferRequest, ModelReadyRequest,
@@ -25,7 +22,6 @@ use halfstep_serve::grpc::messages::{
 use halfstep_serve::guard::guarded;
 use halfstep_serve::limits::{Budget, Limits};
 use halfstep_serve::{grpc, rest};
-use harness::fuzz;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;

@@ -249,6 +249,9 @@ fn short(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use serde_json::json;

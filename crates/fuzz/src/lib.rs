@@ -1,9 +1,12 @@
-//! Runs a parser on inputs that were made of others by changes.
+//! Runs a parser on inputs that were made of others by changes. Of tests alone: what links this
+//! crate has an allocator that counts.
 //!
 //! There is no feedback from the code that ran; an input is kept, to be changed further, if what
 //! the parser says of it was not said before. As a test each target gets a thousand inputs, the
 //! same ones every time. `scripts/fuzz.sh` runs them for longer.
 #![allow(clippy::print_stdout)] // of tests
+
+mod mutation;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashSet;
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::mutation::{Draws, mutated};
+use mutation::{Draws, mutated};
 
 /// Inputs of a target as a test.
 const INPUTS: u32 = 1000;
@@ -50,6 +53,10 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs a target: `parse` says what becomes of an input, and panics where that is wrong. For no
 /// input it may hold more than `memory` bytes.
+///
+/// # Panics
+/// For an input that `parse` panics on, takes long or takes more memory; the message has it in
+/// hexadecimal digits.
 pub fn fuzz(name: &str, memory: usize, corpus: Vec<Vec<u8>>, parse: impl Fn(&[u8]) -> String) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
