@@ -89,7 +89,7 @@ pub enum Term {
         draws: Option<(u32, ValueId)>,
         /// What is quantised.
         value: TermId,
-        /// A single number.
+        /// What it is multiplied by first.
         scale: TermId,
     },
     /// [`Op::Dropout`] of a term.

@@ -237,7 +237,7 @@ fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
     arity(x, 1 + scales + usize::from(q.draws.is_some()))?;
     floats(&x[..=scales])?;
     if scales == 1 {
-        expect_shape("the scale", x[1], &Shape::scalar())?;
+        by_first_axis(q, &x[0].shape, &x[1].shape)?;
     }
     if q.draws.is_some() {
         key(x[scales + 1])?;
@@ -258,6 +258,15 @@ fn quantise(q: &Quantise, x: &[&ValueType]) -> Result<Vec<ValueType>, String> {
         (_, format) => return Err(format!("there are no such blocks of {format}")),
     };
     Ok(vec![ValueType { shape: x[0].shape.clone(), dtype }])
+}
+
+/// Whether a scale is one number, or one for each place of the first axis of `x`.
+fn by_first_axis(q: &Quantise, x: &Shape, scale: &Shape) -> Result<(), String> {
+    let is_along_first = matches!(q.blocks, Blocks::Nvfp4 { axis: 0 });
+    let places = x.first().copied().unwrap_or(1);
+    let each = x.iter().enumerate().map(|(i, _)| if i == 0 { places } else { 1 });
+    let fits = scale.is_empty() || (!is_along_first && scale.iter().copied().eq(each));
+    ensure(fits, || format!("the scale: expected one number or one for each of {places}, found {scale}"))
 }
 
 /// The tensors of a parameter and its moments, then the gradient, then scalars, before the last of

@@ -137,8 +137,8 @@ pub struct AttentionSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "blocks", rename_all = "kebab-case")]
 pub enum Blocks {
-    /// One factor for the whole tensor, the second operand, which the reader of the codes divides
-    /// out again.
+    /// One factor for the whole tensor, or for each place of its first dimension: the second
+    /// operand, which the reader of the codes divides out again.
     Tensor {
         /// What becomes of finite numbers beyond the largest. NaN and infinities always become NaN:
         /// a fault is not hidden.
@@ -152,10 +152,10 @@ pub enum Blocks {
         /// How the power of two comes from the largest magnitude.
         scale: ScaleRule,
     },
-    /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, the
-    /// second operand, which the reader multiplies with.
+    /// An e4m3 scale for each 16 elements along an axis, relative to one scale for the tensor, or
+    /// for each place of its first dimension: the second operand, which the reader multiplies with.
     Nvfp4 {
-        /// The axis.
+        /// The axis; not the first where its places have scales.
         axis: usize,
     },
     /// A power of two for each 128 elements along an axis: the largest that loses none to overflow.
@@ -251,6 +251,7 @@ pub enum Op {
     /// `(x) -> (y)`, `(x, scale) -> (y)`, and `key[4]` as last operand where rounding draws:
     /// elements as codes of 8 or 4 bits stand for them.
     ///
+    /// The scale is one number, or `[n, 1, …]` where the first of as many dimensions of x is n.
     /// With [`Blocks::Tensor`] the codes of x·scale, the product rounded to f32, stored in a byte
     /// each. In blocks, x as code and block scale say (for NVFP4 without the scale of the tensor):
     /// those numbers are exact in bf16, down to 2^-133. A block with a NaN or an infinity is NaN.

@@ -45,7 +45,7 @@ pub trait Target {
         false
     }
     /// Whether the rows of each sample that this program computes, which only reads state and whose
-    /// scales are not of whole tensors, have the same bits in a batch of any size, at any place,
+    /// scales are of blocks or of samples, have the same bits in a batch of any size, at any place,
     /// beside any others.
     fn is_batch_invariant(&self, _graph: &Graph) -> bool {
         false

@@ -100,17 +100,22 @@ impl Predictor {
             .try_fold(none, |all, program| Ok(all.together(program.footprint(&self.state)?)))
     }
 
-    /// Whether a sample has the same logits to the bit in a batch of any size, beside any others.
+    /// From now on gives a sample, to the bit, the logits that it has in a batch of one, in a batch
+    /// of any size, beside any others; says whether it does. Scales of whole tensors are then of
+    /// each sample.
     ///
-    /// It has not where scales come from whole tensors, and where the engine does not promise it. A
-    /// batch of one sample has no others.
+    /// Where the engine does not promise it, nothing changes. A batch of one sample has no others.
     ///
     /// # Errors
     /// None of a model that it was opened with.
-    pub fn is_batch_invariant(&self) -> Result<bool, TrainError> {
+    pub fn make_batch_invariant(&mut self) -> Result<bool, TrainError> {
         let graph = predict_graph(self.model.as_ref(), &self.input, 1)?;
-        let of_whole_tensors = self.policy.narrow.is_some_and(|narrow| narrow.sees_whole_tensors());
-        Ok(!of_whole_tensors && self.engine.target().is_batch_invariant(&graph))
+        let invariant = self.engine.target().is_batch_invariant(&graph);
+        if invariant {
+            self.policy = self.policy.clone().scaling_by_sample();
+            self.programs.clear();
+        }
+        Ok(invariant)
     }
 
     fn reader(&mut self) -> Reader<'_> {

@@ -98,7 +98,7 @@ pub enum TileOp {
     Binary(Binary, Value, Value),
     /// The second where the first is not zero, else the third.
     Select(Value, Value, Value),
-    /// The codes of a value times a factor, as [`halfstep_graph::Blocks::Tensor`] says; the
+    /// The codes of one value times another, as [`halfstep_graph::Blocks::Tensor`] says; the
     /// program's key where it draws.
     Quantise(super::quantise::Codes, Value, Value),
     /// [`halfstep_graph::Op::Dropout`] of a value, with the program's key.

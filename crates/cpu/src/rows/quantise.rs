@@ -24,24 +24,25 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// The values of the codes of `xs`·`scale`; `start` is the place of the first element in its
+    /// The values of the codes of `xs`·`scales`; `start` is the place of the first element in its
     /// tensor.
     #[inline(always)]
-    pub(crate) fn of<C: Caps>(self, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
-        codes::<C>(self, key, start, xs, scale, to);
+    pub(crate) fn of<C: Caps>(self, key: Key, start: usize, xs: &[f32], scales: &[f32], to: &mut [f32]) {
+        codes::<C>(self, key, start, xs, scales, to);
     }
 }
 
 out_of_line! {
-    fn codes(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) = codes_body
+    fn codes(codes: Codes, key: Key, start: usize, xs: &[f32], scales: &[f32], to: &mut [f32]) = codes_body
 }
 
 #[inline(always)]
-fn codes_body(codes: Codes, key: Key, start: usize, xs: &[f32], scale: f32, to: &mut [f32]) {
+fn codes_body(codes: Codes, key: Key, start: usize, xs: &[f32], scales: &[f32], to: &mut [f32]) {
     let mut scaled = [0.0; PART];
-    for (i, (xs, to)) in xs.chunks(PART).zip(to.chunks_mut(PART)).enumerate() {
+    let parts = xs.chunks(PART).zip(scales.chunks(PART)).zip(to.chunks_mut(PART));
+    for (i, ((xs, scales), to)) in parts.enumerate() {
         let scaled = &mut scaled[..xs.len()];
-        scaled.iter_mut().zip(xs).for_each(|(to, &x)| *to = x * scale);
+        scaled.iter_mut().zip(xs).zip(scales).for_each(|((to, &x), &scale)| *to = x * scale);
         let rounding = rounding(key, codes.draws, start + i * PART);
         // Named, so that the loops of other formats are not compiled.
         match codes.format {
@@ -104,8 +105,8 @@ pub struct InBlocks<'a> {
     pub length: usize,
     /// Elements behind each of its places; for squares, the columns of a matrix.
     pub inner: usize,
-    /// The scale of the tensor, for NVFP4; else 1.
-    pub tensor_scale: f32,
+    /// For NVFP4 the scale of the tensor, or of each of equal shares of the slices.
+    pub tensor_scales: &'a [f32],
     /// Number of the draws of stochastic rounding; none rounds to nearest even.
     pub draws: Option<u32>,
     /// What they are drawn from.
@@ -125,11 +126,15 @@ impl InBlocks<'_> {
     /// # Errors
     /// If a length differs from what the sizes say.
     pub fn run(self, isa: Isa, pool: &Pool) -> Result<(), RowError> {
-        let InBlocks { form, outer, length, inner, tensor_scale, draws, key, x, y } = self;
+        let InBlocks { form, outer, length, inner, tensor_scales, draws, key, x, y } = self;
         check_len("x", outer * length * inner, x.len())?;
         check_len("y", outer * length * inner, y.len())?;
+        let share = outer / tensor_scales.len().max(1);
+        if form == Form::Nvfp4 {
+            check_len("scales", outer, share * tensor_scales.len())?;
+        }
         let y = SharedDst::new(y);
-        let part = Part { form, length, inner, tensor_scale, draws, key, x: &x, y };
+        let part = Part { form, length, inner, tensor_scales, share, draws, key, x: &x, y };
         let blocks = length.div_ceil(form.block());
         match (form, inner) {
             (Form::Square128(_), _) => {
@@ -166,7 +171,9 @@ struct Part<'a> {
     form: Form,
     length: usize,
     inner: usize,
-    tensor_scale: f32,
+    tensor_scales: &'a [f32],
+    /// Slices that share a scale of the tensor.
+    share: usize,
     draws: Option<u32>,
     key: Key,
     x: &'a Src<'a>,
@@ -174,12 +181,14 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The values of the codes of rows of `width` elements that share their scales, in place of the
-    /// numbers: one block, or a square.
+    /// The values of the codes of rows of `width` elements of a slice that share their scales, in
+    /// place of the numbers: one block, or a square.
     #[inline(always)]
-    fn code<C: Caps>(&self, values: &mut [f32], width: usize, codes: &mut [u8], first: usize) {
+    fn code<C: Caps>(&self, values: &mut [f32], width: usize, codes: &mut [u8], slice: usize, first: usize) {
         let rounding = rounding(self.key, self.draws, first);
-        block::<C>(self.form, self.tensor_scale, rounding, values, width, codes);
+        let tensor_scale =
+            if self.form == Form::Nvfp4 { self.tensor_scales[slice / self.share] } else { 1.0 };
+        block::<C>(self.form, tensor_scale, rounding, values, width, codes);
     }
 }
 
@@ -252,7 +261,7 @@ impl Body for Rows<'_> {
                 let at = row * part.length + start;
                 part.x.load::<C>(at, values);
                 let width = values.len();
-                part.code::<C>(values, width, &mut codes[..width], at);
+                part.code::<C>(values, width, &mut codes[..width], row, at);
                 // SAFETY: chunks have rows of their own.
                 unsafe { part.y.part(at..at + values.len()) }.store::<C>(0, values);
             }
@@ -286,7 +295,7 @@ impl Body for Columns<'_> {
             for (i, column) in columns[..width].iter_mut().enumerate() {
                 // Numbered along the axis: neighbours in a block have neighbouring draws.
                 let number = (slice * inner + start + i) * length + first;
-                part.code::<C>(&mut column[..rows], rows, &mut codes[..rows], number);
+                part.code::<C>(&mut column[..rows], rows, &mut codes[..rows], slice, number);
             }
             for row in 0..rows {
                 line.iter_mut().zip(&columns).for_each(|(to, column)| *to = column[row]);
@@ -319,7 +328,7 @@ impl Body for Square<'_> {
             part.x.load::<C>(at(row), values);
         }
         let number = ((slice * part.length.div_ceil(128) + block) * part.inner.div_ceil(128) + across) << 14;
-        part.code::<C>(values, width, codes, number);
+        part.code::<C>(values, width, codes, slice, number);
         for (row, values) in values.chunks_exact(width).enumerate() {
             // SAFETY: squares are disjoint.
             unsafe { part.y.part(at(row)..at(row) + width) }.store::<C>(0, values);

@@ -37,6 +37,9 @@ pub(super) fn in_blocks(l: &mut Lowering<'_>, q: &Quantise) -> Result<(), Engine
         other => return Err(l.unsupported(format!("codes of {other} in blocks"))),
     };
     let tensor_scale = (rule == NVFP4).then(|| l.input(1));
+    if tensor_scale.is_some_and(|scale| scale.count > 1) {
+        return Err(l.unsupported("blocks of NVFP4 with scales of samples"));
+    }
     let key = q.draws.map(|_| l.input(1 + usize::from(tensor_scale.is_some())));
     let form = structure(&[rule, q.draws.is_some().into(), q.draws.unwrap_or(0) as usize]);
     let types = [("TypeX", c_type(x.dtype)), ("TypeY", c_type(y.dtype)), ("FORMAT", format)];

@@ -41,6 +41,11 @@ pub(super) fn quantise_cases(cases: &mut Vec<Case>) {
             cases.push(case.with_indices("key", vec![17, -3, 4, 2]));
         }
     }
+    let place = Quantise { format: E4m3, blocks: saturated, draws: None };
+    let name = format!("{QUANTISE} {place}, by place");
+    cases.push(Case::new(&name, 1, &[[5, 23, 37].into(), [5, 1, 1].into()], |g, x| {
+        g.push(Op::Quantise(place), x)
+    }));
     for (name, ta, tb) in [("codes", false, true), ("codes, left turned", true, false)] {
         let shapes: [Shape; 2] = [
             if ta { [70, 33].into() } else { [33, 70].into() },

@@ -5,14 +5,19 @@ use crate::dtype::{DType, ValueType};
 use crate::graph::{Graph, NodeId, Rewrite, ValueId};
 use crate::op::{Binary, Op};
 
-/// Whether a node multiplies a contraction's f32 sum by one number.
+/// Whether a node multiplies a contraction's f32 sum by one number, or by one for each place of its
+/// first dimension.
 fn rescales(graph: &Graph, node: NodeId) -> bool {
     let node = graph.node(node);
     let is_sum = |v: ValueId| {
         let made_by = graph.node(graph.value(v).node);
         matches!(made_by.op, Op::MatMul { .. } | Op::Conv2d(_)) && graph.dtype(v) == DType::F32
     };
-    node.op == Op::Binary(Binary::Mul) && is_sum(node.inputs[0]) && graph.shape(node.inputs[1]).is_empty()
+    let is_scale = |v: ValueId| {
+        let shape = graph.shape(v);
+        shape.is_empty() || (shape.len() > 1 && shape[1..].iter().all(|&size| size == 1))
+    };
+    node.op == Op::Binary(Binary::Mul) && is_sum(node.inputs[0]) && is_scale(node.inputs[1])
 }
 
 /// The same program with additions of a bias moved into the contractions they follow.

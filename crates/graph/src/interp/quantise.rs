@@ -19,16 +19,16 @@ pub(super) fn quantise(q: &Quantise, x: &[&Tensor]) -> Tensor {
         None => Rounding::NearestEven,
     };
     let x0 = x[0];
+    // Of one scale, or of one for each place of the first axis.
+    let shared = |i: usize| x[1].data[i * x[1].data.len() / x0.data.len()] as f32;
     let code = |number: usize, scaled: f32, overflow| {
         let code = encode(q.format, scaled.into(), rounding(number), overflow);
         if scaled.is_finite() { decode(q.format, code) } else { f64::NAN }
     };
     if let Blocks::Tensor { overflow } = q.blocks {
-        let scale = x[1].scalar() as f32;
-        let codes = x0.data.iter().enumerate().map(|(i, &v)| code(i, v as f32 * scale, overflow));
+        let codes = x0.data.iter().enumerate().map(|(i, &v)| code(i, v as f32 * shared(i), overflow));
         return Tensor { shape: x0.shape.clone(), data: codes.collect() };
     }
-    let tensor_scale = if matches!(q.blocks, Blocks::Nvfp4 { .. }) { x[1].scalar() as f32 } else { 1.0 };
     let place = place_of(q.blocks, &x0.shape);
     let mut amax = std::collections::HashMap::new();
     for (i, v) in x0.data.iter().enumerate() {
@@ -43,6 +43,7 @@ pub(super) fn quantise(q: &Quantise, x: &[&Tensor]) -> Tensor {
         }
         let (scaled, scale) = match q.blocks {
             Blocks::Nvfp4 { .. } => {
+                let tensor_scale = shared(i);
                 // e4m3 to nearest even, of amax relative to the largest code and the tensor's
                 // scale.
                 let wanted = largest / 6.0 / tensor_scale;

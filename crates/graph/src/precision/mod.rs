@@ -14,7 +14,7 @@ pub use crate::reason::Reason;
 pub use assign::assign;
 pub use class::{Class, class};
 pub use lint::{Extent, Lint, LintFinding, lint};
-pub use narrow::{GradientRounding, Narrow, Scaling};
+pub use narrow::{GradientRounding, Narrow, Scaling, SharedScale};
 pub use plan::{Compute, PlanEntry, PrecisionPlan};
 pub use policy::{Override, Policy, PolicyError, Rule};
 pub use state::{COMPENSATION, keep_state};

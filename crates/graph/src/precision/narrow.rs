@@ -18,6 +18,21 @@ pub struct Narrow {
     pub scaling: Scaling,
     /// How gradients are rounded. Activations and weights are rounded to nearest even.
     pub rounding: GradientRounding,
+    /// Which activations share a scale that is not of a block. It belongs to a program that is
+    /// made, not to what was trained, and is not recorded.
+    #[serde(skip)]
+    pub shared: SharedScale,
+}
+
+/// Which activations share a scale that is not of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedScale {
+    /// Those of a tensor: of all samples of a batch.
+    #[default]
+    Tensor,
+    /// Those of one sample, which then has the codes that it has in a batch of one. For programs
+    /// that only read state: others scale by the tensor.
+    Sample,
 }
 
 /// Where the scales of codes come from.
@@ -94,7 +109,7 @@ impl Narrow {
             E2m1 => GradientRounding::Stochastic,
             _ => GradientRounding::Nearest,
         };
-        Some(Narrow { forward, backward, scaling, rounding })
+        Some(Narrow { forward, backward, scaling, rounding, shared: SharedScale::Tensor })
     }
 
     /// Whether scales belong to blocks along the sum of a contraction, not to whole tensors.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::narrow::Narrow;
+use super::narrow::{Narrow, SharedScale};
 use crate::dtype::{DType, Split};
 use crate::state_formats::{MomentFormat, StateFormats, WeightFormat};
 
@@ -107,6 +107,14 @@ impl Policy {
     #[must_use]
     pub fn reading_f32_weights(self) -> Policy {
         Policy { state: StateFormats::default(), ..self }
+    }
+
+    /// The same policy for a model that is only read, with scales of the activations of each sample
+    /// in the place of those of whole tensors: see [`SharedScale::Sample`].
+    #[must_use]
+    pub fn scaling_by_sample(self) -> Policy {
+        let narrow = self.narrow.map(|narrow| Narrow { shared: SharedScale::Sample, ..narrow });
+        Policy { narrow, ..self }
     }
 
     /// A named policy without exceptions.

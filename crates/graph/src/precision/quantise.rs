@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use halfstep_float::Format;
 
 use super::class::{Class, class};
-use super::narrow::{GradientRounding, Narrow, Scaling};
+use super::narrow::{GradientRounding, Narrow, Scaling, SharedScale};
 use super::policy::Rule;
 use crate::dtype::{DType, Shape, ValueType};
 use crate::graph::{Graph, GraphError, Init, Node, Phase, Rewrite, SlotKind, ValueId, When};
@@ -15,6 +15,8 @@ use crate::reason::Reason;
 
 /// Name of the input that carries the words that draws are keyed by.
 pub(super) const KEY: &str = "key";
+/// Name of the input whose first dimension counts samples.
+const SAMPLES: &str = "x";
 /// The largest scale: its reciprocal is a normal number.
 const LARGEST_SCALE: f64 = (1u128 << 126) as f64;
 /// e2m1's largest value times e4m3's.
@@ -28,7 +30,9 @@ pub(super) struct Quantiser {
     /// Whether the program leaves state behind. If not, it is evaluated, perhaps with a gradient by
     /// its input, and tensors are scaled by what they hold.
     trains: bool,
-    codes: HashMap<(ValueId, Blocks, Format), Codes>,
+    /// Samples with scales of their own; 1 where a scale serves the tensor.
+    samples: usize,
+    codes: HashMap<(ValueId, Blocks, Format, usize), Codes>,
     names: HashSet<String>,
     observed: Vec<Observed>,
 }
@@ -37,7 +41,8 @@ pub(super) struct Quantiser {
 #[derive(Clone, Copy)]
 struct Codes {
     codes: ValueId,
-    /// What a sum of products with them is to be multiplied by.
+    /// What a sum of products with them is to be multiplied by: one number, or one for each place
+    /// of its first dimension.
     factor: Option<ValueId>,
 }
 
@@ -81,12 +86,20 @@ fn heads(graph: &Graph) -> HashSet<String> {
     heads
 }
 
+/// The samples that the program computes.
+fn samples(graph: &Graph) -> usize {
+    let input = graph.inputs().find(|(name, _)| *name == SAMPLES);
+    input.and_then(|(_, x)| graph.shape(x).first().copied()).unwrap_or(1)
+}
+
 impl Quantiser {
     pub fn new(narrow: Narrow, graph: &Graph) -> Quantiser {
+        let trains = !graph.writes.is_empty();
         Quantiser {
             narrow,
             heads: heads(graph),
-            trains: !graph.writes.is_empty(),
+            trains,
+            samples: if narrow.shared == SharedScale::Sample && !trains { samples(graph) } else { 1 },
             codes: HashMap::new(),
             names: HashSet::new(),
             observed: Vec::new(),
@@ -127,7 +140,12 @@ impl Quantiser {
             // A copy may have been made in another phase than the value.
             let made_by = rewrite.new.node(rewrite.new.value(inputs[i]).node);
             let is_gradient = made_by.phase == Phase::Backward;
-            self.codes(rewrite, node, operands[i], axes[i], is_gradient)
+            // Rows of the result are those of the first operand.
+            let samples = match node.op {
+                Op::MatMul { ta: false, .. } | Op::Conv2d(_) if i == 0 => self.samples,
+                _ => 1,
+            };
+            self.codes(rewrite, node, operands[i], axes[i], is_gradient, samples)
         });
         let old = node.outputs[0];
         let mut reads = operands.to_vec();
@@ -150,11 +168,12 @@ impl Quantiser {
             factors => {
                 let product = g.push_typed(node.op.clone(), &reads, name.clone(), vec![typed(DType::F32)])[0];
                 g.because(product, Reason::SumOfCodes);
-                let scalar = ValueType::f32(Shape::scalar());
                 let mul = Op::Binary(Binary::Mul);
                 let factor = match factors {
                     [Some(a), Some(b)] => {
-                        let both = g.push_typed(mul.clone(), &[a, b], name.clone(), vec![scalar])[0];
+                        // Those of the second operand are one number.
+                        let each = ValueType::f32(g.shape(a).clone());
+                        let both = g.push_typed(mul.clone(), &[a, b], name.clone(), vec![each])[0];
                         g.because(both, Reason::Scale)
                     }
                     [a, b] => a.or(b).unwrap_or(product),
@@ -166,7 +185,8 @@ impl Quantiser {
         rewrite.set(old, result);
     }
 
-    /// The codes of `v` for a contraction that sums along `axis`, made once.
+    /// The codes of `v`, in which so many samples lie one after another, for a contraction that
+    /// sums along `axis`, made once.
     fn codes(
         &mut self,
         rewrite: &mut Rewrite<'_>,
@@ -174,12 +194,15 @@ impl Quantiser {
         v: ValueId,
         axis: usize,
         is_gradient: bool,
+        samples: usize,
     ) -> Codes {
         let g = &mut rewrite.new;
         let is_weight = is_state(g, v);
+        let samples = if is_weight { 1 } else { samples };
         let blocks = self.narrow.blocks(axis, is_weight && g.shape(v).len() == 2);
         let format = if is_gradient { self.narrow.backward } else { self.narrow.forward };
-        if let Some(&codes) = self.codes.get(&(v, blocks, format)) {
+        let made_as = (v, blocks, format, samples);
+        if let Some(&codes) = self.codes.get(&made_as) {
             return codes;
         }
         let role = match (is_gradient, is_weight) {
@@ -195,7 +218,7 @@ impl Quantiser {
         let first = g.values.len();
         let made = g.scoped(&name, |g| {
             g.in_phase(phase, |g| {
-                let (scale, factor) = self.scale(g, &name, v, format)?;
+                let (scale, factor) = self.scale(g, &name, v, format, samples)?;
                 let quantise = Quantise { format, blocks, draws: key.map(|_| draws_number(&name)) };
                 let operands: Vec<ValueId> = [Some(v), scale, key].into_iter().flatten().collect();
                 Ok::<_, GraphError>(Codes { codes: g.push(Op::Quantise(quantise), &operands)?[0], factor })
@@ -204,7 +227,7 @@ impl Quantiser {
         let made = made.expect("scales and codes fit any tensor of numbers");
         g.values[first..].iter_mut().for_each(|v| v.reason = Some(Reason::Scale));
         g.because(made.codes, Reason::Quantised);
-        self.codes.insert((v, blocks, format), made);
+        self.codes.insert(made_as, made);
         made
     }
 
@@ -218,18 +241,20 @@ impl Quantiser {
     }
 
     /// The scale that is an operand of the codes of `v`, and the factor that undoes it in a sum of
-    /// products.
+    /// products: of each sample, where `v` has more than one.
     fn scale(
         &mut self,
         g: &mut Graph,
         name: &str,
         v: ValueId,
         format: Format,
+        samples: usize,
     ) -> Result<(Option<ValueId>, Option<ValueId>), GraphError> {
         let largest = format.info().max_finite;
         let of_tensor = |g: &mut Graph, margin| {
-            let amax = amax(g, v)?;
+            let amax = amax(g, v, samples)?;
             let scale = scale_of(g, amax, largest, margin)?;
+            let scale = by_row(g, scale, v)?;
             Ok::<_, GraphError>((Some(scale), Some(g.unary(Unary::Recip, scale)?)))
         };
         match self.narrow.scaling {
@@ -242,19 +267,20 @@ impl Quantiser {
                 };
                 let scale_slot = slot(g, "scale", Shape::scalar(), 1.0)?;
                 let history = slot(g, "amax_history", Shape::from([history]), 0.0)?;
-                let amax = amax(g, v)?;
+                let amax = amax(g, v, 1)?;
                 let scale = g.read(scale_slot);
                 self.observed.push(Observed { name: name.into(), amax, history, scale: scale_slot, largest });
                 Ok((Some(scale), Some(g.unary(Unary::Recip, scale)?)))
             }
             Scaling::Nvfp4 => {
-                let amax = amax(g, v)?;
+                let amax = amax(g, v, samples)?;
                 let (usable, one) = (usable(g, amax)?, g.scalar(1.0));
                 let range = g.scalar(NVFP4_RANGE);
                 let scale = g.div(amax, range)?;
                 let least = g.scalar(f32::MIN_POSITIVE.into());
                 let scale = g.binary(Binary::Max, scale, least)?;
                 let scale = g.select(usable, scale, one)?;
+                let scale = by_row(g, scale, v)?;
                 Ok((Some(scale), Some(scale)))
             }
         }
@@ -300,10 +326,30 @@ impl Observed {
     }
 }
 
-/// The largest magnitude of all elements.
-fn amax(g: &mut Graph, v: ValueId) -> Result<ValueId, GraphError> {
-    let axes = (0..g.shape(v).len()).collect();
+/// The largest magnitude of all elements, or of those of each sample, where there are several.
+fn amax(g: &mut Graph, v: ValueId, samples: usize) -> Result<ValueId, GraphError> {
+    let (v, axes) = match samples {
+        1 => (v, (0..g.shape(v).len()).collect()),
+        _ => (g.reshape(v, [samples, g.shape(v).count() / samples])?, vec![1]),
+    };
     Ok(g.push(Op::Reduce { kind: ReduceKind::AbsMax, axes }, &[v])?[0])
+}
+
+/// The scales of samples for each place of the first dimension of `v`, of which a sample may have
+/// several; a scale of all of it as it is.
+fn by_row(g: &mut Graph, scale: ValueId, v: ValueId) -> Result<ValueId, GraphError> {
+    let Some(&samples) = g.shape(scale).first() else { return Ok(scale) };
+    let mut shape = vec![1; g.shape(v).len()];
+    shape[0] = g.shape(v)[0];
+    let rows = shape[0] / samples;
+    let scale = match rows {
+        1 => scale,
+        _ => {
+            let column = g.reshape(scale, [samples, 1])?;
+            g.broadcast(column, &[samples, rows].into())?
+        }
+    };
+    g.reshape(scale, shape)
 }
 
 /// 1 if a scale can be derived from `amax`: it is neither zero nor infinite nor NaN.

@@ -94,6 +94,8 @@ pub fn run(args: Predict, request: EngineRequest) -> Result<ExitCode, Failure> {
     // answer.
     let (samples, origins) = read(&args, &opened)?;
     let mut predictor = opened.predictor(engine.into())?;
+    // What is said of a sample then depends on no other, where the engine can do that.
+    predictor.make_batch_invariant()?;
     let classes = opened.preprocessing.classes();
     let most = args.top.map_or(classes.len(), |top| top.get().min(classes.len()));
     let elements = opened.manifest.input.elements();

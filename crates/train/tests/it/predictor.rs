@@ -139,11 +139,11 @@ fn a_file_of_another_model_is_refused() {
 /// Random batches of each case. `HALFSTEP_RANDOM_BATCHES=10000` makes as many in all.
 fn batches() -> usize {
     let asked = std::env::var("HALFSTEP_RANDOM_BATCHES").ok().and_then(|n| n.parse::<usize>().ok());
-    asked.map_or(25, |n| n.div_ceil(cases().len() * INVARIANT.len()))
+    asked.map_or(25, |n| n.div_ceil(cases().len() * POLICIES.len()))
 }
 
-/// Policies without scales of whole tensors.
-const INVARIANT: [&str; 4] = ["fp32", "bf16", "fp16", "fp8-block"];
+/// One of each kind of scales, and those of whole tensors all.
+const POLICIES: [&str; 7] = ["fp32", "bf16", "fp16", "fp8-block", "fp8", "fp8-current", "nvfp4"];
 
 #[test]
 fn a_sample_has_the_same_bits_in_any_batch_at_any_place_on_any_number_of_threads() {
@@ -152,13 +152,16 @@ fn a_sample_has_the_same_bits_in_any_batch_at_any_place_on_any_number_of_threads
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     for case in cases() {
-        for name in INVARIANT {
+        for name in POLICIES {
             let policy = Policy::named(name).unwrap();
             trained(&*cpu(1), &case, &policy, &path);
-            let mut predictors = [1, 2, 3].map(|threads| {
+            let open = |threads| {
                 Predictor::open(cpu(threads), case.model.clone(), &case.input, &policy, &path).unwrap()
-            });
-            assert!(predictors[0].is_batch_invariant().unwrap());
+            };
+            let mut predictors = [1, 2, 3].map(open);
+            for predictor in &mut predictors {
+                assert!(predictor.make_batch_invariant().unwrap());
+            }
             let pool = case.samples(POOL, 5);
             let elements = case.input.elements();
             let take = |chosen: &[usize]| match &pool {
@@ -169,8 +172,10 @@ fn a_sample_has_the_same_bits_in_any_batch_at_any_place_on_any_number_of_threads
                     chosen.iter().flat_map(|&i| &x[i * elements..][..elements]).copied().collect(),
                 ),
             };
+            // As programs that know nothing of this have them.
+            let mut usual = open(2);
             let alone: Vec<Vec<u32>> =
-                (0..POOL).map(|i| bits(&predictors[0].predict(take(&[i]).as_slice()).unwrap())).collect();
+                (0..POOL).map(|i| bits(&usual.predict(take(&[i]).as_slice()).unwrap())).collect();
             let random = Philox::new(11);
             for turn in 0..batches() {
                 let word = |i: usize| random.block([turn as u32, i as u32, 0, 0])[0] as usize;
@@ -192,21 +197,23 @@ fn a_sample_has_the_same_bits_in_any_batch_at_any_place_on_any_number_of_threads
     }
 }
 
-/// Why [`Predictor::is_batch_invariant`] says no: scales of a whole tensor.
+/// What [`Predictor::make_batch_invariant`] changes: scales of a whole tensor.
 #[test]
-fn where_neighbours_matter_it_is_said() {
+fn neighbours_matter_to_scales_of_whole_tensors_until_those_are_of_samples() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let table = InputSpec::Features { width: 6 };
     let case = Case::new("mlp", ModelSpec::Mlp(MlpSpec { hidden: vec![40, 40] }), table, 3);
-    let policy = Policy::named("fp8").unwrap();
-    trained(&*cpu(1), &case, &policy, &path);
-    let mut predictor = Predictor::open(cpu(2), case.model.clone(), &case.input, &policy, &path).unwrap();
-    assert!(!predictor.is_batch_invariant().unwrap());
-    let mut x = case.samples(2, 5).f32().to_vec();
-    // A neighbour of another magnitude.
-    x[6..12].iter_mut().for_each(|v| *v *= 100.0);
-    let together = predictor.predict(HostSlice::F32(&x)).unwrap();
-    let alone = predictor.predict(HostSlice::F32(&x[..6])).unwrap();
-    assert_ne!(bits(&alone), bits(&together[..3]));
+    for name in ["fp8", "fp8-current", "nvfp4"] {
+        let policy = Policy::named(name).unwrap();
+        trained(&*cpu(1), &case, &policy, &path);
+        let mut predictor = Predictor::open(cpu(2), case.model.clone(), &case.input, &policy, &path).unwrap();
+        let mut x = case.samples(2, 5).f32().to_vec();
+        // A neighbour of another magnitude.
+        x[6..12].iter_mut().for_each(|v| *v *= 100.0);
+        let alone = predictor.predict(HostSlice::F32(&x[..6])).unwrap();
+        assert_ne!(bits(&alone), bits(&predictor.predict(HostSlice::F32(&x)).unwrap()[..3]), "{name}");
+        assert!(predictor.make_batch_invariant().unwrap());
+        assert_eq!(bits(&alone), bits(&predictor.predict(HostSlice::F32(&x)).unwrap()[..3]), "{name}");
+    }
 }

@@ -193,9 +193,7 @@ impl Chunk<'_> {
                         *to = if c != 0.0 { a } else { b };
                     }
                 }
-                TileOp::Quantise(codes, a, scale) => {
-                    codes.of::<C>(self.key, start, get(a), get(scale)[0], dst)
-                }
+                TileOp::Quantise(codes, a, scale) => codes.of::<C>(self.key, start, get(a), get(scale), dst),
                 TileOp::Dropout { rate, op, per_sample, value } => {
                     Mask::new(rate, self.key, op, per_sample).apply(start, get(value), dst);
                 }

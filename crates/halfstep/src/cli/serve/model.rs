@@ -23,10 +23,10 @@ const PER_OUTPUT: usize = 3 * 4 + 2 * 16;
 /// Whether a sample may have other bits beside other samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batches {
-    /// It may, where the policy has scales of whole tensors or the engine sums by the number of
-    /// rows.
+    /// It may, where the policy has scales of whole tensors or the engine does not promise it.
     Fast,
-    /// It may not: where it would, samples are computed one by one.
+    /// It may not: tensors are scaled by sample, and where the engine does not promise it, samples
+    /// are computed one by one.
     Invariant,
 }
 
@@ -104,7 +104,7 @@ impl TrainedModel {
         Manner { most, batches }: Manner,
     ) -> Result<TrainedModel, Failure> {
         let mut predictor = opened.predictor(engine)?;
-        let one_by_one = batches == Batches::Invariant && !predictor.is_batch_invariant()?;
+        let one_by_one = batches == Batches::Invariant && !predictor.make_batch_invariant()?;
         let most = if one_by_one { 1 } else { most.get() };
         let sizes: Vec<usize> = (0..=most.ilog2()).rev().map(|power| 1 << power).collect();
         let input = &opened.manifest.input;
