@@ -164,14 +164,15 @@ fn texts_by(name: &str, tokenizer: &str, memory: usize) {
 
 #[test]
 fn texts() {
-    // A token has four bytes, in a list that may have room for twice as many; the rest is to decode.
+    // A token has four bytes, in a list that may have room for twice as many; the rest is to
+    // decode.
     texts_by("texts", "", 16 * LONGEST);
 }
 
 #[cfg(feature = "bpe")]
 #[test]
 fn texts_as_byte_pairs() {
-    // The places of each word are kept in several lists: 488 bytes were measured for a byte of text,
-    // where each is a word.
+    // The places of each word are kept in several lists: 488 bytes were measured for a byte of
+    // text, where each is a word.
     texts_by("texts as byte pairs", "tokenizer = 'bpe'\nvocab_size = 400", 640 * LONGEST);
 }
