@@ -4,8 +4,9 @@
 // The mean of each column, and the mean of (x - center)^2, whose center is that mean or what is
 // `given`; null where one is not wanted. Of each chunk the mean is taken first and then the squares
 // of the distances to it; chunks are put together by the theorem of Steiner (Chan, Golub and
-// LeVeque 1983, "Algorithms for computing the sample variance").
-extern "C" __global__ void __launch_bounds__(256) statistics(
+// LeVeque 1983, "Algorithms for computing the sample variance"). For more than four blocks on a
+// multiprocessor ptxas would spill.
+extern "C" __global__ void __launch_bounds__(256, 4) statistics(
     const TypeX* x, const float* given, float* mean, float* var, float* parts, u32* counters,
     u32 rows, u32 width, u32 chunk
 ) {

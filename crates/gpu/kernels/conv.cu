@@ -68,12 +68,12 @@ struct OutputsByPlaces {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) conv2d(
+extern "C" __global__ void __launch_bounds__(BOUNDS) conv2d(
     const TypeA* x, const TypeB* w, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
     OutputsByPlaces<TypeA> left{x, {s}};
-    Matrix<TypeB, true> right{w, s.window()};
+    Matrix<TypeB, true> right{w, s.window(), 0};
     Extent extent{s.places(), s.out_channels, parts.first(), parts.end(s.window())};
     whole_product(extent, left, right, parts, bias, chain);
 }
@@ -138,7 +138,13 @@ struct Turned {
     __device__ Found find(u32 c, u32 at) const { return Found{c + at, true}; }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_input(
+// With strides in f32 ptxas would spill to have a fourth block of these tiles on a multiprocessor.
+#if !defined(TENSOR) && !UNIT_STRIDE && TILE_M == 128 && TILE_N == 64
+#undef BOUNDS
+#define BOUNDS THREADS, 3
+#endif
+
+extern "C" __global__ void __launch_bounds__(BOUNDS) conv2d_grad_input(
     const TypeA* dy, const TypeB* w, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
@@ -168,11 +174,11 @@ struct PlacesByOutputs {
 };
 
 // Operand A is the image, as in all three kernels, and the right one of the product.
-extern "C" __global__ void __launch_bounds__(THREADS) conv2d_grad_weight(
+extern "C" __global__ void __launch_bounds__(BOUNDS) conv2d_grad_weight(
     const TypeA* x, const TypeB* dy, const float* bias, const Conv s, const Parts parts,
     const Chain chain
 ) {
-    Matrix<TypeB, false> left{dy, s.out_channels};
+    Matrix<TypeB, false> left{dy, s.out_channels, 0};
     PlacesByOutputs<TypeA> right{x, {s}};
     Extent extent{s.out_channels, s.window(), parts.first(), parts.end(s.places())};
     whole_product(extent, left, right, parts, bias, chain);

@@ -5,13 +5,13 @@ struct Sizes {
     u32 m, n, k;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) matmul(
+extern "C" __global__ void __launch_bounds__(BOUNDS) matmul(
     const TypeA* a, const TypeB* b, const float* bias, const Sizes s, const Parts parts,
     const Chain chain
 ) {
-    u64 batch = parts.batch();
-    Matrix<TypeA, !TA> left{a + batch * s.m * s.k, TA ? s.m : s.k};
-    Matrix<TypeB, TB> right{b + batch * s.n * s.k, TB ? s.k : s.n};
+    u32 batch = parts.batch();
+    Matrix<TypeA, !TA> left{a, TA ? s.m : s.k, batch * s.m * s.k};
+    Matrix<TypeB, TB> right{b, TB ? s.k : s.n, batch * s.n * s.k};
     Extent extent{s.m, s.n, parts.first(), parts.end(s.k)};
     whole_product(extent, left, right, parts, bias, chain);
 }

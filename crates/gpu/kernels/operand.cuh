@@ -27,6 +27,15 @@
 #define THREADS (TILE_M / 8 * (TILE_N / 8))
 #endif
 
+// Bounds of a launch. To have more blocks on a multiprocessor ptxas spills registers of small tiles
+// that are copied: it is told how many there is shared memory for at most.
+#define SMALL (TILE_M == 64 && TILE_N == 64 && WHOLE_LEFT && WHOLE_RIGHT)
+#if defined(TENSOR) && BYTES > 1 && PLANES == 1 && SMALL
+#define BOUNDS THREADS, 4
+#else
+#define BOUNDS THREADS
+#endif
+
 // A block sums a part of k, of so many: the one that its place along z says, where those of a batch
 // lie one after another. Where there are counters, a block leaves its part in `sums`, and the last
 // ones of a tile add them, `group` of them at a time.
@@ -45,14 +54,14 @@ struct Found {
     bool there;
 };
 
-// A stored matrix whose rows run along k, or across it.
+// A stored matrix whose rows run along k, or across it, from element `first` on.
 template <class T, bool ALONG_K>
 struct Matrix {
     typedef T Element;
     static const bool ALONG = ALONG_K;
     const T* p;
-    u32 width;
-    __device__ u32 row(u32 i) const { return ALONG ? i * width : i; }
+    u32 width, first;
+    __device__ u32 row(u32 i) const { return first + (ALONG ? i * width : i); }
     __device__ u32 depth(u32 k) const { return ALONG ? k : k * width; }
     __device__ Found find(u32 row, u32 depth) const { return Found{row + depth, true}; }
 };
@@ -134,11 +143,16 @@ struct Part {
 };
 
 // Takes sums of WIDE neighbours from `column` on, in COUNT ascending rows: `row(n)` says which, and
-// `get(n, x)` has them. This leaves them as parts of sums, in row-major order.
+// `get(n, x)` has them. This leaves them as parts of sums, in row-major order, the `number`-th of
+// matrices of the same size. Where that lies is computed behind the sums, which leave few registers.
 struct Partial {
     float* sums;
-    u32 column;
-    __device__ void begin(const Extent& extent, u32 at) { column = at; }
+    u32 number, first, column;
+    __device__ Partial(float* sums, u32 number) : sums(sums), number(number) {}
+    __device__ void begin(const Extent& extent, u32 at) {
+        first = number * (extent.m * extent.n);
+        column = at;
+    }
     template <u32 COUNT, class Row, class Get>
     __device__ void put(const Extent& extent, Row row, Get get) const {
 #pragma unroll
@@ -146,7 +160,7 @@ struct Partial {
             float x[WIDE];
             get(n, x);
             if (row(n) < extent.m && column < extent.n)
-                put_several<WIDE>(sums, row(n) * extent.n + column, x);
+                put_several<WIDE>(sums, first + row(n) * extent.n + column, x);
         }
     }
 };
@@ -154,14 +168,13 @@ struct Partial {
 // This makes results of them, to which a bias may be added before they are rounded.
 struct Results {
     const Chain& chain;
-    // Of its first element.
-    u32 first;
     const float* bias;
-    u32 column;
+    u32 number, first, column;
     float added[WIDE];
-    __device__ Results(const Chain& chain, u32 first, const float* bias)
-        : chain(chain), first(first), bias(bias) {}
+    __device__ Results(const Chain& chain, u32 number, const float* bias)
+        : chain(chain), bias(bias), number(number) {}
     __device__ void begin(const Extent& extent, u32 at) {
+        first = number * (extent.m * extent.n);
         column = at;
         // Which changes nothing.
 #pragma unroll
@@ -246,24 +259,25 @@ __device__ inline void whole_product(
     const Extent& extent, const A& a, const B& b, const Parts& parts, const float* bias,
     const Chain& chain
 ) {
-    u32 size = extent.m * extent.n;
-    if (parts.counters == nullptr) {
-        product(extent, a, b, Results(chain, blockIdx.z * size, bias));
-        return;
-    }
-    product(extent, a, b, Partial{parts.sums + blockIdx.z * size});
+    product(extent, a, b, [&](auto put) {
+        if (parts.counters == nullptr)
+            put(Results(chain, blockIdx.z, bias));
+        else
+            put(Partial(parts.sums, blockIdx.z));
+    });
+    if (parts.counters == nullptr) return;
     u32 batch = parts.batch(), groups = (parts.count + parts.group - 1) / parts.group;
     u32 tile = (batch * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     u32* counters = parts.counters + tile * (groups + 1);
     u32 group = blockIdx.z % parts.count / parts.group, first = group * parts.group;
     u32 members = min(parts.group, parts.count - first);
     if (!is_last(counters + group, members)) return;
-    float* sums = parts.sums + batch * parts.count * size;
-    Results results(chain, batch * size, bias);
+    float* sums = parts.sums + batch * parts.count * (extent.m * extent.n);
+    Results results(chain, batch, bias);
     if (groups == 1) {
         add_tile(extent, sums, 0, 1, members, results);
         return;
     }
-    add_tile(extent, sums, first, 1, members, Partial{sums + first * size});
+    add_tile(extent, sums, first, 1, members, Partial(sums, first));
     if (is_last(counters + groups, groups)) add_tile(extent, sums, 0, parts.group, groups, results);
 }

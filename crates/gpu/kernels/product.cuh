@@ -46,8 +46,9 @@ __device__ inline u32 half(u32 at, u32 which) {
     return which * (SIZE / 2) + at * 4;
 }
 
-template <class A, class B, class Store>
-__device__ inline void product(const Extent& extent, const A& a, const B& b, Store store) {
+// Calls `use(put)` when the sums are there; put(store) gives a store its results.
+template <class A, class B, class Use>
+__device__ inline void product(const Extent& extent, const A& a, const B& b, Use use) {
     __shared__ alignas(16) Tile<TILE_M> as[2];
     __shared__ alignas(16) Tile<TILE_N> bs[2];
     u32 across = threadIdx.x % (TILE_N / 8), down = threadIdx.x / (TILE_N / 8);
@@ -79,17 +80,19 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
                 for (u32 j = 0; j < 8; ++j) sums[i][j] = fmaf(x[i], y[j], sums[i][j]);
         }
     }
+    use([&](auto store) {
 #pragma unroll
-    for (u32 j = 0; j < 8; j += WIDE) {
-        store.begin(extent, column + half<TILE_N>(across, j / 4) + j % 4);
+        for (u32 j = 0; j < 8; j += WIDE) {
+            store.begin(extent, column + half<TILE_N>(across, j / 4) + j % 4);
 #pragma unroll
-        for (u32 h = 0; h < 2; ++h)
-            store.put<4>(
-                extent, [&](u32 i) { return row + half<TILE_M>(down, h) + i; },
-                [&](u32 i, float* x) {
+            for (u32 h = 0; h < 2; ++h)
+                store.template put<4>(
+                    extent, [&](u32 i) { return row + half<TILE_M>(down, h) + i; },
+                    [&](u32 i, float* x) {
 #pragma unroll
-                    for (u32 e = 0; e < WIDE; ++e) x[e] = sums[4 * h + i][j + e];
-                }
-            );
-    }
+                        for (u32 e = 0; e < WIDE; ++e) x[e] = sums[4 * h + i][j + e];
+                    }
+                );
+        }
+    });
 }

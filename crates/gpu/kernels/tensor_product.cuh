@@ -153,21 +153,24 @@ __device__ inline void round_loaded(u32* r) {
 #endif
 }
 
-// 16 rows by PRODUCT_DEPTH of k.
+// 16 rows by PRODUCT_DEPTH of k, from `row` + `more` and `k` on, of which `more` is a multiple of 16.
+// What differs in `more` along k, or in k across it, has the same turns, and needs one address with
+// constant distances to it: registers do not suffice for an address of each.
 template <bool ALONG>
-__device__ inline void load_left(u32* r, const Unit* tile, u32 row, u32 k) {
+__device__ inline void load_left(u32* r, const Unit* tile, u32 row, u32 more, u32 k) {
     u32 lane = threadIdx.x % 32;
     if constexpr (ALONG) {
         u32 at = place<DEPTH, true>(row + lane % 16, k + lane / 16 * CHUNK);
-        load_matrices(r, shared_address(tile) + BYTES * at);
+        load_matrices(r, shared_address(tile) + BYTES * at + BYTES * DEPTH * more);
     } else {
+        row += more;
 #if BYTES == 1
         u32 even[2], odd[2];
         bytes_across<TILE_M>(even, odd, tile, row, k);
         r[0] = even[0], r[1] = odd[0], r[2] = even[1], r[3] = odd[1];
 #elif BYTES == 2
-        u32 at = place<TILE_M, false>(k + lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8);
-        load_turned(r, shared_address(tile) + BYTES * at);
+        u32 at = place<TILE_M, false>(lane % 8 + lane / 16 * 8, row + lane / 8 % 2 * 8);
+        load_turned(r, shared_address(tile) + BYTES * at + BYTES * TILE_M * k);
 #else
         words_across<TILE_M>(r, r + 2, tile, row, k);
         words_across<TILE_M>(r + 1, r + 3, tile, row + 8, k);
@@ -176,20 +179,21 @@ __device__ inline void load_left(u32* r, const Unit* tile, u32 row, u32 k) {
     round_loaded(r);
 }
 
-// 16 columns by PRODUCT_DEPTH of k.
+// The same of columns.
 template <bool ALONG>
-__device__ inline void load_right(u32* r, const Unit* tile, u32 column, u32 k) {
+__device__ inline void load_right(u32* r, const Unit* tile, u32 column, u32 more, u32 k) {
     u32 lane = threadIdx.x % 32;
     if constexpr (ALONG) {
         u32 i = column + lane % 8 + lane / 16 * 8;
         u32 at = place<DEPTH, true>(i, k + lane / 8 % 2 * CHUNK);
-        load_matrices(r, shared_address(tile) + BYTES * at);
+        load_matrices(r, shared_address(tile) + BYTES * at + BYTES * DEPTH * more);
     } else {
+        column += more;
 #if BYTES == 1
         bytes_across<TILE_N>(r, r + 2, tile, column, k);
 #elif BYTES == 2
-        u32 at = place<TILE_N, false>(k + lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8);
-        load_turned(r, shared_address(tile) + BYTES * at);
+        u32 at = place<TILE_N, false>(lane % 8 + lane / 8 % 2 * 8, column + lane / 16 * 8);
+        load_turned(r, shared_address(tile) + BYTES * at + BYTES * TILE_N * k);
 #else
         words_across<TILE_N>(r, r + 1, tile, column, k);
         words_across<TILE_N>(r + 2, r + 3, tile, column + 8, k);
@@ -216,11 +220,11 @@ __device__ inline void multiply_tiles(
                 u32 right[WARP_N / 16][4];
 #pragma unroll
                 for (u32 j = 0; j < WARP_N / 16; ++j)
-                    load_right<B>(right[j], tiles.right[order - t], column + j * 16, k);
+                    load_right<B>(right[j], tiles.right[order - t], column, j * 16, k);
 #pragma unroll
                 for (u32 i = 0; i < TILE_M / 32; ++i) {
                     u32 left[4];
-                    load_left<A>(left, tiles.left[t], row + i * 16, k);
+                    load_left<A>(left, tiles.left[t], row, i * 16, k);
 #pragma unroll
                     for (u32 j = 0; j < WARP_N / 8; ++j)
                         multiply(sums[i][j], left, &right[j / 2][j % 2 * 2]);
@@ -280,8 +284,9 @@ __device__ inline void put_results(
     }
 }
 
-template <class A, class B, class Store>
-__device__ inline void product(const Extent& extent, const A& a, const B& b, Store store) {
+// Calls `use(put)` when the sums are there; put(store) gives a store its results.
+template <class A, class B, class Use>
+__device__ inline void product(const Extent& extent, const A& a, const B& b, Use use) {
     extern __shared__ __align__(128) Stage stages[];
     u32 warp = threadIdx.x / 32;
     float sums[TILE_M / 32][WARP_N / 8][4] = {};
@@ -321,5 +326,5 @@ __device__ inline void product(const Extent& extent, const A& a, const B& b, Sto
         free = stage;
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    put_results<A::ALONG, B::ALONG>(sums, extent, stages, store);
+    use([&](auto store) { put_results<A::ALONG, B::ALONG>(sums, extent, stages, store); });
 }
