@@ -13,7 +13,8 @@ template <class T>
 struct Rows {
     T* first;
     u32 stride;
-    __device__ T* at(u32 t, u32 d) const { return first + (t * stride + d); }
+    __device__ u32 offset(u32 t, u32 d) const { return t * stride + d; }
+    __device__ T* at(u32 t, u32 d) const { return first + offset(t, d); }
 };
 
 // SIDE queries or keys of a head, and SIDE elements of results where a block of threads does not
@@ -23,7 +24,8 @@ struct Place {
     const Heads& s;
     u32 head, part, batch, block;
 
-    // Under a causal mask the last queries see most keys, and the first keys are seen most.
+    // Under a causal mask the last queries see most keys, and the first keys are seen most; without
+    // one either order will do.
     __device__ Place(const Heads& s, bool last_first) : s(s) {
         head = blockIdx.x % s.heads;
         part = blockIdx.x / s.heads * SIDE;

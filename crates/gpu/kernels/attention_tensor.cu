@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
 ) {
     // Keys and values of this turn, and of the next; the queries first lie where those will be.
     extern __shared__ Tile tiles[];
-    Place<SIDE> at(s, s.causal);
+    Place<SIDE> at(s, true);
     Rows<const HALF> keys = at.operand(k), values = at.operand(v);
     u32 lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, turns = at.seen();
     fetch(tiles[2], at.operand(q), at.first(), s);

@@ -28,7 +28,7 @@ __device__ inline void fetch(Tile& tile, const Rows<const HALF>& rows, u32 row, 
     for (u32 j = 0; j < SIDE * CHUNKS / THREADS; ++j) {
         u32 id = threadIdx.x + j * THREADS, r = id / CHUNKS, chunk = id % CHUNKS;
         bool there = row + r < s.time && chunk * 8 < s.dim;
-        const HALF* from = there ? rows.at(row + r, chunk * 8) : rows.first;
+        const HALF* from = rows.first + (there ? rows.offset(row + r, chunk * 8) : 0);
         copy_async<16>(shared_address(&tile.of[place(r, chunk)]), from, there ? 16 : 0);
     }
 }

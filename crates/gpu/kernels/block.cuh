@@ -10,7 +10,7 @@ struct Larger {
 };
 
 // Over all threads of the block, each of which gets the result. Blocks are whole warps; `shared`
-// has a place for each.
+// has a place for each, and whoever read there before has been waited for.
 template <class F>
 __device__ inline float over_block(float x, F combine, float* shared) {
 #pragma unroll
@@ -18,9 +18,8 @@ __device__ inline float over_block(float x, F combine, float* shared) {
         x = combine(x, __shfl_xor_sync(0xffffffff, x, distance));
     u32 warps = blockDim.x / 32;
     if (warps > 1) {
-        // What an earlier call left there has been read.
-        __syncthreads();
-        if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+        // By all lanes, which have the same.
+        shared[threadIdx.x / 32] = x;
         __syncthreads();
         x = shared[0];
         for (u32 w = 1; w < warps; ++w) x = combine(x, shared[w]);

@@ -66,6 +66,8 @@ __device__ inline void keep_value(
     const Kept& t, u32 i, bool mine, float x, const int* key, u32 draws, Map map, float* shared
 ) {
     if (F == KEPT_BLOCKS) {
+        // What an earlier call left there has been read.
+        __syncthreads();
         float most = over_block(fabsf(x), Larger(), shared);
         if (!mine) return;
         ((u8*)t.to)[i] = nearest_code(x / (most == 0.0f ? 1.0f : most), map);

@@ -10,7 +10,7 @@ extern "C" __global__ void layer_norm_grad(
     const TypeX* x, const TypeG* gamma, const float* mean, const float* rstd, const TypeD* dy,
     const Chain chain, u32 size
 ) {
-    __shared__ float shared[32];
+    __shared__ float shared[2][32];
     u32 row = blockIdx.x * size;
     float m = mean[blockIdx.x], r = rstd[blockIdx.x];
     Part<TypeX> of_x(x + row);
@@ -26,8 +26,8 @@ extern "C" __global__ void layer_norm_grad(
             dot = fmaf(d[k] * scale[k], (v[k] - m) * r, dot);
         }
     });
-    sum = over_block(sum, Add(), shared);
-    dot = over_block(dot, Add(), shared);
+    sum = over_block(sum, Add(), shared[0]);
+    dot = over_block(dot, Add(), shared[1]);
     for_each(size, [&](u32 e, u32 i) {
         const float *v = of_x.again(e, i), *d = of_dy.again(e, i);
         float scale[WIDE], dx[WIDE];

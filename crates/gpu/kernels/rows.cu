@@ -4,25 +4,25 @@
 #include "rows.cuh"
 
 // The largest element of a row of logits and the sum of exponentials of the distances to it.
-__device__ inline float2 exponentials(Part<TypeX>& x, u32 size, float* shared) {
+__device__ inline float2 exponentials(Part<TypeX>& x, u32 size, float (*shared)[32]) {
     float most = -INFINITE;
     for_each(size, [&](u32 e, u32 i) {
         const float* v = x.first(e, i);
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) most = larger(most, v[k]);
     });
-    most = over_block(most, Larger(), shared);
+    most = over_block(most, Larger(), shared[0]);
     float sum = 0.0f;
     for_each(size, [&](u32 e, u32 i) {
         const float* v = x.again(e, i);
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) sum += exponential(v[k] - most);
     });
-    return make_float2(most, over_block(sum, Add(), shared));
+    return make_float2(most, over_block(sum, Add(), shared[1]));
 }
 
 extern "C" __global__ void softmax(const TypeX* x, TypeY* y, u32 size) {
-    __shared__ float shared[32];
+    __shared__ float shared[2][32];
     u32 row = blockIdx.x * size;
     Part<TypeX> logits(x + row);
     float2 found = exponentials(logits, size, shared);
@@ -38,7 +38,7 @@ extern "C" __global__ void softmax(const TypeX* x, TypeY* y, u32 size) {
 extern "C" __global__ void cross_entropy(
     const TypeX* x, const int* target, float* loss, float* lse, u32 size
 ) {
-    __shared__ float shared[32];
+    __shared__ float shared[2][32];
     u32 row = blockIdx.x * size;
     Part<TypeX> logits(x + row);
     float2 e = exponentials(logits, size, shared);
@@ -71,7 +71,7 @@ extern "C" __global__ void layer_norm(
     const TypeX* x, const TypeG* gamma, const TypeG* beta, TypeY* y, float* mean, float* rstd,
     u32 size, float eps
 ) {
-    __shared__ float shared[32];
+    __shared__ float shared[2][32];
     u32 row = blockIdx.x * size;
     Part<TypeX> part(x + row);
     float sum = 0.0f;
@@ -80,14 +80,14 @@ extern "C" __global__ void layer_norm(
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) sum += v[k];
     });
-    float m = over_block(sum, Add(), shared) / (float)size;
+    float m = over_block(sum, Add(), shared[0]) / (float)size;
     float squares = 0.0f;
     for_each(size, [&](u32 e, u32 i) {
         const float* v = part.again(e, i);
 #pragma unroll
         for (u32 k = 0; k < WIDE; ++k) squares = fmaf(v[k] - m, v[k] - m, squares);
     });
-    float r = 1.0f / sqrtf(over_block(squares, Add(), shared) / (float)size + eps);
+    float r = 1.0f / sqrtf(over_block(squares, Add(), shared[1]) / (float)size + eps);
     for_each(size, [&](u32 e, u32 i) {
         const float* v = part.again(e, i);
         float scale[WIDE], shift[WIDE], to[WIDE];

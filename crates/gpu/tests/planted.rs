@@ -171,7 +171,7 @@ static IN_SOURCES: [InSource; 17] = [
         name: "product_with_another_stride",
         sample: product,
         file: "operand.cuh",
-        changes: &[("ALONG ? i * width : i;", "ALONG ? i * (width + 8) : i;")],
+        changes: &[("ALONG ? i * width : i)", "ALONG ? i * (width + 8) : i)")],
         shows: Shows::As(OUTSIDE),
     },
     InSource {
@@ -244,7 +244,8 @@ static IN_SOURCES: [InSource; 17] = [
         sample: || softmax(2, 2400),
         file: "block.cuh",
         changes: &[("        x = combine(x,", "        if (threadIdx.x < 48) x = combine(x,")],
-        shows: Shows::As(&["take part by the mask"]),
+        // Or in a warp that none of them is of, which would store one value.
+        shows: Shows::As(&["take part by the mask", "by lane 0, of another value"]),
     },
     InSource {
         name: "sums_by_atomics",
