@@ -179,6 +179,19 @@ fn weight_gradient_of_a_first_layer() {
     }
 }
 
+/// Enough pixels for several strips of rows, with windows at every edge: images of few channels,
+/// and of as many as half a step of tiles has, to as many results as half a panel has.
+#[test]
+fn narrow_convolutions() {
+    for (channels, out_channels, stride) in [(1, 16, 1), (3, 5, 2), (16, 16, 1), (16, 33, 2)] {
+        let conv =
+            Conv2d { images: 2, input: [17, 19], channels, out_channels, window: [3, 3], stride, padding: 1 };
+        for compute in COMPUTES {
+            check(&conv, compute, Format::F32, 9);
+        }
+    }
+}
+
 #[test]
 fn wrong_arguments_are_errors() {
     let conv = Conv2d {

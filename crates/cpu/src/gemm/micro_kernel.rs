@@ -34,8 +34,9 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
 
     /// Runs `kernel` compiled for the micro-kernel's instruction set.
     fn enter<K: Kernel>(self, kernel: K) -> K::Output;
-    /// The micro-kernel for an LHS of `k` columns, where it can choose.
-    fn for_left(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize) -> Self {
+    /// The micro-kernel for an LHS of `k` columns and `n` columns of the result, where it can
+    /// choose.
+    fn for_product(self, _a: &Source<'_>, _compute: ProductFormat, _k: usize, _n: usize) -> Self {
         self
     }
     /// Packs rows `outer` and columns `k` of A into panels of [`MicroKernel::MR`]; or writes there
@@ -46,7 +47,8 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     /// What a thread does before its first block of a computation.
     fn prepare(self) {}
 
-    /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps).
+    /// `acc[MR][NR]` = A·B, or `acc += A·B` where `add`, over `k` (in packed k, whole steps);
+    /// columns that [`MicroKernel::for_product`] said are not there may keep what they held.
     ///
     /// # Safety
     /// `a` and `b` point to panels of `k` packed k as this micro-kernel packs them, `acc` to MR·NR
@@ -70,6 +72,22 @@ pub(crate) unsafe trait MicroKernel: Copy + Sync {
     ) {
         // SAFETY: passed on to the caller.
         unsafe { self.tile(k, a, b, acc, add) }
+    }
+}
+
+/// Which columns of a panel of B are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// The first half: the product has no more.
+    Half,
+    /// All.
+    All,
+}
+
+impl Columns {
+    /// Of a product of `n` columns, with panels of `panel`.
+    pub(super) fn of(n: usize, panel: usize) -> Columns {
+        if n <= panel / 2 { Columns::Half } else { Columns::All }
     }
 }
 

@@ -22,6 +22,7 @@ mod micro_kernel;
 mod pack;
 mod plan;
 mod run;
+mod scattered;
 pub(crate) mod scheme;
 mod scratch;
 #[cfg(test)]

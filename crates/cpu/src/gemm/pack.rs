@@ -12,6 +12,7 @@ use halfstep_graph::Split;
 
 use super::ProductFormat;
 use super::element::{Bf16, Element, F16, F16Code, F32, F32ToBf16, F32ToF16, F32ToF16Code, F32ToTf32};
+use super::scattered::Scattered;
 use super::scheme::{Scheme, TileFormat};
 use super::source::{Along, Line, Piece, Position, Source};
 use super::transpose::{STAGE, columns_to_rows};
@@ -45,29 +46,41 @@ pub(crate) fn panels_f32<const W: usize>(piece: Piece<'_>, compute: ProductForma
     }
 }
 
+/// Runs `$body` with `$element` naming how the elements of `$data` become f32 values of the compute
+/// format; `$other` for 8-bit codes.
+macro_rules! with_value {
+    ($data:expr, $compute:expr, $d:ident, $element:ident => $body:expr, else $other:expr) => {
+        with_value!(@ $data, $compute, $d, $element, $body, $other;
+            F32, ProductFormat::Split(Split::Tf32) => F32ToTf32;
+            // Without tiles a product of bf16 terms is an f32 product, which is more accurate and
+            // takes a third or a sixth of the work.
+            F32, ProductFormat::F32 | ProductFormat::Split(_) => F32;
+            F32, ProductFormat::Bf16 => F32ToBf16;
+            F32, ProductFormat::F16 => F32ToF16;
+            Bf16, _ => Bf16;
+            F16, _ => F16)
+    };
+    (@ $data:expr, $compute:expr, $d:ident, $element:ident, $body:expr, $other:expr;
+        $($stored:ident, $format:pat => $name:ident);+) => {
+        match ($data, $compute) {
+            $((Src::$stored($d), $format) => {
+                type $element = $name;
+                $body
+            })+
+            (Src::E4m3(_) | Src::E5m2(_), _) => $other,
+        }
+    };
+}
+
 /// Loads `to.len()` elements of a line from `position` on as f32 values of the compute format.
 #[inline(always)]
 fn load(source: &Source<'_>, compute: ProductFormat, line: Line, position: Position, to: &mut [f32]) {
-    match (source.data, compute) {
-        (Src::F32(d), ProductFormat::Split(Split::Tf32)) => {
-            load_as::<F32ToTf32>(source, d, line, position, to)
-        }
-        // Without tiles a product of bf16 terms is an f32 product, which is more accurate and takes
-        // a third or a sixth of the work.
-        (Src::F32(d), ProductFormat::F32 | ProductFormat::Split(_)) => {
-            load_as::<F32>(source, d, line, position, to)
-        }
-        (Src::F32(d), ProductFormat::Bf16) => load_as::<F32ToBf16>(source, d, line, position, to),
-        (Src::F32(d), ProductFormat::F16) => load_as::<F32ToF16>(source, d, line, position, to),
-        (Src::Bf16(d), _) => load_as::<Bf16>(source, d, line, position, to),
-        (Src::F16(d), _) => load_as::<F16>(source, d, line, position, to),
-        (Src::E4m3(_) | Src::E5m2(_), _) => {
-            let mut codes = [0; RUN];
-            let codes = &mut codes[..to.len()];
-            source.fetch_as_bf16(line, position, codes);
-            to.iter_mut().zip(codes).for_each(|(to, &mut code)| *to = f32_from_bf16(code));
-        }
-    }
+    with_value!(source.data, compute, d, E => load_as::<E>(source, d, line, position, to), else {
+        let mut codes = [0; RUN];
+        let codes = &mut codes[..to.len()];
+        source.fetch_as_bf16(line, position, codes);
+        to.iter_mut().zip(codes).for_each(|(to, &mut code)| *to = f32_from_bf16(code));
+    })
 }
 
 #[inline(always)]
@@ -129,13 +142,16 @@ fn panels_from_k_lines<const W: usize>(piece: Piece<'_>, compute: ProductFormat,
 #[inline(always)]
 fn panels_from_outer_lines<const W: usize>(piece: Piece<'_>, compute: ProductFormat, to: &mut [f32]) {
     let Piece { source, outer, k } = piece;
+    if let Some(scattered) = Scattered::of(source, &k) {
+        with_value!(source.data, compute, d, E => {
+            return scattered.panels::<E, W>(d, outer, to);
+        }, else {});
+    }
     let mut stage = [[0.0; STAGE]; 32];
     let mut lines = [Line::default(); 32];
     for (panel, first) in outer.clone().step_by(W).enumerate() {
         let width = W.min(outer.end - first);
-        for (i, line) in lines[..width].iter_mut().enumerate() {
-            *line = source.line(first + i);
-        }
+        source.lines(first, &mut lines[..width]);
         stage[width..].fill([0.0; STAGE]);
         for k0 in k.clone().step_by(STAGE) {
             let len = STAGE.min(k.end - k0);
@@ -322,11 +338,10 @@ fn halves<E: Element, const PLANES: usize>(
 /// Decodes up to 32 lines from `first` on; none from `end` on.
 #[inline(always)]
 fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 32] {
-    let mut lines = [None; 32];
-    for (i, line) in lines[..32.min(end - first)].iter_mut().enumerate() {
-        *line = Some(source.line(first + i));
-    }
-    lines
+    let mut lines = [Line::default(); 32];
+    let count = 32.min(end - first);
+    source.lines(first, &mut lines[..count]);
+    std::array::from_fn(|i| (i < count).then_some(lines[i]))
 }
 
 /// A whose rows run along memory: a copy, row by row.
@@ -334,6 +349,11 @@ fn some_lines(source: &Source<'_>, first: usize, end: usize) -> [Option<Line>; 3
 fn tile_rows<S: Scheme, const PLANES: usize>(piece: Piece<'_>, to: &mut [u16]) {
     let Piece { source, outer, k } = piece;
     let steps = k.len().div_ceil(TILE_STEP);
+    let scattered = Scattered::of(source, &k);
+    if let Some(scattered) = scattered.filter(|_| !matches!(source.data, Src::E4m3(_) | Src::E5m2(_))) {
+        with_element!(source.data, S, d, E => scattered.tile_rows::<E, PLANES>(d, outer, to));
+        return;
+    }
     let mut positions = [Position::default(); LINES];
     for first_step in (0..steps).step_by(LINES) {
         let count = LINES.min(steps - first_step);

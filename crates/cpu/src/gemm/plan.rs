@@ -67,8 +67,10 @@ pub(crate) struct Plan {
     pub worker_a: usize,
     pub worker_b: usize,
     pub worker_sums: usize,
-    /// Columns of a block that an epilogue takes, whole panels, and bytes of each worker's room for
-    /// it; both zero without an epilogue.
+    /// Rows and columns of a block that an epilogue takes, whole blocks of rows and whole panels,
+    /// and bytes of each worker's room for it; without an epilogue there are no columns and no
+    /// room.
+    pub strip_rows: usize,
     pub strip_columns: usize,
     pub worker_strip: usize,
 }
@@ -80,6 +82,9 @@ const SUMS_LIMIT: usize = 8 << 20;
 /// Elements of a block that an epilogue takes: few enough for the second-level cache beside packed
 /// operands, enough to make little of the cost of starting.
 const STRIP: usize = 24 << 10;
+/// Results of a job where B is packed before: few enough for the first-level cache while an
+/// epilogue takes them, enough to make little of the cost of a job and of an epilogue's start.
+const JOB: usize = 8 << 10;
 /// Parts wanted in all, and the shortest.
 const PARTS_WANTED: usize = 32;
 const PART_MIN: usize = 2048;
@@ -109,10 +114,13 @@ impl Plan {
         };
         let mut columns = even(n, resident_columns, M::NR);
         let once = operands.b == Packing::Once && parts == 1 && m > M::MC && whole_b <= SHARED_LIMIT;
-        // With B packed before, a job is a strip of A. Otherwise a job packs B, so it takes as many
-        // rows as it can.
+        // With B packed before, a job is a strip of A, longer where there are few columns.
+        // Otherwise a job packs B, so it takes as many rows as it can.
+        let whole_blocks = |results: usize, columns: usize| (results / columns / M::MC * M::MC).max(M::MC);
         let (mut rows, rows_min) = match once {
-            true => (even(m, M::MC, M::MR), (M::MC / 2).next_multiple_of(M::MR).max(M::MR)),
+            true => {
+                (even(m, whole_blocks(JOB, columns), M::MR), (M::MC / 2).next_multiple_of(M::MR).max(M::MR))
+            }
             false => (even(m, if parts > 1 { 512 } else { 1024 }, M::MR), M::MC),
         };
         let jobs = |rows: usize, columns: usize| batches * parts * m.div_ceil(rows) * n.div_ceil(columns);
@@ -141,6 +149,11 @@ impl Plan {
         let job_sums = if kc < part || parts > 1 { rows * columns } else { TURNS * tile };
         let f32s = |count: usize| whole_lines(count * size_of::<f32>());
         let strip_columns = if in_strips { even(columns, (STRIP / M::MC).max(M::NR), M::NR) } else { 0 };
+        // Where an epilogue's strip does not have all columns, it has the rows of one packed A.
+        let strip_rows = match in_strips && strip_columns >= columns {
+            true => whole_blocks(STRIP, columns).min(rows.next_multiple_of(M::MC)),
+            false => M::MC,
+        };
         Plan {
             extents,
             part,
@@ -162,8 +175,9 @@ impl Plan {
             },
             worker_b: if once { 0 } else { whole_lines(panel_units::<M>(columns, kc) * unit) },
             worker_sums: if parts > 1 { 0 } else { f32s(job_sums) },
+            strip_rows,
             strip_columns,
-            worker_strip: whole_lines(M::MC * strip_columns * size_of::<f32>()),
+            worker_strip: f32s(strip_rows * strip_columns),
         }
     }
 

@@ -51,7 +51,7 @@ unsafe impl Send for Regions {}
 /// Computes `problem` as `plan` says, which was made for the same micro-kernel and no more threads
 /// than the pool has.
 pub(crate) fn run<M: MicroKernel>(micro_kernel: M, ctx: &mut Ctx<'_>, problem: &Problem<'_>, plan: &Plan) {
-    let micro_kernel = micro_kernel.for_left(&problem.a, problem.compute, plan.extents.k);
+    let micro_kernel = micro_kernel.for_product(&problem.a, problem.compute, plan.extents.k, plan.extents.n);
     let base = ctx.scratch.take(plan.bytes(ctx.pool.threads()));
     // SAFETY: `take` gave as many bytes as the plan needs in all.
     let regions = unsafe {
@@ -240,7 +240,14 @@ impl<'a> Strip<'a> {
         // the rest.
         unsafe {
             let results = std::slice::from_raw_parts(self.memory, rows * columns);
-            self.epilogue.apply(results, rows, columns, &|r| self.whole.row(row + r) + column);
+            let at = |r| self.whole.row(row + r) + column;
+            // Whole rows of a dense output are one run.
+            match self.whole.rows {
+                OutRows::Strided(stride) if stride == columns => {
+                    self.epilogue.apply(results, 1, rows * columns, &at);
+                }
+                _ => self.epilogue.apply(results, rows, columns, &at),
+            }
         }
     }
 }
@@ -383,19 +390,20 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                 }
             };
             for row0 in rows.clone().step_by(M::MC) {
-                let strip = row0..(row0 + M::MC).min(rows.end);
-                let rows0 = strip.start;
-                let a_panels = strip.len().div_ceil(M::MR);
+                let block_rows = row0..(row0 + M::MC).min(rows.end);
+                let strip_start = row0 - (row0 - rows.start) % plan.strip_rows;
+                let strip_rows = strip_start..(strip_start + plan.strip_rows).min(rows.end);
+                let a_panels = block_rows.len().div_ceil(M::MR);
                 let a_block = match plan.pack_a {
                     // SAFETY: inside the region of A, which the chunks before have filled.
                     Packing::Once => unsafe {
-                        let at = shared_offset::<M>(plan.extents.m, M::MR, k.clone(), strip.start);
+                        let at = shared_offset::<M>(plan.extents.m, M::MR, k.clone(), row0);
                         regions.shared_a.cast::<M::Unit>().add(at)
                     },
                     Packing::PerJob => {
                         // SAFETY: this worker's room for A.
                         let to = unsafe { std::slice::from_raw_parts_mut(packed_a, a_panels * a_panel) };
-                        let piece = Piece { source: &a, outer: strip.clone(), k: k.clone() };
+                        let piece = Piece { source: &a, outer: block_rows.clone(), k: k.clone() };
                         pack::<M, true>(micro_kernel, piece, problem.compute, to);
                         packed_a
                     }
@@ -408,12 +416,13 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                     let block_panels = first_panel..(first_panel + width).min(panels);
                     let end = (columns.start + block_panels.end * M::NR).min(columns.end);
                     let block_columns = columns.start + first_panel * M::NR..end;
-                    let strip = epilogue
-                        .map(|epilogue| Strip::new(epilogue, sink, strip_at, strip.clone(), block_columns));
+                    let strip = epilogue.map(|epilogue| {
+                        Strip::new(epilogue, sink, strip_at, strip_rows.clone(), block_columns)
+                    });
                     let to = strip.as_ref().map_or(&sink, |strip| &strip.sink);
                     for column in block_panels {
                         for row in 0..a_panels {
-                            let row1 = rows0 + row * M::MR;
+                            let row1 = row0 + row * M::MR;
                             let column1 = columns.start + column * M::NR;
                             let at = match keep_sums {
                                 true => (row1 - rows.start) / M::MR * panels + column,
@@ -459,7 +468,7 @@ impl<M: MicroKernel> Kernel for Job<'_, M> {
                             }
                         }
                     }
-                    if let Some(strip) = &strip {
+                    if let Some(strip) = strip.as_ref().filter(|_| block_rows.end == strip_rows.end) {
                         // SAFETY: with the pending one, all blocks of the strip are stored; no
                         // other job has them.
                         unsafe {

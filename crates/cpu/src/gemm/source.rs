@@ -107,6 +107,106 @@ impl Source<'_> {
         }
     }
 
+    /// Decodes the lines from `first` on, as many as `to` has.
+    #[inline(always)]
+    pub(crate) fn lines(&self, first: usize, to: &mut [Line]) {
+        let Gather::Window(w) = self.gather else {
+            for (i, line) in to.iter_mut().enumerate() {
+                *line = self.line(first + i);
+            }
+            return;
+        };
+        // Counts on where decoding each would divide.
+        let Some((start, rest)) = to.split_first_mut() else { return };
+        *start = self.line(first);
+        let image = w.image[0] * w.image[1] * w.channels;
+        let ends = [0, 1].map(|d| w.grid[d] as isize * w.line_step + w.offset[d]);
+        let mut next = *start;
+        for line in rest {
+            next.x += w.line_step;
+            if next.x == ends[1] {
+                (next.x, next.y) = (w.offset[1], next.y + w.line_step);
+            }
+            if next.y == ends[0] {
+                (next.y, next.base) = (w.offset[0], next.base + image);
+            }
+            *line = next;
+        }
+    }
+
+    /// Decodes the positions from `first` on, every `step`-th, as many as `to` has.
+    #[inline(always)]
+    pub(crate) fn positions(&self, first: usize, step: usize, to: &mut [Position]) {
+        let Some((start, rest)) = to.split_first_mut() else { return };
+        *start = self.position(first);
+        let mut next = *start;
+        for position in rest {
+            next.index += step;
+            if let Gather::Window(w) = self.gather {
+                while next.index >= w.channels {
+                    (next.index, next.tap_x) = (next.index - w.channels, next.tap_x + 1);
+                    if next.tap_x == w.taps_x {
+                        (next.tap_x, next.tap_y) = (0, next.tap_y + 1);
+                    }
+                }
+            }
+            *position = next;
+        }
+    }
+
+    /// The index of the element of a line and a position that are inside is that of the line's
+    /// start and the position's offset, added. (The start itself, which is the first tap's, may
+    /// lie outside.)
+    #[inline(always)]
+    pub(crate) fn start(&self, line: Line) -> isize {
+        match self.gather {
+            Gather::Strided { .. } | Gather::Digits { .. } => line.base as isize,
+            Gather::Window(w) => {
+                line.base as isize + (line.y * w.image[1] as isize + line.x) * w.channels as isize
+            }
+        }
+    }
+
+    /// See [`Source::start`].
+    #[inline(always)]
+    pub(crate) fn offset(&self, position: Position) -> isize {
+        match self.gather {
+            Gather::Strided { position: stride, .. } => (position.index * stride) as isize,
+            Gather::Digits { .. } => position.index as isize,
+            Gather::Window(w) => {
+                let tap = position.tap_y * w.image[1] as isize + position.tap_x as isize;
+                tap * w.tap_step * w.channels as isize + position.index as isize
+            }
+        }
+    }
+
+    /// Whether an element lies inside the image.
+    #[inline(always)]
+    pub(crate) fn has(&self, line: Line, position: Position) -> bool {
+        match self.gather {
+            Gather::Strided { .. } | Gather::Digits { .. } => true,
+            Gather::Window(w) => w.pixel(line, position.tap_y, position.tap_x).is_some(),
+        }
+    }
+
+    /// Whether all elements of a line lie inside the image whose positions are between two, of
+    /// which the first is not in a later row of taps.
+    #[inline(always)]
+    pub(crate) fn has_all(&self, line: Line, [first, last]: [Position; 2]) -> bool {
+        match self.gather {
+            Gather::Strided { .. } | Gather::Digits { .. } => true,
+            Gather::Window(w) => {
+                w.pixel(line, first.tap_y, 0).is_some() && w.pixel(line, last.tap_y, w.taps_x - 1).is_some()
+            }
+        }
+    }
+
+    /// Whether positions run in one piece over a few elements only, as those of windows into images
+    /// of few channels do.
+    pub(crate) fn is_scattered(&self) -> bool {
+        matches!(self.gather, Gather::Window(w) if w.taps_x * w.channels < 16)
+    }
+
     #[inline(always)]
     pub(crate) fn position(&self, index: usize) -> Position {
         match self.gather {

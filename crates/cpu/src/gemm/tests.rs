@@ -304,7 +304,15 @@ impl On {
     }
 }
 
-fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Tensor, bias: Option<&[f32]>) {
+fn run_case(
+    on: On,
+    pool: &Pool,
+    case: &Case,
+    [a, b]: [&Tensor; 2],
+    c: &mut Tensor,
+    bias: Option<&[f32]>,
+    epilogue: Option<&dyn BlockEpilogue>,
+) {
     let [m, n, k] = case.mnk;
     let mut scratch = Scratch::new();
     let la = layout(m, k, case.transposed[0], case.gap[0], case.batch, false);
@@ -320,20 +328,65 @@ fn run_case(on: On, pool: &Pool, case: &Case, a: &Tensor, b: &Tensor, c: &mut Te
     let isa = match on {
         On::Isa(isa) => isa,
         On::SimulatedTiles { with_f16 } => {
-            let (problem, extents, operands) = super::check(args, None).unwrap();
+            let (problem, extents, operands) = super::check(args, epilogue).unwrap();
             let mut ctx = Ctx { isa: Isa::PORTABLE, pool, scratch: &mut scratch };
             with_scheme!(case.compute, with_f16, S => {
                 let tiles = SimulatedTiles::<S>::new();
-                let plan = Plan::new(tiles, extents, operands, pool.threads(), false);
+                let plan = Plan::new(tiles, extents, operands, pool.threads(), epilogue.is_some());
                 run::run(tiles, &mut ctx, &problem, &plan);
             }, else unreachable!("no tiles"));
             return;
         }
     };
-    gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args, None).unwrap();
+    gemm(&mut Ctx { isa, pool, scratch: &mut scratch }, args, epilogue).unwrap();
     let extents = Extents { batches: case.batch.iter().product(), m, n, k };
-    let announced = bytes(isa, pool.threads(), case.compute, extents, operands(case.batch, &la, &lb), false);
+    let (operands, in_strips) = (operands(case.batch, &la, &lb), epilogue.is_some());
+    let announced = bytes(isa, pool.threads(), case.compute, extents, operands, in_strips);
     assert_eq!(scratch.bytes(), announced.next_multiple_of(64), "not what was announced");
+}
+
+/// Takes each element once.
+#[derive(Debug)]
+struct Collected(std::sync::Mutex<Vec<Option<f32>>>);
+
+impl BlockEpilogue for Collected {
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    unsafe fn apply(&self, results: &[f32], rows: usize, width: usize, at: &dyn Fn(usize) -> usize) {
+        let mut all = self.0.lock().unwrap();
+        for (i, &result) in results[..rows * width].iter().enumerate() {
+            let before = all[at(i / width) + i % width].replace(result);
+            assert_eq!(before, None, "an element came twice");
+        }
+    }
+}
+
+/// Strips of one packed block of rows and of several, of all columns and of some, and sums that
+/// wait in memory between blocks of k.
+#[test]
+fn an_epilogue_takes_every_result_once() {
+    for (mnk, gap) in
+        [([300, 16, 70], 0), ([700, 33, 40], 0), ([300, 20, 900], 3), ([70, 1700, 32], 0), ([9, 5, 33], 1)]
+    {
+        for compute in [ProductFormat::F32, ProductFormat::Bf16, ProductFormat::F16] {
+            let case = Case { gap: [0, 0, gap], ..plain(mnk, compute, [false, false]) };
+            let [m, n, k] = mnk;
+            let [a, b] = [m * k, k * n].map(|count| Tensor::new(case.storage[0], numbers(7, count, 2)));
+            for (on, pool) in everywhere(&case).into_iter().flat_map(|on| POOLS.each_ref().map(|p| (on, p))) {
+                let count = elements(&layout(m, n, false, gap, case.batch, false), case.batch);
+                let mut c = Tensor::new(Format::F32, vec![0.5; count]);
+                run_case(on, pool, &case, [&a, &b], &mut c, None, None);
+                let collected = Collected(std::sync::Mutex::new(vec![None; count]));
+                run_case(on, pool, &case, [&a, &b], &mut c.clone(), None, Some(&collected));
+                for (i, taken) in collected.0.into_inner().unwrap().into_iter().enumerate() {
+                    let expected = (i % (n + gap) < n).then(|| c.get(i).to_bits());
+                    assert_eq!(taken.map(f32::to_bits), expected, "{on:?} {mnk:?} {compute:?} at {i}");
+                }
+            }
+        }
+    }
 }
 
 fn rounded(t: &Tensor, compute: ProductFormat) -> Vec<f64> {
@@ -380,7 +433,7 @@ fn check(case: &Case) {
     for on in everywhere(case) {
         let results = POOLS.each_ref().map(|pool| {
             let mut c = c0.clone();
-            run_case(on, pool, case, &a, &b, &mut c, bias.as_deref());
+            run_case(on, pool, case, [&a, &b], &mut c, bias.as_deref(), None);
             c
         });
         let c = &results[0];
@@ -480,7 +533,7 @@ fn non_finite_values_pass_through() {
                     b[place * 9 + 4] = y;
                     let (a, b) = (Tensor::new(case.storage[0], a), Tensor::new(case.storage[1], b));
                     let mut c = Tensor::new(Format::F32, vec![0.0; 45]);
-                    run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
+                    run_case(on, &POOLS[0], &case, [&a, &b], &mut c, None, None);
                     let got = f64::from(c.get(2 * 9 + 4));
                     // Products of terms keep that the result is not finite and NaN, but not
                     // infinities (see `split_f16`).
@@ -528,7 +581,7 @@ fn splits_take_the_whole_range() {
             let (a, b) = (Tensor::new(Format::F32, a.clone()), Tensor::new(Format::F32, b.clone()));
             for on in everywhere(&case) {
                 let mut c = Tensor::new(Format::F32, vec![0.0; m * n]);
-                run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
+                run_case(on, &POOLS[0], &case, [&a, &b], &mut c, None, None);
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let terms = || (0..k).map(|l| f64::from(a.get(i * k + l)) * f64::from(b.get(l * n + j)));
                     let (exact, magnitude) = (terms().sum::<f64>(), terms().map(f64::abs).sum());
@@ -552,7 +605,7 @@ fn overflow_of_the_output() {
         let a = Tensor::new(Format::F16, vec![60000.0, 60000.0]);
         let b = Tensor::new(Format::F16, vec![1.0, 1.0]);
         let mut c = Tensor::new(Format::F16, vec![0.0]);
-        run_case(on, &POOLS[0], &case, &a, &b, &mut c, None);
+        run_case(on, &POOLS[0], &case, [&a, &b], &mut c, None, None);
         assert_eq!(c.get(0), f32::INFINITY);
     }
 }

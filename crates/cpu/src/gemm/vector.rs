@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use halfstep_graph::Split;
 
-use super::micro_kernel::MicroKernel;
+use super::micro_kernel::{Columns, MicroKernel};
 use super::source::{Piece, Source};
 use super::{ProductFormat, in_place, pack};
 use crate::elements::Src;
@@ -48,7 +48,7 @@ impl Form {
 #[inline(always)]
 fn addresses<const ROWS: usize>(piece: Piece<'_>, to: &mut [f32]) {
     let Src::F32(data) = piece.source.data else { unreachable!("only f32 is read in place") };
-    in_place::addresses::<_, ROWS, RUN>(piece, data, &ZEROS, to);
+    in_place::addresses::<_, ROWS, RUN, RUN>(piece, data, &ZEROS, to);
 }
 
 /// Calls `column(b, values)` for each of `k` columns, with where that row of B is and where the
@@ -88,8 +88,8 @@ unsafe fn columns<const ROWS: usize, const COLUMNS: usize>(
 
 macro_rules! packing {
     () => {
-        fn for_left(self, a: &Source<'_>, compute: ProductFormat, k: usize) -> Self {
-            Self(Form::of(a, compute, k))
+        fn for_product(self, a: &Source<'_>, compute: ProductFormat, k: usize, n: usize) -> Self {
+            Self(Form::of(a, compute, k), Columns::of(n, Self::NR))
         }
 
         #[inline(always)]
@@ -109,11 +109,11 @@ macro_rules! packing {
 
 /// AVX2 and FMA: 6 × 16, twelve accumulators.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(Form);
+pub(crate) struct Avx2(Form, Columns);
 
 impl Avx2 {
     pub(crate) fn new(isa: Isa) -> Option<Avx2> {
-        (isa.level() >= Level::Avx2).then_some(Avx2(Form::Packed))
+        (isa.level() >= Level::Avx2).then_some(Avx2(Form::Packed, Columns::All))
     }
 }
 
@@ -138,7 +138,12 @@ unsafe impl MicroKernel for Avx2 {
     #[inline(always)]
     unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
         // SAFETY: passed on to the caller.
-        unsafe { tile_avx2(self.0, k, a, b, acc, add) }
+        unsafe {
+            match self.1 {
+                Columns::Half => tile_avx2::<1>(self.0, k, a, b, acc, add),
+                Columns::All => tile_avx2::<2>(self.0, k, a, b, acc, add),
+            }
+        }
     }
 }
 
@@ -146,8 +151,15 @@ unsafe impl MicroKernel for Avx2 {
 /// As [`MicroKernel::tile`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn tile_avx2(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
-    let mut sum = [[_mm256_setzero_ps(); 2]; 6];
+unsafe fn tile_avx2<const VECTORS: usize>(
+    form: Form,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    acc: *mut f32,
+    add: bool,
+) {
+    let mut sum = [[_mm256_setzero_ps(); VECTORS]; 6];
     // SAFETY: the caller vouches for `k` columns of 6 and of 16 values, and for 96 accumulators.
     unsafe {
         // The accumulators may lie in the second-level cache: fetch them while the products run.
@@ -157,11 +169,12 @@ unsafe fn tile_avx2(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mu
             }
         }
         columns::<6, 16>(form, k, a, b, |b, rows| {
-            let (left, right) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
+            let columns: [__m256; VECTORS] = std::array::from_fn(|vector| _mm256_load_ps(b.add(8 * vector)));
             for (sum, row) in sum.iter_mut().zip(rows) {
                 let x = _mm256_broadcast_ss(&*row);
-                sum[0] = _mm256_fmadd_ps(x, left, sum[0]);
-                sum[1] = _mm256_fmadd_ps(x, right, sum[1]);
+                for (sum, columns) in sum.iter_mut().zip(columns) {
+                    *sum = _mm256_fmadd_ps(x, columns, *sum);
+                }
             }
         });
         for (i, sum) in sum.iter().enumerate() {
@@ -176,11 +189,11 @@ unsafe fn tile_avx2(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mu
 /// AVX-512: 8 × 32, sixteen accumulators: enough to hide the latency, and the addresses of eight
 /// rows fit in registers.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(Form);
+pub(crate) struct Avx512(Form, Columns);
 
 impl Avx512 {
     pub(crate) fn new(isa: Isa) -> Option<Avx512> {
-        (isa.level() >= Level::Avx512).then_some(Avx512(Form::Packed))
+        (isa.level() >= Level::Avx512).then_some(Avx512(Form::Packed, Columns::All))
     }
 }
 
@@ -205,7 +218,12 @@ unsafe impl MicroKernel for Avx512 {
     #[inline(always)]
     unsafe fn tile(self, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
         // SAFETY: passed on to the caller.
-        unsafe { tile_avx512(self.0, k, a, b, acc, add) }
+        unsafe {
+            match self.1 {
+                Columns::Half => tile_avx512::<1>(self.0, k, a, b, acc, add),
+                Columns::All => tile_avx512::<2>(self.0, k, a, b, acc, add),
+            }
+        }
     }
 }
 
@@ -213,8 +231,15 @@ unsafe impl MicroKernel for Avx512 {
 /// As [`MicroKernel::tile`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn tile_avx512(form: Form, k: usize, a: *const f32, b: *const f32, acc: *mut f32, add: bool) {
-    let mut sum = [[_mm512_setzero_ps(); 2]; 8];
+unsafe fn tile_avx512<const VECTORS: usize>(
+    form: Form,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    acc: *mut f32,
+    add: bool,
+) {
+    let mut sum = [[_mm512_setzero_ps(); VECTORS]; 8];
     // SAFETY: the caller vouches for `k` columns of 8 and of 32 values, and for 256 accumulators.
     unsafe {
         if add {
@@ -223,11 +248,12 @@ unsafe fn tile_avx512(form: Form, k: usize, a: *const f32, b: *const f32, acc: *
             }
         }
         columns::<8, 32>(form, k, a, b, |b, rows| {
-            let (left, right) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            let columns: [__m512; VECTORS] = std::array::from_fn(|vector| _mm512_load_ps(b.add(16 * vector)));
             for (sum, row) in sum.iter_mut().zip(rows) {
                 let x = _mm512_set1_ps(*row);
-                sum[0] = _mm512_fmadd_ps(x, left, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, right, sum[1]);
+                for (sum, columns) in sum.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(x, columns, *sum);
+                }
             }
         });
         for (i, sum) in sum.iter().enumerate() {
