@@ -106,6 +106,19 @@ impl Reduce<'_> {
                 partial_sums(isa, pool, rows, cols, &x, None, scratch);
                 combine(isa, pool, rows, cols, 1, scratch, &[Some(SharedDst::new(y))], scale);
             }
+            (3, [false, true, false, ..]) if !is_max(kind) => {
+                let y = SharedDst::new(y);
+                let (middle, last) = (g.size[1], g.size[2]);
+                let grid = Grid::rows(g.size[0], middle * last, 16 * TILE);
+                pool.for_each(grid.chunks(), &|_, chunk| {
+                    for at in grid.range(chunk) {
+                        // SAFETY: each row of the result belongs to one chunk.
+                        let to = unsafe { y.part(at * last..(at + 1) * last) };
+                        let x = x.slice(at * middle * last..(at + 1) * middle * last);
+                        dispatch(isa, Middle { x, to, scale });
+                    }
+                });
+            }
             _ => {
                 // Rows of the last group if it is reduced, else single elements gathered with
                 // strides.
@@ -170,6 +183,37 @@ fn store_one(isa: Isa, y: &mut SharedDst<'_>, value: f32) {
     // SAFETY: no other part of `y` is in use.
     let to = unsafe { y.part(0..1) };
     dispatch(isa, One(to, value));
+}
+
+/// Sums of a matrix's columns, in the order of its rows: the means over pixels of one image.
+struct Middle<'a> {
+    x: Src<'a>,
+    to: Dst<'a>,
+    scale: f64,
+}
+
+impl Body for Middle<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<C: Caps>(mut self) {
+        const COLUMNS: usize = 64;
+        let last = self.to.len();
+        let (mut buffer, mut means) = ([0.0; COLUMNS], [0.0; COLUMNS]);
+        for columns in tiles(last, COLUMNS) {
+            let mut sums = [0.0f64; COLUMNS];
+            for row in 0..self.x.len() / last {
+                let at = row * last;
+                let xs = self.x.view::<C>(at + columns.start..at + columns.end, &mut buffer);
+                for (sum, &x) in sums.iter_mut().zip(xs) {
+                    *sum += f64::from(x);
+                }
+            }
+            for (mean, sum) in means.iter_mut().zip(sums) {
+                *mean = (sum * self.scale) as f32;
+            }
+            self.to.store::<C>(columns.start, &means[..columns.len()]);
+        }
+    }
 }
 
 /// Any combination of axes: for each result, runs over the reduced groups with an odometer.

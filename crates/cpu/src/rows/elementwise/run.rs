@@ -2,13 +2,14 @@
 
 use std::mem::MaybeUninit;
 
+use halfstep_float::{bf16_from_f32, f32_from_bf16};
 use halfstep_graph::{Binary, Unary};
 
 use super::{MAX_RANK, Pattern, Place, REGISTERS, TILE, TileOp, TileProgram, Value};
 use crate::rows::dropout::Mask;
 use crate::rows::grid::tiles;
 use crate::rows::key::Key;
-use crate::rows::storage::{Src, round_in_place};
+use crate::rows::storage::{Src, Storage, round_in_place};
 use crate::rows::sum::larger;
 use crate::rows::{Body, Caps, SharedDst, math};
 
@@ -182,6 +183,7 @@ impl Chunk<'_> {
                 }
                 TileOp::Unary(op, a) => unary::<C>(op, get(a), dst),
                 TileOp::Erf(a) => map(get(a), dst, |x| math::erf::<C>(x)),
+                TileOp::Round(Storage::Bf16, a) => map(get(a), dst, |x| f32_from_bf16(bf16_from_f32(x))),
                 TileOp::Round(storage, a) => {
                     dst.copy_from_slice(get(a));
                     round_in_place::<C>(storage, dst);
