@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use halfstep::data::{DataError, Preprocessing, picture_size};
+use bytes::Bytes;
+use halfstep::data::{DataError, Preprocessing, TextPreprocessing, Tokenizer, picture_size};
 use halfstep::float::{f32_from_bf16, f32_from_f16};
 use halfstep::nn::InputSpec;
 use halfstep_serve::model::{InputError, Prepared, TensorSpec};
@@ -13,6 +14,11 @@ use halfstep_serve::tensor::{Datatype, Tensor};
 const MOST_VALUES: usize = 8 << 20;
 /// Pixels of a picture, at most: those of 4096 × 2048. A few bytes can hold many more.
 const MOST_PIXELS: usize = 8 << 20;
+/// Bytes of a text that becomes byte pairs, at most, for each token of a window: the tokeniser takes
+/// up to 640 bytes of memory for one of them.
+const TEXT_BYTES_A_TOKEN: usize = 32;
+/// So many are taken whatever the window.
+const SHORT_TEXT: usize = 16 << 10;
 /// Pixels of a picture that is decoded beside others; larger ones are decoded one at a time.
 const SMALL_PICTURE: usize = 1 << 18;
 
@@ -113,11 +119,7 @@ impl Inputs {
         }
         let samples = match (spec.name.as_str(), &self.preprocessing) {
             (TOKENS, _) => self.tokens(tensor)?,
-            (TEXT, Preprocessing::Text(text)) => {
-                let encode = |bytes: &[u8]| text.encode(utf8(bytes)?).map_err(unprepared);
-                let texts = tensor.elements().map(|bytes| encode(&bytes));
-                self.windows(texts.collect::<Result<Vec<_>, InputError>>()?)?
-            }
+            (TEXT, Preprocessing::Text(text)) => self.texts(text, tensor)?,
             (PIXELS, Preprocessing::Image(image)) => Samples::Numbers(image.normalise(tensor.data())),
             (IMAGE, Preprocessing::Image(_)) => self.pictures(tensor)?,
             (ROW, Preprocessing::Table(table)) => {
@@ -178,6 +180,22 @@ impl Inputs {
             drop(one_at_a_time);
         }
         Ok(Samples::Numbers(values))
+    }
+
+    fn texts(&self, text: &TextPreprocessing, tensor: &Tensor) -> Result<Samples, InputError> {
+        let length = self.input.elements();
+        let most = match text.tokenizer() {
+            Tokenizer::Bytes => usize::MAX,
+            Tokenizer::Bpe(_) => SHORT_TEXT.max(length.saturating_mul(TEXT_BYTES_A_TOKEN)),
+        };
+        let encode = |(place, bytes): (usize, Bytes)| match bytes.len() {
+            long if long > most => Err(refuse(format!(
+                "text {place} has {long} bytes; at most {most} are taken, of which the last {length} tokens \
+                 count: send its end"
+            ))),
+            _ => text.encode(utf8(&bytes)?).map_err(unprepared),
+        };
+        self.windows(tensor.elements().enumerate().map(encode).collect::<Result<Vec<_>, InputError>>()?)
     }
 
     fn tokens(&self, tensor: &Tensor) -> Result<Samples, InputError> {
@@ -253,7 +271,6 @@ mod fuzz;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
@@ -317,6 +334,24 @@ mod tests {
         assert!(refused(&image, turned).contains("takes [any number, 1, 2, 1]"));
         let many = tensor(PIXELS, Datatype::Uint8, &[1 << 23, 1, 2, 1], &vec![0; 1 << 24]);
         assert!(refused(&image, many).contains("at most 4194304 are taken"));
+    }
+
+    #[cfg(feature = "bpe")]
+    #[test]
+    fn a_long_text_in_byte_pairs_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("t.txt"), "the cat and the hat\n".repeat(100)).unwrap();
+        let fields = "kind = 'text'\npath = 't.txt'\nsequence = 8\ntokenizer = 'bpe'\nvocab_size = 300";
+        let fields = toml::de::DeTable::parse(fields).unwrap().into_inner();
+        let dataset = halfstep::data::load(&halfstep::data::DataSpec::read(fields).unwrap(), folder.path());
+        let input = InputSpec::Tokens { length: 8, vocab: 300 };
+        let text = Inputs::new(dataset.unwrap().preprocessing, input);
+        assert!(text.prepare(&[strings(TEXT, &[&[b'a'; SHORT_TEXT]])]).is_ok());
+        let said = refused(&text, strings(TEXT, &[b"a", &[b'a'; SHORT_TEXT + 1]]));
+        assert!(
+            said.contains("text 1 has 16385 bytes; at most 16384 are taken, of which the last 8"),
+            "{said}"
+        );
     }
 
     #[test]
