@@ -206,7 +206,8 @@ impl Models {
             let rows = predicted["predictions"].as_array().unwrap().iter().map(|prediction| {
                 let likely = prediction["top"].as_array().unwrap();
                 std::array::from_fn(|class| {
-                    let own = likely.iter().find(|l| l["class"] == class.to_string()).unwrap();
+                    let class = json!(class.to_string());
+                    let own = likely.iter().find(|l| l["class"] == class).unwrap();
                     bits(&own["logit"])
                 })
             });

@@ -14,8 +14,8 @@ use halfstep_serve::tensor::{Datatype, Tensor};
 const MOST_VALUES: usize = 8 << 20;
 /// Pixels of a picture, at most: those of 4096 × 2048. A few bytes can hold many more.
 const MOST_PIXELS: usize = 8 << 20;
-/// Bytes of a text that becomes byte pairs, at most, for each token of a window: the tokeniser takes
-/// up to 640 bytes of memory for one of them.
+/// Bytes of a text that becomes byte pairs, at most, for each token of a window: the tokeniser
+/// takes up to 640 bytes of memory for one of them.
 const TEXT_BYTES_A_TOKEN: usize = 32;
 /// So many are taken whatever the window.
 const SHORT_TEXT: usize = 16 << 10;
