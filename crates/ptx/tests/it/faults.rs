@@ -209,6 +209,24 @@ fn copies_that_are_not_waited_for() {
     assert!(matches!(found.cause, Cause::Race { .. }), "{found}");
 }
 
+/// PTX does not say that an address of which no byte is read may be any.
+#[test]
+fn copies_of_no_bytes_from_anywhere() {
+    let shared = ".shared .align 16 .b8 s[128];";
+    let copy = |from: &str| {
+        format!(
+            "mov.u32 %r1, s;\nmad.lo.u32 %r1, %r0, 4, %r1;\nmov.u32 %r2, 0;\n\
+             cp.async.ca.shared.global [%r1], [{from}], 4, %r2;\ncp.async.wait_all;\n\
+             ld.shared.u32 %r1, [%r1];\n{STORE}"
+        )
+    };
+    let zeros = Run::new(Options::default(), &[7; 32], 32).launch(&module(shared, &copy("%d2")), 1, 32);
+    assert_eq!(zeros.unwrap(), [0; 32]);
+    let found = fault(shared, &copy("%d2+4"), 1, 32);
+    assert!(matches!(found.cause, Cause::OutOfBounds { space: Space::Global, .. }), "{found}");
+    assert_eq!(found.place.thread, [31, 0, 0]);
+}
+
 #[test]
 fn what_cannot_be_loaded() {
     let problem = |code: &str| Module::load(&text("", code)).unwrap_err();
