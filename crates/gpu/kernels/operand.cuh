@@ -27,13 +27,18 @@
 #define THREADS (TILE_M / 8 * (TILE_N / 8))
 #endif
 
-// Bounds of a launch. To have more blocks on a multiprocessor ptxas spills registers of small tiles
-// that are copied: it is told how many there is shared memory for at most.
-#define SMALL (TILE_M == 64 && TILE_N == 64 && WHOLE_LEFT && WHOLE_RIGHT)
-#if defined(TENSOR) && BYTES > 1 && PLANES == 1 && SMALL
+// Bounds of a launch: threads of a block, and blocks on a multiprocessor, or 0. To have more of them
+// ptxas spills registers of small tiles. Of those that are copied it is told how many there is
+// shared memory for at most; of those whose elements become others on the way, that 384 threads are
+// enough.
+#define BOTH_WHOLE (WHOLE_LEFT && WHOLE_RIGHT)
+#if !defined(TENSOR)
+#define BOUNDS THREADS
+#elif BYTES > 1 && PLANES == 1 && TILE_M == 64 && TILE_N == 64 && BOTH_WHOLE
 #define BOUNDS THREADS, 4
 #else
-#define BOUNDS THREADS
+#define CHANGED (BYTES == 4 || sizeof(TypeA) < BYTES)
+#define BOUNDS THREADS, (PLANES > 1 || TILE_N == 32 && !BOTH_WHOLE && CHANGED ? 384 / THREADS : 0)
 #endif
 
 // A block sums a part of k, of so many: the one that its place along z says, where those of a batch

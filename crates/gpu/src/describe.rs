@@ -42,15 +42,20 @@ fn codes(in_blocks: bool, architecture: Architecture) -> (Arithmetic, String) {
     if in_blocks || !takes_codes {
         return (Arithmetic::Emulated, format!("emulated: {as_bf16}"));
     }
+    let odd = "as bf16 where rows are no multiples of 16 elements";
     match (architecture.adds_codes_in_f32(), architecture.converts_codes()) {
         (false, _) => {
             (Arithmetic::Widened, format!("{as_bf16}: products of codes are added in 13 bits here"))
         }
         (true, true) => (
             Arithmetic::Widened,
-            "Tensor Cores: exact products of codes, which mma.sync converts to f16 here, f32 sums".into(),
+            format!(
+                "Tensor Cores: exact products of codes, which mma.sync converts to f16 here, {odd}; f32 sums"
+            ),
         ),
-        (true, false) => (Arithmetic::Native, "Tensor Cores: exact products of codes, f32 sums".into()),
+        (true, false) => {
+            (Arithmetic::Native, format!("Tensor Cores: exact products of codes, {odd}; f32 sums"))
+        }
     }
 }
 

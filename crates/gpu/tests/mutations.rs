@@ -44,8 +44,9 @@ fn products(turned: [bool; 2]) -> Vec<Sample> {
     sums.into_iter().chain([matmuls("bf16", 110, [8, 8, 72], turned)]).collect()
 }
 
-fn attentions(policy: &str, dim: usize, causal: bool) -> Vec<Sample> {
-    [70, 40].map(|time| attention(policy, time, 1, dim, causal)).into()
+/// Attention over two lengths, each causal or not.
+fn attentions(policy: &str, dim: usize, causal: [bool; 2]) -> Vec<Sample> {
+    [(70, causal[0]), (40, causal[1])].map(|(time, causal)| attention(policy, time, 1, dim, causal)).into()
 }
 
 static CASES: [Case; 6] = [
@@ -53,8 +54,8 @@ static CASES: [Case; 6] = [
     Case { name: "product_right_turned", kernels: "matmul", samples: || products([false, true]) },
     Case { name: "product_left_turned", kernels: "matmul", samples: || products([true, false]) },
     Case { name: "softmax", kernels: "softmax", samples: || vec![softmax(2, 2400)] },
-    Case { name: "attention", kernels: "attention", samples: || attentions("bf16", 24, true) },
-    Case { name: "f32_attention", kernels: "attention", samples: || attentions("fp32", 20, false) },
+    Case { name: "attention", kernels: "attention", samples: || attentions("bf16", 24, [true, true]) },
+    Case { name: "f32_attention", kernels: "attention", samples: || attentions("fp32", 20, [true, false]) },
 ];
 
 const ZEROS: &str = "what is brought from behind the end are zeros, and none is multiplied";

@@ -74,15 +74,17 @@ enum Factors {
 }
 
 impl Factors {
-    /// Codes are exact in bf16 where Tensor Cores do not take them.
+    /// Codes are exact in bf16 where Tensor Cores do not take them, or where their rows would have
+    /// to be copied in pieces: such kernels do not fit into registers.
     fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Factors> {
-        let types = sides(graph, node)?.map(|side| graph.dtype(node.inputs[side.input]));
+        let sides = sides(graph, node)?;
+        let types = sides.each_ref().map(|side| graph.dtype(node.inputs[side.input]));
         let is_code = |d: DType| matches!(d, DType::E4m3 | DType::E5m2);
         let in_bf16 = |d: DType| d == DType::Bf16 || is_code(d);
+        let takes_codes =
+            architecture.adds_codes_in_f32() && sides.iter().all(|side| side.together % 16 == 0);
         Some(match (types, node.split) {
-            (types, _) if types.iter().all(|&d| is_code(d)) && architecture.adds_codes_in_f32() => {
-                Factors::Codes(types)
-            }
+            (types, _) if types.iter().all(|&d| is_code(d)) && takes_codes => Factors::Codes(types),
             (types, _) if types.iter().all(|&d| in_bf16(d)) => Factors::Halves(DType::Bf16, 1),
             ([DType::F16, DType::F16], _) => Factors::Halves(DType::F16, 1),
             ([DType::F32, DType::F32], Some(Split::Tf32)) => Factors::Tf32,
@@ -107,15 +109,17 @@ impl Factors {
         if let Factors::Halves(_, terms) = self { terms } else { 1 }
     }
 
-    /// The tiles there are.
-    fn tiles(self) -> Vec<Tile> {
+    /// The tiles there are. The largest has no registers left for codes that are converted.
+    fn tiles(self, architecture: Architecture) -> Vec<Tile> {
         let Some(bytes) = self.bytes() else { return F32_TILES.into() };
         if self.terms() > 1 {
             return SPLIT_TILES.into();
         }
         // As many bytes of k; rows of codes are at least 64 bytes long.
         let depth = |t: &Tile| Tile { depth: t.depth * 2 / bytes, ..*t };
-        TILES.iter().filter(|t| t.columns * bytes >= 64).map(depth).collect()
+        let converted = matches!(self, Factors::Codes(_)) && architecture.converts_codes();
+        let tiles = TILES.iter().skip(converted.into());
+        tiles.filter(|t| t.columns * bytes >= 64).map(depth).collect()
     }
 }
 
@@ -155,7 +159,7 @@ impl Scheme {
     pub fn of(graph: &Graph, node: &Node, architecture: Architecture) -> Option<Scheme> {
         let sizes = Sizes::of(graph, node)?;
         let factors = Factors::of(graph, node, architecture)?;
-        let (rates, tiles) = (Rates::of(architecture, factors), factors.tiles());
+        let (rates, tiles) = (Rates::of(architecture, factors), factors.tiles(architecture));
         let cuts = |&tile: &Tile| PARTS.map(|parts| (tile, cut(sizes.k, parts, tile.depth)));
         let possible = tiles.iter().flat_map(cuts).filter(|&(_, (parts, _))| {
             // Partial sums are counted with 32 bits.
