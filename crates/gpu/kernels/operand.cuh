@@ -31,14 +31,15 @@
 // ptxas spills registers of small tiles. Of those that are copied it is told how many there is
 // shared memory for at most; of those whose elements become others on the way, that 384 threads are
 // enough.
-#define BOTH_WHOLE (WHOLE_LEFT && WHOLE_RIGHT)
+#define COPIED_AS_THEY_ARE (PLANES == 1 && WHOLE_LEFT && WHOLE_RIGHT)
 #if !defined(TENSOR)
 #define BOUNDS THREADS
-#elif BYTES > 1 && PLANES == 1 && TILE_M == 64 && TILE_N == 64 && BOTH_WHOLE
+#elif BYTES > 1 && TILE_M == 64 && TILE_N == 64 && COPIED_AS_THEY_ARE
 #define BOUNDS THREADS, 4
 #else
 #define CHANGED (BYTES == 4 || sizeof(TypeA) < BYTES)
-#define BOUNDS THREADS, (PLANES > 1 || TILE_N == 32 && !BOTH_WHOLE && CHANGED ? 384 / THREADS : 0)
+#define ROOMY (PLANES > 1 || TILE_N == 32 && (COPIED_AS_THEY_ARE || CHANGED))
+#define BOUNDS THREADS, (ROOMY ? 384 / THREADS : 0)
 #endif
 
 // A block sums a part of k, of so many: the one that its place along z says, where those of a batch
