@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::bundle::Bundle;
 use crate::model::{self, Manifest};
 use crate::movement::{self, Move};
 use crate::pair::{self, PairVerdict};
@@ -110,6 +111,11 @@ impl Statement {
             other => return Err(StatementError::Unknown(other.into())),
         };
         Ok(Statement { subject, predicate })
+    }
+
+    /// What a bundle says, whose signature is not checked; none where that is nothing known.
+    pub fn unverified(bundle: &[u8]) -> Option<Statement> {
+        Statement::parse(Bundle::parse(bundle).ok()?.payload()).ok()
     }
 
     /// A statement of a folder's files under a name.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use halfstep_attest::bundle::Bundle;
 use halfstep_attest::digest::Digest;
 use halfstep_attest::statement::{Predicate, Statement};
 use halfstep_attest::subject::Subject;
@@ -75,10 +74,8 @@ impl Files {
 
 /// Whether a folder's signed verdict judged these weights.
 fn names(folder: &Path, weights: &Subject) -> bool {
-    let statement = std::fs::read(folder.join(VERDICT)).ok().and_then(|bytes| {
-        let bundle = Bundle::parse(&bytes).ok()?;
-        Statement::parse(bundle.payload()).ok()
-    });
+    let bytes = std::fs::read(folder.join(VERDICT)).ok();
+    let statement = bytes.and_then(|bytes| Statement::unverified(&bytes));
     match statement.map(|statement| statement.predicate) {
         Some(Predicate::Verdict(verdict)) => verdict.naming(weights.digest.sha256).is_some(),
         _ => false,
