@@ -91,6 +91,11 @@ impl Body {
         Ok(())
     }
 
+    /// The text at hand is decoded: what is appended without a text of its own has no guard.
+    pub fn end(&mut self) {
+        self.guard = None;
+    }
+
     /// Appends an instruction.
     pub fn emit(&mut self, kind: Kind, op: Op) {
         self.code.push(Instruction { op, kind, guard: self.guard });

@@ -150,6 +150,7 @@ impl<'t> Decoder<'t> {
                         "call" => self.call(text)?,
                         _ => at(text.line, self.instruction(text))?,
                     }
+                    self.body.end();
                     if self.body.code.len() > INSTRUCTIONS {
                         let what = "instructions of a kernel";
                         return at(text.line, Err(LoadProblem::Limit { what, limit: INSTRUCTIONS }));

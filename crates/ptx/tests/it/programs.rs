@@ -51,6 +51,19 @@ fn functions_are_put_in_place() {
 }
 
 #[test]
+fn a_kernel_may_end_with_a_guard() {
+    // Where it does not hold, threads reach the end of the text.
+    for last in ["@%p0 st.global.u32 [%d4], %r1;", "@%p0 st.global.u32 [%d4], %r1;\n@%p0 ret;"] {
+        let code = "setp.gt.u32 %p0, %r0, 4;\nld.global.u32 %r1, [%d2];\nmad.wide.u32 %d4, %r0, 4, %d1;";
+        let module = module("", &format!("{code}\n{last}"));
+        let mut run = Run::new(Options::default(), &[3; 64], 4 * 64);
+        let launch =
+            halfstep_ptx::Launch::new("k", [1, 1, 1], [64, 1, 1]).input(run.input).output(run.output);
+        assert_eq!(run.gpu.launch(&module, &launch).unwrap().bytes_stored, 4 * 59, "{last}");
+    }
+}
+
+#[test]
 fn labels_belong_to_their_scopes() {
     let asm = "{ .reg .pred %q; setp.lt.u32 %q, %r0, 5; @%q bra D; add.u32 %r1, %r1, 1; D: }\n";
     expect("", &format!("mov.u32 %r1, 0;\n{asm}{asm}"), 10, |n| if n < 5 { 0 } else { 2 });
