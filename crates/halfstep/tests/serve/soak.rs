@@ -21,7 +21,7 @@ const CLASSES: usize = 10;
 /// Samples of requests: the programs are for up to 32 at once.
 const SIZES: [usize; 6] = [1, 33, 2, 16, 3, 7];
 const CLIENTS: usize = 3;
-const CYCLES: u64 = 5;
+const SOAK: Duration = Duration::from_secs(60);
 /// From the start of `rollback` to the first answer of the old version.
 const ROLLBACK: Duration = Duration::from_secs(1);
 /// After which a version that does not answer is given up.
@@ -360,7 +360,8 @@ fn every_answer_is_that_of_its_version_while_servers_and_writers_are_killed() {
         let _ending = Ending(&traffic.ended);
         let traffic = &traffic;
         (0..CLIENTS).for_each(|first| drop(scope.spawn(move || traffic.client(first))));
-        (0..CYCLES).for_each(|number| soak.cycle(number));
+        let begun = Instant::now();
+        (0..).take_while(|_| begun.elapsed() < SOAK).for_each(|number| soak.cycle(number));
     });
     soak.judge();
     let faults = traffic.faults.lock().unwrap();
