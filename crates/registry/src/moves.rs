@@ -213,16 +213,15 @@ pub(crate) fn head(
     model: &RegisteredName,
     alias: &Alias,
 ) -> Result<Option<Recorded>, RegistryError> {
-    let mut select = tx.prepare(
-        "SELECT record, sha256, signature FROM move WHERE model = ? AND alias = ? ORDER BY number DESC LIMIT 1",
-    )?;
+    let mut select =
+        tx.prepare("SELECT * FROM move WHERE model = ? AND alias = ? ORDER BY number DESC LIMIT 1")?;
     let row = select.query_row((model.as_str(), alias.as_str()), of_row).optional()?;
     row.map(recorded).transpose()
 }
 
 /// The latest move of all.
 pub(crate) fn last(tx: &Transaction<'_>) -> Result<Option<Recorded>, RegistryError> {
-    let mut select = tx.prepare("SELECT record, sha256, signature FROM move ORDER BY number DESC LIMIT 1")?;
+    let mut select = tx.prepare("SELECT * FROM move ORDER BY number DESC LIMIT 1")?;
     let row = select.query_row([], of_row).optional()?;
     row.map(recorded).transpose()
 }
@@ -230,7 +229,7 @@ pub(crate) fn last(tx: &Transaction<'_>) -> Result<Option<Recorded>, RegistryErr
 /// The latest move of each alias.
 pub(crate) fn heads(tx: &Transaction<'_>) -> Result<Vec<Recorded>, RegistryError> {
     let mut select = tx.prepare(
-        "SELECT record, sha256, signature FROM move WHERE number IN
+        "SELECT * FROM move WHERE number IN
          (SELECT max(number) FROM move GROUP BY model, alias) ORDER BY model, alias",
     )?;
     let rows: Vec<Row> = select.query_map([], of_row)?.collect::<Result<_, _>>()?;
@@ -243,9 +242,7 @@ pub(crate) fn of_alias(
     model: &RegisteredName,
     alias: &Alias,
 ) -> Result<Vec<MoveRecord>, RegistryError> {
-    let mut select = tx.prepare(
-        "SELECT record, sha256, signature FROM move WHERE model = ? AND alias = ? ORDER BY number",
-    )?;
+    let mut select = tx.prepare("SELECT * FROM move WHERE model = ? AND alias = ? ORDER BY number")?;
     let rows: Vec<Row> =
         select.query_map((model.as_str(), alias.as_str()), of_row)?.collect::<Result<_, _>>()?;
     rows.into_iter().map(|row| Ok(recorded(row)?.record)).collect()
@@ -261,26 +258,46 @@ pub(crate) fn link(tx: &Transaction<'_>, number: u64) -> Result<Option<MoveLink>
 /// Every move from a number on.
 pub(crate) fn history(tx: &Transaction<'_>, from: u64) -> Result<Vec<Recorded>, RegistryError> {
     let from = i64::try_from(from).unwrap_or(i64::MAX);
-    let mut select =
-        tx.prepare("SELECT record, sha256, signature FROM move WHERE number >= ? ORDER BY number")?;
+    let mut select = tx.prepare("SELECT * FROM move WHERE number >= ? ORDER BY number")?;
     let rows: Vec<Row> = select.query_map([from], of_row)?.collect::<Result<_, _>>()?;
     rows.into_iter().map(recorded).collect()
 }
 
-type Row = (String, String, Option<String>);
-
-fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+/// A row of the table. What moves are found by stands in it beside the record.
+struct Row {
+    number: i64,
+    model: String,
+    alias: String,
+    sha256: String,
+    record: String,
+    signature: Option<String>,
 }
 
-fn recorded((record, sha256, signature): Row) -> Result<Recorded, RegistryError> {
-    let sha256 = digest(sha256)?;
-    let found: MoveRecord = from_json(&record)?;
-    if Digest::of(record.as_bytes()) != sha256 {
-        let why = "its record is not the one that was written".to_string();
-        return Err(RegistryError::History { number: found.number, why });
+fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        number: row.get("number")?,
+        model: row.get("model")?,
+        alias: row.get("alias")?,
+        sha256: row.get("sha256")?,
+        record: row.get("record")?,
+        signature: row.get("signature")?,
+    })
+}
+
+/// The move of a row, whose number, model and alias have to be those of its record: else a signed
+/// move of one alias could be presented as one of another.
+fn recorded(row: Row) -> Result<Recorded, RegistryError> {
+    let sha256 = digest(row.sha256)?;
+    let record: MoveRecord = from_json(&row.record)?;
+    let wrong = |why: &str| Err(RegistryError::History { number: record.number, why: why.into() });
+    if Digest::of(row.record.as_bytes()) != sha256 {
+        return wrong("its record is not the one that was written");
     }
-    Ok(Recorded { record: found, sha256, signature })
+    let place = (i64::try_from(record.number).ok(), record.model.as_str(), record.alias.as_str());
+    if place != (Some(row.number), &row.model, &row.alias) {
+        return wrong("the database lists it under another number, model or alias than its record has");
+    }
+    Ok(Recorded { record, sha256, signature: row.signature })
 }
 
 /// Records the next move, under the write lock, and signs it where there is a key.

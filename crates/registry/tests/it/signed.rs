@@ -127,6 +127,34 @@ fn an_old_signed_move_or_a_stranger_s_is_refused() {
 }
 
 #[test]
+fn a_signed_move_of_one_alias_is_none_of_another() {
+    let signed = Signed::new();
+    let newest = signed.place.add("d", 4);
+    let registry = &signed.place.registry;
+    let added = registry.make_candidate(&model(), newest.digest, &act(4), Some(&signed.key)).unwrap();
+    let database = Connection::open(registry.folder().join("registry.db")).unwrap();
+    // Somebody who can write to the folder lists the move of `candidate`, which anybody signs who
+    // adds a version, as one of `champion`, of another model, or as a later one.
+    for change in ["alias = 'champion'", "model = 'other'", "number = 100"] {
+        let was = format!("alias = 'candidate', model = '{}', number = {}", model(), added.record.number);
+        let to = |set: &str| {
+            let sql = format!("UPDATE move SET {set} WHERE sha256 = ?");
+            assert_eq!(database.execute(&sql, [added.sha256.to_string()]).unwrap(), 1);
+        };
+        to(change);
+        let faults = registry.audit(&signed.trust, day(10)).unwrap().faults;
+        assert!(faults.iter().any(|fault| fault.contains("than its record has")), "{change}: {faults:?}");
+        let champion = registry.head(&model(), &Alias::champion());
+        match champion {
+            Ok(head) => assert_eq!(head.record.to, signed.versions[2].digest, "{change}"),
+            Err(e) => assert!(matches!(e, RegistryError::History { .. }), "{change}: {e}"),
+        }
+        to(&was);
+    }
+    assert_eq!(registry.audit(&signed.trust, day(10)).unwrap().faults, Vec::<String>::new());
+}
+
+#[test]
 fn a_key_that_is_trusted_no_longer_proves_no_latest_move() {
     let signed = Signed::new();
     let pem = signed.key.public().to_pem();
