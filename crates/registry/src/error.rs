@@ -21,6 +21,14 @@ pub enum RegistryError {
         /// Why.
         source: io::Error,
     },
+    /// What was seen of registries cannot be remembered.
+    #[error("{}: {source}{}: what was seen of registries is kept there, so that an older state is noticed", path.display(), advice(source))]
+    Unremembered {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file could not be copied.
     #[error("copying {} to {}: {source}{}", from.display(), to.display(), advice(source))]
     Copy {

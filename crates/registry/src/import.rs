@@ -96,7 +96,7 @@ impl Import<'_> {
         let imported = {
             let registry = Registry::create_as(unfinished, Some(&index.registry), self.act)?;
             let imported = self.merge(&registry, archive, index, moves)?;
-            registry.remember(self.seen, self.older)?;
+            registry.remember_as(self.file, self.seen, self.older)?;
             imported
         };
         // An empty folder is replaced, which not every system does by itself.
@@ -112,6 +112,7 @@ impl Import<'_> {
         if !valid_id(&index.registry) {
             return Err(wrong("the registry's identity is none".into()));
         }
+        check_sizes(index).map_err(wrong)?;
         let mut versions = BTreeMap::new();
         for version in &index.versions {
             let of = format!("version {} of {}", version.digest, version.model);
@@ -119,6 +120,9 @@ impl Import<'_> {
                 Ok(manifest) if manifest.root() == version.digest => {}
                 Ok(_) => return Err(wrong(format!("{of}: its files have another digest"))),
                 Err(e) => return Err(wrong(format!("{of}: {e}"))),
+            }
+            if !version.files.is_sorted_by(|a, b| a.name < b.name) {
+                return Err(wrong(format!("{of}: its files are not in the order of their names")));
             }
             if versions.insert((&version.model, version.digest), version).is_some() {
                 return Err(wrong(format!("{of} is listed twice")));
@@ -220,6 +224,24 @@ impl Import<'_> {
             Ok(new)
         })
     }
+}
+
+/// Checks that a content has one size wherever it is listed, also where the file is left out so
+/// that nothing else shows it, and that no sum of sizes is too large a number.
+fn check_sizes(index: &Index) -> Result<(), String> {
+    let mut sizes = BTreeMap::new();
+    let mut sum = 0i64;
+    for version in &index.versions {
+        let files = version.files.iter().map(|f| (f.sha256, f.bytes));
+        for (digest, bytes) in files.chain(version.attachments.iter().map(|a| (a.sha256, a.bytes))) {
+            if *sizes.entry(digest).or_insert(bytes) != bytes {
+                return Err(format!("the file {digest} is listed with two sizes"));
+            }
+            let with = i64::try_from(bytes).ok().and_then(|bytes| sum.checked_add(bytes));
+            sum = with.ok_or_else(|| format!("the file {digest} is listed as larger than files can be"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What every form of an index has.

@@ -2,7 +2,7 @@
 //! such move any more was brought back to an older state.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use halfstep_attest::movement::MoveLink;
@@ -49,20 +49,30 @@ impl Registry {
     /// # Errors
     /// The registry has fewer moves than were seen, or others; a file cannot be read or written.
     pub fn remember(&self, folder: &Path, older: Older<'_>) -> Result<(), RegistryError> {
-        fs::create_dir_all(folder).map_err(RegistryError::file(folder))?;
+        self.remember_as(self.folder(), folder, older)
+    }
+
+    /// The same, where messages call the registry `shown`.
+    pub(crate) fn remember_as(
+        &self,
+        shown: &Path,
+        folder: &Path,
+        older: Older<'_>,
+    ) -> Result<(), RegistryError> {
+        fs::create_dir_all(folder).map_err(unremembered(folder))?;
         let path = folder.join(format!("{}.json", self.id()));
         let lock = folder.join(format!("{}.lock", self.id()));
         let lock_file = File::options().create(true).truncate(false).write(true).open(&lock);
-        let lock_file = lock_file.map_err(RegistryError::file(&lock))?;
-        lock_file.lock().map_err(RegistryError::file(&lock))?;
+        let lock_file = lock_file.map_err(unremembered(&lock))?;
+        lock_file.lock().map_err(unremembered(&lock))?;
         let (seen, now) = match read(&path) {
-            Ok(seen) => (seen, self.since(seen)),
+            Ok(seen) => (seen, self.since(shown, seen)),
             Err(e @ RegistryError::Rewound(_)) => (None, Err(e)),
             Err(e) => return Err(e),
         };
         let now = match (now, older) {
             (Err(RegistryError::Rewound(_)), Older::Accepted(act)) => {
-                let now = self.since(None)?;
+                let now = self.since(shown, None)?;
                 let Act { who, at, reason } = act;
                 let line = Accepted { when: at.to_string(), who, reason, seen, now };
                 note(&folder.join(format!("{}.accepted.jsonl", self.id())), &line)?;
@@ -77,7 +87,7 @@ impl Registry {
     }
 
     /// The last move, if the registry has the move that was seen and those since then follow it.
-    fn since(&self, seen: Option<MoveLink>) -> Result<Option<MoveLink>, RegistryError> {
+    fn since(&self, shown: &Path, seen: Option<MoveLink>) -> Result<Option<MoveLink>, RegistryError> {
         self.database.read(|tx| {
             let moves = moves::history(tx, seen.map_or(1, |seen| seen.number))?;
             let last = moves.last().map(moves::Recorded::link);
@@ -88,12 +98,12 @@ impl Registry {
             match moves.first().map(moves::Recorded::link) {
                 None => Err(RegistryError::Rewound(format!(
                     "{}: the registry ends before move {}, which was seen here: it was brought back to an older state, by a backup or by an attacker",
-                    self.folder().display(),
+                    shown.display(),
                     seen.number
                 ))),
                 Some(there) if there != seen => Err(RegistryError::Rewound(format!(
                     "{}: move {} of the registry is not the one that was seen here: its history was written again",
-                    self.folder().display(),
+                    shown.display(),
                     seen.number
                 ))),
                 Some(_) => {
@@ -113,19 +123,25 @@ fn read(path: &PathBuf) -> Result<Option<MoveLink>, RegistryError> {
                 path.display()
             ))
         }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(RegistryError::file(path)(e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unremembered(path)(e)),
     }
 }
 
 fn write(path: &Path, link: MoveLink) -> Result<(), RegistryError> {
     let unfinished = path.with_extension("unfinished");
-    fs::write(&unfinished, json(&link)).map_err(RegistryError::file(&unfinished))?;
-    File::open(&unfinished).and_then(|f| f.sync_all()).map_err(RegistryError::file(&unfinished))?;
-    fs::rename(&unfinished, path).map_err(RegistryError::file(path))
+    fs::write(&unfinished, json(&link)).map_err(unremembered(&unfinished))?;
+    File::open(&unfinished).and_then(|f| f.sync_all()).map_err(unremembered(&unfinished))?;
+    fs::rename(&unfinished, path).map_err(unremembered(path))
 }
 
 fn note(path: &Path, line: &Accepted<'_>) -> Result<(), RegistryError> {
-    let mut file = File::options().create(true).append(true).open(path).map_err(RegistryError::file(path))?;
-    file.write_all((json(line) + "\n").as_bytes()).map_err(RegistryError::file(path))
+    let mut file = File::options().create(true).append(true).open(path).map_err(unremembered(path))?;
+    file.write_all((json(line) + "\n").as_bytes()).map_err(unremembered(path))
+}
+
+/// Says which file of what was seen cannot be used.
+fn unremembered(path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
+    let path = path.to_path_buf();
+    move |source| RegistryError::Unremembered { path, source }
 }

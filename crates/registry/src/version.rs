@@ -109,7 +109,7 @@ impl Version {
 
     /// Bytes of all its files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.bytes).sum()
+        self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes))
     }
 
     /// Itself, unless its files were removed.
@@ -303,12 +303,19 @@ pub(crate) fn insert(tx: &Transaction<'_>, version: &Version) -> Result<Outcome,
         return Ok(if gone.is_none() { Outcome::Added } else { Outcome::Known });
     };
     // The digest is over contents alone, as in OpenSSF's signatures.
-    if self::files(tx, model, *of)? != *files {
+    let known = self::files(tx, model, *of)?;
+    if !known.iter().map(|f| (&f.name, f.sha256)).eq(files.iter().map(|f| (&f.name, f.sha256))) {
         let why = format!("version {of} of {model} has the same contents under other names");
         return Err(RegistryError::NoVersion(why));
     }
     if gone.is_some() {
         return Ok(Outcome::Known);
+    }
+    // Of files that an export left out the sizes are what it says; now they are known.
+    let mut update = tx.prepare("UPDATE file SET bytes = ? WHERE model = ? AND digest = ? AND name = ?")?;
+    for file in files {
+        let bytes = i64::try_from(file.bytes).unwrap_or(i64::MAX);
+        update.execute((bytes, key.0, &key.1, &file.name))?;
     }
     tx.execute(
         "UPDATE version SET removed = NULL, marked = NULL WHERE model = ? AND digest = ?",

@@ -92,8 +92,11 @@ impl Asked {
 fn rewound(e: RegistryError) -> Failure {
     match e {
         e @ RegistryError::Rewound(_) => failure(e).with_help(
-            "if you brought it back yourself, run `halfstep registry list --accept-older REASON` once",
+            "if you brought it back yourself, say why with --accept-older, once: `halfstep registry list --accept-older REASON`, and of a file `halfstep registry import FILE --accept-older REASON`",
         ),
+        e @ RegistryError::Unremembered { .. } => {
+            failure(e).with_help("set XDG_STATE_HOME to a folder that can be written and stays")
+        }
         e => failure(e),
     }
 }

@@ -109,7 +109,7 @@ fn an_older_or_another_history_is_refused() {
     // Where the folder is gone, what was seen still knows.
     fs::remove_dir_all(place.path("there")).unwrap();
     let older = said(import(&place, "old.zip", "there", "seen"));
-    assert!(older.contains("ends before move 4"), "{older}");
+    assert!(older.contains("ends before move 4") && older.contains("old.zip"), "{older}");
     assert!(!place.path("there").exists());
     import(&place, "new.zip", "there", "seen").unwrap();
 
@@ -197,6 +197,47 @@ fn a_file_that_was_changed_is_refused_and_leaves_nothing() {
     fs::write(place.path("bomb.zip"), bytes).unwrap();
     let bomb = said(import(&place, "bomb.zip", "there", "seen"));
     assert!(bomb.contains("no export of a registry"), "{bomb}");
+}
+
+#[test]
+fn sizes_that_nothing_shows_are_not_believed() {
+    let place = with_two_models();
+    let model = "net".parse().unwrap();
+    place.registry.export(&place.path("net.zip"), Some(&model), day(3)).unwrap();
+    let sound = entries(&place.path("net.zip"));
+    let index: serde_json::Value = serde_json::from_slice(&sound[0].1).unwrap();
+    let left_out = |v: &serde_json::Value| v["model"] == "other";
+    let at = index["versions"].as_array().unwrap().iter().position(left_out).unwrap();
+    let write_with = |file: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut index = index.clone();
+        change(&mut index["versions"][at]["files"]);
+        let mut entries = sound.clone();
+        entries[0].1 = serde_json::to_vec(&index).unwrap();
+        write(&place.path(file), &entries);
+    };
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        write_with("changed.zip", change);
+        let said = said(import(&place, "changed.zip", "there", "seen"));
+        assert!(!place.path("there").exists());
+        said
+    };
+    assert!(refused(&|files| files[0]["bytes"] = u64::MAX.into()).contains("larger than files can be"));
+    assert!(refused(&|files| files[0]["bytes"] = (i64::MAX as u64).into()).contains("larger than files"));
+    // Of the recipe, which the other model has too, the size is known.
+    assert!(refused(&|files| files[1]["bytes"] = 7.into()).contains("listed with two sizes"));
+    let twice = |files: &mut serde_json::Value| {
+        let first = files[0].clone();
+        files.as_array_mut().unwrap().insert(0, first);
+    };
+    assert!(refused(&twice).contains("not in the order of their names"));
+
+    // A size that is wrong, where the file is left out, does not keep the file itself away.
+    write_with("lie.zip", &|files| files[0]["bytes"] = 12_345.into());
+    import(&place, "lie.zip", "there", "seen").unwrap();
+    place.registry.export(&place.path("all.zip"), None, day(5)).unwrap();
+    assert_eq!(import(&place, "all.zip", "there", "seen").unwrap().versions, 1);
+    let there = Registry::open(&place.path("there")).unwrap();
+    assert_eq!(there.versions(None).unwrap(), place.registry.versions(None).unwrap());
 }
 
 #[test]
