@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use halfstep_attest::DateTime;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::blobs::{sync_name, unfinished};
+use crate::blobs::{self, sync_name, unfinished};
 use crate::database::json;
 use crate::error::RegistryError;
 use crate::moment;
@@ -134,14 +134,15 @@ impl Registry {
 
     fn write_archive(&self, path: &Path, index: &Index) -> Result<(), RegistryError> {
         let failed = |e: io::Error| RegistryError::file(path)(e);
-        let mut zip = ZipWriter::new(BufWriter::new(File::create(path).map_err(failed)?));
+        let file = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut zip = ZipWriter::new(FailsOnce { inner: file, at: 0, end: 0, failed: false });
         let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         let text = json(index);
         zip.start_file(INDEX, stored.large_file(text.len() as u64 >= LARGE)).map_err(|e| failed(e.into()))?;
         zip.write_all(text.as_bytes()).map_err(failed)?;
         for (digest, bytes) in index.contents() {
             let from = self.blobs.path(digest);
-            let source = File::open(&from).map_err(RegistryError::file(&from))?;
+            let source = blobs::open(&from).map_err(RegistryError::file(&from))?;
             let options = stored.large_file(bytes >= LARGE);
             zip.start_file(format!("{CONTENT}{digest}"), options).map_err(|e| failed(e.into()))?;
             let mut hashing = Hashing::new(source);
@@ -151,7 +152,117 @@ impl Registry {
                 return Err(RegistryError::Changed(from));
             }
         }
-        let mut buffer = zip.finish().map_err(|e| failed(e.into()))?;
+        let mut buffer = zip.finish().map_err(|e| failed(e.into()))?.inner;
         buffer.flush().and_then(|()| buffer.get_ref().sync_all()).map_err(failed)
+    }
+}
+
+/// A writer that fails once, and from then on only counts: an archive that is given up is finished
+/// when it is dropped, and would print to stderr that this fails too.
+struct FailsOnce<W> {
+    inner: W,
+    at: u64,
+    end: u64,
+    failed: bool,
+}
+
+impl<W> FailsOnce<W> {
+    /// Does something unless something failed before.
+    fn once<T>(&mut self, instead: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Ok(instead);
+        }
+        let done = act(&mut self.inner);
+        self.failed = done.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        done
+    }
+
+    fn moved(&mut self, to: u64) -> u64 {
+        self.at = to;
+        self.end = self.end.max(to);
+        to
+    }
+}
+
+impl<W: Write> Write for FailsOnce<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.once(bytes.len(), |inner| inner.write(bytes))?;
+        self.moved(self.at + written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.once((), Write::flush)
+    }
+}
+
+impl<W: Seek> Seek for FailsOnce<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let counted = match to {
+            SeekFrom::Start(at) => at,
+            SeekFrom::Current(by) => self.at.saturating_add_signed(by),
+            SeekFrom::End(by) => self.end.saturating_add_signed(by),
+        };
+        let at = self.once(counted, |inner| inner.seek(to))?;
+        Ok(self.moved(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    /// Has room for so many bytes.
+    struct Small(Cursor<Vec<u8>>, usize);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(self.1 != usize::MAX, "asked again after it failed");
+            if self.0.position() as usize + bytes.len() > self.1 {
+                self.1 = usize::MAX;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl Seek for Small {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn an_archive_fails_once_and_is_given_up_in_silence() {
+        let archive = |room: usize| {
+            let inner = Small(Cursor::new(Vec::new()), room);
+            let mut zip = ZipWriter::new(FailsOnce { inner, at: 0, end: 0, failed: false });
+            let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            let mut failures = 0;
+            for name in ["a", "b"] {
+                failures += u32::from(zip.start_file(name, stored).is_err());
+                failures += u32::from(zip.write_all(&[7; 100]).is_err());
+            }
+            // What a drop does.
+            let finished = zip.finish();
+            if failures > 0 {
+                assert!(finished.is_ok(), "{room}: it fails again");
+            }
+            (failures, finished.map(|file| file.inner.0.into_inner()))
+        };
+        let (none, whole) = archive(10_000);
+        let whole = whole.unwrap();
+        assert_eq!(none, 0);
+        for room in 0..whole.len() {
+            let (failures, finished) = archive(room);
+            assert!(failures > 0 || finished.is_err(), "{room}");
+        }
+        assert_eq!(archive(whole.len()).1.unwrap(), whole);
     }
 }

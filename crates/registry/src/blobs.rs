@@ -98,7 +98,7 @@ impl Blobs {
     /// Copies a file out of the folder, and makes sure that its bytes are those that were added.
     pub fn copy_out(&self, digest: Digest, to: &Path) -> Result<(), RegistryError> {
         let path = self.path(digest);
-        let source = File::open(&path).map_err(RegistryError::file(&path))?;
+        let source = open(&path).map_err(RegistryError::file(&path))?;
         let mut target = File::create_new(to).map_err(RegistryError::file(to))?;
         let (found, _) = copy(source, &mut target, &path, to)?;
         if found == digest { Ok(()) } else { Err(RegistryError::Changed(path)) }
@@ -107,7 +107,7 @@ impl Blobs {
     /// The bytes of a file that has `limit` at most.
     pub fn read(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let path = self.path(digest);
-        let file = File::open(&path).map_err(RegistryError::file(&path))?;
+        let file = open(&path).map_err(RegistryError::file(&path))?;
         let mut bytes = Vec::new();
         file.take(limit + 1).read_to_end(&mut bytes).map_err(RegistryError::file(&path))?;
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(RegistryError::Changed(path)) }
@@ -116,7 +116,7 @@ impl Blobs {
     /// Whether a file is there and has the bytes that were added.
     pub fn check(&self, digest: Digest) -> Result<(), RegistryError> {
         let path = self.path(digest);
-        let found = Digest::of_file(&path).map_err(RegistryError::file(&path))?;
+        let found = open(&path).and_then(|_| Digest::of_file(&path)).map_err(RegistryError::file(&path))?;
         if found == digest { Ok(()) } else { Err(RegistryError::Changed(path)) }
     }
 
@@ -139,7 +139,7 @@ impl Blobs {
         for name in self.names()?.into_iter().filter(|name| name.starts_with(UNFINISHED)) {
             let path = self.folder.join(name);
             // A file that is gone meanwhile was finished.
-            let Ok(file) = File::open(&path) else { continue };
+            let Ok(file) = open(&path) else { continue };
             let made = file.metadata().and_then(|m| m.modified()).unwrap_or(now);
             let old = now.duration_since(made).is_ok_and(|age| age > JUST_MADE);
             if old && file.try_lock().is_ok() {
@@ -147,6 +147,15 @@ impl Blobs {
             }
         }
         Ok(found)
+    }
+}
+
+/// Opens a file of a registry's folder. What somebody put in its place and has no end, such as a
+/// device or a pipe, is not read.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
     }
 }
 

@@ -61,7 +61,7 @@ impl Registry {
         }
         for (_, bytes) in going.difference(&kept) {
             collected.files += 1;
-            collected.bytes += bytes;
+            collected.bytes = collected.bytes.saturating_add(*bytes);
         }
         Ok(collected)
     }
@@ -104,6 +104,7 @@ impl Registry {
                     remove(&path)?;
                 }
             }
+            self.held()?.left.iter().try_for_each(|path| remove(path))?;
             for path in self.blobs.left_behind(SystemTime::now())? {
                 collected.bytes += size(&path);
                 collected.files += 1;
@@ -117,7 +118,7 @@ impl Registry {
     /// Which versions are unused, by how far they are. Under the write lock.
     fn decide(&self, tx: &Transaction<'_>, sweep: &Sweep) -> Result<Collected, RegistryError> {
         let since = moment::before(sweep.now, sweep.keep);
-        let mut used: BTreeSet<VersionKey> = self.held()?.into_iter().collect();
+        let mut used: BTreeSet<VersionKey> = self.held()?.versions.into_iter().collect();
         for head in moves::heads(tx)? {
             used.insert(VersionKey { model: head.record.model, digest: head.record.to });
         }

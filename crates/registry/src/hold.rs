@@ -48,6 +48,14 @@ impl Drop for Hold {
     }
 }
 
+/// What stands in the folder of holds.
+pub(crate) struct Held {
+    /// Every version that a living process holds.
+    pub versions: Vec<VersionKey>,
+    /// The files of dead ones.
+    pub left: Vec<PathBuf>,
+}
+
 impl Registry {
     /// Holds versions. Where the registry is read-only it returns none: then they are there until
     /// somebody collects them who can write to it.
@@ -90,23 +98,29 @@ impl Registry {
         Ok(hold)
     }
 
-    /// Every version that a living process holds; what dead ones held is let go. To be called
-    /// under the write lock.
-    pub(crate) fn held(&self) -> Result<Vec<VersionKey>, RegistryError> {
+    /// What is held, and what was. To be called under the write lock.
+    ///
+    /// # Errors
+    /// A hold cannot be read, such as one of another user: nobody knows what it keeps.
+    pub(crate) fn held(&self) -> Result<Held, RegistryError> {
         let folder = self.holds();
-        let mut held = Vec::new();
+        let mut held = Held { versions: Vec::new(), left: Vec::new() };
         for entry in fs::read_dir(&folder).map_err(RegistryError::file(&folder))? {
             let path = entry.map_err(RegistryError::file(&folder))?.path();
-            // Gone meanwhile: let go.
-            let Ok(mut file) = File::open(&path) else { continue };
+            let mut file = match crate::blobs::open(&path) {
+                Ok(file) => file,
+                // Let go meanwhile.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(RegistryError::file(&path)(e)),
+            };
             match file.try_lock() {
-                Ok(()) => crate::blobs::remove(&path)?,
+                Ok(()) => held.left.push(path),
                 Err(fs::TryLockError::WouldBlock) => {
                     let mut text = String::new();
                     (&mut file).take(MOST).read_to_string(&mut text).map_err(RegistryError::file(&path))?;
                     let of: Result<Vec<VersionKey>, _> = serde_json::from_str(&text);
                     // Not yet written to: its process has not been told that it holds anything.
-                    held.extend(of.unwrap_or_default());
+                    held.versions.extend(of.unwrap_or_default());
                 }
                 Err(fs::TryLockError::Error(e)) => return Err(RegistryError::file(&path)(e)),
             }

@@ -1,10 +1,11 @@
 //! A registry as a whole: the folder, its database and its files.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::actor::Act;
-use crate::blobs::Blobs;
+use crate::blobs::{self, Blobs};
 use crate::database::Database;
 use crate::error::{DATABASE, RegistryError};
 
@@ -12,6 +13,7 @@ const BLOBS: &str = "blobs";
 const HOLDS: &str = "holds";
 /// What a promotion demands, in the folder.
 const POLICY: &str = "policy.toml";
+const MOST_OF_POLICY: u64 = 1 << 20;
 
 /// An open registry. Threads may share it; one at a time is served.
 pub struct Registry {
@@ -72,6 +74,24 @@ impl Registry {
     /// The file that says what a promotion demands, whether it is there or not.
     pub fn policy_file(&self) -> PathBuf {
         self.folder.join(POLICY)
+    }
+
+    /// The text of the policy; none where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no text of at most a mebibyte.
+    pub fn policy(&self) -> io::Result<Option<String>> {
+        let file = match blobs::open(&self.policy_file()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut text = String::new();
+        file.take(MOST_OF_POLICY + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MOST_OF_POLICY {
+            let why = format!("it has more than {MOST_OF_POLICY} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(Some(text))
     }
 
     pub(crate) fn holds(&self) -> PathBuf {

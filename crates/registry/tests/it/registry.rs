@@ -187,6 +187,74 @@ fn what_is_used_is_not_collected() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_hold_that_cannot_be_read_keeps_everything() {
+    let place = Place::new();
+    let [old, newest] = ["old", "newest"].map(|w| place.add(w, 0));
+    place.promote(&newest, 0);
+    let sweep = |on| Sweep { now: day(on), keep: Duration::from_secs(DAY), grace: NO_TIME };
+    assert_eq!(place.registry.collect(&sweep(40)).unwrap().marked, [old.key()]);
+    let hold = place.registry.hold(&[old.key()]).unwrap().unwrap();
+    // A link to itself stands for the file of another user: root reads every file.
+    let holds = place.registry.folder().join("holds");
+    let unreadable = holds.join("another's");
+    std::os::unix::fs::symlink(&unreadable, &unreadable).unwrap();
+    let refused = place.registry.collect(&sweep(41)).unwrap_err().to_string();
+    assert!(refused.contains("another's"), "{refused}");
+    std::fs::remove_file(&unreadable).unwrap();
+    assert_eq!(place.registry.collect(&sweep(41)).unwrap().removed, []);
+    drop(hold);
+
+    // What a killed process held is let go, and a dry run leaves its file where it is.
+    let left = holds.join("99999-0");
+    std::fs::write(&left, format!("[{{\"model\":\"{}\",\"digest\":\"{}\"}}]", model(), old.digest)).unwrap();
+    assert_eq!(place.registry.collectable(&sweep(42)).unwrap().marked, [old.key()]);
+    assert!(left.exists());
+    assert_eq!(place.registry.collect(&sweep(42)).unwrap().marked, [old.key()]);
+    assert!(!left.exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn what_has_no_end_is_not_read() {
+    use std::os::unix::fs::symlink;
+    let place = Place::new();
+    let [a, b] = ["a", "b"].map(|w| place.add(w, 0));
+    let endless = std::path::Path::new("/dev/zero");
+    let policy = place.registry.policy_file();
+    assert_eq!(place.registry.policy().unwrap(), None);
+    symlink(endless, &policy).unwrap();
+    assert!(place.registry.policy().unwrap_err().to_string().contains("no regular file"));
+    std::fs::remove_file(&policy).unwrap();
+    std::fs::write(&policy, "x".repeat((1 << 20) + 1)).unwrap();
+    assert!(place.registry.policy().unwrap_err().to_string().contains("more than"));
+    std::fs::write(&policy, "claim").unwrap();
+    assert_eq!(place.registry.policy().unwrap().as_deref(), Some("claim"));
+
+    for (version, file) in [(&a, &a.files[0]), (&b, &b.files[0])] {
+        let path = place.registry.path_of(file);
+        std::fs::remove_file(&path).unwrap();
+        symlink(endless, &path).unwrap();
+        assert!(place.registry.materialise(version, &place.path("out")).is_err());
+        assert!(place.registry.read_file(file, 1 << 40).is_err());
+    }
+    let faults = place.faults();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(place.registry.export(&place.path("x.zip"), None, day(1)).is_err());
+    symlink(endless, place.registry.folder().join("holds/1-1")).unwrap();
+    let sweep = Sweep { now: day(9), keep: Duration::from_secs(DAY), grace: NO_TIME };
+    assert!(place.registry.collect(&sweep).is_err());
+}
+
+#[test]
+fn where_nothing_can_be_remembered_it_is_said_what_for() {
+    let place = Place::new();
+    std::fs::write(place.path("a-file"), "").unwrap();
+    let said = place.registry.remember(&place.path("a-file/seen"), Older::Refused).unwrap_err().to_string();
+    assert!(said.contains("a-file") && said.contains("what was seen of registries"), "{said}");
+}
+
+#[test]
 fn what_is_no_registry_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |registry: Result<Registry, RegistryError>| registry.err().unwrap().to_string();

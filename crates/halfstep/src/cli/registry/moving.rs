@@ -52,7 +52,7 @@ pub fn promote(args: Promote, asked: &Asked) -> Result<ExitCode, Failure> {
     let act = act(args.reason)?;
     let version = registry.resolve(&args.version).and_then(|v| v.present()).map_err(failure)?;
     let trust = trust::of_file(asked.trust.as_deref())?;
-    let policy = policy(&registry.policy_file())?;
+    let policy = policy(&registry)?;
     check_signing(&args.signing, &registry, policy.as_ref().map(|(p, _)| p))?;
     let judge = Judge { trust: &trust, policy: policy.as_ref().map(|(p, digest)| (p, *digest)), at: act.at };
     let forced = args.force.filter(|reason| !reason.trim().is_empty());
@@ -88,7 +88,7 @@ pub fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
     let registry = asked.open()?;
     // A policy that cannot be read keeps nobody from going back by a move that is signed.
     if !args.signing.sign {
-        let policy = policy(&registry.policy_file())?;
+        let policy = policy(&registry)?;
         check_signing(&args.signing, &registry, policy.as_ref().map(|(p, _)| p))?;
     }
     let model = &args.alias.model;
@@ -110,15 +110,11 @@ pub fn roll_back(args: RollBack, asked: &Asked) -> Result<ExitCode, Failure> {
 }
 
 /// What a promotion demands, with the digest of its text, where the file is there.
-fn policy(file: &Path) -> Result<Option<(Policy, Digest)>, Failure> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => {
-            let policy = Policy::parse(&text).map_err(|e| Failure::of_file(file, &e))?;
-            Ok(Some((policy, Digest::of(text.as_bytes()))))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Failure::of_file(file, &e)),
-    }
+fn policy(registry: &Registry) -> Result<Option<(Policy, Digest)>, Failure> {
+    let file = registry.policy_file();
+    let Some(text) = registry.policy().map_err(|e| Failure::of_file(&file, &e))? else { return Ok(None) };
+    let policy = Policy::parse(&text).map_err(|e| Failure::of_file(&file, &e))?;
+    Ok(Some((policy, Digest::of(text.as_bytes()))))
 }
 
 /// Why a version is not promoted, and what to do.
