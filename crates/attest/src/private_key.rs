@@ -48,6 +48,17 @@ pub enum PrivateKeyError {
         /// What is wrong.
         reason: String,
     },
+    /// It is of another curve, or no key on a curve.
+    #[error(
+        "{}: this private key is of another kind ({algorithm}), and P-256 is what signs here: `halfstep key new` makes such a key",
+        path.display()
+    )]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// The object identifier of its algorithm or curve.
+        algorithm: String,
+    },
     /// It is encrypted and there is no passphrase.
     #[error("{}: this private key is encrypted, and no passphrase is given", path.display())]
     PassphraseNeeded {
@@ -111,7 +122,13 @@ impl PrivateKey {
             }
             label => return Err(malformed(format!("it is a {label}"))),
         };
-        Ok(PrivateKey(key.map_err(|e| malformed(e.to_string()))?.into()))
+        let key = key.map_err(|e| match e {
+            pkcs8::Error::PublicKey(pkcs8::spki::Error::OidUnknown { oid }) => {
+                PrivateKeyError::OtherKind { path: path.into(), algorithm: oid.to_string() }
+            }
+            e => malformed(e.to_string()),
+        });
+        Ok(PrivateKey(key?.into()))
     }
 
     /// Writes the key to a new file that its owner alone can read, encrypted where there is a
@@ -190,6 +207,20 @@ mod tests {
         assert!(matches!(none, Err(PrivateKeyError::PassphraseNeeded { .. })));
         // A key that is there is never overwritten.
         assert!(matches!(key.write(&path, None), Err(PrivateKeyError::File { .. })));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_cannot_be_converted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        PrivateKey::generate().unwrap().write(&path, None).unwrap();
+        // Ed25519, in the file of a key that its owner alone can read.
+        let other = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIButvemjKsvgTVxZRDFvKAoBEvaaOShHlGxn8DOp+wPZ\n-----END PRIVATE KEY-----\n";
+        fs::write(&path, other).unwrap();
+        let refused = PrivateKey::read(&path, || None).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, PrivateKeyError::OtherKind { .. }), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("1.3.101.112") && !said.contains("openssl"), "{said}");
     }
 
     #[test]

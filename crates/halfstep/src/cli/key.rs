@@ -117,6 +117,7 @@ fn failed(e: PrivateKeyError) -> Failure {
         ),
         PrivateKeyError::Exposed { .. }
         | PrivateKeyError::Malformed { .. }
+        | PrivateKeyError::OtherKind { .. }
         | PrivateKeyError::WrongPassphrase { .. } => Failure::asked(e.to_string(), ""),
         PrivateKeyError::File { .. } | PrivateKeyError::NotMade(_) => Failure::failed(e.to_string()),
     }
