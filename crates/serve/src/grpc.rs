@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::activity::Held;
 use crate::infer::{Answer, Inference, Refusal, output, short};
 use crate::limits::{Budget, Limits, Reservation};
 use crate::model::TensorSpec;
-use crate::rest::of_version;
+use crate::rest::{error_body, of_version};
 use crate::tensor::{Datatype, Tensor};
 
 mod contents;
@@ -154,6 +155,10 @@ impl<I: Inference> Server<I> {
         answer: impl FnOnce(Bytes, Reservation) -> F,
     ) -> Response {
         let (parts, body) = request.into_parts();
+        if !frame::is_call(&parts.headers) {
+            let what = "a call of gRPC has the Content-Type application/grpc, and its messages are protobuf";
+            return error_body(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+        }
         let work = async {
             let (message, held) = frame::read(&parts.headers, body, &self.limits, &self.budget).await?;
             answer(message, held).await
@@ -211,7 +216,15 @@ impl<I: Inference> Server<I> {
 
 /// Refuses those of Triton's parameters that would change the answer. Others have no effect.
 fn check_parameters(parameters: &HashMap<String, InferParameter>) -> Result<(), Status> {
-    let changes = ["classification", "sequence_id", "sequence_start", "sequence_end", "shared_memory_region"];
+    let changes = [
+        "classification",
+        "priority",
+        "sequence_end",
+        "sequence_id",
+        "sequence_start",
+        "shared_memory_region",
+        "timeout",
+    ];
     match changes.iter().find(|name| parameters.contains_key(**name)) {
         None => Ok(()),
         Some(name) => Err(Status::invalid_argument(format!("the parameter `{name}` is not offered here"))),

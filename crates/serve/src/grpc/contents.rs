@@ -8,8 +8,11 @@ use crate::tensor::Datatype;
 /// The bytes of a tensor of this type.
 ///
 /// # Errors
-/// The type has no such form, or an element is not of the type.
+/// The type has no such form, an element is not of the type, or there are some of another kind.
 pub(super) fn bytes(datatype: Datatype, contents: InferTensorContents) -> Result<Bytes, String> {
+    if let (Some(own), Some(other)) = (list_of(datatype), other_list(datatype, &contents)) {
+        return Err(format!("{} has its elements in {own}, and there are some in {other}", datatype.name()));
+    }
     let InferTensorContents {
         bool_contents,
         int_contents,
@@ -49,6 +52,37 @@ pub(super) fn bytes(datatype: Datatype, contents: InferTensorContents) -> Result
         }
     };
     Ok(bytes.into())
+}
+
+/// The list in which elements of a type are sent.
+fn list_of(datatype: Datatype) -> Option<&'static str> {
+    Some(match datatype {
+        Datatype::Bool => "bool_contents",
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => "int_contents",
+        Datatype::Int64 => "int64_contents",
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => "uint_contents",
+        Datatype::Uint64 => "uint64_contents",
+        Datatype::Fp32 => "fp32_contents",
+        Datatype::Fp64 => "fp64_contents",
+        Datatype::Bytes => "bytes_contents",
+        Datatype::Fp16 | Datatype::Bf16 => return None,
+    })
+}
+
+/// A list that has elements and is not that of the type.
+fn other_list(datatype: Datatype, contents: &InferTensorContents) -> Option<&'static str> {
+    let lists = [
+        ("bool_contents", contents.bool_contents.is_empty()),
+        ("int_contents", contents.int_contents.is_empty()),
+        ("int64_contents", contents.int64_contents.is_empty()),
+        ("uint_contents", contents.uint_contents.is_empty()),
+        ("uint64_contents", contents.uint64_contents.is_empty()),
+        ("fp32_contents", contents.fp32_contents.is_empty()),
+        ("fp64_contents", contents.fp64_contents.is_empty()),
+        ("bytes_contents", contents.bytes_contents.is_empty()),
+    ];
+    let own = list_of(datatype);
+    lists.into_iter().find(|(name, empty)| !empty && Some(*name) != own).map(|(name, _)| name)
 }
 
 fn narrow<W, N, const SIZE: usize>(wide: &[W], bytes: fn(N) -> [u8; SIZE]) -> Result<Vec<u8>, String>

@@ -247,7 +247,17 @@ async fn every_error_has_its_code() {
         (raw("BOOL", &[2], &[1, 2]), Code::InvalidArgument, "other than 0 and 1"),
         (typed("BF16", &[1], ints(vec![1])), Code::InvalidArgument, "send its bytes in raw_input_contents"),
         (typed("INT8", &[1], ints(vec![128])), Code::InvalidArgument, "out of the range"),
-        (typed("FP32", &[1], ints(vec![1])), Code::InvalidArgument, "has 4 bytes, and there are 0"),
+        (typed("FP32", &[1], InferTensorContents::default()), Code::InvalidArgument, "and there are 0"),
+        (
+            typed("FP32", &[1], ints(vec![1])),
+            Code::InvalidArgument,
+            "FP32 has its elements in fp32_contents, and there are some in int_contents",
+        ),
+        (
+            typed("INT8", &[1], InferTensorContents { fp64_contents: vec![0.5], ..ints(vec![1]) }),
+            Code::InvalidArgument,
+            "there are some in fp64_contents",
+        ),
         (
             ModelInferRequest { inputs: Vec::new(), raw_input_contents: Vec::new(), ..good() },
             Code::InvalidArgument,
@@ -266,6 +276,38 @@ async fn every_error_has_its_code() {
             answer.map_or_else(|s| (s.code(), s.message().to_string()), |_| (Code::Ok, String::new()));
         assert_eq!(found, code, "{text}: {message}");
         assert!(message.contains(text), "{message}");
+    }
+    // The same as over REST.
+    for name in ["classification", "priority", "sequence_id", "timeout"] {
+        let mut request = good();
+        request.parameters = HashMap::from([(name.to_string(), InferParameter {})]);
+        let status = infer(&mut client, request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+        assert!(status.message().contains(name), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_call_is_not_answered_as_one() {
+    let address = listen(Limits::default(), None).await;
+    for (form, status) in [
+        ("application/grpc", 200),
+        ("application/grpc+proto; charset=x", 200),
+        ("Application/GRPC", 200),
+        ("application/grpc+json", 415),
+        ("application/grpc-web", 415),
+        ("application/json", 415),
+        ("text/plain", 415),
+    ] {
+        let head = format!(
+            "POST /inference.GRPCInferenceService/ServerLive HTTP/1.1\r\nhost: x\r\n\
+             content-type: {form}\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0"
+        );
+        let reply = send(address, head.as_bytes()).await;
+        assert_eq!(reply.status, status, "{form}: {}", reply.head);
+        if status == 415 {
+            assert!(reply.error().contains("application/grpc"), "{form}");
+        }
     }
 }
 
