@@ -178,6 +178,11 @@ impl Resolver {
         self.halves = !wide && ty.is_some_and(|ty| ty.bytes() == 2);
     }
 
+    /// The operands that follow have this type.
+    pub fn operands_of(&mut self, ty: Type) {
+        self.halves = ty.bytes() == 2;
+    }
+
     /// A register that no name stands for.
     pub fn fresh(&mut self, file: File) -> Result<u16, LoadProblem> {
         let size = &mut self.frame.sizes[file as usize];

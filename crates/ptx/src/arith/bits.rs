@@ -40,8 +40,8 @@ pub(super) fn lookup(stem: &str, mut words: Words) -> Option<Shape> {
 /// The last word of `prmt.b32.f4e` is the mode.
 pub(crate) fn permute_mode(mode: &str) -> Option<Shape> {
     Some(match mode {
-        "f4e" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| s.wrapping_add(i))))),
-        "b4e" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| s.wrapping_sub(i))))),
+        "f4e" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| (s & 3) + i)))),
+        "b4e" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| (s & 3).wrapping_sub(i))))),
         "rc8" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|_| s & 3)))),
         "ecl" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| i.max(s & 3))))),
         "ecr" => Shape::Ternary32(each3!(|a, b, s| permute(a, b, run(|i| i.min(s & 3))))),

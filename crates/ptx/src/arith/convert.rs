@@ -109,7 +109,7 @@ impl Convert {
             (U64 | S64, U32) => Shape::Widen(each1!(|a| u64::from(a))),
             (U64 | S64, S32) => Shape::Widen(each1!(|a| a as i32 as i64 as u64)),
             (U32 | S32, U64 | S64) => Shape::Narrow(each1!(|a| a as u32)),
-            (U32 | S32, U16) => Shape::Unary32(each1!(|a| a)),
+            (U32 | S32, U16) => Shape::Unary32(each1!(|a| a & 0xffff)),
             (U32 | S32, S16) => Shape::Unary32(each1!(|a| a as i16 as i32 as u32)),
             (U16, U32 | S32) if self.register == 2 => Shape::Unary32(each1!(|a| a & 0xffff)),
             (F32, S32) if nearest => Shape::Unary32(each1!(|a| (a as i32 as f32).to_bits())),

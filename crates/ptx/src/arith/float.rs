@@ -110,10 +110,10 @@ fn without_rounding(stem: &str, words: &mut Words, ftz: bool, nan: bool) -> Opti
             register(with_nan(single(a, Z), single(b, Z), maximum), Z)
         }))),
         ("min", false, true) => by_flag!(ftz, |Z| Binary32(each2!(|a, b| {
-            register(minimum(single(a, Z).abs(), single(b, Z).abs()), Z) | (a ^ b) & 1 << 31
+            with_sign(minimum(single(a, Z).abs(), single(b, Z).abs()), a ^ b, Z)
         }))),
         ("max", false, true) => by_flag!(ftz, |Z| Binary32(each2!(|a, b| {
-            register(maximum(single(a, Z).abs(), single(b, Z).abs()), Z) | (a ^ b) & 1 << 31
+            with_sign(maximum(single(a, Z).abs(), single(b, Z).abs()), a ^ b, Z)
         }))),
         _ => return None,
     })
@@ -123,6 +123,12 @@ fn without_rounding(stem: &str, words: &mut Words, ftz: bool, nan: bool) -> Opti
 #[inline(always)]
 fn with_nan(a: f32, b: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
     if a.is_nan() || b.is_nan() { f32::NAN } else { f(a, b) }
+}
+
+/// The register of a magnitude with a sign, which NaN has none of.
+#[inline(always)]
+fn with_sign(magnitude: f32, signs: u32, flush: bool) -> u32 {
+    register(magnitude, flush) | if magnitude.is_nan() { 0 } else { signs & 1 << 31 }
 }
 
 fn on_double(stem: &str, words: &mut Words) -> Option<Shape> {

@@ -161,8 +161,7 @@ impl Body {
 
     /// Where a value goes: the file is that of the register; `_` has the one of `bytes`.
     pub fn result_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
-        let wide = self.type_of(operand).map_or(bytes == 8, |ty| ty.bytes() == 8);
-        Ok(match wide {
+        Ok(match self.wide(operand, bytes)? {
             true => Value::Wide(self.names.to64(operand)?),
             false => Value::Narrow(self.names.to32(operand)?),
         })
@@ -170,11 +169,21 @@ impl Body {
 
     /// A value to read: the file is that of the register; a number has the one of `bytes`.
     pub fn source_value(&mut self, operand: &Operand, bytes: usize) -> Result<Value, LoadProblem> {
-        let wide = self.type_of(operand).map_or(bytes == 8, |ty| ty.bytes() == 8);
-        Ok(match wide {
+        Ok(match self.wide(operand, bytes)? {
             true => Value::Wide(self.names.r64(operand)?),
             false => Value::Narrow(self.names.r32(operand)?),
         })
+    }
+
+    /// Whether a value lies in a register of 64 bits; a register that is narrower than the value is
+    /// refused, as PTX has it.
+    fn wide(&self, operand: &Operand, bytes: usize) -> Result<bool, LoadProblem> {
+        match self.type_of(operand) {
+            Some(ty) if ty.bytes() < bytes => {
+                Err(self.names.wrong(operand, &format!("a register of {} bits or more", 8 * bytes)))
+            }
+            ty => Ok(ty.map_or(bytes == 8, |ty| ty.bytes() == 8)),
+        }
     }
 
     /// A predicate that nothing names.

@@ -64,6 +64,10 @@ fn apply(body: &mut Body, text: &Instruction, f: Shape, kind: Kind) -> Result<()
     let mut registers = [0; 4];
     for (at, wide) in from.iter().enumerate() {
         let operand = &text.operands[at + 1];
+        if at == 1 && matches!(text.stem(), "shl" | "shr") {
+            // By how much is shifted has 32 bits, whatever is shifted.
+            body.names.operands_of(Type::U32);
+        }
         registers[at] = match wide {
             true => body.names.r64(operand)?.0,
             false => body.names.r32(operand)?.0,
@@ -85,13 +89,13 @@ fn mov(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     }
     match (to, from) {
         (Operand::Vector(parts), _) => {
-            let bits = 8 * ty.bytes() / parts.len().max(1);
+            let bits = part(text, ty, parts.len())?;
             let from = body.source_value(from, ty.bytes())?;
             let to = parts.iter().map(|part| body.result_value(part, bits / 8)).collect::<Result<_, _>>()?;
             body.emit(Kind::Integer, Op::Split { from, to, bits: bits as u8 });
         }
         (_, Operand::Vector(parts)) => {
-            let bits = 8 * ty.bytes() / parts.len().max(1);
+            let bits = part(text, ty, parts.len())?;
             let from =
                 parts.iter().map(|part| body.source_value(part, bits / 8)).collect::<Result<_, _>>()?;
             let to = body.result_value(to, ty.bytes())?;
@@ -115,6 +119,15 @@ fn mov(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
         _ => return Err(unknown(text, "")),
     }
     Ok(())
+}
+
+/// Bits of each part of a register: of its halves, or of its quarters where those have a byte.
+fn part(text: &Instruction, ty: Type, parts: usize) -> Result<usize, LoadProblem> {
+    let bits = 8 * ty.bytes();
+    match parts {
+        2 | 4 if matches!(bits, 16 | 32 | 64) && bits / parts >= 8 => Ok(bits / parts),
+        _ => Err(unknown(text, &format!(" with a vector of {parts}"))),
+    }
 }
 
 /// The comparison and its operands, of `setp` and `set` without their results.
@@ -240,6 +253,8 @@ fn slct(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let operands = [body.names.r32(operand(text, 3)?)?.0, body.names.constant32(0)?.0];
     let to = body.fresh_predicate()?;
     body.emit(Kind::Integer, Op::Compare(SetPredicate { test, operands, join: None, to, other: None }));
+    // Its last type is not that of the operands that are left.
+    body.names.operands_of(ty);
     select(body, text, ty, to)
 }
 

@@ -182,6 +182,7 @@ fn parse(text: &str) -> Option<Number> {
     }
     match integer.parse() {
         Ok(value) => Some(Number::Integer(value)),
+        Err(_) if integer.bytes().all(|b| b.is_ascii_digit()) => None,
         Err(_) => text.parse::<f64>().ok().map(|value| Number::Double(value.to_bits())),
     }
 }

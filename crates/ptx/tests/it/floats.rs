@@ -173,6 +173,12 @@ fn extremes_saturation_and_signs() {
         let (a, b) = (single(r[0]), single(r[1]));
         if a.is_nan() || b.is_nan() { 0x7fff_ffff } else { register(-least(-a, -b)) }
     });
+    // NaN gets no sign.
+    check("min.xorsign.abs.f32 %d, %a0, %a1;", &[32, 32], 32, &two, |r| {
+        let (a, b) = (single(r[0]), single(r[1]));
+        let least = least(a.abs(), b.abs());
+        if least.is_nan() { 0x7fff_ffff } else { register(least) | (r[0] ^ r[1]) & 1 << 31 }
+    });
     check("add.sat.f32 %d, %a0, %a1;", &[32, 32], 32, &two, |r| {
         let sum = single(r[0]) + single(r[1]);
         register(if sum.is_nan() { 0.0 } else { sum.clamp(0.0, 1.0) + 0.0 })

@@ -213,6 +213,52 @@ fn fields_and_bytes() {
     });
 }
 
+/// The named modes of `prmt` look at two bits of their selector.
+#[test]
+fn permutations_by_name() {
+    let selectors: &[u64] = &[0, 1, 2, 3, 4, 5, 7, 0xffff_fffe];
+    // What is picked for the bytes of the result, the lowest first.
+    type Pick = fn(u64, u64) -> u64;
+    let modes: [(&str, Pick); 6] = [
+        ("f4e", |s, i| s + i),
+        ("b4e", |s, i| (8 + s - i) % 8),
+        ("rc8", |s, _| s),
+        ("ecl", |s, i| i.max(s)),
+        ("ecr", |s, i| i.min(s)),
+        ("rc16", |s, i| s % 2 * 2 + i % 2),
+    ];
+    for (mode, pick) in modes {
+        check(&format!("prmt.b32.{mode} %d, %a0, %a1, %a2;"), &[32; 3], 32, &[B32, B32, selectors], |r| {
+            let byte = |n: u64| (r[1] << 32 | r[0]) >> (8 * n) & 255;
+            (0..4).map(|i| byte(pick(r[2] & 3, i)) << (8 * i)).sum()
+        });
+    }
+}
+
+/// Of a register that is wider than the type, the lower bits count; numbers of the text that are
+/// wider than 16 bits are cut, but how far something is shifted has 32 bits always.
+#[test]
+fn narrow_values_of_wide_registers_and_numbers() {
+    for (ty, f) in [("u16", (|a| a & 0xffff) as fn(u64) -> u64), ("s16", |a| a as i16 as u32 as u64)] {
+        check(&format!("cvt.u32.{ty} %d, %a0;"), &[32], 32, &[B32], |r| f(r[0]));
+    }
+    let half = |code: &str| format!(".reg .b16 %n;\n{code}\ncvt.u32.u16 %d, %n;");
+    check(
+        &half("slct.u16.s32 %n, -1, 0, %a0;"),
+        &[32],
+        32,
+        &[B32],
+        |r| {
+            if r[0] >> 31 == 0 { 0xffff } else { 0 }
+        },
+    );
+    for (code, result) in
+        [("shl.b16 %n, 3, 65536;", 0), ("shr.u16 %n, -1, 65537;", 0), ("shr.s16 %n, -4, 1;", 0xfffe)]
+    {
+        check(&half(code), &[32], 32, &[&[0]], |_| result);
+    }
+}
+
 #[test]
 fn counts_of_bits() {
     check("popc.b32 %d, %a0;", &[32], 32, &[B32], |r| (0..32).filter(|i| r[0] >> i & 1 == 1).count() as u64);
