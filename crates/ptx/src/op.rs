@@ -3,6 +3,7 @@
 use crate::arith::{Comparison, Convert, Shape};
 use crate::fault::Space;
 use crate::machine::{Kind, R32, R64, RP};
+use crate::memory::Strength;
 use crate::resolve::{Address, Frame};
 use crate::tensor::TensorOp;
 
@@ -53,8 +54,8 @@ pub(crate) struct Transfer {
     pub extend: Option<u8>,
     pub values: Box<[Value]>,
     pub address: Address,
-    /// `.volatile`, `.relaxed` and stronger: ordered like an atomic.
-    pub strong: bool,
+    /// `.volatile`, `.relaxed` and stronger ones are atomic.
+    pub strength: Strength,
     /// `.acquire` of loads, `.release` of stores.
     pub ordering: bool,
 }
@@ -89,6 +90,7 @@ pub(crate) struct Atomic {
     /// `.release` or `.acq_rel`; `.acquire` or `.acq_rel`.
     pub release: bool,
     pub acquire: bool,
+    pub strength: Strength,
 }
 
 /// Which lane a shuffle reads.
@@ -148,7 +150,8 @@ pub(crate) enum BarrierMode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Barrier {
     pub mode: BarrierMode,
-    pub number: R32,
+    /// None for that of the cluster, which has one block.
+    pub number: Option<R32>,
     /// Threads that take part; none for all of the block.
     pub threads: Option<R32>,
     /// Whether the warp has to be together.

@@ -171,9 +171,9 @@ impl Simulator {
     ///
     /// It is not in one allocation.
     pub fn bytes(&mut self, region: Region) -> Result<Vec<u8>, MemoryError> {
-        let mut bytes = vec![0; region.bytes as usize];
-        self.read(region.address, &mut bytes)?;
-        Ok(bytes)
+        let bytes = region.bytes as usize;
+        let (held, at) = self.find(region.address, bytes)?;
+        Ok(held.data[at..at + bytes].to_vec())
     }
 
     /// Whether every byte of a region was written, by the host or a kernel.

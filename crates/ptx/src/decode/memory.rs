@@ -4,6 +4,7 @@ use super::body::{Body, operand, unknown};
 use super::pure::space_of;
 use crate::fault::{LoadProblem, Space};
 use crate::machine::Kind;
+use crate::memory::Strength;
 use crate::op::{AsyncCopy, Atomic, AtomicKind, Op, Transfer, Value};
 use crate::syntax::{Instruction, Operand};
 use crate::types::Type;
@@ -15,6 +16,8 @@ struct Modifiers {
     elements: usize,
     ty: Option<Type>,
     strong: bool,
+    /// The scope is the block.
+    block: bool,
     acquire: bool,
     release: bool,
     kind: Option<AtomicKind>,
@@ -33,7 +36,9 @@ fn modifiers(text: &Instruction) -> Result<Modifiers, LoadProblem> {
         }
         match part.as_str() {
             "weak" | "nc" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "noftz" => {}
-            "cta" | "cluster" | "gpu" | "sys" => {}
+            // A cluster has one block.
+            "cta" | "cluster" => found.block = true,
+            "gpu" | "sys" => {}
             "volatile" | "relaxed" => found.strong = true,
             "acquire" => (found.strong, found.acquire) = (true, true),
             "release" => (found.strong, found.release) = (true, true),
@@ -49,6 +54,17 @@ fn modifiers(text: &Instruction) -> Result<Modifiers, LoadProblem> {
         }
     }
     Ok(found)
+}
+
+impl Modifiers {
+    /// How far the access is atomic, if it is.
+    fn strength(&self, atomic: bool) -> Strength {
+        match (atomic, self.block) {
+            (false, _) => Strength::Weak,
+            (true, true) => Strength::Block,
+            (true, false) => Strength::Device,
+        }
+    }
 }
 
 fn atomic_kind(word: &str) -> Option<AtomicKind> {
@@ -110,8 +126,8 @@ fn transfer(body: &mut Body, text: &Instruction, at: usize, values: usize) -> Re
         .collect::<Result<Box<[Value]>, _>>()?;
     body.granule(space, bytes);
     let ordering = found.acquire || found.release;
-    let transfer =
-        Transfer { space, bytes: bytes as u8, extend, values, address, strong: found.strong, ordering };
+    let strength = found.strength(found.strong);
+    let transfer = Transfer { space, bytes: bytes as u8, extend, values, address, strength, ordering };
     let kind = match (space, load) {
         (Some(Space::Shared), true) => Kind::SharedLoad,
         (Some(Space::Shared), false) => Kind::SharedStore,
@@ -158,7 +174,8 @@ fn atomic(body: &mut Body, text: &Instruction, returns: bool) -> Result<(), Load
     let space = found.space.or(address.names);
     body.granule(space, bytes);
     let (acquire, release) = (found.acquire, found.release);
-    let atomic = Atomic { space, kind, ty, to, address, from, swap, release, acquire };
+    let strength = found.strength(true);
+    let atomic = Atomic { space, kind, ty, to, address, from, swap, release, acquire, strength };
     body.emit(Kind::Atomic, Op::Atomic(Box::new(atomic)));
     Ok(())
 }

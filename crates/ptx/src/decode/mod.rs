@@ -25,6 +25,8 @@ use crate::types::Type;
 
 /// Most instructions of a kernel.
 const INSTRUCTIONS: usize = 1 << 20;
+/// Most calls within each other.
+const CALLS: usize = 32;
 /// The label at the end of a function that is put in place.
 const RETURN: &str = "the end of the function";
 /// The label behind a call.
@@ -38,6 +40,8 @@ struct Decoder<'t> {
     local: usize,
     /// Functions that are being put in place.
     calls: Vec<&'t str>,
+    /// Statements so far: a function may make no instruction, and be called without end.
+    statements: usize,
 }
 
 /// Decodes a kernel of a module.
@@ -46,8 +50,14 @@ pub(crate) fn program(module: &Text, kernel: &Function, layout: &Layout) -> Resu
     for (name, symbol) in &layout.symbols {
         names.declare(name, *symbol);
     }
-    let mut decoder =
-        Decoder { module, body: Body::new(names), shared: HashMap::new(), local: 0, calls: Vec::new() };
+    let mut decoder = Decoder {
+        module,
+        body: Body::new(names),
+        shared: HashMap::new(),
+        local: 0,
+        calls: Vec::new(),
+        statements: 0,
+    };
     let shared_bytes = decoder.shared_variables(kernel)?;
     let (parameters, parameter_bytes) = decoder.parameters(kernel)?;
     decoder.statements(&kernel.body)?;
@@ -151,7 +161,8 @@ impl<'t> Decoder<'t> {
                         _ => at(text.line, self.instruction(text))?,
                     }
                     self.body.end();
-                    if self.body.code.len() > INSTRUCTIONS {
+                    self.statements += 1;
+                    if self.body.code.len().max(self.statements) > INSTRUCTIONS {
                         let what = "instructions of a kernel";
                         return at(text.line, Err(LoadProblem::Limit { what, limit: INSTRUCTIONS }));
                     }
@@ -272,6 +283,9 @@ impl<'t> Decoder<'t> {
         let function = found.ok_or_else(|| wrong(&format!(": `{name}` has no body in this module")))?;
         if self.calls.contains(&function.name.as_str()) {
             return Err(wrong(": the function calls itself"));
+        }
+        if self.calls.len() == CALLS {
+            return at(text.line, Err(LoadProblem::Limit { what: "calls within each other", limit: CALLS }));
         }
         if function.params.len() != arguments.len() || function.returns.len() != returns.len() {
             return Err(wrong(&format!(": `{name}` takes other parameters")));

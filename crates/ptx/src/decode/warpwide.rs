@@ -6,9 +6,6 @@ use crate::machine::{Kind, RP};
 use crate::op::{Barrier, BarrierMode, Logic, Op, Reduction, Shuffle, ShuffleMode, VoteMode};
 use crate::syntax::{Instruction, Operand};
 
-/// The barrier of a cluster, which has one block.
-const CLUSTER: u32 = 16;
-
 /// Decodes an instruction that other lanes or warps take part in, or that waits.
 pub(super) fn decode(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
     let words: Vec<&str> = text.parts.iter().map(String::as_str).collect();
@@ -50,9 +47,8 @@ fn cluster(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
         body.emit(Kind::Barrier, Op::Nothing);
         return Ok(());
     }
-    let number = body.names.constant32(CLUSTER)?;
     let aligned = text.has("aligned");
-    let barrier = Barrier { mode: BarrierMode::Sync, number, threads: None, aligned, predicate: None };
+    let barrier = Barrier { mode: BarrierMode::Sync, number: None, threads: None, aligned, predicate: None };
     body.emit(Kind::Barrier, Op::Barrier(barrier));
     Ok(())
 }
@@ -72,7 +68,7 @@ fn barrier(body: &mut Body, text: &Instruction) -> Result<(), LoadProblem> {
         ["red", "or", "pred"] => BarrierMode::Join(Logic::Or, body.names.result_predicate(next()?)?),
         _ => return Err(unknown(text, "")),
     };
-    let number = body.names.r32(next()?)?;
+    let number = Some(body.names.r32(next()?)?);
     let mut rest: Vec<&Operand> = operands.collect();
     let reduces = matches!(mode, BarrierMode::Count(_) | BarrierMode::Join(..));
     let predicate = match rest.pop() {

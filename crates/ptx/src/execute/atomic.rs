@@ -5,6 +5,7 @@ use super::pure::get;
 use crate::fault::{Access, Cause, Space};
 use crate::formats::{Conversion, Format, Rounding};
 use crate::machine::{Block, Trap, Warp, Who, lanes};
+use crate::memory::Strength;
 use crate::op::{Atomic, AtomicKind, Value};
 use crate::types::Type;
 
@@ -15,8 +16,9 @@ pub(super) fn atomic(atomic: &Atomic, warp: &mut Warp, block: &mut Block, m: u32
     let total = size * atomic.from.len();
     let from: Vec<_> = atomic.from.iter().map(|value| get(warp, *value, m)).collect::<Result<_, _>>()?;
     let swap = atomic.swap.map(|value| get(warp, value, m)).transpose()?;
+    let device = atomic.strength == Strength::Device;
     if atomic.release {
-        block.fence(warp.id, true);
+        block.fence(warp.id, device);
     }
     if atomic.ty.float() && atomic.kind == AtomicKind::Add {
         block.counts.unordered_sums += 1;
@@ -31,7 +33,7 @@ pub(super) fn atomic(atomic: &Atomic, warp: &mut Warp, block: &mut Block, m: u32
         for lane in lanes(m) {
             let who = Who { warp: warp.id, lane };
             let offset = shared_offset(atomic.space, at[lane]);
-            let bytes = place(block, who, space, at[lane], offset, total)?;
+            let bytes = place(block, who, space, [at[lane], offset], total, atomic.strength)?;
             for (element, from) in from.iter().enumerate() {
                 let bytes = &mut bytes[element * size..(element + 1) * size];
                 let old = number(bytes);
@@ -41,12 +43,12 @@ pub(super) fn atomic(atomic: &Atomic, warp: &mut Warp, block: &mut Block, m: u32
             }
             match space {
                 Space::Shared => block.meet_shared(who.warp, offset, true),
-                _ => block.meet_global(who.warp, at[lane], true),
+                _ => block.meet_global(who.warp, at[lane], true, atomic.strength),
             }
         }
     }
     if atomic.acquire {
-        block.fence(warp.id, true);
+        block.fence(warp.id, device);
     }
     for (value, before) in atomic.to.iter().flatten().zip(before) {
         match *value {
@@ -62,17 +64,18 @@ fn place<'b>(
     block: &'b mut Block,
     who: Who,
     space: Space,
-    address: u64,
-    offset: u64,
+    [address, offset]: [u64; 2],
     bytes: usize,
+    strength: Strength,
 ) -> Result<&'b mut [u8], Box<Trap>> {
+    let access = (Access::Atomic, strength);
     match space {
         Space::Global => {
-            let (slot, at) = block.global_at(who, address, bytes as u32, bytes, Access::Atomic)?;
+            let (slot, at) = block.global_touch(who, address, bytes as u32, bytes, access)?;
             Ok(&mut block.memory.bytes(slot).data[at..at + bytes])
         }
         Space::Shared => {
-            let at = block.shared_at(who, offset, bytes as u32, bytes, Access::Atomic)?;
+            let at = block.shared_touch(who, offset, bytes as u32, bytes, access)?;
             Ok(&mut block.shared.bytes.data[at..at + bytes])
         }
         _ => {

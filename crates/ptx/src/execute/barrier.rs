@@ -1,7 +1,7 @@
 //! Barriers of a block and of a warp.
 
 use crate::fault::Cause;
-use crate::machine::{BARRIERS, Barrier as State, Block, Trap, Waiting, Wants, Warp, lanes};
+use crate::machine::{BARRIERS, Barrier as State, Block, CLUSTER, Trap, Waiting, Wants, Warp, lanes};
 use crate::op::{Barrier, BarrierMode, Logic};
 
 /// Lanes arrive at a barrier of the block; unless they only arrive, they wait from now on.
@@ -14,15 +14,21 @@ pub(super) fn arrive(
 ) -> Result<(), Box<Trap>> {
     let first = m.trailing_zeros() as usize;
     let uniform = |values: &[u32; 32]| lanes(m).all(|lane| values[lane] == values[first]);
-    let numbers = warp.registers.get32(barrier.number, m)?;
-    let number = numbers[first] as usize;
-    let misuse = |why: String| Err(Trap::warp(Cause::BarrierMisuse { barrier: number as u32, why }));
+    let (number, same) = match barrier.number {
+        None => (CLUSTER as u32, true),
+        Some(register) => {
+            let numbers = warp.registers.get32(register, m)?;
+            (numbers[first], uniform(numbers) && (numbers[first] as usize) < CLUSTER)
+        }
+    };
+    let misuse = |why: String| Err(Trap::warp(Cause::BarrierMisuse { barrier: number, why }));
     if barrier.aligned && (m != together || m != warp.live) {
         return Err(Trap::warp(Cause::DivergentBarrier { active: m, live: warp.live }));
     }
-    if !uniform(numbers) || number >= BARRIERS {
+    if !same {
         return misuse("its number is not the same for all lanes, or above 15".to_string());
     }
+    let number = number as usize;
     let threads = match barrier.threads {
         None => None,
         Some(register) => {

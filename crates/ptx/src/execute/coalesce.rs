@@ -23,7 +23,9 @@ pub(super) fn sectors(addresses: &Lanes64, m: u32, bytes: u32) -> u64 {
         let mut count = 0;
         let mut sorted = true;
         for lane in lanes(request) {
-            let (first, last) = (addresses[lane] / SECTOR, (addresses[lane] + u64::from(bytes) - 1) / SECTOR);
+            // An access that runs over the last address is a fault, which is found later.
+            let last = addresses[lane].saturating_add(u64::from(bytes) - 1);
+            let (first, last) = (addresses[lane] / SECTOR, last / SECTOR);
             for sector in [first, last] {
                 if count > 0 && seen[count - 1] == sector {
                     continue;

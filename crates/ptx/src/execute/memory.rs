@@ -3,7 +3,7 @@
 use super::coalesce::{conflicts, sectors};
 use crate::fault::{Access, Cause, Space};
 use crate::machine::{Block, Lanes64, Trap, Warp, Who, lanes};
-use crate::memory::{LOCAL_WINDOW, space_of};
+use crate::memory::{LOCAL_WINDOW, Strength, space_of};
 use crate::op::{Transfer, Value};
 use crate::resolve::{Address, Base};
 
@@ -148,7 +148,7 @@ fn whole<'b>(
 ) -> Option<&'b [u8]> {
     let place = |lane: usize| at[0].wrapping_add((lane * total) as u64);
     let consecutive = m == u32::MAX
-        && !transfer.strong
+        && transfer.strength == Strength::Weak
         && at[0].is_multiple_of(total as u64)
         && at.iter().enumerate().all(|(lane, address)| *address == place(lane));
     if !consecutive {
@@ -170,19 +170,19 @@ fn source<'b>(
     bytes: usize,
 ) -> Result<&'b [u8], Box<Trap>> {
     let align = bytes as u32;
-    let access = (Access::Read, transfer.strong);
+    let access = (Access::Read, transfer.strength);
     let found = match space {
         Space::Global => {
             let (slot, at) = block.global_touch(who, address, align, bytes, access)?;
-            if transfer.strong {
-                block.meet_global(who.warp, address, false);
+            if transfer.strength != Strength::Weak {
+                block.meet_global(who.warp, address, false, transfer.strength);
             }
             return Ok(&block.memory.bytes(slot).data[at..at + bytes]);
         }
         Space::Shared => {
             let offset = shared_offset(transfer.space, address);
             let at = block.shared_touch(who, offset, align, bytes, access)?;
-            if transfer.strong {
+            if transfer.strength != Strength::Weak {
                 block.meet_shared(who.warp, offset, false);
             }
             return Ok(&block.shared.bytes.data[at..at + bytes]);
@@ -224,9 +224,11 @@ fn check_aligned(
 
 /// Bytes of constants or arguments.
 fn window(from: &[u8], space: Space, address: u64, bytes: usize, who: Who) -> Result<&[u8], Box<Trap>> {
-    let offset = (address & 0xffff_ffff) as usize;
-    from.get(offset..offset + bytes).ok_or_else(|| {
-        let why = "there is nothing behind the last one";
+    let (found, offset) = space_of(address);
+    let held = if found == space { from.get(offset as usize..) } else { None };
+    held.and_then(|held| held.get(..bytes)).ok_or_else(|| {
+        let last = "there is nothing behind the last one";
+        let why = if found == space { last } else { "the address lies in another space" };
         let bytes = bytes as u32;
         Trap::lane(who.lane, Cause::OutOfBounds { space, access: Access::Read, address, bytes, why })
     })
@@ -290,44 +292,49 @@ pub(super) fn store(
     block.progress += 1;
     for (space, m) in spaces(transfer.space, &at, m) {
         count(Access::Write, transfer, block, space, m, &at);
-        let m = if block.settings.races { distinct(&at, &data, m, total, space)? } else { m };
+        let (m, race) = if block.settings.races { distinct(&at, &data, m, total, space) } else { (m, None) };
         for lane in lanes(m) {
             write(transfer, warp, block, Who { warp: warp.id, lane }, space, at[lane], &data[lane][..total])?;
+        }
+        // Whether the place may be written at all counts first.
+        if let Some(race) = race {
+            return Err(race);
         }
     }
     Ok(())
 }
 
-/// The lanes whose stores count: of those that write one place, the first, if all write the same.
+/// The lanes whose stores count: of those that write one place, the first; and the race of two that
+/// write it differently.
 fn distinct(
     at: &Lanes64,
     data: &[[u8; 32]; 32],
     m: u32,
     total: usize,
     space: Space,
-) -> Result<u32, Box<Trap>> {
+) -> (u32, Option<Box<Trap>>) {
     let mut last = None;
     let ascending = lanes(m).all(|lane| last.replace(at[lane]).is_none_or(|last| last < at[lane]));
-    if ascending || space == Space::Local {
-        return Ok(m);
+    if ascending || !matches!(space, Space::Global | Space::Shared) {
+        return (m, None);
     }
     let mut order: Vec<usize> = lanes(m).collect();
     order.sort_by_key(|lane| at[*lane]);
-    let mut kept = m;
+    let (mut kept, mut race) = (m, None);
     for pair in order.windows(2) {
         let [first, second] = [pair[0], pair[1]];
         if at[first] != at[second] {
             continue;
         }
-        if data[first][..total] != data[second][..total] {
+        if race.is_none() && data[first][..total] != data[second][..total] {
             let address = if space == Space::Shared { at[second] & 0xffff_ffff } else { at[second] };
             let other = format!("the same store by lane {first}, of another value");
             let (access, bytes) = (Access::Write, total as u32);
-            return Err(Trap::lane(second, Cause::Race { space, access, address, bytes, other }));
+            race = Some(Trap::lane(second, Cause::Race { space, access, address, bytes, other }));
         }
         kept &= !(1 << second);
     }
-    Ok(kept)
+    (kept, race)
 }
 
 /// Writes the bytes of one lane.
@@ -341,20 +348,20 @@ fn write(
     from: &[u8],
 ) -> Result<(), Box<Trap>> {
     let align = from.len() as u32;
-    let access = (Access::Write, transfer.strong);
+    let access = (Access::Write, transfer.strength);
     match space {
         Space::Global => {
             let (slot, at) = block.global_touch(who, address, align, from.len(), access)?;
             block.memory.bytes(slot).store(at, from);
-            if transfer.strong {
-                block.meet_global(who.warp, address, true);
+            if transfer.strength != Strength::Weak {
+                block.meet_global(who.warp, address, true, transfer.strength);
             }
         }
         Space::Shared => {
             let offset = shared_offset(transfer.space, address);
             let at = block.shared_touch(who, offset, align, from.len(), access)?;
             block.shared.bytes.store(at, from);
-            if transfer.strong {
+            if transfer.strength != Strength::Weak {
                 block.meet_shared(who.warp, offset, true);
             }
         }

@@ -3,6 +3,7 @@
 use super::{atomic, barrier, copy, lanes, memory, pure};
 use crate::fault::Cause;
 use crate::machine::{Block, Flow, Trap, Warp};
+use crate::memory::Strength;
 use crate::op::Op;
 use crate::tensor;
 
@@ -50,12 +51,12 @@ pub(super) fn step(
         Op::Load(transfer) => {
             memory::load(transfer, warp, block, m)?;
             if transfer.ordering {
-                block.fence(warp.id, true);
+                block.fence(warp.id, transfer.strength == Strength::Device);
             }
         }
         Op::Store(transfer) => {
             if transfer.ordering {
-                block.fence(warp.id, true);
+                block.fence(warp.id, transfer.strength == Strength::Device);
             }
             memory::store(transfer, warp, block, m)?;
         }

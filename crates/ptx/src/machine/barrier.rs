@@ -5,6 +5,8 @@ use crate::memory::Vector;
 
 /// Sixteen that kernels number, and that of the cluster.
 pub(crate) const BARRIERS: usize = 17;
+/// That of the cluster.
+pub(crate) const CLUSTER: usize = 16;
 
 /// What a waiting warp gets when the barrier opens.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,7 +13,7 @@ use super::sync::Sync;
 use super::trap::Trap;
 use super::warp::Who;
 use crate::fault::{Access, Cause, Space};
-use crate::memory::{Clocks, Conflict, LaunchMemory, Order, Thread};
+use crate::memory::{Clocks, Conflict, LaunchMemory, Order, Strength, Thread};
 use crate::products::Arithmetic;
 
 /// What is checked, and when copies arrive.
@@ -100,10 +100,10 @@ impl Block<'_, '_> {
         bytes: usize,
         access: Access,
     ) -> Result<usize, Box<Trap>> {
-        self.shared_touch(who, at, align, bytes, (access, access == Access::Atomic))
+        self.shared_touch(who, at, align, bytes, (access, strength_of(access)))
     }
 
-    /// As [`Block::shared_at`], of an access that is strong or not: atomic or volatile.
+    /// As [`Block::shared_at`], of an access that says how far it is atomic.
     #[inline]
     pub fn shared_touch(
         &mut self,
@@ -111,7 +111,7 @@ impl Block<'_, '_> {
         at: u64,
         align: u32,
         bytes: usize,
-        (access, strong): (Access, bool),
+        (access, strength): (Access, Strength),
     ) -> Result<usize, Box<Trap>> {
         let size = self.shared.bytes.data.len() as u64;
         let fail = |cause| Err::<usize, _>(Trap::lane(who.lane, cause));
@@ -137,7 +137,7 @@ impl Block<'_, '_> {
             let thread = thread(self.number, who);
             let order = Order { clocks: &self.clocks, blocks: &self.sync.blocks };
             let range = offset..offset + bytes;
-            if let Err(conflict) = shadow.touch(range, access, strong, thread, &order) {
+            if let Err(conflict) = shadow.touch(range, access, strength, thread, &order) {
                 let other = self.name(conflict);
                 return fail(Cause::Race { space, access, address: at, bytes: bytes as u32, other });
             }
@@ -177,10 +177,10 @@ impl Block<'_, '_> {
         bytes: usize,
         access: Access,
     ) -> Result<(usize, usize), Box<Trap>> {
-        self.global_touch(who, address, align, bytes, (access, access == Access::Atomic))
+        self.global_touch(who, address, align, bytes, (access, strength_of(access)))
     }
 
-    /// As [`Block::global_at`], of an access that is strong or not: atomic or volatile.
+    /// As [`Block::global_at`], of an access that says how far it is atomic.
     #[inline]
     pub fn global_touch(
         &mut self,
@@ -188,7 +188,7 @@ impl Block<'_, '_> {
         address: u64,
         align: u32,
         bytes: usize,
-        (access, strong): (Access, bool),
+        (access, strength): (Access, Strength),
     ) -> Result<(usize, usize), Box<Trap>> {
         let fail = |cause| Err(Trap::lane(who.lane, cause));
         let space = Space::Global;
@@ -203,7 +203,7 @@ impl Block<'_, '_> {
             return fail(Cause::NeverWritten { space, address, bytes: bytes as u32 });
         }
         let order = Order { clocks: &self.clocks, blocks: &self.sync.blocks };
-        match self.memory.touch(located, bytes, access, strong, thread(self.number, who), &order) {
+        match self.memory.touch(located, bytes, access, strength, thread(self.number, who), &order) {
             Ok(()) => Ok(located),
             Err(conflict) => {
                 let other = self.name(conflict);
@@ -233,6 +233,11 @@ impl Block<'_, '_> {
         let more = if conflict.several { " and others of its warp" } else { "" };
         format!("a {} by thread ({x}, {y}, {z}){more}", conflict.access)
     }
+}
+
+/// How far an access is atomic whose instruction names no scope.
+fn strength_of(access: Access) -> Strength {
+    if access == Access::Atomic { Strength::Device } else { Strength::Weak }
 }
 
 fn thread(block: u32, who: Who) -> Thread {

@@ -38,6 +38,9 @@ impl Mbarrier {
 
     /// `count` arrivals of a thread that knows what `knows` says.
     pub fn arrive(&mut self, count: u32, knows: &Vector) -> Result<(), String> {
+        if count == 0 {
+            return Err("an arrival counts as 0; 1 is the least".to_string());
+        }
         if count > self.pending {
             let Mbarrier { expected, pending, .. } = self;
             return Err(format!("{count} arrivals, where its phase lacks {pending} of {expected}"));
@@ -140,6 +143,7 @@ mod tests {
     fn arrivals_beyond_a_phase_are_refused_and_dropped_ones_stay_away() {
         let mut mbarrier = Mbarrier::new(3);
         assert!(mbarrier.arrive(4, &knows(0, 1)).is_err());
+        assert!(mbarrier.arrive(0, &knows(0, 1)).is_err());
         mbarrier.arrive_and_drop(1, &knows(0, 1)).unwrap();
         mbarrier.arrive(2, &knows(1, 1)).unwrap();
         assert!(mbarrier.ended(0));

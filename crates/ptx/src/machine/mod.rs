@@ -15,7 +15,7 @@ mod sync;
 mod trap;
 mod warp;
 
-pub(crate) use barrier::{BARRIERS, Barrier, Waiting, Wants};
+pub(crate) use barrier::{BARRIERS, Barrier, CLUSTER, Waiting, Wants};
 pub(crate) use block::{Block, Settings};
 pub(crate) use bulk::{BulkCopy, BulkPiece, Destination};
 pub(crate) use copies::{Copies, Piece};

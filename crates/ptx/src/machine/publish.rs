@@ -2,10 +2,14 @@
 //!
 //! A fence followed by an atomic operation (or a volatile store) publishes, at its address, what
 //! the warp knew at the fence. Such an operation followed by a fence learns what was published
-//! there. Between warps of a block, any fence counts; between blocks, one for the device.
+//! there. Between warps of a block, any fence and any scope count; between blocks, those of the
+//! device.
+
+use std::collections::HashMap;
 
 use super::block::Block;
-use crate::memory::{Vector, join};
+use super::sync::Sync;
+use crate::memory::{Strength, Vector, join};
 
 impl Block<'_, '_> {
     /// A warp executes a fence.
@@ -29,13 +33,17 @@ impl Block<'_, '_> {
         }
     }
 
-    /// A warp has executed a strong operation at an address of global memory: it meets what was
-    /// published there, and publishes itself if it writes.
-    pub fn meet_global(&mut self, warp: usize, address: u64, writes: bool) {
+    /// A warp has executed an operation at an address of global memory that is atomic as far as
+    /// `strength` says: it meets what was published there, and publishes itself if it writes.
+    pub fn meet_global(&mut self, warp: usize, address: u64, writes: bool, strength: Strength) {
+        self.meet_in_block(warp, address, writes, |sync| &mut sync.global);
+        if strength != Strength::Device {
+            return;
+        }
         let number = self.number;
         if let Some(published) = self.memory.published.get(&address) {
             let met = self.sync.met.entry(warp).or_default();
-            met.extend(published.iter().map(|(block, vector)| (*block, *vector)));
+            published.iter().for_each(|(block, vector)| join(met.entry(*block).or_default(), vector));
         }
         let Some([_, Some(own)]) = self.sync.fenced.get(&warp).filter(|_| writes) else { return };
         let published = self.memory.published.entry(address).or_default();
@@ -47,10 +55,21 @@ impl Block<'_, '_> {
 
     /// As [`Block::meet_global`], at an offset of shared memory.
     pub fn meet_shared(&mut self, warp: usize, at: u64, writes: bool) {
-        if let Some(vector) = self.sync.shared.get(&at) {
-            self.sync.met.entry(warp).or_default().push((self.number, *vector));
+        self.meet_in_block(warp, at, writes, |sync| &mut sync.shared);
+    }
+
+    /// What warps of this block let each other know at a place.
+    fn meet_in_block(
+        &mut self,
+        warp: usize,
+        at: u64,
+        writes: bool,
+        places: fn(&mut Sync) -> &mut HashMap<u64, Vector>,
+    ) {
+        if let Some(vector) = places(&mut self.sync).get(&at).copied() {
+            join(self.sync.met.entry(warp).or_default().entry(self.number).or_default(), &vector);
         }
-        let Some([Some(own), _]) = self.sync.fenced.get(&warp).filter(|_| writes) else { return };
-        join(self.sync.shared.entry(at).or_default(), own);
+        let Some([Some(own), _]) = self.sync.fenced.get(&warp).filter(|_| writes).copied() else { return };
+        join(places(&mut self.sync).entry(at).or_default(), &own);
     }
 }

@@ -11,8 +11,10 @@ pub(crate) struct Sync {
     pub blocks: BTreeMap<u32, Vector>,
     /// What each warp knew at its last fence, for the block and for the device.
     pub fenced: BTreeMap<usize, [Option<Vector>; 2]>,
-    /// What each warp has met at an address and learns at its next fence.
-    pub met: HashMap<usize, Vec<(u32, Vector)>>,
+    /// What each warp has met at addresses and learns at its next fence, by the block that knew it.
+    pub met: HashMap<usize, BTreeMap<u32, Vector>>,
     /// What was published in shared memory.
     pub shared: HashMap<u64, Vector>,
+    /// What warps of this block published in global memory for each other.
+    pub global: HashMap<u64, Vector>,
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::bits::Bytes;
 use super::clock::Vector;
-use super::shadow::{Conflict, Order, Shadow, Thread};
+use super::shadow::{Conflict, Order, Shadow, Strength, Thread};
 use super::window::GLOBAL_WINDOW;
 use crate::fault::{Access, Cause, Space};
 
@@ -182,7 +182,7 @@ impl<'a> LaunchMemory<'a> {
         (slot, at): (usize, usize),
         bytes: usize,
         access: Access,
-        strong: bool,
+        strength: Strength,
         who: Thread,
         order: &Order,
     ) -> Result<(), Conflict> {
@@ -191,7 +191,7 @@ impl<'a> LaunchMemory<'a> {
         }
         match self.shadows.get_mut(&slot) {
             Some((start, shadow)) => {
-                shadow.touch(at - *start..at + bytes - *start, access, strong, who, order)
+                shadow.touch(at - *start..at + bytes - *start, access, strength, who, order)
             }
             None => Ok(()),
         }

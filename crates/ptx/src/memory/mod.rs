@@ -9,5 +9,5 @@ mod window;
 pub(crate) use bits::{Bits, Bytes};
 pub(crate) use clock::{Clocks, Vector, join};
 pub(crate) use global::{Global, LaunchMemory, Span, Touch};
-pub(crate) use shadow::{Conflict, Order, Shadow, Thread};
+pub(crate) use shadow::{Conflict, Order, Shadow, Strength, Thread};
 pub(crate) use window::{CONST_WINDOW, GLOBAL_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, space_of};

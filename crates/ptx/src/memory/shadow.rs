@@ -14,20 +14,31 @@ pub(crate) struct Thread {
     pub lane: u32,
 }
 
+/// How far an access is atomic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strength {
+    /// Not at all.
+    Weak,
+    /// For threads of its block.
+    Block,
+    /// For all of the device: atomic operations that name no scope, and volatile accesses.
+    Device,
+}
+
 /// Stands for several lanes of a warp.
 const LANES: u32 = 63;
-/// Clocks are kept in 20 bits; a block with more barriers than that is checked less strictly.
-const CLOCK_LIMIT: u32 = (1 << 20) - 1;
+/// Clocks are kept in 19 bits; a block with more barriers than that is checked less strictly.
+const CLOCK_LIMIT: u32 = (1 << 19) - 1;
 
-/// An access: block + 1 in the upper half (0: none), then clock, strong, warp and lane.
+/// An access: block + 1 in the upper half (0: none), then clock, strength, warp and lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp(u64);
 
 const NONE: Stamp = Stamp(0);
 
 impl Stamp {
-    fn new(who: Thread, clock: u32, strong: bool) -> Stamp {
-        let rest = clock.min(CLOCK_LIMIT) << 12 | (strong as u32) << 11 | who.warp << 6 | who.lane;
+    fn new(who: Thread, clock: u32, strength: Strength) -> Stamp {
+        let rest = clock.min(CLOCK_LIMIT) << 13 | (strength as u32) << 11 | who.warp << 6 | who.lane;
         Stamp(u64::from(who.block + 1) << 32 | u64::from(rest))
     }
 
@@ -40,16 +51,25 @@ impl Stamp {
     }
 
     fn clock(self) -> u32 {
-        (self.0 as u32) >> 12
+        (self.0 as u32) >> 13
     }
 
-    fn strong(self) -> bool {
-        self.0 >> 11 & 1 == 1
+    fn strength(self) -> Strength {
+        match self.0 >> 11 & 3 {
+            0 => Strength::Weak,
+            1 => Strength::Block,
+            _ => Strength::Device,
+        }
     }
 
-    /// Whether another access needs no order with this one: both are strong.
-    fn allows(self, strong: bool) -> bool {
-        strong && self.strong()
+    /// Whether another access needs no order with this one: both are atomic as far as the other is.
+    fn allows(self, strength: Strength, who: Thread) -> bool {
+        let enough = |strength| match strength {
+            Strength::Weak => false,
+            Strength::Block => self.block() == who.block + 1,
+            Strength::Device => true,
+        };
+        enough(strength) && enough(self.strength())
     }
 
     fn warp(self) -> u32 {
@@ -119,22 +139,23 @@ impl Shadow {
         self.cells.fill([0; 3]);
     }
 
-    /// Notes an access to `range` and checks it against the earlier ones. What is `strong`, an
-    /// atomic operation or a volatile access, is no race with another such.
+    /// Notes an access to `range` and checks it against the earlier ones. What is atomic is no race
+    /// with what is atomic as well, each as far as the other is.
     pub fn touch(
         &mut self,
         range: std::ops::Range<usize>,
         access: Access,
-        strong: bool,
+        strength: Strength,
         who: Thread,
         order: &Order,
     ) -> Result<(), Conflict> {
-        let stamp = Stamp::new(who, order.clocks.now(who.warp as usize), strong);
+        let stamp = Stamp::new(who, order.clocks.now(who.warp as usize), strength);
         let cells = range.start >> self.shift..(range.end + (1 << self.shift) - 1) >> self.shift;
         for cell in &mut self.cells[cells] {
             let [writer, readers @ ..] = cell.map(Stamp);
-            if !writer.allows(strong) && !writer.before(who, order) {
-                let access = if writer.strong() { Access::Atomic } else { Access::Write };
+            if !writer.allows(strength, who) && !writer.before(who, order) {
+                let weak = writer.strength() == Strength::Weak;
+                let access = if weak { Access::Write } else { Access::Atomic };
                 return Err(conflict(writer, access));
             }
             if access == Access::Read {
@@ -142,7 +163,7 @@ impl Shadow {
                 *cell = [writer.0, first.0, second.0];
                 continue;
             }
-            let unordered = |reader: &&Stamp| !reader.allows(strong) && !reader.before(who, order);
+            let unordered = |reader: &&Stamp| !reader.allows(strength, who) && !reader.before(who, order);
             if let Some(reader) = readers.iter().find(unordered) {
                 return Err(conflict(*reader, Access::Read));
             }

@@ -229,7 +229,7 @@ fn tile_pieces(map: &TensorMap, at: usize, coordinates: &[i32]) -> Vec<BulkPiece
             let inside = from >= begin && from < end;
             pieces.push(BulkPiece {
                 shared: map.swizzle.place(at + row.offset + from),
-                global: inside.then(|| address + (from - begin) as u64),
+                global: inside.then(|| address.wrapping_add((from - begin) as u64)),
                 bytes: stop - from,
             });
             from = stop;

@@ -8,7 +8,11 @@ use proptest::prelude::*;
 
 /// What an operand is replaced by.
 const OPERANDS: &[&str] =
-    &["0", "1", "-1", "7", "16", "4294967295", "9223372036854775807", "%r1", "%rd1", "%p1"];
+    &["0", "1", "-1", "7", "16", "4294967295", "9223372036854775807", "-16", "%r1", "%rd1", "%p1", "%rs1"];
+
+/// What the type of an opcode is replaced by.
+const TYPES: &[&str] =
+    &["pred", "b8", "s8", "u16", "b16", "u32", "s32", "b32", "f32", "b64", "s64", "b128", "f16x2", "bf16"];
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -18,6 +22,8 @@ enum Change {
     Copy(usize, usize),
     /// A word of a line is replaced.
     Replace(usize, usize, &'static str),
+    /// The type of an opcode is replaced.
+    Retype(usize, &'static str),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -26,6 +32,7 @@ fn change() -> impl Strategy<Value = Change> {
         any::<(usize, usize)>().prop_map(|(to, from)| Change::Copy(to, from)),
         (any::<usize>(), any::<usize>(), prop::sample::select(OPERANDS))
             .prop_map(|(line, word, by)| Change::Replace(line, word, by)),
+        (any::<usize>(), prop::sample::select(TYPES)).prop_map(|(line, by)| Change::Retype(line, by)),
     ]
 }
 
@@ -39,6 +46,14 @@ fn changed(text: &str, change: &Change) -> String {
     match *change {
         Change::Drop(line) => lines[pick(line)].clear(),
         Change::Copy(to, from) => lines[pick(to)] = lines[pick(from)].clone(),
+        Change::Retype(line, by) => {
+            let line = &mut lines[pick(line)];
+            let opcode = line.find('.').unwrap_or(0);
+            let end = line[opcode..].find(char::is_whitespace).map_or(line.len(), |length| opcode + length);
+            if let Some(dot) = line[..end].rfind('.') {
+                line.replace_range(dot + 1..end, by);
+            }
+        }
         Change::Replace(line, word, by) => {
             let line = &mut lines[pick(line)];
             let of_word = |c: char| c.is_ascii_alphanumeric() || c == '%' || c == '_';

@@ -144,8 +144,74 @@ fn races_between_blocks() {
     assert!(matches!(found.cause, Cause::Race { space: Space::Global, .. }), "{found}");
 }
 
+/// What is atomic for a block alone is none for another one.
+#[test]
+fn atomic_operations_of_too_narrow_a_scope() {
+    let add = |scope: &str| format!("red{scope}.global.add.u32 [%d0], 1;\nret;");
+    for scope in ["", ".relaxed.gpu", ".relaxed.sys"] {
+        let run = Run::new(Options::default(), &[0; 32], 32).launch(&module("", &add(scope)), 2, 32);
+        // Not the operation, but the launch is refused: it may only read there.
+        assert!(run.unwrap_err().to_string().contains("the other direction only"), "{scope}");
+    }
+    let word = ".global .u32 count = 0;";
+    let add = |scope: &str| format!("mov.u64 %d4, count;\nred{scope}.global.add.u32 [%d4], 1;\nret;");
+    for scope in ["", ".relaxed.gpu", ".relaxed.sys"] {
+        let run = Run::new(Options::default(), &[0; 32], 32).launch(&module(word, &add(scope)), 2, 32);
+        assert!(run.is_ok(), "{scope}: {run:?}");
+    }
+    for code in [
+        add(".cta"),
+        add(".relaxed.cluster"),
+        add("").replace("red", "ld.relaxed.cta.global.u32 %r1, [%d4];\nred"),
+    ] {
+        let found = fault(word, &code, 2, 32);
+        assert!(matches!(found.cause, Cause::Race { space: Space::Global, .. }), "{code}: {found}");
+        assert!(found.to_string().contains("by block number"), "{found}");
+    }
+}
+
+/// The last addresses that there are, and addresses of another space.
+#[test]
+fn addresses_from_elsewhere() {
+    for address in ["-1", "-4", "-16"] {
+        for code in [
+            "ld.global.u32 %r1, [%d4]",
+            "ld.v4.u32 {%r1, %r2, %r3, %r4}, [%d4]",
+            "st.global.u32 [%d4], %r0",
+            "atom.add.u32 %r1, [%d4], 1",
+        ] {
+            let found = fault("", &format!("mov.u64 %d4, {address};\n{code};\nret;"), 1, 32);
+            assert!(
+                matches!(found.cause, Cause::OutOfBounds { space: Space::Global, .. }),
+                "{code}: {found}"
+            );
+        }
+    }
+    let table = ".const .align 4 .b32 c[4] = {1, 2, 3, 4};";
+    for (space, code) in [
+        (Space::Const, "mov.u64 %d4, c;\nld.const.u32 %r1, [%d4+16];"),
+        (Space::Const, "ld.const.u32 %r1, [%d0];"),
+        (Space::Param, "ld.param.u32 %r1, [%d0];"),
+        // They cannot be written at all, whatever each lane writes.
+        (Space::Const, "st.const.u32 [c], %r0;"),
+        (Space::Const, "mov.u64 %d4, c;\nst.u32 [%d4], %r0;"),
+        (Space::Param, "st.param.u32 [out], %r0;"),
+    ] {
+        let found = fault(table, &format!("{code}\nret;"), 1, 32);
+        assert!(
+            matches!(found.cause, Cause::OutOfBounds { space: at, .. } if at == space),
+            "{code}: {found}"
+        );
+    }
+}
+
 #[test]
 fn barriers() {
+    // Barrier 16 is that of the cluster, which other instructions wait at.
+    for code in ["bar.sync 16;", "mov.u32 %r1, 16;\nbar.sync %r1;", "barrier.sync -1;"] {
+        let found = fault("", &format!("{code}\nret;"), 1, 64);
+        assert!(matches!(found.cause, Cause::BarrierMisuse { .. }), "{code}: {found}");
+    }
     let half = "setp.lt.u32 %p0, %r0, 16;\n";
     let found = fault("", &format!("{half}@!%p0 bra A;\nbar.sync 0;\nA: bar.sync 0;\nret;"), 1, 32);
     assert!(matches!(found.cause, Cause::DivergentBarrier { active: 0xffff, live: u32::MAX }), "{found}");
@@ -243,8 +309,37 @@ fn what_cannot_be_loaded() {
     {
         assert_eq!(problem(code).problem, LoadProblem::Undeclared { name: name.to_string() });
     }
-    let error = problem("add.s32 %r1, %d0, 1;");
-    assert!(matches!(error.problem, LoadProblem::Operand { .. }), "{error}");
+    for code in [
+        "add.s32 %r1, %d0, 1;",
+        // Registers that are narrower than what they hold.
+        "st.global.b64 [%d1], %r0;",
+        "st.global.v2.b32 [%d1], {%r0, %h0};",
+        "ld.global.u64 %r1, [%d0];",
+        "ld.global.u32 %h1, [%d0];",
+        "atom.global.add.u64 %r1, [%d0], %d1;",
+        "mov.b64 {%h0, %h1}, %d0;",
+        "add.cc.u64 %r1, %r0, %r0;",
+    ] {
+        let error = problem(code);
+        assert!(matches!(error.problem, LoadProblem::Operand { .. }), "{code}: {error}");
+    }
+    // Vectors that are no halves or quarters.
+    let many = vec!["%h1"; 66].join(", ");
+    for code in [
+        "mov.b32 {%r1, %r2, %r3}, %r0;",
+        "mov.b32 {}, %r0;",
+        "mov.b64 %d4, {%d0};",
+        "mov.b128 %d4, {%d0, %d1};",
+        "mov.pred {%r1, %r2}, %r0;",
+        "mov.b16 {%h0, %h1, %h2, %h3}, %h0;",
+        &format!("mov.b64 {{{many}}}, %d0;"),
+    ] {
+        let error = problem(code);
+        assert!(matches!(error.problem, LoadProblem::UnknownOpcode { .. }), "{code}: {error}");
+    }
+    // An integer of more than 64 bits is no fraction.
+    let error = problem("mov.u32 %r1, 99999999999999999999999;");
+    assert!(matches!(error.problem, LoadProblem::Syntax { .. }), "{error}");
     let error = problem("call.uni vprintf, (%d0);");
     assert!(error.to_string().contains("has no body in this module"), "{error}");
     assert!(matches!(problem("add.s32 %r1 %r0;").problem, LoadProblem::Syntax { .. }));

@@ -89,6 +89,18 @@ fn variables_of_all_spaces() {
     expect("", code, 3, |_| -56i32 as u32);
 }
 
+/// A region that is too large is refused before there are bytes for it.
+#[test]
+fn regions_beyond_an_allocation() {
+    let mut gpu = halfstep_ptx::Simulator::new(Options::default());
+    let held = gpu.allocate(64).unwrap();
+    for bytes in [65, u64::MAX] {
+        let region = halfstep_ptx::Region { bytes, ..held };
+        assert!(gpu.bytes(region).is_err() && gpu.is_written(region).is_err() && gpu.forget(region).is_err());
+    }
+    assert_eq!(gpu.bytes(held).unwrap(), [0xcd; 64]);
+}
+
 #[test]
 fn module_variables_keep_their_values() {
     let code = "mov.u64 %d4, n;\natom.global.add.u32 %r1, [n], 1;\nst.global.u32 [%d1], %r1;\nret;";
@@ -228,6 +240,35 @@ fn fences_and_flags_order_accesses() {
         assert_eq!(run("membar.cta;").unwrap()[32], 42);
         let error = run("").unwrap_err().to_string();
         assert!(error.contains("in no order") || error.contains("never written"), "{error}");
+    }
+}
+
+/// The same through global memory, between warps of a block: a fence and a scope of the block will do.
+#[test]
+fn flags_in_global_memory_order_accesses_of_a_block() {
+    let before = ".global .align 4 .u32 flag[2] = {0, 0};";
+    let code = |fence: &str, scope: &str| {
+        format!(
+            "mov.u64 %d4, flag;\nmov.u32 %r1, 0;\nsetp.ne.u32 %p0, %r0, 0;\n@%p0 bra D;\n\
+             st.global.u32 [%d4+4], 42;\n{fence}\natom{scope}.global.exch.b32 %r2, [%d4], 1;\nbra E;\n\
+             D: setp.ne.u32 %p0, %r0, 32;\n@%p0 bra E;\nW: atom{scope}.global.or.b32 %r2, [%d4], 0;\n\
+             setp.eq.u32 %p1, %r2, 0;\n@%p1 bra W;\n{fence}\nld.global.u32 %r1, [%d4+4];\n\
+             st.global.u32 [%d3], %r1;\nE: ret;"
+        )
+    };
+    for seed in 0..4 {
+        let options = Options { seed: Some(seed), limit: 1_000_000, ..Options::default() };
+        let run = |fence: &str, scope: &str| {
+            Run::new(options, &[0; 64], 64).launch(&module(before, &code(fence, scope)), 1, 64)
+        };
+        for fence in ["membar.cta;", "membar.gl;"] {
+            for scope in ["", ".cta"] {
+                let words = run(fence, scope).unwrap_or_else(|error| panic!("{fence} {scope}: {error}"));
+                assert_eq!(words[32], 42);
+            }
+        }
+        let error = run("", "").unwrap_err().to_string();
+        assert!(error.contains("in no order"), "{error}");
     }
 }
 

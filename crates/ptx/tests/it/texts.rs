@@ -119,6 +119,18 @@ fn deep_nesting_is_refused() {
     assert!(Module::load(&format!("{head}{}{}ret;}}", "{".repeat(100_000), "}".repeat(100_000))).is_err());
     assert!(Module::load(&format!("{head}mov.b64 %r, {}1;}}", "{".repeat(100_000))).is_err());
     assert!(Module::load(&format!(".global .u32 a[] = {}", "{".repeat(100_000))).is_err());
+    // So are calls.
+    let call = |depth: usize, twice: bool, scopes: usize| {
+        let body = |at: usize| format!("call f{at};").repeat(if twice { 2 } else { 1 });
+        let (open, close) = ("{".repeat(scopes), "}".repeat(scopes));
+        let function = |at: usize| format!(".func f{at}() {{ {open}{}{close} }}\n", body(at + 1));
+        let functions: String = (0..depth).map(function).collect();
+        Module::load(&format!("{functions}.func f{depth}() {{ }}\n.entry k() {{ call f0; ret; }}"))
+    };
+    assert!(call(31, false, 60).is_ok());
+    assert!(call(5000, false, 0).is_err());
+    // So are 2^30 calls that make no instruction.
+    assert!(call(30, true, 0).is_err());
     // So are registers without end.
     assert!(Module::load(&format!("{head}.reg .b32 %r<4000000000>;\nret;\n}}")).is_err());
     assert!(Module::load(&format!("{head}.shared .b8 s[4000000000];\nret;\n}}")).is_err());
