@@ -66,7 +66,7 @@ pub(super) fn contents(name: &str, buffer: &Buffer) -> Result<(Option<Vec<u8>>, 
     let size = buffer.element.bytes();
     if let Some(path) = &buffer.from {
         let data = read(path, buffer.element)?;
-        let wanted = buffer.elements.map_or(data.len(), |elements| elements * size);
+        let wanted = buffer.elements.map_or(Ok(data.len()), |elements| sized(name, elements, size))?;
         if data.len() != wanted || !data.len().is_multiple_of(size) {
             let text = format!("buffer `{name}`: {} has {} bytes", path.display(), data.len());
             return Err(RunnerError::Launch(format!("{text}, {wanted} are needed in elements of {size}")));
@@ -77,6 +77,7 @@ pub(super) fn contents(name: &str, buffer: &Buffer) -> Result<(Option<Vec<u8>>, 
     let Some(elements) = buffer.elements else {
         return Err(RunnerError::Launch(format!("buffer `{name}` needs `elements` or `from`")));
     };
+    let bytes = sized(name, elements, size)?;
     let key = name.bytes().fold(0u64, |key, byte| key.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let number = |at: usize| match buffer.fill {
         Fill::Nothing | Fill::Zeros => 0.0,
@@ -90,13 +91,20 @@ pub(super) fn contents(name: &str, buffer: &Buffer) -> Result<(Option<Vec<u8>>, 
         }
     };
     if buffer.fill == Fill::Nothing {
-        return Ok((None, elements * size));
+        return Ok((None, bytes));
     }
-    let mut data = Vec::with_capacity(elements * size);
+    let mut data = Vec::with_capacity(bytes);
     for at in 0..elements {
         data.extend_from_slice(&buffer.element.bits(number(at)).to_le_bytes()[..size]);
     }
-    Ok((Some(data), elements * size))
+    Ok((Some(data), bytes))
+}
+
+/// The bytes of so many elements, as far as a device has room for them.
+fn sized(name: &str, elements: usize, size: usize) -> Result<usize, RunnerError> {
+    let bytes = elements.checked_mul(size).filter(|bytes| *bytes as u64 <= 1 << 32);
+    let text = || format!("buffer `{name}`: {elements} elements of {size} bytes; 4 GiB are the most");
+    bytes.ok_or_else(|| RunnerError::Launch(text()))
 }
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) at a place of its sequence.
@@ -130,9 +138,15 @@ fn read(path: &Path, element: Element) -> Result<Vec<u8>, RunnerError> {
     Ok(data)
 }
 
-/// Writes a buffer, whole or not at all.
+/// Writes a buffer, whole or not at all; what is there and is no file, such as a device, stays what
+/// it is.
 pub(super) fn write(path: &Path, element: Element, data: &[u8]) -> Result<(), RunnerError> {
     let failed = |error: std::io::Error| RunnerError::file(path, error);
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let head = header(path, element, data).map_err(failed)?;
+        let mut there = std::fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+        return there.write_all(&head).and_then(|()| there.write_all(data)).map_err(failed);
+    }
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     let part = Path::new(&name);

@@ -118,7 +118,10 @@ pub(super) enum Element {
 
 /// What a buffer holds at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(
+    rename_all = "kebab-case",
+    expecting = "`fill` is \"nothing\", \"zeros\", \"counting\", \"uniform\" or a number"
+)]
 pub(super) enum Fill {
     /// Bytes that a kernel must not read before it writes them.
     #[default]

@@ -45,6 +45,9 @@ struct RunArguments {
     /// How Tensor Cores add.
     #[arg(long, value_enum, default_value_t = Sums::Exact)]
     summation: Sums,
+    /// Warp instructions after which a launch is given up, and counts as one that does not end.
+    #[arg(long, default_value_t = 1 << 36, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -87,10 +90,16 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and ends with 2.
     let Command::Run(arguments) = Arguments::parse().command;
     match run::run(&arguments) {
-        Ok(report) => {
+        Ok((report, written)) => {
             let text = if arguments.json { report.json() } else { report.text() };
             print(&text);
-            ExitCode::from(u8::from(!report.clean()))
+            match written {
+                Ok(()) => ExitCode::from(u8::from(!report.clean())),
+                Err(error) => {
+                    complain(&format!("error: {error}\n"));
+                    ExitCode::from(2)
+                }
+            }
         }
         Err(error) => {
             complain(&format!("error: {error}\n"));

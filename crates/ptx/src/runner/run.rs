@@ -14,21 +14,23 @@ use super::{Delivery, RunArguments, RunnerError, Sums, data};
 /// The bytes of buffers by name.
 type Buffers = BTreeMap<String, Vec<u8>>;
 
-/// Runs the launch under every schedule; writes buffers of the first one without fault.
+/// Runs the launch under every schedule; writes buffers of the first one without fault. With the
+/// report comes whether they could be written.
 ///
 /// # Errors
 ///
 /// What cannot be run: a file, the PTX, a launch that does not fit the kernel.
-pub(super) fn run(arguments: &RunArguments) -> Result<Report, RunnerError> {
+pub(super) fn run(arguments: &RunArguments) -> Result<(Report, Result<(), RunnerError>), RunnerError> {
     let path = &arguments.kernel;
     let text = std::fs::read_to_string(path).map_err(|error| RunnerError::file(path, error))?;
     let module = Module::load(&text).map_err(|error| RunnerError::file(path, error))?;
     let file = LaunchFile::read(&arguments.launch)?;
     let kernel = kernel(&module, &file)?;
+    check_targets(&file)?;
     let mut report = Report::new(path.display().to_string(), kernel.clone());
     let mut results: Option<Buffers> = None;
     for schedule in schedules(arguments) {
-        let device = Device::new(&file, schedule, arguments.summation)?;
+        let device = Device::new(&file, schedule, arguments)?;
         let (outcome, buffers) = device.launch(&module, &file, &kernel)?;
         let differs = match (&results, &buffers) {
             (Some(first), Some(buffers)) => first
@@ -41,19 +43,42 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report, RunnerError> {
         report.add(schedule, outcome, differs);
         results = results.or(buffers);
     }
-    let written = results.unwrap_or_default();
+    let found = results.unwrap_or_default();
+    let written = file.buffers.iter().try_for_each(|(name, buffer)| match (&buffer.to, found.get(name)) {
+        (Some(path), Some(bytes)) => data::write(path, buffer.element, bytes),
+        _ => Ok(()),
+    });
+    Ok((report, written))
+}
+
+/// Each buffer that goes to a file can be written by the kernel, and has a file of its own.
+fn check_targets(file: &LaunchFile) -> Result<(), RunnerError> {
+    let mut targets = BTreeMap::new();
     for (name, buffer) in &file.buffers {
-        if let (Some(path), Some(bytes)) = (&buffer.to, written.get(name)) {
-            data::write(path, buffer.element, bytes)?;
+        let Some(path) = &buffer.to else { continue };
+        if buffer.access == Permission::Read {
+            let text = format!("buffer `{name}` has `to`, and nothing writes it: its `access` is \"read\"");
+            return Err(RunnerError::Launch(text));
+        }
+        if let Some(other) = targets.insert(path, name) {
+            let text = format!("buffers `{other}` and `{name}` both go to {}", path.display());
+            return Err(RunnerError::Launch(text));
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn kernel(module: &Module, file: &LaunchFile) -> Result<String, RunnerError> {
     let names: Vec<&str> = module.kernels().collect();
     match (&file.kernel, names.as_slice()) {
-        (Some(name), _) => Ok(name.clone()),
+        (_, []) => {
+            Err(RunnerError::Launch("the module has no kernel, which begins with `.entry`".to_string()))
+        }
+        (Some(name), names) if names.contains(&name.as_str()) => Ok(name.clone()),
+        (Some(name), names) => {
+            let has = names.join("`, `");
+            Err(RunnerError::Launch(format!("the module has no kernel `{name}`; it has `{has}`")))
+        }
         (None, [name]) => Ok((*name).to_string()),
         (None, _) => Err(RunnerError::Launch(format!(
             "the module has the kernels {}; `kernel` of the launch says which",
@@ -78,13 +103,14 @@ struct Device {
 }
 
 impl Device {
-    fn new(file: &LaunchFile, schedule: Schedule, sums: Sums) -> Result<Device, RunnerError> {
-        let summation = match sums {
+    fn new(file: &LaunchFile, schedule: Schedule, run: &RunArguments) -> Result<Device, RunnerError> {
+        let summation = match run.summation {
             Sums::Exact => Summation::Exact,
             Sums::Truncated => Summation::Truncated,
         };
         let Schedule { seed, arrival } = schedule;
-        let options = Options { seed: Some(seed), arrival, summation, ..Options::default() };
+        let options =
+            Options { seed: Some(seed), arrival, summation, limit: run.limit, ..Options::default() };
         let mut simulator = Simulator::new(options);
         let mut regions = BTreeMap::new();
         for (name, buffer) in &file.buffers {
@@ -163,7 +189,8 @@ impl Device {
             tile: map.tile.clone(),
             swizzle: map.swizzle()?,
         };
-        let encoded = encoded.encode().map_err(|error| RunnerError::Launch(error.to_string()))?;
+        let wrong = |error| RunnerError::Launch(format!("a map of `{}`: {error}", map.buffer));
+        let encoded = encoded.encode().map_err(wrong)?;
         Ok(Passed::Bytes(encoded.to_vec()))
     }
 }
