@@ -161,7 +161,8 @@ fn sizes_and_rules_that_cannot_be_are_said() {
     assert!(message.contains("buffers `a` and `b` both go to"), "{message}");
 }
 
-/// What was found is printed although a buffer cannot be written; the exit code says that one was not.
+/// What was found is printed although a buffer cannot be written; the exit code says that one was
+/// not.
 #[test]
 fn buffers_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();

@@ -117,6 +117,11 @@ fn multiply(
     if let [a, b, ..] = immediates[..] {
         shape.negated = [a == -1, b == -1];
     }
+    let (scales, turns) = immediates.split_at(immediates.len().min(2));
+    if !scales.iter().all(|scale| matches!(scale, 1 | -1)) || !turns.iter().all(|turn| matches!(turn, 0 | 1))
+    {
+        return Err(unknown(instruction, "A and B are scaled by 1 or -1, and transposed by 0 or 1"));
+    }
     let major = |transposed: Option<&i64>| match transposed {
         Some(1) => Major::Outer,
         _ => Major::K,

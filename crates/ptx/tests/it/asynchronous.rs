@@ -354,6 +354,8 @@ fn opcodes_that_are_not_simulated_are_named() {
             "no such combination",
         ),
         ("wgmma.mma_async.sync.aligned.m64n12k16.f32.bf16.bf16 {%f0}, %d5, %d6, 1, 1, 1, 0, 0;", "N from 8"),
+        ("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0}, %d5, %d6, 1, 0, 1, 0, 0;", "by 1 or -1"),
+        ("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0}, %d5, %d6, 1, 1, 1, 0, 2;", "by 0 or 1"),
         ("ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0, %r1}, [tile];", "m16n16"),
         ("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%d1], [tile], 16;", ""),
         ("mbarrier.pending_count.b64 %r0, %d5;", "pending_count"),

@@ -243,7 +243,8 @@ fn fences_and_flags_order_accesses() {
     }
 }
 
-/// The same through global memory, between warps of a block: a fence and a scope of the block will do.
+/// The same through global memory, between warps of a block: a fence and a scope of the block will
+/// do.
 #[test]
 fn flags_in_global_memory_order_accesses_of_a_block() {
     let before = ".global .align 4 .u32 flag[2] = {0, 0};";
