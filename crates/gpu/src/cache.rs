@@ -69,7 +69,8 @@ impl KernelCache {
     /// What an entry holds; none where it is absent or damaged.
     pub fn read(&self, key: &KernelKey) -> Option<Vec<u8>> {
         let path = self.path(key);
-        let mut file = File::open(&path).ok()?;
+        // What is no file, such as a pipe, is not waited for.
+        let mut file = Some(&path).filter(|path| path.is_file()).and_then(|path| File::open(path).ok())?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
         let content = bytes.split_off(bytes.len().min(32));
@@ -192,7 +193,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
         is_entry(path) || path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(UNFINISHED))
     };
     let with_metadata = |entry: fs::DirEntry| Some((entry.path(), entry.metadata().ok()?));
-    entries.filter_map(with_metadata).filter(|(path, _)| own(path)).collect()
+    entries.filter_map(with_metadata).filter(|(path, metadata)| own(path) && !metadata.is_dir()).collect()
 }
 
 #[cfg(test)]
@@ -278,6 +279,22 @@ mod tests {
         );
         assert_eq!(cache.write(&key(1), b"code"), Ok(()));
         assert_eq!(cache.read(&key(0)), None);
+    }
+
+    /// Folders and pipes with the names of entries are no entries.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = KernelCache::at(folder.path().to_path_buf(), 1000);
+        fs::create_dir(cache.path(&key(0))).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(cache.path(&key(1))).status().unwrap();
+        assert!(pipe.success());
+        // Nobody writes to the pipe: who opens it waits without end.
+        assert!(cache.read(&key(0)).is_none() && cache.read(&key(1)).is_none());
+        assert_eq!(cache.contents().modules, 1);
+        assert_eq!(cache.clear().unwrap(), 1);
+        assert!(cache.path(&key(0)).is_dir());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct UuidPrefix {
     /// Hexadecimal digits, in lower case; zeros behind them.
     digits: [u8; 32],
     count: u8,
+    /// Whether it is written as that of a part of a GPU.
+    part: bool,
 }
 
 /// What is no UUID.
@@ -40,7 +42,7 @@ impl FromStr for UuidPrefix {
         if kind != "GPU-" && kind != "MIG-" {
             return Err(UuidError);
         }
-        let mut prefix = UuidPrefix { digits: [0; 32], count: 0 };
+        let mut prefix = UuidPrefix { digits: [0; 32], count: 0, part: kind == "MIG-" };
         for digit in text[4..].bytes().filter(|b| *b != b'-') {
             let place = prefix.digits.get_mut(usize::from(prefix.count)).ok_or(UuidError)?;
             *place = Some(digit.to_ascii_lowercase()).filter(u8::is_ascii_hexdigit).ok_or(UuidError)?;
@@ -52,7 +54,7 @@ impl FromStr for UuidPrefix {
 
 impl fmt::Display for UuidPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GPU-")?;
+        f.write_str(if self.part { "MIG-" } else { "GPU-" })?;
         for (i, digit) in self.digits[..usize::from(self.count)].iter().enumerate() {
             let dash = if matches!(i, 8 | 12 | 16 | 20) { "-" } else { "" };
             write!(f, "{dash}{}", char::from(*digit))?;
@@ -106,7 +108,7 @@ impl GpuChoice {
         let matching: Vec<&Gpu> = match self {
             GpuChoice::Any => gpus.iter().find(|gpu| usable(gpu)).or(gpus.first()).into_iter().collect(),
             GpuChoice::Ordinal(n) => gpus.iter().filter(|gpu| gpu.ordinal == n).collect(),
-            GpuChoice::Uuid(UuidPrefix { digits: asked, count }) => {
+            GpuChoice::Uuid(UuidPrefix { digits: asked, count, .. }) => {
                 gpus.iter().filter(|gpu| digits(gpu).starts_with(&asked[..usize::from(count)])).collect()
             }
         };
@@ -171,6 +173,8 @@ mod tests {
         assert_eq!(GpuChoice::Any.of(&gpus[..1]).unwrap_err().to_string(), old);
         let none = chosen(GpuChoice::Ordinal(3)).unwrap_err();
         assert!(none.starts_with("there is no GPU `cuda:3`; there are: 0 Card 0 GPU-8d3a0000-"), "{none}");
+        let none = chosen(uuid("MIG-77")).unwrap_err();
+        assert!(none.starts_with("there is no GPU `MIG-77`; there are: 0 Card 0"), "{none}");
         let several = chosen(uuid("GPU-8d3")).unwrap_err();
         assert!(several.starts_with("several GPUs begin with `GPU-8d3`: 0 Card 0 "), "{several}");
         assert!(!several.contains("Card 2"));

@@ -15,7 +15,7 @@ pub enum LibraryError {
         reason: String,
     },
     /// A function is not in it.
-    #[error("{}: it has no function {function}, so it is older than what is needed", file.display())]
+    #[error("{}: it has no function {function}: it is another library, or older than what is needed", file.display())]
     Function {
         /// The library.
         file: PathBuf,
