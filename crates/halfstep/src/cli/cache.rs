@@ -7,7 +7,7 @@ use halfstep::train::run_dir::{RunDir, RunDirError};
 use serde_json::json;
 
 use super::args::CacheArgs;
-use super::compare::cache::contents;
+use super::compare::cache::{contents, entries};
 use super::failure::Failure;
 use super::output;
 
@@ -19,11 +19,12 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             "set HALFSTEP_CACHE, XDG_CACHE_HOME or HOME to a folder",
         )
     })?;
+    let unreadable =
+        |e: std::io::Error| Failure::failed(format!("the cache {} cannot be read: {e}", place.display()));
     let kernels = halfstep::kernel_cache(&place);
     let (mut removed, mut kernels_removed) = (0, 0);
     if args.clear {
-        for entry in std::fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
-            let path = entry.path();
+        for path in entries(&place).map_err(unreadable)? {
             // Locked while it is removed, so that no process begins to use it.
             let locked = match RunDir::resume(&path) {
                 Err(RunDirError::Busy { .. }) => continue,
@@ -38,7 +39,7 @@ pub fn run(args: CacheArgs) -> Result<ExitCode, Failure> {
             .clear()
             .map_err(|e| Failure::failed(format!("a compiled kernel cannot be removed: {e}")))?;
     }
-    let (contents, compiled) = (contents(&place), kernels.contents());
+    let (contents, compiled) = (contents(&place).map_err(unreadable)?, kernels.contents());
     if args.json {
         output::json(&json!({
             "place": place.display().to_string(),

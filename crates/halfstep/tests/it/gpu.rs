@@ -219,3 +219,28 @@ fn the_cache_shows_compiled_kernels_and_removes_them() {
     assert!(place.ok(&["cache", "--clear"]).contains("0 runs, 1 kernels"));
     assert_eq!(kernels.read(&key), None);
 }
+
+/// Where somebody keeps the cache beside what they train, or in what is no folder.
+#[test]
+fn the_cache_leaves_alone_what_is_not_its_own() {
+    let place = Place::new();
+    let (runs, kernels) = (place.cache.path().join("runs"), place.cache.path().join("kernels"));
+    let (own, named) = (runs.join("0123456789abcdef".repeat(2)), "fedcba9876543210".repeat(2));
+    for folder in [&own, &runs.join("digits-1"), &kernels.join("b.kernel")] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("model.safetensors"), "mine").unwrap();
+    }
+    std::fs::write(runs.join("notes.txt"), "mine").unwrap();
+    std::fs::write(runs.join(&named), "a file").unwrap();
+    assert_eq!(place.json(&["cache", "--json"])["unfinished"], 1);
+    assert_eq!(place.json(&["cache", "--clear", "--json"])["removed"], 1);
+    assert!(!own.exists() && runs.join("digits-1/model.safetensors").exists());
+    assert!(runs.join("notes.txt").exists() && runs.join(&named).exists());
+    assert!(kernels.join("b.kernel/model.safetensors").exists());
+    place.write("file", "no folder");
+    for arguments in [&["cache"][..], &["cache", "--clear"]] {
+        let output = place.command(arguments).env("HALFSTEP_CACHE", "file").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(both(&output).contains("the cache file cannot be read"), "{output:?}");
+    }
+}

@@ -34,6 +34,8 @@ pub const RECORD: &str = "record.json";
 pub const MODEL: &str = "model.safetensors";
 /// Its logits of the test data.
 pub const LOGITS: &str = "logits.safetensors";
+/// Bytes of an entry's name.
+const ID_BYTES: usize = 16;
 /// Of entries; another one is not read.
 pub const FORMAT: u32 = 2;
 
@@ -231,7 +233,7 @@ impl Cache {
             seed,
         };
         // Half of the digest: shorter to read, and still without collisions.
-        Ok(hex(&Sha256::digest(serde_json::to_vec(&identity)?)[..16]))
+        Ok(hex(&Sha256::digest(serde_json::to_vec(&identity)?)[..ID_BYTES]))
     }
 
     /// The folder of what was judged, beside that of the runs.
@@ -286,18 +288,39 @@ pub struct CacheContents {
     pub bytes: u64,
 }
 
+/// The entries of the cache at `place`: folders with the name of one. What else is there is not the
+/// cache's, such as the runs of somebody who keeps the cache where they train.
+///
+/// # Errors
+/// The folder is there and cannot be read.
+pub fn entries(place: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let folder = match fs::read_dir(place.join("runs")) {
+        Ok(folder) => folder,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let named = |name: &str| name.len() == 2 * ID_BYTES && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let own = |entry: &fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(named) && entry.file_type().is_ok_and(|t| t.is_dir())
+    };
+    Ok(folder.flatten().filter(own).map(|entry| entry.path()).collect())
+}
+
 /// What there is in the cache at `place`.
-pub fn contents(place: &Path) -> CacheContents {
+///
+/// # Errors
+/// As [`entries`].
+pub fn contents(place: &Path) -> std::io::Result<CacheContents> {
     let mut contents = CacheContents::default();
-    for entry in fs::read_dir(place.join("runs")).into_iter().flatten().flatten() {
-        if entry.path().join(RECORD).is_file() {
+    for entry in entries(place)? {
+        if entry.join(RECORD).is_file() {
             contents.finished += 1
         } else {
             contents.unfinished += 1
         }
-        contents.bytes += size(&entry.path());
+        contents.bytes += size(&entry);
     }
-    contents
+    Ok(contents)
 }
 
 fn size(path: &Path) -> u64 {
