@@ -8,8 +8,11 @@
 __device__ inline void differentiate(
     float& score, float& grad, bool seen, float lse, float delta, float scale
 ) {
-    score = seen ? exponential(fmaf(score, scale, -lse)) : 0.0f;
-    grad = seen ? score * (grad - delta) : 0.0f;
+    // Computed for all, and then chosen: there are no branches.
+    float exponent = fmaf(score, scale, -lse);
+    score = exponential(seen ? exponent : -INFINITE);
+    float of_grad = score * (grad - delta);
+    grad = seen ? of_grad : 0.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_grad_queries(
@@ -32,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_grad_queries(
 #pragma unroll
             for (u32 j = 0; j < 4; ++j) {
                 u32 key = first + across + j * 16;
-                bool seen = key < s.time && query < s.time && (!s.causal || key <= query);
+                bool seen = (key < s.time) & (query < s.time) & (!s.causal | (key <= query));
                 differentiate(scores[i][j], grads[i][j], seen, of_lse, of_delta, s.scale);
             }
         }
@@ -63,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_grad_keys(
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
                 u32 key = down + i * 16;
-                bool seen = key < s.time && query < s.time && (!s.causal || key <= query);
+                bool seen = (key < s.time) & (query < s.time) & (!s.causal | (key <= query));
                 differentiate(scores[i][j], grads[i][j], seen, of_lse, of_delta, s.scale);
             }
         }

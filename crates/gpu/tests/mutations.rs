@@ -44,9 +44,9 @@ fn products(turned: [bool; 2]) -> Vec<Sample> {
     sums.into_iter().chain([matmuls("bf16", 110, [8, 8, 72], turned)]).collect()
 }
 
-/// Attention over two lengths, each causal or not.
-fn attentions(policy: &str, dim: usize, causal: [bool; 2]) -> Vec<Sample> {
-    [(70, causal[0]), (40, causal[1])].map(|(time, causal)| attention(policy, time, 1, dim, causal)).into()
+/// Attention over so many places in time, causal or not.
+fn attentions(policy: &str, dim: usize, lengths: &[(usize, bool)]) -> Vec<Sample> {
+    lengths.iter().map(|&(time, causal)| attention(policy, time, 1, dim, causal)).collect()
 }
 
 static CASES: [Case; 6] = [
@@ -54,8 +54,16 @@ static CASES: [Case; 6] = [
     Case { name: "product_right_turned", kernels: "matmul", samples: || products([false, true]) },
     Case { name: "product_left_turned", kernels: "matmul", samples: || products([true, false]) },
     Case { name: "softmax", kernels: "softmax", samples: || vec![softmax(2, 2400)] },
-    Case { name: "attention", kernels: "attention", samples: || attentions("bf16", 24, [true, true]) },
-    Case { name: "f32_attention", kernels: "attention", samples: || attentions("fp32", 20, [true, false]) },
+    Case {
+        name: "attention",
+        kernels: "attention",
+        samples: || attentions("bf16", 24, &[(70, true), (40, true)]),
+    },
+    Case {
+        name: "f32_attention",
+        kernels: "attention",
+        samples: || attentions("fp32", 20, &[(70, true), (40, false), (70, false)]),
+    },
 ];
 
 const ZEROS: &str = "what is brought from behind the end are zeros, and none is multiplied";
@@ -75,7 +83,7 @@ const HARMLESS: &[(&str, &[&str], &str)] = &[
         &["never: @%p bra $ < setp.eq.s32 %p %r 1 < div.u32 %r %r %r < add.s32 %r %r -1 <"],
         ONE_GROUP,
     ),
-    ("attention_delta", &["setp.eq.s32 %p %r 0 < and.b32 %r %r 3 < ld.param"], TWO_WAYS),
+    ("attention", &["setp.eq.s32 %p %r 0 < and.b32 %r %r 3 < ld.param"], TWO_WAYS),
 ];
 
 /// Why nothing comes of a change.
