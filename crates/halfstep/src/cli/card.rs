@@ -3,6 +3,7 @@
 mod bom;
 mod controls;
 mod facts;
+mod markdown;
 mod model_card;
 
 use std::path::Path;

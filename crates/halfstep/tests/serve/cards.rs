@@ -110,6 +110,9 @@ fn a_card_of_no_model_is_refused() {
     assert!(fails(&["--precision", "bf61"]).contains("did you mean `bf16`?"));
     assert!(fails(&["--precision", "bf16", "--seed", "9"]).contains("the seeds are 0, 1"));
     assert!(fails(&["--precision", "bf16", "--arm", "a"]).contains("no arm `a`"));
+    for licence in ["", " ", "mit\nmodel-index: x"] {
+        assert!(fails(&["--precision", "bf16", "--license", licence]).contains("names no licence"));
+    }
     place.ok(&["card", "cmp", "--precision", "bf16"]);
     assert!(fails(&["--precision", "bf16"]).contains("exists already"));
     std::fs::remove_file(place.path("cmp/checkpoints/bf16-seed0.safetensors")).unwrap();

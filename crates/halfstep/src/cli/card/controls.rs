@@ -9,6 +9,7 @@ use halfstep_attest::subject::Subject;
 use serde::Deserialize;
 
 use super::facts::{Facts, TEXT};
+use super::markdown;
 use crate::cli::report::{EMISSIONS, RESULTS};
 use crate::cli::sign::VERDICT;
 use crate::cli::stress::ROBUSTNESS;
@@ -107,7 +108,10 @@ impl Page {
                     control.evidence.iter().filter_map(|name| Some(files.get(name)?.name.as_str())).collect();
                 let (evidence, shows) = match there.as_slice() {
                     [] => (NONE.into(), ""),
-                    names => (format!("`{}`", names.join("`, `")), control.shows.as_str()),
+                    names => {
+                        let names: Vec<String> = names.iter().map(|name| markdown::code(name)).collect();
+                        (names.join(", "), control.shows.as_str())
+                    }
                 };
                 page.evidenced += usize::from(!there.is_empty());
                 page.controls += 1;
@@ -117,7 +121,7 @@ impl Page {
         }
         page.text += "## Files\n\n| file | SHA-256 |\n|---|---|\n";
         for subject in files.values() {
-            page.text += &format!("| `{}` | `{}` |\n", subject.name, subject.digest.sha256);
+            page.text += &format!("| {} | `{}` |\n", markdown::code(&subject.name), subject.digest.sha256);
         }
         page
     }
@@ -129,7 +133,9 @@ fn head(facts: &Facts<'_>) -> String {
          of it, and what; \"{NONE}\" where none does. A file beside a control does not say that the control \
          is met: that is for who assesses. Titles are short; the sources have the texts. Signatures were \
          not checked: `halfstep verify` does.\n\n",
-        facts.setup.name, facts.run.policy, facts.run.seed
+        markdown::text(&facts.setup.name),
+        facts.run.policy,
+        facts.run.seed
     )
 }
 

@@ -110,6 +110,11 @@ impl<'a> Facts<'a> {
                 format!("{}: no run in the precision `{}`", args.comparison.display(), args.precision);
             return Err(Failure::unknown(message, &args.precision, &policies));
         }
+        let no_name = |name: &str| name.trim().is_empty() || name.contains(char::is_control);
+        if args.licence.as_deref().is_some_and(no_name) {
+            let help = "give its name in one line, such as apache-2.0; without --license the card says that none is stated";
+            return Err(Failure::asked("--license: this names no licence", help));
+        }
         let seed = args.seed.unwrap_or(setup.seeds.first().copied().unwrap_or(0));
         let run =
             arm.record.runs.iter().find(|r| r.policy == args.precision && r.seed == seed && r.finished());

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::facts::Facts;
+use super::markdown;
 
 /// The card's text.
 pub fn text(facts: &Facts<'_>) -> String {
@@ -56,7 +57,21 @@ fn head(facts: &Facts<'_>) -> Value {
     head
 }
 
-/// A value in YAML's block style. Scalars are JSON's, which YAML takes as they are.
+/// A scalar of JSON, which YAML takes as it is but for characters that end its lines or that it
+/// does not allow.
+fn scalar(value: &Value) -> String {
+    let special = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        match special(c) {
+            true => text += &format!("\\u{:04x}", u32::from(c)),
+            false => text.push(c),
+        }
+    }
+    text
+}
+
+/// A value in YAML's block style.
 fn yaml(value: &Value, indent: usize) -> String {
     let pad = " ".repeat(indent);
     match value {
@@ -66,17 +81,17 @@ fn yaml(value: &Value, indent: usize) -> String {
                 Value::Object(_) => format!("{pad}{key}:\n{}", yaml(value, indent + 2)),
                 Value::Array(items) if items.is_empty() => format!("{pad}{key}: []\n"),
                 Value::Array(_) => format!("{pad}{key}:\n{}", yaml(value, indent)),
-                scalar => format!("{pad}{key}: {scalar}\n"),
+                value => format!("{pad}{key}: {}\n", scalar(value)),
             })
             .collect(),
         Value::Array(items) => items
             .iter()
             .map(|item| match item {
                 Value::Object(_) => format!("{pad}- {}", yaml(item, indent + 2).trim_start()),
-                scalar => format!("{pad}- {scalar}\n"),
+                value => format!("{pad}- {}\n", scalar(value)),
             })
             .collect(),
-        scalar => format!("{pad}{scalar}\n"),
+        value => format!("{pad}{}\n", scalar(value)),
     }
 }
 
@@ -85,15 +100,15 @@ fn body(facts: &Facts<'_>) -> String {
     let (setup, run, precision) = (facts.setup, facts.run, &facts.precision);
     let mut text = format!(
         "# {}\n\n{} ({} parameters), trained on {} in {} with seed {}: {} steps of {} samples, on {}.\n\n",
-        setup.name,
-        setup.model,
+        markdown::text(&setup.name),
+        markdown::text(&setup.model),
         setup.parameters,
-        setup.data,
+        markdown::text(&setup.data),
         run.policy,
         run.seed,
         setup.steps,
         setup.batch,
-        setup.processor
+        markdown::text(&setup.processor)
     );
     if facts.licence.is_none() {
         text += "No licence is stated.\n\n";
@@ -122,7 +137,21 @@ fn body(facts: &Facts<'_>) -> String {
     );
     text += "\n## Files\n\n| file | SHA-256 |\n|---|---|\n";
     for subject in std::iter::once(&facts.weights).chain(&facts.evidence) {
-        text += &format!("| `{}` | `{}` |\n", subject.name, subject.digest.sha256);
+        text += &format!("| {} | `{}` |\n", markdown::code(&subject.name), subject.digest.sha256);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_one_line_of_yaml() {
+        let odd = json!({ "name": "a\u{7f}\u{85}\u{9b}\u{2028}\u{feff}\n\u{1b}: \"é\" # \\" });
+        assert_eq!(
+            yaml(&odd, 0),
+            "name: \"a\\u007f\\u0085\\u009b\\u2028\\ufeff\\n\\u001b: \\\"é\\\" # \\\\\"\n"
+        );
+    }
 }
