@@ -1,6 +1,5 @@
 //! `halfstep registry promote` and `rollback`: what moves an alias.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use halfstep_attest::digest::Digest;
