@@ -112,8 +112,8 @@ async fn inflate(headers: &HeaderMap, message: Bytes, limits: &Limits) -> Result
     if decoded.len() > most { Err(too_long(limits)) } else { Ok(decoded.into()) }
 }
 
-/// Whether a request is a call, whose messages are in the form of protobuf. Of another one the frame
-/// is not read: what sends it does not know that answers with an error have the status 200.
+/// Whether a request is a call, whose messages are in the form of protobuf. Of another one the
+/// frame is not read: what sends it does not know that answers with an error have the status 200.
 pub(super) fn is_call(headers: &HeaderMap) -> bool {
     let form = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = form.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
