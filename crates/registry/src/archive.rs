@@ -148,8 +148,10 @@ impl Registry {
             let mut hashing = Hashing::new(source);
             let copied = io::copy(&mut hashing, &mut zip);
             copied.map_err(|source| RegistryError::Copy { from: from.clone(), to: path.into(), source })?;
-            if hashing.finish() != (digest, bytes) {
-                return Err(RegistryError::Changed(from));
+            match hashing.finish() {
+                (found, _) if found != digest => return Err(RegistryError::Changed(from)),
+                (_, is) if is != bytes => return Err(RegistryError::Size { path: from, is, bytes }),
+                _ => {}
             }
         }
         let mut buffer = zip.finish().map_err(|e| failed(e.into()))?.inner;

@@ -45,16 +45,16 @@ impl Registry {
             }
             if version.removed.is_none() {
                 audit.versions += 1;
-                contents.extend(version.files.iter().map(|f| f.sha256));
+                contents.extend(version.files.iter().map(|f| (f.sha256, f.bytes)));
                 if !trust.is_empty() {
                     self.audit_signatures(&version, trust, at, &mut audit)?;
                 }
             }
-            contents.extend(version.attachments.iter().map(|a| a.sha256));
+            contents.extend(version.attachments.iter().map(|a| (a.sha256, a.bytes)));
         }
-        for content in contents {
+        for (content, bytes) in contents {
             audit.files += 1;
-            if let Err(e) = self.blobs.check(content)
+            if let Err(e) = self.blobs.check(content, bytes)
                 // Since the versions were read, `gc` may have removed it.
                 && self.database.read(|tx| gc::is_used(tx, content))?
             {
@@ -96,6 +96,8 @@ impl Registry {
             Ok(Err(why)) if signed => audit.faults.extend(why.iter().map(|why| format!("{of}: {why}"))),
             // Said of the file itself.
             Err(RegistryError::File { .. } | RegistryError::Changed(_)) | Ok(Err(_)) => {}
+            // Said of the version.
+            Err(RegistryError::NoVersion(_)) => {}
             Err(e) => return Err(e),
         }
         Ok(())

@@ -113,11 +113,15 @@ impl Blobs {
         if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(RegistryError::Changed(path)) }
     }
 
-    /// Whether a file is there and has the bytes that were added.
-    pub fn check(&self, digest: Digest) -> Result<(), RegistryError> {
+    /// Whether a file is there and has the bytes that were added, and as many.
+    pub fn check(&self, digest: Digest, bytes: u64) -> Result<(), RegistryError> {
         let path = self.path(digest);
-        let found = open(&path).and_then(|_| Digest::of_file(&path)).map_err(RegistryError::file(&path))?;
-        if found == digest { Ok(()) } else { Err(RegistryError::Changed(path)) }
+        let found = open(&path).and_then(|file| Ok((file.metadata()?.len(), Digest::of_file(&path)?)));
+        match found.map_err(RegistryError::file(&path))? {
+            (_, found) if found != digest => Err(RegistryError::Changed(path)),
+            (is, _) if is != bytes => Err(RegistryError::Size { path, is, bytes }),
+            _ => Ok(()),
+        }
     }
 
     /// Every file that has the name of a content.

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 use crate::actor::Act;
 use crate::error::{DATABASE, RegistryError};
+use crate::names::{NameError, RegisteredName};
 
 /// `application_id` of our databases: `hstp` in ASCII.
 const APPLICATION: i64 = 0x6873_7470;
@@ -193,6 +194,11 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
 /// A digest from the text of a column.
 pub(crate) fn digest(text: String) -> Result<halfstep_attest::digest::Digest, RegistryError> {
     text.try_into().map_err(|why| corrupt(format!("a digest is {why}")))
+}
+
+/// The name of a model from the text of a column.
+pub(crate) fn model(text: &str) -> Result<RegisteredName, RegistryError> {
+    text.parse().map_err(|e: NameError| corrupt(e.to_string()))
 }
 
 fn corrupt(why: String) -> RegistryError {

@@ -111,6 +111,16 @@ pub enum RegistryError {
     /// A file of the registry has other bytes than its name says.
     #[error("{}: other bytes than were added: the file is damaged or was changed", .0.display())]
     Changed(PathBuf),
+    /// The database says another size of a file.
+    #[error("{}: it has {is} bytes as it was added, and the database says {bytes}", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        is: u64,
+        /// What the database says.
+        bytes: u64,
+    },
     /// There is nothing to go back to.
     #[error("{0}")]
     NoWayBack(String),

@@ -170,7 +170,7 @@ fn marks(tx: &Transaction<'_>) -> Result<Vec<(VersionKey, String)>, RegistryErro
     rows.into_iter()
         .map(|(model, of, mark)| {
             let digest: Digest = crate::database::digest(of)?;
-            Ok((VersionKey { model: model.parse()?, digest }, mark))
+            Ok((VersionKey { model: crate::database::model(&model)?, digest }, mark))
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::{Act, Actor};
 use crate::blobs::{Staged, sync_name, unfinished};
-use crate::database::{digest, from_json, json};
+use crate::database::{self, digest, from_json, json};
 use crate::error::{DATABASE, RegistryError};
 use crate::moment;
 use crate::names::RegisteredName;
@@ -383,7 +383,7 @@ pub(crate) fn all(tx: &Transaction<'_>) -> Result<Vec<Version>, RegistryError> {
     let mut select = tx.prepare("SELECT model, digest FROM version ORDER BY model, added, digest")?;
     let keys: Vec<(String, String)> =
         select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    keys.into_iter().map(|(model, of)| read(tx, &model.parse()?, digest(of)?)).collect()
+    keys.into_iter().map(|(model, of)| read(tx, &database::model(&model)?, digest(of)?)).collect()
 }
 
 fn files(

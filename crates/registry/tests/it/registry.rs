@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use halfstep_attest::private_key::PrivateKey;
+use halfstep_attest::trust::Trust;
 use halfstep_registry::actor::Act;
 use halfstep_registry::gc::Sweep;
 use halfstep_registry::moves::Grounds;
@@ -10,6 +12,7 @@ use halfstep_registry::names::Alias;
 use halfstep_registry::seen::Older;
 use halfstep_registry::version::{NewVersion, Outcome};
 use halfstep_registry::{Registry, RegistryError};
+use rusqlite::Connection;
 
 use crate::place::{DAY, Place, act, day, model};
 
@@ -244,6 +247,40 @@ fn what_has_no_end_is_not_read() {
     symlink(endless, place.registry.folder().join("holds/1-1")).unwrap();
     let sweep = Sweep { now: day(9), keep: Duration::from_secs(DAY), grace: NO_TIME };
     assert!(place.registry.collect(&sweep).is_err());
+}
+
+#[test]
+fn an_audit_names_everything_that_was_changed_in_the_database() {
+    let place = Place::new();
+    let [a, b] = ["a", "b"].map(|w| place.add(w, 0));
+    place.promote(&a, 0);
+    let mut trust = Trust::default();
+    trust.add_key("me", PrivateKey::generate().unwrap().public());
+    let faults_with = |change: &str, back: &str| {
+        let database = Connection::open(place.registry.folder().join("registry.db")).unwrap();
+        database.execute_batch(change).unwrap();
+        let faults = place.registry.audit(&trust, day(1)).map(|audit| audit.faults);
+        database.execute_batch(back).unwrap();
+        faults
+    };
+    // Of both versions, though the first has no name that could be signed.
+    let faults = faults_with(
+        "UPDATE file SET name = '../r' WHERE name = 'recipe.toml'",
+        "UPDATE file SET name = 'recipe.toml' WHERE name = '../r'",
+    );
+    let faults = faults.unwrap();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    for version in [&a, &b] {
+        let named = |fault: &String| fault.contains(&version.digest.to_string()) && fault.contains("../r");
+        assert!(faults.iter().any(named), "{faults:?}");
+    }
+    let sizes = "UPDATE file SET bytes = 7 WHERE name = 'recipe.toml'";
+    let faults = faults_with(sizes, "UPDATE file SET bytes = 6 WHERE name = 'recipe.toml'").unwrap();
+    assert!(faults.len() == 1 && faults[0].contains("it has 6 bytes"), "{faults:?}");
+    let said = faults_with("UPDATE version SET model = '../net'", "UPDATE version SET model = 'net'");
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("the database is damaged") && said.contains("../net"), "{said}");
+    assert_eq!(place.faults(), Vec::<String>::new());
 }
 
 #[test]
