@@ -148,11 +148,7 @@ impl Registry {
             let mut hashing = Hashing::new(source);
             let copied = io::copy(&mut hashing, &mut zip);
             copied.map_err(|source| RegistryError::Copy { from: from.clone(), to: path.into(), source })?;
-            match hashing.finish() {
-                (found, _) if found != digest => return Err(RegistryError::Changed(from)),
-                (_, is) if is != bytes => return Err(RegistryError::Size { path: from, is, bytes }),
-                _ => {}
-            }
+            blobs::as_added(&from, hashing.finish(), (digest, bytes))?;
         }
         let mut buffer = zip.finish().map_err(|e| failed(e.into()))?.inner;
         buffer.flush().and_then(|()| buffer.get_ref().sync_all()).map_err(failed)

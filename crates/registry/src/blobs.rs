@@ -116,12 +116,9 @@ impl Blobs {
     /// Whether a file is there and has the bytes that were added, and as many.
     pub fn check(&self, digest: Digest, bytes: u64) -> Result<(), RegistryError> {
         let path = self.path(digest);
-        let found = open(&path).and_then(|file| Ok((file.metadata()?.len(), Digest::of_file(&path)?)));
-        match found.map_err(RegistryError::file(&path))? {
-            (_, found) if found != digest => Err(RegistryError::Changed(path)),
-            (is, _) if is != bytes => Err(RegistryError::Size { path, is, bytes }),
-            _ => Ok(()),
-        }
+        let mut hashing = Hashing::new(open(&path).map_err(RegistryError::file(&path))?);
+        io::copy(&mut hashing, &mut io::sink()).map_err(RegistryError::file(&path))?;
+        as_added(&path, hashing.finish(), (digest, bytes))
     }
 
     /// Every file that has the name of a content.
@@ -151,6 +148,19 @@ impl Blobs {
             }
         }
         Ok(found)
+    }
+}
+
+/// Checks that a file of the folder has the digest and the bytes that it was added with.
+pub(crate) fn as_added(
+    path: &Path,
+    (found, is): (Digest, u64),
+    (digest, bytes): (Digest, u64),
+) -> Result<(), RegistryError> {
+    match found == digest {
+        false => Err(RegistryError::Changed(path.into())),
+        true if is != bytes => Err(RegistryError::Size { path: path.into(), is, bytes }),
+        true => Ok(()),
     }
 }
 
